@@ -1,0 +1,29 @@
+"""What the jobs ask of a door for media: `open_media` here, or `MediaChild.open` in another process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from inference.media.frames import Clip
+from inference.media.limits import MediaLimits
+from inference.media.open import Source, VideoInfo
+
+
+class OpenedMedia(Protocol):
+    """An open file whose pictures can be read once."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def video(self) -> VideoInfo: ...
+
+    def read_clips(self, fps: float) -> Iterator[Clip]: ...
+
+
+class MediaDoor(Protocol):
+    """Opens untrusted media within limits."""
+
+    def __call__(self, source: Source, limits: MediaLimits | None = None, /) -> AbstractContextManager[OpenedMedia]: ...

@@ -1,0 +1,80 @@
+"""From decoded frames with timestamps to frames at an exact rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+Frame = npt.NDArray[np.uint8]
+T = TypeVar("T")
+
+CHUNK_BYTES = 32 << 20  # of pictures held at a time, so that memory does not grow with their size
+CHUNK_FRAMES = 25
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A run of consecutive frames.
+
+    frames: each (H, W, 3) uint8 BGR. A frame shown longer than one tick stands several times
+    (the same array): do not write into them.
+    fps: frames per second.
+    """
+
+    frames: tuple[Frame, ...]
+    fps: float
+
+
+@dataclass(frozen=True)
+class Timed(Generic[T]):
+    """Something shown from `start` for `duration`, both in seconds."""
+
+    start: Fraction
+    duration: Fraction
+    shown: T
+
+
+def at_rate(timed: Iterable[Timed[T]], fps: Fraction) -> Iterator[T]:
+    """Resample to a constant rate: tick k gets what starts nearest to k / fps (ties: the earlier).
+
+    Time counts from the first item. The number of ticks is the duration times `fps`, rounded,
+    and at least 1. Items must come in order of `start`.
+    """
+    tick = 0
+    origin: Fraction | None = None
+    last: Timed[T] | None = None
+    for item in timed:
+        if last is None or origin is None:
+            origin = item.start
+        else:
+            middle = (last.start + item.start) / 2 - origin
+            while tick <= middle * fps:
+                yield last.shown
+                tick += 1
+        last = item
+    if last is None or origin is None:
+        return
+    end = last.start + last.duration - origin
+    n_ticks = max(round(end * fps), 1)
+    while tick < n_ticks:
+        yield last.shown
+        tick += 1
+
+
+def in_chunks(frames: Iterable[Frame], fps: float) -> Iterator[Clip]:
+    """Group frames into clips of at most 25 frames and 32 MiB (one frame at least)."""
+    held: list[Frame] = []
+    n_bytes = 0
+    for frame in frames:
+        held.append(frame)
+        n_bytes += frame.nbytes
+        if len(held) == CHUNK_FRAMES or n_bytes >= CHUNK_BYTES:
+            yield Clip(tuple(held), fps)
+            held, n_bytes = [], 0
+    if held:
+        yield Clip(tuple(held), fps)

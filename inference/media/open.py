@@ -1,0 +1,423 @@
+"""The one door for media: bounded, named formats only, no other file, no network."""
+
+from __future__ import annotations
+
+import io
+import math
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import IO, Any
+
+import av
+import av.error
+import numpy as np
+
+from inference.errors import MediaNotFound, MediaTooLarge, MediaTruncated, UnsupportedMedia
+from inference.media.frames import Clip, Frame, Timed, at_rate, in_chunks
+from inference.media.limits import MediaLimits
+
+Source = str | Path | bytes
+
+# Demuxers that read one self-contained file. Playlists and scripts (HLS, DASH, concat, SDP, ...) are
+# left out: they name other files and addresses.
+FORMATS = (
+    "mov,matroska,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,flv,asf,ogg,ivf,mxf,dv,mjpeg,gif,"  # video
+    "apng,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,"  # pictures
+    "wav,mp3,aac,flac,amr,aiff,caf,ac3,au"  # sound
+)
+PICTURE_FORMATS = {"png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe"}
+MAX_PIXEL_ASPECT = 4
+# A file that declares this much more than it holds has lost its end.
+LOST_END_S = 0.25
+LOST_END_SHARE = 0.02
+JOIN_S = Fraction(1, 2)  # a clock that goes back further than this is another film's
+MOST_LOST_S = 10  # of undecodable packets at the end that the last picture stands for
+# Their duration is guessed from what is there, so it can't show what is missing.
+FORMATS_WITHOUT_DURATION = ("mpeg", "h264", "hevc", "m4v", "mjpeg", "ivf", "ogg")
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What the file says of its pictures: not to be trusted, only to be shown."""
+
+    format: str
+    codec: str
+    width: int
+    height: int
+    fps: float | None
+    duration_s: float | None
+    is_still: bool
+
+
+class Media:
+    """An open file. Made by `open_media`; reads its pictures once."""
+
+    def __init__(self, container: av.container.InputContainer, name: str, limits: MediaLimits) -> None:
+        self.name = name
+        self._container = container
+        self._limits = limits
+        self._origin_s = (container.start_time or 0) / av.time_base
+        self._reached_s = 0.0
+        self._pictures_end: Fraction | None = None
+        self.is_closed = False
+        self._stream = self._find_pictures()
+        self.video = self._describe()
+        self._check_declared()
+
+    def read_clips(self, fps: float) -> Iterator[Clip]:
+        """Decode to clips at exactly `fps` frames a second, upright, BGR.
+
+        Raises: MediaTooLarge when a limit is passed, MediaTruncated when the end of the file is
+        missing, UnsupportedMedia when no picture can be decoded.
+        """
+        rate = Fraction(fps).limit_denominator(1001)
+        return in_chunks(at_rate(self._decode(), rate), fps)
+
+    def _find_pictures(self) -> av.video.stream.VideoStream:
+        videos = [s for s in self._container.streams.video if not is_cover_art(s)]
+        pictures = [s for s in videos if s.codec_context is not None]
+        if videos and not pictures:
+            raise UnsupportedMedia(f"{self.name}: its pictures are in a codec that is not known")
+        if not pictures:
+            found = sorted({str(s.type) for s in self._container.streams}) or ["nothing"]
+            raise UnsupportedMedia(
+                f"{self.name}: holds {' and '.join(found)} only ({self._container.format.name}); "
+                "expected a video or a picture"
+            )
+        return pictures[0]
+
+    def _describe(self) -> VideoInfo:
+        stream, container = self._stream, self._container
+        rate = stream.average_rate
+        duration = container.duration / av.time_base if container.duration else None
+        return VideoInfo(
+            format=container.format.name,
+            codec=stream.codec_context.name,
+            width=stream.width,
+            height=stream.height,
+            fps=float(rate) if rate else None,
+            duration_s=duration,
+            is_still=container.format.name in PICTURE_FORMATS,
+        )
+
+    def _check_declared(self) -> None:
+        limits, video = self._limits, self.video
+        if video.width * video.height > limits.max_frame_pixels:
+            raise MediaTooLarge(
+                f"{self.name}: pictures of {video.width}x{video.height} pixels; "
+                f"at most {limits.max_frame_pixels} pixels expected"
+            )
+        if video.duration_s is not None and video.duration_s > limits.max_duration_s:
+            raise MediaTooLarge(
+                f"{self.name}: declares {video.duration_s:.1f} s; at most {limits.max_duration_s:g} s expected"
+            )
+
+    def _decode(self) -> Iterator[Timed[Frame]]:
+        meter = Meter(self.name, self._limits)
+        timeline = Timeline(self._stream)
+        pixel_aspect = pixel_aspect_of(self._stream)
+        last: Timed[Frame] | None = None
+        for frame in self._decode_raw():
+            meter.count(frame)
+            span = timeline.place(frame)
+            if span is None:
+                continue
+            meter.check_time(*span)
+            last = Timed(*span, to_upright_bgr(frame, pixel_aspect))
+            yield last
+        if last is None:
+            raise UnsupportedMedia(f"{self.name}: no picture could be decoded ({self.video.codec})")
+        yield from self._hold_to_end(last, timeline.offset)
+        self._check_end()
+
+    def _hold_to_end(self, last: Timed[Frame], offset: Fraction) -> Iterator[Timed[Frame]]:
+        """The last picture again, for as long as packets behind it could not be decoded."""
+        end = last.start + last.duration
+        lost = self._pictures_end + offset - end if self._pictures_end is not None else Fraction(0)
+        if 0 < lost <= MOST_LOST_S:
+            yield Timed(end, lost, last.shown)
+
+    def _decode_raw(self) -> Iterator[av.VideoFrame]:
+        """Every frame that decodes; broken packets are skipped, and time runs on over them."""
+        self._stream.codec_context.options = {"max_pixels": str(self._limits.max_frame_pixels)}
+        # Not by frames: a decoder that works on several at once loses the good ones behind a broken
+        # one at the end of the file, and hides damage differently from run to run.
+        self._stream.thread_type = "SLICE"
+        for packet in self._read_packets():
+            try:
+                yield from packet.decode()
+            except MemoryError:
+                raise  # PyAV's is an FFmpegError besides: no broken packet, and the next one fails, too
+            except av.error.FFmpegError:
+                continue
+
+    def _read_packets(self) -> Iterator[av.Packet[Any]]:
+        """The packets of the pictures, while keeping count of how far the file reaches in time.
+
+        Sound counts, too: a file whose sound outlasts its pictures is whole.
+        """
+        packets = self._container.demux()
+        while True:
+            if self.is_closed:
+                raise ValueError(f"{self.name}: read after it was closed")
+            try:
+                packet = next(packets)
+            except (StopIteration, EOFError):
+                return
+            except MemoryError:
+                raise
+            except av.error.FFmpegError:
+                return  # broken from here on: `_check_end` sees what is missing
+            stamp = packet.pts if packet.pts is not None else packet.dts  # AVI has the latter alone
+            if stamp is not None and packet.time_base:
+                end = (stamp + (packet.duration or 0)) * packet.time_base
+                self._reached_s = max(self._reached_s, float(end))
+                if packet.stream is self._stream:
+                    is_joined = self._pictures_end is None or end < self._pictures_end - JOIN_S
+                    self._pictures_end = end if is_joined else max(end, self._pictures_end or end)
+            if packet.stream is self._stream:
+                yield packet
+
+    def _check_end(self) -> None:
+        # Some containers count their duration from 0, some from the first timestamp: either will do.
+        declared = self.video.duration_s
+        reached = max(self._reached_s, self._reached_s - self._origin_s)
+        header_says = not self.video.format.startswith(FORMATS_WITHOUT_DURATION)
+        if header_says and declared and declared - reached > max(LOST_END_S, LOST_END_SHARE * declared):
+            raise MediaTruncated(
+                f"{self.name}: ends after {reached:.2f} s of the {declared:.2f} s it declares; "
+                "the file is cut off or damaged"
+            )
+
+
+class Timeline:
+    """Where frames lie in time, though the file's clock may stand still or start again."""
+
+    def __init__(self, stream: av.video.stream.VideoStream) -> None:
+        self.offset = Fraction(0)
+        self._stream = stream
+        self._last: tuple[Fraction, Fraction] | None = None
+
+    def place(self, frame: av.VideoFrame) -> tuple[Fraction, Fraction] | None:
+        """Start and duration in seconds; None for a second frame at the same instant.
+
+        A clock that goes back is that of another film joined on: it follows the last frame.
+        """
+        duration = duration_of(frame, self._stream)
+        if self._last is None:
+            start = start_of(frame, None, self._stream)
+        else:
+            last_start, last_duration = self._last
+            start = start_of(frame, last_start - self.offset, self._stream) + self.offset
+            if start < last_start - JOIN_S:
+                moved = last_start + last_duration
+                self.offset += moved - start
+                start = moved
+            if start <= last_start:
+                return None
+        self._last = start, duration
+        return self._last
+
+
+class Meter:
+    """Counts what is decoded, used or not, and stops where a limit is passed."""
+
+    def __init__(self, name: str, limits: MediaLimits) -> None:
+        self._n_frames = 0
+        self._n_pixels = 0
+        self._origin: Fraction | None = None
+        self._elapsed_s = 0.0
+        self._name = name
+        self._limits = limits
+
+    def count(self, frame: av.VideoFrame) -> None:
+        """One more frame. Raises: MediaTooLarge, UnsupportedMedia."""
+        limits = self._limits
+        self._n_frames += 1
+        self._n_pixels += frame.width * frame.height
+        if min(frame.width, frame.height) < limits.min_side:
+            raise UnsupportedMedia(
+                f"{self._name}: a picture of {frame.width}x{frame.height} pixels; "
+                f"at least {limits.min_side} on each side expected"
+            )
+        if frame.width * frame.height > limits.max_frame_pixels:
+            raise MediaTooLarge(
+                f"{self._name}: a picture of {frame.width}x{frame.height} pixels; "
+                f"at most {limits.max_frame_pixels} pixels expected"
+            )
+        if self._n_pixels > limits.max_total_pixels:
+            raise MediaTooLarge(
+                f"{self._name}: over {limits.max_total_pixels} pixels in {self._n_frames} frames; that is the limit"
+            )
+        if self._n_frames > limits.max_fps * (self._elapsed_s + 1):
+            raise MediaTooLarge(f"{self._name}: over {limits.max_fps:g} frames a second; that is the limit")
+
+    def check_time(self, start: Fraction, duration: Fraction) -> None:
+        """How far the film reaches. Raises: MediaTooLarge."""
+        if self._origin is None:
+            self._origin = start
+        self._elapsed_s = float(start - self._origin)
+        if self._elapsed_s + float(duration) > self._limits.max_duration_s:
+            raise MediaTooLarge(f"{self._name}: lasts over {self._limits.max_duration_s:g} s; that is the limit")
+
+
+@contextmanager
+def open_media(source: Source, limits: MediaLimits | None = None) -> Iterator[Media]:
+    """Open a video or picture that nobody vouches for.
+
+    source: a path, or the bytes of the file. Nothing else is ever opened: no address, no playlist,
+    no file that this one names.
+
+    Raises: MediaNotFound, MediaTooLarge, UnsupportedMedia, MediaTruncated; while frames are read, too.
+    MemoryError where the decoder gets no memory.
+    """
+    limits = limits or MediaLimits()
+    with open_bytes(source, limits) as (file, name), open_file(file, name, limits) as media:
+        yield media
+
+
+@contextmanager
+def open_file(file: IO[bytes], name: str, limits: MediaLimits) -> Iterator[Media]:
+    """The same for a seekable file that is open already. name: for messages."""
+    try:
+        container = av.open(
+            file, mode="r", options=probe_bounds(limits), container_options=OPEN_OPTIONS, metadata_errors="replace"
+        )
+    except MemoryError:
+        raise  # PyAV's is an FFmpegError besides, but says nothing of the file
+    except (av.error.FFmpegError, ValueError) as err:
+        raise explain_unreadable(file, name, err) from err
+    if container.format.name == "mpeg" and is_cut_off(file):
+        container.close()
+        raise MediaTruncated(f"{name}: its last packet is cut off; the file is incomplete")
+    with container:
+        media = Media(container, name, limits)
+        try:
+            yield media
+        finally:
+            media.is_closed = True  # frames asked for later would be read from freed memory
+
+
+OPEN_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "none", "enable_drefs": "0"}
+
+
+def probe_bounds(limits: MediaLimits) -> dict[str, str]:
+    """Opening a file decodes its first frames already: the bound on a picture holds there, too."""
+    return {"max_pixels": str(limits.max_frame_pixels)}
+
+
+@contextmanager
+def open_bytes(source: Source, limits: MediaLimits) -> Iterator[tuple[IO[bytes], str]]:
+    """The source as a seekable binary file of bounded size, and its name for messages."""
+    if isinstance(source, bytes):
+        check_size(len(source), "input", limits)
+        yield io.BytesIO(source), "input"
+        return
+    path = Path(source)
+    name = path.name or str(path)
+    try:
+        status = path.stat()
+    except OSError as err:
+        raise MediaNotFound(f"{name}: {err.strerror or err}") from err
+    except ValueError as err:  # a NUL in the path
+        raise MediaNotFound(f"{name!r}: {err}") from err
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a plain file"
+        raise MediaNotFound(f"{name}: is {kind}; expected a video file")
+    check_size(status.st_size, name, limits)
+    try:
+        file = path.open("rb")
+    except OSError as err:
+        raise MediaNotFound(f"{name}: {err.strerror or err}") from err
+    with file:
+        yield file, name
+
+
+def check_size(n_bytes: int, name: str, limits: MediaLimits) -> None:
+    if n_bytes == 0:
+        raise UnsupportedMedia(f"{name}: is empty (0 bytes); expected a video")
+    if n_bytes > limits.max_bytes:
+        raise MediaTooLarge(f"{name}: {n_bytes} bytes; at most {limits.max_bytes} expected")
+
+
+def explain_unreadable(file: IO[bytes], name: str, err: Exception) -> UnsupportedMedia:
+    """Say what the bytes look like, since the decoder only says that it can't."""
+    file.seek(0)
+    head = file.read(512)
+    if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
+        return MediaTruncated(f"{name}: an MP4 whose index cannot be read; the file is cut off or damaged")
+    if head.lstrip()[:1] == b"<":
+        return UnsupportedMedia(f"{name}: looks like an HTML or XML page; expected a video")
+    if head.lstrip().startswith((b"#EXTM3U", b"ffconcat", b"[playlist]", b"v=0")):
+        return UnsupportedMedia(f"{name}: is a playlist, which is never followed; expected a video")
+    if all(32 <= byte < 127 or byte in b"\t\r\n\f" for byte in head):
+        return UnsupportedMedia(f"{name}: looks like text; expected a video")
+    reason = getattr(err, "strerror", None) or str(err)
+    return UnsupportedMedia(f"{name}: not a media file that can be read ({reason})")
+
+
+def is_cut_off(file: IO[bytes]) -> bool:
+    """Whether an MPEG program stream stops inside a packet: such a file declares no length to compare."""
+    position = file.tell()
+    start = max(file.seek(0, io.SEEK_END) - PS_TAIL_BYTES, 0)
+    file.seek(start)
+    tail = file.read()
+    file.seek(position)
+    at = tail.find(PS_PACK)
+    while 0 <= at < len(tail) - 4:
+        if tail[at : at + 3] != b"\x00\x00\x01":
+            return False  # padding or foreign bytes behind the last packet
+        kind = tail[at + 3]
+        if kind == PS_END:
+            return False
+        if kind == PS_PACK[3]:
+            is_mpeg2 = len(tail) > at + 13 and tail[at + 4] >> 6 == 1
+            at += 14 + (tail[at + 13] & 7) if is_mpeg2 else 12
+        else:
+            at += 6 + int.from_bytes(tail[at + 4 : at + 6], "big")
+    return at > len(tail)
+
+
+PS_PACK = b"\x00\x00\x01\xba"
+PS_END = 0xB9
+PS_TAIL_BYTES = 256 << 10  # holds several packets: one has at most 64 KiB
+
+
+def is_cover_art(stream: av.video.stream.VideoStream) -> bool:
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def start_of(frame: av.VideoFrame, last: Fraction | None, stream: av.video.stream.VideoStream) -> Fraction:
+    """When a frame is shown; a frame without a timestamp follows the last one at the stream's rate."""
+    pts = frame.pts if frame.pts is not None else frame.dts
+    if pts is not None and frame.time_base:
+        return pts * frame.time_base
+    return Fraction(0) if last is None else last + 1 / rate_of(stream)
+
+
+def duration_of(frame: av.VideoFrame, stream: av.video.stream.VideoStream) -> Fraction:
+    if frame.duration and frame.time_base:
+        return frame.duration * frame.time_base
+    return 1 / rate_of(stream)
+
+
+def rate_of(stream: av.video.stream.VideoStream) -> Fraction:
+    return stream.average_rate or stream.guessed_rate or Fraction(25)
+
+
+def pixel_aspect_of(stream: av.video.stream.VideoStream) -> Fraction:
+    """Width of a pixel over its height: 1 but for anamorphic video (DV, DVD, HDV), or absurd headers."""
+    aspect = stream.sample_aspect_ratio
+    return aspect if aspect and 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT else Fraction(1)
+
+
+def to_upright_bgr(frame: av.VideoFrame, pixel_aspect: Fraction) -> Frame:
+    """(H, W, 3) uint8 BGR in square pixels, turned as the file's rotation metadata asks."""
+    width = round(frame.width * pixel_aspect)
+    quarter_turns = math.floor(frame.rotation / 90 + 0.5) % 4  # counter-clockwise
+    pixels = frame.to_ndarray(format="bgr24", width=width, height=frame.height).astype(np.uint8, copy=False)
+    return np.ascontiguousarray(np.rot90(pixels, quarter_turns)) if quarter_turns else pixels

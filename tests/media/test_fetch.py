@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import NoCredentialsError, ReadTimeoutError
+from faulty_s3 import FaultyS3, Refusal
+from moto import mock_aws
+
+from inference.errors import AccessDenied, InvalidRequest, MediaNotFound, MediaTooLarge, StorageError
+from inference.media import fetch, s3
+from inference.media.fetch import PART_BYTES, check_allowed, fetch_s3, fetched, local_name, s3_client
+from inference.media.s3 import split_url
+
+ROOT = Path(__file__).parents[2]
+CONTENTS = bytes(range(256)) * 70_000  # 17 MB: three parts
+BUSY = Refusal(503, "SlowDown")
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr(s3, "FIRST_WAIT_S", 0.0)
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+
+
+@pytest.fixture
+def client() -> Iterator[Any]:
+    with mock_aws():
+        client = s3_client(None, "us-east-1")
+        client.create_bucket(Bucket="films")
+        client.put_object(Bucket="films", Key="in/clip.mp4", Body=CONTENTS)
+        client.put_object(Bucket="films", Key="empty.mp4", Body=b"")
+        yield client
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+    with FaultyS3(CONTENTS) as server:
+        yield server
+
+
+def left_over() -> list[Path]:
+    return list(Path(tempfile.gettempdir()).rglob("*"))
+
+
+def fetch_from(server: FaultyS3, folder: Path) -> bytes:
+    path = fetch_s3("films", "in/clip.mp4", folder, s3_client(server.url), max_bytes=1 << 30)
+    return path.read_bytes()
+
+
+def test_an_object_is_there_while_it_is_needed(client: Any):
+    with fetched("films", "in/clip.mp4", client, max_bytes=1 << 30) as path:
+        assert path.name == "clip.mp4"
+        assert path.read_bytes() == CONTENTS
+        assert path.parent.stat().st_mode & 0o777 == 0o700
+        assert [p.name for p in path.parent.iterdir()] == ["clip.mp4"]
+    assert left_over() == []
+
+
+def test_an_object_is_gone_when_reading_it_failed(client: Any):
+    with pytest.raises(KeyError), fetched("films", "in/clip.mp4", client, max_bytes=1 << 30):
+        raise KeyError("the reader's own")
+    assert left_over() == []
+
+
+def test_an_empty_object_is_an_empty_file(client: Any):
+    with fetched("films", "empty.mp4", client, max_bytes=10) as path:
+        assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("bucket", "key", "words"),
+    [
+        ("films", "nothing.mp4", r"s3://films/nothing\.mp4: there is no key 'nothing\.mp4' in bucket 'films'"),
+        ("no-such-films", "clip.mp4", r"s3://no-such-films/clip\.mp4: there is no bucket 'no-such-films'"),
+    ],
+)
+def test_what_is_missing_is_named(client: Any, bucket: str, key: str, words: str):
+    with pytest.raises(MediaNotFound, match=words), fetched(bucket, key, client, max_bytes=1 << 30):
+        pass
+    assert left_over() == []
+
+
+def test_the_size_is_checked_before_anything_is_downloaded(faulty: FaultyS3):
+    client = s3_client(faulty.url)
+    with (
+        pytest.raises(MediaTooLarge, match=f"{len(CONTENTS)} bytes; at most 1000 expected"),
+        fetched("films", "in/clip.mp4", client, max_bytes=1000),
+    ):
+        pass
+    assert [method for method, _ in faulty.seen] == ["HEAD"]
+
+
+def test_parts_are_read_by_range(faulty: FaultyS3, tmp_path: Path):
+    assert fetch_from(faulty, tmp_path) == CONTENTS
+    assert [wanted for _, wanted in faulty.seen] == [
+        None,
+        f"bytes=0-{PART_BYTES - 1}",
+        f"bytes={PART_BYTES}-{2 * PART_BYTES - 1}",
+        f"bytes={2 * PART_BYTES}-{len(CONTENTS) - 1}",
+    ]
+
+
+def test_a_busy_server_is_asked_again(faulty: FaultyS3, tmp_path: Path):
+    faulty.faults = [BUSY, BUSY, BUSY, None, BUSY, Refusal(500, "InternalError"), BUSY]
+    assert fetch_from(faulty, tmp_path) == CONTENTS
+
+
+def test_a_busy_server_is_not_asked_for_ever(faulty: FaultyS3, tmp_path: Path):
+    faulty.faults = [BUSY] * 100
+    with pytest.raises(StorageError, match=r"S3 failed \(503\)|SlowDown"):
+        fetch_from(faulty, tmp_path)
+    assert len(faulty.seen) <= 2 * s3.N_ATTEMPTS
+
+
+def test_a_part_cut_short_is_taken_up_where_it_broke(faulty: FaultyS3, tmp_path: Path):
+    faulty.faults = [None, 3 << 20, 0, 1000]
+    assert fetch_from(faulty, tmp_path) == CONTENTS
+    starts = [int(wanted[6:].split("-")[0]) for _, wanted in faulty.seen if wanted]
+    assert starts[:2] == [0, 3 << 20]
+    assert starts == sorted(starts)
+
+
+def test_an_object_cut_short_again_and_again_is_an_error(faulty: FaultyS3, tmp_path: Path):
+    faulty.faults = [None] + [10] * 100
+    with pytest.raises(StorageError, match=r"s3://films/in/clip\.mp4: S3 is out of reach, or broke off"):
+        fetch_from(faulty, tmp_path)
+    assert [path for path in tmp_path.iterdir() if path.is_file()] == []
+    assert len(faulty.seen) <= 1 + 2 * s3.N_ATTEMPTS
+
+
+def test_an_object_replaced_meanwhile_is_not_mixed(faulty: FaultyS3, tmp_path: Path, monkeypatch):
+    read_part = fetch.read_part
+
+    def replace_then_read(*args: Any) -> None:
+        read_part(*args)
+        faulty.etag = '"version-2"'
+
+    monkeypatch.setattr(fetch, "read_part", replace_then_read)
+    with pytest.raises(StorageError, match="was replaced while it was read"):
+        fetch_from(faulty, tmp_path)
+    assert [path for path in tmp_path.iterdir() if path.is_file()] == []
+
+
+def test_storage_without_ranges_is_named(faulty: FaultyS3, tmp_path: Path):
+    faulty.ignores_ranges = True
+    with pytest.raises(StorageError, match="does not serve ranges"):
+        fetch_from(faulty, tmp_path)
+
+
+def test_a_refusal_is_told_from_what_is_missing(faulty: FaultyS3, tmp_path: Path):
+    faulty.faults = [Refusal(403, "AccessDenied")]
+    with pytest.raises(AccessDenied, match=r"s3://films/in/clip\.mp4: access denied \(403\)"):
+        fetch_from(faulty, tmp_path)
+    assert len(faulty.seen) == 1
+
+
+def test_a_bucket_elsewhere_is_named_with_its_region(faulty: FaultyS3, tmp_path: Path):
+    elsewhere = Refusal(301, "PermanentRedirect", {"x-amz-bucket-region": "eu-west-3"})
+    faulty.faults = [elsewhere] * 20
+    with pytest.raises(StorageError, match="in region eu-west-3"):
+        fetch_from(faulty, tmp_path)
+
+
+def test_storage_out_of_reach(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+    with pytest.raises(StorageError, match=r"out of reach, or broke off \(EndpointConnectionError\)") as caught:
+        fetch_s3("films", "clip.mp4", tmp_path, s3_client("http://127.0.0.1:9"), max_bytes=10)
+    assert "127.0.0.1" not in str(caught.value)
+
+
+def test_a_full_disk_is_ours(client: Any, tmp_path: Path):
+    with pytest.raises(StorageError, match="cannot be kept on this machine"):
+        fetch_s3("films", "in/clip.mp4", tmp_path / "missing", client, max_bytes=1 << 30)
+
+
+def test_a_connection_that_goes_silent_is_not_the_disks_fault(faulty: FaultyS3, tmp_path: Path, monkeypatch):
+    def go_silent(*_: Any) -> None:
+        raise ReadTimeoutError(endpoint_url=faulty.url)
+
+    monkeypatch.setattr(fetch, "read_part", go_silent)
+    with pytest.raises(StorageError, match=r"out of reach, or broke off \(ReadTimeoutError\)"):
+        fetch_from(faulty, tmp_path)
+
+
+def test_no_credentials(tmp_path: Path):
+    class Bare:
+        def head_object(self, **_) -> None:
+            raise NoCredentialsError
+
+    with pytest.raises(AccessDenied, match="this server has no AWS credentials"):
+        fetch_s3("films", "clip.mp4", tmp_path, Bare(), max_bytes=10)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "is_allowed"),
+    [
+        (("*",), True),
+        (("films",), True),
+        (("other", "films"), True),
+        (("films/in",), True),
+        (("films/in/",), True),
+        (("films/in/clip.mp4",), False),  # a folder, not a key
+        (("films/i",), False),
+        (("film",), False),
+        (("other",), False),
+        ((), False),
+    ],
+)
+def test_buckets_that_are_allowed(allowed: tuple[str, ...], is_allowed: bool):
+    if is_allowed:
+        check_allowed("films", "in/clip.mp4", allowed)
+    else:
+        with pytest.raises(AccessDenied, match="not in a bucket or folder that is allowed here"):
+            check_allowed("films", "in/clip.mp4", allowed)
+
+
+def test_a_bucket_that_is_not_allowed_is_never_asked(faulty: FaultyS3, tmp_path: Path):
+    with pytest.raises(AccessDenied):
+        fetch_s3("films", "clip.mp4", tmp_path, s3_client(faulty.url), max_bytes=10, allowed=("other",))
+    assert faulty.seen == []
+
+
+@pytest.mark.parametrize(
+    ("bucket", "key"),
+    [
+        ("films", "in/../secret/clip.mp4"),
+        ("films", "./clip.mp4"),
+        ("films", ""),
+        ("films", "x" * 1025),
+        ("films", "ü" * 600),
+        ("films", "a\0b"),
+        ("arn:aws:s3:us-east-1:123456789012:accesspoint/x", "clip.mp4"),
+        ("Films", "clip.mp4"),
+        ("x" * 64, "clip.mp4"),
+    ],
+)
+def test_names_that_are_none(client: Any, tmp_path: Path, bucket: str, key: str):
+    with pytest.raises(InvalidRequest, match="expected"):
+        fetch_s3(bucket, key, tmp_path, client, max_bytes=10)
+
+
+def test_urls():
+    assert split_url("s3://films/in/clip.mp4") == ("films", "in/clip.mp4")
+    for url in ("https://films/clip.mp4", "s3://films", "s3://", "films/clip.mp4"):
+        with pytest.raises(InvalidRequest, match="expected"):
+            split_url(url)
+
+
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        ("a/b/clip.mp4", "clip.mp4"),
+        ("mein Film.mp4", "mein_Film.mp4"),
+        ("a/..hidden", "hidden"),
+        ("folder/", "folder"),
+        ("...", "object"),
+        ("x" * 500 + ".mp4", "x" * 96 + ".mp4"),
+        ("a\\b;c$(d).mp4", "a_b_c_d_.mp4"),
+    ],
+)
+def test_keys_make_harmless_names(key: str, name: str):
+    assert local_name(key) == name
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(client: Any):
+    code = (
+        "import os, signal, sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
+        "from inference.media.fetch import private_folder\n"
+        "with private_folder() as folder:\n"
+        "    (folder / 'film').write_bytes(b'x'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, tempfile.gettempdir()], cwd=ROOT, check=False)
+    assert run.returncode == -signal.SIGKILL
+    assert len(left_over()) == 2
+    with (
+        fetched("films", "in/clip.mp4", client, max_bytes=1 << 30) as first,
+        fetched("films", "in/clip.mp4", client, max_bytes=1 << 30) as second,
+    ):
+        assert first != second
+        assert len(left_over()) == 4
+        assert first.exists()
+    assert left_over() == []
+
+
+def test_importing_it_costs_no_boto3():
+    check = "import sys, inference.media.fetch, inference.media.store; print('boto3' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert run.stdout.strip() == "False"

@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import io
+import os
+import re
+import time
+import zlib
+from fractions import Fraction
+from pathlib import Path
+from types import SimpleNamespace
+
+import av
+import numpy as np
+import pytest
+from films import film, mux_tone, number_of, numbered, picture, tone, turn_by_metadata
+
+from inference.errors import MediaError, MediaNotFound, MediaTooLarge, MediaTruncated, UnsupportedMedia
+from inference.media import MediaLimits, open_media
+from inference.media.open import Meter
+
+
+def frames_of(source, fps: float = 25.0, **limits) -> list[np.ndarray]:
+    with open_media(source, MediaLimits(**limits)) as media:
+        return [frame for clip in media.read_clips(fps) for frame in clip.frames]
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska", "webm", "avi", "mpeg"])
+def test_every_container_gives_every_frame_in_order(container: str):
+    frames = frames_of(film(numbered(30), container=container))
+    assert [number_of(frame) for frame in frames] == list(range(30))
+    assert frames[0].shape == (48, 64, 3)
+    assert frames[0].dtype == np.uint8
+
+
+def test_colours_come_out_blue_green_red():
+    blue = np.zeros((48, 64, 3), np.uint8)
+    blue[..., 0] = 200
+    mean = frames_of(film([blue] * 3))[0].mean(axis=(0, 1))
+    assert mean[0] > 180
+    assert mean[2] < 30
+
+
+@pytest.mark.parametrize("fps", ["60", "30", "24000/1001", "12"])
+def test_any_rate_becomes_25_with_the_nearest_frame(fps: str):
+    rate = Fraction(fps)
+    n = round(2 * rate)
+    frames = frames_of(film(numbered(n), rate))
+    assert len(frames) == 50
+    for tick, frame in enumerate(frames):
+        nearest = min(Fraction(tick, 25), (n - 1) / rate)
+        assert abs(number_of(frame) / rate - nearest) <= 1 / rate / 2
+
+
+def test_a_variable_rate_is_read_by_timestamps():
+    times = [Fraction(x).limit_denominator(1000) for x in (0, 0.04, 0.08, 0.48, 0.52, 0.56)]
+    frames = frames_of(film(numbered(6), times=times, container="matroska"))
+    numbers = [number_of(frame) for frame in frames]
+    assert numbers[:3] == [0, 1, 2]
+    assert numbers[3:7] == [2] * 4  # nearer to .08 than to .48
+    assert numbers[12:15] == [3, 4, 5]
+
+
+@pytest.mark.parametrize(("degrees", "corner"), [(90, "right"), (180, "bottom"), (270, "left")])
+def test_rotation_metadata_turns_the_picture(degrees: int, corner: str):
+    frame = np.full((48, 96, 3), 60, np.uint8)
+    frame[:12] = 230  # the top edge is bright
+    (upright, *_) = frames_of(turn_by_metadata(film([frame] * 3), degrees))
+    assert upright.shape == ((48, 96, 3) if degrees == 180 else (96, 48, 3))
+    edges = {"right": upright[:, -6:], "left": upright[:, :6], "bottom": upright[-6:], "top": upright[:6]}
+    assert max(edges, key=lambda name: edges[name].mean()) == corner
+
+
+@pytest.mark.parametrize(("aspect", "width"), [(Fraction(2), 128), (Fraction(64, 45), 91), (Fraction(1, 2), 32)])
+def test_anamorphic_pictures_come_out_in_square_pixels(aspect: Fraction, width: int):
+    frames = frames_of(film(numbered(4), pixel_aspect=aspect))
+    assert frames[0].shape == (48, width, 3)
+
+
+def test_damaged_packets_cost_their_frames_but_no_time():
+    rng = np.random.default_rng(0)
+    noisy = [np.clip(f + rng.normal(0, 12, f.shape), 0, 255).astype(np.uint8) for f in numbered(50, 256, 192)]
+    damaged = bytearray(film(noisy, container="avi"))
+    for at in places_of_packets(bytes(damaged))[20:35]:
+        damaged[at + 20 : at + 100] = rng.integers(0, 255, 80, np.uint8).tobytes()
+    frames = frames_of(bytes(damaged))
+    assert len(frames) == 50
+    # What stands in for a damaged frame is the decoder's own affair; those before the damage are whole.
+    assert [number_of(frame) for frame in frames[:20]] == list(range(20))
+
+
+def test_frames_behind_damage_near_the_end_are_kept_on_any_number_of_cores(monkeypatch):
+    damaged = bytearray(film(numbered(50, 256, 192), container="avi"))
+    for at in places_of_packets(bytes(damaged))[40:44]:
+        damaged[at : at + 60] = bytes(60)
+    opened = av.open
+
+    def open_with_many_threads(*args, **kwargs):
+        container = opened(*args, **kwargs)
+        container.streams.video[0].codec_context.thread_count = 16
+        return container
+
+    monkeypatch.setattr("inference.media.open.av.open", open_with_many_threads)
+    assert [number_of(frame) for frame in frames_of(bytes(damaged))[-2:]] == [48, 49]
+
+
+def places_of_packets(contents: bytes) -> list[int]:
+    with av.open(io.BytesIO(contents)) as container:
+        return [packet.pos for packet in container.demux(video=0) if packet.size]
+
+
+def test_a_path_and_its_bytes_read_alike(tmp_path: Path):
+    contents = film(numbered(5))
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(contents)
+    assert np.array_equal(frames_of(path), frames_of(contents))
+    assert np.array_equal(frames_of(str(path)), frames_of(contents))
+
+
+def test_a_picture_is_one_frame():
+    frame = np.full((40, 50, 3), 90, np.uint8)
+    with open_media(picture(frame)) as media:
+        assert media.video.is_still
+        assert np.array_equal(next(media.read_clips(25.0)).frames[0], frame)
+
+
+def test_sound_that_outlasts_the_picture_is_no_damage():
+    assert len(frames_of(film(numbered(10), with_tone=True))) == 10
+
+
+BAD = {
+    "empty": (b"", UnsupportedMedia, "empty"),
+    "text": (b"BIN BLUE AT F TWO NOW\n" * 20, UnsupportedMedia, "text"),
+    "page": (b"<!DOCTYPE html><html>not found</html>", UnsupportedMedia, "HTML"),
+    "playlist": (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", UnsupportedMedia, "playlist"),
+    "concat": (b"ffconcat version 1.0\nfile /etc/passwd\n", UnsupportedMedia, "playlist"),
+    "noise": (bytes(range(256)) * 40, UnsupportedMedia, "not a media file"),
+    "audio": (tone(), UnsupportedMedia, "audio only"),
+    "pixel": (picture(np.zeros((1, 1, 3), np.uint8)), UnsupportedMedia, "1x1"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_file_is_named_for_what_it_is(kind: str):
+    contents, error, words = BAD[kind]
+    with pytest.raises(error, match=re.escape(words)):
+        frames_of(contents)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.11, 0.53, 0.81])
+@pytest.mark.parametrize("container", ["mp4", "matroska", "mpeg"])
+def test_a_cut_off_file_is_refused(container: str, share: float):
+    noise = np.random.default_rng(0).integers(0, 255, (40, 96, 128, 3), np.uint8)
+    whole = film(list(noise), container=container)
+    with pytest.raises(UnsupportedMedia, match=r"cut off|incomplete|no picture|not a media file"):
+        frames_of(whole[: int(len(whole) * share)])
+
+
+def test_a_cut_off_mp4_says_so():
+    whole = film(numbered(20))
+    with pytest.raises(MediaTruncated, match="cut off"):
+        frames_of(whole[: len(whole) // 2])
+
+
+def test_paths_that_are_no_files(tmp_path: Path):
+    with pytest.raises(MediaNotFound, match="No such file"):
+        frames_of(tmp_path / "missing.mp4")
+    with pytest.raises(MediaNotFound, match="is a directory"):
+        frames_of(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(MediaNotFound, match="not a plain file"):
+        frames_of(tmp_path / "pipe")
+    with pytest.raises(MediaNotFound, match="null"):
+        frames_of("a\0b")
+
+
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"max_bytes": 100}, "bytes; at most 100"),
+        ({"max_frame_pixels": 3000}, "3000 pixels"),
+        ({"max_total_pixels": 10_000}, "over 10000 pixels in 4 frames"),
+        ({"max_duration_s": 0.5}, "declares 2.0 s; at most 0.5 s"),
+        ({"max_fps": 10.0}, "over 10 frames a second"),
+    ],
+)
+def test_limits_stop_the_decoding(limits: dict, words: str):
+    with pytest.raises(MediaTooLarge, match=words):
+        frames_of(film(numbered(50)), **limits)
+
+
+@pytest.mark.parametrize("container", ["mpeg", "mpegts"])
+def test_films_joined_end_to_end_are_read_whole(container: str):
+    one = film(numbered(30), container=container)
+    other = film(numbered(60)[30:], container=container)
+    frames = frames_of(one + other)
+    assert [number_of(frame) for frame in frames] == list(range(60))
+
+
+@pytest.mark.parametrize("container", ["matroska", "mp4", "mpegts"])
+@pytest.mark.parametrize("start", [1, 10])
+def test_a_film_that_starts_late_is_whole(container: str, start: int):
+    times = [Fraction(start) + Fraction(i, 25) for i in range(30)]
+    assert len(frames_of(film(numbered(30), times=times, container=container))) == 30
+
+
+def test_pictures_that_come_after_the_last_that_decodes_cost_no_time():
+    noise = np.random.default_rng(0).integers(0, 255, (40, 96, 128, 3), np.uint8)
+    damaged = bytearray(film(list(noise), container="avi"))
+    end = damaged.index(b"idx1")
+    damaged[end - 2000 : end - 10] = bytes(2000 - 10)
+    assert len(frames_of(bytes(damaged))) == 40
+
+
+def test_titles_in_any_bytes_do_no_harm():
+    titled = film(numbered(5), container="matroska").replace(b"Lavf", b"\xe9\xe8\xff\xfe")
+    assert len(frames_of(titled)) == 5
+
+
+def test_an_unknown_codec_is_named():
+    unknown = film(numbered(5), container="matroska").replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/AVX")
+    with pytest.raises(UnsupportedMedia, match="codec that is not known"):
+        frames_of(unknown)
+
+
+def test_a_format_that_is_not_on_the_list_is_refused():
+    contents = film(numbered(5), container="nut")
+    assert b"nut/multimedia" in contents
+    with pytest.raises(UnsupportedMedia, match="not a media file"):
+        frames_of(contents)
+
+
+def test_frames_cannot_be_read_after_the_film_is_closed():
+    with open_media(film(numbered(60))) as media:
+        clips = media.read_clips(25.0)
+        next(clips)
+    with pytest.raises(ValueError, match="after it was closed"):
+        list(clips)
+
+
+def test_opening_is_bounded_too(monkeypatch: pytest.MonkeyPatch):
+    given = {}
+    contents = film(numbered(3))
+
+    def spy(file, **options):
+        given.update(options)
+        raise ValueError("enough seen")
+
+    monkeypatch.setattr("inference.media.open.av.open", spy)
+    with pytest.raises(UnsupportedMedia):
+        frames_of(contents, max_frame_pixels=12345)
+    assert given["options"] == {"max_pixels": "12345"}
+    assert given["container_options"]["protocol_whitelist"] == "none"
+    assert given["container_options"]["enable_drefs"] == "0"
+
+
+def shot(width: int = 100, height: int = 100):
+    return SimpleNamespace(width=width, height=height)
+
+
+def test_the_meter_counts_what_is_decoded_though_never_shown():
+    meter = Meter("x", MediaLimits(max_total_pixels=35_000))
+    for _ in range(3):
+        meter.count(shot())
+    with pytest.raises(MediaTooLarge, match="over 35000 pixels in 4 frames"):
+        meter.count(shot())
+    meter = Meter("x", MediaLimits(max_fps=20.0))
+    meter.check_time(Fraction(0), Fraction(1, 25))
+    for _ in range(20):
+        meter.count(shot())
+    with pytest.raises(MediaTooLarge, match="over 20 frames a second"):
+        meter.count(shot())
+
+
+def test_the_meter_knows_a_picture_and_a_time_too_large():
+    meter = Meter("x", MediaLimits(max_frame_pixels=9_999, max_duration_s=2))
+    with pytest.raises(MediaTooLarge, match="100x100"):
+        meter.count(shot())
+    with pytest.raises(UnsupportedMedia, match="15x100"):
+        meter.count(shot(15))
+    meter.check_time(Fraction(5), Fraction(1))  # time counts from the first frame
+    with pytest.raises(MediaTooLarge, match="over 2 s"):
+        meter.check_time(Fraction(6), Fraction(10**9))  # as does how long the last one is shown
+
+
+def test_cover_art_is_no_film():
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as out:
+        sound = out.add_stream("aac", rate=16000)
+        cover = out.add_stream("png", rate=1)
+        cover.width = cover.height = 64
+        cover.pix_fmt = "rgb24"
+        cover.disposition = av.stream.Disposition.attached_pic
+        out.mux(cover.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
+        out.mux(cover.encode())
+        mux_tone(out, sound, 1.0)
+    with pytest.raises(UnsupportedMedia, match="audio"):
+        frames_of(buffer.getvalue())
+
+
+def test_a_huge_header_is_refused_before_memory_is_spent():
+    png = bytearray(picture(np.zeros((32, 32, 3), np.uint8)))
+    at = png.index(b"IHDR") + 4
+    png[at : at + 8] = (20_000).to_bytes(4, "big") * 2
+    png[at + 13 : at + 17] = zlib.crc32(bytes(png[at - 4 : at + 13])).to_bytes(4, "big")
+    start = time.monotonic()
+    with pytest.raises(MediaError, match=r"no picture could be decoded|not a media file"):
+        frames_of(bytes(png))
+    assert time.monotonic() - start < 30  # no timing: a guard against decoding 400 megapixels
+
+
+def test_no_file_is_left_open(tmp_path: Path):
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(film(numbered(3))[:200])
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        with pytest.raises(MediaError):
+            frames_of(path)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
