@@ -1,0 +1,51 @@
+"""LipCoordNet: from mouth crops and lip points to characters."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+N_CLASSES = 28  # blank, space, A..Z
+N_LIP_POINTS = 20
+GRU_WIDTH = 256
+COORD_WIDTH = 128
+CONV_WIDTHS = (32, 64, 96)
+MAP_HEIGHT, MAP_WIDTH = 4, 8  # 64 x 128 halved four times
+DROPOUT = 0.5
+
+
+class LipCoordNet(nn.Module):
+    """Three 3-D convolutions and two GRUs over the mouth, one GRU over the lip points, one linear layer.
+
+    Source: SilentSpeak/LipCoordNet model.py (parameter names, order of layers, 6,776,572 parameters).
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        first, second, third = CONV_WIDTHS
+        self.conv1 = nn.Conv3d(3, first, (3, 5, 5), (1, 2, 2), (1, 2, 2))
+        self.conv2 = nn.Conv3d(first, second, (3, 5, 5), (1, 1, 1), (1, 2, 2))
+        self.conv3 = nn.Conv3d(second, third, (3, 3, 3), (1, 1, 1), (1, 1, 1))
+        self.gru1 = nn.GRU(third * MAP_HEIGHT * MAP_WIDTH, GRU_WIDTH, bidirectional=True)
+        self.gru2 = nn.GRU(2 * GRU_WIDTH, GRU_WIDTH, bidirectional=True)
+        self.FC = nn.Linear(2 * GRU_WIDTH + 2 * COORD_WIDTH, N_CLASSES)
+        self.coord_gru = nn.GRU(2 * N_LIP_POINTS, COORD_WIDTH, bidirectional=True)
+        self._pool = nn.MaxPool3d((1, 2, 2), (1, 2, 2))
+        self._drop = nn.Dropout(DROPOUT)
+        self._drop_maps = nn.Dropout3d(DROPOUT)
+
+    def forward(self, x: Tensor, coords: Tensor) -> Tensor:
+        """Logits of each frame, before softmax: (B, T, 28); class 0 is the blank, 1 the space.
+
+        x: (B, 3, T, 64, 128) float, BGR / 255.
+        coords: (B, T, 20, 2) float, lip points 48..67 as x / frame width, y / frame height.
+        """
+        for conv in (self.conv1, self.conv2, self.conv3):
+            x = self._pool(self._drop_maps(torch.relu(conv(x))))
+        x = x.permute(2, 0, 1, 3, 4).flatten(2)  # (T, B, C * H * W)
+        x = self._drop(self.gru1(x)[0])
+        x = self._drop(self.gru2(x)[0])
+        lips = coords.permute(1, 0, 2, 3).flatten(2)  # (T, B, 40): x0, y0, x1, y1, ...
+        lips = self._drop(self.coord_gru(lips)[0])
+        logits: Tensor = self.FC(torch.cat([x, lips], dim=2))
+        return logits.transpose(0, 1)
