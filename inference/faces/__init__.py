@@ -1,0 +1,17 @@
+"""Faces: where they are, their landmarks, one of them followed, its mouth cut out."""
+
+from inference.faces.box import Detection, Face, FaceBox, FaceRegion
+from inference.faces.landmarks import Landmarker, MediaPipeLandmarker
+from inference.faces.track import FaceChoice, FaceTrack, FaceTracker
+
+__all__ = [
+    "Detection",
+    "Face",
+    "FaceBox",
+    "FaceChoice",
+    "FaceRegion",
+    "FaceTrack",
+    "FaceTracker",
+    "Landmarker",
+    "MediaPipeLandmarker",
+]

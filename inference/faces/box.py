@@ -1,0 +1,82 @@
+"""Where a face is: plain values, in pixels of the frame they were found in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+# 68-point order: jaw 0-16, brows 17-26, nose 27-35, eyes 36-47, outer lips 48-59, inner lips 60-67.
+N_LANDMARKS = 68
+LIP_POINTS = slice(48, 68)
+
+
+@dataclass(frozen=True)
+class FaceBox:
+    """Axis-aligned box; `right` and `bottom` are exclusive."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    @property
+    def width(self) -> float:
+        return self.right - self.left
+
+    @property
+    def height(self) -> float:
+        return self.bottom - self.top
+
+    @property
+    def area(self) -> float:
+        return max(self.width, 0.0) * max(self.height, 0.0)
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        return (self.left + self.right) / 2, (self.top + self.bottom) / 2
+
+    def overlap(self, other: FaceBox) -> float:
+        """Intersection over union, 0..1."""
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.bottom, other.bottom) - max(self.top, other.top)
+        if width <= 0 or height <= 0:
+            return 0.0
+        shared = width * height
+        return shared / (self.area + other.area - shared)
+
+
+@dataclass(frozen=True)
+class FaceRegion:
+    """A square, turned by `angle_rad` (clockwise on the screen), where landmarks are looked for."""
+
+    centre_x: float
+    centre_y: float
+    size: float
+    angle_rad: float
+
+
+@dataclass(frozen=True)
+class Detection:
+    """A face that a detector saw: its box, the region to look for landmarks in, a score 0..1."""
+
+    box: FaceBox
+    region: FaceRegion
+    score: float
+
+
+@dataclass(frozen=True)
+class Face:
+    """A face with landmarks.
+
+    points: (68, 2) float32, x and y in pixels, 68-point order.
+    box: the tight box around the face that the landmarks span.
+    region: where to look for the same face in the next frame.
+    score: 0..1, how sure the landmarker is that this is a face.
+    """
+
+    points: npt.NDArray[np.float32]
+    box: FaceBox
+    region: FaceRegion
+    score: float

@@ -1,0 +1,154 @@
+"""68 face landmarks by dlib, which the published weights were trained with: HOG detector, shape predictor."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from inference.errors import InvalidRequest, WeightsNotFound, WrongWeights
+from inference.faces.box import N_LANDMARKS, Detection, Face, FaceBox, FaceRegion
+from inference.weights.tensors import explain_foreign
+
+Frame = npt.NDArray[np.uint8]
+
+# The detector sees faces from about 80 pixels up; in a frame twice as large, from 40. Above full HD
+# such a face is too small to read, and the search would take seconds.
+MAX_UPSAMPLED_PIXELS = 1920 * 1080
+CERTAIN = 1.0  # a predictor puts its points into any region: it has no opinion whether a face is there
+
+MAX_PREDICTOR_BYTES = 512 << 20  # five times the largest that dlib publishes
+# How dlib writes a predictor: the version 1, then the mean shape's rows (two for each point) and its
+# columns. A number is a byte of sign and length, then its bytes, lowest first; sizes are negated.
+VERSION_1 = b"\x01\x01"
+NEGATIVE = 0x80
+
+
+class DlibLandmarker:
+    """dlib's frontal face detector and a 68-point shape predictor.
+
+    Source: SilentSpeak/LipCoordNet lips_coords_extractor.py (grey frames, detection in each frame).
+    Differences: the frame keeps its size and shape (there it is stretched to 600 x 500 first, which
+    moves the points by a fraction of a pixel); a frame with fewer faces than wanted is searched once
+    more at twice its size; several faces are no error.
+    """
+
+    name = "dlib"
+    must_detect = True  # detections do not follow from landmarks: the predictor wants the detector's own box
+
+    def __init__(self, predictor: Path, notice: str | None = None) -> None:
+        """predictor: a file that dlib.train_shape_predictor wrote, for 68 points.
+
+        Raises: InvalidRequest where dlib is not installed; WeightsNotFound, WrongWeights.
+        """
+        self.notice = notice
+        self._dlib: Any = import_dlib()
+        self._detector = self._dlib.get_frontal_face_detector()
+        self._predictor = load_predictor(predictor)
+
+    def detect(self, frame_bgr: Frame, n_wanted: int = 1) -> list[Detection]:
+        grey = to_grey(frame_bgr)
+        found = self._detect(grey, 0)
+        if len(found) < n_wanted and grey.size <= MAX_UPSAMPLED_PIXELS:
+            closer = self._detect(grey, 1)
+            found = closer if len(closer) > len(found) else found
+        return sorted(found, key=lambda one: -one.score)
+
+    def find_landmarks(self, frame_bgr: Frame, region: FaceRegion) -> Face | None:
+        """The points in that region; its angle is not looked at: detections are upright.
+
+        None where the region lies outside the frame; otherwise there are always points.
+        """
+        height, width = frame_bgr.shape[:2]
+        if box_of(region).overlap(FaceBox(0, 0, width, height)) == 0:
+            return None
+        grey = to_grey(frame_bgr)
+        shape = self._predictor(grey, self._rectangle(region))
+        points = np.array([(part.x, part.y) for part in shape.parts()], np.float32)
+        box = FaceBox(*points.min(axis=0).tolist(), *points.max(axis=0).tolist())
+        return Face(points, box, region, CERTAIN)
+
+    def _detect(self, grey: npt.NDArray[np.uint8], n_doublings: int) -> list[Detection]:
+        rectangles, margins, _ = self._detector.run(grey, n_doublings)
+        boxes = [FaceBox(r.left(), r.top(), r.right() + 1, r.bottom() + 1) for r in rectangles]  # dlib's are inclusive
+        return [
+            Detection(box, region_of(box), 1 / (1 + math.exp(-margin)))
+            for box, margin in zip(boxes, margins, strict=True)
+        ]
+
+    def _rectangle(self, region: FaceRegion) -> Any:
+        box = box_of(region)
+        left, top = round(box.left), round(box.top)
+        size = round(region.size)
+        return self._dlib.rectangle(left, top, left + size - 1, top + size - 1)
+
+
+def to_grey(frame_bgr: Frame) -> npt.NDArray[np.uint8]:
+    return cv2.cvtColor(frame_bgr, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
+
+
+def region_of(box: FaceBox) -> FaceRegion:
+    """The detector's square as a region. `box_of` gives it back (to a pixel: some are one off a square)."""
+    return FaceRegion(*box.centre, box.width, 0.0)
+
+
+def box_of(region: FaceRegion) -> FaceBox:
+    half = region.size / 2
+    x, y = region.centre_x, region.centre_y
+    return FaceBox(x - half, y - half, x + half, y + half)
+
+
+def import_dlib() -> ModuleType:
+    """Raises: InvalidRequest where dlib is not installed."""
+    try:
+        import dlib
+    except ImportError as err:
+        raise InvalidRequest(
+            "landmarks 'dlib' need dlib, which is not installed: pip install 'viseme[dlib]', "
+            "or choose the landmarks 'mediapipe'"
+        ) from err
+    module: ModuleType = dlib
+    return module
+
+
+def load_predictor(path: Path) -> Any:
+    """A shape predictor for 68 points.
+
+    Raises: WeightsNotFound; WrongWeights saying what the file is. dlib reads it as its own format
+    in C++, so what it is gets checked before: size, kind, number of points.
+    """
+    if not path.is_file():
+        raise WeightsNotFound(f"{path}: no such file")
+    if path.stat().st_size > MAX_PREDICTOR_BYTES:
+        raise WrongWeights(f"{path}: {path.stat().st_size} bytes; a shape predictor has at most {MAX_PREDICTOR_BYTES}")
+    with path.open("rb") as file:
+        check_head(file.read(512), path)
+    try:
+        return import_dlib().shape_predictor(str(path))
+    except (RuntimeError, MemoryError, ValueError) as err:
+        raise WrongWeights(f"{path}: a damaged or cut-off shape predictor ({err})") from err
+
+
+def check_head(head: bytes, path: Path) -> None:
+    """Raises: WrongWeights where the first bytes are not those of a predictor of 68 points."""
+    explain_foreign(head, path)
+    if head.startswith(b"BZh"):
+        raise WrongWeights(f"{path}: is still compressed; unpack it first (bunzip2)")
+    n_points = count_points(head)
+    if n_points is None:
+        raise WrongWeights(f"{path}: not a shape predictor of dlib's (starts with {head[:8].hex(' ')})")
+    if n_points != N_LANDMARKS:
+        raise WrongWeights(f"{path}: predicts {n_points} points; expected {N_LANDMARKS}")
+
+
+def count_points(head: bytes) -> int | None:
+    """How many points a predictor gives; None where these are not its first bytes."""
+    if not head.startswith(VERSION_1) or len(head) < 3 or not head[2] & NEGATIVE:
+        return None
+    n_bytes = head[2] & ~NEGATIVE
+    return int.from_bytes(head[3 : 3 + n_bytes], "little") // 2

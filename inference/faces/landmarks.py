@@ -1,0 +1,82 @@
+"""68 face landmarks: the interface, and MediaPipe's face mesh behind it."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from inference.faces.box import Detection, Face, FaceBox, FaceRegion
+from inference.faces.detect import FaceDetector, Network, cut_region, region_to_frame, turned_square
+
+Frame = npt.NDArray[np.uint8]
+
+
+class Landmarker(Protocol):
+    """Finds faces in a frame and their 68 landmarks. Holds no state between frames.
+
+    must_detect: each frame's landmarks have to start from a detection of their own; one frame's do
+        not say well enough where to look in the next.
+    notice: what whoever chooses it must be told about its licence; None where nothing binds them.
+    """
+
+    name: str
+    must_detect: bool
+    notice: str | None
+
+    def detect(self, frame_bgr: Frame, n_wanted: int = 1) -> list[Detection]:
+        """Faces in a (H, W, 3) uint8 BGR frame, best score first; looks harder for fewer than `n_wanted`."""
+
+    def find_landmarks(self, frame_bgr: Frame, region: FaceRegion) -> Face | None:
+        """The face in that region of the frame, or None where there is none."""
+
+
+MESH_SIZE = 192
+N_MESH_POINTS = 468
+MIN_PRESENCE = 0.5
+MESH_EYE_CORNERS = (33, 263)  # outer corners: the person's right, left
+# Which mesh point stands for each of the 68.
+MESH_TO_68 = np.array(
+    [162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389]  # jaw
+    + [71, 63, 105, 66, 107, 336, 296, 334, 293, 301]  # brows
+    + [168, 197, 5, 4, 75, 97, 2, 326, 305]  # nose
+    + [33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380]  # eyes
+    + [61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181]  # outer lips
+    + [78, 82, 13, 312, 308, 317, 14, 87]  # inner lips
+)
+
+
+class MediaPipeLandmarker:
+    """MediaPipe's face detector and face mesh.
+
+    Source: MediaPipe 0.10.21 solutions.face_mesh (static_image_mode False, refine_landmarks False).
+    """
+
+    name = "mediapipe"
+    must_detect = False
+    notice: str | None = None
+
+    def __init__(self, detector: Network, mesh: Network) -> None:
+        """detector: [1,128,128,3] -> regressors, scores; mesh: [1,192,192,3] -> points, presence."""
+        self._detector = FaceDetector(detector)
+        self._mesh = mesh
+
+    def detect(self, frame_bgr: Frame, n_wanted: int = 1) -> list[Detection]:
+        return self._detector.detect(frame_bgr, n_wanted)
+
+    def find_landmarks(self, frame_bgr: Frame, region: FaceRegion) -> Face | None:
+        square = cut_region(frame_bgr, region, MESH_SIZE, cv2.BORDER_REPLICATE)
+        raw_points, logit = self._mesh(square[None, :, :, ::-1].astype(np.float32) / 255.0)
+        presence = 1 / (1 + math.exp(-float(np.clip(logit.ravel()[0], -100, 100))))
+        if presence < MIN_PRESENCE:
+            return None
+        to_frame = region_to_frame(region, MESH_SIZE)
+        in_square = raw_points.reshape(N_MESH_POINTS, 3)[:, :2].astype(np.float64)
+        points = in_square @ to_frame[:, :2].T + to_frame[:, 2]
+        box = FaceBox(*points.min(axis=0).tolist(), *points.max(axis=0).tolist())
+        corner_from, corner_to = points[list(MESH_EYE_CORNERS)]
+        next_region = turned_square(box, corner_from, corner_to)
+        return Face(points[MESH_TO_68].astype(np.float32), box, next_region, presence)

@@ -1,0 +1,52 @@
+"""Landmarkers by name, ready to run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from inference.backends import OpenVinoNetwork
+from inference.errors import InvalidRequest
+from inference.faces.landmarks import Landmarker, MediaPipeLandmarker
+from inference.weights.find import from_set
+from inference.weights.registry import DLIB, FACE_DETECTOR, FACE_MESH, MEDIAPIPE
+from inference.weights.sources import WeightSources, as_sources
+from inference.weights.store import locate
+
+LANDMARKERS = ("mediapipe", "dlib")
+PREDICTOR_PATTERN = "shape_predictor_68_face_landmarks*.dat"
+PREDICTOR_FOLDERS = ("", "lip_coordinate_extraction")  # of a model directory
+
+
+def load_landmarker(name: str, sources: WeightSources | Path) -> Landmarker:
+    """The landmarker of that name; sources: a folder alone is the cache.
+
+    Raises: InvalidRequest for a name that does not exist or is not installed; WeightsNotFound,
+    WrongWeights, StorageError.
+    """
+    if name not in LANDMARKERS:
+        raise InvalidRequest(f"landmarks {name!r}: expected one of {', '.join(LANDMARKERS)}")
+    return load_dlib(as_sources(sources)) if name == "dlib" else load_mediapipe(as_sources(sources).cache)
+
+
+def load_mediapipe(cache: Path) -> Landmarker:
+    return MediaPipeLandmarker(
+        detector=OpenVinoNetwork(locate(MEDIAPIPE, FACE_DETECTOR, cache)),
+        mesh=OpenVinoNetwork(locate(MEDIAPIPE, FACE_MESH, cache)),
+    )
+
+
+def load_dlib(sources: WeightSources) -> Landmarker:
+    from inference.faces.dlib_landmarks import DlibLandmarker, import_dlib
+
+    import_dlib()  # before 66 MB are fetched for it
+    # The notice is for any file of that name: both that dlib publishes were trained on the same data.
+    return DlibLandmarker(find_predictor(sources), DLIB.notice)
+
+
+def find_predictor(sources: WeightSources) -> Path:
+    """The predictor file: the model directory's, taken as it is; else the registry's, fetched where it is missing."""
+    if sources.model_dir is not None:
+        theirs = [p for sub in PREDICTOR_FOLDERS for p in sorted((sources.model_dir / sub).glob(PREDICTOR_PATTERN))]
+        if theirs:
+            return theirs[0]
+    return from_set(DLIB, sources).path

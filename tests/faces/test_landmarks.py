@@ -1,0 +1,94 @@
+import cv2
+import numpy as np
+import pytest
+from drawn_face import draw_face
+
+from inference.faces import FaceRegion, Landmarker
+from inference.faces.detect import cut_region, region_to_frame
+from inference.media import open_media
+
+
+def test_a_drawn_face_is_found_where_it_was_drawn(landmarker: Landmarker):
+    frame = draw_face(640, 480, centre=(300, 220), face_height=240)
+    (detection,) = landmarker.detect(frame)
+    face = landmarker.find_landmarks(frame, detection.region)
+    assert face is not None
+    assert face.points.shape == (68, 2)
+    assert face.points.dtype == np.float32
+    eyes, mouth = face.points[36:48].mean(axis=0), face.points[48:68].mean(axis=0)
+    assert np.abs(eyes - (300, 220 - 0.19 * 120)).max() < 10
+    assert np.abs(mouth - (300, 220 + 0.55 * 120)).max() < 10
+
+
+def test_an_open_mouth_shows_in_the_landmarks(landmarker: Landmarker):
+    gaps = []
+    for mouth_open in (0.0, 0.5, 1.0):
+        frame = draw_face(mouth_open=mouth_open)
+        face = landmarker.find_landmarks(frame, landmarker.detect(frame)[0].region)
+        assert face is not None
+        gaps.append(float(face.points[66, 1] - face.points[62, 1]))
+    assert gaps[0] + 5 < gaps[1] < gaps[2] - 3
+
+
+def test_a_still_shows_several_people(landmarker: Landmarker):
+    frame = draw_face(640, 360, (160, 200), 150)
+    frame = draw_face(640, 360, (450, 190), 200, frame=frame)
+    boxes = sorted((d.box for d in landmarker.detect(frame)), key=lambda box: box.left)
+    assert len(boxes) == 2
+    assert boxes[0].left < 160 < boxes[0].right
+    assert boxes[1].left < 450 < boxes[1].right
+
+
+def test_a_small_face_is_found_in_tiles(landmarker: Landmarker):
+    frame = draw_face(1080, 1920, centre=(300, 1500), face_height=200)
+    (detection,) = landmarker.detect(frame)
+    assert detection.box.left < 300 < detection.box.right
+    assert landmarker.find_landmarks(frame, detection.region) is not None
+
+
+def test_no_face_gives_nothing(landmarker: Landmarker):
+    noise = np.random.default_rng(0).integers(0, 255, (288, 360, 3), np.uint8)
+    assert landmarker.detect(noise) == []
+    assert landmarker.find_landmarks(noise, FaceRegion(180, 144, 200, 0.0)) is None
+
+
+def test_a_turned_head_is_levelled(landmarker: Landmarker):
+    upright = draw_face(480, 480)
+    turn = cv2.getRotationMatrix2D((240, 240), -20, 1.0)  # 20 degrees clockwise on the screen
+    turned = cv2.warpAffine(upright, turn, (480, 480), borderMode=cv2.BORDER_REPLICATE)
+    (detection,) = landmarker.detect(turned)
+    assert np.degrees(detection.region.angle_rad) == pytest.approx(20, abs=5)
+    face = landmarker.find_landmarks(turned, detection.region)
+    plain = landmarker.find_landmarks(upright, landmarker.detect(upright)[0].region)
+    assert face is not None
+    assert plain is not None
+    expected = plain.points @ turn[:, :2].T + turn[:, 2]
+    assert np.linalg.norm(face.points - expected, axis=1).mean() < 4
+
+
+def test_a_region_cut_out_maps_back_to_the_frame():
+    frame = np.zeros((200, 300, 3), np.uint8)
+    region = FaceRegion(150, 100, 96, 0.3)
+    corner = region_to_frame(region, 192) @ (48, 96, 1)  # a quarter in from the left, half way down
+    assert corner == pytest.approx((150 - 24 * np.cos(0.3), 100 - 24 * np.sin(0.3)))
+    cv2.circle(frame, (round(corner[0]), round(corner[1])), 3, (255, 255, 255), -1)
+    cut = cut_region(frame, region, 192, cv2.BORDER_CONSTANT)
+    y, x = np.unravel_index(cv2.GaussianBlur(cut, (0, 0), 3)[..., 0].argmax(), (192, 192))
+    assert abs(x - 48) <= 2
+    assert abs(y - 96) <= 2
+
+
+def test_agrees_with_mediapipe_itself_tracking_included(shared, landmarker: Landmarker):
+    golden = np.load(shared / "golden" / "mediapipe_landmarks.npz")
+    for clip in golden:
+        with open_media(shared / "grid" / "clips" / f"{clip}.mpg") as media:
+            frames = [frame for c in media.read_clips(25.0) for frame in c.frames]
+        region = landmarker.detect(frames[0])[0].region
+        distances = []
+        for frame, expected in zip(frames, golden[clip], strict=True):
+            face = landmarker.find_landmarks(frame, region)
+            assert face is not None
+            region = face.region
+            distances.append(np.linalg.norm(face.points - expected, axis=1))
+        assert np.mean(distances) < 0.05  # measured 0.01 to 0.02; the bar is 1 px
+        assert np.max(distances) < 1
