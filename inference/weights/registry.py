@@ -1,0 +1,158 @@
+"""The weight sets Viseme knows by name: where from, which bytes, under which licence."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from inference.errors import WeightsNotFound
+
+PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One file of a set.
+
+    name: its path in the set's folder, and in its repository on the Hub.
+    sha256: of its bytes; None where it is not known: such a file is trusted when it is first
+        fetched, its hash is written beside it, and must be the same ever after.
+    n_bytes: its size; None where it is not known to the byte.
+    """
+
+    name: str
+    sha256: str | None
+    n_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class HubSource:
+    """A repository on the Hugging Face Hub, at one commit: what lies there cannot change."""
+
+    repository: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class WeightSet:
+    """A set of weights that can be asked for by name.
+
+    shipped_in: folder of this package that holds the files; None where they are fetched to the cache.
+    landmarks: the landmarker whose points the set was trained with; None where it takes none.
+    language: what the text can be ("grid" for the GRID corpus' six-word commands); None where none.
+    hub: where the files are fetched from; None where they come otherwise.
+    notice: what whoever chooses the set must be told about its licence; None where nothing binds them.
+    """
+
+    name: str
+    job: str
+    architecture: str
+    files: tuple[WeightFile, ...]
+    source: str
+    licence: str
+    shipped_in: Path | None = None
+    landmarks: str | None = None
+    language: str | None = None
+    hub: HubSource | None = None
+    notice: str | None = None
+
+    def read_card(self) -> dict[str, Any]:
+        """The set's own figures, as measured when it was made; empty where it has none."""
+        if self.shipped_in is None:
+            return {}
+        card: dict[str, Any] = json.loads((self.shipped_in / "card.json").read_text("utf-8"))
+        return card
+
+
+STARTER = WeightSet(
+    name="starter",
+    job="lip reading",
+    architecture="LipCoordNet",
+    files=(
+        WeightFile(
+            "model.safetensors",
+            "0a490be46382b04417a4cfe774e8f3397ccb01392fa630f70c474f9b34637be9",
+            13_555_896,
+        ),
+    ),
+    source="shipped with Viseme, trained by the project on the GRID corpus",
+    licence="Apache-2.0; training data: GRID corpus, Cooke et al. 2006 (attribution)",
+    shipped_in=PACKAGE / "starter" / "lipcoordnet",
+    landmarks="mediapipe",
+    language="grid",
+)
+
+FACE_DETECTOR = WeightFile(
+    "face_detection_short_range.tflite",
+    "bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
+    229_714,
+)
+FACE_MESH = WeightFile(
+    "face_landmark.tflite",
+    "1055cb9d4a9ca8b8c688902a3a5194311138ba256bcc94e336d8373a5f30c814",
+    1_242_398,
+)
+MEDIAPIPE = WeightSet(
+    name="mediapipe",
+    job="face detection and landmarks",
+    architecture="BlazeFace short range, face mesh",
+    files=(FACE_DETECTOR, FACE_MESH),
+    source="carried by the Python package mediapipe 0.10.21",
+    licence="Apache-2.0",
+)
+
+LIP_COORD_NET_REPOSITORY = HubSource("SilentSpeak/LipCoordNet", "ca518743854a518b70cbe0a5107dc7b2dd49b10e")
+# Its two hashes are those of the public copies of these files on the Hub (wissemkarous/LIPREAD and
+# wissemkarous/PFA-Demo, same paths); the predictor's is also that of davisking/dlib-models fd81b63.
+HUB = WeightSet(
+    name="hub",
+    job="lip reading",
+    architecture="LipCoordNet",
+    files=(
+        WeightFile(
+            "pretrain/LipCoordNet_coords_loss_0.025581153109669685_wer_0.01746208431890914_cer_0.006488426950253695.pt",
+            "403ed48e2d410dcbd161f9572d0dc7778bf4fa5552daa5a903daf9bca43f56bc",
+        ),
+    ),
+    source="SilentSpeak/LipCoordNet on the Hugging Face Hub, revision ca51874",
+    licence="MIT; training data: GRID corpus, Cooke et al. 2006 (attribution)",
+    landmarks="dlib",
+    language="grid",
+    hub=LIP_COORD_NET_REPOSITORY,
+)
+DLIB = WeightSet(
+    name="dlib",
+    job="face landmarks",
+    architecture="shape predictor, 68 points (GTX)",
+    files=(
+        WeightFile(
+            "lip_coordinate_extraction/shape_predictor_68_face_landmarks_GTX.dat",
+            "249a69a1d5f2d7c714a92934d35367d46eb52dc308d46717e82d49e8386b3b80",
+        ),
+    ),
+    source="SilentSpeak/LipCoordNet on the Hugging Face Hub, revision ca51874",
+    licence="no commercial use: its training data, iBUG 300-W, excludes it",
+    hub=LIP_COORD_NET_REPOSITORY,
+    notice="dlib's 68-point predictor was trained on the iBUG 300-W data, whose licence excludes commercial use; "
+    "ask Imperial College London before you use it in a product",
+)
+
+REGISTRY = {one.name: one for one in (STARTER, MEDIAPIPE, HUB, DLIB)}
+
+
+def find_set(name: str, job: str | None = None) -> WeightSet:
+    """The set of that name, for that job where one is given.
+
+    Raises: WeightsNotFound naming what there is.
+    """
+    known = {one.name: one for one in REGISTRY.values() if job in (None, one.job)}
+    if name not in known:
+        raise WeightsNotFound(f"weights {name!r}: no such set and no such file; known: {', '.join(known)}")
+    return known[name]
+
+
+def set_of_hash(sha256: str) -> WeightSet | None:
+    """The set that has a file of these very bytes, whatever it is called here."""
+    return next((one for one in REGISTRY.values() if sha256 in {file.sha256 for file in one.files}), None)

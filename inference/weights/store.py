@@ -1,0 +1,115 @@
+"""Where the files of weight sets lie on this machine, and whether they are the right ones."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from inference.errors import WeightsNotFound, WrongWeights
+from inference.weights.registry import WeightFile, WeightSet
+
+
+def locate(weight_set: WeightSet, file: WeightFile, cache: Path) -> Path:
+    """The file of a set, its bytes checked.
+
+    cache: the folder that fetched weights are kept in.
+    Raises: WeightsNotFound where it was not fetched yet, WrongWeights where its bytes differ.
+    """
+    path = path_of(weight_set, file, cache)
+    if not path.is_file():
+        raise WeightsNotFound(
+            f"{file.name} of the weights {weight_set.name!r} is not in {path.parent}; "
+            f"get it with: viseme weights fetch {weight_set.name}"
+        )
+    check_hash(path, file)
+    return path
+
+
+def path_of(weight_set: WeightSet, file: WeightFile, cache: Path) -> Path:
+    return (weight_set.shipped_in or cache / weight_set.name) / file.name
+
+
+def check_hash(path: Path, file: WeightFile) -> str:
+    """The SHA-256 of the file.
+
+    Raises: WrongWeights where it is not the registry's or, where the registry knows none, not the one
+    written down when the file was first seen.
+    """
+    if file.sha256 is None:
+        return check_recorded(path)
+    found = sha256_of(path)
+    if found != file.sha256:
+        size = "" if file.n_bytes is None else f"{file.n_bytes} bytes with "
+        raise WrongWeights(f"{path}: {path.stat().st_size} bytes with SHA-256 {found}; expected {size}{file.sha256}")
+    return found
+
+
+def check_recorded(path: Path) -> str:
+    """The SHA-256 of a file, compared to the one written beside it; written now where there is none.
+
+    Raises: WrongWeights where the file changed since.
+    """
+    record = record_of(path)
+    if not record.is_file():
+        return write_record(path)
+    found, expected = sha256_of(path), record.read_text("utf-8").split(" ")[0]
+    if found != expected:
+        raise WrongWeights(f"{path}: has SHA-256 {found}; it had {expected} when it was first fetched")
+    return found
+
+
+def write_record(path: Path) -> str:
+    """Write the file's SHA-256 beside it, and return it."""
+    found = sha256_of(path)
+    with whole_file(record_of(path)) as part:
+        part.write_text(f"{found}  {path.name}\n", "utf-8")
+    return found
+
+
+def record_of(path: Path) -> Path:
+    """Beside the file, in the form that sha256sum -c reads."""
+    return path.with_name(path.name + ".sha256")
+
+
+def discard(path: Path) -> None:
+    """Take a file out of the cache, and what was written down about it."""
+    path.unlink(missing_ok=True)
+    record_of(path).unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def keep(contents: bytes, weight_set: WeightSet, file: WeightFile, cache: Path) -> Path:
+    """Put a fetched file into the cache, whole or not at all.
+
+    Raises: WrongWeights where the bytes are not the registry's.
+    """
+    found = hashlib.sha256(contents).hexdigest()
+    if found != file.sha256:
+        raise WrongWeights(f"{file.name} as fetched has SHA-256 {found}; expected {file.sha256}")
+    path = path_of(weight_set, file, cache)
+    with whole_file(path) as part:
+        part.write_bytes(contents)
+    return path
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path to write to; what was written there gets its own name when all went well, and vanishes when not."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-", suffix=path.suffix)
+    os.close(handle)
+    part = Path(name)
+    try:
+        yield part
+        part.chmod(0o644)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

@@ -1,0 +1,178 @@
+"""Tensors out of weight files that nobody vouches for: read as data only, checked key by key."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from inference.errors import WeightsNotFound, WrongWeights
+from inference.weights.store import check_recorded, whole_file, write_record
+
+Tensors = dict[str, Tensor]
+NESTED_KEYS = ("state_dict", "model_state_dict", "model")  # where training scripts put the tensors
+WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
+COPIED_FROM = "copied_from_sha256"  # metadata of a safetensors copy: the file it was made from
+ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"
+MAX_HEADER = 100_000_000  # bytes of JSON; safetensors' own bound
+MAX_NESTING = 4
+N_NAMED = 3  # keys named in a message
+# What torch's reader raises at bytes it did not write: found by feeding it damaged files.
+DAMAGE = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, AssertionError, OSError)
+
+
+def load_into(module: nn.Module, path: Path) -> None:
+    """Fill a module with the tensors of a file, as float32.
+
+    path: safetensors, or a torch file of tensors alone (state dict, bare or nested).
+    Raises: WeightsNotFound, WrongWeights (saying what the file is).
+    """
+    tensors = read_tensors(path)
+    check_keys(tensors, module.state_dict(), path.name, type(module).__name__)
+    module.load_state_dict({key: value.float() for key, value in tensors.items()})
+
+
+def read_tensors(path: Path) -> Tensors:
+    """All tensors of a file, without prefixes that wrappers added. Nothing in the file is run."""
+    if path.is_dir():
+        raise WrongWeights(f"{path}: is a directory; expected a .safetensors, .pt or .pth file")
+    if not path.is_file():
+        raise WeightsNotFound(f"{path}: no such file")
+    with path.open("rb") as file:
+        head = file.read(512)
+    if looks_like_safetensors(head):
+        return strip_prefixes(read_safetensors(path))
+    explain_foreign(head, path)
+    if head[:4] == ZIP_START:
+        check_zip(path)
+        return strip_prefixes(unnest(read_torch(path), path))
+    if head[:1] == PICKLE_START:
+        return strip_prefixes(unnest(read_torch(path), path))
+    raise WrongWeights(f"{path}: neither safetensors nor a torch file (starts with {head[:8].hex(' ')})")
+
+
+def explain_foreign(head: bytes, path: Path) -> None:
+    """Raises: WrongWeights where the first bytes show a known thing that is no weights."""
+    text = head.lstrip().lower()
+    if not head:
+        raise WrongWeights(f"{path}: is empty (0 bytes)")
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise WrongWeights(f"{path}: is an HTML page, not weights; a download that needed a login, perhaps")
+    if text.startswith(b"version https://git-lfs"):
+        raise WrongWeights(f"{path}: is a Git LFS pointer, not the weights; run 'git lfs pull' where it came from")
+    if text.startswith(b"{"):
+        raise WrongWeights(f"{path}: is JSON text, not weights")
+
+
+def looks_like_safetensors(head: bytes) -> bool:
+    """Eight bytes of length, then a JSON object; no such object is as long as eight letters would say."""
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER
+
+
+def check_zip(path: Path) -> None:
+    """Torch stores tensors as they are: a file that would unpack to more than itself is no torch file.
+
+    Raises: WrongWeights.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            n_bytes = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, *DAMAGE) as err:
+        raise WrongWeights(f"{path}: a torch file that is cut off or damaged ({err})") from err
+    if n_bytes > path.stat().st_size:
+        raise WrongWeights(f"{path}: would unpack to {n_bytes} bytes, more than the file has; no torch file does")
+
+
+def read_safetensors(path: Path) -> Tensors:
+    try:
+        return load_file(path)
+    except (SafetensorError, json.JSONDecodeError) as err:
+        raise WrongWeights(f"{path}: damaged or cut-off safetensors ({err})") from err
+
+
+def write_copy(tensors: Tensors, path: Path, sha256: str) -> None:
+    """Write the tensors of the file with that hash as safetensors, and their own hash beside them.
+
+    Another process may do the same just now: each puts whole files in place of what is there.
+    """
+    write_safetensors(tensors, path, {COPIED_FROM: sha256})
+    write_record(path)
+
+
+def write_safetensors(tensors: Tensors, path: Path, metadata: dict[str, str]) -> None:
+    """Write tensors as safetensors, whole or not at all."""
+    with whole_file(path) as part:
+        save_file({key: value.contiguous() for key, value in tensors.items()}, part, metadata)
+
+
+def is_copy_of(path: Path, sha256: str) -> bool:
+    """Whether a safetensors file of ours is undamaged and was made from the file with that hash."""
+    try:
+        check_recorded(path)
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get(COPIED_FROM) == sha256
+    except (WrongWeights, SafetensorError):
+        return False  # it is made anew from the file itself
+
+
+def read_torch(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as err:
+        raise WrongWeights(
+            f"{path}: holds more than tensors (it would run code when loaded), so it is refused; "
+            "save its state_dict alone, or as safetensors"
+        ) from err
+    except DAMAGE as err:
+        reason = str(err).splitlines()[0] if str(err) else type(err).__name__
+        raise WrongWeights(f"{path}: a damaged or cut-off torch file ({reason})") from err
+
+
+def unnest(found: object, path: Path, depth: int = 0) -> Mapping[str, object]:
+    if not isinstance(found, Mapping):
+        raise WrongWeights(f"{path}: holds a {type(found).__name__}; expected a dictionary of tensors")
+    for key in NESTED_KEYS:
+        if isinstance(found.get(key), Mapping):
+            if depth == MAX_NESTING:
+                raise WrongWeights(f"{path}: dictionaries nested deeper than {MAX_NESTING} levels")
+            return unnest(found[key], path, depth + 1)
+    return found
+
+
+def strip_prefixes(found: Mapping[str, object]) -> Tensors:
+    tensors = {str(key): value for key, value in found.items() if isinstance(value, Tensor)}
+    for prefix in WRAPPER_PREFIXES:
+        if tensors and all(key.startswith(prefix) for key in tensors):
+            tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    return tensors
+
+
+def check_keys(found: Tensors, expected: Mapping[str, Tensor], file: str, architecture: str) -> None:
+    """Raises: WrongWeights naming what is missing, left over or of another shape."""
+    missing = [key for key in expected if key not in found]
+    extra = [key for key in found if key not in expected]
+    if len(missing) == len(expected):
+        raise WrongWeights(
+            f"{file}: weights of another model; expected {architecture} ({some(expected)}), found {some(found)}"
+        )
+    if missing or extra:
+        raise WrongWeights(f"{file}: not a whole {architecture}; missing {some(missing)}; not expected {some(extra)}")
+    for key, value in expected.items():
+        if found[key].shape != value.shape:
+            raise WrongWeights(
+                f"{file}: {key} has shape {list(found[key].shape)}; expected {list(value.shape)} for {architecture}"
+            )
+
+
+def some(keys: Mapping[str, object] | list[str]) -> str:
+    """A few names of many."""
+    names = list(keys)
+    more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
+    return ", ".join(names[:N_NAMED]) + more if names else "nothing"

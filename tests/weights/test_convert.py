@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import builtins
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import openvino
+import pytest
+import torch
+from safetensors import safe_open
+
+from inference.errors import InvalidRequest, WrongWeights
+from inference.models import LipCoordNet
+from inference.weights import onnx_graph
+from inference.weights.convert import JOB, convert
+from inference.weights.find import FoundWeights, find_weights
+from inference.weights.registry import STARTER
+from inference.weights.sources import WeightSources
+from inference.weights.tensors import load_into, read_tensors
+
+Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
+# Batches and lengths; the example that OpenVINO traces has one clip of 8 frames.
+SHAPES = [(1, 20), (2, 7), (1, 1)]
+TOLERANCE = {"f32": 1e-4, "f16": 1e-2}
+
+
+@pytest.fixture(scope="module")
+def starter(tmp_path_factory: pytest.TempPathFactory) -> FoundWeights:
+    return find_weights("starter", JOB, WeightSources(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="module")
+def module(starter: FoundWeights) -> LipCoordNet:
+    module = LipCoordNet().eval()
+    load_into(module, starter.path)
+    return module
+
+
+def by_onnxruntime(path: Path) -> Run:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda video, lips: session.run(["logits"], {"video": video, "lips": lips})[0]
+
+
+def by_openvino(path: Path) -> Run:
+    model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda video, lips: model({"video": video, "lips": lips})["logits"]
+
+
+@pytest.mark.parametrize("precision", ["f32", "f16"])
+@pytest.mark.parametrize(("form", "runtime"), [("onnx", by_onnxruntime), ("openvino", by_openvino)])
+def test_the_network_gives_the_same_logits_for_any_batch_and_length(
+    starter: FoundWeights,
+    module: LipCoordNet,
+    tmp_path: Path,
+    form: str,
+    runtime: Callable[[Path], Run],
+    precision: str,
+):
+    run = runtime(convert(starter, form, precision, tmp_path)[-1])
+    torch.manual_seed(7)
+    for n_clips, n_frames in SHAPES:
+        video, lips = torch.rand(n_clips, 3, n_frames, 64, 128), torch.rand(n_clips, n_frames, 20, 2)
+        with torch.inference_mode():
+            expected = module(video, lips).numpy()
+        assert np.abs(run(video.numpy(), lips.numpy()) - expected).max() < TOLERANCE[precision]
+
+
+def test_half_precision_halves_the_files(starter: FoundWeights, tmp_path: Path):
+    for form in ("safetensors", "onnx"):
+        (whole,), (half,) = (convert(starter, form, precision, tmp_path) for precision in ("f32", "f16"))
+        assert whole.name == f"starter.{form}"
+        assert half.name == f"starter-f16.{form}"
+        assert half.stat().st_size < 0.51 * whole.stat().st_size
+
+
+def test_safetensors_hold_the_same_tensors_and_say_where_from(
+    starter: FoundWeights, module: LipCoordNet, tmp_path: Path
+):
+    (path,) = convert(starter, "safetensors", "f32", tmp_path)
+    tensors = read_tensors(path)
+    assert all(torch.equal(tensors[key], value) for key, value in module.state_dict().items())
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata()
+    assert about["made_from_sha256"] == STARTER.files[0].sha256
+    assert about["licence"] == STARTER.licence
+
+
+def test_an_onnx_file_names_its_axes_and_its_source(starter: FoundWeights, tmp_path: Path):
+    (path,) = convert(starter, "onnx", "f32", tmp_path)
+    model = onnx.load(path)
+    axes = {put.name: [d.dim_param or d.dim_value for d in put.type.tensor_type.shape.dim] for put in model.graph.input}
+    assert axes == {"video": ["batch", 3, "time", 64, 128], "lips": ["batch", "time", 20, 2]}
+    assert {p.key: p.value for p in model.metadata_props}["made_from_sha256"] == STARTER.files[0].sha256
+
+
+def test_a_file_is_named_after_itself(tmp_path: Path):
+    torch.manual_seed(3)
+    torch.save({"state_dict": LipCoordNet().state_dict()}, tmp_path / "mine.pt")
+    found = find_weights(tmp_path / "mine.pt", JOB, WeightSources(tmp_path))
+    assert convert(found, "safetensors", "f32", tmp_path / "out") == [tmp_path / "out" / "mine.safetensors"]
+
+
+def test_weights_of_another_network_are_refused_and_nothing_is_written(tmp_path: Path):
+    torch.save({"layer": torch.zeros(3)}, tmp_path / "mine.pt")
+    with pytest.raises(WrongWeights, match="another model"):
+        convert(find_weights(tmp_path / "mine.pt", JOB, WeightSources(tmp_path)), "onnx", "f32", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("form", "precision", "words"), [("tflite", "f32", "--to"), ("onnx", "int8", "--precision")])
+def test_an_unknown_form_or_precision_is_refused(
+    starter: FoundWeights, tmp_path: Path, form: str, precision: str, words: str
+):
+    with pytest.raises(InvalidRequest, match=rf"{words} .*expected one of"):
+        convert(starter, form, precision, tmp_path)
+
+
+def test_a_write_that_fails_leaves_nothing(starter: FoundWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(model, path: str) -> None:
+        Path(path).write_bytes(b"half a file")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(onnx, "save_model", fail)
+    with pytest.raises(OSError, match="no space"):
+        convert(starter, "onnx", "f32", tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
+    real = builtins.__import__
+
+    def without_onnx(name, *rest):
+        if name == "onnx":
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without_onnx)
+    with pytest.raises(InvalidRequest, match=r"pip install 'viseme\[onnx\]'"):
+        onnx_graph.import_onnx()

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from inference.backends import Device
+from inference.errors import WeightsNotFound, WrongWeights
+from inference.lip_reading.model import load_model
+from inference.models import LipCoordNet
+from inference.settings import Settings
+from inference.weights.find import find_weights
+from inference.weights.registry import HUB, STARTER
+from inference.weights.sources import HUB_ENDPOINT, WeightSources
+
+JOB = "lip reading"
+CPU = Device("cpu", "f32")
+STARTER_FILE = STARTER.shipped_in / STARTER.files[0].name
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> WeightSources:
+    (tmp_path / "model").mkdir()
+    return WeightSources(tmp_path / "cache", model_dir=tmp_path / "model", hf_offline=True)
+
+
+def test_without_anything_deployed_the_starter_is_meant(sources: WeightSources):
+    found = find_weights(None, JOB, sources)
+    assert (found.label, found.landmarks, found.path) == ("starter", "mediapipe", STARTER_FILE)
+
+
+@pytest.mark.parametrize(
+    "place", ["model.safetensors", "mine.safetensors", "pretrain/best.pt", "net.pth", "pretrain/model.safetensors"]
+)
+def test_the_model_directorys_weights_go_before_all_others(sources: WeightSources, place: str):
+    torch.manual_seed(5)
+    path = sources.model_dir / place
+    path.parent.mkdir(exist_ok=True)
+    save = save_file if path.suffix == ".safetensors" else torch.save
+    save(LipCoordNet().state_dict(), path)
+    (sources.model_dir / "code").mkdir()
+    (sources.model_dir / "code" / "inference.py").write_text("")
+    model = load_model(None, CPU, replace(sources, hf_model_id="someone/else"))
+    assert model.info.weights == path.name
+    assert model.landmarks is None
+    assert not sources.cache.exists()
+
+
+def test_model_safetensors_is_preferred_among_several_and_others_are_named(sources: WeightSources):
+    for name in ("a.pt", "b.pt"):
+        (sources.model_dir / name).write_bytes(b"x")
+    with pytest.raises(WeightsNotFound, match=r"holds 2 weight files \(a.pt, b.pt\)"):
+        find_weights(None, JOB, sources)
+    shutil.copy(STARTER_FILE, sources.model_dir / "model.safetensors")
+    assert find_weights(None, JOB, sources).label == "model.safetensors"
+
+
+def test_known_bytes_are_known_under_any_name(sources: WeightSources):
+    path = sources.model_dir / "mine.safetensors"
+    shutil.copy(STARTER_FILE, path)
+    assert find_weights(path, JOB, sources).weight_set is STARTER
+    assert load_model(str(path), CPU, sources.cache).landmarks == "mediapipe"
+
+
+@pytest.mark.parametrize("place", [HUB.files[0].name, Path(HUB.files[0].name).name])
+def test_a_published_file_packed_with_the_model_is_checked(sources: WeightSources, place: str):
+    path = sources.model_dir / place
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"other")
+    with pytest.raises(WrongWeights, match=f"5 bytes with SHA-256 .* expected {HUB.files[0].sha256}"):
+        find_weights("hub", JOB, sources)
+
+
+def test_a_folder_stands_for_its_one_weight_file(sources: WeightSources):
+    with pytest.raises(WeightsNotFound, match="no weights in this folder"):
+        find_weights(sources.model_dir, JOB, sources)
+    shutil.copy(STARTER_FILE, sources.model_dir / "mine.safetensors")
+    assert find_weights(sources.model_dir, JOB, sources).path.name == "mine.safetensors"
+
+
+def test_a_folder_called_like_a_set_does_not_hide_it(
+    sources: WeightSources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("starter").mkdir()
+    assert find_weights("starter", JOB, sources).weight_set is STARTER
+
+
+def test_a_missing_file_is_named(sources: WeightSources):
+    with pytest.raises(WeightsNotFound, match=r"nowhere/x.pt: no such file"):
+        find_weights("nowhere/x.pt", JOB, sources)
+
+
+def test_settings_say_where_to_look():
+    sources = Settings.from_env(
+        {
+            "VISEME_DATA_DIR": "/data",
+            "SM_MODEL_DIR": "/opt/ml/model",
+            "HF_MODEL_ID": "a/b",
+            "HF_TOKEN": "hf_x",
+            "HF_ENDPOINT": "http://mirror/",
+            "HF_HUB_OFFLINE": "1",
+            "AWS_ENDPOINT_URL_S3": "http://s3",
+        }
+    ).weight_sources
+    assert sources == WeightSources(
+        Path("/data/weights"), Path("/opt/ml/model"), "a/b", "http://mirror", "hf_x", True, "http://s3"
+    )
+    assert Settings.from_env({}).weight_sources.hf_endpoint == HUB_ENDPOINT

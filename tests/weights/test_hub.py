@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hub_server import HubServer, Repository
+
+from inference.backends import Device
+from inference.errors import InvalidRequest, StorageError, WeightsNotFound, WrongWeights
+from inference.lip_reading.model import load_model
+from inference.models import LipCoordNet
+from inference.weights import tensors
+from inference.weights.fetch import fetch
+from inference.weights.find import find_weights
+from inference.weights.registry import HUB, REGISTRY, HubSource, WeightFile
+from inference.weights.sources import WeightSources
+
+CPU = Device("cpu", "f32")
+JOB = "lip reading"
+FILE = HUB.files[0].name
+OTHER = "someone/else"
+A_COMMIT, B_COMMIT = "a" * 40, "b" * 40
+
+
+def saved(seed: int) -> bytes:
+    """LipCoordNet's state dict with random weights, as torch saves it: 27 MB."""
+    torch.manual_seed(seed)
+    out = io.BytesIO()
+    torch.save(LipCoordNet().state_dict(), out)
+    return out.getvalue()
+
+
+@pytest.fixture(scope="session")
+def published() -> bytes:
+    return saved(1)
+
+
+@pytest.fixture
+def hub(published: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """A Hub with LipCoordNet's repository, whose file is `published`; the registry knows its hash."""
+    file = WeightFile(FILE, hashlib.sha256(published).hexdigest(), len(published))
+    monkeypatch.setitem(REGISTRY, "hub", replace(HUB, files=(file,)))
+    with HubServer({HUB.hub.repository: Repository(HUB.hub.revision, {FILE: published})}) as server:
+        yield server
+
+
+@pytest.fixture
+def sources(hub: HubServer, tmp_path: Path) -> WeightSources:
+    return WeightSources(tmp_path / "cache", hf_endpoint=hub.url)
+
+
+def files_in(folder: Path) -> list[str]:
+    """What is left in a cache, without the Hub client's own notes."""
+    return sorted(p.name for p in folder.rglob("*") if p.is_file() and ".cache" not in p.parts)
+
+
+def test_the_registry_pins_the_published_weights():
+    assert HUB.hub == HubSource("SilentSpeak/LipCoordNet", "ca518743854a518b70cbe0a5107dc7b2dd49b10e")
+    assert (HUB.landmarks, HUB.language) == ("dlib", "grid")
+    assert HUB.licence.startswith("MIT")
+
+
+def test_a_set_is_fetched_whole_at_its_pinned_revision_and_once(
+    hub: HubServer, sources: WeightSources, published: bytes
+):
+    (path,) = fetch("hub", sources)
+    assert path.read_bytes() == published
+    assert all(f"/resolve/{HUB.hub.revision}/" in requested for _, requested, _ in hub.seen)
+    hub.seen.clear()
+    assert fetch("hub", sources) == [path]
+    assert hub.seen == []
+
+
+def test_a_model_is_loaded_from_the_hub_and_then_from_its_safetensors_copy(
+    hub: HubServer, sources: WeightSources, published: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    model = load_model("hub", CPU, sources)
+    assert model.landmarks == "dlib"
+    assert model.info.sha256 == hashlib.sha256(published).hexdigest()
+    assert model.info.weights == "hub"
+    assert find_weights("hub", JOB, sources).path.suffix == ".safetensors"
+    monkeypatch.setattr(tensors, "read_torch", lambda path: pytest.fail(f"{path} was read"))
+    again = load_model("hub", CPU, replace(sources, hf_offline=True))
+    assert again.info == model.info
+    video, lips = torch.rand(1, 3, 4, 64, 128).numpy(), torch.rand(1, 4, 20, 2).numpy()
+    assert (model.network(video, lips)[0] == again.network(video, lips)[0]).all()
+
+
+def test_a_damaged_copy_is_made_anew(sources: WeightSources):
+    copy = find_weights("hub", JOB, sources).path
+    whole = copy.read_bytes()
+    copy.write_bytes(whole[:-100])
+    assert find_weights("hub", JOB, sources).path.read_bytes() == whole
+
+
+def test_hf_model_id_of_the_published_repository_means_the_set(sources: WeightSources):
+    found = find_weights(None, JOB, replace(sources, hf_model_id=HUB.hub.repository))
+    assert (found.label, found.landmarks) == ("hub", "dlib")
+
+
+def test_an_interrupted_download_is_taken_up_where_it_stopped(hub: HubServer, sources: WeightSources, published: bytes):
+    hub.cuts = [15_000_000]
+    (path,) = fetch("hub", sources)
+    assert path.read_bytes() == published
+    first, second = hub.gets(FILE)
+    assert "range" not in first
+    assert int(second["range"].removeprefix("bytes=").removesuffix("-")) >= 10_000_000
+
+
+def test_a_hub_that_breaks_off_for_good_is_a_storage_error_and_leaves_nothing(
+    hub: HubServer, sources: WeightSources, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda s: None)
+    hub.cuts = [0] * 20
+    with pytest.raises(StorageError, match=r"could not be fetched from http://127"):
+        fetch("hub", sources)
+    assert files_in(sources.cache) == []
+
+
+def test_a_hub_out_of_reach_is_a_storage_error(sources: WeightSources, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda s: None)
+    with pytest.raises(StorageError, match="could not be fetched"):
+        fetch("hub", replace(sources, hf_endpoint="http://127.0.0.1:9"))
+
+
+def test_a_missing_file_is_named(hub: HubServer, sources: WeightSources):
+    hub.repositories[HUB.hub.repository].files.clear()
+    with pytest.raises(WeightsNotFound, match=rf"{FILE} of SilentSpeak/LipCoordNet at ca51874: .*no such file"):
+        fetch("hub", sources)
+
+
+def test_an_unknown_repository_is_named(hub: HubServer, sources: WeightSources):
+    hub.repositories.clear()
+    with pytest.raises(WeightsNotFound, match="has no repository SilentSpeak/LipCoordNet"):
+        fetch("hub", sources)
+
+
+def test_an_unknown_revision_is_named(hub: HubServer, sources: WeightSources):
+    hub.repositories[HUB.hub.repository].commit = A_COMMIT
+    with pytest.raises(WeightsNotFound, match="no such revision"):
+        fetch("hub", sources)
+
+
+def test_a_gated_repository_says_what_to_do_and_the_token_opens_it(hub: HubServer, sources: WeightSources):
+    hub.repositories[HUB.hub.repository].gated = True
+    with pytest.raises(WeightsNotFound, match=r"is gated; accept its terms .* set HF_TOKEN"):
+        fetch("hub", sources)
+    assert fetch("hub", replace(sources, hf_token="hf_secret"))
+    assert hub.gets(FILE)[-1]["authorization"] == "Bearer hf_secret"
+    assert "hf_secret" not in repr(replace(sources, hf_token="hf_secret"))
+
+
+def test_other_bytes_than_the_registrys_are_refused_and_not_kept(hub: HubServer, sources: WeightSources):
+    hub.repositories[HUB.hub.repository].files[FILE] = b"other bytes"
+    with pytest.raises(WrongWeights, match="11 bytes with SHA-256"):
+        fetch("hub", sources)
+    assert files_in(sources.cache) == []
+
+
+def test_a_file_damaged_in_the_cache_is_fetched_anew(hub: HubServer, sources: WeightSources, published: bytes):
+    (path,) = fetch("hub", sources)
+    path.write_bytes(b"damaged")
+    with pytest.raises(WrongWeights, match="7 bytes with SHA-256"):
+        fetch("hub", replace(sources, hf_offline=True))
+    assert fetch("hub", sources)[0].read_bytes() == published
+
+
+def test_offline_the_cache_does_and_without_it_the_error_says_what_to_do(hub: HubServer, sources: WeightSources):
+    offline = replace(sources, hf_offline=True)
+    with pytest.raises(WeightsNotFound, match=r"HF_HUB_OFFLINE forbids to ask the Hub; fetch it once online"):
+        load_model("hub", CPU, offline)
+    assert hub.seen == []
+    (path,) = fetch("hub", sources)
+    hub.seen.clear()
+    assert fetch("hub", offline) == [path]
+    assert hub.seen == []
+
+
+def test_a_file_of_unknown_hash_is_trusted_first_and_held_to_it(
+    hub: HubServer, sources: WeightSources, published: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(REGISTRY, "hub", replace(HUB, files=(WeightFile(FILE, None),)))
+    (path,) = fetch("hub", sources)
+    record = path.with_name(path.name + ".sha256").read_text()
+    assert record == f"{hashlib.sha256(published).hexdigest()}  {path.name}\n"
+    path.write_bytes(published[:-1])
+    with pytest.raises(WrongWeights, match="when it was first fetched"):
+        find_and_check(sources)
+
+
+def find_and_check(sources: WeightSources) -> None:
+    from inference.weights.store import locate
+
+    locate(REGISTRY["hub"], REGISTRY["hub"].files[0], sources.cache)
+
+
+def test_another_repository_is_read_at_the_commit_that_main_is_at(hub: HubServer, sources: WeightSources):
+    hub.repositories[OTHER] = Repository(A_COMMIT, {"README.md": b"", "pretrain/model.pt": saved(2)})
+    theirs = replace(sources, hf_model_id=OTHER)
+    first = load_model(None, CPU, theirs)
+    assert first.info.weights == f"{OTHER}@{A_COMMIT}"
+    assert first.landmarks is None
+    hub.repositories[OTHER] = Repository(B_COMMIT, {"pretrain/model.pt": saved(3)})
+    second = load_model(f"hf://{OTHER}", CPU, sources)
+    assert second.info.weights == f"{OTHER}@{B_COMMIT}"
+    assert second.info.sha256 != first.info.sha256
+
+
+def test_another_repository_is_read_from_the_cache_offline_and_when_the_hub_is_down(
+    hub: HubServer, sources: WeightSources, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda s: None)
+    hub.repositories[OTHER] = Repository(A_COMMIT, {"model.pt": saved(2)})
+    with pytest.raises(WeightsNotFound, match="HF_HUB_OFFLINE"):
+        find_weights(f"hf://{OTHER}", JOB, replace(sources, hf_offline=True))
+    found = find_weights(f"hf://{OTHER}", JOB, sources)
+    assert find_weights(f"hf://{OTHER}", JOB, replace(sources, hf_offline=True)) == found
+    with caplog.at_level(logging.WARNING):
+        assert find_weights(f"hf://{OTHER}", JOB, replace(sources, hf_endpoint="http://127.0.0.1:9")) == found
+    assert "using the commit that was fetched before" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (["README.md"], "no .safetensors, .pt, .pth file"),
+        (["a.pt", "b.pt"], r"holds 2 weight files \(a.pt, b.pt\); expected one, or model.safetensors"),
+        (["../../out.pt"], "no .safetensors, .pt, .pth file"),
+    ],
+)
+def test_a_repository_without_one_weight_file_is_refused(
+    hub: HubServer, sources: WeightSources, files: list[str], words: str
+):
+    hub.repositories[OTHER] = Repository(A_COMMIT, dict.fromkeys(files, b"x"))
+    with pytest.raises(WeightsNotFound, match=words):
+        find_weights(f"hf://{OTHER}", JOB, sources)
+
+
+@pytest.mark.parametrize("name", ["", "../etc", "a/b/c", "owner/..", "a b/c"])
+def test_what_is_no_repositorys_name_is_refused(sources: WeightSources, name: str):
+    with pytest.raises(InvalidRequest, match="expected 'owner/name'"):
+        find_weights(f"hf://{name}", JOB, sources)

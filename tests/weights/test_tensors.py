@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save, save_file
+
+from inference.errors import WeightsNotFound, WrongWeights
+from inference.models import LipCoordNet
+from inference.weights.tensors import load_into, read_tensors
+
+OnDisk = Callable[[str, bytes], Path]
+
+
+class Small(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(2, 3)
+
+
+def state() -> dict[str, torch.Tensor]:
+    torch.manual_seed(1)
+    return Small().state_dict()
+
+
+def same(module: Small, expected: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(value, expected[key]) for key, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize("wrap", [dict, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}])
+def test_a_torch_file_bare_or_nested(tmp_path: Path, wrap):
+    torch.save(wrap(state()), tmp_path / "x.pt")
+    module = Small()
+    load_into(module, tmp_path / "x.pt")
+    assert same(module, state())
+
+
+def test_prefixes_of_wrappers_are_dropped(tmp_path: Path):
+    torch.save({f"module.{k}": v for k, v in state().items()}, tmp_path / "x.pt")
+    module = Small()
+    load_into(module, tmp_path / "x.pt")
+    assert same(module, state())
+
+
+def test_half_precision_safetensors_become_float32(tmp_path: Path):
+    save_file({k: v.half() for k, v in state().items()}, tmp_path / "x.safetensors")
+    module = Small()
+    load_into(module, tmp_path / "x.safetensors")
+    assert module.layer.weight.dtype == torch.float32
+    assert torch.allclose(module.layer.weight, state()["layer.weight"], atol=1e-3)
+
+
+def test_legacy_torch_files_load(tmp_path: Path):
+    torch.save(state(), tmp_path / "x.pth", _use_new_zipfile_serialization=False)
+    assert set(read_tensors(tmp_path / "x.pth")) == set(state())
+
+
+class Evil:
+    """Pickles to a call that leaves a mark."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return (self.mark.touch, ())
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_file_that_would_run_code_is_refused_unrun(tmp_path: Path, legacy: bool):
+    mark = tmp_path / "was-run"
+    torch.save({"layer.weight": Evil(mark)}, tmp_path / "x.pt", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(WrongWeights, match="more than tensors"):
+        read_tensors(tmp_path / "x.pt")
+    assert not mark.exists()
+
+
+def test_a_file_that_unpacks_to_more_than_itself_is_refused_unread(tmp_path: Path):
+    torch.save({"a": torch.zeros(2_000_000)}, tmp_path / "plain.pt")
+    with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(tmp_path / "x.pt", "w", 8) as bomb:
+        for member in plain.infolist():
+            bomb.writestr(member.filename, plain.read(member))
+    with pytest.raises(WrongWeights, match="would unpack to"):
+        read_tensors(tmp_path / "x.pt")
+
+
+def test_a_dictionary_inside_itself_is_refused(tmp_path: Path):
+    found: dict = {}
+    found["model"] = found
+    torch.save(found, tmp_path / "x.pt")
+    with pytest.raises(WrongWeights, match=r"nested deeper|neither|damaged"):
+        read_tensors(tmp_path / "x.pt")
+
+
+def test_bytes_changed_anywhere_are_refused_or_read_but_never_crash(tmp_path: Path):
+    torch.save(state(), tmp_path / "x.pt")
+    whole = (tmp_path / "x.pt").read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(150):
+        damaged = bytearray(whole)
+        for at in rng.integers(0, len(whole), 6):
+            damaged[at] = rng.integers(256)
+        (tmp_path / "y.pt").write_bytes(damaged)
+        try:
+            read_tensors(tmp_path / "y.pt")
+        except WrongWeights:
+            continue
+
+
+def test_a_header_length_that_reads_like_a_brace_is_no_json(tmp_path: Path):
+    path = tmp_path / "x.safetensors"
+    padding = 0x7B20  # " {" as the first bytes
+    save_file({"a": torch.zeros(1)}, path, {"note": ""})
+    length = int.from_bytes(path.read_bytes()[:8], "little")
+    save_file({"a": torch.zeros(1)}, path, {"note": "x" * (padding - length)})
+    assert path.read_bytes()[:2] == b" {"
+    assert set(read_tensors(path)) == {"a"}
+
+
+WRONG = {
+    "empty": (b"", "empty"),
+    "page": (b"<!DOCTYPE html><html>Sign in</html>", "HTML page"),
+    "pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "Git LFS pointer"),
+    "json": (b'{"error": "not found"}', "JSON"),
+    "text": (b"BIN BLUE AT F TWO NOW", "neither safetensors nor a torch file"),
+    "cut safetensors": (save(state())[:-5], "damaged or cut-off safetensors"),
+    "plain pickle": (pickle.dumps({"a": 1}), "torch file|more than tensors"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_wrong_file_is_named_for_what_it_is(on_disk: OnDisk, kind: str):
+    contents, words = WRONG[kind]
+    with pytest.raises(WrongWeights, match=words):
+        read_tensors(on_disk("x.pt", contents))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
+def test_a_cut_off_torch_file_is_named(tmp_path: Path, on_disk: OnDisk, share: float):
+    torch.save({"a": torch.zeros(1000)}, tmp_path / "x.pt")
+    whole = (tmp_path / "x.pt").read_bytes()
+    with pytest.raises(WrongWeights, match="cut off"):
+        read_tensors(on_disk("cut.pt", whole[: int(len(whole) * share)]))
+
+
+def test_missing_and_directory(tmp_path: Path):
+    with pytest.raises(WeightsNotFound, match="no such file"):
+        read_tensors(tmp_path / "x.pt")
+    with pytest.raises(WrongWeights, match="is a directory"):
+        read_tensors(tmp_path)
+
+
+def test_another_model_is_named(tmp_path: Path):
+    save_file(state(), tmp_path / "x.safetensors")
+    with pytest.raises(WrongWeights, match="weights of another model; expected LipCoordNet"):
+        load_into(LipCoordNet(), tmp_path / "x.safetensors")
+
+
+def test_missing_extra_and_misshapen_keys_are_named(tmp_path: Path):
+    save_file({"layer.weight": torch.zeros(3, 2), "head": torch.zeros(1)}, tmp_path / "a.safetensors")
+    with pytest.raises(WrongWeights, match=r"missing layer\.bias; not expected head"):
+        load_into(Small(), tmp_path / "a.safetensors")
+    save_file({"layer.weight": torch.zeros(4, 2), "layer.bias": torch.zeros(3)}, tmp_path / "b.safetensors")
+    with pytest.raises(WrongWeights, match=r"layer\.weight has shape \[4, 2\]; expected \[3, 2\]"):
+        load_into(Small(), tmp_path / "b.safetensors")
