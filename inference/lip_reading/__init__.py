@@ -1,0 +1,6 @@
+"""Lip reading: a silent video into words."""
+
+from inference.lip_reading.options import Alternative, ModelInfo, ReadOptions, Transcript, Word
+from inference.lip_reading.pipeline import LipReader
+
+__all__ = ["Alternative", "LipReader", "ModelInfo", "ReadOptions", "Transcript", "Word"]

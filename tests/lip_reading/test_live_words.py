@@ -1,0 +1,41 @@
+import numpy as np
+import pytest
+
+from inference.lip_reading.decode import SYMBOLS, decode_greedy, words_of
+from inference.lip_reading.live_words import WordStream
+from inference.lip_reading.preprocess import WINDOW, Window
+from inference.lip_reading.windows import HOP, stitch
+
+SENTENCE = "--BIN-  -BLUE--- AT- F- TWO--  NOW-----  "
+
+
+def logits_of(n_frames: int) -> np.ndarray:
+    text = (SENTENCE * (n_frames // len(SENTENCE) + 1))[:n_frames]
+    logits = np.random.default_rng(0).normal(0, 0.5, (n_frames, 28)).astype(np.float32)
+    labels = [0 if c == "-" else SYMBOLS.index(c) + 1 for c in text]
+    logits[np.arange(n_frames), labels] += 6
+    return logits
+
+
+def windows_over(logits: np.ndarray):
+    n_frames = len(logits)
+    starts = list(range(0, n_frames - WINDOW + 1, HOP)) or [0]
+    if starts[-1] + WINDOW < n_frames:
+        starts.append(n_frames - WINDOW)
+    empty = np.zeros((0,), np.uint8)
+    for start in starts:
+        rows = logits[start : start + WINDOW]
+        padded = np.zeros((WINDOW, 28), np.float32)
+        padded[: len(rows)] = rows
+        yield Window(start, len(rows), empty, empty.astype(np.float32), (0,) * len(rows)), padded
+
+
+@pytest.mark.parametrize("n_frames", [40, 75, 76, 150, 333, 1000])
+def test_words_told_on_the_way_are_those_of_the_whole(n_frames: int):
+    logits = logits_of(n_frames)
+    told = []
+    stitched = stitch(windows_over(logits), WordStream(told.extend, 25.0).hear)
+    whole = words_of(decode_greedy(stitched.logits.argmax(axis=1)), stitched.logits, 25.0)
+    assert told == whole[: len(told)]
+    if n_frames > 2 * WINDOW:
+        assert len(told) > len(whole) - 12  # all but what the last window could still change

@@ -1,0 +1,78 @@
+import numpy as np
+import pytest
+
+from inference.lip_reading.decode import BLANK
+from inference.lip_reading.preprocess import WINDOW, Mouth, Window, cut_windows
+from inference.lip_reading.windows import HOP, SILENT_HOLE, run_windows, stitch, to_network_input
+
+
+def window(start: int, n_frames: int = WINDOW, holes=None) -> Window:
+    return Window(
+        start,
+        n_frames,
+        np.zeros((WINDOW, 64, 128, 3), np.uint8),
+        np.zeros((WINDOW, 20, 2), np.float32),
+        tuple(holes or [0] * n_frames),
+    )
+
+
+def constant(value: float) -> np.ndarray:
+    return np.full((WINDOW, 28), value, np.float32)
+
+
+def test_one_window_passes_unchanged_without_its_padding():
+    logits = np.random.default_rng(0).normal(size=(WINDOW, 28)).astype(np.float32)
+    assert np.array_equal(stitch([(window(0, 40), logits)]).logits, logits[:40])
+
+
+def test_the_middle_of_what_two_share_is_the_seam():
+    rows = stitch([(window(0), constant(1)), (window(60), constant(2))]).logits[:, 0]
+    assert len(rows) == 135
+    assert rows[:67].tolist() == [1] * 67
+    assert rows[67:].tolist() == [2] * 68
+
+
+@pytest.mark.parametrize("n_frames", [75, 76, 100, 134, 135, 136, 400])
+def test_a_network_that_sees_one_frame_at_a_time_gives_the_same_in_windows(n_frames: int):
+    crop = np.zeros((64, 128, 3), np.uint8)
+    mouths = [Mouth(crop, np.full((20, 2), i, np.float32)) for i in range(n_frames)]
+
+    def network(video, lips):
+        return [np.repeat(lips[:, :, 0, :1], 28, axis=2)]
+
+    stitched = stitch(run_windows(cut_windows(mouths, HOP), network, batch_size=3))
+    assert stitched.logits[:, 5].tolist() == list(range(n_frames))
+    assert len(stitched.holes) == n_frames
+
+
+def test_at_most_a_batch_of_windows_is_held():
+    drawn, calls = [], []
+
+    def windows():
+        for i in range(7):
+            drawn.append(i)
+            yield window(i * HOP)
+
+    def network(video, lips):
+        calls.append((len(drawn), len(video)))
+        return [np.zeros((len(video), WINDOW, 28), np.float32)]
+
+    assert len(list(run_windows(windows(), network, batch_size=3))) == 7
+    assert calls == [(3, 3), (6, 3), (7, 1)]
+
+
+def test_the_network_gets_channels_first_and_floats():
+    video = np.random.default_rng(0).integers(0, 255, (2, 3, 64, 128, 3), np.uint8)
+    made = to_network_input(video)
+    assert made.shape == (2, 3, 3, 64, 128)
+    assert made.dtype == np.float32
+    assert made[1, 2, 0, 5, 6] == np.float32(video[1, 0, 5, 6, 2]) / np.float32(255)
+
+
+def test_nothing_is_read_into_a_long_hole():
+    holes = [0] * 20 + [SILENT_HOLE] * SILENT_HOLE + [0] * 5 + [3] * 3 + [0] * 22
+    logits = np.zeros((WINDOW, 28), np.float32)
+    logits[:, 4] = 9
+    best = stitch([(window(0, WINDOW, holes), logits)]).logits.argmax(axis=1)
+    assert best[20 : 20 + SILENT_HOLE].tolist() == [BLANK] * SILENT_HOLE
+    assert set(best[:20]) | set(best[20 + SILENT_HOLE :]) == {4}
