@@ -1,0 +1,374 @@
+"""Carry LipCoordNet weights on, from packs of mouth crops.
+
+    python -m training.lip_reading --mouths PACKS --start model.safetensors -o RUN --epochs 20
+
+The same command again goes on where it stopped. RUN/log.jsonl has a line per epoch, RUN/model.safetensors
+the best weights so far (float16). What matters in the recipe: a warm restart of the learning rate, low
+dropout, and characters spread over the aligned words as a second loss that fades.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from inference.lip_reading.decode import BLANK, FIRST_SYMBOL, decode_greedy, text_of
+from inference.models import LipCoordNet
+from inference.weights.tensors import load_into
+from training.augmentation import Augmentation, Sample
+from training.mouths import NO_TARGET, MouthClip, decode_strip, load_packs, spread_characters, symbols_of
+
+WARM_UP = 0.08  # part of the run in which the learning rate climbs
+LOWEST_RATE = 0.002  # of the peak, at both ends
+SPREAD_WEIGHT = 0.3  # of the per-frame loss at the start
+SPREAD_ENDS = 0.6  # part of the run after which CTC is alone
+GRADIENT_NORM = 1.0
+EPOCH_SEED_STRIDE = 100_003  # keeps the draws of one epoch apart from the next one's
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run."""
+
+    mouths: Path  # folder of packs
+    start: Path  # weights to carry on from
+    run: Path  # where checkpoints and the log go
+    epochs: int = 20
+    minutes: float | None = None  # the schedule ends by then, however slow the machine
+    peak_rate: float = 6e-4
+    batch: int = 4
+    dropout: float = 0.12
+    averaging: float = 0.998  # of the moving average of the weights, per step
+    held_out: int = 40
+    leave_out: Path | None = None  # names never trained on, one a line
+    n_clips: int | None = None  # only this many, for a trial
+    seed: int = 7
+    threads: int = 2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tensors of a few clips."""
+
+    crops: Tensor  # (B, 3, T, 64, 128) uint8, channels last in memory
+    lips: Tensor  # (B, T, 20, 2) float
+    frame_classes: Tensor  # (B, T)
+    symbols: Tensor  # every clip's characters, one after another
+    n_symbols: Tensor  # (B,)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Greedy error rates: edits / reference length, over all clips together."""
+
+    wer: float
+    cer: float
+
+
+@dataclass
+class Progress:
+    """How far a run is; kept with its checkpoint."""
+
+    epoch: int = 0
+    step: int = 0
+    elapsed_s: float = 0.0
+    best_wer: float = math.inf
+    best_cer: float = math.inf
+
+
+class Training:
+    """The network under training, its average, its optimiser and how far it is."""
+
+    def __init__(self, recipe: Recipe, clips: Sequence[MouthClip], held_out: Sequence[MouthClip]) -> None:
+        self.recipe, self.clips, self.held_out = recipe, clips, held_out
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.network = LipCoordNet()
+        load_into(self.network, recipe.start)
+        self.average = LipCoordNet()
+        self.average.load_state_dict(self.network.state_dict())
+        for network in (self.network, self.average):
+            network.to(self.device)
+            network._drop.p = network._drop_maps.p = recipe.dropout
+        # By name: an optimiser's state knows its parameters by place, and the order of layers may change.
+        weights = [weight for _, weight in sorted(self.network.named_parameters())]
+        self.optimiser = torch.optim.AdamW(weights, lr=recipe.peak_rate, betas=(0.9, 0.98))
+        self.augmentation = Augmentation(recipe.seed)
+        self.progress = Progress()
+        self.epoch_steps = math.ceil(len(clips) / recipe.batch)
+
+    def part_done(self) -> float:
+        """0..1, by steps or by the clock, whichever is further: on a busy machine the rate still ends low."""
+        by_steps = self.progress.step / (self.epoch_steps * self.recipe.epochs)
+        by_clock = self.progress.elapsed_s / (60 * self.recipe.minutes) if self.recipe.minutes else 0.0
+        return min(max(by_steps, by_clock), 1.0)
+
+    def run_epoch(self) -> dict[str, float]:
+        """One pass over the clips, or less where the clock runs out; means of the losses."""
+        self.network.train()
+        torch.manual_seed(self.recipe.seed + EPOCH_SEED_STRIDE * self.progress.epoch)
+        rng = np.random.default_rng((self.recipe.seed, self.progress.epoch))
+        sums = {"loss": 0.0, "ctc": 0.0, "spread": 0.0, "norm": 0.0}
+        n_steps = 0
+        last = time.monotonic()
+        for batch in self.batches(rng):
+            losses = self.step(batch)
+            n_steps += 1
+            sums = {key: value + losses[key] for key, value in sums.items()}
+            now = time.monotonic()
+            self.progress.elapsed_s += now - last
+            last = now
+            if self.part_done() >= 1:
+                break
+        self.progress.epoch += 1
+        return {key: round(value / n_steps, 4) for key, value in sums.items()}
+
+    def batches(self, rng: np.random.Generator) -> Iterator[Batch]:
+        order = rng.permutation(len(self.clips))
+        for first in range(0, len(order), self.recipe.batch):
+            chosen = [self.clips[i] for i in order[first : first + self.recipe.batch]]
+            yield collate(chosen, [self.augmentation.vary(sample_of(clip), rng) for clip in chosen], self.device)
+
+    def step(self, batch: Batch) -> dict[str, float]:
+        part = self.part_done()
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.peak_rate * rate_at(part)
+        logits = forward_mixed(self.network, batch.crops, batch.lips)
+        ctc, spread = losses_of(logits, batch)
+        loss = ctc + SPREAD_WEIGHT * max(0.0, 1 - part / SPREAD_ENDS) * spread
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
+        if torch.isfinite(norm):
+            self.optimiser.step()
+        self.progress.step += 1
+        follow(self.average, self.network, min(self.recipe.averaging, self.progress.step / (self.progress.step + 10)))
+        return {"loss": loss.item(), "ctc": ctc.item(), "spread": spread.item(), "norm": norm.item()}
+
+    def keep_best(self) -> dict[str, Score]:
+        """Score the network and its average on the held-out clips; write the weights where they are the best yet."""
+        scores = {}
+        for name, network in (("network", self.network), ("average", self.average)):
+            score = scores[name] = score_clips(network, self.held_out, self.recipe.batch, self.device)
+            if (score.wer, score.cer) < (self.progress.best_wer, self.progress.best_cer):
+                self.progress.best_wer, self.progress.best_cer = score.wer, score.cer
+                write_weights(network, self.recipe.run / "model.safetensors")
+        return scores
+
+    def save(self) -> None:
+        """Everything needed to go on, replaced in one move so that a kill leaves the old or the new."""
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "progress": asdict(self.progress),
+        }
+        path = self.recipe.run / "checkpoint.pt"
+        torch.save(state, path.with_suffix(".partial"))
+        os.replace(path.with_suffix(".partial"), path)
+
+    def resume(self) -> None:
+        path = self.recipe.run / "checkpoint.pt"
+        if not path.is_file():
+            return
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.progress = Progress(**state["progress"])
+
+
+def forward_mixed(network: LipCoordNet, crops: Tensor, lips: Tensor) -> Tensor:
+    """LipCoordNet.forward for training: (B, T, 28) float logits from uint8 crops (B, 3, T, 64, 128).
+
+    The convolutions run in bfloat16, the rest in float32. Pooling goes first: ReLU and the dropout of whole
+    maps give the same after it and then touch a quarter of the values.
+    """
+    x = crops.float() / 255
+    with torch.autocast(x.device.type, torch.bfloat16):
+        for conv in (network.conv1, network.conv2, network.conv3):
+            x = network._drop_maps(torch.relu(network._pool(conv(x))))
+    x = x.float().permute(2, 0, 1, 3, 4).flatten(2)
+    x = network._drop(network.gru1(x)[0])
+    x = network._drop(network.gru2(x)[0])
+    points = network._drop(network.coord_gru(lips.permute(1, 0, 2, 3).flatten(2))[0])
+    logits: Tensor = network.FC(torch.cat([x, points], dim=2))
+    return logits.transpose(0, 1)
+
+
+def losses_of(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """CTC per character and cross-entropy per frame, of (B, T, 28) logits.
+
+    The cross-entropy is among characters alone: which frames are blank is CTC's to choose, and asking for a
+    character in every frame would work against it.
+    """
+    n_clips, n_frames = logits.shape[:2]
+    log_p = functional.log_softmax(logits, dim=2)
+    n_inputs = torch.full((n_clips,), n_frames, dtype=torch.long)
+    ctc = functional.ctc_loss(
+        log_p.transpose(0, 1), batch.symbols, n_inputs, batch.n_symbols, blank=BLANK, zero_infinity=True
+    )
+    characters = logits[..., FIRST_SYMBOL:].flatten(0, 1)
+    spread = functional.cross_entropy(characters, batch.frame_classes.flatten(), ignore_index=NO_TARGET)
+    return ctc, spread
+
+
+def rate_at(part: float) -> float:
+    """The learning rate as a part of its peak: a linear climb, then half a cosine down."""
+    if part < WARM_UP:
+        return LOWEST_RATE + (1 - LOWEST_RATE) * part / WARM_UP
+    fall = (part - WARM_UP) / (1 - WARM_UP)
+    return LOWEST_RATE + (1 - LOWEST_RATE) * (1 + math.cos(math.pi * fall)) / 2
+
+
+@torch.no_grad()
+def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the average towards the network: decay of it stays."""
+    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
+
+
+def sample_of(clip: MouthClip) -> Sample:
+    return Sample(decode_strip(clip), clip.lips, clip.slots, clip.within)
+
+
+def collate(clips: Sequence[MouthClip], samples: Sequence[Sample], device: torch.device) -> Batch:
+    frames = torch.from_numpy(np.stack([sample.frames for sample in samples]))  # (B, T, H, W, 3)
+    classes = [
+        spread_characters(clip.words, sample.slots, sample.within) for clip, sample in zip(clips, samples, strict=True)
+    ]
+    symbols = [symbols_of(clip.text) for clip in clips]
+    return Batch(
+        crops=frames.permute(0, 4, 1, 2, 3).to(device),
+        lips=torch.from_numpy(np.stack([sample.lips for sample in samples])).to(device),
+        frame_classes=torch.from_numpy(np.stack(classes)).to(device),
+        symbols=torch.from_numpy(np.concatenate(symbols)).to(device),
+        n_symbols=torch.tensor([len(one) for one in symbols]),
+    )
+
+
+@torch.no_grad()
+def score_clips(network: LipCoordNet, clips: Sequence[MouthClip], batch: int, device: torch.device) -> Score:
+    """Greedy error rates over clips; dropout is off, and comes back as it was."""
+    was_training = network.training
+    network.eval()
+    pairs: list[tuple[str, str]] = []
+    for first in range(0, len(clips), batch):
+        chosen = clips[first : first + batch]
+        tensors = collate(chosen, [sample_of(clip) for clip in chosen], device)
+        labels = forward_mixed(network, tensors.crops, tensors.lips).argmax(2).cpu().numpy()
+        pairs += [(clip.text, text_of(decode_greedy(row))) for clip, row in zip(chosen, labels, strict=True)]
+    network.train(was_training)
+    return Score(
+        wer=error_rate([(said.split(), read.split()) for said, read in pairs]),
+        cer=error_rate([(list(said), list(read)) for said, read in pairs]),
+    )
+
+
+def error_rate(pairs: Sequence[tuple[list[str], list[str]]]) -> float:
+    """Edits / length of what was said, over all pairs of (said, read)."""
+    return round(sum(n_edits(said, read) for said, read in pairs) / max(1, sum(len(said) for said, _ in pairs)), 4)
+
+
+def n_edits(said: list[str], read: list[str]) -> int:
+    """Levenshtein distance."""
+    row = list(range(len(read) + 1))
+    for i, expected in enumerate(said, 1):
+        above, row = row, [i]
+        for j, found in enumerate(read, 1):
+            row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (expected != found)))
+    return row[-1]
+
+
+def write_weights(network: nn.Module, path: Path) -> None:
+    """The network's tensors as float16 safetensors, replaced in one move."""
+    tensors = {key: value.detach().half().cpu().contiguous() for key, value in network.state_dict().items()}
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial)
+    partial.chmod(0o644)  # save_file leaves it to its owner alone
+    os.replace(partial, path)
+
+
+def split_clips(recipe: Recipe) -> tuple[list[MouthClip], list[MouthClip]]:
+    """Clips to train on and clips held out: the same for the same seed. Clips to leave out are in neither."""
+    banned = set(recipe.leave_out.read_text().split()) if recipe.leave_out else set()
+    clips = [clip for clip in load_packs(recipe.mouths) if clip.name not in banned]
+    order = np.random.default_rng(recipe.seed).permutation(len(clips))[: recipe.n_clips]
+    n_held_out = min(recipe.held_out, len(order) // 4)
+    return [clips[i] for i in order[n_held_out:]], [clips[i] for i in order[:n_held_out]]
+
+
+def train(recipe: Recipe) -> None:
+    """Run a recipe to its end, or on from its last checkpoint."""
+    torch.set_num_threads(recipe.threads)
+    cv2.setNumThreads(1)  # its threads would only compete with torch's
+    recipe.run.mkdir(parents=True, exist_ok=True)
+    training = Training(recipe, *split_clips(recipe))
+    training.resume()
+    if training.progress.epoch == 0:
+        start = score_clips(training.network, training.held_out, recipe.batch, training.device)
+        log_line(recipe.run, {"epoch": 0, "held_out": asdict(start), "n_clips": len(training.clips)})
+    while training.part_done() < 1:
+        began = time.monotonic()
+        means = training.run_epoch()
+        scored = time.monotonic()
+        scores = training.keep_best()
+        training.progress.elapsed_s += time.monotonic() - scored
+        training.save()
+        log_line(recipe.run, epoch_line(training, means, scores, time.monotonic() - began))
+
+
+def epoch_line(
+    training: Training, means: dict[str, float], scores: dict[str, Score], took_s: float
+) -> dict[str, object]:
+    return {
+        "epoch": training.progress.epoch,
+        "part_done": round(training.part_done(), 4),
+        "rate": training.optimiser.param_groups[0]["lr"],
+        **means,
+        **{name: asdict(score) for name, score in scores.items()},
+        "best_wer": training.progress.best_wer,
+        "took_s": round(took_s, 1),
+    }
+
+
+def log_line(run: Path, line: dict[str, object]) -> None:
+    text = json.dumps(line)
+    with (run / "log.jsonl").open("a") as file:
+        file.write(text + "\n")
+    print(text, flush=True)
+
+
+def read_recipe(words: Sequence[str] | None = None) -> Recipe:
+    """The command line as a recipe."""
+    parser = argparse.ArgumentParser(prog="python -m training.lip_reading", description=__doc__.splitlines()[0])
+    parser.add_argument("--mouths", type=Path, required=True, help="folder of packs of mouth crops (.npz)")
+    parser.add_argument("--start", type=Path, required=True, help="weights to carry on from")
+    parser.add_argument("-o", "--run", type=Path, required=True, help="folder for checkpoints, weights and log")
+    parser.add_argument("--epochs", type=int, default=Recipe.epochs)
+    parser.add_argument("--minutes", type=float, help="end the schedule after this time, if epochs take longer")
+    parser.add_argument("--peak-rate", type=float, default=Recipe.peak_rate)
+    parser.add_argument("--batch", type=int, default=Recipe.batch)
+    parser.add_argument("--dropout", type=float, default=Recipe.dropout)
+    parser.add_argument("--averaging", type=float, default=Recipe.averaging)
+    parser.add_argument("--held-out", type=int, default=Recipe.held_out, help="clips kept for scoring")
+    parser.add_argument("--leave-out", type=Path, help="file of clip names never to train on")
+    parser.add_argument("--n-clips", type=int, help="use only so many clips, for a trial")
+    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--threads", type=int, default=Recipe.threads)
+    return Recipe(**vars(parser.parse_args(words)))
+
+
+if __name__ == "__main__":
+    train(read_recipe())
