@@ -1,0 +1,107 @@
+"""How this deployment is set up. The only reader of the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from inference.errors import InvalidRequest
+from inference.media import MediaLimits
+from inference.weights.sources import HUB_ENDPOINT, WeightSources
+
+PREFIX = "VISEME_"
+DEFAULTS = MediaLimits()
+# Set by SageMaker and Hugging Face, under their own names.
+FOREIGN = {
+    "SAGEMAKER_MODEL_SERVER_WORKERS": "workers",
+    "SAGEMAKER_BIND_TO_PORT": "port",
+    "SM_MODEL_DIR": "model_dir",
+    "HF_MODEL_ID": "hf_model_id",
+    "HF_TOKEN": "hf_token",
+    "HF_ENDPOINT": "hf_endpoint",
+    "HF_HUB_OFFLINE": "hf_offline",
+    "AWS_ENDPOINT_URL_S3": "s3_endpoint_url",
+}
+
+
+def split_list(found: object) -> object:
+    """'a, b/c' -> ('a', 'b/c')."""
+    return tuple(part.strip() for part in found.split(",") if part.strip()) if isinstance(found, str) else found
+
+
+class Settings(BaseModel):
+    """Read once, at the start, from the environment; passed on as values."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data_dir: Path
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["auto", "f32", "f16", "bf16"] = "auto"
+    max_bytes: int = Field(DEFAULTS.max_bytes, gt=0)
+    max_pixels: int = Field(DEFAULTS.max_total_pixels, gt=0)
+    max_duration_s: float = Field(DEFAULTS.max_duration_s, gt=0)
+
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    workers: int = Field(1, ge=1, le=64)
+    queue_size: int = Field(8, ge=1, le=10_000)
+    deadline_s: float = Field(60.0, gt=0)
+    token: str | None = Field(None, repr=False)
+    # Buckets that requests may name, or "bucket/prefix"; "*" leaves it to the role.
+    allowed_buckets: Annotated[tuple[str, ...], BeforeValidator(split_list)] = ("*",)
+
+    model_dir: Path | None = None
+    hf_model_id: str | None = None
+    hf_token: str | None = Field(None, repr=False)
+    hf_endpoint: str | None = None
+    hf_offline: bool = False
+    s3_endpoint_url: str | None = None
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
+        """Raises: InvalidRequest naming the variable that is wrong, or that does not exist."""
+        env = os.environ if env is None else env
+        names = {PREFIX + field.upper(): field for field in cls.model_fields if field not in FOREIGN.values()} | FOREIGN
+        unknown = [key for key in env if key.startswith(PREFIX) and key not in names]
+        if unknown:
+            raise InvalidRequest(f"{unknown[0]}: no such setting; known: {', '.join(names)}")
+        found = {field: env[name] for name, field in names.items() if env.get(name)}
+        found.setdefault("data_dir", str(default_data_dir(env)))
+        try:
+            return cls.model_validate(found)
+        except ValidationError as err:
+            first = err.errors()[0]
+            name = next(name for name, field in names.items() if field == first["loc"][0])
+            raise InvalidRequest(f"{name}={first['input']!r}: {first['msg']}") from err
+
+    @property
+    def weights_cache(self) -> Path:
+        return self.data_dir / "weights"
+
+    @property
+    def weight_sources(self) -> WeightSources:
+        return WeightSources(
+            cache=self.weights_cache,
+            model_dir=self.model_dir,
+            hf_model_id=self.hf_model_id,
+            hf_endpoint=(self.hf_endpoint or HUB_ENDPOINT).rstrip("/"),
+            hf_token=self.hf_token,
+            hf_offline=self.hf_offline,
+            s3_endpoint_url=self.s3_endpoint_url,
+        )
+
+    @property
+    def media_limits(self) -> MediaLimits:
+        return MediaLimits(
+            max_bytes=self.max_bytes, max_total_pixels=self.max_pixels, max_duration_s=self.max_duration_s
+        )
+
+
+def default_data_dir(env: Mapping[str, str]) -> Path:
+    """~/.cache/viseme, or where XDG_CACHE_HOME says."""
+    home = env.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "viseme"

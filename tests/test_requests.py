@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+from inference.errors import InvalidRequest, UnsupportedContentType
+from inference.lip_reading import ReadOptions
+from inference.requests import JSON, OPTIONS_HEADER, ReadRequest, S3Object, choose_answer, parse_request
+
+INLINE = base64.b64encode(b"film").decode()
+
+
+def parse(fields: object, headers: dict[str, str] | None = None) -> ReadRequest:
+    return parse_request(json.dumps(fields).encode(), JSON, headers or {})
+
+
+def test_the_seeds_own_body():
+    request = parse({"s3_bucket": "clips", "s3_video_key": "uploads/a b.mpg", "fps": 25})
+    assert request == ReadRequest(S3Object("clips", "uploads/a b.mpg"), ReadOptions())
+
+
+def test_inline_base64_with_options():
+    request = parse({"task": "lipread", "video": INLINE, "face": 1, "decoder": "greedy", "exact": True})
+    assert request == ReadRequest(b"film", ReadOptions(face=1, exact=True))
+
+
+@pytest.mark.parametrize(
+    "content_type", ["video/mp4", "VIDEO/mpeg; codecs=x", "application/octet-stream", "video/x-anything"]
+)
+def test_raw_media_with_options_in_the_header(content_type: str):
+    request = parse_request(b"film", content_type, {OPTIONS_HEADER: '{"face": 2, "fps": 25}'})
+    assert request == ReadRequest(b"film", ReadOptions(face=2))
+
+
+def test_custom_attributes_that_are_not_ours_are_left_alone():
+    assert parse_request(b"film", "video/mp4", {OPTIONS_HEADER: "trace=17"}).options == ReadOptions()
+
+
+def test_a_toolkit_that_decoded_the_body_is_understood():
+    assert parse_request(json.dumps({"video": INLINE}), "application/json; charset=utf-8", {}).source == b"film"
+
+
+WRONG: dict[str, tuple[object, str]] = {
+    "nothing": ({}, "expected either"),
+    "both": ({"video": INLINE, "s3_bucket": "abc", "s3_video_key": "k"}, "expected either"),
+    "half s3": ({"s3_bucket": "clips"}, "go together"),
+    "not base64": ({"video": "###"}, "not base64"),
+    "empty video": ({"video": ""}, "is empty"),
+    "a number": ({"video": 7}, '"video": found 7'),
+    "unknown field": ({"video": INLINE, "fsp": 25}, '"fsp": no such field; known: .*fps'),
+    "another rate": ({"video": INLINE, "fps": 30}, '"fps": found 30'),
+    "rate not a number": ({"video": INLINE, "fps": "fast"}, '"fps"'),
+    "face": ({"video": INLINE, "face": "left"}, '"face"'),
+    "negative face": ({"video": INLINE, "face": -1}, "face -1"),
+    "decoder": ({"video": INLINE, "decoder": "beam"}, '"decoder"'),
+    "task": ({"video": INLINE, "task": "juggle"}, '"task"'),
+    "list": ([1], "a JSON list; expected an object"),
+    "short bucket": ({"s3_bucket": "a", "s3_video_key": "k"}, '"s3_bucket"'),
+    "long key": ({"s3_bucket": "abc", "s3_video_key": "k" * 2000}, '"s3_video_key"'),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_wrong_body_is_named(kind: str):
+    fields, words = WRONG[kind]
+    with pytest.raises(InvalidRequest, match=words) as caught:
+        parse(fields)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"\xff\xfe", b'{"video": NaN, }', b"[" * 100_000, b'{"a":' * 5000 + b"1" + b"}" * 5000]
+)
+def test_what_is_not_json_is_said(body: bytes):
+    with pytest.raises(InvalidRequest, match="JSON"):
+        parse_request(body, JSON, {})
+
+
+@pytest.mark.parametrize("content_type", ["", "text/html", "multipart/form-data", "application/xml"])
+def test_another_content_type_is_refused(content_type: str):
+    with pytest.raises(UnsupportedContentType, match="expected application/json"):
+        parse_request(b"x", content_type, {})
+
+
+def test_an_empty_raw_body_is_refused():
+    with pytest.raises(InvalidRequest, match="body is empty"):
+        parse_request(b"", "video/mp4", {})
+
+
+@pytest.mark.parametrize(
+    ("accept", "form"),
+    [
+        (None, "application/json"),
+        ("", "application/json"),
+        ("*/*", "application/json"),
+        ("text/vtt", "text/vtt"),
+        ("application/x-subrip;q=0.9, */*", "application/x-subrip"),
+        ("text/html, text/plain", "text/plain"),
+        ("text/*", "text/plain"),
+    ],
+)
+def test_the_first_form_we_speak_is_chosen(accept: str | None, form: str):
+    assert choose_answer(accept) == form
+
+
+def test_no_form_we_speak_is_an_error():
+    with pytest.raises(UnsupportedContentType, match="expected one of application/json"):
+        choose_answer("image/png")
+
+
+def test_brackets_inside_strings_are_no_structure():
+    request = parse({"s3_bucket": "clips", "s3_video_key": "[" * 40 + '"\\{{,,' + "," * 300})
+    assert request.source == S3Object("clips", "[" * 40 + '"\\{{,,' + "," * 300)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 3_000_000, b"[" + b"[]," * 1_000_000 + b"1]", b'{"face": [' + b"1," * 1_000_000 + b"1]}"],
+)
+def test_large_structures_are_refused_before_they_are_built(body: bytes, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("inference.requests.json.loads", lambda text: pytest.fail("it was built"))
+    with pytest.raises(InvalidRequest, match="JSON"):
+        parse_request(body, JSON, {})
+
+
+@pytest.mark.parametrize("body", [b'{"a": "' + b"[" * 3_000_000, b'{"' + b'\\"' * 1_000_000, b'{"a' + b'"' * 999])
+def test_strings_without_an_end_are_looked_at_once(body: bytes):
+    with pytest.raises(InvalidRequest, match="JSON") as caught:
+        parse_request(body, JSON, {})
+    assert len(str(caught.value)) < 200
+
+
+def test_no_content_type_at_all_is_refused():
+    with pytest.raises(UnsupportedContentType, match=r"\(none\)"):
+        parse_request(b"x", None, {})
+
+
+def test_a_large_wrong_value_is_not_sent_back():
+    with pytest.raises(InvalidRequest) as caught:
+        parse({"video": INLINE, "decoder": "x" * 1_000_000})
+    assert len(str(caught.value)) < 300

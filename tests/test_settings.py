@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import pytest
+
+from inference.errors import InvalidRequest
+from inference.settings import Settings
+
+
+def test_defaults_need_no_environment():
+    settings = Settings.from_env({})
+    assert settings.weights_cache == Path.home() / ".cache" / "viseme" / "weights"
+    assert settings.device == settings.precision == "auto"
+
+
+def test_the_cache_follows_xdg_and_viseme_data_dir():
+    assert Settings.from_env({"XDG_CACHE_HOME": "/x"}).data_dir == Path("/x/viseme")
+    assert Settings.from_env({"XDG_CACHE_HOME": "/x", "VISEME_DATA_DIR": "/y"}).data_dir == Path("/y")
+
+
+def test_limits_are_read():
+    limits = Settings.from_env({"VISEME_MAX_BYTES": "5", "VISEME_MAX_PIXELS": "6", "VISEME_MAX_DURATION_S": "7.5"})
+    assert limits.media_limits.max_bytes == 5
+    assert limits.media_limits.max_total_pixels == 6
+    assert limits.media_limits.max_duration_s == 7.5
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("VISEME_MAX_BYTES", "many"), ("VISEME_MAX_BYTES", "0"), ("VISEME_DEVICE", "tpu"), ("VISEME_PRECISION", "f64")],
+)
+def test_a_bad_value_is_named(name: str, value: str):
+    with pytest.raises(InvalidRequest, match=f"{name}='{value}'"):
+        Settings.from_env({name: value})
+
+
+def test_a_setting_that_does_not_exist_is_named():
+    with pytest.raises(InvalidRequest, match=r"VISEME_MAX_BITES: no such setting; known: .*VISEME_MAX_BYTES"):
+        Settings.from_env({"VISEME_MAX_BITES": "5"})
+
+
+def test_empty_variables_count_as_unset():
+    assert Settings.from_env({"VISEME_DEVICE": ""}).device == "auto"
