@@ -1,0 +1,91 @@
+"""Runs the application: port, signals, draining."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import Iterator
+
+import uvicorn
+
+from container.app import Server, make_app
+from container.aws_routes import aws_routes
+from container.logs import set_up_logs
+from inference.settings import Settings
+
+LOG = logging.getLogger("viseme.server")
+DRAIN_S = 25.0  # SageMaker kills 30 s after SIGTERM
+ABORT_S = 1.0  # for the answers to requests that were given up
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn, but on a signal the port stays open: /ping says 503 while what runs is finished.
+
+    uvicorn itself would close its listener at once, and a load balancer would see refused connections.
+    """
+
+    def __init__(self, config: uvicorn.Config, server: Server) -> None:
+        super().__init__(config)
+        self._server = server
+        self._drain: asyncio.Task[None] | None = None
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Ours instead of uvicorn's."""
+        loop = asyncio.get_running_loop()
+        for one in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(one, self._on_signal)
+        try:
+            yield
+        finally:
+            for one in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(one)
+
+    def _on_signal(self) -> None:
+        if self._drain is not None:  # asked twice: at once
+            self._server.pool.abort()
+            return
+        LOG.info("draining", extra={"held": self._server.pool.n_held})
+        self._server.is_draining = True
+        self._drain = asyncio.create_task(self._finish())
+
+    async def _finish(self) -> None:
+        try:
+            if not await self._wait_until_free(DRAIN_S):
+                LOG.error("requests did not finish in time and are given up", extra={"held": self._server.pool.n_held})
+                self._server.pool.abort()
+                await self._wait_until_free(ABORT_S)
+        finally:
+            self.should_exit = True
+
+    async def _wait_until_free(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self._server.pool.n_held:
+                    await asyncio.sleep(0.05)
+        return self._server.pool.n_held == 0
+
+
+def run_server(settings: Settings, *, with_aws_routes: bool = False) -> int:
+    """Serve until told to stop. Returns the exit code: 0, or 1 where the models could not be loaded."""
+    set_up_logs()
+    server = Server(settings)
+    app = make_app(server, aws_routes if with_aws_routes else None)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=1,  # what runs was drained before
+        lifespan="on",
+        h11_max_incomplete_event_size=64 << 10,
+    )
+    draining = DrainingServer(config, server)
+    try:
+        draining.run()
+    except SystemExit:  # uvicorn's, where the start failed; the log has said why
+        return 1
+    return 0 if draining.started else 1

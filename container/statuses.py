@@ -1,0 +1,54 @@
+"""The one place where errors become HTTP statuses and stable codes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from inference import errors
+
+RETRY_AFTER_S = 5
+INTERNAL = (500, "internal_error")
+
+# The most special class first.
+STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
+    (errors.UnsupportedContentType, 415, "unsupported_content_type"),
+    (errors.InvalidRequest, 400, "invalid_request"),
+    (errors.MediaNotFound, 404, "object_not_found"),
+    (errors.AccessDenied, 403, "access_denied"),
+    (errors.MediaTooLarge, 413, "media_too_large"),
+    (errors.NoFaceFound, 400, "no_face_found"),
+    (errors.MediaError, 400, "unsupported_media"),
+    (errors.WeightsError, 400, "invalid_request"),
+    (errors.Overloaded, 503, "overloaded"),
+    (errors.NotReady, 503, "not_ready"),
+    (errors.DeadlineExceeded, 504, "deadline_exceeded"),
+    (errors.Canceled, 499, "canceled"),  # nobody is there to see it but the log
+    (errors.WorkerDied, 500, "worker_died"),
+    (errors.OutOfMemory, 507, "out_of_memory"),
+    (errors.StorageError, 502, "storage_unavailable"),
+)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error as a caller sees it."""
+
+    status: int
+    code: str
+    message: str
+
+    def body(self) -> bytes:
+        return json.dumps({"status": "error", "error": {"code": self.code, "message": self.message}}).encode()
+
+    def headers(self) -> dict[str, str]:
+        retry = {"retry-after": str(RETRY_AFTER_S)} if self.status == 503 else {}
+        return {"content-type": "application/json"} | retry
+
+
+def failure_of(err: BaseException) -> Failure:
+    """The status, code and message of an error; nothing of ours leaks out of one that was not foreseen."""
+    for kind, status, code in STATUSES:
+        if isinstance(err, kind):
+            return Failure(status, code, str(err))
+    return Failure(*INTERNAL, "the request failed through a fault of ours; the log has the details")

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_face import draw_face, talk
+from films import film, picture, tone
+
+from container.cli import main
+
+pytestmark = pytest.mark.usefixtures("weights_cache")
+
+
+@pytest.fixture
+def talk_mp4(tmp_path: Path, talking_film: bytes) -> Path:
+    path = tmp_path / "talk.mp4"
+    path.write_bytes(talking_film)
+    return path
+
+
+def test_read_prints_the_words(talk_mp4: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["read", str(talk_mp4)]) == 0
+    out, err = capsys.readouterr()
+    assert len(out.splitlines()) == 1
+    assert err == ""
+
+
+def test_read_prints_json_with_the_file(talk_mp4: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["read", str(talk_mp4), str(talk_mp4), "--format", "json", "--device", "cpu"]) == 0
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert first["file"] == str(talk_mp4)
+    assert first["num_frames"] == 75
+    assert first["words"] == second["words"]
+
+
+def test_several_videos_are_told_apart_and_a_bad_one_stops_no_other(
+    talk_mp4: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["read", str(tmp_path / "missing.mp4"), str(talk_mp4)]) == 2
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{talk_mp4}: ")
+    assert err == "viseme: missing.mp4: No such file or directory\n"
+
+
+def bad_files(folder: Path) -> dict[str, Path]:
+    whole = film(talk(20))
+    huge = picture(np.zeros((32, 32, 3), np.uint8)).replace(
+        (32).to_bytes(4, "big") * 2, (20_000).to_bytes(4, "big") * 2
+    )
+    contents = {
+        "truncated.mp4": whole[: len(whole) // 2],
+        "audio.wav": tone(),
+        "pixel.png": picture(np.zeros((1, 1, 3), np.uint8)),
+        "huge.png": huge,
+        "text.mp4": b"this is not a video\n" * 30,
+        "empty.mp4": b"",
+        "faceless.mp4": film([np.full((96, 96, 3), 120, np.uint8)] * 5),
+        "still.png": picture(draw_face()),
+    }
+    for name, value in contents.items():
+        (folder / name).write_bytes(value)
+    return {name: folder / name for name in contents} | {"directory": folder}
+
+
+def test_each_bad_file_exits_2_with_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for name, path in bad_files(tmp_path).items():
+        assert main(["read", str(path)]) == 2, name
+        out, err = capsys.readouterr()
+        assert out == "", name
+        assert len(err.splitlines()) == 1, name
+        assert path.name in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "VIDEO"),
+        (["x.mp4", "--format", "doc"], "'txt', 'json'"),
+        (["x.mp4", "--face", "big"], "'largest' or a number"),
+        (["x.mp4", "--weights", "nope"], "known: starter"),
+        (["x.mp4", "--precision", "f16", "--device", "cpu"], "needs a GPU"),
+        (["x.mp4", "--colour"], "--colour"),
+    ],
+)
+def test_a_bad_option_exits_2_with_one_line(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["read", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert words in err
+
+
+def test_a_fault_of_ours_exits_1(talk_mp4: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr("inference.lip_reading.LipReader.read", lambda *a, **k: 1 / 0)
+    assert main(["read", str(talk_mp4)]) == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_weights_list_shows_licences(capsys: pytest.CaptureFixture[str]):
+    assert main(["weights", "list"]) == 0
+    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [row[0] for row in rows] == ["starter", "mediapipe", "hub", "dlib"]
+    assert [row[4].split(";")[0] for row in rows[:3]] == ["Apache-2.0", "Apache-2.0", "MIT"]
+    assert "no commercial use" in rows[3][4]
+    assert [row[5] for row in rows] == ["mediapipe", "-", "dlib", "-"]
+
+
+def test_weights_verify_and_fetch_print_files(capsys: pytest.CaptureFixture[str]):
+    assert main(["weights", "verify", "starter"]) == 0
+    assert main(["weights", "fetch", "mediapipe"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].endswith("model.safetensors")
+    assert Path(lines[1]).is_file()
+    assert main(["weights", "fetch", "nope"]) == 2
+
+
+def test_the_console_script_runs_as_installed(talk_mp4: Path):
+    script = Path(sys.executable).parent / "viseme"
+    run = subprocess.run([script, "read", talk_mp4], capture_output=True, text=True, check=False)
+    assert run.returncode == 0
+    assert len(run.stdout.splitlines()) == 1
+    assert run.stderr == ""

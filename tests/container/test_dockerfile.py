@@ -1,0 +1,130 @@
+"""The image as it is written: it is built elsewhere, where there is a daemon."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCKERFILE = ROOT / "container" / "Dockerfile"
+SERVE = ROOT / "container" / "serve"
+HADOLINT = shutil.which("hadolint", path=str(Path(sys.executable).parent))
+
+
+@pytest.fixture(scope="module")
+def lines() -> list[str]:
+    """The instructions, one a line, without comments."""
+    kept = [line for line in DOCKERFILE.read_text().splitlines() if not line.lstrip().startswith("#")]
+    joined = re.sub(r"\\\n\s*", " ", "\n".join(kept))
+    return [line for line in joined.splitlines() if line]
+
+
+def of_kind(lines: list[str], kind: str) -> list[str]:
+    return [line.removeprefix(f"{kind} ") for line in lines if line.startswith(f"{kind} ")]
+
+
+def stage(lines: list[str], name: str) -> list[str]:
+    start = next(i for i, line in enumerate(lines) if line.startswith("FROM ") and line.endswith(f" AS {name}"))
+    rest = lines[start + 1 :]
+    end = next((i for i, line in enumerate(rest) if line.startswith("FROM ")), len(rest))
+    return rest[:end]
+
+
+def test_the_base_is_the_builder_s_choice(lines):
+    assert lines[0] == "ARG BASE_IMAGE=nvidia/cuda:13.0.2-runtime-ubuntu24.04"
+    assert [line.split(" AS ")[0] for line in of_kind(lines, "FROM")] == ["${BASE_IMAGE}", "libraries", "libraries"]
+
+
+def test_it_starts_in_exec_form(lines):
+    [entry], [command] = of_kind(lines, "ENTRYPOINT"), of_kind(lines, "CMD")
+    assert json.loads(entry) == ["/usr/local/bin/serve"]
+    assert json.loads(command) == ["serve"]
+    assert "COPY --chmod=755 container/serve /usr/local/bin/serve" in lines
+    assert os.access(SERVE, os.X_OK)
+
+
+@pytest.mark.parametrize(
+    ("words", "run"),
+    [
+        ([], ["serve", "--host", "0.0.0.0"]),
+        (["serve"], ["serve", "--host", "0.0.0.0"]),
+        (["serve", "--aws-routes"], ["serve", "--host", "0.0.0.0", "--aws-routes"]),
+        (["--port", "9000"], ["serve", "--host", "0.0.0.0", "--port", "9000"]),
+        (["weights", "list"], ["weights", "list"]),
+        (["read", "my clip (1).MP4"], ["read", "my clip (1).MP4"]),
+    ],
+)
+def test_docker_run_image_serve(tmp_path, words, run):
+    viseme = tmp_path / "viseme"
+    viseme.write_text('#!/bin/sh\nfor word in "$@"; do echo "$word"; done\n')
+    viseme.chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    said = subprocess.run([SERVE, *words], env=env, capture_output=True, text=True, check=True)
+    assert said.stdout.splitlines() == run
+
+
+def test_libraries_are_installed_before_our_code_arrives(lines):
+    """A changed line of ours rebuilds megabytes, not gigabytes."""
+    libraries = stage(lines, "libraries")
+    assert of_kind(libraries, "COPY") == ["requirements.txt /opt/viseme/requirements.txt"]
+    installs = [line for line in libraries if "pip install" in line]
+    assert len(installs) == 2
+    assert "torch.txt" in installs[0]
+    image = stage(lines, "image")
+    order = [line for line in image if line.startswith("COPY") or "pip install" in line]
+    assert order[0] == "COPY --from=ours /opt/viseme/data /opt/viseme/data"  # changes least
+    assert "--no-deps" in order[-1]  # our wheel changes most, and brings no library
+
+
+def test_it_needs_no_network_to_start(lines):
+    assert any(line.endswith("VISEME_DATA_DIR=/opt/viseme/data viseme weights fetch mediapipe") for line in lines)
+    environment = " ".join(of_kind(stage(lines, "image"), "ENV"))
+    assert "VISEME_DATA_DIR=/opt/viseme/data" in environment
+    assert "SM_MODEL_DIR=/opt/ml/model" in environment
+
+
+def test_labels_tell_sagemaker_what_it_can(lines):
+    labels = " ".join(of_kind(lines, "LABEL"))
+    assert "com.amazonaws.sagemaker.capabilities.bidirectional-streaming=true" in labels
+
+
+def test_no_secret_and_no_host_is_written_down(lines):
+    text = DOCKERFILE.read_text()
+    assert not re.search(r"https?://", text)
+    assert not re.search(r"(?i)(token|password|passwd|secret_?key|access_?key)\s*=", text)
+    for line in lines:  # a build argument stays in the image's history: passwords come as mounted files
+        if "pip install" in line and "--no-deps" not in line:
+            assert "--mount=type=secret,id=pip" in line
+    assert not of_kind(lines, "ADD")
+
+
+def test_only_named_files_reach_the_builder(lines):
+    rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    let_in = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
+    assert "**/.*" in rules[rules.index("!inference") :]  # a .env in a folder stays out
+    copied = [word for line in of_kind(lines, "COPY") if "--from" not in line for word in line.split()[:-1]]
+    for name in (word for word in copied if not word.startswith("--")):
+        assert name.split("/")[0] in let_in, name
+        assert (ROOT / name).exists(), name
+
+
+def test_what_the_wheel_is_made_of_is_copied(lines):
+    """Its data, its licences and its list of requirements; the terminal and the engines."""
+    copied = " ".join(of_kind(stage(lines, "ours"), "COPY"))
+    for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE", "NOTICE", "inference", "container"):
+        assert name in copied
+
+
+@pytest.mark.skipif(HADOLINT is None, reason="hadolint is not here")
+def test_hadolint_finds_nothing():
+    assert HADOLINT is not None
+    run = subprocess.run([HADOLINT, DOCKERFILE], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout

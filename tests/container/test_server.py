@@ -1,0 +1,495 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import boto3
+import httpx
+import numpy as np
+import openai
+import psutil
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+from drawn_face import talk
+from films import film, numbered, picture, tone
+from live_server import LiveServer, free_port, live_server
+from moto.server import ThreadedMotoServer
+
+CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+QUEUE_SIZE = 3
+
+
+@pytest.fixture(scope="module")
+def s3_url() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def server(weights_cache: Path, s3_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    env = CREDENTIALS | {
+        "AWS_ENDPOINT_URL_S3": s3_url,
+        "VISEME_QUEUE_SIZE": str(QUEUE_SIZE),
+        "VISEME_ALLOWED_BUCKETS": "clips,missing-bucket",
+    }
+    with live_server(tmp_path_factory.mktemp("server"), env, "--aws-routes") as live:
+        yield live
+
+
+@pytest.fixture(scope="module")
+def client(server: LiveServer) -> Iterator[httpx.Client]:
+    with server.client() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def bucket(s3_url: str, talking_film: bytes) -> str:
+    s3 = boto3.client(
+        "s3", endpoint_url=s3_url, region_name="us-east-1", aws_access_key_id="t", aws_secret_access_key="t"
+    )
+    s3.create_bucket(Bucket="clips")
+    s3.create_bucket(Bucket="secret")
+    s3.put_object(Bucket="clips", Key="uploads/my clip (1).mp4", Body=talking_film)
+    return "clips"
+
+
+@pytest.fixture(scope="module")
+def long_film() -> bytes:
+    """Half a minute, so that reading it takes seconds."""
+    return film(talk(25) * 30, crf=30)
+
+
+def error_of(response: httpx.Response) -> str:
+    body = response.json()
+    assert body["status"] == "error"
+    assert set(body["error"]) == {"code", "message"}
+    assert "Traceback" not in response.text
+    return body["error"]["code"]
+
+
+def test_ping_is_200_and_empty(client: httpx.Client):
+    response = client.get("/ping")
+    assert (response.status_code, response.content) == (200, b"")
+
+
+def test_health_says_what_was_measured(client: httpx.Client):
+    found = client.get("/health").json()
+    assert found["status"] == "ok"
+    assert found["inference_ready"] is True
+    assert found["capabilities"] == {"lipread": True}
+    assert found["torch_version"]
+    assert found["openvino_version"]
+    assert found["device"] in ("cpu", "cuda")
+
+
+def test_raw_video(client: httpx.Client, talking_film: bytes):
+    response = client.post("/invocations", content=talking_film, headers={"content-type": "video/mp4"})
+    assert response.status_code == 200
+    found = response.json()
+    assert found["status"] == "success"
+    assert found["num_frames"] == 75
+    assert found["fps"] == 25
+
+
+def test_the_seeds_body_by_s3(client: httpx.Client, bucket: str):
+    body = {"s3_bucket": bucket, "s3_video_key": "uploads/my clip (1).mp4", "fps": 25}
+    found = client.post("/invocations", json=body).json()
+    assert {"status", "text", "num_frames", "fps"} <= set(found)
+    assert found["timings_ms"]["fetch"] > 0
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"s3_bucket": "clips", "s3_video_key": "nope.mp4"}, 404, "object_not_found"),
+        ({"s3_bucket": "missing-bucket", "s3_video_key": "nope.mp4"}, 404, "object_not_found"),
+        ({"s3_bucket": "secret", "s3_video_key": "nope.mp4"}, 403, "access_denied"),
+    ],
+)
+def test_objects_that_cannot_be_had(client: httpx.Client, bucket: str, body: dict, status: int, code: str):
+    response = client.post("/invocations", json=body)
+    assert response.status_code == status
+    assert error_of(response) == code
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "text/vtt", "application/x-subrip"])
+def test_forms_of_the_answer(client: httpx.Client, talking_film: bytes, accept: str):
+    response = client.post(
+        "/invocations", content=talking_film, headers={"content-type": "video/mp4", "accept": accept}
+    )
+    assert response.status_code == 200
+    assert response.headers["content-type"].startswith(accept)
+
+
+def test_custom_attributes_and_request_ids_come_back(client: httpx.Client, talking_film: bytes):
+    headers = {
+        "content-type": "video/mp4",
+        "x-amzn-sagemaker-custom-attributes": '{"face": "largest"}',
+        "x-request-id": "abc-1",
+    }
+    response = client.post("/invocations", content=talking_film, headers=headers)
+    assert response.headers["x-amzn-sagemaker-custom-attributes"] == '{"face": "largest"}'
+    assert response.headers["x-request-id"] == "abc-1"
+    assert len(client.post("/invocations", content=b"x").headers["x-request-id"]) == 32
+
+
+def test_a_long_video_streams_while_it_is_read(client: httpx.Client, long_film: bytes):
+    headers = {"content-type": "video/mp4", "accept": "application/x-ndjson"}
+    with client.stream("POST", "/invocations", content=long_film, headers=headers) as response:
+        assert response.status_code == 200
+        lines = [json.loads(line) for line in response.iter_lines()]
+    assert lines[-1]["status"] == "success"
+    assert lines[-1]["num_frames"] == 750
+    told = [word for line in lines[:-1] for word in line["words"]]
+    assert all(line["status"] == "reading" for line in lines[:-1])
+    assert told == lines[-1]["words"][: len(told)]
+
+
+def test_metrics_count(client: httpx.Client):
+    before = client.get("/metrics").text
+    client.post("/invocations", content=b"x", headers={"content-type": "video/mp4"})
+    after = client.get("/metrics").text
+    name = 'viseme_requests_total{route="invocations",status="400"}'
+    counts = [
+        next((float(x.split()[-1]) for x in text.splitlines() if x.startswith(name)), 0.0) for text in (before, after)
+    ]
+    assert counts[1] == counts[0] + 1
+    assert "viseme_ready 1.0" in after
+
+
+def test_an_unknown_route_is_a_typed_404(client: httpx.Client):
+    response = client.get("/nope")
+    assert response.status_code == 404
+    error_of(response)
+
+
+def huge_header() -> bytes:
+    png = bytearray(picture(np.zeros((32, 32, 3), np.uint8)))
+    at = png.index(b"IHDR")
+    png[at + 4 : at + 12] = (20_000).to_bytes(4, "big") * 2
+    png[at + 17 : at + 21] = zlib.crc32(bytes(png[at : at + 17])).to_bytes(4, "big")
+    return bytes(png)
+
+
+def png_bomb(side: int = 12_000) -> bytes:
+    """A small file that unpacks to a very large picture."""
+
+    def chunk(kind: bytes, contents: bytes) -> bytes:
+        return len(contents).to_bytes(4, "big") + kind + contents + zlib.crc32(kind + contents).to_bytes(4, "big")
+
+    header = side.to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
+    rows = zlib.compress(bytes(side * 3 + 1) * 200, 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
+def malformed() -> list[tuple[str, bytes]]:
+    """Bodies that are no good, each with a content type: fifty of them."""
+    whole = film(talk(10))
+    mkv = film(numbered(20), container="matroska")
+    media = [
+        *(whole[: int(len(whole) * share)] for share in (0.01, 0.05, 0.2, 0.5, 0.7, 0.9)),
+        *(mkv[: int(len(mkv) * share)] for share in (0.02, 0.1, 0.4)),
+        tone(),
+        picture(np.zeros((1, 1, 3), np.uint8)),
+        picture(np.zeros((64, 64, 3), np.uint8)),
+        huge_header(),
+        png_bomb(),
+        film([np.full((64, 64, 3), 90, np.uint8)] * 5),
+        b"just text",
+        b"\0" * 1000,
+        bytes(range(256)) * 20,
+        b"#EXTM3U\nhttp://127.0.0.1:1/a.ts\n",
+        b"ffconcat version 1.0\nfile /etc/passwd\n",
+        b"v=0\no=- 0 0 IN IP4 127.0.0.1\nm=video 5004 RTP/AVP 96\n",
+        b"<?xml version='1.0'?><MPD/>",
+        b"<html></html>",
+        b"RIFF\0\0\0\0AVI ",
+        b"\x1a\x45\xdf\xa3" + b"\xff" * 100,
+        b"GIF89a" + b"\0" * 20,
+    ]
+    bodies = [
+        b"",
+        b"{",
+        b"null",
+        b"[]",
+        b"7",
+        b'"video"',
+        b"{}",
+        b"\xff\xfe\xfd",
+        b"[" * 50_000,
+        b'{"a":' * 20_000,
+        b'{"video": "%%%"}',
+        b'{"video": ""}',
+        b'{"video": 5}',
+        b'{"video": null}',
+        b'{"video": "AAAA", "fps": 60}',
+        b'{"video": "AAAA", "face": "x"}',
+        b'{"video": "AAAA", "task": "sing"}',
+        b'{"video": "AAAA", "colour": 1}',
+        b'{"video": "AAAA"}',
+        b'{"s3_bucket": "clips"}',
+        b'{"s3_video_key": "a"}',
+        b'{"s3_bucket": "clips", "s3_video_key": "../../etc/passwd"}',
+        b'{"s3_bucket": 5, "s3_video_key": "a"}',
+    ]
+    others = [("text/html", whole)]
+    return [("video/mp4", one) for one in media] + [("application/json", one) for one in bodies] + others
+
+
+def test_fifty_malformed_inputs_each_get_a_typed_4xx(client: httpx.Client, bucket: str, talking_film: bytes):
+    inputs = malformed()
+    assert len(inputs) == 50
+    for content_type, body in inputs:
+        started = time.monotonic()
+        response = client.post("/invocations", content=body, headers={"content-type": content_type}, timeout=30)
+        assert 400 <= response.status_code < 500, (content_type, body[:40], response.text)
+        error_of(response)
+        assert time.monotonic() - started < 5, (content_type, body[:40])
+    good = client.post("/invocations", content=talking_film, headers={"content-type": "video/mp4"})
+    assert good.status_code == 200
+
+
+def test_a_body_over_25_mb_is_refused(client: httpx.Client):
+    response = client.post("/invocations", content=b"x" * (26 << 20), headers={"content-type": "video/mp4"})
+    assert response.status_code == 413
+    assert error_of(response) == "media_too_large"
+
+
+def test_an_unknown_accept_is_refused_before_the_work(client: httpx.Client, talking_film: bytes):
+    headers = {"content-type": "video/mp4", "accept": "image/png"}
+    response = client.post("/invocations", content=talking_film, headers=headers)
+    assert response.status_code == 415
+
+
+def test_two_hundred_at_once_are_answered_and_ping_stays_quick(server: LiveServer, talking_film: bytes):
+    large = talking_film + b"\0" * (24 << 20)  # what follows a whole MP4 is never looked at
+    parent = psutil.Process(server.process.pid)
+    sizes = [parent.memory_info().rss]
+    statuses: list[int] = []
+    pings: list[float] = []
+    done = threading.Event()
+
+    def ping() -> None:
+        with server.client() as own:
+            while not done.is_set():
+                started = time.monotonic()
+                assert own.get("/ping").status_code == 200
+                pings.append(time.monotonic() - started)
+                sizes.append(parent.memory_info().rss)
+                time.sleep(0.02)
+
+    def ask(i: int) -> None:
+        with server.client() as own:
+            headers = {"content-type": "video/mp4"}
+            response = own.post("/invocations", content=large, headers=headers)
+            statuses.append(response.status_code)
+            if response.status_code == 503:
+                assert int(response.headers["retry-after"]) > 0
+                assert error_of(response) == "overloaded"
+
+    watcher = threading.Thread(target=ping)
+    watcher.start()
+    with ThreadPoolExecutor(40) as callers:
+        list(callers.map(ask, range(200)))
+    done.set()
+    watcher.join()
+    assert len(statuses) == 200
+    assert set(statuses) == {200, 503}
+    assert np.median(pings) < 0.1
+    assert max(sizes) - sizes[0] < 200 << 20  # 40 callers push 25 MB each; a held body alone would be that
+    assert server.worker().is_running()
+
+
+def in_thread(call) -> tuple[threading.Thread, list]:
+    answers: list = []
+    thread = threading.Thread(target=lambda: answers.append(call()))
+    thread.start()
+    return thread, answers
+
+
+def post_film(server: LiveServer, contents: bytes) -> httpx.Response:
+    with server.client(120) as own:
+        return own.post("/invocations", content=contents, headers={"content-type": "video/mp4"})
+
+
+def test_a_killed_worker_costs_its_request_only(server: LiveServer, long_film: bytes, talking_film: bytes):
+    thread, answers = in_thread(lambda: post_film(server, long_film))
+    time.sleep(1.5)
+    server.worker().send_signal(signal.SIGKILL)
+    thread.join(30)
+    assert answers[0].status_code == 500
+    assert error_of(answers[0]) == "worker_died"
+    server.wait_until_ready()
+    assert post_film(server, talking_film).status_code == 200
+
+
+def test_a_caller_that_goes_away_frees_the_worker(
+    server: LiveServer, client: httpx.Client, long_film: bytes, talking_film: bytes
+):
+    worker = server.worker().pid
+    with server.client(1.0) as hasty, pytest.raises(httpx.ReadTimeout):
+        hasty.post("/invocations", content=long_film, headers={"content-type": "video/mp4"})
+    assert post_film(server, talking_film).status_code == 200
+    assert server.worker().pid == worker  # it dropped the job of itself
+    assert 'viseme_requests_total{route="invocations",status="499"}' in client.get("/metrics").text
+
+
+def test_openais_own_client_reads_lips(server: LiveServer, talking_film: bytes):
+    own = openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0)
+
+    def file() -> tuple[str, io.BytesIO]:
+        return ("clip.mp4", io.BytesIO(talking_film))
+
+    plain = own.audio.transcriptions.create(model="whisper-1", file=file())
+    verbose = own.audio.transcriptions.create(
+        model="whisper-1", file=file(), response_format="verbose_json", timestamp_granularities=["word"]
+    )
+    assert verbose.text == plain.text
+    assert verbose.duration == 3.0
+    assert [word.word for word in verbose.words or []] == plain.text.split()
+    assert own.audio.transcriptions.create(model="x", file=file(), response_format="vtt").startswith("WEBVTT")
+    with pytest.raises(openai.BadRequestError, match=r"not a media file|looks like text"):
+        own.audio.transcriptions.create(model="x", file=("a.mp4", io.BytesIO(b"nonsense")))
+
+
+def test_boto3_invokes_it_as_an_endpoint(server: LiveServer, bucket: str):
+    runtime = boto3.client(
+        "sagemaker-runtime",
+        endpoint_url=server.url,
+        region_name="us-east-1",
+        aws_access_key_id="t",
+        aws_secret_access_key="t",
+        config=Config(retries={"max_attempts": 0}),
+    )
+    body = json.dumps({"s3_bucket": bucket, "s3_video_key": "uploads/my clip (1).mp4", "fps": 25})
+    answer = runtime.invoke_endpoint(
+        EndpointName="viseme", ContentType="application/json", Body=body, CustomAttributes="trace=1"
+    )
+    assert json.loads(answer["Body"].read())["num_frames"] == 75
+    assert answer["CustomAttributes"] == "trace=1"
+    with pytest.raises(ClientError) as caught:
+        runtime.invoke_endpoint(EndpointName="viseme", ContentType="application/json", Body="{")
+    assert caught.value.response["Error"]["Code"] == "ModelError"
+    assert caught.value.response["OriginalStatusCode"] == 400
+
+
+@pytest.mark.skipif(shutil.which("aws") is None, reason="the AWS CLI is not installed; boto3 sends the same above")
+def test_the_aws_cli_invokes_it(server: LiveServer, bucket: str, tmp_path: Path):
+    body = json.dumps({"s3_bucket": bucket, "s3_video_key": "uploads/my clip (1).mp4", "fps": 25})
+    (tmp_path / "body.json").write_text(body)
+    command = ["aws", "sagemaker-runtime", "invoke-endpoint", "--endpoint-url", server.url, "--endpoint-name", "viseme"]
+    command += ["--content-type", "application/json", "--body", f"fileb://{tmp_path}/body.json", str(tmp_path / "out")]
+    run = subprocess.run(command, capture_output=True, text=True, env=os.environ | CREDENTIALS, check=False)
+    assert run.returncode == 0, run.stderr
+    assert json.loads((tmp_path / "out").read_text())["num_frames"] == 75
+
+
+def test_sigterm_in_the_middle_finishes_the_request(tmp_path: Path, weights_cache: Path, long_film: bytes):
+    with live_server(tmp_path) as live:
+        thread, answers = in_thread(lambda: post_film(live, long_film))
+        time.sleep(1.5)
+        live.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        assert httpx.get(live.url + "/ping").status_code == 503
+        refused = httpx.post(live.url + "/invocations", content=b"x", headers={"content-type": "video/mp4"})
+        assert refused.status_code == 503
+        assert error_of(refused) == "not_ready"
+        thread.join(60)
+        assert answers[0].status_code == 200
+        assert live.process.wait(20) == 0
+
+
+def test_deadline_and_token(tmp_path: Path, weights_cache: Path, long_film: bytes, talking_film: bytes):
+    with live_server(tmp_path, {"VISEME_DEADLINE_S": "2", "VISEME_TOKEN": "open sesame"}) as live:
+        headers = {"content-type": "video/mp4", "authorization": "Bearer open sesame"}
+        late = httpx.post(live.url + "/invocations", content=long_film, headers=headers, timeout=30)
+        assert late.status_code == 504
+        assert error_of(late) == "deadline_exceeded"
+        live.wait_until_ready()
+        unknown = httpx.post(live.url + "/invocations", content=talking_film, headers={"content-type": "video/mp4"})
+        assert unknown.status_code == 403
+        assert (
+            httpx.post(live.url + "/invocations", content=talking_film, headers=headers, timeout=30).status_code == 200
+        )
+
+
+def test_a_worker_that_hangs_is_replaced(tmp_path: Path, weights_cache: Path, talking_film: bytes):
+    with live_server(tmp_path, {"VISEME_DEADLINE_S": "3"}) as live:
+        hung = live.worker()
+        hung.send_signal(signal.SIGSTOP)
+        late = post_film(live, talking_film)
+        assert late.status_code == 504
+        assert error_of(late) == "deadline_exceeded"
+        hung.wait(30)
+        live.wait_until_ready()
+        assert live.worker().pid != hung.pid
+        assert post_film(live, talking_film).status_code in (200, 504)  # 504 where the machine is very slow
+
+
+def test_a_bad_setting_stops_the_start_by_name(tmp_path: Path):
+    script = Path(sys.executable).parent / "viseme"
+    run = subprocess.run(
+        [script, "serve"], env=os.environ | {"VISEME_QUEUE_SIZE": "none"}, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1
+    assert "VISEME_QUEUE_SIZE='none'" in run.stderr
+
+
+def test_the_images_entry_point_serves_and_ends_on_sigterm(tmp_path: Path, weights_cache: Path):
+    serve = Path(__file__).parents[2] / "container" / "serve"
+    port = free_port()
+    env = os.environ | {
+        "SAGEMAKER_BIND_TO_PORT": str(port),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen([serve], env=env, stderr=log, stdout=log)
+    live = LiveServer(f"http://127.0.0.1:{port}", process, tmp_path / "log")
+    try:
+        live.wait_until_ready()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+
+
+def test_wrong_weights_end_the_start(tmp_path: Path, weights_cache: Path):
+    (tmp_path / "model.safetensors").write_bytes(b"<html>")
+    with (
+        pytest.raises(AssertionError, match="the server ended with 1") as caught,
+        live_server(tmp_path, {"SM_MODEL_DIR": str(tmp_path)}),
+    ):
+        pass
+    assert "HTML page" in str(caught.value)
+
+
+def test_inline_base64(client: httpx.Client, talking_film: bytes):
+    body = {"task": "lipread", "video": base64.b64encode(talking_film).decode(), "face": 0}
+    assert client.post("/invocations", json=body).json()["status"] == "success"
+
+
+def test_a_caller_that_leaves_a_stream_frees_its_place(server: LiveServer, client: httpx.Client, long_film: bytes):
+    headers = {"content-type": "video/mp4", "accept": "application/x-ndjson"}
+    with server.client() as own, own.stream("POST", "/invocations", content=long_film, headers=headers) as response:
+        next(response.iter_lines())
+    deadline = time.monotonic() + 20
+    while "viseme_requests_held 0.0" not in client.get("/metrics").text:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
