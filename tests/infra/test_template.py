@@ -1,0 +1,293 @@
+"""The stack as it is written: who may do what, what sets what off, what is encrypted."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from lambda_world import LAMBDAS, load
+
+ROOT = Path(__file__).parents[2]
+TEMPLATE = ROOT / "infra" / "template.yaml"
+# Actions that know no resources, as AWS's authorization reference has it.
+KNOW_NO_RESOURCE = {"ecr:GetAuthorizationToken", "cloudwatch:PutMetricData"}
+
+
+class Tags(yaml.SafeLoader):
+    """CloudFormation's short forms: !Ref a -> {"Ref": "a"}."""
+
+
+def read_tag(loader: Tags, suffix: str, node: yaml.Node) -> dict[str, Any]:
+    if isinstance(node, yaml.ScalarNode):
+        value: Any = loader.construct_scalar(node)
+    elif isinstance(node, yaml.SequenceNode):
+        value = loader.construct_sequence(node, deep=True)
+    else:
+        value = loader.construct_mapping(node, deep=True)
+    name = suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}"
+    return {name: value.split(".", 1) if suffix == "GetAtt" else value}
+
+
+Tags.add_multi_constructor("!", read_tag)
+
+
+@pytest.fixture(scope="module")
+def template() -> dict[str, Any]:
+    return yaml.load(TEMPLATE.read_text(), Tags)
+
+
+@pytest.fixture(scope="module")
+def resources(template: dict[str, Any]) -> dict[str, Any]:
+    return template["Resources"]
+
+
+def of_type(resources: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
+    return {name: one["Properties"] for name, one in resources.items() if one["Type"] == kind}
+
+
+def as_list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def both_ways(value: Any) -> list[Any]:
+    """What a value may come to, whichever way its condition goes."""
+    branches = value["Fn::If"][1:] if isinstance(value, dict) and "Fn::If" in value else [value]
+    return [one for one in branches if one != {"Ref": "AWS::NoValue"}]
+
+
+def statements_of(role: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for policy in role["Policies"]:
+        for statement in policy["PolicyDocument"]["Statement"]:
+            yield from both_ways(statement)
+
+
+def actions_of(statement: dict[str, Any]) -> list[str]:
+    return [action for one in as_list(statement["Action"]) for action in as_list_of_strings(both_ways(one))]
+
+
+def as_list_of_strings(found: list[Any]) -> list[str]:
+    assert all(isinstance(one, str) for one in found)
+    return found
+
+
+def allowed(resources: dict[str, Any], role: str) -> dict[str, str]:
+    """Each action that a role may take, and on what, as text."""
+    found: dict[str, str] = {}
+    for statement in statements_of(resources[role]["Properties"]):
+        for action in actions_of(statement):
+            found[action] = found.get(action, "") + json.dumps(statement["Resource"])
+    return found
+
+
+def test_no_role_may_do_anything_to_everything(resources):
+    roles = of_type(resources, "AWS::IAM::Role")
+    assert set(roles) == {"InvokeEndpointRole", "OnResultRole", "UploadUrlRole", "ExecutionRole"}
+    for name, role in roles.items():
+        assert "ManagedPolicyArns" not in role, f"{name}: AWS's own policies allow more than is needed"
+        for statement in statements_of(role):
+            assert statement["Effect"] == "Allow"
+            for action in actions_of(statement):
+                assert "*" not in action, f"{name}: {action}"
+                if "*" in as_list(statement["Resource"]):
+                    assert action in KNOW_NO_RESOURCE, f"{name}: {action} on everything"
+
+
+def test_metrics_are_bounded_by_a_condition(resources):
+    statements = statements_of(resources["ExecutionRole"]["Properties"])
+    [metrics] = [one for one in statements if one["Action"] == "cloudwatch:PutMetricData"]
+    assert metrics["Condition"]["StringLike"]["cloudwatch:namespace"]
+
+
+def test_each_function_may_do_what_it_does_and_no_more(resources):
+    common = {"sqs:SendMessage", "logs:CreateLogStream", "logs:PutLogEvents"}
+    may = {role: allowed(resources, role) for role in ("InvokeEndpointRole", "OnResultRole", "UploadUrlRole")}
+    assert set(may["InvokeEndpointRole"]) - common == {
+        "sagemaker:InvokeEndpointAsync",
+        "sagemaker:InvokeEndpoint",
+        "s3:GetObject",
+        "s3:PutObject",
+        "s3:DeleteObject",
+        "dynamodb:PutItem",
+        "dynamodb:UpdateItem",
+        "dynamodb:DeleteItem",
+    }
+    assert set(may["OnResultRole"]) - common == {"s3:GetObject", "s3:PutObject", "dynamodb:UpdateItem"}
+    assert set(may["UploadUrlRole"]) - common == {"s3:PutObject"}
+    assert may["UploadUrlRole"]["s3:PutObject"] == '{"Fn::Sub": "${MediaBucket.Arn}/uploads/*"}'
+    # Nothing that an event sets off may write where writing is an event.
+    for role in ("InvokeEndpointRole", "OnResultRole"):
+        assert "uploads/" not in may[role]["s3:PutObject"]
+    assert "uploads/" not in allowed(resources, "ExecutionRole")["s3:PutObject"]
+
+
+def test_the_endpoint_may_read_write_and_tell(resources):
+    may = allowed(resources, "ExecutionRole")
+    for prefix in ("uploads/*", "requests/*"):
+        assert prefix in may["s3:GetObject"]
+    for prefix in ("results/*", "failures/*"):
+        assert prefix in may["s3:PutObject"]
+    assert "SuccessTopic" in may["sns:Publish"]
+    assert "ErrorTopic" in may["sns:Publish"]
+    assert {"kms:Decrypt", "kms:GenerateDataKey", "ecr:BatchGetImage"} <= set(may)
+
+
+def test_only_an_upload_calls_the_endpoint(resources):
+    [rule] = of_type(resources, "AWS::Events::Rule").values()
+    pattern = rule["EventPattern"]
+    assert (pattern["source"], pattern["detail-type"]) == (["aws.s3"], ["Object Created"])
+    assert pattern["detail"]["bucket"]["name"] == [{"Ref": "MediaBucket"}]
+    assert pattern["detail"]["object"]["key"] == [{"prefix": "uploads/"}]
+    [target] = rule["Targets"]
+    assert target["Arn"] == {"Fn::GetAtt": ["InvokeEndpoint", "Arn"]}
+    assert target["DeadLetterConfig"]["Arn"] == {"Fn::GetAtt": ["DeadLetters", "Arn"]}
+    notified = resources["MediaBucket"]["Properties"]["NotificationConfiguration"]
+    assert notified == {"EventBridgeConfiguration": {"EventBridgeEnabled": True}}
+
+
+def test_both_topics_call_on_result(resources):
+    subscriptions = [
+        one for one in of_type(resources, "AWS::SNS::Subscription").values() if one["Protocol"] == "lambda"
+    ]
+    assert sorted(one["TopicArn"]["Ref"] for one in subscriptions) == ["ErrorTopic", "SuccessTopic"]
+    for one in subscriptions:
+        assert one["Endpoint"] == {"Fn::GetAtt": ["OnResult", "Arn"]}
+        assert one["RedrivePolicy"]["deadLetterTargetArn"] == {"Fn::GetAtt": ["DeadLetters", "Arn"]}
+
+
+def test_whoever_calls_a_function_is_named(resources):
+    for name, permission in of_type(resources, "AWS::Lambda::Permission").items():
+        assert "SourceArn" in permission, name
+
+
+def test_functions_are_what_lies_in_lambdas(template, resources):
+    functions = of_type(resources, "AWS::Serverless::Function")
+    folders = {(TEMPLATE.parent / one["CodeUri"]).resolve() for one in functions.values()}
+    assert folders == {path.parent for path in LAMBDAS.glob("*/handler.py")}
+    common = template["Globals"]["Function"]
+    assert common["Handler"] == "handler.handler"
+    for name, one in functions.items():
+        assert one["DeadLetterQueue"]["TargetArn"] == {"Fn::GetAtt": ["DeadLetters", "Arn"]}, name
+        assert one["LoggingConfig"]["LogGroup"]["Ref"] in resources, name
+        assert one.get("FunctionUrlConfig", {}).get("AuthType", "AWS_IAM") == "AWS_IAM", name
+
+
+def test_a_claim_outlives_its_function(resources):
+    """The lease ends after the function must have, and before Lambda tries the event again."""
+    lease, timeout = load("invoke_endpoint").LEASE_S, resources["InvokeEndpoint"]["Properties"]["Timeout"]
+    assert timeout < lease < timeout + 60
+
+
+def test_functions_and_template_agree(template, resources):
+    variables = template["Globals"]["Function"]["Environment"]["Variables"]
+    own = resources["InvokeEndpoint"]["Properties"]["Environment"]["Variables"]
+    invoke = load("invoke_endpoint")
+    given = {name: value if isinstance(value, str) else "x" for name, value in (variables | own).items()}
+    settings = invoke.Settings.from_env(given | {"MODE": template["Parameters"]["Mode"]["Default"]})
+    assert (settings.mode, settings.input_prefix, settings.output_prefix) == ("async", "uploads/", "results/")
+    [requests] = [
+        rule
+        for rule in resources["MediaBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
+        if rule.get("Prefix") == settings.request_prefix
+    ]
+    assert requests["ExpirationInDays"] * 24 * 3600 == invoke.KEEP_S == load("on_result").KEEP_S
+    assert template["Parameters"]["MaxUploadBytes"]["Default"] == load("upload_url").MAX_BYTES
+
+
+@pytest.mark.parametrize("bucket", ["MediaBucket", "ModelBucket", "LogBucket"])
+def test_buckets_are_encrypted_private_tls_only_and_do_not_grow(resources, bucket):
+    found = resources[bucket]["Properties"]
+    [encryption] = found["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    assert encryption["ServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+    assert set(found["PublicAccessBlockConfiguration"].values()) == {True}
+    assert len(found["PublicAccessBlockConfiguration"]) == 4
+    assert found["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
+    assert found["LifecycleConfiguration"]["Rules"]
+    assert resources[bucket]["DeletionPolicy"] == "Retain"
+    [policy] = [one for one in of_type(resources, "AWS::S3::BucketPolicy").values() if one["Bucket"] == {"Ref": bucket}]
+    [deny] = [one for one in policy["PolicyDocument"]["Statement"] if one["Effect"] == "Deny"]
+    assert deny["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+    assert (deny["Principal"], deny["Action"]) == ("*", "s3:*")
+    assert deny["Resource"] == [{"Fn::GetAtt": [bucket, "Arn"]}, {"Fn::Sub": f"${{{bucket}.Arn}}/*"}]
+
+
+def test_the_rest_is_encrypted_too(resources):
+    for name, topic in of_type(resources, "AWS::SNS::Topic").items():
+        assert topic["KmsMasterKeyId"] == {"Ref": "TopicKey"}, name
+    assert resources["TopicKey"]["Properties"]["EnableKeyRotation"] is True
+    assert resources["DeadLetters"]["Properties"]["SqsManagedSseEnabled"] is True
+    assert resources["FilmTable"]["Properties"]["SSESpecification"]["SSEEnabled"] is True
+    assert resources["Repository"]["Properties"]["ImageScanningConfiguration"]["ScanOnPush"] is True
+
+
+def test_logs_end(resources):
+    groups = of_type(resources, "AWS::Logs::LogGroup")
+    assert len(groups) == 4
+    for name, group in groups.items():
+        assert group["RetentionInDays"] == {"Ref": "LogDays"}, name
+
+
+def test_alarms_reach_somebody(resources):
+    alarms = of_type(resources, "AWS::CloudWatch::Alarm")
+    assert len(alarms) >= 4
+    for name, alarm in alarms.items():
+        assert alarm["AlarmActions"] == [{"Ref": "AlarmTopic"}], name
+    topic = resources["AlarmTopicPolicy"]["Properties"]["PolicyDocument"]["Statement"]
+    key = resources["TopicKey"]["Properties"]["KeyPolicy"]["Statement"]
+    for statements in (topic, key):  # an alarm that may not use the topic's key is lost without a word
+        assert any(one["Principal"] == {"Service": "cloudwatch.amazonaws.com"} for one in statements)
+
+
+def test_the_endpoint_is_not_the_template_s(resources):
+    """deploy/ owns the endpoint and its scaling."""
+    kinds = {one["Type"] for one in resources.values()}
+    assert not {kind for kind in kinds if kind.startswith(("AWS::SageMaker", "AWS::ApplicationAutoScaling"))}
+
+
+@pytest.mark.parametrize("mode", [0, 1], ids=["async", "realtime"])
+def test_the_command_it_gives_is_one_that_deploy_takes(template, mode):
+    """With a role, a bucket and topics of the stack's own."""
+    from deploy.endpoint import make_parser
+
+    text = template["Outputs"]["DeployCommand"]["Value"]["Fn::If"][1 + mode]["Fn::Sub"]
+    command = re.sub(r"\$\{[^}]+\}", "given", text).split()
+    assert command[:3] == ["python", "-m", "deploy.endpoint"]
+    asked = make_parser().parse_args(command[3:])
+    assert asked.mode == ("async", "realtime")[mode]
+    prefixes = [f"s3://given/{folder}/" for folder in ("results", "failures")]
+    assert [asked.async_output, asked.async_failure] == ([None, None] if mode else prefixes)
+
+
+def test_deploy_and_template_agree(template):
+    from deploy.images import COMMON_ACCOUNT
+    from deploy.plan import VARIANT
+
+    assert template["Parameters"]["ImageAccount"]["Default"] == COMMON_ACCOUNT
+    assert template["Parameters"]["VariantName"]["Default"] == VARIANT
+
+
+def test_no_yaml_that_cloudformation_does_not_read():
+    """Neither anchors nor merge keys: its own reader knows none."""
+    assert not re.findall(r"(?m)[:-] [&*][A-Za-z]\w*|<<:", TEMPLATE.read_text())
+
+
+def test_exceptions_are_explained(resources):
+    top = TEMPLATE.read_text().split("\nMetadata:")[0]
+    for name, one in resources.items():
+        for skip in one.get("Metadata", {}).get("checkov", {}).get("skip", []):
+            assert skip["comment"], name
+            assert skip["id"] in top, f"{skip['id']} of {name} is not explained at the top"
+
+
+@pytest.mark.skipif(not shutil.which("cfn-lint", path=str(Path(sys.executable).parent)), reason="cfn-lint is not here")
+def test_cfn_lint_finds_nothing():
+    command = [Path(sys.executable).parent / "cfn-lint", "--include-checks", "I", "--", TEMPLATE]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout

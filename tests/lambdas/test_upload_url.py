@@ -1,0 +1,98 @@
+"""A stranger may post one film, of bounded size, for a while."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+from lambda_world import BUCKET, load
+
+function = load("upload_url")
+invoke = load("invoke_endpoint")
+
+
+@pytest.fixture(autouse=True)
+def bucket(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BUCKET_NAME", BUCKET)
+
+
+def policy_of(form: dict[str, Any]) -> list[Any]:
+    conditions: list[Any] = json.loads(base64.b64decode(form["fields"]["policy"]))["conditions"]
+    return conditions
+
+
+def test_the_form_bounds_size_place_and_type(monkeypatch):
+    monkeypatch.setenv("MAX_BYTES", "1000")
+    form = function.handler({"filename": "my clip (1).MP4", "content_type": "video/quicktime"}, None)
+    conditions = policy_of(form)
+    assert ["content-length-range", 1, 1000] in conditions
+    assert {"key": form["key"]} in conditions
+    assert {"bucket": BUCKET} in conditions
+    assert {"Content-Type": "video/quicktime"} in conditions
+    assert form["fields"]["Content-Type"] == "video/quicktime"
+    assert form["fields"]["x-amz-algorithm"] == "AWS4-HMAC-SHA256"
+    assert form["url"].startswith(f"https://{BUCKET}.s3")
+    assert (form["max_bytes"], form["expires_s"]) == (1000, 900)
+
+
+def test_what_is_posted_is_read(monkeypatch):
+    form = function.handler({"filename": "my clip (1).MP4"}, None)
+    assert form["key"].startswith("uploads/")
+    assert form["key"].endswith("/my clip (1).MP4")
+    settings = invoke.Settings.from_env({"ENDPOINT_NAME": "viseme"})
+    assert invoke.reason_to_skip(invoke.Film(BUCKET, form["key"], "e"), settings) is None
+    assert function.FILM_SUFFIXES == invoke.FILM_SUFFIXES
+
+
+def test_two_forms_for_one_name_do_not_meet():
+    keys = {function.handler({"filename": "a.mp4"}, None)["key"] for _ in range(2)}
+    assert len(keys) == 2
+
+
+@pytest.mark.parametrize(("given", "kept"), [("../../etc/a.mp4", "a.mp4"), (r"C:\films\b.avi", "b.avi")])
+def test_folders_are_left_out(given, kept):
+    assert function.handler({"filename": given}, None)["key"].split("/")[2:] == [kept]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {},
+        {"filename": 7},
+        {"filename": "a.exe"},
+        {"filename": ""},
+        {"filename": "a\n.mp4"},
+        {"filename": "${filename}.mp4"},
+        {"filename": "a" * 300 + ".mp4"},
+        {"filename": "a.mp4", "content_type": "text/html"},
+        {"filename": "a.mp4", "content_type": "video/mp4\r\nx: y"},
+    ],
+)
+def test_a_wrong_request_is_refused(request_):
+    with pytest.raises(function.BadRequest, match="expected"):
+        function.handler(request_, None)
+
+
+@pytest.mark.parametrize("encoded", [False, True])
+def test_over_http(encoded):
+    body = json.dumps({"filename": "a.mp4"})
+    sent = base64.b64encode(body.encode()).decode() if encoded else body
+    answer = function.handler({"requestContext": {}, "body": sent, "isBase64Encoded": encoded}, None)
+    assert answer["statusCode"] == 200
+    assert json.loads(answer["body"])["key"].endswith("/a.mp4")
+
+
+@pytest.mark.parametrize("body", [None, "", "{", "[]", '{"filename":"a.txt"}'])
+def test_a_mistake_over_http_is_400(body):
+    answer = function.handler({"requestContext": {}, "body": body}, None)
+    assert answer["statusCode"] == 400
+    assert json.loads(answer["body"])["error"]["code"] == "invalid_request"
+
+
+@pytest.mark.parametrize(("name", "value"), [("BUCKET_NAME", ""), ("MAX_BYTES", "0"), ("EXPIRES_S", "soon")])
+def test_a_bad_setting_is_named(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=name):
+        function.handler({"filename": "a.mp4"}, None)
