@@ -1,0 +1,82 @@
+"""AWS for the tests of deploying: moto's, or one that answers by a script and takes no other call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from botocore import xform_name
+from botocore.stub import Stubber
+from moto import mock_aws
+from moto.sagemaker.models import FakeEndpointConfig
+
+from deploy import endpoint, wait
+from deploy.aws import LiveAws
+
+REGION = "us-east-1"
+NOW = datetime(2026, 11, 20, 13, 15, 0, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of nobody: no test may reach an account that is real."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # Its list of instance types is years old.
+    monkeypatch.setattr(FakeEndpointConfig, "validate_instance_type", lambda self, instance_type: None)
+    with mock_aws():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No waiting, and the same version every time."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return NOW
+
+    monkeypatch.setattr(endpoint, "datetime", Clock)
+    monkeypatch.setattr(endpoint, "Patience", lambda: wait.Patience(poll_s=0, limit_s=5, sleep=lambda _: None))
+
+
+class Script:
+    """AWS as a list of calls that are expected, in order, with their very parameters, and their answers."""
+
+    def __init__(self) -> None:
+        self.aws = LiveAws(REGION)
+        self._stubs: dict[str, Stubber] = {}
+
+    def _stub(self, service: str) -> Stubber:
+        if service not in self._stubs:
+            self._stubs[service] = Stubber(self.aws.client(service))
+            self._stubs[service].activate()
+        return self._stubs[service]
+
+    def expect(self, service: str, operation: str, parameters: dict, answer: dict | None = None) -> None:
+        self._stub(service).add_response(xform_name(operation), answer or {}, parameters)
+
+    def refuse(
+        self, service: str, operation: str, code: str, message: str = "", parameters: dict | None = None
+    ) -> None:
+        self._stub(service).add_client_error(xform_name(operation), code, message, expected_params=parameters)
+
+    def done(self) -> None:
+        for stub in self._stubs.values():
+            stub.assert_no_pending_responses()
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Script:
+    one = Script()
+    monkeypatch.setattr(endpoint, "LiveAws", lambda region: one.aws)
+    return one

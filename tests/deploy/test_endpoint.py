@@ -1,0 +1,636 @@
+"""deploy.endpoint: the very calls it makes, and what it says when AWS says no."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+import boto3
+import pytest
+
+from deploy import endpoint
+from deploy.endpoint import main
+
+REGION = "us-east-1"
+ACCOUNT = "123456789012"
+ROLE = f"arn:aws:iam::{ACCOUNT}:role/SageMaker"
+IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/viseme:1.0"
+NEW, OLD = "viseme-v20261120131500", "viseme-v20261101000000"
+# As the user's documents have them.
+FIVE = ["--endpoint-name", "viseme", "--role-arn", ROLE, "--instance-type", "ml.g5.xlarge", "--region", REGION]
+OURS = [*FIVE, "--image-uri", IMAGE]
+TARGET = {
+    "ServiceNamespace": "sagemaker",
+    "ResourceId": "endpoint/viseme/variant/primary",
+    "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
+}
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+NAMED = {"EndpointName": "viseme"}
+
+
+def describe(status="InService", config=OLD, n_instances=1, **more) -> dict:
+    """What DescribeEndpoint answers."""
+    return {
+        "EndpointName": "viseme",
+        "EndpointArn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:endpoint/viseme",
+        "EndpointConfigName": config,
+        "EndpointStatus": status,
+        "ProductionVariants": [{"VariantName": "primary", "CurrentInstanceCount": n_instances}],
+        "CreationTime": NOW,
+        "LastModifiedTime": NOW,
+        **more,
+    }
+
+
+def model_request() -> dict:
+    return {
+        "ModelName": NEW,
+        "ExecutionRoleArn": ROLE,
+        "PrimaryContainer": {"Image": IMAGE, "Environment": {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}},
+    }
+
+
+def config_request(**more) -> dict:
+    variant = {
+        "VariantName": "primary",
+        "ModelName": NEW,
+        "InstanceType": "ml.g5.xlarge",
+        "InitialInstanceCount": 1,
+        "ContainerStartupHealthCheckTimeoutInSeconds": 900,
+        "ModelDataDownloadTimeoutInSeconds": 600,
+        "InferenceAmiVersion": "al2023-ami-sagemaker-inference-gpu-4-1",
+    }
+    return {"EndpointConfigName": NEW, "ProductionVariants": [variant], **more}
+
+
+def expect_missing(script) -> None:
+    script.refuse("sagemaker", "DescribeEndpoint", "ValidationException", 'Could not find endpoint "viseme".', NAMED)
+
+
+def expect_prepare(script, **config) -> None:
+    script.expect("sagemaker", "CreateModel", model_request(), {"ModelArn": "arn:aws:sagemaker:us-east-1:1:model/x"})
+    arn = "arn:aws:sagemaker:us-east-1:1:endpoint-config/x"
+    script.expect("sagemaker", "CreateEndpointConfig", config_request(**config), {"EndpointConfigArn": arn})
+
+
+def expect_discard(script, name: str = NEW) -> None:
+    script.expect("sagemaker", "DeleteEndpointConfig", {"EndpointConfigName": name})
+    script.expect("sagemaker", "DeleteModel", {"ModelName": name})
+
+
+def expect_create(script, **config) -> None:
+    expect_missing(script)
+    expect_prepare(script, **config)
+    arn = "arn:aws:sagemaker:us-east-1:1:endpoint/viseme"
+    script.expect("sagemaker", "CreateEndpoint", NAMED | {"EndpointConfigName": NEW}, {"EndpointArn": arn})
+
+
+def expect_log(script, *lines: str) -> None:
+    group = "/aws/sagemaker/Endpoints/viseme"
+    streams = {"logGroupName": group, "orderBy": "LastEventTime", "descending": True, "limit": 1}
+    script.expect("logs", "DescribeLogStreams", streams, {"logStreams": [{"logStreamName": "primary/i-1"}]})
+    events = {"logGroupName": group, "logStreamName": "primary/i-1", "limit": 20, "startFromHead": False}
+    script.expect("logs", "GetLogEvents", events, {"events": [{"message": f"{line}\n"} for line in lines]})
+
+
+def no_archive(path: Path) -> None:
+    path.write_bytes(b"an archive")
+
+
+# Creating
+
+
+def test_from_clone_to_endpoint_by_the_documents_flags(moto, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(endpoint, "build_archive", no_archive)
+    assert main(FIVE) == 0
+    sagemaker, s3 = (boto3.client(name, region_name=REGION) for name in ("sagemaker", "s3"))
+    assert sagemaker.describe_endpoint(EndpointName="viseme")["EndpointConfigName"] == NEW
+    (variant,) = sagemaker.describe_endpoint_config(EndpointConfigName=NEW)["ProductionVariants"]
+    assert variant["InferenceAmiVersion"] == "al2-ami-sagemaker-inference-gpu-3-1"  # the stock image is of CUDA 12.4
+    container = sagemaker.describe_model(ModelName=NEW)["PrimaryContainer"]
+    assert container["Image"] == (
+        "763104351884.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-inference:"
+        "2.6.0-transformers4.51.3-gpu-py312-cu124-ubuntu22.04"
+    )
+    assert container["Environment"]["SAGEMAKER_PROGRAM"] == "viseme_entry.py"
+    bucket, _, key = container["ModelDataUrl"].removeprefix("s3://").partition("/")
+    assert bucket == f"sagemaker-us-east-1-{ACCOUNT}"
+    assert s3.get_object(Bucket=bucket, Key=key)["Body"].read() == b"an archive"
+    blocked = s3.get_public_access_block(Bucket=bucket)["PublicAccessBlockConfiguration"]
+    assert set(blocked.values()) == {True}
+
+
+def test_create_with_our_image(script):
+    expect_create(script)
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("Creating", NEW))
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("InService", NEW))
+    assert main(OURS) == 0
+    script.done()
+
+
+def async_config() -> dict:
+    home = f"s3://sagemaker-us-east-1-{ACCOUNT}/viseme/viseme"
+    output = {
+        "S3OutputPath": f"{home}/results/",
+        "S3FailurePath": f"{home}/failures/",
+        "NotificationConfig": {
+            "SuccessTopic": "arn:aws:sns:us-east-1:1:ok",
+            "ErrorTopic": "arn:aws:sns:us-east-1:1:bad",
+        },
+    }
+    return {"ClientConfig": {"MaxConcurrentInvocationsPerInstance": 1}, "OutputConfig": output}
+
+
+def expect_scale_to_zero(script, most: int) -> None:
+    service = "application-autoscaling"
+    script.expect(service, "RegisterScalableTarget", TARGET | {"MinCapacity": 0, "MaxCapacity": most})
+    dimensions = [{"Name": "EndpointName", "Value": "viseme"}]
+    backlog = {
+        "MetricName": "ApproximateBacklogSizePerInstance",
+        "Namespace": "AWS/SageMaker",
+        "Dimensions": dimensions,
+        "Statistic": "Average",
+    }
+    tracking = {
+        "TargetValue": 5.0,
+        "CustomizedMetricSpecification": backlog,
+        "ScaleInCooldown": 600,
+        "ScaleOutCooldown": 120,
+    }
+    named = TARGET | {"PolicyName": "viseme-target-tracking", "PolicyType": "TargetTrackingScaling"}
+    answer = {"PolicyARN": "arn:tracking", "Alarms": []}
+    script.expect(service, "PutScalingPolicy", named | {"TargetTrackingScalingPolicyConfiguration": tracking}, answer)
+    step = {
+        "AdjustmentType": "ChangeInCapacity",
+        "MetricAggregationType": "Average",
+        "Cooldown": 120,
+        "StepAdjustments": [{"MetricIntervalLowerBound": 0.0, "ScalingAdjustment": 1}],
+    }
+    named = TARGET | {"PolicyName": "viseme-from-zero", "PolicyType": "StepScaling"}
+    answer = {"PolicyARN": "arn:from-zero", "Alarms": []}
+    script.expect(service, "PutScalingPolicy", named | {"StepScalingPolicyConfiguration": step}, answer)
+    alarm = {
+        "AlarmName": "viseme-backlog-without-capacity",
+        "AlarmDescription": "Requests wait for viseme and it has no instance: start one",
+        "Namespace": "AWS/SageMaker",
+        "MetricName": "HasBacklogWithoutCapacity",
+        "Dimensions": dimensions,
+        "Statistic": "Average",
+        "Period": 60,
+        "EvaluationPeriods": 2,
+        "Threshold": 1.0,
+        "ComparisonOperator": "GreaterThanOrEqualToThreshold",
+        "TreatMissingData": "missing",
+        "AlarmActions": ["arn:from-zero"],
+    }
+    script.expect("cloudwatch", "PutMetricAlarm", alarm)
+
+
+def test_async_goes_down_to_zero_and_comes_back(script):
+    bucket = f"sagemaker-us-east-1-{ACCOUNT}"
+    script.expect("s3", "HeadBucket", {"Bucket": bucket, "ExpectedBucketOwner": ACCOUNT})
+    expect_create(script, AsyncInferenceConfig=async_config())
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("InService", NEW))
+    expect_scale_to_zero(script, most=3)
+    topics = ["--success-topic", "arn:aws:sns:us-east-1:1:ok", "--error-topic", "arn:aws:sns:us-east-1:1:bad"]
+    assert main([*OURS, "--mode", "async", "--min-capacity", "0", "--max-capacity", "3", *topics]) == 0
+    script.done()
+
+
+def test_realtime_scales_between_its_bounds(script):
+    expect_create(script)
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("InService", NEW))
+    service = "application-autoscaling"
+    script.expect(service, "RegisterScalableTarget", TARGET | {"MinCapacity": 1, "MaxCapacity": 4})
+    tracking = {
+        "TargetValue": 20.0,
+        "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
+        "ScaleInCooldown": 600,
+        "ScaleOutCooldown": 120,
+    }
+    named = TARGET | {"PolicyName": "viseme-target-tracking", "PolicyType": "TargetTrackingScaling"}
+    policy = named | {"TargetTrackingScalingPolicyConfiguration": tracking}
+    script.expect(service, "PutScalingPolicy", policy, {"PolicyARN": "arn:t", "Alarms": []})
+    assert main([*OURS, "--max-capacity", "4"]) == 0
+    script.done()
+
+
+# Updating
+
+
+def alarm(what: str, metric: str, threshold: float, **statistic: str) -> dict:
+    dimensions = [{"Name": "EndpointName", "Value": "viseme"}, {"Name": "VariantName", "Value": "primary"}]
+    return {
+        "AlarmName": f"viseme-rollback-{what}",
+        "AlarmDescription": "Takes an update of viseme back while it is rolled out",
+        "Namespace": "AWS/SageMaker",
+        "MetricName": metric,
+        "Dimensions": dimensions,
+        "Period": 60,
+        "EvaluationPeriods": 1,
+        "Threshold": threshold,
+        "ComparisonOperator": "GreaterThanOrEqualToThreshold",
+        "TreatMissingData": "notBreaching",
+        **statistic,
+    }
+
+
+def expect_update(script, traffic: dict, bounds: tuple[int, int] | None = None, **more) -> None:
+    targets = []
+    if bounds:
+        dates = {"CreationTime": 0, "RoleARN": "arn:role"}
+        targets = [TARGET | {"MinCapacity": bounds[0], "MaxCapacity": bounds[1]} | dates]
+    wanted = {
+        "ServiceNamespace": "sagemaker",
+        "ResourceIds": [TARGET["ResourceId"]],
+        "ScalableDimension": TARGET["ScalableDimension"],
+    }
+    script.expect("application-autoscaling", "DescribeScalableTargets", wanted, {"ScalableTargets": targets})
+    expect_prepare(script)
+    script.expect("cloudwatch", "PutMetricAlarm", alarm("5xx", "Invocation5XXErrors", 1, Statistic="Sum"))
+    script.expect("cloudwatch", "PutMetricAlarm", alarm("latency", "ModelLatency", 50_000_000, ExtendedStatistic="p90"))
+    if bounds:
+        script.expect("application-autoscaling", "DeregisterScalableTarget", TARGET)
+        script.expect("cloudwatch", "DeleteAlarms", {"AlarmNames": ["viseme-backlog-without-capacity"]})
+    names = ["viseme-rollback-5xx", "viseme-rollback-latency"]
+    request = {
+        **NAMED,
+        "EndpointConfigName": NEW,
+        "RetainAllVariantProperties": True,
+        "DeploymentConfig": {
+            "BlueGreenUpdatePolicy": {
+                "TrafficRoutingConfiguration": traffic | {"WaitIntervalInSeconds": 300},
+                "TerminationWaitInSeconds": 300,
+                "MaximumExecutionTimeoutInSeconds": 3600,
+            },
+            "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": name} for name in names]},
+        },
+        **more,
+    }
+    script.expect(
+        "sagemaker", "UpdateEndpoint", request, {"EndpointArn": "arn:aws:sagemaker:us-east-1:1:endpoint/viseme"}
+    )
+
+
+def expect_clean(script) -> None:
+    """Two pages; names that are alike, and the one in use, are left alone."""
+    wanted = {"NameContains": "viseme-v", "MaxResults": 100}
+
+    def configs(*names: str) -> list[dict]:
+        arn = "arn:aws:sagemaker:us-east-1:1:endpoint-config/x"
+        return [{"EndpointConfigName": name, "EndpointConfigArn": arn, "CreationTime": NOW} for name in names]
+
+    answer = {"EndpointConfigs": configs(NEW, "my-viseme-v20261101000000"), "NextToken": "more"}
+    script.expect("sagemaker", "ListEndpointConfigs", wanted, answer)
+    answer = {"EndpointConfigs": configs(OLD, "viseme-video", "viseme-v1")}
+    script.expect("sagemaker", "ListEndpointConfigs", wanted | {"NextToken": "more"}, answer)
+    arn = "arn:aws:sagemaker:us-east-1:1:model/x"
+    models = [{"ModelName": name, "ModelArn": arn, "CreationTime": NOW} for name in (NEW, OLD)]
+    script.expect("sagemaker", "ListModels", wanted, {"Models": models})
+    expect_discard(script, OLD)
+
+
+ALL_AT_ONCE = {"Type": "ALL_AT_ONCE"}
+CANARY = {"Type": "CANARY", "CanarySize": {"Type": "INSTANCE_COUNT", "Value": 1}}
+
+
+@pytest.mark.parametrize(
+    ("n_instances", "traffic", "more"),
+    [
+        (0, ALL_AT_ONCE, {"ExcludeRetainedVariantProperties": [{"VariantPropertyType": "DesiredInstanceCount"}]}),
+        (1, ALL_AT_ONCE, {}),
+        (2, CANARY, {}),
+    ],
+)
+def test_update_keeps_what_was_scaled_and_cleans_up(script, n_instances: int, traffic: dict, more: dict):
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, describe(n_instances=n_instances))
+    expect_update(script, traffic, **more)
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("Updating"))
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("InService", NEW))
+    expect_clean(script)
+    assert main([*OURS, "--update"]) == 0
+    script.done()
+
+
+def test_rolled_back_leaves_all_as_it_was(script, capsys: pytest.CaptureFixture[str]):
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, describe(n_instances=2))
+    expect_update(script, CANARY, bounds=(1, 1))
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("Updating"))
+    reason = "Alarm viseme-rollback-5xx was tripped"
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("InService", OLD, FailureReason=reason))
+    expect_log(script, "worker died", "worker died again")
+    expect_discard(script)
+    assert main([*OURS, "--update"]) == 1
+    script.done()
+    said = capsys.readouterr().err
+    assert f"the update to {NEW} was rolled back; {OLD} serves on: {reason}" in said
+    assert "  worker died\n  worker died again" in said
+
+
+def test_rolled_back_scales_as_before(script):
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, describe(n_instances=1))
+    expect_update(script, ALL_AT_ONCE, bounds=(1, 2))
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("InService", OLD))
+    script.refuse("logs", "DescribeLogStreams", "ResourceNotFoundException")
+    script.expect("application-autoscaling", "RegisterScalableTarget", TARGET | {"MinCapacity": 1, "MaxCapacity": 2})
+    answer = {"PolicyARN": "arn:t", "Alarms": []}
+    tracking = {
+        "TargetValue": 20.0,
+        "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
+        "ScaleInCooldown": 600,
+        "ScaleOutCooldown": 120,
+    }
+    named = TARGET | {"PolicyName": "viseme-target-tracking", "PolicyType": "TargetTrackingScaling"}
+    policy = named | {"TargetTrackingScalingPolicyConfiguration": tracking}
+    script.expect("application-autoscaling", "PutScalingPolicy", policy, answer)
+    expect_discard(script)
+    assert main([*OURS, "--update"]) == 1
+    script.done()
+
+
+def test_an_update_that_hangs_says_that_scaling_is_off(script, capsys: pytest.CaptureFixture[str]):
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, describe())
+    expect_update(script, ALL_AT_ONCE, bounds=(1, 2))
+    found = describe("UpdateRollbackFailed", FailureReason="no capacity to go back")
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, found)
+    script.refuse("logs", "DescribeLogStreams", "ResourceNotFoundException")
+    assert main([*OURS, "--update"]) == 1
+    script.done()  # nothing is deleted that may yet be in use
+    said = capsys.readouterr().err
+    assert "viseme: UpdateRollbackFailed: no capacity to go back" in said
+    assert "scaling between 1 and 2 instances is off" in said
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (None, "no such endpoint here; leave --update out"),
+        (describe("Updating"), "is Updating; only one that is InService"),
+        (
+            describe(AsyncInferenceConfig={"OutputConfig": {"S3OutputPath": "s3://b/r/"}}),
+            "is async and cannot become realtime",
+        ),
+    ],
+)
+def test_what_cannot_be_updated(script, capsys: pytest.CaptureFixture[str], found: dict | None, said: str):
+    if found is None:
+        expect_missing(script)
+    else:
+        script.expect("sagemaker", "DescribeEndpoint", NAMED, found)
+    assert main([*OURS, "--update"]) == 2
+    script.done()
+    assert said in capsys.readouterr().err
+
+
+# Deleting
+
+
+def test_delete_takes_all_of_it(moto):
+    assert main(OURS) == 0
+    assert main(["--endpoint-name", "viseme", "--delete"]) == 0
+    sagemaker = boto3.client("sagemaker", region_name=REGION)
+    assert sagemaker.list_endpoints()["Endpoints"] == []
+    assert sagemaker.list_endpoint_configs()["EndpointConfigs"] == []
+    assert sagemaker.list_models()["Models"] == []
+
+
+def test_delete_an_asynchronous_one(moto):
+    asked = [*OURS, "--mode", "async", "--async-output", "s3://films/results", "--async-failure", "s3://films/failures"]
+    assert main(asked) == 0
+    scaling, cloudwatch = (boto3.client(name, region_name=REGION) for name in ("application-autoscaling", "cloudwatch"))
+    (target,) = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
+    assert (target["MinCapacity"], target["MaxCapacity"]) == (0, 1)
+    (alarm,) = cloudwatch.describe_alarms(AlarmNames=["viseme-backlog-without-capacity"])["MetricAlarms"]
+    policies = scaling.describe_scaling_policies(ServiceNamespace="sagemaker")["ScalingPolicies"]
+    assert alarm["AlarmActions"][0] in {policy["PolicyARN"] for policy in policies}
+    assert {policy["PolicyType"] for policy in policies} == {"StepScaling", "TargetTrackingScaling"}
+    assert main(["--endpoint-name", "viseme", "--delete"]) == 0
+    assert scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"] == []
+    assert cloudwatch.describe_alarms(AlarmNames=["viseme-backlog-without-capacity"])["MetricAlarms"] == []
+
+
+def test_delete_what_is_not_there(moto, capsys: pytest.CaptureFixture[str]):
+    assert main(["--endpoint-name", "viseme", "--delete"]) == 2
+    assert "no such endpoint in this region" in capsys.readouterr().err
+
+
+# Rehearsing
+
+
+def rehearse(capsys: pytest.CaptureFixture[str], *flags: str) -> list[dict]:
+    assert main([*flags, "--dry-run"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err.startswith("dry run: ")
+    assert "in service" not in printed.err
+    lines = [json.loads(line) for line in printed.out.splitlines()]
+    assert all(set(line) == {"service", "operation", "parameters"} for line in lines)
+    return lines
+
+
+def test_dry_run_prints_the_calls_of_a_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    lines = rehearse(capsys, *FIVE)
+    assert [line["operation"] for line in lines] == [
+        "DescribeEndpoint",
+        "HeadBucket",
+        "PutObject",
+        "CreateModel",
+        "CreateEndpointConfig",
+        "CreateEndpoint",
+        "DescribeEndpoint",
+    ]
+    assert lines[2]["parameters"]["Body"] == "<contents of model.tar.gz>"
+
+
+def test_dry_run_of_an_update_and_a_deletion(capsys: pytest.CaptureFixture[str]):
+    lines = rehearse(capsys, *OURS, "--update", "--mode", "async")
+    assert [line["operation"] for line in lines if line["service"] != "s3"] == [
+        "DescribeEndpoint",
+        "DescribeScalableTargets",
+        "CreateModel",
+        "CreateEndpointConfig",
+        "PutMetricAlarm",
+        "UpdateEndpoint",
+        "DescribeEndpoint",
+        "RegisterScalableTarget",
+        "PutScalingPolicy",
+        "PutScalingPolicy",
+        "PutMetricAlarm",
+        "ListEndpointConfigs",
+        "ListModels",
+        "DeleteEndpointConfig",
+        "DeleteModel",
+    ]
+    lines = rehearse(capsys, "--endpoint-name", "viseme", "--delete")
+    assert "DeleteEndpoint" in [line["operation"] for line in lines]
+
+
+def test_dry_run_refuses_parameters_that_aws_would_not_know(capsys: pytest.CaptureFixture[str]):
+    aws = endpoint.Rehearsal(REGION, None, {})
+    with pytest.raises(endpoint.DeployError, match="Nmae"):
+        aws.call("sagemaker", "DescribeEndpoint", EndpointName="x", Nmae="y")
+
+
+# What was asked wrongly
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--min-capacity", "0"], "--min-capacity 0: a real-time endpoint cannot go down to no instance; --mode async"),
+        (["--max-capacity", "0"], "--max-capacity 0: expected 0 <= min <= max, and max at least 1"),
+        (["--min-capacity", "3", "--max-capacity", "2"], "expected 0 <= min <= max"),
+        (["--role-arn", "SageMaker"], "--role-arn SageMaker: expected arn:aws:iam::"),
+        (["--instance-type", "g5.xlarge"], "--instance-type g5.xlarge: expected one of SageMaker's"),
+        (["--endpoint-name", "a_b"], "--endpoint-name a_b: expected letters"),
+        (["--endpoint-name", "a" * 48], "at most 47"),
+        (["--region", "moon-west-1"], "--region moon-west-1: no Hugging Face image is known there"),
+        (["--model-data", "model.tar.gz"], "--model-data model.tar.gz: expected s3://"),
+        (["--success-topic", "arn:x"], "--success-topic: is for --mode async"),
+        (["--mode", "async", "--async-output", "results"], "results: expected s3://BUCKET/PREFIX"),
+        (["--env", "A"], "--env A: expected KEY=VALUE"),
+        (["--image-uri", "x/viseme:1-cu140"], "needs CUDA 14.0; the newest known driver (580) runs 13.0"),
+    ],
+)
+def test_the_callers_mistakes(capsys: pytest.CaptureFixture[str], flags: list[str], said: str):
+    assert main([*FIVE, *flags]) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_role_is_needed(capsys: pytest.CaptureFixture[str]):
+    assert main(["--endpoint-name", "viseme"]) == 2
+    assert "--role-arn: missing" in capsys.readouterr().err
+
+
+def test_an_endpoint_that_is_there_is_not_created_anew(script, capsys: pytest.CaptureFixture[str]):
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("Failed"))
+    assert main(OURS) == 2
+    assert "is there already (Failed); --update changes it, --delete takes it away" in capsys.readouterr().err
+
+
+# What AWS refuses
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "cause"),
+    [
+        ("ValidationException", f"Could not assume role {ROLE}. Please ensure that the role exists", "role: "),
+        ("ValidationException", f"Requested image {IMAGE} not found", "image: "),
+        ("ValidationException", "Could not find model data at s3://b/k.tar.gz.", "model data: "),
+        ("AccessDeniedException", "User x is not authorized to perform: sagemaker:CreateModel", "permission: "),
+        ("AccessDeniedException", "User x is not authorized to perform: iam:PassRole on resource", "role: "),
+        ("ExpiredTokenException", "The security token included in the request is expired", "credentials: "),
+    ],
+)
+def test_a_refused_model(script, capsys: pytest.CaptureFixture[str], code: str, message: str, cause: str):
+    expect_missing(script)
+    script.refuse("sagemaker", "CreateModel", code, message)
+    assert main(OURS) == 1
+    script.done()
+    said = capsys.readouterr().err
+    assert said.startswith(f"deploy.endpoint: {cause}sagemaker CreateModel: {code}: {message}\n")
+    assert len(said.splitlines()) == 2  # what to do
+
+
+def test_no_quota_leaves_nothing_behind(script, capsys: pytest.CaptureFixture[str]):
+    expect_missing(script)
+    expect_prepare(script)
+    message = "The account-level service limit 'ml.g5.xlarge for endpoint usage' is 0 Instances"
+    script.refuse("sagemaker", "CreateEndpoint", "ResourceLimitExceeded", message)
+    expect_discard(script)
+    assert main(OURS) == 1
+    script.done()
+    assert "quota: " in (said := capsys.readouterr().err)
+    assert "Service Quotas" in said
+
+
+def test_a_refused_configuration_takes_its_model_along(script):
+    expect_missing(script)
+    script.expect("sagemaker", "CreateModel", model_request(), {"ModelArn": "arn:aws:sagemaker:us-east-1:1:model/x"})
+    script.refuse("sagemaker", "CreateEndpointConfig", "ValidationException", "no")
+    script.expect("sagemaker", "DeleteModel", {"ModelName": NEW})
+    assert main(OURS) == 1
+    script.done()
+
+
+@pytest.mark.parametrize(
+    ("reason", "log", "cause"),
+    [
+        ("The primary container did not pass the ping health check.", ["Traceback", "KeyError"], "health check: "),
+        (
+            "The primary container did not pass the ping health check.",
+            ["The NVIDIA driver on your system is too old (found version 11040)"],
+            "driver: ",
+        ),
+        (
+            "The primary container did not pass the ping health check.",
+            ["this machine has a GPU, but torch 2.13.0 (built for CUDA 13.0) cannot use one (NVIDIA driver: 470.57)"],
+            "driver: ",
+        ),
+        ("The repository does not grant ecr:BatchGetImage; image pull failed", [], "image: "),
+        ("Unable to provision requested ML compute capacity due to InsufficientInstanceCapacity", [], "capacity: "),
+        ("Failed to download model data", [], "model data: "),
+    ],
+)
+def test_a_failed_endpoint(script, capsys: pytest.CaptureFixture[str], reason: str, log: list[str], cause: str):
+    expect_create(script)
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("Failed", NEW, FailureReason=reason))
+    if log:
+        expect_log(script, *log)
+    else:
+        script.refuse("logs", "DescribeLogStreams", "ResourceNotFoundException")
+    assert main(OURS) == 1
+    script.done()
+    said = capsys.readouterr().err
+    assert f"deploy.endpoint: {cause}viseme: Failed: {reason}" in said
+    assert all(f"\n  {line}\n" in said for line in log)
+    assert ("no log lines: the container never started" in said) == (not log)
+    assert "--delete takes it away" in said
+
+
+def test_a_log_that_may_not_be_read_hides_no_failure(script, capsys: pytest.CaptureFixture[str]):
+    expect_create(script)
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("Failed", NEW, FailureReason="it just did"))
+    script.refuse("logs", "DescribeLogStreams", "AccessDeniedException")
+    assert main(OURS) == 1
+    said = capsys.readouterr().err
+    assert "viseme: Failed: it just did" in said
+    assert "(the log cannot be read: AccessDeniedException)" in said
+
+
+def test_a_container_that_hangs(script, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    from deploy.wait import Patience
+
+    times = iter(range(0, 100, 4))
+    monkeypatch.setattr(
+        endpoint, "Patience", lambda: Patience(limit_s=5, sleep=lambda _: None, clock=lambda: next(times))
+    )
+    expect_create(script)
+    for _ in range(2):
+        script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("Creating", NEW))
+    assert main(OURS) == 1
+    said = capsys.readouterr().err
+    assert "viseme: Creating (4 s)" in said
+    assert "still Creating after 8 s" in said
+    assert "NVIDIA driver" in said
+
+
+def test_without_credentials(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
+    assert main(OURS) == 1
+    assert "Unable to locate credentials" in capsys.readouterr().err
+
+
+def test_a_bucket_that_somebody_else_has(script, capsys: pytest.CaptureFixture[str]):
+    expect_missing(script)
+    script.refuse("s3", "HeadBucket", "403", "Forbidden")
+    assert main(FIVE) == 2
+    assert "is not yours" in capsys.readouterr().err

@@ -1,0 +1,64 @@
+"""Which image and which driver: worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from deploy.errors import WrongRequest
+from deploy.images import AMIS, choose_ami, cuda_of, has_gpu, stock_image
+
+GPU_3, GPU_4 = "al2-ami-sagemaker-inference-gpu-3-1", "al2023-ami-sagemaker-inference-gpu-4-1"
+
+
+@pytest.mark.parametrize(
+    ("image", "cuda"),
+    [
+        ("1.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-inference:2.6.0-gpu-py312-cu124-ubuntu22.04", (12, 4)),
+        ("r/viseme:1.0-cu130", (13, 0)),
+        ("r/viseme:cuda12.8", (12, 8)),
+        ("r/viseme:1.0", None),
+        ("r/viseme-cu1:latest", None),
+        ("r/occult:1", None),
+    ],
+)
+def test_cuda_by_the_tag(image: str, cuda: tuple[int, int] | None):
+    assert cuda_of(image) == cuda
+
+
+@pytest.mark.parametrize(
+    ("image", "instance", "ami"),
+    [
+        ("r/v:1", "ml.g5.xlarge", GPU_4),  # ours: torch 2.13 is of CUDA 13
+        ("r/v:1-cu124", "ml.g5.xlarge", GPU_3),
+        ("r/v:1-cu126", "ml.g6.xlarge", GPU_4),
+        ("r/v:1-cu118", "ml.p4d.24xlarge", "al2-ami-sagemaker-inference-gpu-2-1"),
+        ("r/v:1-cu124", "ml.m5.xlarge", None),
+        ("r/v:1", "ml.c7i.2xlarge", None),
+    ],
+)
+def test_the_oldest_driver_that_does(image: str, instance: str, ami: str | None):
+    assert choose_ami(image, instance) == ami
+
+
+def test_sagemaker_knows_these_machine_images():
+    from botocore.session import Session
+
+    shape = Session().get_service_model("sagemaker").shape_for("ProductionVariantInferenceAmiVersion")
+    assert {ami.name for ami in AMIS} == {name for name in shape.enum if "gpu" in name}
+
+
+def test_regions_have_accounts_of_their_own():
+    assert stock_image("us-west-2", "ml.m5.xlarge") == (
+        "763104351884.dkr.ecr.us-west-2.amazonaws.com/huggingface-pytorch-inference:"
+        "2.6.0-transformers4.51.3-cpu-py312-ubuntu22.04"
+    )
+    assert stock_image("eu-south-1", "ml.g5.xlarge").startswith("692866216735.dkr.ecr.eu-south-1.amazonaws.com/")
+    assert stock_image("cn-north-1", "ml.g4dn.xlarge").startswith("727897471807.dkr.ecr.cn-north-1.amazonaws.com.cn/")
+
+
+def test_has_gpu():
+    assert has_gpu("ml.g4dn.xlarge")
+    assert has_gpu("ml.p5.48xlarge")
+    assert not has_gpu("ml.m5.large")
+    with pytest.raises(WrongRequest, match="expected one of SageMaker's"):
+        has_gpu("g5.xlarge")

@@ -1,0 +1,224 @@
+"""The model archive: what is in it, and that it answers by itself."""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from deploy import package
+from deploy.package import build_archive, main, make_requirements
+
+ROOT = Path(__file__).parents[2]
+SITE_PACKAGES = sysconfig.get_path("purelib")
+# Never to be replaced in the stock image: its torch fits its CUDA, the rest fits its torch.
+UNTOUCHED = {"torch", "torchvision", "transformers", "sagemaker", "sagemaker-inference", "boto3", "opencv-python"}
+
+
+@pytest.fixture(scope="module")
+def archive(weights_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("archive") / "model.tar.gz"
+    build_archive(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def unpacked(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("opt") / "model"
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    return folder
+
+
+def test_what_is_in_it(archive: Path):
+    with tarfile.open(archive) as packed:
+        entries = packed.getmembers()
+    names = [entry.name for entry in entries]
+    assert {
+        "model.safetensors",
+        "code/viseme_entry.py",
+        "code/requirements.txt",
+        "code/inference/__init__.py",
+        "code/inference/weights/starter/lipcoordnet/card.json",
+        "data/weights/mediapipe/face_detection_short_range.tflite",
+        "data/weights/mediapipe/face_landmark.tflite",
+    } <= set(names)
+    assert names == sorted(names)
+    assert "code/inference.py" not in names  # the package beside it would be taken for it
+    assert sum(name.endswith((".safetensors", ".pt")) for name in names) == 1
+    assert not [name for name in names if "__pycache__" in name or name.startswith(("/", ".."))]
+    assert {(entry.mtime, entry.mode, entry.uid, entry.uname) for entry in entries} == {(315532800, 0o644, 0, "")}
+
+
+def test_the_same_files_make_the_same_bytes(archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("time.time", lambda: 2_000_000_000.0)
+    build_archive(tmp_path / "other-name.tgz")
+    assert (tmp_path / "other-name.tgz").read_bytes() == archive.read_bytes()
+
+
+def test_weights_of_ones_own(weights_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "mine.pt").write_bytes(b"tensors")
+    assert main(["-o", str(tmp_path / "m.tar.gz"), "--weights", str(tmp_path / "mine.pt")]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'm.tar.gz'}\n"
+    with tarfile.open(tmp_path / "m.tar.gz") as packed:
+        assert packed.extractfile("model.pt").read() == b"tensors"
+        assert "model.safetensors" not in packed.getnames()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["-o", "no/such/folder/m.tar.gz"], "no such folder"),
+        (["-o", "m.tar.gz", "--weights", "missing.pt"], "missing.pt: no such file"),
+        (["-o", "m.tar.gz", "--weights", "film.mp4"], "expected .safetensors, .pt, .pth"),
+    ],
+)
+def test_the_callers_mistakes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_without_face_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    failed = subprocess.CompletedProcess([], 1, "", "viseme: no network\n")
+    monkeypatch.setattr(package.subprocess, "run", lambda *_, **__: failed)
+    assert main(["-o", str(tmp_path / "m.tar.gz")]) == 1
+    assert "the face models cannot be had: viseme: no network" in capsys.readouterr().err
+    assert not (tmp_path / "m.tar.gz").exists()
+
+
+# What it installs
+
+
+def names_of(requirements: str) -> set[str]:
+    return {line.partition("==")[0] for line in requirements.splitlines()}
+
+
+def test_requirements_are_pinned_as_ours_and_touch_nothing_of_the_images():
+    ours = (ROOT / "requirements.txt").read_text().splitlines()
+    assert set(make_requirements().splitlines()) <= set(ours)
+    assert not names_of(make_requirements()) & (UNTOUCHED | {"numpy", "safetensors"})
+
+
+# The stock image's, as its public Dockerfile pins them; its numpy is not pinned there, and a cautious guess.
+STOCK = {
+    "torch": "2.6.0",
+    "transformers": "4.51.3",
+    "huggingface-hub": "0.30.0",
+    "numpy": "1.26.4",
+    "urllib3": "1.26.20",
+}
+
+
+def test_they_install_beside_the_stock_images_packages(tmp_path: Path):
+    """Resolved for its Python under constraints to what it has: possible, and without torch."""
+    (tmp_path / "requirements.txt").write_text(make_requirements())
+    (tmp_path / "frozen.txt").write_text("".join(f"{name}=={version}\n" for name, version in STOCK.items()))
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
+    command += ["--report", str(tmp_path / "report.json"), "--target", str(tmp_path / "nowhere")]
+    command += ["--python-version", "3.12", "--only-binary=:all:"]
+    command += ["--platform", "manylinux_2_28_x86_64", "--platform", "manylinux_2_17_x86_64"]
+    command += ["-r", str(tmp_path / "requirements.txt"), "-c", str(tmp_path / "frozen.txt")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    if "Could not find a version" in run.stderr and "from versions: none" in run.stderr:
+        pytest.skip("no package index can be reached")
+    assert run.returncode == 0, run.stderr
+    found = json.loads((tmp_path / "report.json").read_text())["install"]
+    versions = {one["metadata"]["name"].lower(): one["metadata"]["version"] for one in found}
+    assert not set(versions) & UNTOUCHED
+    assert {name: versions[name] for name in STOCK if name in versions} == {"numpy": STOCK["numpy"]}
+
+
+# That it answers
+
+
+@pytest.fixture(scope="module")
+def s3_url() -> Iterator[str]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+def run_toolkit(unpacked: Path, home: Path, requests: list[dict], **environment: str) -> dict:
+    """The archive under SageMaker's toolkit, in a process that knows neither this checkout nor its cache."""
+    env = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        # -S: no .pth files, one of which leads to this checkout.
+        "PYTHONPATH": os.pathsep.join([str(unpacked / "code"), SITE_PACKAGES]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "SAGEMAKER_BASE_DIR": str(unpacked.parent),
+        "SAGEMAKER_PROGRAM": "viseme_entry.py",
+        "VISEME_DEVICE": "cpu",
+        **environment,
+    }
+    command = [sys.executable, "-S", "-P", str(Path(__file__).with_name("toolkit_run.py")), str(unpacked)]
+    run = subprocess.run(
+        command, input=json.dumps(requests), capture_output=True, text=True, check=False, env=env, cwd=home, timeout=300
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout) | {"log": run.stderr}
+
+
+def request(body: bytes, content_type: str, accept: str = "application/json", kind: str = "bytes") -> dict:
+    return {"body": base64.b64encode(body).decode(), "content_type": content_type, "accept": accept, "as": kind}
+
+
+def times_of(folder: Path) -> dict[Path, int]:
+    """Of all files but those that Python keeps for itself where it may."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    return {path: path.stat().st_mtime_ns for path in files}
+
+
+@pytest.mark.skipif(importlib.util.find_spec("sagemaker_inference") is None, reason="needs SageMaker's toolkit")
+def test_unpacked_into_an_empty_folder_it_answers(unpacked: Path, s3_url: str, talking_film: bytes, tmp_path: Path):
+    keys = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
+    s3 = boto3.client(
+        "s3", endpoint_url=s3_url, region_name="us-east-1", aws_access_key_id="t", aws_secret_access_key="t"
+    )
+    s3.create_bucket(Bucket="films")
+    s3.put_object(Bucket="films", Key="uploads/a b.mp4", Body=talking_film)
+    seeds = json.dumps({"s3_bucket": "films", "s3_video_key": "uploads/a b.mp4", "fps": 25}).encode()
+    files = times_of(unpacked)
+    found = run_toolkit(
+        unpacked,
+        tmp_path,
+        [
+            request(seeds, "application/json"),
+            request(talking_film, "video/mp4", "text/vtt", kind="bytearray"),
+            request(b"{}", "application/json"),
+        ],
+        AWS_ENDPOINT_URL_S3=s3_url,
+        **keys,
+    )
+    by_s3, raw, wrong = found["answers"]
+    assert (by_s3["status"], by_s3["type"]) == (200, "application/json")
+    assert by_s3["kind"] == "bytes"  # a tuple, which our own handler answers with, is more than some toolkits take
+    answer = json.loads(by_s3["answer"])
+    assert answer["num_frames"] == 75
+    assert answer["model"]["weights"] in ("starter", "model.safetensors")
+    assert (raw["status"], raw["type"]) == (200, "text/vtt")
+    assert raw["answer"].startswith("WEBVTT")
+    assert wrong["status"] == 500  # the toolkit's word for any error
+    assert "expected either" in wrong["answer"]
+    (ready,) = [line for line in found["log"].splitlines() if line.startswith("viseme is ready: ")]
+    assert json.loads(ready.removeprefix("viseme is ready: "))["device"] == "cpu"
+    assert found["inference"] == str(unpacked / "code" / "inference" / "__init__.py")
+    assert not [path for path in found["path"] if Path(path).resolve() == ROOT]
+    assert times_of(unpacked) == files  # it is read-only on SageMaker
+    assert not (tmp_path / ".cache" / "viseme").exists()

@@ -1,0 +1,113 @@
+"""deploy/README.md and the script: what they tell people to type and to allow."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shlex
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deploy import endpoint, invoke
+from deploy.causes import CAUSES, DRIVER
+from deploy.images import AMIS
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "deploy" / "README.md").read_text("utf-8")
+SCRIPT = ROOT / "deploy" / "first_real_run.sh"
+PARSERS = {"deploy.endpoint": endpoint.make_parser, "deploy.invoke": invoke.make_parser}
+# Actions that are not called as the operation is.
+ACTIONS = {"s3:HeadBucket": "s3:ListBucket", "s3:PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock"}
+
+
+@pytest.mark.parametrize("line", re.findall(r"^python -m (deploy\.(?:endpoint|invoke) .*)$", README, re.MULTILINE))
+def test_commands_are_understood(line: str):
+    module, *arguments = shlex.split(line)
+    PARSERS[module]().parse_args(arguments)
+
+
+def test_the_templates_command_is_understood():
+    template = ROOT / "infra" / "template.yaml"
+    if not template.is_file():
+        pytest.skip("this checkout has no template")
+    commands = re.findall(
+        r"python -m deploy\.endpoint (.*?)(?:\n\s*- |\n\w|\Z)", template.read_text("utf-8"), re.DOTALL
+    )
+    assert commands
+    for command in commands:
+        known = endpoint.make_parser().format_help()
+        assert set(re.findall(r"--[a-z-]+", command)) <= set(re.findall(r"--[a-z-]+", known))
+
+
+def calls() -> set[tuple[str, str]]:
+    """Every service and operation that the code names."""
+    found = set()
+    for path in (ROOT / "deploy").glob("*.py"):
+        names = {"SERVICE": "application-autoscaling"}
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "aws.call":
+                service, operation = node.args[:2]
+                where = names.get(ast.unparse(service)) or ast.literal_eval(service)
+                if isinstance(operation, ast.Constant):
+                    found.add((where, str(operation.value)))
+    return found | {("sagemaker", name) for name in ("ListEndpointConfigs", "ListModels", "DeleteModel")}
+
+
+def test_the_policy_allows_every_call():
+    policy = json.loads(re.search(r"```json\n(.*?)```", README, re.DOTALL)[1])
+    actions = [one["Action"] for one in policy["Statement"]]
+    allowed = {name for one in actions for name in ([one] if isinstance(one, str) else one)}
+    assert len(calls()) > 15
+    for service, operation in calls():
+        action = f"{service.removesuffix('-runtime')}:{operation}"
+        assert ACTIONS.get(action, action) in allowed
+
+
+def test_every_cause_and_machine_image_is_explained():
+    for cause in (DRIVER, *CAUSES):
+        assert f"| `{cause.name}` |" in README
+    for ami in AMIS:
+        assert f"| `{ami.name}` | {ami.driver} | {ami.cuda[0]}.{ami.cuda[1]} |" in README
+
+
+FAKES = {
+    "python": 'echo "$@" >> calls; case "$*" in *--instance-type*) exit "${DEPLOYED:-0}";; esac',
+    "aws": 'echo "aws $1 $2" >> calls; echo "viseme is ready: {}"',
+}
+
+
+@pytest.mark.parametrize("deployed", [0, 1])
+def test_the_script_deletes_whatever_happens(tmp_path: Path, deployed: int):
+    for name, text in FAKES.items():
+        path = tmp_path / name
+        path.write_text(f"#!/bin/sh\ncd {tmp_path}\n{text}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    (tmp_path / "film.mp4").touch()
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": "python", "DEPLOYED": str(deployed)}
+    run = subprocess.run(
+        [str(SCRIPT), "arn:aws:iam::123456789012:role/X", str(tmp_path / "film.mp4"), "first"],
+        env=env | {"EXTRA": "--mode async"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == deployed, run.stderr
+    made = (tmp_path / "calls").read_text().splitlines()
+    for line in made:
+        if line.startswith("-m deploy."):
+            module, *arguments = shlex.split(line)[1:]
+            PARSERS[module]().parse_args(arguments)
+    assert made[0].endswith("--instance-type ml.g5.xlarge --mode async")
+    assert made[-1] == "-m deploy.endpoint --endpoint-name first --region us-east-1 --delete"
+    assert ("viseme is ready" in run.stdout) == (deployed == 0)
+
+
+def test_the_script_says_how_it_is_called():
+    run = subprocess.run([str(SCRIPT)], capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert "deploy/first_real_run.sh ROLE_ARN FILM" in run.stderr
