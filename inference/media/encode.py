@@ -1,0 +1,123 @@
+"""Write videos: H.264 with AAC in MP4, made whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from inference.errors import InvalidRequest, StorageError
+from inference.media.frames import Frame
+
+CLOCK = Fraction(1, 90000)  # of pictures: every usual rate is exact to 11 microseconds
+QUALITY = 18  # constant rate factor of x264: 18 is close to what the eye can tell from the source
+SPEED = "veryfast"
+SOUND_BITS = 96_000  # a second: ample for one voice
+SUFFIXES = (".mp4", ".mov", ".mkv")
+
+
+class FilmWriter:
+    """An MP4 being written. Made by `write_film`."""
+
+    def __init__(self, container: av.container.OutputContainer, fps: Fraction, sound: Sound | None) -> None:
+        self._container = container
+        self._fps = fps
+        self._video: av.video.stream.VideoStream | None = None
+        self._sound = sound
+        self._last_s = Fraction(-1)
+        self._audio = sound.add_to(container) if sound is not None else None
+        self._n_heard = 0
+
+    def add(self, frame: Frame, at_s: Fraction | None = None) -> None:
+        """The next picture, (H, W, 3) uint8 BGR, H and W even and the same for all; at_s: when, else at the rate."""
+        video = self._video = self._video or self._add_video(frame)
+        at_s = self._last_s + 1 / self._fps if at_s is None and self._last_s >= 0 else at_s or Fraction(0)
+        if at_s <= self._last_s:
+            raise ValueError(f"a picture at {float(at_s):g} s after one at {float(self._last_s):g} s")
+        self._last_s = at_s
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="bgr24")
+        picture.pts, picture.time_base = round(at_s / CLOCK), CLOCK
+        self._container.mux(video.encode(picture))
+        self._add_sound_until(at_s)
+
+    def finish(self) -> None:
+        """What the encoders still hold."""
+        if self._video is None:
+            raise ValueError("a film without a picture")
+        self._container.mux(self._video.encode())
+        self._add_sound_until(None)
+        if self._audio is not None:
+            self._container.mux(self._audio.encode())
+
+    def _add_video(self, frame: Frame) -> av.video.stream.VideoStream:
+        height, width = frame.shape[:2]
+        if height % 2 or width % 2:
+            raise ValueError(f"pictures of {width}x{height} pixels; even numbers expected")
+        options = {"crf": str(QUALITY), "preset": SPEED}
+        video: av.video.stream.VideoStream = self._container.add_stream("libx264", rate=self._fps, options=options)
+        video.width, video.height, video.pix_fmt = width, height, "yuv420p"
+        video.codec_context.time_base = CLOCK
+        return video
+
+    def _add_sound_until(self, at_s: Fraction | None) -> None:
+        """Sound up to a moment, so that both lie side by side in the file."""
+        if self._sound is None or self._audio is None:
+            return
+        n_total = len(self._sound.samples)
+        end = n_total if at_s is None else min(n_total, round(at_s * self._sound.rate))
+        if end > self._n_heard:
+            self._container.mux(self._audio.encode(self._sound.frame(self._n_heard, end)))
+            self._n_heard = end
+
+
+class Sound:
+    """One voice: samples (N,) float32, -1..1, at `rate` a second."""
+
+    def __init__(self, samples: npt.NDArray[np.float32], rate: int) -> None:
+        self.samples, self.rate = samples, rate
+
+    def add_to(self, container: av.container.OutputContainer) -> Any:
+        audio = container.add_stream("aac", rate=self.rate)
+        audio.layout = "mono"
+        audio.bit_rate = SOUND_BITS
+        return audio
+
+    def frame(self, start: int, end: int) -> av.AudioFrame:
+        samples = (np.clip(self.samples[start:end], -1, 1) * 32767).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = self.rate, start, Fraction(1, self.rate)
+        return frame
+
+
+@contextmanager
+def write_film(path: Path, fps: float | Fraction, sound: Sound | None = None) -> Iterator[FilmWriter]:
+    """Write a film to `path` while its frames come: `writer.add(frame)`.
+
+    It appears under its name when it is whole; where anything fails, nothing is left behind.
+
+    Raises: InvalidRequest for a suffix other than .mp4, .mov, .mkv; StorageError where it cannot be written.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise InvalidRequest(f"{path.name}: cannot write this kind of file; expected one of {', '.join(SUFFIXES)}")
+    if path.is_dir() or not path.parent.is_dir():
+        found = "is a directory" if path.is_dir() else "its folder does not exist"
+        raise InvalidRequest(f"{path}: {found}; expected a file to write")
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    rate = Fraction(fps).limit_denominator(1001)
+    try:
+        with av.open(str(partial), "w", options={"movflags": "+faststart"}) as container:
+            writer = FilmWriter(container, rate, sound)
+            yield writer
+            writer.finish()
+        os.replace(partial, path)
+    except OSError as err:  # PyAV's errors are of this kind, too
+        raise StorageError(f"{path.name}: could not be written ({err.strerror or err})") from err
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from films import number_of, numbered
+
+from inference.errors import InvalidRequest, StorageError
+from inference.media import open_media
+from inference.media.encode import Sound, write_film
+
+TONE = Sound((0.3 * np.sin(2 * np.pi * 440 * np.arange(32000) / 16000)).astype(np.float32), 16000)
+
+
+def test_a_film_comes_back_as_it_went_in(tmp_path: Path):
+    path = tmp_path / "film.mp4"
+    with write_film(path, 25, TONE) as writer:
+        for frame in numbered(50):
+            writer.add(frame)
+    with open_media(path) as media:
+        assert media.video.fps == 25
+        assert [number_of(frame) for clip in media.read_clips(25) for frame in clip.frames] == list(range(50))
+    with av.open(str(path)) as container:
+        heard = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+        assert container.streams.audio[0].rate == 16000
+    assert 32000 <= len(heard) <= 32000 + 2048  # AAC fills up its last frame
+    assert np.abs(np.fft.rfft(heard[:32000])).argmax() == pytest.approx(880, abs=2)  # of 2 s: half a hertz each
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("fps", [Fraction(30000, 1001), 60, 12.5])
+def test_any_rate_is_kept(tmp_path: Path, fps: float):
+    path = tmp_path / "film.mp4"
+    with write_film(path, fps) as writer:
+        for frame in numbered(20):
+            writer.add(frame)
+    with av.open(str(path)) as container:
+        times = [frame.pts * frame.time_base for frame in container.decode(video=0)]
+    assert [float(t) for t in times] == pytest.approx([float(i / Fraction(fps)) for i in range(20)], abs=1e-4)
+
+
+def test_a_variable_rate_is_kept(tmp_path: Path):
+    times = [Fraction(ms, 1000) for ms in (0, 40, 95, 120, 300)]
+    path = tmp_path / "film.mp4"
+    with write_film(path, 25) as writer:
+        for frame, at_s in zip(numbered(5), times, strict=True):
+            writer.add(frame, at_s)
+    with av.open(str(path)) as container:
+        assert [float(f.pts * f.time_base) for f in container.decode(video=0)] == pytest.approx(
+            [float(t) for t in times], abs=1e-4
+        )
+
+
+def write(path: Path, frames: Iterable[np.ndarray], times: Sequence[int] = ()) -> None:
+    with write_film(path, 25) as writer:
+        for i, frame in enumerate(frames):
+            writer.add(frame, Fraction(times[i]) if times else None)
+
+
+def test_a_film_that_fails_leaves_nothing_and_keeps_what_was_there(tmp_path: Path):
+    def frames() -> Iterator[np.ndarray]:
+        yield numbered(1)[0]
+        raise RuntimeError("no more frames")
+
+    path = tmp_path / "film.mp4"
+    path.write_bytes(b"an older film")
+    with pytest.raises(RuntimeError, match="no more frames"):
+        write(path, frames())
+    assert path.read_bytes() == b"an older film"
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
+def test_what_cannot_be_written_is_named(tmp_path: Path):
+    (tmp_path / "folder.mp4").mkdir()
+    for name, words in {
+        "film.txt": r"film\.txt.*\.mp4",
+        "no/film.mp4": "folder does not exist",
+        "folder.mp4": "is a directory",
+    }.items():
+        with pytest.raises(InvalidRequest, match=words):
+            write(tmp_path / name, numbered(1))
+    with pytest.raises(ValueError, match="even numbers"):
+        write(tmp_path / "film.mp4", [np.zeros((41, 40, 3), np.uint8)])
+    with pytest.raises(ValueError, match="after one at"):
+        write(tmp_path / "film.mp4", numbered(2), (1, 1))
+    with pytest.raises(ValueError, match="without a picture"):
+        write(tmp_path / "film.mp4", [])
+
+
+def test_a_full_disk_is_storage_that_failed(tmp_path: Path, monkeypatch):
+    def refuse(*_args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("inference.media.encode.os.replace", refuse)
+    with pytest.raises(StorageError, match="No space left"):
+        write(tmp_path / "film.mp4", numbered(1))
+    assert not list(tmp_path.iterdir())
