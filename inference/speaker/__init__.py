@@ -1,0 +1,1 @@
+"""A synthetic speaker: clips with known words, for demos, tests and training."""
