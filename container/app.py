@@ -21,7 +21,14 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from container.intake import ASYNC_DEADLINE_S, ASYNC_HEADER, UnreadBodyResponse, body_on_disk
+from container.intake import (
+    ASYNC_HEADER,
+    ClosingResponse,
+    RequestLimits,
+    UnreadBodyResponse,
+    body_on_disk,
+    limits_of,
+)
 from container.metrics import Metrics
 from container.pool import Pool
 from container.statuses import Failure, failure_of
@@ -90,26 +97,28 @@ class Server:
         try:
             self.check_open(request)
             await stack.enter_async_context(self.pool.admit())
-            job = await self.take_in(route, request, request_id, stack)
-            ends = time.monotonic() + self.deadline_of(request)
+            limits = limits_of(request.headers, self.settings)
+            job = await self.take_in(route, request, request_id, limits, stack)
+            ends = time.monotonic() + limits.deadline_s
             messages = self.pool.run(job, ends)
             stack.push_async_callback(messages.aclose)
             first = await unless_gone(request, anext(messages))
         except Exception as err:  # noqa: BLE001 - the edge: what was not foreseen is logged by `refuse`
             await stack.aclose()
-            has_body_left = job is None and not isinstance(err, Canceled | DeadlineExceeded)
-            return self.refuse(route, err, common, started, UnreadBodyResponse if has_body_left else Response)
+            return self.refuse(route, err, common, started, Response if job else response_unread(err))
         if first[0] == "part":
             lines = self.stream(route, first, messages, common, started)
             return OwningStream(lines, stack, ends + STREAM_GRACE_S, media_type=NDJSON, headers=common)
         await stack.aclose()
         return self.conclude(route, first, common, started)
 
-    async def take_in(self, route: str, request: Request, request_id: str, stack: contextlib.AsyncExitStack) -> Job:
+    async def take_in(
+        self, route: str, request: Request, request_id: str, limits: RequestLimits, stack: contextlib.AsyncExitStack
+    ) -> Job:
         headers = {name: request.headers[name] for name in PASSED_ON if name in request.headers}
         if route == "invocations":
             choose_answer(headers.get("accept"))  # before the body is read: it may be in vain
-        body = await stack.enter_async_context(body_on_disk(request))
+        body = await stack.enter_async_context(body_on_disk(request, limits))
         return Job(route, headers, body, request_id)
 
     def check_open(self, request: Request) -> None:
@@ -122,9 +131,6 @@ class Server:
             given = request.headers.get("authorization", "").removeprefix("Bearer ")
             if not hmac.compare_digest(given.encode(), self.settings.token.encode()):
                 raise AccessDenied("expected the header Authorization: Bearer with the server's token")
-
-    def deadline_of(self, request: Request) -> float:
-        return ASYNC_DEADLINE_S if ASYNC_HEADER in request.headers else self.settings.deadline_s
 
     def conclude(self, route: str, last: tuple[Any, ...], common: dict[str, str], started: float) -> Response:
         if last[0] == "failed":
@@ -195,6 +201,13 @@ class Server:
         self.account(route, 200, started, common)
 
 
+def response_unread(err: Exception) -> type[Response]:
+    """How a refusal goes out before the whole body came in."""
+    if isinstance(err, DeadlineExceeded):
+        return ClosingResponse
+    return Response if isinstance(err, Canceled) else UnreadBodyResponse
+
+
 class OwningStream(StreamingResponse):
     """A streamed answer that gives back what its request holds.
 
@@ -253,7 +266,7 @@ def make_app(server: Server, extra_routes: Callable[[Server], list[Route]] | Non
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         await server.pool.start()
-        LOG.info("ready", extra=server.pool.health)
+        LOG.info("viseme is ready", extra=server.pool.health)  # deploy/first_real_run.sh looks for it
         yield
         await server.pool.stop()
 

@@ -9,6 +9,7 @@ from typing import Any
 from container.transcriptions import answer_transcription
 from container.worker_main import Context, Job
 from inference import handler
+from inference.backends.device import describe_gpu
 from inference.engines import Hooks
 from inference.lip_reading import Word
 from inference.requests import NDJSON, choose_answer
@@ -24,7 +25,8 @@ class Doors:
         self._engines = handler.model_fn(model_dir)
 
     def measure(self) -> dict[str, Any]:
-        return self._engines.measure()
+        """What works here and on what it runs: for /health, and for the log's line on being ready."""
+        return self._engines.measure() | describe_gpu()
 
     def close(self) -> None:
         self._engines.close()

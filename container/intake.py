@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from inference.errors import Canceled, DeadlineExceeded, InvalidRequest, MediaTooLarge, Overloaded
+from inference.settings import Settings
 
 MAX_BODY = 25 << 20  # bytes; SageMaker's limit for a real-time request
 MAX_ASYNC_BODY = 1 << 30  # for an asynchronous one
@@ -24,40 +26,61 @@ BODY_S = 30.0  # for a body to arrive: a caller that dawdles holds a place that 
 DISCARD_S = 10.0  # for the rest of a body that is refused
 
 
+@dataclass(frozen=True)
+class RequestLimits:
+    """What one request may take: bytes of its body, seconds for that to arrive, seconds to be answered."""
+
+    body_bytes: int
+    body_s: float
+    deadline_s: float
+
+
+def limits_of(headers: Mapping[str, str], settings: Settings) -> RequestLimits:
+    """An asynchronous request's limits where SageMaker says that it is one; else the usual ones.
+
+    On SageMaker nobody but the platform reaches the container, and it bounds real-time calls itself, whatever
+    their headers. Elsewhere anybody can send this one, and would hold a worker for an hour and a gigabyte of
+    the disk.
+    """
+    if settings.on_sagemaker and ASYNC_HEADER in headers:
+        return RequestLimits(MAX_ASYNC_BODY, ASYNC_DEADLINE_S, ASYNC_DEADLINE_S)
+    return RequestLimits(MAX_BODY, BODY_S, settings.deadline_s)
+
+
 @asynccontextmanager
-async def body_on_disk(request: Request) -> AsyncIterator[Path]:
+async def body_on_disk(request: Request, limits: RequestLimits) -> AsyncIterator[Path]:
     """The body as a file, gone afterwards.
 
     Raises: MediaTooLarge where it is larger than it may be, whatever it declares; Canceled where the
     caller goes away, DeadlineExceeded where it dawdles, Overloaded where the disk is full.
     """
-    most = MAX_ASYNC_BODY if ASYNC_HEADER in request.headers else MAX_BODY
-    check_declared(request, most)
+    check_declared(request, limits.body_bytes)
     with contextlib.ExitStack() as stack:
         try:
-            file = stack.enter_context(tempfile.NamedTemporaryFile(prefix="viseme-body-"))
-            await write_body(request, file, most)
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="viseme-body-"))
+            path = Path(folder, "body")
+            # Closed in here, too: what a full disk did not take is written once more then, and fails again.
+            with path.open("xb") as file:
+                await write_body(request, file, limits)
         except OSError as err:
             raise Overloaded("the server has no room for the body; try again later") from err
-        yield Path(file.name)
+        yield path
 
 
-async def write_body(request: Request, file: IO[bytes], most: int) -> None:
+async def write_body(request: Request, file: IO[bytes], limits: RequestLimits) -> None:
     """Raises: MediaTooLarge, Canceled, DeadlineExceeded; OSError where the disk is full."""
     n_bytes = 0
-    limit_s = ASYNC_DEADLINE_S if ASYNC_HEADER in request.headers else BODY_S
     try:
-        async with asyncio.timeout(limit_s):
+        async with asyncio.timeout(limits.body_s):
             async for chunk in request.stream():
                 n_bytes += len(chunk)
-                if n_bytes > most:
-                    raise MediaTooLarge(f"the body is over {most} bytes; that is the limit")
+                if n_bytes > limits.body_bytes:
+                    raise MediaTooLarge(f"the body is over {limits.body_bytes} bytes; that is the limit")
                 file.write(chunk)
     except ClientDisconnect as err:
         raise Canceled("the caller went away while the body was read") from err
     except TimeoutError as err:
-        raise DeadlineExceeded(f"the body did not arrive within {limit_s:.0f} s") from err
-    file.flush()
+        raise DeadlineExceeded(f"the body did not arrive within {limits.body_s:g} s") from err
 
 
 def check_declared(request: Request, most: int) -> None:
@@ -66,6 +89,13 @@ def check_declared(request: Request, most: int) -> None:
         raise InvalidRequest(f"content-length {declared!r}: expected a number")
     if int(declared) > most:
         raise MediaTooLarge(f"the body is of {declared} bytes; at most {most} expected")
+
+
+class ClosingResponse(Response):
+    """A refusal to a caller whose body does not come: the connection ends with it, and nobody waits for more."""
+
+    def __init__(self, content: bytes, status_code: int, headers: Mapping[str, str]) -> None:
+        super().__init__(content, status_code, dict(headers) | {"connection": "close"})
 
 
 class UnreadBodyResponse(Response):

@@ -218,6 +218,7 @@ class Pool:
         while True:
             if worker.process.pid is not None:
                 await sentinel_of(worker)
+                worker.health = {}  # before the thread collects it: while it does, `is_alive` would still say yes
                 await asyncio.to_thread(worker.process.join)
             LOG.error("a worker died", extra={"exitcode": worker.process.exitcode})
             worker.health = {}

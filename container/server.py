@@ -71,6 +71,8 @@ class DrainingServer(uvicorn.Server):
 def run_server(settings: Settings, *, with_aws_routes: bool = False) -> int:
     """Serve until told to stop. Returns the exit code: 0, or 1 where the models could not be loaded."""
     set_up_logs()
+    if with_aws_routes:  # we play SageMaker's part then, its asynchronous calls included
+        settings = settings.model_copy(update={"on_sagemaker": True})
     server = Server(settings)
     app = make_app(server, aws_routes if with_aws_routes else None)
     config = uvicorn.Config(

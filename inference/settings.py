@@ -51,6 +51,8 @@ class Settings(BaseModel):
     queue_size: int = Field(8, ge=1, le=10_000)
     deadline_s: float = Field(60.0, gt=0)
     token: str | None = Field(None, repr=False)
+    # Whether only SageMaker's platform can reach the server, so that its headers are to be believed.
+    on_sagemaker: bool = False
     # Buckets that requests may name, or "bucket/prefix"; "*" leaves it to the role.
     allowed_buckets: Annotated[tuple[str, ...], BeforeValidator(split_list)] = ("*",)
 
@@ -71,6 +73,7 @@ class Settings(BaseModel):
             raise InvalidRequest(f"{unknown[0]}: no such setting; known: {', '.join(names)}")
         found = {field: env[name] for name, field in names.items() if env.get(name)}
         found.setdefault("data_dir", str(default_data_dir(env)))
+        found.setdefault("on_sagemaker", str(any(name.startswith("SAGEMAKER_") and env[name] for name in env)))
         try:
             return cls.model_validate(found)
         except ValidationError as err:

@@ -1,9 +1,10 @@
 """Carry LipCoordNet weights on, from packs of mouth crops.
 
-    python -m training.lip_reading --mouths PACKS --start model.safetensors -o RUN --epochs 20
+    python -m training.lip_reading --mouths PACKS [MORE_PACKS] --start model.safetensors -o RUN --epochs 20
 
 The same command again goes on where it stopped. RUN/log.jsonl has a line per epoch, RUN/model.safetensors
-the best weights so far (float16). What matters in the recipe: a warm restart of the learning rate, low
+the best weights so far (float16): those with the lowest mean of the word error rates on each folder's held-out
+clips. What matters in the recipe: a warm restart of the learning rate, low
 dropout, and characters spread over the aligned words as a second loss that fades.
 """
 
@@ -43,7 +44,7 @@ EPOCH_SEED_STRIDE = 100_003  # keeps the draws of one epoch apart from the next 
 class Recipe:
     """One run."""
 
-    mouths: Path  # folder of packs
+    mouths: tuple[Path, ...]  # folders of packs
     start: Path  # weights to carry on from
     run: Path  # where checkpoints and the log go
     epochs: int = 20
@@ -52,7 +53,7 @@ class Recipe:
     batch: int = 4
     dropout: float = 0.12
     averaging: float = 0.998  # of the moving average of the weights, per step
-    held_out: int = 40
+    held_out: int = 40  # of each folder
     leave_out: Path | None = None  # names never trained on, one a line
     n_clips: int | None = None  # only this many, for a trial
     seed: int = 7
@@ -89,10 +90,13 @@ class Progress:
     best_cer: float = math.inf
 
 
+Parts = dict[str, list[MouthClip]]  # by the name of their folder
+
+
 class Training:
     """The network under training, its average, its optimiser and how far it is."""
 
-    def __init__(self, recipe: Recipe, clips: Sequence[MouthClip], held_out: Sequence[MouthClip]) -> None:
+    def __init__(self, recipe: Recipe, clips: Sequence[MouthClip], held_out: Parts) -> None:
         self.recipe, self.clips, self.held_out = recipe, clips, held_out
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = LipCoordNet()
@@ -157,15 +161,21 @@ class Training:
         follow(self.average, self.network, min(self.recipe.averaging, self.progress.step / (self.progress.step + 10)))
         return {"loss": loss.item(), "ctc": ctc.item(), "spread": spread.item(), "norm": norm.item()}
 
-    def keep_best(self) -> dict[str, Score]:
+    def keep_best(self) -> dict[str, dict[str, Score]]:
         """Score the network and its average on the held-out clips; write the weights where they are the best yet."""
         scores = {}
         for name, network in (("network", self.network), ("average", self.average)):
-            score = scores[name] = score_clips(network, self.held_out, self.recipe.batch, self.device)
-            if (score.wer, score.cer) < (self.progress.best_wer, self.progress.best_cer):
-                self.progress.best_wer, self.progress.best_cer = score.wer, score.cer
+            parts = scores[name] = self.score(network)
+            mean = Score(*(float(np.mean([getattr(one, key) for one in parts.values()])) for key in ("wer", "cer")))
+            if (mean.wer, mean.cer) < (self.progress.best_wer, self.progress.best_cer):
+                self.progress.best_wer, self.progress.best_cer = mean.wer, mean.cer
                 write_weights(network, self.recipe.run / "model.safetensors")
         return scores
+
+    def score(self, network: LipCoordNet) -> dict[str, Score]:
+        """Error rates on the held-out clips of each folder."""
+        batch = self.recipe.batch
+        return {name: score_clips(network, clips, batch, self.device) for name, clips in self.held_out.items()}
 
     def save(self) -> None:
         """Everything needed to go on, replaced in one move so that a kill leaves the old or the new."""
@@ -300,13 +310,20 @@ def write_weights(network: nn.Module, path: Path) -> None:
     os.replace(partial, path)
 
 
-def split_clips(recipe: Recipe) -> tuple[list[MouthClip], list[MouthClip]]:
-    """Clips to train on and clips held out: the same for the same seed. Clips to leave out are in neither."""
+def split_clips(recipe: Recipe) -> tuple[list[MouthClip], Parts]:
+    """Clips to train on, and clips held out of each folder: the same for the same seed. Clips to leave out
+    are in neither.
+    """
     banned = set(recipe.leave_out.read_text().split()) if recipe.leave_out else set()
-    clips = [clip for clip in load_packs(recipe.mouths) if clip.name not in banned]
-    order = np.random.default_rng(recipe.seed).permutation(len(clips))[: recipe.n_clips]
-    n_held_out = min(recipe.held_out, len(order) // 4)
-    return [clips[i] for i in order[n_held_out:]], [clips[i] for i in order[:n_held_out]]
+    kept: list[MouthClip] = []
+    held_out: Parts = {}
+    for folder in recipe.mouths:
+        clips = [clip for clip in load_packs(folder) if clip.name not in banned]
+        order = np.random.default_rng(recipe.seed).permutation(len(clips))[: recipe.n_clips]
+        n_held_out = min(recipe.held_out, len(order) // 4)
+        held_out[str(folder)] = [clips[i] for i in order[:n_held_out]]
+        kept += [clips[i] for i in order[n_held_out:]]
+    return kept, held_out
 
 
 def train(recipe: Recipe) -> None:
@@ -317,8 +334,8 @@ def train(recipe: Recipe) -> None:
     training = Training(recipe, *split_clips(recipe))
     training.resume()
     if training.progress.epoch == 0:
-        start = score_clips(training.network, training.held_out, recipe.batch, training.device)
-        log_line(recipe.run, {"epoch": 0, "held_out": asdict(start), "n_clips": len(training.clips)})
+        start = training.score(training.network)
+        log_line(recipe.run, {"epoch": 0, "start": plain(start), "n_clips": len(training.clips)})
     while training.part_done() < 1:
         began = time.monotonic()
         means = training.run_epoch()
@@ -330,17 +347,21 @@ def train(recipe: Recipe) -> None:
 
 
 def epoch_line(
-    training: Training, means: dict[str, float], scores: dict[str, Score], took_s: float
+    training: Training, means: dict[str, float], scores: dict[str, dict[str, Score]], took_s: float
 ) -> dict[str, object]:
     return {
         "epoch": training.progress.epoch,
         "part_done": round(training.part_done(), 4),
         "rate": training.optimiser.param_groups[0]["lr"],
         **means,
-        **{name: asdict(score) for name, score in scores.items()},
+        **{name: plain(parts) for name, parts in scores.items()},
         "best_wer": training.progress.best_wer,
         "took_s": round(took_s, 1),
     }
+
+
+def plain(parts: dict[str, Score]) -> dict[str, dict[str, float]]:
+    return {name: asdict(score) for name, score in parts.items()}
 
 
 def log_line(run: Path, line: dict[str, object]) -> None:
@@ -353,7 +374,7 @@ def log_line(run: Path, line: dict[str, object]) -> None:
 def read_recipe(words: Sequence[str] | None = None) -> Recipe:
     """The command line as a recipe."""
     parser = argparse.ArgumentParser(prog="python -m training.lip_reading", description=__doc__.splitlines()[0])
-    parser.add_argument("--mouths", type=Path, required=True, help="folder of packs of mouth crops (.npz)")
+    parser.add_argument("--mouths", type=Path, nargs="+", required=True, help="folders of packs of mouth crops (.npz)")
     parser.add_argument("--start", type=Path, required=True, help="weights to carry on from")
     parser.add_argument("-o", "--run", type=Path, required=True, help="folder for checkpoints, weights and log")
     parser.add_argument("--epochs", type=int, default=Recipe.epochs)
@@ -362,12 +383,13 @@ def read_recipe(words: Sequence[str] | None = None) -> Recipe:
     parser.add_argument("--batch", type=int, default=Recipe.batch)
     parser.add_argument("--dropout", type=float, default=Recipe.dropout)
     parser.add_argument("--averaging", type=float, default=Recipe.averaging)
-    parser.add_argument("--held-out", type=int, default=Recipe.held_out, help="clips kept for scoring")
+    parser.add_argument("--held-out", type=int, default=Recipe.held_out, help="clips of each folder kept for scoring")
     parser.add_argument("--leave-out", type=Path, help="file of clip names never to train on")
     parser.add_argument("--n-clips", type=int, help="use only so many clips, for a trial")
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     parser.add_argument("--threads", type=int, default=Recipe.threads)
-    return Recipe(**vars(parser.parse_args(words)))
+    asked = vars(parser.parse_args(words))
+    return Recipe(**asked | {"mouths": tuple(asked["mouths"])})
 
 
 if __name__ == "__main__":

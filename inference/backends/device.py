@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from inference.errors import DeviceUnavailable, InvalidRequest
 DRIVER = Path("/proc/driver/nvidia/version")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "f32", "f16", "bf16")
+NEW_LINE = "\n"
 
 
 @dataclass(frozen=True)
@@ -28,22 +30,59 @@ def choose_device(device: str = "auto", precision: str = "auto") -> Device:
     cuda is asked for, or a GPU is there, and torch cannot use it: to run on the CPU of a GPU machine
     in silence would be slow and dear.
     """
-    import torch
-
     check_choice("device", device, DEVICES)
     check_choice("precision", precision, PRECISIONS)
-    has_cuda = torch.cuda.is_available()
-    driver = driver_version()
-    if not has_cuda and (device == "cuda" or (device == "auto" and driver)):
+    is_wanted = device == "cuda" or (device == "auto" and (has_cuda() or driver_version() is not None))
+    if is_wanted and (fault := find_fault()) is not None:
         why = "device cuda was asked for" if device == "cuda" else "this machine has a GPU"
-        raise DeviceUnavailable(
-            f"{why}, but torch {torch.__version__} (built for {built_for(torch.version.cuda)}) cannot use one "
-            f"(NVIDIA driver: {driver or 'none'}); install a matching pair, or choose the device cpu"
-        )
-    name = ("cuda" if has_cuda else "cpu") if device == "auto" else device
+        raise DeviceUnavailable(f"{why}, but {fault}; install a matching pair, or choose the device cpu")
+    name = "cuda" if is_wanted else "cpu"
     if precision == "f16" and name == "cpu":
         raise InvalidRequest("precision f16 needs a GPU; on a CPU expected auto, f32 or bf16")
     return Device(name, "f32" if precision == "auto" else precision)
+
+
+def has_cuda() -> bool:
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an old driver: `find_fault` says it, as an error
+        return torch.cuda.is_available()
+
+
+def find_fault() -> str | None:
+    """Why torch cannot use a GPU here, naming both versions; None where it can.
+
+    Found out by a sum on the GPU: torch counts cards as available that it has no kernels for.
+    """
+    import torch
+
+    reason = ""
+    if has_cuda():
+        try:
+            run_on_gpu()
+        except RuntimeError as err:  # of several kinds: no kernel image, out of memory, exclusive use
+            reason = f": {str(err).partition(NEW_LINE)[0]}"
+        else:
+            return None
+    torch_is = f"torch {torch.__version__} (built for {built_for(torch.version.cuda)})"
+    return f"{torch_is} cannot use one (NVIDIA driver: {driver_version() or 'none'}){reason}"
+
+
+def run_on_gpu() -> None:
+    """Raises: RuntimeError where the GPU cannot add two numbers."""
+    import torch
+
+    torch.ones(1, device="cuda").add_(1).item()
+
+
+def describe_gpu() -> dict[str, str | None]:
+    """The GPU's name, its driver's version and the CUDA that torch was built for; None each where there is none."""
+    import torch
+
+    driver = driver_version()
+    name = torch.cuda.get_device_name() if has_cuda() else None
+    return {"gpu": name, "driver": driver, "torch_cuda": torch.version.cuda if name or driver else None}
 
 
 def driver_version(proc: Path = DRIVER) -> str | None:

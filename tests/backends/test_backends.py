@@ -1,3 +1,6 @@
+from __future__ import annotations
+
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +9,8 @@ import torch
 from torch import nn
 
 from inference.backends import Device, TorchNetwork, choose_device
-from inference.backends.device import driver_version
+from inference.backends import device as device_module
+from inference.backends.device import describe_gpu, driver_version
 from inference.errors import DeviceUnavailable, InvalidRequest
 from inference.models import LipCoordNet
 
@@ -36,12 +40,53 @@ def test_the_driver_is_named_by_its_version(tmp_path: Path):
     assert driver_version(tmp_path / "none") is None
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU that works")
-def test_a_gpu_that_cannot_be_used_is_never_passed_over_in_silence(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("inference.backends.device.driver_version", lambda: "470.57.02")
-    with pytest.raises(DeviceUnavailable, match=r"this machine has a GPU, but torch .*NVIDIA driver: 470\.57\.02"):
+@pytest.fixture
+def gpu_machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A machine with a GPU and a CUDA build of torch, as far as `choose_device` can see."""
+
+    def pretend(driver: str, *, is_available: bool, fault: str | None = None) -> None:
+        def run() -> None:
+            if fault is not None:
+                raise RuntimeError(fault)
+
+        monkeypatch.setattr(device_module, "driver_version", lambda: driver)
+        monkeypatch.setattr(device_module, "run_on_gpu", run)
+        monkeypatch.setattr(torch.version, "cuda", "13.0")
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: is_available)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA A10G")
+
+    return pretend
+
+
+def test_a_driver_too_old_for_torch_is_never_passed_over_in_silence(gpu_machine: Callable[..., None]):
+    gpu_machine("470.57.02", is_available=False)
+    with pytest.raises(
+        DeviceUnavailable,
+        match=r"this machine has a GPU, but torch .* \(built for CUDA 13\.0\) .*NVIDIA driver: 470\.57\.02",
+    ):
         choose_device()
+    with pytest.raises(DeviceUnavailable, match=r"device cuda was asked for, but .*470\.57\.02"):
+        choose_device("cuda")
     assert choose_device("cpu").name == "cpu"
+
+
+def test_a_gpu_that_torch_has_no_kernels_for_is_found_out_at_once(gpu_machine: Callable[..., None]):
+    gpu_machine("580.65.06", is_available=True, fault="CUDA error: no kernel image is available\nCompile with ...")
+    with pytest.raises(DeviceUnavailable, match=r"580\.65\.06\): CUDA error: no kernel image is available; install"):
+        choose_device()
+
+
+def test_a_gpu_that_works_is_taken_and_described(gpu_machine: Callable[..., None]):
+    gpu_machine("580.65.06", is_available=True)
+    assert choose_device("auto", "f16") == Device("cuda", "f16")
+    assert describe_gpu() == {"gpu": "NVIDIA A10G", "driver": "580.65.06", "torch_cuda": "13.0"}
+
+
+def test_without_a_gpu_there_is_nothing_to_describe(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(device_module, "driver_version", lambda: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    assert describe_gpu() == {"gpu": None, "driver": None, "torch_cuda": None}
 
 
 def test_a_network_takes_and_gives_arrays():

@@ -3,49 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fake_worker import run_fake
 
 from container import pool as pool_module
 from container.pool import Pool
 from container.worker_main import Job
 from inference.errors import DeadlineExceeded, NotReady, Overloaded, WorkerDied
 
-
-def run_fake(pipe, canceled, model_dir) -> None:
-    """A worker that does what the job's route says."""
-    pipe.send(("ready", {"inference_ready": True}))
-    while True:
-        kind, *rest = pipe.recv()
-        if kind == "stop":
-            return
-        route = rest[0].route
-        if route.startswith("parts"):
-            for i in range(3):
-                pipe.send(("part", f"{route}{i}".encode()))
-        if route == "sleep":
-            for _ in range(100):
-                time.sleep(0.05)
-                if canceled.is_set():
-                    break
-        pipe.send(("done", route.encode(), "text/plain"))
+PATIENCE_S = 60.0  # only a guard against hanging
 
 
 @pytest.fixture(autouse=True)
 def fake_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "run_worker", run_fake)
-    monkeypatch.setattr(pool_module, "SPAWN", pool_module.multiprocessing.get_context("fork"))
 
 
 def job(route: str) -> Job:
     return Job(route, {}, Path("/dev/null"), "id")
 
 
-async def collect(pool: Pool, route: str, seconds: float = 10.0) -> list[tuple]:
+async def collect(pool: Pool, route: str, seconds: float = PATIENCE_S) -> list[tuple]:
     async with pool.admit():
         return [message async for message in pool.run(job(route), time.monotonic() + seconds)]
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        while not is_so():
+            await asyncio.sleep(0.01)
+
+
+async def start_job(pool: Pool, route: str) -> asyncio.Task[list[tuple]]:
+    """A request that the pool's only worker has been given."""
+    task = asyncio.create_task(collect(pool, route))
+    await until(lambda: pool.n_held > 0 and pool._idle.empty())
+    return task
 
 
 def with_pool(check, n_workers: int = 1, queue_size: int = 4):
@@ -60,12 +59,6 @@ def with_pool(check, n_workers: int = 1, queue_size: int = 4):
     asyncio.run(run())
 
 
-async def until_ready(pool: Pool) -> None:
-    async with asyncio.timeout(20):
-        while not pool.is_ready:
-            await asyncio.sleep(0.02)
-
-
 def test_each_request_gets_its_own_messages():
     async def check(pool: Pool):
         answers = await asyncio.gather(*(collect(pool, f"parts{i}") for i in "abc"))
@@ -78,11 +71,13 @@ def test_each_request_gets_its_own_messages():
 
 def test_more_than_fit_are_refused():
     async def check(pool: Pool):
-        waiting = [asyncio.create_task(collect(pool, "sleep", 1.0)) for _ in range(2)]
-        await asyncio.sleep(0.1)
+        running = await start_job(pool, "sleep")
+        waiting = asyncio.create_task(collect(pool, "quick"))
+        await until(lambda: pool.n_held == 2)
         with pytest.raises(Overloaded):
             await collect(pool, "quick")
-        await asyncio.gather(*waiting, return_exceptions=True)
+        running.cancel()
+        assert (await waiting)[-1][1] == b"quick"
         assert pool.n_held == 0
 
     with_pool(check, queue_size=1)
@@ -90,10 +85,9 @@ def test_more_than_fit_are_refused():
 
 def test_a_dead_worker_costs_the_running_request_alone():
     async def check(pool: Pool):
-        running = asyncio.create_task(collect(pool, "sleep"))
-        await asyncio.sleep(0.2)
-        queued = [asyncio.create_task(collect(pool, f"quick{i}", 20)) for i in range(3)]
-        await asyncio.sleep(0.05)
+        running = await start_job(pool, "sleep")
+        queued = [asyncio.create_task(collect(pool, f"quick{i}")) for i in range(3)]
+        await until(lambda: pool.n_held == 4)
         pool._workers[0].process.kill()
         with pytest.raises(WorkerDied):
             await running
@@ -105,12 +99,11 @@ def test_a_dead_worker_costs_the_running_request_alone():
 
 def test_a_stream_left_lying_gets_no_words_of_the_next_request():
     async def check(pool: Pool):
-        stale = pool.run(job("partsold"), time.monotonic() + 20)
+        stale = pool.run(job("partsold"), time.monotonic() + PATIENCE_S)
         assert (await anext(stale))[1] == b"partsold0"
         pool._workers[0].process.kill()
-        await asyncio.sleep(0.2)
-        await until_ready(pool)
-        fresh = pool.run(job("partsnew"), time.monotonic() + 20)
+        await until(lambda: pool.n_restarts == 1 and pool.is_ready)
+        fresh = pool.run(job("partsnew"), time.monotonic() + PATIENCE_S)
         assert (await anext(fresh))[1] == b"partsnew0"
         with pytest.raises(WorkerDied):
             await anext(stale)
@@ -122,8 +115,8 @@ def test_a_stream_left_lying_gets_no_words_of_the_next_request():
 def test_a_worker_that_died_idle_is_replaced_unseen():
     async def check(pool: Pool):
         pool._workers[0].process.kill()
-        await asyncio.sleep(0.05)
-        assert (await collect(pool, "quick", 20))[-1][1] == b"quick"
+        await until(lambda: not pool._workers[0].is_alive)
+        assert (await collect(pool, "quick"))[-1][1] == b"quick"
 
     with_pool(check)
 
@@ -140,14 +133,35 @@ def test_a_deadline_frees_the_worker():
 
 def test_giving_up_answers_those_that_wait():
     async def check(pool: Pool):
-        running = asyncio.create_task(collect(pool, "sleep"))
-        await asyncio.sleep(0.2)
+        running = await start_job(pool, "sleep")
         queued = asyncio.create_task(collect(pool, "quick"))
-        await asyncio.sleep(0.05)
+        await until(lambda: pool.n_held == 2)
         pool.abort()
         with pytest.raises(NotReady):
             await queued
         with pytest.raises(WorkerDied):
             await running
+
+    with_pool(check)
+
+
+def test_a_worker_that_is_stopped_is_ended_when_it_is_given_up():
+    """SIGSTOP: it heeds no word and no signal but SIGKILL."""
+
+    async def check(pool: Pool):
+        running = await start_job(pool, "sleep")
+        os.kill(pool._workers[0].process.pid, signal.SIGSTOP)
+        pool.abort()
+        with pytest.raises(WorkerDied):
+            await running
+
+    with_pool(check)
+
+
+def test_an_idle_worker_that_is_stopped_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pool_module, "GRACE_S", 0.2)
+
+    async def check(pool: Pool):
+        os.kill(pool._workers[0].process.pid, signal.SIGSTOP)
 
     with_pool(check)

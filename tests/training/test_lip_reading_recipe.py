@@ -10,9 +10,9 @@ import pytest
 from inference.models import LipCoordNet
 from inference.weights.registry import STARTER
 from inference.weights.tensors import load_into
-from training.augmentation import MIRRORED_LIPS, Augmentation, Sample, mirror
-from training.lip_reading import read_recipe, split_clips, train
-from training.mouths import NO_TARGET, decode_strip, load_packs, place_words, spread_characters, symbols_of
+from training.augmentation import MIRRORED_LIPS, Augmentation, Sample, compress, drop_frames, jitter_time, mirror
+from training.lip_reading import Recipe, read_recipe, split_clips, train
+from training.mouths import NO_TARGET, MouthClip, decode_strip, load_packs, place_words, spread_characters, symbols_of
 
 WORDS = "BIN BLUE AT F TWO NOW"
 
@@ -37,22 +37,43 @@ def write_pack(folder: Path, n_clips: int) -> Path:
     return folder
 
 
+def recipe_of(*folders: Path, **asked: object) -> Recipe:
+    named = [str(word) for key, value in asked.items() for word in (f"--{key.replace('_', '-')}", value)]
+    return read_recipe(["--mouths", *map(str, folders), "--start", "x", "-o", "y", *named])
+
+
+def names_of(clips: list[MouthClip]) -> list[str]:
+    return [clip.name for clip in clips]
+
+
 def test_packs_are_read_and_split_for_good(tmp_path: Path):
     clips = load_packs(write_pack(tmp_path, 8))
     assert decode_strip(clips[0]).shape == (75, 64, 128, 3)
     assert clips[0].text == WORDS
-    recipe = read_recipe(["--mouths", str(tmp_path), "--start", "x", "-o", "y", "--held-out", "2"])
-    kept, held_out = split_clips(recipe)
-    assert len(kept) == 6
-    assert {c.name for c in kept}.isdisjoint(c.name for c in held_out)
-    assert [c.name for c in split_clips(recipe)[1]] == [c.name for c in held_out]
+    kept, held_out = split_clips(recipe_of(tmp_path, held_out=2))
+    (held,) = held_out.values()
+    assert (len(kept), len(held)) == (6, 2)
+    assert set(names_of(kept)).isdisjoint(names_of(held))
+    assert names_of(split_clips(recipe_of(tmp_path, held_out=2))[1][str(tmp_path)]) == names_of(held)
+
+
+def test_every_folder_has_its_own_held_out_clips(tmp_path: Path):
+    one, other = (write_pack(make_folder(tmp_path / name), n) for name, n in (("one", 8), ("other", 12)))
+    kept, held_out = split_clips(recipe_of(one, other, held_out=2))
+    assert {name: len(clips) for name, clips in held_out.items()} == {str(one): 2, str(other): 2}
+    assert len(kept) == 16
+
+
+def make_folder(path: Path) -> Path:
+    path.mkdir()
+    return path
 
 
 def test_names_to_leave_out_are_in_neither_part(tmp_path: Path):
     write_pack(tmp_path, 8)
     (tmp_path / "names").write_text("clip03\nclip05\n")
-    arguments = ["--mouths", str(tmp_path), "--start", "x", "-o", "y", "--leave-out", str(tmp_path / "names")]
-    names = {clip.name for part in split_clips(read_recipe(arguments)) for clip in part}
+    kept, held_out = split_clips(recipe_of(tmp_path, leave_out=tmp_path / "names"))
+    names = {*names_of(kept), *names_of(held_out[str(tmp_path)])}
     assert len(names) == 6
     assert not names & {"clip03", "clip05"}
 
@@ -86,6 +107,45 @@ def test_changes_keep_shapes_and_are_the_same_for_the_same_seed():
     assert changed[0].frames.dtype == np.uint8
     assert np.array_equal(changed[0].frames, changed[1].frames)
     assert not np.array_equal(changed[0].frames, frames)
+
+
+def sample_of_numbers() -> Sample:
+    """Frame t is grey of level 3 t, and its lips lie at t / 100."""
+    slots, within = place_words(np.arange(6.0) * 10 + 8, np.arange(6.0) * 10 + 18)
+    numbers = np.arange(75)
+    frames = np.broadcast_to((numbers * 3).astype(np.uint8)[:, None, None, None], (75, 64, 128, 3))
+    return Sample(
+        frames, np.broadcast_to((numbers / 100)[:, None, None], (75, 20, 2)).astype(np.float32), slots, within
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_dropped_frames_are_filled_from_both_sides(seed: int):
+    """On a ramp a fill from both sides gives the ramp again."""
+    sample = sample_of_numbers()
+    dropped = drop_frames(sample, np.random.default_rng(seed))
+    assert np.abs(dropped.frames.astype(int) - sample.frames).max() <= 1
+    assert dropped.lips == pytest.approx(sample.lips, abs=1e-5)
+    assert np.array_equal(dropped.frames[[0, -1]], sample.frames[[0, -1]])
+
+
+def test_a_jitter_in_time_doubles_and_skips_frames_but_keeps_their_order():
+    levels = jitter_time(sample_of_numbers(), np.random.default_rng(0)).frames[:, 0, 0, 0].astype(int) // 3
+    steps = np.diff(levels).tolist()
+    assert {0, 2} <= set(steps)
+    assert min(steps) == 0
+    assert np.abs(levels - np.arange(75)).max() <= 1
+
+
+def test_compression_loses_detail_and_keeps_the_picture():
+    rng = np.random.default_rng(0)
+    frames = np.clip(rng.normal(128, 30, (75, 64, 128, 3)), 0, 255).astype(np.uint8)
+    for seed in range(6):
+        packed = compress(frames, np.random.default_rng(seed))
+        assert packed.shape == frames.shape
+        assert packed.dtype == np.uint8
+        assert packed.std() < frames.std()
+        assert packed.mean() == pytest.approx(frames.mean(), abs=2)
 
 
 def test_a_tiny_run_learns_logs_and_goes_on_where_it_stopped(tmp_path: Path):

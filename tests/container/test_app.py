@@ -1,0 +1,207 @@
+"""The routes over a real socket, with a worker that holds no model."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from fake_worker import run_fake
+
+from container import app as app_module
+from container import intake
+from container import pool as pool_module
+from container.app import Server, make_app
+from container.intake import ASYNC_DEADLINE_S, ASYNC_HEADER, MAX_ASYNC_BODY, MAX_BODY, limits_of
+from inference.settings import Settings
+
+PATIENCE_S = 60.0  # only a guard against hanging
+ASYNC = {ASYNC_HEADER: "11111111-2222-3333-4444-555555555555"}
+VIDEO = {"content-type": "video/mp4"}
+
+
+class RunningApp:
+    """A server in a thread of this process, so that tests can reach into it."""
+
+    def __init__(self, server: Server, http: uvicorn.Server) -> None:
+        self.server = server
+        self._http = http
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self._http.servers[0].sockets[0].getsockname()[:2]
+        return host, port
+
+    def post(self, body: object, **headers: str) -> httpx.Response:
+        url = "http://{}:{}/invocations".format(*self.address)
+        return httpx.post(url, content=body, headers=VIDEO | headers, timeout=PATIENCE_S)  # type: ignore[arg-type]
+
+    def connect(self, *lines: str) -> socket.socket:
+        """A connection that has sent these header lines of a POST."""
+        one = socket.create_connection(self.address, timeout=PATIENCE_S)
+        head = ["POST /invocations HTTP/1.1", "host: viseme", "content-type: video/mp4", *lines, "", ""]
+        one.sendall("\r\n".join(head).encode())
+        return one
+
+    def wait_until_free(self) -> None:
+        wait_until(lambda: self.server.pool.n_held == 0)
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+@contextmanager
+def run_app(settings: Settings) -> Iterator[RunningApp]:
+    server = Server(settings)
+    http = uvicorn.Server(uvicorn.Config(make_app(server), port=0, log_config=None, timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=asyncio.run, args=(http.serve(),))
+    thread.start()
+    try:
+        wait_until(lambda: http.started or not thread.is_alive())
+        yield RunningApp(server, http)
+    finally:
+        http.should_exit = True
+        thread.join(PATIENCE_S)
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(data_dir=tmp_path, queue_size=2)
+
+
+@pytest.fixture(autouse=True)
+def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(pool_module, "run_worker", run_fake)
+
+
+def left_over() -> list[Path]:
+    return [path for path in Path(tempfile.gettempdir()).rglob("*") if "viseme-body-" in str(path)]
+
+
+def read_answer(one: socket.socket) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body of an answer after which the server hangs up."""
+    whole = b"".join(iter(lambda: one.recv(1 << 16), b""))
+    head, _, body = whole.partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    return int(status.split()[1]), dict(line.lower().split(": ", 1) for line in lines), body
+
+
+def test_a_body_that_dawdles_is_given_up(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    with run_app(settings) as app:
+        monkeypatch.setattr(intake, "BODY_S", 0.3)
+        with app.connect("content-length: 1000") as slow:
+            slow.sendall(b"a few bytes")
+            status, headers, body = read_answer(slow)
+        assert status == 504
+        assert json.loads(body)["error"]["code"] == "deadline_exceeded"
+        assert "did not arrive within 0.3 s" in json.loads(body)["error"]["message"]
+        assert headers["connection"] == "close"
+        app.wait_until_free()
+        assert left_over() == []
+        monkeypatch.setattr(intake, "BODY_S", PATIENCE_S)
+        assert app.post(b"quick").content == b"quick"
+
+
+def test_those_that_dawdle_hold_their_places_and_no_more(settings: Settings):
+    with run_app(settings) as app, contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(app.connect("content-length: 5")) for _ in range(3)]
+        wait_until(lambda: app.server.pool.n_held == 3)
+        refused = app.post(b"quick")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
+        slow[0].close()
+        wait_until(lambda: app.server.pool.n_held == 2)
+        assert app.post(b"quick").status_code == 200
+
+
+def test_a_stream_that_nobody_reads_is_given_up(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(app_module, "STREAM_GRACE_S", 0.0)
+    with run_app(settings) as app:
+        worker = app.server.pool._workers[0].process.pid
+        app.server.settings = settings.model_copy(update={"deadline_s": 4.0})  # and far less to the first part
+        with app.connect("accept: application/x-ndjson", "content-length: 5") as deaf:
+            deaf.sendall(b"flood")
+            assert deaf.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+            app.wait_until_free()
+            app.server.settings = settings
+            assert app.post(b"quick").content == b"quick"
+        assert app.server.pool._workers[0].process.pid == worker  # it dropped the job of itself
+        assert app.server.pool.n_restarts == 0
+
+
+def on_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every write to a file of a body fails as it does on a full disk, the one on closing it included."""
+    open_path = Path.open
+
+    def open_full(path: Path, mode: str = "r", **about):
+        file = open_path(path, mode, **about)
+        if path.name == "body" and mode == "xb":
+            full = os.open("/dev/full", os.O_WRONLY)
+            os.dup2(full, file.fileno())
+            os.close(full)
+        return file
+
+    monkeypatch.setattr(Path, "open", open_full)
+
+
+@pytest.mark.parametrize("n_bytes", [5, 1 << 20])
+def test_a_full_disk_is_overload(settings: Settings, monkeypatch: pytest.MonkeyPatch, n_bytes: int):
+    with run_app(settings) as app:
+        with monkeypatch.context() as patch:
+            on_a_full_disk(patch)
+            answer = app.post(b"x" * n_bytes)
+        assert answer.status_code == 503
+        assert answer.json()["error"]["code"] == "overloaded"
+        assert "no room" in answer.json()["error"]["message"]
+        assert int(answer.headers["retry-after"]) > 0
+        app.wait_until_free()
+        assert left_over() == []
+        assert app.post(b"quick").content == b"quick"
+
+
+def test_no_folder_for_a_body_is_overload(settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    with run_app(settings) as app:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+        assert app.post(b"quick").json()["error"]["code"] == "overloaded"
+
+
+def test_a_body_that_grows_past_the_limit_unannounced_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(intake, "MAX_BODY", 1000)
+    with run_app(settings) as app:
+        answer = app.post(iter([b"x" * 600] * 2))
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "media_too_large")
+        assert left_over() == []
+
+
+def test_only_on_sagemaker_is_a_request_asynchronous(settings: Settings):
+    on_sagemaker = settings.model_copy(update={"on_sagemaker": True})
+    usual = limits_of({}, settings)
+    assert (usual.body_bytes, usual.deadline_s) == (MAX_BODY, settings.deadline_s)
+    assert limits_of(ASYNC, settings) == limits_of({}, on_sagemaker) == usual
+    lifted = limits_of(ASYNC, on_sagemaker)
+    assert (lifted.body_bytes, lifted.body_s, lifted.deadline_s) == (MAX_ASYNC_BODY, ASYNC_DEADLINE_S, ASYNC_DEADLINE_S)
+
+
+@pytest.mark.parametrize(("on_sagemaker", "status"), [(False, 413), (True, 200)])
+def test_the_asynchronous_header_of_any_caller_lifts_no_limit(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, on_sagemaker: bool, status: int
+):
+    monkeypatch.setattr(intake, "MAX_BODY", 1000)
+    with run_app(settings.model_copy(update={"on_sagemaker": on_sagemaker})) as app:
+        assert app.post(b"quick\n" + b"x" * 2000, **ASYNC).status_code == status
