@@ -266,7 +266,6 @@ def make_app(server: Server, extra_routes: Callable[[Server], list[Route]] | Non
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         await server.pool.start()
-        LOG.info("viseme is ready", extra=server.pool.health)  # deploy/first_real_run.sh looks for it
         yield
         await server.pool.stop()
 

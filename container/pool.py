@@ -17,7 +17,10 @@ from inference.errors import DeadlineExceeded, NotReady, Overloaded, VisemeError
 
 LOG = logging.getLogger("viseme.pool")
 DIED = "the worker process died while it ran the request; it was not run again"
-GRACE_S = 5.0  # for a worker to heed a cancel before it is killed: it looks up about every second of video
+# For a worker to heed a cancel before it is killed: it looks up about every second of video, and on a busy
+# machine reads that for seconds. To start another takes longer still.
+GRACE_S = 10.0
+STOP_S = 3.0  # for an idle worker to end by itself
 RESTART_S = (0.1, 1.0, 5.0, 15.0)  # waits before the first, second, ... restart in a row
 SPAWN = multiprocessing.get_context("spawn")  # never forked: torch and its threads do not survive a fork
 
@@ -84,8 +87,12 @@ class Worker:
         self.process.kill()
         self.process.join()
 
-    def release(self) -> None:
-        self._pipe.close()  # the process object stays: `is_alive` and `kill` must work on a dead one
+    async def release(self) -> None:
+        """Give back the pipe to a process that has ended; `is_alive` and `kill` go on working."""
+        if (pending := self._pending) is not None:  # the thread still reads: it meets the pipe's end at once
+            await asyncio.wait({pending})
+            pending.exception()  # heard, so that asyncio does not complain that nobody asked for it
+        self._pipe.close()
 
     async def stop(self) -> None:
         """Let an idle worker go."""
@@ -94,9 +101,9 @@ class Worker:
                 self.send("stop")
             except WorkerDied:
                 LOG.info("a worker had died before it was told to stop")
-            await asyncio.to_thread(self.process.join, GRACE_S)
+            await asyncio.to_thread(self.process.join, STOP_S)
         self.kill()
-        self.release()
+        await self.release()
         self._thread.shutdown(wait=False)
 
 
@@ -118,10 +125,14 @@ class Pool:
         self.n_restarts = 0
 
     async def start(self) -> None:
-        """Start every worker. Raises: NotReady where one cannot load its models."""
-        for worker in self._workers:
-            await worker.start()
-            self._offer(worker)
+        """Start every worker. Raises: NotReady where one cannot load its models; then none runs on."""
+        try:
+            for worker in self._workers:
+                await worker.start()
+                self._offer(worker)
+        except BaseException:
+            self.abort()  # else the exit would wait for those that did start
+            raise
         self._keepers = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
         for keeper in self._keepers:
             keeper.add_done_callback(report_end)
@@ -216,13 +227,14 @@ class Pool:
         """Start the worker again whenever its process ends."""
         n_failed = 0
         while True:
-            if worker.process.pid is not None:
+            has_run = worker.process.pid is not None
+            if has_run:
                 await sentinel_of(worker)
-                worker.health = {}  # before the thread collects it: while it does, `is_alive` would still say yes
+            worker.health = {}  # before a thread collects it: meanwhile `is_alive` still says yes
+            if has_run:
                 await asyncio.to_thread(worker.process.join)
             LOG.error("a worker died", extra={"exitcode": worker.process.exitcode})
-            worker.health = {}
-            worker.release()
+            await worker.release()
             self.n_restarts += 1
             await asyncio.sleep(RESTART_S[min(n_failed, len(RESTART_S) - 1)])
             try:
@@ -242,7 +254,8 @@ class Pool:
         for keeper in self._keepers:
             keeper.cancel()
         for worker in self._workers:
-            worker.process.kill()
+            if worker.life:  # else it was never started: the signal came while others loaded
+                worker.process.kill()
 
     async def stop(self) -> None:
         """Let every worker go; none may be running a request."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 from collections.abc import Iterator
 
 import uvicorn
@@ -18,6 +19,9 @@ from inference.settings import Settings
 LOG = logging.getLogger("viseme.server")
 DRAIN_S = 25.0  # SageMaker kills 30 s after SIGTERM
 ABORT_S = 1.0  # for the answers to requests that were given up
+# Longer than load balancers and clients keep an idle connection (60 s): were it shorter, they would send a
+# request into one that is just being closed, and take it for our failure.
+KEEP_ALIVE_S = 75
 
 
 class DrainingServer(uvicorn.Server):
@@ -30,6 +34,12 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self._server = server
         self._drain: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Load the models, open the port, and say so in one line with what was measured."""
+        await super().startup(sockets)
+        port = self.servers[0].sockets[0].getsockname()[1]  # the system chose it where the setting is 0
+        LOG.info("viseme is ready", extra=self._server.pool.health | {"host": self.config.host, "port": port})
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -81,6 +91,7 @@ def run_server(settings: Settings, *, with_aws_routes: bool = False) -> int:
         port=settings.port,
         log_config=None,
         access_log=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=1,  # what runs was drained before
         lifespan="on",
         h11_max_incomplete_event_size=64 << 10,

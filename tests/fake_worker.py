@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
+from pathlib import Path
 
 from container.worker_main import Job
 
@@ -18,7 +19,13 @@ PART = bytes(1 << 20)
 
 
 def run_fake(pipe: Connection, canceled: Event, model_dir: str | None) -> None:
-    """Stands where `run_worker` does."""
+    """Stands where `run_worker` does. model_dir: a file in which one worker finds its models, and no second."""
+    if model_dir is not None:
+        try:
+            Path(model_dir).unlink()
+        except FileNotFoundError:
+            pipe.send(("broken", "out of memory"))
+            return
     pipe.send(("ready", {"inference_ready": True}))
     with contextlib.suppress(EOFError, BrokenPipeError):
         while (message := pipe.recv())[0] != "stop":

@@ -2,73 +2,87 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 
-START_S = 90
+PATIENCE_S = 300.0  # only a guard against hanging: a busy machine takes minutes to load and to read
+SERVE = (str(Path(sys.executable).parent / "viseme"), "serve", "--port", "0")
 
 
 @dataclass
 class LiveServer:
-    """A server and how to reach it."""
+    """A server and how to reach it, once it is ready."""
 
-    url: str
     process: subprocess.Popen[bytes]
     log: Path
 
-    def client(self, timeout: float = 60.0) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=timeout)
+    @cached_property
+    def ready(self) -> dict[str, Any]:
+        """The line that the server logs when it is ready: it names the port, which the system chose."""
+        lines = (line for line in self.log.read_text().splitlines() if '"event": "viseme is ready"' in line)
+        found: dict[str, Any] = json.loads(next(lines))
+        return found
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.ready['port']}"
+
+    def client(self) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=PATIENCE_S, trust_env=False)
+
+    def get(self, path: str) -> httpx.Response:
+        with self.client() as own:
+            return own.get(path)
 
     def worker(self) -> psutil.Process:
         """The process that holds the models: the largest child."""
         children = [c for c in psutil.Process(self.process.pid).children() if c.status() != psutil.STATUS_ZOMBIE]
         return max(children, key=lambda child: child.memory_info().rss)
 
-    def wait_until_ready(self, timeout: float = START_S) -> None:
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
+    def held(self) -> int:
+        """Requests that wait or run."""
+        lines = self.get("/metrics").text.splitlines()
+        return next(int(float(line.split()[1])) for line in lines if line.startswith("viseme_requests_held "))
+
+    def wait_until(self, is_so: Callable[[], bool]) -> None:
+        """Raises: AssertionError with the log where the server ends meanwhile, or it takes too long."""
+        give_up = time.monotonic() + PATIENCE_S
+        while not is_so():
             if self.process.poll() is not None:
                 raise AssertionError(f"the server ended with {self.process.returncode}: {self.log.read_text()[-2000:]}")
-            try:
-                if httpx.get(self.url + "/ping", timeout=2).status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.1)
-        raise AssertionError(f"not ready after {timeout} s: {self.log.read_text()[-2000:]}")
+            if time.monotonic() > give_up:
+                raise AssertionError(f"nothing came of it in {PATIENCE_S} s: {self.log.read_text()[-2000:]}")
+            time.sleep(0.05)
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    def wait_until_ready(self) -> None:
+        self.wait_until(lambda: '"event": "viseme is ready"' in self.log.read_text())
+        self.wait_until(lambda: self.get("/ping").status_code == 200)
 
 
 @contextmanager
-def live_server(folder: Path, env: Mapping[str, str] | None = None, *arguments: str) -> Iterator[LiveServer]:
+def live_server(
+    folder: Path, env: Mapping[str, str] | None = None, *arguments: str, command: Sequence[str] = SERVE
+) -> Iterator[LiveServer]:
     """Start a server, wait until it is ready, and end it."""
-    port = free_port()
-    script = Path(sys.executable).parent / "viseme"
     log = folder / "server.log"
     with log.open("wb") as stderr:
         process = subprocess.Popen(
-            [script, "serve", "--port", str(port), *arguments],
-            env=os.environ | dict(env or {}),
-            stderr=stderr,
-            stdout=stderr,
+            [*command, *arguments], env=os.environ | dict(env or {}), stderr=stderr, stdout=stderr
         )
-    server = LiveServer(f"http://127.0.0.1:{port}", process, log)
+    server = LiveServer(process, log)
     try:
         server.wait_until_ready()
         yield server
@@ -76,7 +90,7 @@ def live_server(folder: Path, env: Mapping[str, str] | None = None, *arguments: 
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(40)
+                process.wait(PATIENCE_S)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import socket
 import tempfile
 import threading
@@ -143,6 +144,41 @@ def test_a_stream_that_nobody_reads_is_given_up(settings: Settings, monkeypatch:
             assert app.post(b"quick").content == b"quick"
         assert app.server.pool._workers[0].process.pid == worker  # it dropped the job of itself
         assert app.server.pool.n_restarts == 0
+
+
+def test_a_deadline_is_kept_and_frees_the_worker(settings: Settings):
+    with run_app(settings) as app:
+        worker = app.server.pool._workers[0].process.pid
+        app.server.settings = settings.model_copy(update={"deadline_s": 0.3})
+        late = app.post(b"sleep")
+        assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline_exceeded")
+        app.server.settings = settings
+        assert app.post(b"quick").content == b"quick"
+        assert app.server.pool._workers[0].process.pid == worker
+
+
+def test_a_worker_that_hangs_is_replaced(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pool_module, "GRACE_S", 0.2)
+    with run_app(settings) as app:
+        pool = app.server.pool
+        hung = pool._workers[0].process.pid
+        os.kill(hung, signal.SIGSTOP)
+        app.server.settings = settings.model_copy(update={"deadline_s": 0.3})
+        late = app.post(b"quick")
+        assert (late.status_code, late.json()["error"]["code"]) == (504, "deadline_exceeded")
+        app.server.settings = settings
+        wait_until(lambda: pool.n_restarts == 1 and pool.is_ready)
+        assert app.post(b"quick").content == b"quick"
+        assert pool._workers[0].process.pid != hung
+
+
+def test_a_token_is_asked_of_every_caller(tmp_path: Path):
+    settings = Settings.from_env({"VISEME_TOKEN": "open sesame", "VISEME_DATA_DIR": str(tmp_path)})
+    with run_app(settings) as app:
+        for headers in ({}, {"authorization": "Bearer open"}, {"authorization": "Bearer open sesame!"}):
+            unknown = app.post(b"quick", **headers)
+            assert (unknown.status_code, unknown.json()["error"]["code"]) == (403, "access_denied")
+        assert app.post(b"quick", authorization="Bearer open sesame").status_code == 200
 
 
 def on_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,6 +59,17 @@ def with_pool(check, n_workers: int = 1, queue_size: int = 4):
     asyncio.run(run())
 
 
+def test_one_worker_that_cannot_load_ends_them_all(tmp_path: Path):
+    (tmp_path / "model").touch()
+    pool = Pool(2, 4, str(tmp_path / "model"))
+    with pytest.raises(NotReady, match="could not be loaded: out of memory"):
+        asyncio.run(pool.start())
+    for worker in pool._workers:
+        worker.process.join(PATIENCE_S)
+        assert not worker.is_alive
+    assert not pool.is_ready
+
+
 def test_each_request_gets_its_own_messages():
     async def check(pool: Pool):
         answers = await asyncio.gather(*(collect(pool, f"parts{i}") for i in "abc"))
@@ -159,7 +170,7 @@ def test_a_worker_that_is_stopped_is_ended_when_it_is_given_up():
 
 
 def test_an_idle_worker_that_is_stopped_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pool_module, "GRACE_S", 0.2)
+    monkeypatch.setattr(pool_module, "STOP_S", 0.2)
 
     async def check(pool: Pool):
         os.kill(pool._workers[0].process.pid, signal.SIGSTOP)
