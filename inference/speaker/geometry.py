@@ -1,0 +1,201 @@
+"""The face as a surface: the canonical mesh, one person's version of it, and its depth at every point.
+
+All of this room counts in the units of the mesh (cm), x to the viewer's right, y DOWN, z to the viewer; the
+origin lies between the eyes and the nose.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from inference.speaker.look import Look
+
+Points = npt.NDArray[np.floating]
+Plane = npt.NDArray[np.floating]  # (rows, columns), one value for each point of a grid
+
+MESH_FILE = Path(__file__).parent / "geometry" / "canonical_face.npz"
+
+# The part of the plane that textures and depth cover.
+LEFT, RIGHT, TOP, BOTTOM = -14.0, 14.0, -17.0, 17.0
+DEPTH_STEPS = 6  # samples of depth per unit: the mesh's own points lie 0.3 to 1.5 apart
+DEEPEST = -5.0  # of hair and ears, which lie outside the mesh
+
+# Indices of the mesh, left to right for the viewer.
+OUTER_UPPER_LIP = [61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291]
+INNER_UPPER_LIP = [78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308]
+INNER_LOWER_LIP = [78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308]
+OUTER_LOWER_LIP = [61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291]
+UPPER_LIDS = ([33, 246, 161, 160, 159, 158, 157, 173, 133], [362, 398, 384, 385, 386, 387, 388, 466, 263])
+LOWER_LIDS = ([33, 7, 163, 144, 145, 153, 154, 155, 133], [362, 382, 381, 380, 374, 373, 390, 249, 263])
+UPPER_BROWS = ([70, 63, 105, 66, 107], [336, 296, 334, 293, 300])
+LOWER_BROWS = ([46, 53, 52, 65, 55], [285, 295, 282, 283, 276])
+OVAL = [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152]
+OVAL += [148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]
+
+NOSE_MIDDLE, NOSE_BASE, MOUTH_MIDDLE = 0.6, 2.2, 4.27  # y
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """vertices: (468, 3) float32; triangles: (898, 3) int32; seam: (n, 2) where the closed lips meet."""
+
+    vertices: Points
+    triangles: npt.NDArray[np.int32]
+    seam: Points
+
+    @property
+    def corner(self) -> float:
+        """Where the mouth ends: x of its corner."""
+        return float(self.seam[-1, 0])
+
+    def seam_at(self, x: Plane) -> Plane:
+        """Height y of the line where the lips meet, carried on level beyond the corners; shape of `x`."""
+        return np.interp(x, self.seam[:, 0], self.seam[:, 1]).astype(np.float32)
+
+
+def floats(values: npt.ArrayLike) -> npt.NDArray[np.float32]:
+    return np.asarray(values, np.float32)
+
+
+@cache
+def canonical_mesh() -> tuple[Points, npt.NDArray[np.int32]]:
+    """MediaPipe's canonical face (Apache-2.0; its source is written inside the file), y turned down."""
+    with np.load(MESH_FILE) as stored:
+        vertices = stored["vertices"] * floats([1, -1, 1])
+        triangles = stored["triangles"].astype(np.int32)
+    return vertices, triangles
+
+
+def bell(value: npt.NDArray[np.floating], middle: float, width: float) -> Plane:
+    return floats(np.exp(-(((value - middle) / width) ** 2)))
+
+
+def ramp(value: npt.NDArray[np.floating], low: float, high: float) -> Plane:
+    """0 below `low`, 1 above `high`, smooth between."""
+    t = np.clip((value - low) / (high - low), 0, 1)
+    return floats(t * t * (3 - 2 * t))
+
+
+def shape_mesh(look: Look) -> Mesh:
+    """One person's face, its lips closed."""
+    vertices, triangles = canonical_mesh()
+    vertices = close_lips(vertices)
+    x, y = vertices[:, 0].copy(), vertices[:, 1].copy()
+    near_mouth = bell(y, MOUTH_MIDDLE, 1.6) * (1 - ramp(np.abs(x), 2.6, 5.0))
+    near_nose = bell(y, 1.4, 1.3) * (1 - ramp(np.abs(x), 1.6, 3.2))
+    jaw = ramp(y, 0.0, 7.0)
+    x_factor = look.face_width * (1 + (look.jaw_width - 1) * jaw)
+    x_factor *= 1 + (look.mouth_width - 1) * near_mouth
+    x_factor *= 1 + (look.nose_width - 1) * near_nose
+    y_moved = y + look.chin_length * ramp(y, 5.4, 8.5)
+    y_moved += (look.lip_fullness - 1) * (y - MOUTH_MIDDLE) * near_mouth
+    y_moved += look.nose_length * bell(y, 1.6, 1.4) * (1 - ramp(np.abs(x), 1.4, 3.0))
+    y_moved -= look.brow_height * bell(y, -4.7, 1.0)
+    vertices[:, 0], vertices[:, 1] = x * x_factor, y_moved
+    grow_eyes(vertices, look.eye_size)
+    return Mesh(vertices, triangles, seam_of(vertices))
+
+
+def close_lips(vertices: Points) -> Points:
+    """The canonical lips stand 0.5 apart: bring the inner edges together."""
+    closed = vertices.copy()
+    middle = (vertices[INNER_UPPER_LIP] + vertices[INNER_LOWER_LIP]) / 2
+    closed[INNER_UPPER_LIP] = middle
+    closed[INNER_LOWER_LIP] = middle
+    return closed
+
+
+def grow_eyes(vertices: Points, factor: float) -> None:
+    for upper, lower in zip(UPPER_LIDS, LOWER_LIDS, strict=True):
+        ring = sorted({*upper, *lower})
+        middle = vertices[ring].mean(axis=0)
+        vertices[ring, :2] = middle[:2] + (vertices[ring, :2] - middle[:2]) * floats([1 + (factor - 1) / 2, factor])
+
+
+def seam_of(vertices: Points) -> Points:
+    inner = vertices[INNER_UPPER_LIP, :2]
+    ends = vertices[[61, 291], :2]
+    return smooth_line(np.vstack([ends[:1], inner, ends[1:]]), 61)
+
+
+def smooth_line(points: npt.NDArray[np.floating], n: int, closed: bool = False) -> Points:
+    """`n` points on a curve through `points` (m, 2): a Catmull-Rom spline."""
+    m = len(points)
+    at = np.linspace(0, m if closed else m - 1, n, endpoint=not closed)
+    first = np.minimum(at.astype(int), m - 1 if closed else m - 2)
+    t = (at - first)[:, None]
+    index = first[:, None] + np.arange(-1, 3)
+    index = index % m if closed else np.clip(index, 0, m - 1)
+    a, b, c, d = (points[index[:, i]] for i in range(4))
+    curve = b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
+    return floats(curve)
+
+
+def to_pixels(points: npt.NDArray[np.floating], steps: float) -> Points:
+    """Units -> pixels of a plane with `steps` pixels per unit; pixel (0, 0) has its centre half a step inside."""
+    return ((points[..., :2] - (LEFT, TOP)) * steps - 0.5).astype(np.float32)
+
+
+def plane_axes(steps: float) -> tuple[Plane, Plane]:
+    """Axes x (1, columns) and y (rows, 1) in units, of the pixels' centres."""
+    columns, rows = round((RIGHT - LEFT) * steps), round((BOTTOM - TOP) * steps)
+    x = LEFT + (np.arange(columns, dtype=np.float32) + 0.5) / steps
+    y = TOP + (np.arange(rows, dtype=np.float32) + 0.5) / steps
+    return x[None, :].astype(np.float32), y[:, None].astype(np.float32)
+
+
+def depth_plane(mesh: Mesh) -> Plane:
+    """Depth z at every point of the plane, DEPTH_STEPS samples per unit; beyond the mesh it rounds off backwards."""
+    x, y = plane_axes(DEPTH_STEPS)
+    depth, covered = raster_depth(mesh, (y.shape[0], x.shape[1]))
+    distance, labels = cv2.distanceTransformWithLabels(
+        (~covered).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    of_label = np.zeros(int(labels.max()) + 1, np.float32)
+    of_label[labels[covered]] = depth[covered]
+    away = distance / DEPTH_STEPS
+    depth = np.maximum(of_label[labels] - 0.3 * away**1.5, DEEPEST).astype(np.float32)
+    return floats(cv2.GaussianBlur(depth, (0, 0), 0.22 * DEPTH_STEPS))
+
+
+def raster_depth(mesh: Mesh, shape: tuple[int, int]) -> tuple[Plane, npt.NDArray[np.bool_]]:
+    depth = np.full(shape, np.float32(DEEPEST))
+    covered = np.zeros(shape, bool)
+    corners = to_pixels(mesh.vertices, DEPTH_STEPS)
+    order = np.argsort(mesh.vertices[mesh.triangles, 2].mean(axis=1))
+    for triangle in mesh.triangles[order]:
+        fill_triangle(depth, covered, corners[triangle], mesh.vertices[triangle, 2])
+    return depth, covered
+
+
+def fill_triangle(depth: Plane, covered: npt.NDArray[np.bool_], corners: Points, z: Points) -> None:
+    left, top = np.floor(corners.min(axis=0)).astype(int)
+    right, bottom = np.ceil(corners.max(axis=0)).astype(int) + 1
+    (ax, ay), (bx, by), (cx, cy) = corners
+    area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
+    if abs(area) < 1e-9:  # the closed lips' own inside
+        return
+    px, py = np.meshgrid(np.arange(left, right), np.arange(top, bottom))
+    w1 = ((px - ax) * (cy - ay) - (cx - ax) * (py - ay)) / area
+    w2 = ((bx - ax) * (py - ay) - (px - ax) * (by - ay)) / area
+    inside = (w1 >= -1e-4) & (w2 >= -1e-4) & (w1 + w2 <= 1.0001)
+    value = z[0] + w1 * (z[1] - z[0]) + w2 * (z[2] - z[0])
+    depth[top:bottom, left:right][inside] = value[inside]
+    covered[top:bottom, left:right] |= inside
+
+
+def sample_plane(plane: Plane, at: Points, steps: float) -> Plane:
+    """Values of a plane at points (rows, columns, 2) in units."""
+    return fetch(plane, to_pixels(at, steps), cv2.BORDER_REPLICATE).astype(np.float32, copy=False)
+
+
+def fetch(picture: npt.NDArray[Any], where: Points, border: int = cv2.BORDER_CONSTANT) -> npt.NDArray[Any]:
+    """Pixels of a picture at (rows, columns, 2) float32 x and y, bilinear."""
+    return cv2.remap(picture, where, None, cv2.INTER_LINEAR, borderMode=border)  # type: ignore[call-overload,no-any-return]

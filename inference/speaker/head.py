@@ -1,0 +1,320 @@
+"""A talking head: one person before a camera, drawn frame by frame.
+
+The head is a surface of known depth (the canonical face mesh of MediaPipe, varied, with hair and ears behind
+it) that carries a painted, shaded texture. Each frame asks, for a coarse grid of pixels, which point of the
+surface is seen there, and fetches the texture in between: edges move by fractions of a pixel.
+Nothing but look, pose, mouth and noise reaches the pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from inference.faces.landmarks import MESH_TO_68
+from inference.speaker.backdrop import paint_backdrop
+from inference.speaker.bend import Bend, bend_points
+from inference.speaker.body import paint_body
+from inference.speaker.geometry import (
+    DEPTH_STEPS,
+    Points,
+    depth_plane,
+    fetch,
+    floats,
+    sample_plane,
+    shape_mesh,
+    to_pixels,
+)
+from inference.speaker.inside import Eye, Mouth
+from inference.speaker.look import HeadPose, Look
+from inference.speaker.mouth import MouthShape
+from inference.speaker.texture import Sheet, paint_back_hair, paint_head
+
+Frame = npt.NDArray[np.uint8]
+Landmarks = npt.NDArray[np.float32]
+
+__all__ = ["Camera", "Frame", "Head", "HeadPose", "Landmarks", "Person"]
+
+FRAME_HEIGHT = 288  # px, that pixels of poses and blur are counted in
+NARROWEST = 230  # px at FRAME_HEIGHT: in a narrower frame the head gets smaller
+SCALE = 7.7  # px per unit at FRAME_HEIGHT: a face about 115 px wide
+EYES_AT = 0.52  # of the frame's height, where the plane's origin lies
+CAMERA = 90.0  # units from the plane: perspective
+PIVOT = floats([0.0, 5.0, -3.0])  # where the neck turns
+INVERSIONS = 4  # of the pose, steps of a fixed-point search
+CELL = 0.38  # units between the points of the grid
+REACH = (11.5, 15.5, 13.5)  # units of the plane that a head may cover: to the sides, up, down
+BODY_FOLLOWS = 0.7  # of the head's shift
+INNER_LIPS = ((61, 67), (62, 66), (63, 65))  # landmarks: upper, lower
+UPPER_LID_POINTS = ((37, 38), (43, 44))
+
+
+class Head:
+    """One person in one room, at one size of frame.
+
+    Everything that does not move is painted here, once; `draw` holds no state.
+    """
+
+    def __init__(self, look: Look, width: int, height: int) -> None:
+        self._person = Person(look, width, height, width / 2)
+        self._room = paint_backdrop(look, width, height)
+        self._camera = Camera(look, width, height)
+
+    def draw(self, pose: HeadPose, mouth: MouthShape, noise: np.random.Generator) -> tuple[Frame, Landmarks]:
+        """One frame (H, W, 3) uint8 BGR, and where the landmarks of what was drawn lie in it.
+
+        Returns: frame; (68, 2) float32, x and y in pixels (a pixel's centre is a whole number), in the order
+        of the project's 68 points.
+        """
+        frame = self._room.copy()
+        landmarks = self._person.draw_onto(frame, pose, mouth)
+        return self._camera.take(frame, noise), landmarks
+
+    def draw_empty(self, noise: np.random.Generator) -> Frame:
+        """The room with nobody in it: (H, W, 3) uint8 BGR."""
+        return self._camera.take(self._room.copy(), noise)
+
+
+class Camera:
+    """Blur, and noise from a sheet that is made once and laid on at a place that `noise` draws."""
+
+    SPARE = 64  # px by which the sheet is larger than the frame
+
+    def __init__(self, look: Look, width: int, height: int) -> None:
+        self._sigma = look.blur * math.sqrt(height / FRAME_HEIGHT)
+        rng = np.random.default_rng([look.seed, 5])
+        shape = (height + self.SPARE, width + self.SPARE)
+        grey = rng.standard_normal((*shape, 1), np.float32)
+        colour = rng.standard_normal((*shape, 3), np.float32)
+        self._noise = np.round(look.noise_sigma * (0.8 * grey + 0.6 * colour)).astype(np.int16)
+
+    def take(self, frame: Frame, noise: np.random.Generator) -> Frame:
+        height, width = frame.shape[:2]
+        top, left = noise.integers(self.SPARE, size=2)
+        if self._sigma > 0:
+            frame = cv2.GaussianBlur(frame, (0, 0), self._sigma).astype(np.uint8, copy=False)
+        grain = self._noise[top : top + height, left : left + width]
+        return cv2.add(frame, grain, dtype=cv2.CV_8U).astype(np.uint8, copy=False)
+
+
+class Grid:
+    """A coarse grid over a box of the frame, whose values are fetched for every pixel in between."""
+
+    def __init__(self, left: int, top: int, columns: int, rows: int, cell: int) -> None:
+        self.left, self.top, self.columns, self.rows, self.cell = left, top, columns, rows, cell
+
+    def points(self) -> Points:
+        """(rows + 2, columns + 2, 2) float32: pixel coordinates of the cells' centres, one cell around."""
+        x = self.left + (np.arange(-1, self.columns + 1, dtype=np.float32) + 0.5) * self.cell - 0.5
+        y = self.top + (np.arange(-1, self.rows + 1, dtype=np.float32) + 0.5) * self.cell - 0.5
+        return np.stack(np.meshgrid(x, y), axis=-1).astype(np.float32)
+
+    def fine(self, coarse: Points, patch: Patch) -> Points:
+        """Values for each pixel of a patch."""
+        part = coarse[patch.top : patch.bottom + 2, patch.left : patch.right + 2]
+        size = (part.shape[1] * self.cell, part.shape[0] * self.cell)
+        whole = cv2.resize(part, size, interpolation=cv2.INTER_CUBIC)
+        return whole[self.cell : -self.cell, self.cell : -self.cell].astype(np.float32, copy=False)
+
+    def patch_of(self, mask: npt.NDArray[np.bool_]) -> Patch | None:
+        """The cells around those that `mask` (rows + 2, columns + 2) marks; None where none is."""
+        rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+        if not len(rows):
+            return None
+        top, bottom = max(int(rows[0]) - 2, 0), min(int(rows[-1]) + 1, self.rows)
+        left, right = max(int(columns[0]) - 2, 0), min(int(columns[-1]) + 1, self.columns)
+        return Patch(left, top, right, bottom) if right > left and bottom > top else None
+
+    def pixels(self, patch: Patch) -> tuple[slice, slice]:
+        """Rows and columns of the patch in the box."""
+        c = self.cell
+        return slice(patch.top * c, patch.bottom * c), slice(patch.left * c, patch.right * c)
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Cells of a grid; right and bottom are exclusive."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+class Person:
+    """One person's layers, and where in a frame they belong."""
+
+    def __init__(self, look: Look, width: int, height: int, centre_x: float, room_x: float | None = None) -> None:
+        """centre_x: px of the frame where the head belongs; room_x: px of its width that are the person's."""
+        self._size = (width, height)
+        self._unit = min(height / FRAME_HEIGHT, (room_x or width) / NARROWEST)  # a px of a pose
+        self._scale = SCALE * self._unit / look.distance
+        self._centre = floats([centre_x - 0.5, EYES_AT * height - 0.5])
+        self._steps = float(np.clip(1.4 * self._scale, 6, 32))
+        self._mesh = shape_mesh(look)
+        self._depth = depth_plane(self._mesh)
+        self._head = paint_head(self._mesh, self._depth, look, self._steps)
+        self._back_hair = paint_back_hair(self._mesh, look, self._steps)
+        self._mouth = Mouth(self._mesh, look)
+        self._eyes = [Eye.of(self._mesh, look, side) for side in (0, 1)]
+        self._margin = math.ceil(0.08 * height)
+        self._body_top = max(0, int(self._centre[1] + 3 * self._scale) - self._margin)
+        self._body = self._paint_body(look)
+        self._rest = self._mesh.vertices[MESH_TO_68, :2]
+        self._is_lower = self._rest[:, 1] > self._mesh.seam_at(self._rest[:, 0]) + 0.05
+        self._is_lower[[lower for _, lower in INNER_LIPS]] = True
+
+    def draw_onto(self, frame: Frame, pose: HeadPose, mouth: MouthShape) -> Landmarks:
+        """Draw over the frame in place. Returns: (68, 2) float32."""
+        bend = Bend.of(self._mesh, mouth, pose.brow)
+        grid = self._grid(pose)
+        at = self._plane_at(grid.points(), pose)
+        everything = Patch(0, 0, grid.columns, grid.rows)
+        box = frame[grid.top : grid.top + grid.rows * grid.cell, grid.left : grid.left + grid.columns * grid.cell]
+        room = (slice(0, box.shape[0]), slice(0, box.shape[1]))
+        if self._back_hair is not None:
+            hair = self._fetch(self._back_hair, grid, at, everything)
+            lay_over(box, hair[room])
+        self._draw_body(frame, pose)
+        lay_over(box, self._draw_head(grid, at, bend, mouth, pose)[room])
+        return self._landmarks(bend, pose)
+
+    def _paint_body(self, look: Look) -> Sheet:
+        margin, (width, height) = self._margin, self._size
+        size = (width + 2 * margin, height - self._body_top + 2 * margin)
+        origin = (float(self._centre[0]) + margin, float(self._centre[1]) - self._body_top + margin)
+        return paint_body(self._mesh, look, size, origin, self._scale)
+
+    def _draw_body(self, frame: Frame, pose: HeadPose) -> None:
+        width, height = self._size
+        x, y = pose.x * self._unit * BODY_FOLLOWS, pose.y * self._unit * BODY_FOLLOWS
+        shift = floats([[1, 0, x - self._margin], [0, 1, y - self._margin]])
+        part = frame[self._body_top :]
+        lay_over(part, cv2.warpAffine(self._body, shift, (width, height - self._body_top)).astype(np.uint8, copy=False))
+
+    def _grid(self, pose: HeadPose) -> Grid:
+        """Cells over all of the head that the frame shows."""
+        width, height = self._size
+        cell = max(1, round(CELL * self._scale))
+        x, y = self._centre + floats([pose.x, pose.y]) * self._unit
+        side, up, down = (reach * self._scale for reach in REACH)
+        left, top = max(0, int(x - side)), max(0, int(y - up))
+        columns = max(1, math.ceil((min(width, x + side) - left) / cell))
+        rows = max(1, math.ceil((min(height, y + down) - top) / cell))
+        return Grid(left, top, columns, rows, cell)
+
+    def _plane_at(self, pixels: Points, pose: HeadPose) -> Points:
+        """Points of the face's plane (the mouth as it is now) that are seen at pixels (..., 2)."""
+        turn = rotation(pose)
+        back = np.linalg.inv(turn[:2, :2]).astype(np.float32)
+        seen = (pixels - self._centre - floats([pose.x, pose.y]) * self._unit) / self._scale
+        depth = np.zeros(pixels.shape[:-1], np.float32)
+        near = depth
+        for _ in range(INVERSIONS):
+            flat = seen * (1 - near / CAMERA)[..., None] - PIVOT[:2]
+            around = (flat - turn[:2, 2] * (depth - PIVOT[2])[..., None]) @ back.T
+            at = (around + PIVOT[:2]).astype(np.float32)
+            depth = sample_plane(self._depth, at, DEPTH_STEPS)
+            near = around @ turn[2, :2] + turn[2, 2] * (depth - PIVOT[2]) + PIVOT[2]
+        return floats(at)
+
+    def _pixels_of(self, points: Points, pose: HeadPose) -> Points:
+        """Where points (n, 2) of the plane are seen: the inverse of `_plane_at`."""
+        depth = sample_plane(self._depth, points[:, None], DEPTH_STEPS)[:, 0]
+        turned = (np.column_stack([points, depth]) - PIVOT) @ rotation(pose).T + PIVOT
+        flat = turned[:, :2] / (1 - turned[:, 2:] / CAMERA)
+        shift = self._centre + floats([pose.x, pose.y]) * self._unit
+        return (flat * self._scale + shift).astype(np.float32)
+
+    def _fetch(self, sheet: Sheet, grid: Grid, rest: Points, patch: Patch) -> Sheet:
+        where = grid.fine(to_pixels(rest, self._steps), patch)
+        return fetch(sheet, where).astype(np.uint8, copy=False)
+
+    def _draw_head(self, grid: Grid, at: Points, bend: Bend, mouth: MouthShape, pose: HeadPose) -> Sheet:
+        """The head as a sheet over the grid's box."""
+        above, below = bend.rest_of(at, lower=False), bend.rest_of(at, lower=True)
+        head = self._fetch(self._head, grid, above, Patch(0, 0, grid.columns, grid.rows))
+        for eye in self._eyes:
+            self._draw_eye(head, grid, above, eye, pose)
+        over_above = above[..., 1] - self._mesh.seam_at(above[..., 0])  # below the seam, as the upper field has it
+        over_below = below[..., 1] - self._mesh.seam_at(below[..., 0])
+        near = np.abs(above[..., 0]) < self._mesh.corner + 0.5
+        patch = grid.patch_of((over_above > -0.5) & near)
+        if patch is None:
+            return head
+        patch = Patch(0, patch.top, grid.columns, grid.rows)
+        chin = self._fetch(self._head, grid, below, patch)
+        gap = grid.patch_of((over_above > -0.4) & (over_below < 0.4) & near)
+        if gap is not None:
+            self._draw_gap(chin, patch, grid, gap, at, over_below, bend, mouth)
+        upper = np.clip(0.5 - grid.fine(over_above, patch) * self._scale, 0, 1)
+        rows = grid.pixels(patch)
+        head[rows] = cv2.blendLinear(np.ascontiguousarray(head[rows]), chin, upper, 1 - upper)
+        return head
+
+    def _draw_gap(
+        self,
+        chin: Sheet,
+        whole: Patch,
+        grid: Grid,
+        gap: Patch,
+        at: Points,
+        over_below: Points,
+        bend: Bend,
+        mouth: MouthShape,
+    ) -> None:
+        """The inside of the mouth, behind the lower lip."""
+        soft = 0.5 / self._scale
+        inside, teeth = self._mouth.paint(grid.fine(at, gap), bend, mouth, soft)
+        lip = np.clip(0.5 + grid.fine(over_below, gap) * self._scale, 0, 1) * (1 - mouth.tuck * teeth)
+        rows, columns = grid.pixels(gap)
+        first = whole.top * grid.cell
+        part = chin[rows.start - first : rows.stop - first, columns]
+        part[..., :3] = np.round(inside * 255 * (1 - lip)[..., None] + part[..., :3] * lip[..., None])
+
+    def _draw_eye(self, head: Sheet, grid: Grid, rest: Points, eye: Eye, pose: HeadPose) -> None:
+        away = np.abs(rest - eye.middle)
+        patch = grid.patch_of((away[..., 0] < 1.8) & (away[..., 1] < 0.9))
+        if patch is None:
+            return
+        rows = grid.pixels(patch)
+        skin = head[rows][..., :3].astype(np.float32) / 255
+        gaze = (-0.45 * math.sin(pose.yaw), 0.4 * math.sin(pose.pitch))  # held on the camera
+        seen = eye.lay(skin, grid.fine(rest, patch), pose.blink, gaze, 0.5 / self._scale)
+        head[rows][..., :3] = np.round(np.clip(seen, 0, 1) * 255)
+
+    def _landmarks(self, bend: Bend, pose: HeadPose) -> Landmarks:
+        points = bend_points(bend, self._blinked(pose.blink), self._is_lower)
+        for upper, lower in INNER_LIPS:  # a lip that is tucked behind the other is not seen
+            points[lower, 1] = max(points[lower, 1], points[upper, 1])
+        return self._pixels_of(points, pose)
+
+    def _blinked(self, blink: float) -> Points:
+        points = self._rest.copy()
+        for eye, indices in zip(self._eyes, UPPER_LID_POINTS, strict=True):
+            for i in indices:
+                above, below = eye.lids(points[i, :1], 0.0)
+                points[i, 1] += float(below[0] - above[0]) * 0.94 * blink
+        return points
+
+
+def rotation(pose: HeadPose) -> npt.NDArray[np.float32]:
+    """(3, 3): x right, y down, z to the viewer; yaw first, then pitch, then roll."""
+    sy, cy = math.sin(pose.yaw), math.cos(pose.yaw)
+    sp, cp = math.sin(pose.pitch), math.cos(pose.pitch)
+    sr, cr = math.sin(pose.roll), math.cos(pose.roll)
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+    about_z = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
+    return floats(about_z @ about_x @ about_y)
+
+
+def lay_over(part: Frame, sheet: Sheet) -> None:
+    """Lay a sheet over a part of the frame, in place."""
+    left = cv2.cvtColor(cv2.bitwise_not(sheet[..., 3]), cv2.COLOR_GRAY2BGR)
+    below = cv2.multiply(part, left, scale=1 / 255)
+    part[:] = cv2.add(below, cv2.cvtColor(sheet, cv2.COLOR_BGRA2BGR))

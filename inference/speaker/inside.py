@@ -1,0 +1,156 @@
+"""What is seen through the gap of the lips and of the lids: teeth, tongue, the dark; the eyes.
+
+Everything here is worked out for each pixel from where it lies on the plane of the face, so that it moves by
+fractions of a pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from inference.speaker import geometry
+from inference.speaker.bend import LOWER_SHARE, Bend
+from inference.speaker.geometry import Mesh, Plane, Points, bell, floats, ramp, smooth_line
+from inference.speaker.look import Look
+from inference.speaker.mouth import MouthShape
+from inference.speaker.texture import Paint, light_of
+
+DARK = floats([30, 26, 52]) / 255
+TOOTH = floats([172, 186, 196]) / 255
+TONGUE = floats([104, 96, 184]) / 255
+SCLERA = floats([204, 208, 214]) / 255
+TOOTH_EDGES = floats([0.0, 0.74, 1.32, 1.86])  # |x| where one tooth ends and the next begins
+IRIS, PUPIL = 0.62, 0.27  # radii
+
+
+def exposure(look: Look) -> float:
+    return float(np.clip(look.ambient + look.light_strength * look.light[2], 0.7, 1.15))
+
+
+def mix(below: Paint, above: Paint, cover: Plane) -> Paint:
+    return (below + (above - below) * cover[..., None]).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Mouth:
+    """The inside of one person's mouth."""
+
+    mesh: Mesh
+    look: Look
+
+    def paint(self, at: Points, bend: Bend, mouth: MouthShape, soft: float) -> tuple[Paint, Plane]:
+        """Colours (rows, columns, 3) 0..1 at points `at` (rows, columns, 2) of the face's plane, and where the
+        upper teeth are. soft: width of an edge, half a pixel in units.
+        """
+        x = at[..., 0] / (1 + 0.3 * bend.spread)
+        y = at[..., 1] - self.mesh.seam_at(np.zeros(1, np.float32))[0]
+        deep = ramp(np.abs(x), 0.5, self.mesh.corner)
+        light = (exposure(self.look) * (1 - 0.5 * deep) * light_of_gap(y, bend))[..., None] * light_of(self.look)
+        floor = y - LOWER_SHARE * bend.gap  # below the lower lip's edge: positive
+        seen: Paint = np.broadcast_to(DARK, (*x.shape, 3)).astype(np.float32) * (0.5 + 0.5 * light)
+        upper, upper_teeth = self._upper_teeth(x, y, mouth, soft)
+        seen = mix(seen, self._tongue_paint(light, 0.62), self._resting_tongue(x, floor, soft))
+        seen = mix(seen, TOOTH * 0.86 * tooth_gaps(x * 1.25) * light, self._lower_teeth(x, floor, mouth, soft))
+        seen = mix(seen, upper * light, upper_teeth)
+        seen = mix(seen, self._tongue_paint(light, 0.95), self._tip(x, y, bend, mouth, soft))
+        return seen, upper_teeth
+
+    def _upper_teeth(self, x: Plane, y: Plane, mouth: MouthShape, soft: float) -> tuple[Paint, Plane]:
+        edge = 0.02 + 0.22 * mouth.teeth + 0.1 * mouth.tuck - 0.05 * x**2
+        shown = min(1.0, 0.35 * mouth.open + mouth.teeth + mouth.tuck)
+        cover = ramp(edge - y, -soft, soft) * (1 - ramp(np.abs(x), 1.5, 2.2)) * shown
+        return (TOOTH * tooth_gaps(x)).astype(np.float32), cover.astype(np.float32)
+
+    def _lower_teeth(self, x: Plane, floor: Plane, mouth: MouthShape, soft: float) -> Plane:
+        edge = -0.05 - 0.2 * mouth.teeth + 0.06 * x**2
+        shown = mouth.teeth * (1 - ramp(np.abs(x), 1.2, 1.9))
+        return (ramp(floor - edge, -soft, soft) * shown).astype(np.float32)
+
+    def _resting_tongue(self, x: Plane, floor: Plane, soft: float) -> Plane:
+        top = -0.34 + 0.3 * (x / 1.5) ** 2
+        return (ramp(floor - top, -soft - 0.08, soft + 0.08) * 0.8).astype(np.float32)
+
+    def _tip(self, x: Plane, y: Plane, bend: Bend, mouth: MouthShape, soft: float) -> Plane:
+        """The tongue's tip, raised from the floor of the mouth to the upper teeth."""
+        floor = LOWER_SHARE * bend.gap
+        top = floor + (0.02 - floor) * mouth.tongue + 0.28 * (x / 1.0) ** 2
+        cover = ramp(y - top, -soft - 0.05, soft + 0.05) * (1 - ramp(np.abs(x), 1.15, 1.55))
+        return (cover * min(1.0, 1.6 * mouth.tongue)).astype(np.float32)
+
+    @staticmethod
+    def _tongue_paint(light: Paint, tone: float) -> Paint:
+        return (TONGUE * tone * light).astype(np.float32)
+
+
+def light_of_gap(y: Plane, bend: Bend) -> Plane:
+    """Light that reaches the inside of the mouth: the upper lip's shadow lies over the upper part."""
+    upper_lip = -0.2 * bend.gap
+    return (0.62 + 0.38 * ramp(y, upper_lip, upper_lip + 0.45)).astype(np.float32)
+
+
+def tooth_gaps(x: Plane) -> Paint:
+    """Factor (rows, columns, 1): darker where two teeth meet."""
+    dark = np.zeros_like(x)
+    for edge in TOOTH_EDGES:
+        dark = np.maximum(dark, bell(np.abs(x), float(edge), 0.07))
+    return (1 - 0.2 * dark)[..., None].astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Eye:
+    """One eye of one person. upper, lower: (n, 2) the lids' edges, left to right."""
+
+    upper: Points
+    lower: Points
+    look: Look
+
+    @classmethod
+    def of(cls, mesh: Mesh, look: Look, side: int) -> Eye:
+        """side: 0 for the viewer's left, 1 for the right."""
+        lids = (geometry.UPPER_LIDS[side], geometry.LOWER_LIDS[side])
+        upper, lower = (smooth_line(mesh.vertices[lid, :2], 40) for lid in lids)
+        return cls(upper, lower, look)
+
+    @property
+    def middle(self) -> Points:
+        ends = (self.upper[0] + self.upper[-1]) / 2
+        return floats([ends[0], (self.upper[:, 1].min() + self.lower[:, 1].max()) / 2])
+
+    def lids(self, x: Plane, blink: float) -> tuple[Plane, Plane]:
+        """Heights y of the upper and of the lower lid's edge at x; `blink` brings the upper one down."""
+        above = np.interp(x, self.upper[:, 0], self.upper[:, 1])
+        below = np.interp(x, self.lower[:, 0], self.lower[:, 1])
+        return (above + (below - above) * 0.94 * blink).astype(np.float32), below.astype(np.float32)
+
+    def lay(self, skin: Paint, at: Points, blink: float, gaze: tuple[float, float], soft: float) -> Paint:
+        """The eye over the closed lid's skin (rows, columns, 3), at points (rows, columns, 2) of the plane.
+
+        gaze: shift of the iris, in units. soft: half a pixel in units.
+        """
+        x, y = at[..., 0], at[..., 1]
+        above, below = self.lids(x, blink)
+        between = ramp(x, self.upper[0, 0] - soft, self.upper[0, 0] + soft)
+        between = between * (1 - ramp(x, self.upper[-1, 0] - soft, self.upper[-1, 0] + soft))
+        opening = ramp(y - above, -soft, soft) * (1 - ramp(y - below, -soft, soft)) * between
+        seen = mix(skin, self._ball(x, y, above, gaze, soft), opening.astype(np.float32))
+        lash = bell(y - above, -0.02, 0.1 + 0.5 * soft) * between
+        seen = seen * (1 - (0.82 * lash)[..., None] * floats([1, 1, 0.94]))
+        rim = bell(y - below, 0.03, 0.08 + 0.5 * soft) * between
+        return (seen * (1 - (0.34 * rim)[..., None] * floats([1, 1, 0.8]))).astype(np.float32)
+
+    def _ball(self, x: Plane, y: Plane, above: Plane, gaze: tuple[float, float], soft: float) -> Paint:
+        middle = self.middle
+        dx, dy = x - middle[0] - gaze[0], y - middle[1] + 0.06 - gaze[1]
+        far = np.hypot(dx, dy)
+        ball = SCLERA * (1 - 0.25 * ramp(np.abs(x - middle[0]), 0.5, 1.4))[..., None]
+        ring = floats(self.look.eyes) / 255
+        iris = ring * (0.75 + 0.5 * ramp(dy, -0.5, 0.5) - 0.4 * ramp(far, 0.42, IRIS))[..., None]
+        ball = mix(ball, iris, 1 - ramp(far, IRIS - soft - 0.03, IRIS + soft + 0.03))
+        ball = mix(ball, np.full_like(ball, 0.04), 1 - ramp(far, PUPIL - soft, PUPIL + soft))
+        ball = ball * (0.62 + 0.38 * ramp(y - above, 0.0, 0.4))[..., None]  # the upper lid's shadow
+        glint_x = 0.22 * float(np.sign(self.look.light[0]) or 1)
+        glint = np.exp(-(((dx - glint_x) / 0.13) ** 2) - ((dy + 0.2) / 0.13) ** 2)
+        ball = ball * exposure(self.look) * light_of(self.look)
+        return floats(ball + (0.75 * glint)[..., None])
