@@ -1,1 +1,6 @@
 """A synthetic speaker: clips with known words, for demos, tests and training."""
+
+from inference.speaker.film import Film, FilmOptions, Shot
+from inference.speaker.speech import TimedWord
+
+__all__ = ["Film", "FilmOptions", "Shot", "TimedWord"]

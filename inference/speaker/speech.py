@@ -16,7 +16,7 @@ DEFAULT_LENGTH_S = 3.0  # as the clips of the GRID corpus; longer where the text
 LEAST_MARGIN_S = 0.2  # of silence before and after
 PAUSE_EVERY = 6  # words: a sentence of GRID
 PAUSE_S = 0.45
-RATES = (0.74, 0.92)  # of the durations in `visemes`: one for each seed; sentences of GRID take some 2 s
+RATES = (0.96, 1.12)  # of speaking, one for each seed: the slowest says the longest sentence of GRID in 2.6 s
 UNEVENNESS = 0.1  # a sound may be this much longer or shorter
 # Neighbouring shapes blend (coarticulation): each holds until this long before its end, then falls off as a bell.
 EDGE_S = 0.035

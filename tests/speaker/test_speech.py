@@ -49,7 +49,7 @@ def test_words_follow_one_another_within_the_film():
 def test_a_text_of_several_sentences_makes_a_longer_film_with_a_pause():
     speech = Speech(f"{SENTENCE} {SENTENCE}", 5)
     words = speech.timed_words()
-    assert speech.length_s > 4
+    assert speech.length_s > 3.5
     assert words[6].start_s - words[5].end_s == pytest.approx(0.45)
 
 

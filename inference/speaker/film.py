@@ -1,0 +1,168 @@
+"""A rendered film of somebody saying a text, with the truth about every frame."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inference.errors import InvalidRequest, StorageError
+from inference.media.encode import Sound, write_film
+from inference.media.frames import Frame
+from inference.speaker.look import Look, head_motion
+from inference.speaker.mouth import MouthShape
+from inference.speaker.scene import Scene
+from inference.speaker.sound import RATE, say
+from inference.speaker.speech import Speech
+
+Landmarks = npt.NDArray[np.float32]  # (68, 2) px
+
+MIN_SIDE, MAX_SIDE = 96, 3840
+MIN_FPS, MAX_FPS = 5.0, 120.0
+LISTENER_SEED = 104_729  # added to the seed for whoever only listens
+UNEVEN = 0.3  # of a frame's time: how far a picture of a film of variable rate may lie off its place
+EXACT_S = 1e-6  # times that differ by less are the same
+NOISE_STREAM, RATE_STREAM = 3, 4  # keep the draws of one purpose apart from another's
+
+
+@dataclass(frozen=True)
+class FilmOptions:
+    """How to film. Raises: InvalidRequest where something is out of range."""
+
+    width: int = 360
+    height: int = 288
+    fps: float = 25.0
+    length_s: float | None = None  # None: 3 s, or as long as the text takes
+    has_listener: bool = False  # a second person, who says nothing
+    hidden_s: tuple[tuple[float, float], ...] = ()  # from and to: nobody is in the picture
+    is_uneven: bool = False  # variable frame rate
+
+    def __post_init__(self) -> None:
+        for name, side in (("width", self.width), ("height", self.height)):
+            if side % 2 or not MIN_SIDE <= side <= MAX_SIDE:
+                raise InvalidRequest(f"{name} {side}; an even number from {MIN_SIDE} to {MAX_SIDE} expected")
+        if not MIN_FPS <= self.fps <= MAX_FPS:
+            raise InvalidRequest(f"fps {self.fps:g}; {MIN_FPS:g} to {MAX_FPS:g} expected")
+        for start, end in self.hidden_s:
+            if not 0 <= start < end:
+                raise InvalidRequest(f"hidden from {start:g} s to {end:g} s; two rising times expected")
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One picture and what is in it.
+
+    frame: (H, W, 3) uint8 BGR. landmarks: (68, 2) float32 px of each person, the speaker first; none where
+    nobody is in the picture. mouth: the speaker's.
+    """
+
+    at_s: Fraction
+    frame: Frame
+    landmarks: tuple[Landmarks, ...]
+    mouth: MouthShape
+
+
+class Film:
+    """Somebody saying a text. The same text, seed and options give the same pictures."""
+
+    def __init__(self, text: str, seed: int = 0, options: FilmOptions | None = None) -> None:
+        """Raises: InvalidRequest for words without a pronunciation, or too short a length."""
+        if seed < 0:
+            raise InvalidRequest(f"seed {seed}; a number from 0 on expected")
+        self.options = options or FilmOptions()
+        self.seed = seed
+        self.speech = Speech(text, seed, self.options.length_s)
+        self.n_frames = max(round(self.speech.length_s * self.options.fps), 1)
+
+    def times(self) -> list[Fraction]:
+        """When each picture is shown."""
+        rate = Fraction(self.options.fps).limit_denominator(1001)
+        even = [i / rate for i in range(self.n_frames)]
+        if not self.options.is_uneven:
+            return even
+        shifts = np.random.default_rng((self.seed, RATE_STREAM)).uniform(-UNEVEN, UNEVEN, self.n_frames)
+        shifts[0] = 0
+        return [at + Fraction(round(float(shift) * 1000), 1000) / rate for at, shift in zip(even, shifts, strict=True)]
+
+    def shots(self) -> Iterator[Shot]:
+        """Draw the pictures one after another."""
+        seeds = [self.seed] + [self.seed + LISTENER_SEED] * self.options.has_listener
+        looks = [Look.from_seed(seed) for seed in seeds]
+        times = self.times()
+        seconds = np.array([float(at) for at in times])
+        mouths = self.speech.mouths(seconds)
+        poses = [head_motion(look, seed, seconds) for look, seed in zip(looks, seeds, strict=True)]
+        scene = Scene(looks, self.options.width, self.options.height)
+        for i, (at, mouth) in enumerate(zip(times, mouths, strict=True)):
+            noise = np.random.default_rng((self.seed, NOISE_STREAM, i))
+            if any(start <= float(at) + EXACT_S < end for start, end in self.options.hidden_s):
+                yield Shot(at, scene.draw_empty(noise), (), mouth)
+                continue
+            shapes = [mouth] + [MouthShape()] * (len(looks) - 1)
+            frame, landmarks = scene.draw([one[i] for one in poses], shapes, noise)
+            yield Shot(at, frame, tuple(landmarks), mouth)
+
+    def truth(self) -> dict[str, Any]:
+        """What is said, and when; `write` adds what is seen in each frame."""
+        speech = self.speech
+        return {
+            "text": speech.text,
+            "seed": self.seed,
+            "fps": self.options.fps,
+            "width": self.options.width,
+            "height": self.options.height,
+            "n_frames": self.n_frames,
+            "duration_s": round(speech.length_s, 4),
+            "words": [
+                {"word": one.word, "start": round(one.start_s, 4), "end": round(one.end_s, 4)}
+                for one in speech.timed_words()
+            ],
+            "phonemes": [
+                {"phoneme": one.phoneme, "word": one.word, "start": round(one.start_s, 4), "end": round(one.end_s, 4)}
+                for one in speech.phones
+            ],
+        }
+
+    def write(self, path: Path, *, with_sound: bool = True) -> Path:
+        """The film, and beside it the truth as JSON, whose path is returned. Both appear whole or not at all.
+
+        The JSON has a line of `frames` per picture: its time, and `people` with `landmarks` (68 pairs of px) and
+        `box` (left, top, right, bottom: the landmarks' bounds).
+
+        Raises: InvalidRequest, StorageError.
+        """
+        sound = Sound(say(self.speech, self.seed), RATE) if with_sound else None
+        seen = []
+        with write_film(path, self.options.fps, sound) as writer:
+            for shot in self.shots():
+                writer.add(shot.frame, shot.at_s)
+                seen.append({"time": round(float(shot.at_s), 4), "people": [describe(one) for one in shot.landmarks]})
+        beside = path.with_suffix(".json")
+        write_json({**self.truth(), "frames": seen}, beside)
+        return beside
+
+
+def describe(landmarks: Landmarks) -> dict[str, Any]:
+    low, high = landmarks.min(axis=0), landmarks.max(axis=0)
+    return {
+        "box": [round(float(value), 1) for value in (*low, *high)],
+        "landmarks": [[round(float(x), 2), round(float(y), 2)] for x, y in landmarks],
+    }
+
+
+def write_json(truth: dict[str, Any], path: Path) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_text(json.dumps(truth))
+        os.replace(partial, path)
+    except OSError as err:
+        raise StorageError(f"{path.name}: could not be written ({err.strerror or err})") from err
+    finally:
+        partial.unlink(missing_ok=True)
