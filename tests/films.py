@@ -32,8 +32,9 @@ def film(
     crf: int = 18,
     pixel_aspect: Fraction | None = None,
     with_tone: bool = False,
+    slices: int = 1,
 ) -> bytes:
-    """Encode BGR frames; `times` (seconds) makes the rate variable."""
+    """Encode BGR frames; `times` (seconds) makes the rate variable. slices: of each picture, for H.264."""
     rate = Fraction(fps)
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as out:
@@ -41,7 +42,7 @@ def film(
         video = out.add_stream(codec, rate=rate)
         video.height, video.width = frames[0].shape[:2]
         video.pix_fmt = "yuv420p"
-        video.options = {"crf": str(crf)} if codec == "libx264" else {"qscale": "2"}
+        video.options = {"crf": str(crf), "slices": str(slices)} if codec == "libx264" else {"qscale": "2"}
         sound = out.add_stream("aac" if container in ("mp4", "matroska") else "mp2", rate=16000) if with_tone else None
         if pixel_aspect:
             video.codec_context.sample_aspect_ratio = pixel_aspect

@@ -28,8 +28,8 @@ from inference.media.open import Source, VideoInfo, open_bytes
 from inference.media.ring import Ring, slot_bytes_for
 from inference.media.wire import Message, receive, send, unpack_error
 
-# Address space, which counts the interpreter and its libraries (0.2 GB), the ring (0.3 GB for 8K) and
-# every thread's stack. All in all an 8K H.264 film takes 1.4 GB with 2 threads, 2.2 GB with 16.
+# Address space, which counts the interpreter and its libraries (0.2 GB) and the ring (0.3 GB for 8K).
+# All in all an 8K H.264 film takes 1.4 GB.
 MEMORY_BYTES = 4 << 30
 TIME_S = 1800.0  # waited for one file, all in all
 STALL_S = 30.0  # waited for one answer

@@ -144,9 +144,10 @@ class Media:
     def _decode_raw(self) -> Iterator[av.VideoFrame]:
         """Every frame that decodes; broken packets are skipped, and time runs on over them."""
         self._stream.codec_context.options = {"max_pixels": str(self._limits.max_frame_pixels)}
-        # Not by frames: a decoder that works on several at once loses the good ones behind a broken
-        # one at the end of the file, and hides damage differently from run to run.
-        self._stream.thread_type = "SLICE"
+        # By one thread. By several frames at once, a decoder loses the good ones behind a broken one at the
+        # end of the file. By several slices, it hides damage by how many threads there are, and by which is
+        # first: each machine saw other pictures. And it takes memory for as many threads as it finds cores.
+        self._stream.thread_count = 1
         for packet in self._read_packets():
             try:
                 yield from packet.decode()

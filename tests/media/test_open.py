@@ -18,6 +18,8 @@ from inference.errors import MediaError, MediaNotFound, MediaTooLarge, MediaTrun
 from inference.media import MediaLimits, open_media
 from inference.media.open import Meter
 
+AV_OPEN = av.open
+
 
 def frames_of(source, fps: float = 25.0, **limits) -> list[np.ndarray]:
     with open_media(source, MediaLimits(**limits)) as media:
@@ -88,19 +90,35 @@ def test_damaged_packets_cost_their_frames_but_no_time():
     assert [number_of(frame) for frame in frames[:20]] == list(range(20))
 
 
+def with_threads(monkeypatch: pytest.MonkeyPatch, n_threads: int) -> None:
+    """As on a machine with so many cores, where a decoder takes as many threads by itself."""
+
+    def open_with_threads(*args, **kwargs):
+        container = AV_OPEN(*args, **kwargs)
+        container.streams.video[0].codec_context.thread_count = n_threads
+        return container
+
+    monkeypatch.setattr("inference.media.open.av.open", open_with_threads)
+
+
 def test_frames_behind_damage_near_the_end_are_kept_on_any_number_of_cores(monkeypatch):
     damaged = bytearray(film(numbered(50, 256, 192), container="avi"))
     for at in places_of_packets(bytes(damaged))[40:44]:
         damaged[at : at + 60] = bytes(60)
-    opened = av.open
-
-    def open_with_many_threads(*args, **kwargs):
-        container = opened(*args, **kwargs)
-        container.streams.video[0].codec_context.thread_count = 16
-        return container
-
-    monkeypatch.setattr("inference.media.open.av.open", open_with_many_threads)
+    with_threads(monkeypatch, 16)
     assert [number_of(frame) for frame in frames_of(bytes(damaged))[-2:]] == [48, 49]
+
+
+def test_damage_is_hidden_alike_on_any_number_of_cores(monkeypatch):
+    noise = np.random.default_rng(0).integers(0, 255, (8, 288, 352, 3), np.uint8)
+    damaged = bytearray(film(list(noise), container="matroska", slices=8))
+    for at in range(len(damaged) // 4, len(damaged) - 4000, 4001):
+        damaged[at : at + 3] = b"\xff\x5a\x00"
+    seen = []
+    for n_threads in (1, 16):
+        with_threads(monkeypatch, n_threads)
+        seen.append(frames_of(bytes(damaged)))
+    assert np.array_equal(*seen)
 
 
 def places_of_packets(contents: bytes) -> list[int]:
@@ -302,17 +320,17 @@ def test_a_huge_header_is_refused_before_memory_is_spent():
     at = png.index(b"IHDR") + 4
     png[at : at + 8] = (20_000).to_bytes(4, "big") * 2
     png[at + 13 : at + 17] = zlib.crc32(bytes(png[at - 4 : at + 13])).to_bytes(4, "big")
-    start = time.monotonic()
+    start_s = time.process_time()  # of work: a busy machine may keep us waiting
     with pytest.raises(MediaError, match=r"no picture could be decoded|not a media file"):
         frames_of(bytes(png))
-    assert time.monotonic() - start < 30  # no timing: a guard against decoding 400 megapixels
+    assert time.process_time() - start_s < 30  # no timing: a guard against decoding 400 megapixels
 
 
 def test_no_file_is_left_open(tmp_path: Path):
     path = tmp_path / "clip.mp4"
     path.write_bytes(film(numbered(3))[:200])
-    before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
         with pytest.raises(MediaError):
             frames_of(path)
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    # By name: what other tests left to be collected may be closed meanwhile.
+    assert not [fd for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink() and path.samefile(fd)]
