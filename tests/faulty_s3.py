@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from quiet_http import QuietServer
 
 
 @dataclass
@@ -43,8 +45,7 @@ class FaultyS3:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
 
-class Server(ThreadingHTTPServer):
-    daemon_threads = True
+class Server(QuietServer):
     s3: FaultyS3
 
 

@@ -7,7 +7,9 @@ import json
 import re
 import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from quiet_http import QuietServer
 
 
 @dataclass
@@ -30,7 +32,6 @@ class HubServer:
     def __enter__(self) -> HubServer:
         self._server = Server(("127.0.0.1", 0), Handler)
         self._server.hub = self
-        self._server.daemon_threads = True
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
@@ -47,7 +48,7 @@ class HubServer:
         return [headers for method, found, headers in self.seen if method == "GET" and path in found]
 
 
-class Server(ThreadingHTTPServer):
+class Server(QuietServer):
     hub: HubServer
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hub_server import HubServer, Repository
@@ -89,7 +90,7 @@ def test_a_model_is_loaded_from_the_hub_and_then_from_its_safetensors_copy(
     again = load_model("hub", CPU, replace(sources, hf_offline=True))
     assert again.info == model.info
     video, lips = torch.rand(1, 3, 4, 64, 128).numpy(), torch.rand(1, 4, 20, 2).numpy()
-    assert (model.network(video, lips)[0] == again.network(video, lips)[0]).all()
+    assert np.abs(model.network(video, lips)[0] - again.network(video, lips)[0]).max() < 1e-5
 
 
 def test_a_damaged_copy_is_made_anew(sources: WeightSources):
