@@ -8,13 +8,19 @@ CLIPS ?= $(wildcard ../shared/grid/eval.csv)
 VIDEO ?= $(firstword $(sort $(wildcard ../shared/grid/eval/*.mpg)))
 TORCH := $(shell grep '^torch==' requirements.txt)
 
-.PHONY: help setup demo test check check-stack bench serve clean
+# Tools and stand-ins whose pins clash with ours, each in an environment of its own.
+CHECKOV := build/checkov-3.3.30
+SAM := build/sam-1.170.0
+SDK := $(shell sed -n 's/^sagemaker-sdk = \["\([^"]*\)"\].*/\1/p' pyproject.toml)
+
+.PHONY: help setup demo test check check-stack environments bench serve clean
 
 help:
 	@echo "make demo   read a clip and show its words over time (VIDEO=path to choose one)"
 	@echo "make test   run the tests"
-	@echo "make check  ruff, mypy, cfn-lint, hadolint"
-	@echo "make check-stack  sam validate and checkov of the AWS stack (they fetch some 600 MB first)"
+	@echo "make check  ruff, mypy, cfn-lint, checkov, hadolint"
+	@echo "make check-stack  sam validate of the AWS stack (it fetches some 300 MB first)"
+	@echo "make environments  those of their own that some tests need: SageMaker's SDK, its stock image"
 	@echo "make bench  speed, memory, accuracy and robustness, side by side"
 	@echo "make setup  only prepare .venv and the face models"
 	@echo "make serve  the HTTP server on port 8080"
@@ -33,28 +39,41 @@ $(READY): pyproject.toml requirements.txt
 demo: $(READY)
 	$(BIN)/python -m container.demo $(if $(VIDEO),"$(VIDEO)")
 
-test: $(READY)
+test: $(READY) environments
 	$(BIN)/python -m pytest
 
-check: $(READY)
+environments: build/sagemaker-sdk/.ready build/stock-image/.ready
+
+# The SDK alone: what deploy/ needs besides, boto3, it brings.
+build/sagemaker-sdk/.ready: pyproject.toml
+	$(PYTHON) -m venv --clear build/sagemaker-sdk
+	build/sagemaker-sdk/bin/pip install --quiet --disable-pip-version-check --no-compile "$(SDK)"
+	@touch $@
+
+build/stock-image/.ready: tests/deploy/stock_image.txt
+	$(PYTHON) -m venv --clear build/stock-image
+	build/stock-image/bin/pip install --quiet --disable-pip-version-check --no-compile "$(TORCH)"
+	build/stock-image/bin/pip install --quiet --disable-pip-version-check --no-compile -r tests/deploy/stock_image.txt
+	@touch $@
+
+check: $(READY) $(CHECKOV)/bin/checkov
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/cfn-lint --include-checks I -- infra/template.yaml
+	$(CHECKOV)/bin/checkov --file infra/template.yaml --framework cloudformation --compact --quiet --skip-download
 	$(BIN)/hadolint container/Dockerfile
 
-# Their pins clash with ours, so each lives in an environment of its own.
-check-stack: build/sam/bin/sam build/checkov/bin/checkov
-	SAM_CLI_TELEMETRY=0 build/sam/bin/sam validate --lint --region us-east-1 --template infra/template.yaml
-	build/checkov/bin/checkov --file infra/template.yaml --framework cloudformation --compact --quiet --skip-download
+$(CHECKOV)/bin/checkov:
+	$(PYTHON) -m venv --clear $(CHECKOV)
+	$(CHECKOV)/bin/pip install --quiet --disable-pip-version-check --no-compile checkov==$(CHECKOV:build/checkov-%=%)
 
-build/sam/bin/sam:
-	$(PYTHON) -m venv build/sam
-	build/sam/bin/pip install --quiet --disable-pip-version-check aws-sam-cli==1.170.0
+check-stack: $(SAM)/bin/sam
+	SAM_CLI_TELEMETRY=0 $(SAM)/bin/sam validate --lint --region us-east-1 --template infra/template.yaml
 
-build/checkov/bin/checkov:
-	$(PYTHON) -m venv build/checkov
-	build/checkov/bin/pip install --quiet --disable-pip-version-check checkov==3.3.30
+$(SAM)/bin/sam:
+	$(PYTHON) -m venv --clear $(SAM)
+	$(SAM)/bin/pip install --quiet --disable-pip-version-check --no-compile aws-sam-cli==$(SAM:build/sam-%=%)
 
 bench: $(READY)
 	$(BIN)/python -m bench.speed "$(VIDEO)"

@@ -95,6 +95,8 @@ class Rehearsal:
         if operation in ("CreateEndpoint", "UpdateEndpoint"):
             config = parameters["EndpointConfigName"]
             self._assumed["DescribeEndpoint"] = {"EndpointStatus": "InService", "EndpointConfigName": config}
+        if operation == "DeleteModel":
+            self._assumed["ListModels"] = {}
         if operation == "DeleteEndpoint":
             name = parameters["EndpointName"]
             said = {"Code": "ValidationException", "Message": f'Could not find endpoint "{name}".'}

@@ -42,6 +42,12 @@ CAUSES = (
         "AWS has no such instance to give right now: try later, another --region or another --instance-type",
     ),
     cause(
+        "role",
+        r"could not assume role|invalid role|RoleArn|execution role|PassRole",
+        "check --role-arn: the role must exist in this account, trust sagemaker.amazonaws.com, and you need "
+        "iam:PassRole for it",
+    ),
+    cause(
         "model data",
         r"model ?data|s3://|model artifact",
         "the role cannot read the model archive, or it is not a .tar.gz in this region: check --model-data and that "
@@ -49,19 +55,13 @@ CAUSES = (
     ),
     cause(
         "image",
-        r"image|\becr\b|manifest",
+        r"\bimage\b|\becr\b|\becr:|manifest",
         "the image cannot be pulled: check --image-uri, that it lies in this region's ECR, and that the role may "
         "ecr:BatchGetImage and ecr:GetDownloadUrlForLayer it",
     ),
     cause(
-        "role",
-        r"assume.*role|role.*assum|invalid role|RoleArn|execution role|PassRole",
-        "check --role-arn: the role must exist in this account, trust sagemaker.amazonaws.com, and you need "
-        "iam:PassRole for it",
-    ),
-    cause(
         "health check",
-        r"health check|ping",
+        r"health check|\bping\b",
         "the container started but never answered GET /ping with 200: what it said last is below",
     ),
     cause(

@@ -4,9 +4,9 @@
 #
 #   deploy/first_real_run.sh ROLE_ARN FILM [NAME]
 #
-# Variables: REGION (us-east-1), INSTANCE_TYPE (ml.g5.xlarge), PYTHON (python3); EXTRA: more flags of deploy.endpoint,
-# such as "--mode async" or "--image-uri ...". Needs the AWS CLI, credentials (aws sts get-caller-identity) and
-# `make setup`.
+# Variables: REGION (us-east-1), INSTANCE_TYPE (ml.g5.xlarge), PYTHON (.venv/bin/python, which `make setup` makes);
+# EXTRA: more flags of deploy.endpoint, such as "--mode async" or "--image-uri ...". Needs the AWS CLI and credentials
+# (aws sts get-caller-identity).
 set -euo pipefail
 
 if (($# < 2)); then
@@ -19,7 +19,7 @@ name=${3:-viseme-first-run}
 region=${REGION:-us-east-1}
 read -r -a extra <<<"${EXTRA:-}"
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
-python=${PYTHON:-python3}
+python=${PYTHON:-.venv/bin/python}
 endpoint=(--endpoint-name "$name" --region "$region")
 
 clean_up() {

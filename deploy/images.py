@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from deploy.errors import WrongRequest
 
 STOCK_REPOSITORY = "huggingface-pytorch-inference"
-# PyTorch 2.6.0, Python 3.12, the toolkit that runs `code/`.
+# The newest that SageMaker's SDK 2.257 knows by these three. It has the toolkit that runs `code/`.
+STOCK_PYTORCH, STOCK_TRANSFORMERS, STOCK_PYTHON = "2.6.0", "4.51.3", "py312"
 STOCK_TAGS = {
-    "gpu": "2.6.0-transformers4.51.3-gpu-py312-cu124-ubuntu22.04",
-    "cpu": "2.6.0-transformers4.51.3-cpu-py312-ubuntu22.04",
+    "gpu": f"{STOCK_PYTORCH}-transformers{STOCK_TRANSFORMERS}-gpu-{STOCK_PYTHON}-cu124-ubuntu22.04",
+    "cpu": f"{STOCK_PYTORCH}-transformers{STOCK_TRANSFORMERS}-cpu-{STOCK_PYTHON}-ubuntu22.04",
 }
 
 # Whose registry a region pulls from: most share one account, newer and separate regions have their own.
@@ -124,6 +125,18 @@ def choose_ami(image_uri: str, instance_type: str) -> str | None:
             f"{dotted(newest.cuda)}; name a newer one with --inference-ami-version"
         )
     return fitting[0].name
+
+
+def doubt_ami(name: str, image_uri: str) -> str | None:
+    """What speaks against a machine image that was asked for by name; None where nothing is known against it."""
+    wanted = cuda_of(image_uri) or OUR_CUDA
+    known = next((ami for ami in AMIS if ami.name == name), None)
+    if known is None or known.cuda >= wanted:
+        return None
+    return (
+        f"{name} has NVIDIA driver {known.driver}, which runs CUDA {dotted(known.cuda)}; the image is one of CUDA "
+        f"{dotted(wanted)} and may hang in Creating or run on the CPU"
+    )
 
 
 def cuda_of(image_uri: str) -> tuple[int, int] | None:

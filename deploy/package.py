@@ -74,7 +74,7 @@ def write_archive(output: Path, files: dict[PurePosixPath, bytes]) -> None:
         gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=WHEN) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive,
     ):
-        for name in sorted(files):
+        for name in sorted(files, key=str):
             entry = tarfile.TarInfo(str(name))
             entry.size, entry.mtime, entry.mode = len(files[name]), WHEN, 0o644
             archive.addfile(entry, io.BytesIO(files[name]))

@@ -12,7 +12,9 @@ from deploy.errors import WrongRequest
 Mode = Literal["realtime", "async"]
 Request = dict[str, Any]
 
-VARIANT = "primary"
+# As SageMaker's own SDK and console call it: an update needs the name that the endpoint's variant has.
+VARIANT = "AllTraffic"
+WORKERS_SETTING = "SAGEMAKER_MODEL_SERVER_WORKERS"
 WORKERS = 1  # processes that run models, in one container; async sends no more requests at once
 # The stock image installs code/requirements.txt (about 100 MB) before its first /ping; loading takes seconds.
 HEALTH_CHECK_TIMEOUT_S = 900
@@ -61,6 +63,13 @@ class Order:
         if not ROLE_ARN.fullmatch(self.role_arn):
             raise WrongRequest(f"--role-arn {self.role_arn}: expected arn:aws:iam::123456789012:role/NAME")
         check_capacity(self.min_capacity, self.max_capacity, self.mode)
+        if not re.fullmatch(r"[1-9]\d?", self.environment.get(WORKERS_SETTING, str(WORKERS))):
+            raise WrongRequest(f"--env {WORKERS_SETTING}={self.environment[WORKERS_SETTING]}: expected 1 to 99")
+
+    @property
+    def n_workers(self) -> int:
+        """Processes that run models, in each container."""
+        return int(self.environment.get(WORKERS_SETTING, WORKERS))
 
     @property
     def mode(self) -> Mode:
@@ -106,6 +115,25 @@ def is_version_of(name: str, endpoint: str) -> bool:
     return name.startswith(f"{endpoint}-") and VERSION.fullmatch(name.removeprefix(f"{endpoint}-")) is not None
 
 
+def archive_key(endpoint: str, version: str) -> str:
+    """Where the archive of one version lies, in whichever bucket."""
+    return f"viseme/{endpoint}/{version}/model.tar.gz"
+
+
+def is_archive_of(uri: str, endpoint: str, name: str) -> bool:
+    """Whether it was put there for that version, and not named by somebody who had it already."""
+    key = uri.removeprefix("s3://").partition("/")[2]
+    return is_version_of(name, endpoint) and key == archive_key(endpoint, name.removeprefix(f"{endpoint}-"))
+
+
+def count_fleet(order: Order, n_now: int) -> int:
+    """How many instances a version starts with: as many as run now, within its bounds.
+
+    Never none, though it may be scaled to none later: its health would not be known.
+    """
+    return min(max(n_now, order.min_capacity, 1), order.max_capacity)
+
+
 def model_request(order: Order) -> Request:
     container: Request = {"Image": order.image_uri, "Environment": dict(order.environment)}
     if order.model_data:
@@ -113,13 +141,13 @@ def model_request(order: Order) -> Request:
     return {"ModelName": order.name, "ExecutionRoleArn": order.role_arn, "PrimaryContainer": container}
 
 
-def config_request(order: Order) -> Request:
+def config_request(order: Order, n_now: int = 0) -> Request:
+    """n_now: how many instances the endpoint has, where it is there."""
     variant: Request = {
         "VariantName": VARIANT,
         "ModelName": order.name,
         "InstanceType": order.instance_type,
-        # Scaled to zero it may be later: it starts with one, so that its health is known.
-        "InitialInstanceCount": max(1, order.min_capacity),
+        "InitialInstanceCount": count_fleet(order, n_now),
         "ContainerStartupHealthCheckTimeoutInSeconds": HEALTH_CHECK_TIMEOUT_S,
         "ModelDataDownloadTimeoutInSeconds": DOWNLOAD_TIMEOUT_S,
     }
@@ -127,36 +155,36 @@ def config_request(order: Order) -> Request:
         variant["InferenceAmiVersion"] = order.ami
     request: Request = {"EndpointConfigName": order.name, "ProductionVariants": [variant]}
     if order.paths:
-        request["AsyncInferenceConfig"] = async_config(order.paths)
+        request["AsyncInferenceConfig"] = async_config(order.paths, order.n_workers)
     return request
 
 
-def async_config(paths: AsyncPaths) -> Request:
+def async_config(paths: AsyncPaths, n_workers: int) -> Request:
     output: Request = {"S3OutputPath": paths.output, "S3FailurePath": paths.failure}
     topics = {"SuccessTopic": paths.success_topic, "ErrorTopic": paths.error_topic}
     given = {name: topic for name, topic in topics.items() if topic}
     if given:
         output["NotificationConfig"] = given
-    return {"ClientConfig": {"MaxConcurrentInvocationsPerInstance": WORKERS}, "OutputConfig": output}
+    return {"ClientConfig": {"MaxConcurrentInvocationsPerInstance": n_workers}, "OutputConfig": output}
 
 
-def update_request(order: Order, n_instances: int) -> Request:
-    """From as many instances as run now. Instance counts and weights stay what they were scaled to."""
+def update_request(order: Order, n_now: int) -> Request:
+    """From as many instances as run now. Their number stays, where the bounds allow it; weights do always."""
+    n_fleet = count_fleet(order, n_now)
     request: Request = {
         "EndpointName": order.endpoint,
         "EndpointConfigName": order.name,
         "RetainAllVariantProperties": True,
         "DeploymentConfig": {
             "BlueGreenUpdatePolicy": {
-                "TrafficRoutingConfiguration": traffic(n_instances),
+                "TrafficRoutingConfiguration": traffic(min(n_now, n_fleet)),
                 "TerminationWaitInSeconds": BAKE_S,
                 "MaximumExecutionTimeoutInSeconds": UPDATE_TIMEOUT_S,
             },
             "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": one["AlarmName"]} for one in alarms(order)]},
         },
     }
-    if n_instances == 0:
-        # Zero kept would start a fleet of none, and nothing would ever have checked the new version.
+    if n_fleet != n_now:
         request["ExcludeRetainedVariantProperties"] = [{"VariantPropertyType": "DesiredInstanceCount"}]
     return request
 

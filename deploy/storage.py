@@ -26,6 +26,8 @@ def ensure_bucket(aws: Aws, bucket: str, account: str, region: str) -> None:
         # Bucket names are the whole world's: without the owner a stranger could lend us theirs.
         aws.call("s3", "HeadBucket", Bucket=bucket, ExpectedBucketOwner=account)
     except CallFailed as err:
+        if err.code == "301":
+            raise WrongRequest(f"the bucket {bucket} is not in {region}: name one there with --bucket") from err
         if err.code == "403":
             raise WrongRequest(
                 f"the bucket {bucket} is not yours, or you may not use it: name one with --bucket"
@@ -46,6 +48,12 @@ def upload(aws: Aws, file: IO[bytes], bucket: str, key: str, account: str, conte
         "s3", "PutObject", Bucket=bucket, Key=key, Body=file, ExpectedBucketOwner=account, ContentType=content_type
     )
     return f"s3://{bucket}/{key}"
+
+
+def remove(aws: Aws, uri: str, account: str) -> None:
+    """Delete one object. Raises: CallFailed."""
+    bucket, key = split_uri(uri)
+    aws.call("s3", "DeleteObject", Bucket=bucket, Key=key, ExpectedBucketOwner=account)
 
 
 def split_uri(uri: str) -> tuple[str, str]:

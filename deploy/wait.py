@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from deploy.aws import Answer, Aws
 from deploy.causes import explain_failure
@@ -13,6 +14,9 @@ from deploy.errors import CallFailed, DeployError, RolledBack
 
 BUSY = {"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"}
 N_LOG_LINES = 20
+N_LOG_STREAMS = 20  # the newest; a container has one
+TELL_EVERY_S = 60
+CLOCKS_APART_S = 120  # as much as ours may be ahead of AWS's; no instance starts faster than that
 
 
 def say(text: str) -> None:
@@ -36,12 +40,13 @@ def wait_until_in_service(aws: Aws, endpoint: str, config: str, patience: Patien
 
     Raises: RolledBack where it runs another again; DeployError where it failed or took too long.
     """
-    found = watch(aws, endpoint, patience)
+    started = made_at(config)
+    found = watch(aws, endpoint, patience, started)
     status, reason = found.get("EndpointStatus"), found.get("FailureReason", "SageMaker gives no reason")
     if status == "InService" and found.get("EndpointConfigName") == config:
         patience.say(f"{endpoint}: in service with {config}")
         return
-    log_lines = last_log_lines(aws, endpoint)
+    log_lines = last_log_lines(aws, endpoint, started)
     if status == "InService":
         what = f"{endpoint}: the update to {config} was rolled back; {found.get('EndpointConfigName')} serves on"
         raise RolledBack(explain_failure(what, reason, log_lines))
@@ -56,28 +61,36 @@ def wait_until_gone(aws: Aws, endpoint: str, patience: Patience) -> None:
         raise DeployError(f"{endpoint}: not deleted: {reason}")
 
 
-def watch(aws: Aws, endpoint: str, patience: Patience) -> Answer:
+def watch(aws: Aws, endpoint: str, patience: Patience, started: datetime | None = None) -> Answer:
     """The endpoint's description once nothing changes any more; empty where it is gone.
 
-    Raises: DeployError where that takes too long.
+    started: when what is waited for began, for whose log lines are shown.
+    Raises: DeployError where that takes too long, with the container's last log lines.
     """
     start = patience.clock()
-    told = ""
+    told: tuple[str, float] | None = None
     while found := describe_endpoint(aws, endpoint):
         status = str(found.get("EndpointStatus"))
         waited_s = patience.clock() - start
         if status not in BUSY:
             break
-        if status != told:
+        if told is None or told[0] != status or waited_s - told[1] >= TELL_EVERY_S:
             patience.say(f"{endpoint}: {status} ({waited_s:.0f} s)")
-            told = status
+            told = status, waited_s
         if waited_s >= patience.limit_s:
-            raise DeployError(
-                f"{endpoint}: still {status} after {waited_s:.0f} s; a container that hangs in Creating often has "
-                "the wrong NVIDIA driver (see deploy/README.md)"
-            )
+            reason = "a container that hangs often has the wrong NVIDIA driver (see deploy/README.md)"
+            what = f"{endpoint}: still {status} after {waited_s:.0f} s"
+            raise DeployError(explain_failure(what, reason, last_log_lines(aws, endpoint, started)))
         patience.sleep(patience.poll_s)
     return found
+
+
+def made_at(config: str) -> datetime | None:
+    """When a version of ours was made, by its name; None for a name that somebody else gave."""
+    try:
+        return datetime.strptime(config[-14:], "%Y%m%d%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def describe_endpoint(aws: Aws, endpoint: str) -> Answer:
@@ -97,25 +110,41 @@ def is_missing(err: CallFailed) -> bool:
     )
 
 
-def last_log_lines(aws: Aws, endpoint: str) -> list[str]:
-    """What the container wrote last; the complaint of one who may not read logs, in place of them."""
+def last_log_lines(aws: Aws, endpoint: str, started: datetime | None = None) -> list[str]:
+    """What the container wrote last; the complaint of one who may not read logs, in place of them.
+
+    started: containers that are older are passed over. While an endpoint is updated its old ones write on, and
+        theirs are not the lines that say why the new ones failed.
+    """
     group = f"/aws/sagemaker/Endpoints/{endpoint}"
     try:
-        streams = aws.call(
-            "logs", "DescribeLogStreams", logGroupName=group, orderBy="LastEventTime", descending=True, limit=1
+        stream = find_log_stream(aws, group, started)
+        if stream is None:
+            return []
+        found = aws.call(
+            "logs",
+            "GetLogEvents",
+            logGroupName=group,
+            logStreamName=stream,
+            limit=N_LOG_LINES,
+            startFromHead=False,
         )
-        return [
-            event["message"].rstrip()
-            for stream in streams.get("logStreams", [])
-            for event in aws.call(
-                "logs",
-                "GetLogEvents",
-                logGroupName=group,
-                logStreamName=stream["logStreamName"],
-                limit=N_LOG_LINES,
-                startFromHead=False,
-            ).get("events", [])
-        ]
+        return [event["message"].rstrip() for event in found.get("events", [])]
     except CallFailed as err:
         # Why the endpoint failed is what matters: that its log cannot be read is only said.
         return [] if err.code == "ResourceNotFoundException" else [f"(the log cannot be read: {err.code})"]
+
+
+def find_log_stream(aws: Aws, group: str, started: datetime | None) -> str | None:
+    """The container that wrote last, of those that are new enough."""
+    found = aws.call(
+        "logs",
+        "DescribeLogStreams",
+        logGroupName=group,
+        orderBy="LastEventTime",
+        descending=True,
+        limit=N_LOG_STREAMS,
+    )
+    since_ms = (started.timestamp() - CLOCKS_APART_S) * 1000 if started else 0
+    names: list[str] = [one["logStreamName"] for one in found.get("logStreams", []) if one["creationTime"] >= since_ms]
+    return names[0] if names else None

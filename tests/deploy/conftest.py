@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from moto.sagemaker.models import FakeEndpointConfig
 from deploy import endpoint, wait
 from deploy.aws import LiveAws
 
+BUILD = Path(__file__).parents[2] / "build"
 REGION = "us-east-1"
 NOW = datetime(2026, 11, 20, 13, 15, 0, tzinfo=UTC)
 
@@ -80,3 +82,22 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     one = Script()
     monkeypatch.setattr(endpoint, "LiveAws", lambda region: one.aws)
     return one
+
+
+def environment(name: str) -> Path:
+    """The Python of an environment that `make environments` makes beside ours."""
+    if not (BUILD / name / ".ready").is_file():
+        pytest.skip(f"build/{name} is not there: make environments")
+    return BUILD / name / "bin" / "python"
+
+
+@pytest.fixture
+def sdk_python() -> Path:
+    """With SageMaker's SDK, whose needs clash with ours."""
+    return environment("sagemaker-sdk")
+
+
+@pytest.fixture(scope="session")
+def stock_python() -> Path:
+    """With what the stock image has, frozen."""
+    return environment("stock-image")

@@ -9,8 +9,12 @@ from pathlib import Path
 import boto3
 import pytest
 
-from deploy import endpoint
+from deploy import endpoint, wait
+from deploy.aws import LiveAws
 from deploy.endpoint import main
+from deploy.errors import CallFailed
+from deploy.versions import clean
+from deploy.wait import Patience
 
 REGION = "us-east-1"
 ACCOUNT = "123456789012"
@@ -22,10 +26,11 @@ FIVE = ["--endpoint-name", "viseme", "--role-arn", ROLE, "--instance-type", "ml.
 OURS = [*FIVE, "--image-uri", IMAGE]
 TARGET = {
     "ServiceNamespace": "sagemaker",
-    "ResourceId": "endpoint/viseme/variant/primary",
+    "ResourceId": "endpoint/viseme/variant/AllTraffic",
     "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
 }
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
+MADE_AT_MS = int(datetime(2026, 11, 20, 13, 15, tzinfo=UTC).timestamp() * 1000)  # as NEW says
 NAMED = {"EndpointName": "viseme"}
 
 
@@ -36,7 +41,7 @@ def describe(status="InService", config=OLD, n_instances=1, **more) -> dict:
         "EndpointArn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:endpoint/viseme",
         "EndpointConfigName": config,
         "EndpointStatus": status,
-        "ProductionVariants": [{"VariantName": "primary", "CurrentInstanceCount": n_instances}],
+        "ProductionVariants": [{"VariantName": "AllTraffic", "CurrentInstanceCount": n_instances}],
         "CreationTime": NOW,
         "LastModifiedTime": NOW,
         **more,
@@ -51,12 +56,12 @@ def model_request() -> dict:
     }
 
 
-def config_request(**more) -> dict:
+def config_request(n_instances=1, **more) -> dict:
     variant = {
-        "VariantName": "primary",
+        "VariantName": "AllTraffic",
         "ModelName": NEW,
         "InstanceType": "ml.g5.xlarge",
-        "InitialInstanceCount": 1,
+        "InitialInstanceCount": n_instances,
         "ContainerStartupHealthCheckTimeoutInSeconds": 900,
         "ModelDataDownloadTimeoutInSeconds": 600,
         "InferenceAmiVersion": "al2023-ami-sagemaker-inference-gpu-4-1",
@@ -88,9 +93,11 @@ def expect_create(script, **config) -> None:
 
 def expect_log(script, *lines: str) -> None:
     group = "/aws/sagemaker/Endpoints/viseme"
-    streams = {"logGroupName": group, "orderBy": "LastEventTime", "descending": True, "limit": 1}
-    script.expect("logs", "DescribeLogStreams", streams, {"logStreams": [{"logStreamName": "primary/i-1"}]})
-    events = {"logGroupName": group, "logStreamName": "primary/i-1", "limit": 20, "startFromHead": False}
+    streams = {"logGroupName": group, "orderBy": "LastEventTime", "descending": True, "limit": 20}
+    of_the_old = {"logStreamName": "AllTraffic/i-0", "creationTime": MADE_AT_MS - 3_600_000}
+    of_the_new = {"logStreamName": "AllTraffic/i-1", "creationTime": MADE_AT_MS + 200_000}
+    script.expect("logs", "DescribeLogStreams", streams, {"logStreams": [of_the_old, of_the_new]})
+    events = {"logGroupName": group, "logStreamName": "AllTraffic/i-1", "limit": 20, "startFromHead": False}
     script.expect("logs", "GetLogEvents", events, {"events": [{"message": f"{line}\n"} for line in lines]})
 
 
@@ -198,11 +205,10 @@ def test_async_goes_down_to_zero_and_comes_back(script):
     script.done()
 
 
-def test_realtime_scales_between_its_bounds(script):
-    expect_create(script)
-    script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("InService", NEW))
+def expect_scaling(script, least: int, most: int) -> None:
+    """In real time, by requests."""
     service = "application-autoscaling"
-    script.expect(service, "RegisterScalableTarget", TARGET | {"MinCapacity": 1, "MaxCapacity": 4})
+    script.expect(service, "RegisterScalableTarget", TARGET | {"MinCapacity": least, "MaxCapacity": most})
     tracking = {
         "TargetValue": 20.0,
         "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
@@ -212,6 +218,12 @@ def test_realtime_scales_between_its_bounds(script):
     named = TARGET | {"PolicyName": "viseme-target-tracking", "PolicyType": "TargetTrackingScaling"}
     policy = named | {"TargetTrackingScalingPolicyConfiguration": tracking}
     script.expect(service, "PutScalingPolicy", policy, {"PolicyARN": "arn:t", "Alarms": []})
+
+
+def test_realtime_scales_between_its_bounds(script):
+    expect_create(script)
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("InService", NEW))
+    expect_scaling(script, 1, 4)
     assert main([*OURS, "--max-capacity", "4"]) == 0
     script.done()
 
@@ -220,7 +232,7 @@ def test_realtime_scales_between_its_bounds(script):
 
 
 def alarm(what: str, metric: str, threshold: float, **statistic: str) -> dict:
-    dimensions = [{"Name": "EndpointName", "Value": "viseme"}, {"Name": "VariantName", "Value": "primary"}]
+    dimensions = [{"Name": "EndpointName", "Value": "viseme"}, {"Name": "VariantName", "Value": "AllTraffic"}]
     return {
         "AlarmName": f"viseme-rollback-{what}",
         "AlarmDescription": "Takes an update of viseme back while it is rolled out",
@@ -236,7 +248,14 @@ def alarm(what: str, metric: str, threshold: float, **statistic: str) -> dict:
     }
 
 
-def expect_update(script, traffic: dict, bounds: tuple[int, int] | None = None, **more) -> None:
+def expect_alarms(script) -> None:
+    """Those that take an update of a real-time endpoint back."""
+    script.expect("cloudwatch", "PutMetricAlarm", alarm("5xx", "Invocation5XXErrors", 1, Statistic="Sum"))
+    script.expect("cloudwatch", "PutMetricAlarm", alarm("latency", "ModelLatency", 50_000_000, ExtendedStatistic="p90"))
+
+
+def expect_scalable(script, bounds: tuple[int, int] | None) -> None:
+    """Between which numbers it scales, where it does."""
     targets = []
     if bounds:
         dates = {"CreationTime": 0, "RoleARN": "arn:role"}
@@ -247,13 +266,19 @@ def expect_update(script, traffic: dict, bounds: tuple[int, int] | None = None, 
         "ScalableDimension": TARGET["ScalableDimension"],
     }
     script.expect("application-autoscaling", "DescribeScalableTargets", wanted, {"ScalableTargets": targets})
-    expect_prepare(script)
-    script.expect("cloudwatch", "PutMetricAlarm", alarm("5xx", "Invocation5XXErrors", 1, Statistic="Sum"))
-    script.expect("cloudwatch", "PutMetricAlarm", alarm("latency", "ModelLatency", 50_000_000, ExtendedStatistic="p90"))
+
+
+def expect_update(script, traffic: dict, bounds: tuple[int, int] | None = None, n_instances: int = 1, **more) -> None:
+    expect_scalable(script, bounds)
+    expect_prepare(script, n_instances=n_instances)
+    expect_alarms(script)
     if bounds:
         script.expect("application-autoscaling", "DeregisterScalableTarget", TARGET)
         script.expect("cloudwatch", "DeleteAlarms", {"AlarmNames": ["viseme-backlog-without-capacity"]})
-    names = ["viseme-rollback-5xx", "viseme-rollback-latency"]
+    expect_update_call(script, traffic, ["viseme-rollback-5xx", "viseme-rollback-latency"], **more)
+
+
+def expect_update_call(script, traffic: dict, alarms: list[str], **more) -> None:
     request = {
         **NAMED,
         "EndpointConfigName": NEW,
@@ -264,7 +289,7 @@ def expect_update(script, traffic: dict, bounds: tuple[int, int] | None = None, 
                 "TerminationWaitInSeconds": 300,
                 "MaximumExecutionTimeoutInSeconds": 3600,
             },
-            "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": name} for name in names]},
+            "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": name} for name in alarms]},
         },
         **more,
     }
@@ -288,7 +313,16 @@ def expect_clean(script) -> None:
     arn = "arn:aws:sagemaker:us-east-1:1:model/x"
     models = [{"ModelName": name, "ModelArn": arn, "CreationTime": NOW} for name in (NEW, OLD)]
     script.expect("sagemaker", "ListModels", wanted, {"Models": models})
+    script.expect("sagemaker", "DescribeModel", {"ModelName": OLD}, described_model(OLD))
     expect_discard(script, OLD)
+
+
+def described_model(name: str, model_data: str | None = None) -> dict:
+    """What DescribeModel answers."""
+    container = {"Image": IMAGE} | ({"ModelDataUrl": model_data} if model_data else {})
+    arn = "arn:aws:sagemaker:us-east-1:1:model/x"
+    found = {"ModelName": name, "PrimaryContainer": container, "ExecutionRoleArn": ROLE}
+    return found | {"CreationTime": NOW, "ModelArn": arn}
 
 
 ALL_AT_ONCE = {"Type": "ALL_AT_ONCE"}
@@ -305,7 +339,7 @@ CANARY = {"Type": "CANARY", "CanarySize": {"Type": "INSTANCE_COUNT", "Value": 1}
 )
 def test_update_keeps_what_was_scaled_and_cleans_up(script, n_instances: int, traffic: dict, more: dict):
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe(n_instances=n_instances))
-    expect_update(script, traffic, **more)
+    expect_update(script, traffic, n_instances=max(1, n_instances), **more)
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("Updating"))
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("InService", NEW))
     expect_clean(script)
@@ -315,7 +349,7 @@ def test_update_keeps_what_was_scaled_and_cleans_up(script, n_instances: int, tr
 
 def test_rolled_back_leaves_all_as_it_was(script, capsys: pytest.CaptureFixture[str]):
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe(n_instances=2))
-    expect_update(script, CANARY, bounds=(1, 1))
+    expect_update(script, CANARY, n_instances=2)
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("Updating"))
     reason = "Alarm viseme-rollback-5xx was tripped"
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("InService", OLD, FailureReason=reason))
@@ -333,17 +367,7 @@ def test_rolled_back_scales_as_before(script):
     expect_update(script, ALL_AT_ONCE, bounds=(1, 2))
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("InService", OLD))
     script.refuse("logs", "DescribeLogStreams", "ResourceNotFoundException")
-    script.expect("application-autoscaling", "RegisterScalableTarget", TARGET | {"MinCapacity": 1, "MaxCapacity": 2})
-    answer = {"PolicyARN": "arn:t", "Alarms": []}
-    tracking = {
-        "TargetValue": 20.0,
-        "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
-        "ScaleInCooldown": 600,
-        "ScaleOutCooldown": 120,
-    }
-    named = TARGET | {"PolicyName": "viseme-target-tracking", "PolicyType": "TargetTrackingScaling"}
-    policy = named | {"TargetTrackingScalingPolicyConfiguration": tracking}
-    script.expect("application-autoscaling", "PutScalingPolicy", policy, answer)
+    expect_scaling(script, 1, 2)
     expect_discard(script)
     assert main([*OURS, "--update"]) == 1
     script.done()
@@ -359,7 +383,158 @@ def test_an_update_that_hangs_says_that_scaling_is_off(script, capsys: pytest.Ca
     script.done()  # nothing is deleted that may yet be in use
     said = capsys.readouterr().err
     assert "viseme: UpdateRollbackFailed: no capacity to go back" in said
-    assert "scaling between 1 and 2 instances is off" in said
+    assert "scaling between 1 and 2 instances is off; --update --min-capacity 1 --max-capacity 2 puts it back" in said
+
+
+def test_a_question_that_is_refused_while_it_runs_touches_nothing(script, capsys: pytest.CaptureFixture[str]):
+    """What runs on AWS may yet succeed: its configuration is in use."""
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, describe())
+    expect_update(script, ALL_AT_ONCE, bounds=(1, 2))
+    script.refuse("sagemaker", "DescribeEndpoint", "ExpiredTokenException", "The security token is expired")
+    assert main([*OURS, "--update"]) == 1
+    script.done()
+    said = capsys.readouterr().err
+    assert "credentials: " in said
+    assert "puts it back" in said
+
+
+def test_an_update_that_is_refused_leaves_all_as_it_was(script):
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, describe(n_instances=2))
+    expect_scalable(script, (1, 2))
+    expect_prepare(script, n_instances=2)
+    expect_alarms(script)
+    script.expect("application-autoscaling", "DeregisterScalableTarget", TARGET)
+    script.expect("cloudwatch", "DeleteAlarms", {"AlarmNames": ["viseme-backlog-without-capacity"]})
+    script.refuse("sagemaker", "UpdateEndpoint", "ResourceLimitExceeded", "limit")
+    expect_scaling(script, 1, 2)
+    expect_discard(script)
+    assert main([*OURS, "--update"]) == 1
+    script.done()
+
+
+@pytest.mark.parametrize(
+    ("flags", "n_now", "registered", "n_fleet", "wanted"),
+    [
+        ([], 3, (1, 4), 3, (1, 4)),  # what was not asked for stays
+        ([], 3, None, 3, None),  # a fixed number, too
+        (["--max-capacity", "2"], 3, (1, 4), 2, (1, 2)),
+        (["--min-capacity", "5"], 3, (1, 4), 5, None),
+        (["--min-capacity", "2"], 1, None, 2, None),
+        (["--max-capacity", "4"], 1, None, 1, (1, 4)),
+    ],
+)
+def test_an_update_keeps_how_it_scales(script, flags, n_now, registered, n_fleet, wanted):
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, describe(n_instances=n_now))
+    exclude = {"ExcludeRetainedVariantProperties": [{"VariantPropertyType": "DesiredInstanceCount"}]}
+    traffic = CANARY if min(n_now, n_fleet) > 1 else ALL_AT_ONCE
+    expect_update(script, traffic, registered, n_fleet, **({} if n_fleet == n_now else exclude))
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("InService", NEW))
+    if wanted:
+        expect_scaling(script, *wanted)
+    expect_clean(script)
+    assert main([*OURS, "--update", *flags]) == 0
+    script.done()
+
+
+def test_an_update_of_an_asynchronous_one_keeps_where_it_writes_and_whom_it_tells(script):
+    """From no instance at all: it comes up with one, all at once, and may go down to none again."""
+    there = async_config()["OutputConfig"] | {"S3OutputPath": "s3://films/results/", "S3FailurePath": "s3://films/bad/"}
+    found = describe(n_instances=0, AsyncInferenceConfig={"OutputConfig": there})
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, found)
+    expect_scalable(script, (0, 3))
+    kept = async_config() | {"OutputConfig": there | {"S3FailurePath": "s3://films/failures/"}}
+    expect_prepare(script, AsyncInferenceConfig=kept)
+    failures = alarm("failures", "InvocationFailures", 1, Statistic="Sum")
+    dimensions = [{"Name": "EndpointName", "Value": "viseme"}]
+    script.expect("cloudwatch", "PutMetricAlarm", failures | {"Dimensions": dimensions})
+    script.expect("application-autoscaling", "DeregisterScalableTarget", TARGET)
+    script.expect("cloudwatch", "DeleteAlarms", {"AlarmNames": ["viseme-backlog-without-capacity"]})
+    exclude = {"ExcludeRetainedVariantProperties": [{"VariantPropertyType": "DesiredInstanceCount"}]}
+    expect_update_call(script, ALL_AT_ONCE, ["viseme-rollback-failures"], **exclude)
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("InService", NEW))
+    expect_scale_to_zero(script, most=3)
+    expect_clean(script)
+    assert main([*OURS, "--update", "--mode", "async", "--async-failure", "s3://films/failures/"]) == 0
+    script.done()
+
+
+# Archives of old versions
+
+
+def archive_of(name: str) -> str:
+    return f"s3://models/viseme/viseme/{name.removeprefix('viseme-')}/model.tar.gz"
+
+
+@pytest.mark.parametrize(
+    ("of_the_old", "of_others", "is_removed"),
+    [
+        (archive_of(OLD), [], True),
+        (archive_of(OLD), [archive_of(OLD)], False),  # the new version was given it by --model-data, say
+        (archive_of(OLD), ["s3://models/viseme/viseme/"], False),  # a model may name a folder
+        ("s3://models/mine.tar.gz", [], False),
+        (archive_of(NEW), [], False),  # another version's
+        (None, [], False),
+    ],
+)
+def test_an_old_versions_archive_goes_unless_it_is_in_use(
+    moto, capsys: pytest.CaptureFixture[str], of_the_old, of_others, is_removed
+):
+    s3, sagemaker = (boto3.client(name, region_name=REGION) for name in ("s3", "sagemaker"))
+    s3.create_bucket(Bucket="models")
+    for uri in {archive_of(OLD), archive_of(NEW), "s3://models/mine.tar.gz"}:
+        s3.put_object(Bucket="models", Key=uri.removeprefix("s3://models/"), Body=b"archive")
+    for name, uri in [(OLD, of_the_old), (NEW, None), *((f"other-{i}", uri) for i, uri in enumerate(of_others))]:
+        container = {"Image": IMAGE} | ({"ModelDataUrl": uri} if uri else {})
+        sagemaker.create_model(ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer=container)
+    clean(LiveAws(REGION), "viseme", Patience(), keep=NEW)
+    left = {one["Key"] for one in s3.list_objects_v2(Bucket="models")["Contents"]}
+    assert (archive_of(OLD).removeprefix("s3://models/") not in left) == is_removed
+    assert {"mine.tar.gz", archive_of(NEW).removeprefix("s3://models/")} <= left
+    assert {one["ModelName"] for one in sagemaker.list_models()["Models"]} >= {NEW}
+    assert capsys.readouterr().err == ""
+
+
+def test_an_archive_stays_where_it_cannot_be_told_whether_it_is_in_use(script, capsys: pytest.CaptureFixture[str]):
+    wanted = {"NameContains": "viseme-v", "MaxResults": 100}
+    arn = "arn:aws:sagemaker:us-east-1:1:model/x"
+    script.expect("sagemaker", "ListEndpointConfigs", wanted, {"EndpointConfigs": []})
+    models = {"Models": [{"ModelName": OLD, "ModelArn": arn, "CreationTime": NOW}]}
+    script.expect("sagemaker", "ListModels", wanted, models)
+    script.expect("sagemaker", "DescribeModel", {"ModelName": OLD}, described_model(OLD, archive_of(OLD)))
+    expect_discard(script, OLD)
+    script.refuse("sagemaker", "ListModels", "AccessDeniedException", "no", {"MaxResults": 100})
+    assert clean(script.aws, "viseme", Patience()) == 1
+    script.done()
+    assert f"warning: {archive_of(OLD)}: left over: permission: " in capsys.readouterr().err
+
+
+def test_deleting_takes_the_archive_and_a_failed_creation_leaves_none(moto, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(endpoint, "build_archive", no_archive)
+    assert main([*FIVE, "--bucket", "models"]) == 0
+    s3 = boto3.client("s3", region_name=REGION)
+    [archive] = s3.list_objects_v2(Bucket="models")["Contents"]
+    assert archive["Key"] == archive_of(NEW).removeprefix("s3://models/")
+    s3.put_object(Bucket="models", Key="viseme/viseme/results/1.out", Body=b"answer")
+    assert main(["--endpoint-name", "viseme", "--delete"]) == 0
+    assert [one["Key"] for one in s3.list_objects_v2(Bucket="models")["Contents"]] == ["viseme/viseme/results/1.out"]
+
+
+@pytest.mark.parametrize("refused", ["CreateModel", "CreateEndpointConfig", "CreateEndpoint"])
+def test_a_creation_that_is_refused_leaves_no_archive(moto, monkeypatch: pytest.MonkeyPatch, refused: str):
+    monkeypatch.setattr(endpoint, "build_archive", no_archive)
+    call = LiveAws.call
+
+    def refuse(aws: LiveAws, service: str, operation: str, **parameters) -> dict:
+        if operation == refused:
+            raise CallFailed("no", "ResourceLimitExceeded")
+        return call(aws, service, operation, **parameters)
+
+    monkeypatch.setattr(LiveAws, "call", refuse)
+    assert main([*FIVE, "--bucket", "models"]) == 1
+    s3, sagemaker = (boto3.client(name, region_name=REGION) for name in ("s3", "sagemaker"))
+    assert s3.list_objects_v2(Bucket="models")["KeyCount"] == 0
+    assert sagemaker.list_models()["Models"] == []
+    assert sagemaker.list_endpoint_configs()["EndpointConfigs"] == []
 
 
 @pytest.mark.parametrize(
@@ -369,7 +544,11 @@ def test_an_update_that_hangs_says_that_scaling_is_off(script, capsys: pytest.Ca
         (describe("Updating"), "is Updating; only one that is InService"),
         (
             describe(AsyncInferenceConfig={"OutputConfig": {"S3OutputPath": "s3://b/r/"}}),
-            "is async and cannot become realtime",
+            "is async and cannot become realtime: say --mode async",
+        ),
+        (
+            describe(ProductionVariants=[{"VariantName": "blue", "CurrentInstanceCount": 1}]),
+            "its variants are called blue; expected AllTraffic alone",
         ),
     ],
 )
@@ -445,7 +624,7 @@ def test_dry_run_prints_the_calls_of_a_run(capsys: pytest.CaptureFixture[str], m
 
 
 def test_dry_run_of_an_update_and_a_deletion(capsys: pytest.CaptureFixture[str]):
-    lines = rehearse(capsys, *OURS, "--update", "--mode", "async")
+    lines = rehearse(capsys, *OURS, "--update", "--mode", "async", "--min-capacity", "0")
     assert [line["operation"] for line in lines if line["service"] != "s3"] == [
         "DescribeEndpoint",
         "DescribeScalableTargets",
@@ -460,9 +639,12 @@ def test_dry_run_of_an_update_and_a_deletion(capsys: pytest.CaptureFixture[str])
         "PutMetricAlarm",
         "ListEndpointConfigs",
         "ListModels",
+        "DescribeModel",
         "DeleteEndpointConfig",
         "DeleteModel",
+        "ListModels",
     ]
+    assert [line["operation"] for line in lines if line["service"] == "s3"] == ["HeadBucket", "DeleteObject"]
     lines = rehearse(capsys, "--endpoint-name", "viseme", "--delete")
     assert "DeleteEndpoint" in [line["operation"] for line in lines]
 
@@ -491,6 +673,8 @@ def test_dry_run_refuses_parameters_that_aws_would_not_know(capsys: pytest.Captu
         (["--success-topic", "arn:x"], "--success-topic: is for --mode async"),
         (["--mode", "async", "--async-output", "results"], "results: expected s3://BUCKET/PREFIX"),
         (["--env", "A"], "--env A: expected KEY=VALUE"),
+        (["--env", "SAGEMAKER_MODEL_SERVER_WORKERS=no"], "SAGEMAKER_MODEL_SERVER_WORKERS=no: expected 1 to 99"),
+        (["--inference-ami-version", "gpu 9"], "--inference-ami-version gpu 9: expected such as al2023-ami"),
         (["--image-uri", "x/viseme:1-cu140"], "needs CUDA 14.0; the newest known driver (580) runs 13.0"),
     ],
 )
@@ -519,6 +703,13 @@ def test_an_endpoint_that_is_there_is_not_created_anew(script, capsys: pytest.Ca
     ("code", "message", "cause"),
     [
         ("ValidationException", f"Could not assume role {ROLE}. Please ensure that the role exists", "role: "),
+        ("ValidationException", f"Could not assume role {ROLE}-image. Please ensure that it exists", "role: "),
+        (
+            "ValidationException",
+            "Could not access model data at s3://b/k. Please ensure that the role exists and that its trust "
+            'relationship policy allows the action "sts:AssumeRole". Also ensure it has "s3:GetObject" permissions',
+            "model data: ",
+        ),
         ("ValidationException", f"Requested image {IMAGE} not found", "image: "),
         ("ValidationException", "Could not find model data at s3://b/k.tar.gz.", "model data: "),
         ("AccessDeniedException", "User x is not authorized to perform: sagemaker:CreateModel", "permission: "),
@@ -603,8 +794,6 @@ def test_a_log_that_may_not_be_read_hides_no_failure(script, capsys: pytest.Capt
 
 
 def test_a_container_that_hangs(script, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    from deploy.wait import Patience
-
     times = iter(range(0, 100, 4))
     monkeypatch.setattr(
         endpoint, "Patience", lambda: Patience(limit_s=5, sleep=lambda _: None, clock=lambda: next(times))
@@ -612,11 +801,26 @@ def test_a_container_that_hangs(script, capsys: pytest.CaptureFixture[str], monk
     expect_create(script)
     for _ in range(2):
         script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("Creating", NEW))
+    expect_log(script, "The NVIDIA driver on your system is too old (found version 11040)")
     assert main(OURS) == 1
+    script.done()
     said = capsys.readouterr().err
     assert "viseme: Creating (4 s)" in said
-    assert "still Creating after 8 s" in said
-    assert "NVIDIA driver" in said
+    assert "driver: viseme: still Creating after 8 s" in said
+    assert "\n  The NVIDIA driver on your system is too old (found version 11040)\n" in said
+
+
+def test_a_waiter_says_how_long_it_has_waited(script, capsys: pytest.CaptureFixture[str]):
+    times = iter(range(0, 1000, 20))
+    patience = Patience(sleep=lambda _: None, clock=lambda: next(times))
+    for status in ["Creating"] * 5 + ["InService"]:
+        script.expect("sagemaker", "DescribeEndpoint", NAMED, describe(status, NEW))
+    wait.wait_until_in_service(script.aws, "viseme", NEW, patience)
+    assert capsys.readouterr().err.splitlines() == [
+        "viseme: Creating (20 s)",
+        "viseme: Creating (80 s)",
+        f"viseme: in service with {NEW}",
+    ]
 
 
 def test_without_credentials(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
@@ -627,6 +831,37 @@ def test_without_credentials(capsys: pytest.CaptureFixture[str], monkeypatch: py
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
     assert main(OURS) == 1
     assert "Unable to locate credentials" in capsys.readouterr().err
+
+
+def test_a_bucket_elsewhere(script, capsys: pytest.CaptureFixture[str]):
+    expect_missing(script)
+    script.refuse("s3", "HeadBucket", "301", "Moved Permanently")
+    assert main([*FIVE, "--bucket", "far"]) == 2
+    assert "the bucket far is not in us-east-1: name one there with --bucket" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("ami", "warned"),
+    [
+        ("al2-ami-sagemaker-inference-gpu-2", True),
+        ("al2023-ami-sagemaker-inference-gpu-4-1", False),
+        ("al2030-ami-sagemaker-inference-gpu-9", False),  # one that came later
+    ],
+)
+def test_a_machine_image_by_name(capsys: pytest.CaptureFixture[str], ami: str, warned: bool):
+    assert main([*OURS, "--inference-ami-version", ami, "--dry-run"]) == 0
+    printed = capsys.readouterr()
+    assert ("has NVIDIA driver 535, which runs CUDA 12.2; the image is one of CUDA 13.0" in printed.err) == warned
+    [config] = [one for one in map(json.loads, printed.out.splitlines()) if one["operation"] == "CreateEndpointConfig"]
+    assert config["parameters"]["ProductionVariants"][0]["InferenceAmiVersion"] == ami
+
+
+def test_async_sends_as_many_at_once_as_there_are_workers(capsys: pytest.CaptureFixture[str]):
+    asked = [*OURS, "--mode", "async", "--env", "SAGEMAKER_MODEL_SERVER_WORKERS=3", "--dry-run"]
+    assert main(asked) == 0
+    lines = map(json.loads, capsys.readouterr().out.splitlines())
+    [config] = [one["parameters"] for one in lines if one["operation"] == "CreateEndpointConfig"]
+    assert config["AsyncInferenceConfig"]["ClientConfig"] == {"MaxConcurrentInvocationsPerInstance": 3}
 
 
 def test_a_bucket_that_somebody_else_has(script, capsys: pytest.CaptureFixture[str]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import importlib.util
 import json
 import os
 import subprocess
@@ -11,6 +10,7 @@ import sys
 import sysconfig
 import tarfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
@@ -21,7 +21,7 @@ from deploy import package
 from deploy.package import build_archive, main, make_requirements
 
 ROOT = Path(__file__).parents[2]
-SITE_PACKAGES = sysconfig.get_path("purelib")
+SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
 # Never to be replaced in the stock image: its torch fits its CUDA, the rest fits its torch.
 UNTOUCHED = {"torch", "torchvision", "transformers", "sagemaker", "sagemaker-inference", "boto3", "opencv-python"}
 
@@ -113,20 +113,75 @@ def test_requirements_are_pinned_as_ours_and_touch_nothing_of_the_images():
     assert not names_of(make_requirements()) & (UNTOUCHED | {"numpy", "safetensors"})
 
 
-# The stock image's, as its public Dockerfile pins them; its numpy is not pinned there, and a cautious guess.
-STOCK = {
-    "torch": "2.6.0",
-    "transformers": "4.51.3",
-    "huggingface-hub": "0.30.0",
-    "numpy": "1.26.4",
-    "urllib3": "1.26.20",
-}
+@dataclass(frozen=True)
+class Layer:
+    """An environment that lies on another, as an image's layer does: what is installed goes there."""
+
+    python: Path
+    site_packages: Path
+    below: Path
+
+    def installed(self) -> dict[str, tuple[str, str]]:
+        """Version and place of each package."""
+        command = [str(self.python), "-m", "pip", "list", "--format=json", "--verbose", "--disable-pip-version-check"]
+        found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        return {one["name"].lower(): (one["version"], one["location"]) for one in found}
 
 
-def test_they_install_beside_the_stock_images_packages(tmp_path: Path):
-    """Resolved for its Python under constraints to what it has: possible, and without torch."""
+@pytest.fixture(scope="module")
+def bare(stock_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Layer:
+    """Nothing yet upon what the stock image has."""
+    home = tmp_path_factory.mktemp("stock") / "layer"
+    subprocess.run([str(stock_python), "-m", "venv", "--without-pip", str(home)], check=True)
+    [site_packages] = home.glob("lib/python*/site-packages")
+    [below] = stock_python.parents[1].glob("lib/python*/site-packages")
+    (site_packages / "below.pth").write_text(f"{below}\n")
+    return Layer(home / "bin" / "python", site_packages, below)
+
+
+@pytest.fixture(scope="module")
+def stock(bare: Layer, unpacked: Path) -> tuple[Layer, dict[str, tuple[str, str]]]:
+    """The archive's requirements installed, under constraints frozen before; and what was installed then."""
+    before = bare.installed()
+    frozen = bare.site_packages.parents[2] / "frozen.txt"
+    frozen.write_text("".join(f"{name}=={version}\n" for name, (version, _) in before.items()))
+    command = [str(bare.python), "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
+    command += ["-r", str(unpacked / "code" / "requirements.txt"), "-c", str(frozen)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert run.returncode == 0, run.stderr
+    return bare, before
+
+
+def test_they_install_upon_the_stock_image_and_leave_torch_alone(stock: tuple[Layer, dict[str, tuple[str, str]]]):
+    layer, before = stock
+    after = layer.installed()
+    assert {name: after[name] for name in before} == before  # version and place, of torch and of all the rest
+    assert before["torch"] == ("2.13.0+cpu", str(layer.below)) or before["torch"] == ("2.13.0", str(layer.below))
+    assert (before["numpy"][0], before["opencv-python-headless"][0]) == ("1.26.4", "4.11.0.86")
+    added = set(after) - set(before)
+    assert names_of(make_requirements()) <= added
+    assert {after[name][1] for name in added} == {str(layer.site_packages)}
+    ask = "import torch; print(torch.__file__)"
+    run = subprocess.run([str(layer.python), "-c", ask], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == str(layer.below / "torch" / "__init__.py")
+
+
+def test_the_toolkit_which_knows_no_constraints_would_install_the_same(
+    stock: tuple[Layer, dict[str, tuple[str, str]]], unpacked: Path, tmp_path: Path
+):
+    layer, before = stock
+    command = [str(layer.python), "-m", "pip", "install", "--quiet", "--dry-run", "--disable-pip-version-check"]
+    command += ["--report", str(tmp_path / "report.json"), "-r", str(unpacked / "code" / "requirements.txt")]
+    subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    found = json.loads((tmp_path / "report.json").read_text())["install"]
+    assert not {one["metadata"]["name"].lower() for one in found} & set(before)
+
+
+def test_they_install_for_the_stock_images_python(tmp_path: Path):
+    """Resolved for Python 3.12 under constraints to what the image pins: there are wheels, and none is torch's."""
+    pinned = {"torch": "2.6.0", "transformers": "4.51.3", "huggingface-hub": "0.30.0", "numpy": "1.26.4"}
     (tmp_path / "requirements.txt").write_text(make_requirements())
-    (tmp_path / "frozen.txt").write_text("".join(f"{name}=={version}\n" for name, version in STOCK.items()))
+    (tmp_path / "frozen.txt").write_text("".join(f"{name}=={version}\n" for name, version in pinned.items()))
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
     command += ["--report", str(tmp_path / "report.json"), "--target", str(tmp_path / "nowhere")]
     command += ["--python-version", "3.12", "--only-binary=:all:"]
@@ -139,7 +194,7 @@ def test_they_install_beside_the_stock_images_packages(tmp_path: Path):
     found = json.loads((tmp_path / "report.json").read_text())["install"]
     versions = {one["metadata"]["name"].lower(): one["metadata"]["version"] for one in found}
     assert not set(versions) & UNTOUCHED
-    assert {name: versions[name] for name in STOCK if name in versions} == {"numpy": STOCK["numpy"]}
+    assert {name: versions[name] for name in pinned if name in versions} == {"numpy": pinned["numpy"]}
 
 
 # That it answers
@@ -154,20 +209,24 @@ def s3_url() -> Iterator[str]:
     server.stop()
 
 
-def run_toolkit(unpacked: Path, home: Path, requests: list[dict], **environment: str) -> dict:
-    """The archive under SageMaker's toolkit, in a process that knows neither this checkout nor its cache."""
+def run_toolkit(
+    toolkit: str, python: Path, below: list[Path], unpacked: Path, home: Path, requests: list[dict], **environment: str
+) -> dict:
+    """The archive under a toolkit, in a process that knows neither this checkout nor its cache.
+
+    below: where the packages lie, for no .pth file is read, one of which leads to this checkout (-S).
+    """
     env = {
         "PATH": os.environ["PATH"],
         "HOME": str(home),
-        # -S: no .pth files, one of which leads to this checkout.
-        "PYTHONPATH": os.pathsep.join([str(unpacked / "code"), SITE_PACKAGES]),
+        "PYTHONPATH": os.pathsep.join(str(path) for path in [unpacked / "code", *below]),
         "PYTHONDONTWRITEBYTECODE": "1",
         "SAGEMAKER_BASE_DIR": str(unpacked.parent),
         "SAGEMAKER_PROGRAM": "viseme_entry.py",
         "VISEME_DEVICE": "cpu",
         **environment,
     }
-    command = [sys.executable, "-S", "-P", str(Path(__file__).with_name("toolkit_run.py")), str(unpacked)]
+    command = [str(python), "-S", "-P", str(Path(__file__).with_name("toolkit_run.py")), toolkit, str(unpacked)]
     run = subprocess.run(
         command, input=json.dumps(requests), capture_output=True, text=True, check=False, env=env, cwd=home, timeout=300
     )
@@ -185,8 +244,20 @@ def times_of(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in files}
 
 
-@pytest.mark.skipif(importlib.util.find_spec("sagemaker_inference") is None, reason="needs SageMaker's toolkit")
-def test_unpacked_into_an_empty_folder_it_answers(unpacked: Path, s3_url: str, talking_film: bytes, tmp_path: Path):
+@pytest.fixture(params=["ours", "stock", "stock, Hugging Face's toolkit"])
+def host(request: pytest.FixtureRequest) -> tuple[str, Path, list[Path]]:
+    """Toolkit, Python, packages: ours with numpy 2 and OpenCV 5, the stock image's with numpy 1.26 and OpenCV 4.11."""
+    if request.param == "ours":
+        pytest.importorskip("sagemaker_inference")
+        return "sagemaker", Path(sys.executable), [SITE_PACKAGES]
+    layer, _ = request.getfixturevalue("stock")
+    toolkit = "huggingface" if "Hugging" in request.param else "sagemaker"
+    return toolkit, layer.python, [layer.site_packages, layer.below]
+
+
+def test_unpacked_into_an_empty_folder_it_answers(
+    host: tuple[str, Path, list[Path]], unpacked: Path, s3_url: str, talking_film: bytes, tmp_path: Path
+):
     keys = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
     s3 = boto3.client(
         "s3", endpoint_url=s3_url, region_name="us-east-1", aws_access_key_id="t", aws_secret_access_key="t"
@@ -195,7 +266,11 @@ def test_unpacked_into_an_empty_folder_it_answers(unpacked: Path, s3_url: str, t
     s3.put_object(Bucket="films", Key="uploads/a b.mp4", Body=talking_film)
     seeds = json.dumps({"s3_bucket": "films", "s3_video_key": "uploads/a b.mp4", "fps": 25}).encode()
     files = times_of(unpacked)
+    toolkit, python, below = host
     found = run_toolkit(
+        toolkit,
+        python,
+        below,
         unpacked,
         tmp_path,
         [
@@ -214,7 +289,7 @@ def test_unpacked_into_an_empty_folder_it_answers(unpacked: Path, s3_url: str, t
     assert answer["model"]["weights"] in ("starter", "model.safetensors")
     assert (raw["status"], raw["type"]) == (200, "text/vtt")
     assert raw["answer"].startswith("WEBVTT")
-    assert wrong["status"] == 500  # the toolkit's word for any error
+    assert wrong["status"] == (500 if toolkit == "sagemaker" else 400)  # each toolkit's word for any error
     assert "expected either" in wrong["answer"]
     (ready,) = [line for line in found["log"].splitlines() if line.startswith("viseme is ready: ")]
     assert json.loads(ready.removeprefix("viseme is ready: "))["device"] == "cpu"

@@ -13,19 +13,25 @@ from pathlib import Path
 
 import pytest
 
-from deploy import endpoint, invoke
+from deploy import endpoint, huggingface_model, invoke
 from deploy.causes import CAUSES, DRIVER
 from deploy.images import AMIS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "deploy" / "README.md").read_text("utf-8")
 SCRIPT = ROOT / "deploy" / "first_real_run.sh"
-PARSERS = {"deploy.endpoint": endpoint.make_parser, "deploy.invoke": invoke.make_parser}
+PARSERS = {
+    "deploy.endpoint": endpoint.make_parser,
+    "deploy.huggingface_model": huggingface_model.make_parser,
+    "deploy.invoke": invoke.make_parser,
+}
 # Actions that are not called as the operation is.
 ACTIONS = {"s3:HeadBucket": "s3:ListBucket", "s3:PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock"}
 
 
-@pytest.mark.parametrize("line", re.findall(r"^python -m (deploy\.(?:endpoint|invoke) .*)$", README, re.MULTILINE))
+@pytest.mark.parametrize(
+    "line", re.findall(r"^python -m (deploy\.\w+ --?\w.*|deploy\.invoke .*)$", README, re.MULTILINE)
+)
 def test_commands_are_understood(line: str):
     module, *arguments = shlex.split(line)
     PARSERS[module]().parse_args(arguments)
@@ -55,7 +61,9 @@ def calls() -> set[tuple[str, str]]:
                 where = names.get(ast.unparse(service)) or ast.literal_eval(service)
                 if isinstance(operation, ast.Constant):
                     found.add((where, str(operation.value)))
-    return found | {("sagemaker", name) for name in ("ListEndpointConfigs", "ListModels", "DeleteModel")}
+    return found | {
+        ("sagemaker", name) for name in ("ListEndpointConfigs", "ListModels", "DeleteModel", "DeleteEndpointConfig")
+    }
 
 
 def test_the_policy_allows_every_call():
@@ -66,6 +74,25 @@ def test_the_policy_allows_every_call():
     for service, operation in calls():
         action = f"{service.removesuffix('-runtime')}:{operation}"
         assert ACTIONS.get(action, action) in allowed
+
+
+def test_the_picture_shows_the_template_s_own_parts():
+    """By the names that they have there."""
+    picture = re.search(r"```mermaid\n(.*?)```", README, re.DOTALL)[1]
+    template = (ROOT / "infra" / "template.yaml").read_text("utf-8")
+    stack = picture.partition("[infra/template.yaml]")[2].partition("    end\n")[0]
+    shown = set(re.findall(r"\b[A-Z][a-z]+(?:[A-Z][a-z]+)+\b", stack)) - {"EventBridge"}
+    shown |= {"Repository"} & set(re.findall(r"\w+", stack))
+    parts = set(re.findall(r"^  ([A-Z]\w+):\n    Type: AWS::", template, re.MULTILINE))
+    assert shown <= parts
+    kinds = ("S3::Bucket", "Serverless::Function", "DynamoDB::Table", "SNS::Topic", "SQS::Queue", "ECR::Repository")
+    wanted = re.findall(rf"^  (\w+):\n    Type: AWS::(?:{'|'.join(kinds)}|Events::Rule)\n", template, re.MULTILINE)
+    assert set(wanted) - shown == {"LogBucket", "AlarmTopic"}  # which no film passes
+    nodes = set(re.findall(r"^        (\w+)[\[(]", picture, re.MULTILINE))
+    linked = set(re.findall(r"^    (\w+) -", picture, re.MULTILINE)) | set(re.findall(r"(\w+)$", picture, re.MULTILINE))
+    assert nodes <= linked
+    ends = {name for line in re.findall(r"^    (\w+) -.*[ |](\w+)$", picture, re.MULTILINE) for name in line}
+    assert ends == nodes
 
 
 def test_every_cause_and_machine_image_is_explained():

@@ -1,6 +1,7 @@
 """Run by a test as a hosting container would run an unpacked archive: requests as JSON on stdin, answers on stdout.
 
-Argument: the model's folder. A request: {"body", "content_type", "accept", "as": "bytes" | "bytearray"},
+Arguments: the toolkit, "sagemaker" or "huggingface"; the model's folder.
+A request: {"body", "content_type", "accept", "as": "bytes" | "bytearray"},
 the body in base64.
 """
 
@@ -9,17 +10,23 @@ from __future__ import annotations
 import base64
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 class Context:
     """What multi-model-server hands its toolkit."""
 
     def __init__(self, model_dir: str) -> None:
-        self.system_properties = {"model_dir": model_dir}
+        self.system_properties = {"model_dir": model_dir, "batch_size": 1, "gpu_id": None}
         self.request_processor = [self]
         self.headers: dict[str, str] = {}
         self.status = 200
+        self.metrics = self
+
+    def add_time(self, name: str, value: float) -> None:
+        """Hugging Face's toolkit says how long it took."""
 
     def get_request_properties(self) -> dict[str, str]:
         return self.headers
@@ -34,24 +41,44 @@ class Context:
         self.content_type = value
 
 
-def main() -> None:
+def load(toolkit: str) -> tuple[Callable[[list, Context], list], Callable[[], Any]]:
+    """What answers a request, and the way to the model it has loaded."""
+    if toolkit == "huggingface":
+        from sagemaker_huggingface_inference_toolkit.handler_service import HuggingFaceHandlerService
+
+        service = HuggingFaceHandlerService()
+        return lambda data, context: answer_as_server(service, data, context), lambda: service.model
     from sagemaker_inference.transformer import Transformer
 
-    context = Context(sys.argv[1])
     transformer = Transformer()
+    return transformer.transform, lambda: transformer._model
+
+
+def answer_as_server(service: Any, data: list, context: Context) -> list:
+    """What multi-model-server makes of an error that this toolkit raises."""
+    from mms.service import PredictionException
+
+    try:
+        return service.handle(data, context)
+    except PredictionException as err:
+        context.status = err.error_code
+        return [err.message]
+
+
+def main() -> None:
+    context = Context(sys.argv[2])
+    handle, model = load(sys.argv[1])
     answers = []
     for request in json.load(sys.stdin):
         context.headers = {"Content-Type": request["content_type"], "Accept": request["accept"]}
         body = base64.b64decode(request["body"])
-        (answer,) = transformer.transform(
-            [{"body": bytearray(body) if request["as"] == "bytearray" else body}], context
-        )
+        (answer,) = handle([{"body": bytearray(body) if request["as"] == "bytearray" else body}], context)
         kind, text = type(answer).__name__, answer.decode() if isinstance(answer, bytes) else answer
         answers.append({"status": context.status, "type": context.content_type, "kind": kind, "answer": text})
     import inference
 
     json.dump({"answers": answers, "path": sys.path, "inference": str(Path(inference.__file__))}, sys.stdout)
-    transformer._model.close()
+    model().close()
 
 
 if __name__ == "__main__":
