@@ -39,7 +39,8 @@ LOWER_BROWS = ([46, 53, 52, 65, 55], [285, 295, 282, 283, 276])
 OVAL = [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379, 378, 400, 377, 152]
 OVAL += [148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]
 
-NOSE_MIDDLE, NOSE_BASE, MOUTH_MIDDLE = 0.6, 2.2, 4.27  # y
+NOSE_BASE, MOUTH_MIDDLE = 2.2, 4.27  # y
+CORNERS_UP = 0.16  # of the mouth: a friendlier rest than the canonical one
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,7 @@ def shape_mesh(look: Look) -> Mesh:
     y_moved += (look.lip_fullness - 1) * (y - MOUTH_MIDDLE) * near_mouth
     y_moved += look.nose_length * bell(y, 1.6, 1.4) * (1 - ramp(np.abs(x), 1.4, 3.0))
     y_moved -= look.brow_height * bell(y, -4.7, 1.0)
+    y_moved -= CORNERS_UP * (np.abs(x) / 2.4) ** 2 * near_mouth * (np.abs(x) < 5)
     vertices[:, 0], vertices[:, 1] = x * x_factor, y_moved
     grow_eyes(vertices, look.eye_size)
     return Mesh(vertices, triangles, seam_of(vertices))
@@ -140,7 +142,7 @@ def smooth_line(points: npt.NDArray[np.floating], n: int, closed: bool = False) 
 
 def to_pixels(points: npt.NDArray[np.floating], steps: float) -> Points:
     """Units -> pixels of a plane with `steps` pixels per unit; pixel (0, 0) has its centre half a step inside."""
-    return ((points[..., :2] - (LEFT, TOP)) * steps - 0.5).astype(np.float32)
+    return floats(points[..., :2] * np.float32(steps) - floats([LEFT * steps + 0.5, TOP * steps + 0.5]))
 
 
 def plane_axes(steps: float) -> tuple[Plane, Plane]:
@@ -161,8 +163,11 @@ def depth_plane(mesh: Mesh) -> Plane:
     of_label = np.zeros(int(labels.max()) + 1, np.float32)
     of_label[labels[covered]] = depth[covered]
     away = distance / DEPTH_STEPS
-    depth = np.maximum(of_label[labels] - 0.3 * away**1.5, DEEPEST).astype(np.float32)
-    return floats(cv2.GaussianBlur(depth, (0, 0), 0.22 * DEPTH_STEPS))
+    falls = 0.3 * away**1.5 + 0.9 * away * ramp(y, 2.0, 6.0)  # steeper at the jaw than into the hair
+    depth = np.maximum(of_label[labels] - falls, DEEPEST).astype(np.float32)
+    fine, smooth = (cv2.GaussianBlur(depth, (0, 0), width * DEPTH_STEPS) for width in (0.22, 0.7))
+    features = cv2.distanceTransform(covered.astype(np.uint8), cv2.DIST_L2, 5) / DEPTH_STEPS
+    return floats(smooth + (fine - smooth) * ramp(features, 0.3, 1.4))  # the mesh is coarse along its edge
 
 
 def raster_depth(mesh: Mesh, shape: tuple[int, int]) -> tuple[Plane, npt.NDArray[np.bool_]]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from inference.faces.landmarks import MESH_TO_68
 from inference.speaker.backdrop import paint_backdrop
-from inference.speaker.bend import Bend, bend_points
+from inference.speaker.bend import Bend, bend_points, pulls_of
 from inference.speaker.body import paint_body
 from inference.speaker.geometry import (
     DEPTH_STEPS,
@@ -157,6 +157,7 @@ class Person:
         self._steps = float(np.clip(1.4 * self._scale, 6, 32))
         self._mesh = shape_mesh(look)
         self._depth = depth_plane(self._mesh)
+        self._pulls = pulls_of(self._mesh)
         self._head = paint_head(self._mesh, self._depth, look, self._steps)
         self._back_hair = paint_back_hair(self._mesh, look, self._steps)
         self._mouth = Mouth(self._mesh, look)
@@ -170,7 +171,7 @@ class Person:
 
     def draw_onto(self, frame: Frame, pose: HeadPose, mouth: MouthShape) -> Landmarks:
         """Draw over the frame in place. Returns: (68, 2) float32."""
-        bend = Bend.of(self._mesh, mouth, pose.brow)
+        bend = Bend.of(self._pulls, mouth, pose.brow)
         grid = self._grid(pose)
         at = self._plane_at(grid.points(), pose)
         everything = Patch(0, 0, grid.columns, grid.rows)
@@ -210,17 +211,23 @@ class Person:
     def _plane_at(self, pixels: Points, pose: HeadPose) -> Points:
         """Points of the face's plane (the mouth as it is now) that are seen at pixels (..., 2)."""
         turn = rotation(pose)
-        back = np.linalg.inv(turn[:2, :2]).astype(np.float32)
-        seen = (pixels - self._centre - floats([pose.x, pose.y]) * self._unit) / self._scale
-        depth = np.zeros(pixels.shape[:-1], np.float32)
-        near = depth
+        back = np.linalg.inv(turn[:2, :2]) / self._scale
+        shift = self._centre + floats([pose.x, pose.y]) * self._unit
+        seen_x, seen_y = pixels[..., 0] - shift[0], pixels[..., 1] - shift[1]
+        pivot_x, pivot_y = PIVOT[:2] * self._scale
+        (aside, aloft), pivot_z = turn[:2, 2] * self._scale, PIVOT[2]
+        depth = near = np.zeros(pixels.shape[:-1], np.float32)
+        at = np.empty_like(pixels)
         for _ in range(INVERSIONS):
-            flat = seen * (1 - near / CAMERA)[..., None] - PIVOT[:2]
-            around = (flat - turn[:2, 2] * (depth - PIVOT[2])[..., None]) @ back.T
-            at = (around + PIVOT[:2]).astype(np.float32)
+            closer, in_front = 1 - near / CAMERA, depth - pivot_z
+            flat_x = seen_x * closer - pivot_x - aside * in_front
+            flat_y = seen_y * closer - pivot_y - aloft * in_front
+            around_x = back[0, 0] * flat_x + back[0, 1] * flat_y
+            around_y = back[1, 0] * flat_x + back[1, 1] * flat_y
+            at[..., 0], at[..., 1] = around_x + PIVOT[0], around_y + PIVOT[1]
             depth = sample_plane(self._depth, at, DEPTH_STEPS)
-            near = around @ turn[2, :2] + turn[2, 2] * (depth - PIVOT[2]) + PIVOT[2]
-        return floats(at)
+            near = turn[2, 0] * around_x + turn[2, 1] * around_y + turn[2, 2] * (depth - pivot_z) + pivot_z
+        return at
 
     def _pixels_of(self, points: Points, pose: HeadPose) -> Points:
         """Where points (n, 2) of the plane are seen: the inverse of `_plane_at`."""
@@ -250,7 +257,7 @@ class Person:
         chin = self._fetch(self._head, grid, below, patch)
         gap = grid.patch_of((over_above > -0.4) & (over_below < 0.4) & near)
         if gap is not None:
-            self._draw_gap(chin, patch, grid, gap, at, over_below, bend, mouth)
+            self._draw_gap(chin, patch, grid, gap, at, (over_above, over_below), bend, mouth)
         upper = np.clip(0.5 - grid.fine(over_above, patch) * self._scale, 0, 1)
         rows = grid.pixels(patch)
         head[rows] = cv2.blendLinear(np.ascontiguousarray(head[rows]), chin, upper, 1 - upper)
@@ -263,14 +270,17 @@ class Person:
         grid: Grid,
         gap: Patch,
         at: Points,
-        over_below: Points,
+        over: tuple[Points, Points],
         bend: Bend,
         mouth: MouthShape,
     ) -> None:
         """The inside of the mouth, behind the lower lip."""
         soft = 0.5 / self._scale
         inside, teeth = self._mouth.paint(grid.fine(at, gap), bend, mouth, soft)
-        lip = np.clip(0.5 + grid.fine(over_below, gap) * self._scale, 0, 1) * (1 - mouth.tuck * teeth)
+        upper = np.clip(0.5 - grid.fine(over[0], gap) * self._scale, 0, 1)
+        lower = np.clip(0.5 + grid.fine(over[1], gap) * self._scale, 0, 1)
+        left = np.maximum(1 - upper, 1e-3)  # of the pixel, for what is not the upper lip: lips that touch leave no gap
+        lip = np.minimum(lower / left, 1) * (1 - mouth.tuck * teeth)
         rows, columns = grid.pixels(gap)
         first = whole.top * grid.cell
         part = chin[rows.start - first : rows.stop - first, columns]

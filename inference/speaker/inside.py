@@ -18,7 +18,7 @@ from inference.speaker.mouth import MouthShape
 from inference.speaker.texture import Paint, light_of
 
 DARK = floats([30, 26, 52]) / 255
-TOOTH = floats([172, 186, 196]) / 255
+TOOTH = floats([170, 190, 204]) / 255
 TONGUE = floats([104, 96, 184]) / 255
 SCLERA = floats([204, 208, 214]) / 255
 TOOTH_EDGES = floats([0.0, 0.74, 1.32, 1.86])  # |x| where one tooth ends and the next begins
@@ -87,7 +87,7 @@ class Mouth:
 def light_of_gap(y: Plane, bend: Bend) -> Plane:
     """Light that reaches the inside of the mouth: the upper lip's shadow lies over the upper part."""
     upper_lip = -0.2 * bend.gap
-    return (0.62 + 0.38 * ramp(y, upper_lip, upper_lip + 0.45)).astype(np.float32)
+    return (0.7 + 0.3 * ramp(y, upper_lip, upper_lip + 0.4)).astype(np.float32)
 
 
 def tooth_gaps(x: Plane) -> Paint:

@@ -14,9 +14,9 @@ import numpy.typing as npt
 Colour = tuple[int, int, int]  # BGR, 0..255
 
 SKINS: tuple[Colour, ...] = (
-    (176, 196, 232),
-    (160, 183, 224),
-    (138, 167, 212),
+    (158, 180, 220),
+    (142, 168, 212),
+    (128, 156, 204),
     (116, 148, 198),
     (92, 124, 176),
     (74, 102, 150),
@@ -79,6 +79,8 @@ class Look:
     lip_tint: tuple[float, float, float]  # skin times this is the lips' colour
     hair: Colour
     hair_style: str  # of HAIR_STYLES
+    hairline: float  # how much higher the forehead is
+    part: float  # x of the place the hair is combed from
     beard: float  # 0..1, how dark the shaven cheeks are
     eyes: Colour
     clothes: Colour
@@ -127,6 +129,8 @@ class Look:
             lip_tint=LIP_TINTS[int(rng.integers(len(LIP_TINTS)))],
             hair=jitter(rng, HAIRS[hair], 5),
             hair_style=style,
+            hairline=near(0.0, 0.5),
+            part=near(0.0, 3.0),
             beard=float(rng.uniform(0.2, 0.7)) if style in ("short", "buzz", "parted") and rng.random() < 0.5 else 0.0,
             eyes=EYES[eyes],
             clothes=jitter(rng, CLOTHES[int(rng.integers(len(CLOTHES)))], 12),
@@ -138,7 +142,7 @@ class Look:
             mouth_width=near(1.04, 0.08),
             nose_width=near(0.95 if fair else 1.06, 0.1),
             nose_length=near(0.0, 0.3),
-            eye_size=near(1.12, 0.08),
+            eye_size=near(1.2, 0.1),
             brow_weight=near(0.8, 0.2),
             brow_height=near(0.0, 0.2),
             light=light,

@@ -174,8 +174,8 @@ def lay_features(canvas: Canvas, mesh: Mesh) -> None:
     nose_base = float(mesh.vertices[2, 1])
     for sign, upper, lower in zip((-1, 1), geometry.UPPER_LIDS, geometry.LOWER_LIDS, strict=True):
         middle = mesh.vertices[upper, :2].mean(axis=0)
-        canvas.tint((0.8, 0.8, 0.86), canvas.spot(sign * 1.7, -2.9, 0.9, 1.1))  # inner socket
-        canvas.tint((0.84, 0.84, 0.88), canvas.spot(float(middle[0]), float(middle[1]) - 0.55, 1.8, 0.55))
+        canvas.tint((0.88, 0.88, 0.92), canvas.spot(sign * 1.7, -2.9, 0.9, 1.1))  # inner socket
+        canvas.tint((0.87, 0.87, 0.91), canvas.spot(float(middle[0]), float(middle[1]) - 0.55, 1.8, 0.55))
         crease = curve(mesh, upper) + floats([0, -0.42])
         canvas.tint((0.66, 0.66, 0.7), 0.8 * canvas.line(crease, 0.12, 0.07))
         canvas.tint((0.78, 0.78, 0.84), 0.7 * canvas.line(curve(mesh, lower) + floats([0, 0.38]), 0.1, 0.1))
@@ -184,7 +184,7 @@ def lay_features(canvas: Canvas, mesh: Mesh) -> None:
         wing_line = floats([[wing * 0.93, -0.75], [wing * 1.18, -0.2], [wing * 1.02, 0.1]]) * floats([sign, 1])
         wing_line[:, 1] += nose_base - 0.1
         canvas.tint((0.72, 0.7, 0.76), 0.8 * canvas.line(smooth_line(wing_line, 20), 0.1, 0.1))
-        canvas.tint((0.86, 0.86, 0.9), canvas.spot(sign * 1.0, -0.2, 0.5, 1.6))  # side of the nose
+        canvas.tint((0.93, 0.93, 0.95), canvas.spot(sign * 1.0, -0.2, 0.5, 1.6))  # side of the nose
         fold = floats([[1.9, 1.6], [2.6, 2.6], [3.1, 3.9]]) * floats([sign, 1])
         canvas.tint((0.9, 0.89, 0.92), 0.7 * canvas.line(smooth_line(fold, 20), 0.14, 0.16))
     canvas.tint(1.05, canvas.spot(0, -0.6, 0.4, 1.9))  # ridge of the nose
@@ -202,7 +202,7 @@ def lay_lips(canvas: Canvas, mesh: Mesh, look: Look) -> None:
     low = float(mesh.vertices[17, 1])
     canvas.tint((0.8, 0.8, 0.83), canvas.spot(0, low + 0.42, 1.5, 0.32))  # shadow under the lower lip
     canvas.lay(lip_paint, 0.95 * canvas.area(lower, 0.07))
-    canvas.lay(lip_paint * floats(0.8), 0.95 * canvas.area(upper, 0.06))
+    canvas.lay(lip_paint * floats(0.87), 0.95 * canvas.area(upper, 0.06))
     middle = (float(seam[30, 1]) + low) / 2
     canvas.paint += (0.055 * canvas.spot(0, middle, 1.2, 0.26))[..., None]
     canvas.tint(0.0, -0.02 * canvas.grain(0.1) * np.maximum(canvas.area(lower), canvas.area(upper)))
@@ -232,7 +232,7 @@ HAIR_OUTLINES: dict[str, tuple[list[tuple[float, float]], list[tuple[float, floa
     ),
     "short": (
         [(0, -13.4), (0.55, -12.8), (0.95, -10.4), (1.13, -6.8), (1.12, -3.8), (1.04, -1.4)],
-        [(0.98, -2.2), (0.94, -4.6), (0.86, -6.4), (0.5, -7.6), (0, -7.6)],
+        [(0.98, -2.2), (0.94, -4.4), (0.84, -6.4), (0.6, -7.8), (0.3, -7.7), (0, -7.9)],
     ),
     "parted": (
         [(0, -13.6), (0.55, -13.0), (0.98, -10.4), (1.16, -6.8), (1.14, -3.6), (1.05, -0.6)],
@@ -253,8 +253,9 @@ HAIR_OUTLINES: dict[str, tuple[list[tuple[float, float]], list[tuple[float, floa
 }
 
 
-def hair_outline(mesh: Mesh, style: str) -> Points:
+def hair_outline(mesh: Mesh, style: str, hairline: float) -> Points:
     outer, inner = HAIR_OUTLINES[style]
+    inner = [(x, y - hairline * float(bell(floats(y), -8.0, 3.0))) for x, y in inner]
     width = float(mesh.vertices[454, 0])
     sides = []
     for sign in (-1, 1):
@@ -278,16 +279,19 @@ def hair_paint(canvas: Canvas, look: Look, root: tuple[float, float]) -> Paint:
 
 
 def lay_hair(canvas: Canvas, mesh: Mesh, look: Look) -> None:
-    part = {"parted": 2.6, "long": 0.3, "bob": -0.8}.get(look.hair_style, 0.0)
-    outline = hair_outline(mesh, look.hair_style)
+    part = look.part
+    outline = hair_outline(mesh, look.hair_style, look.hairline)
     edge = 0.28 if look.hair_style == "buzz" else 0.1
     mask = canvas.area(outline, edge)
     canvas.tint(0.78, 0.8 * canvas.soften(mask, 0.35) * (1 - mask))  # its shadow on the skin
-    ragged = canvas.strands((part, -11.0), 5.0) if look.hair_style != "curly" else canvas.grain(0.25)
-    ragged = np.clip(ragged, -1, 1)  # no hair far from the hair
-    mask = np.clip(
-        (canvas.soften(mask, 0.22) - 0.5 + 0.22 * ragged) * (1.6 if look.hair_style == "buzz" else 3.2) + 0.5, 0, 1
-    )
+    if look.hair_style == "curly":
+        ragged = 0.5 * canvas.grain(0.25) + 0.6 * canvas.grain(0.8)
+    else:
+        ragged = canvas.strands((part, -11.5), 5.0) + 1.3 * canvas.strands((part, -11.5), 1.3)
+    ragged = np.clip(ragged, -1, 1)
+    sharp, locks = (1.5, 0.2) if look.hair_style == "buzz" else (2.6, 0.26)
+    near = canvas.soften(mask, 0.3)
+    mask = np.clip((near - 0.5 + locks * ragged) * sharp + 0.5, 0, 1) * ramp(near, 0.02, 0.2)
     if look.hair_style == "buzz":
         mask *= 0.86
     canvas.lay(hair_paint(canvas, look, (part, -11.5)), mask.astype(np.float32))
@@ -318,7 +322,7 @@ def paint_neck(mesh: Mesh, look: Look, steps: float) -> Sheet:
     canvas.lay(look.skin, canvas.area(outline))
     lx = look.light[0]
     round_off = np.clip(1 - 0.45 * (np.abs(canvas.x - 1.5 * lx) / 5.4) ** 2, 0.4, 1)
-    below = 0.62 + 0.34 * ramp(canvas.y + 0.06 * canvas.x**2, 9.2, 13.0)
+    below = 0.44 + 0.52 * ramp(canvas.y + 0.07 * canvas.x**2, 8.6, 13.4)  # the chin's shadow
     tone = (look.ambient + 0.8 * look.light_strength) * round_off * below
     canvas.paint *= tone[..., None] * light_of(look)
     for sign in (-1, 1):

@@ -96,9 +96,7 @@ def test_every_part_of_a_shape_is_seen(head: Head, name: str):
     assert (changed[:100] == rest[:100]).all()
 
 
-@pytest.mark.parametrize(
-    ("one", "other"), [(a, b) for a in CHANGES for b in CHANGES if a < b], ids=lambda name: str(name)
-)
+@pytest.mark.parametrize(("one", "other"), [(a, b) for a in CHANGES for b in CHANGES if a < b], ids=str)
 def test_shapes_differ_from_each_other(head: Head, one: str, other: str):
     first, landmarks = draw(head, CHANGES[one])
     second, _ = draw(head, CHANGES[other])
