@@ -1,4 +1,4 @@
-"""What fetching and storing share: a client, what may be named, and errors by their kind."""
+"""What fetching and storing share, weights included: a client, what may be named, and errors by their kind."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ MAX_RETRY_S = 30.0  # no further attempt after this long
 FIRST_WAIT_S = 0.2  # doubled with each attempt
 
 DENIED = {401, 403}
+DENIED_CODES = {"ExpiredToken", "InvalidToken"}  # with status 400
 MOVED = {301, 307}
 CHANGED = {412, 416}
 PASSING_STATUSES = {408, 429, 500, 502, 503, 504}
@@ -129,7 +130,7 @@ def named_errors(bucket: str, key: str) -> Iterator[None]:
     except ClientError as err:
         raise explain_refusal(err, bucket, key) from err
     except (NoCredentialsError, PartialCredentialsError, CredentialRetrievalError) as err:
-        raise AccessDenied(f"{url}: this server has no AWS credentials") from err
+        raise AccessDenied(f"{url}: there are no AWS credentials here") from err
     except ParamValidationError as err:
         raise InvalidRequest(f"{url}: no valid bucket and key") from err
     except BotoCoreError as err:  # its text holds addresses of ours: only its kind is told
@@ -145,7 +146,7 @@ def explain_refusal(err: Any, bucket: str, key: str) -> VisemeError:
         return MediaNotFound(f"{url}: there is no bucket {bucket!r} to hold {key!r}")
     if status == 404:
         return MediaNotFound(f"{url}: there is no key {key!r} in bucket {bucket!r}, or no such bucket")
-    if status in DENIED:
+    if status in DENIED or code in DENIED_CODES:
         return AccessDenied(f"{url}: access denied ({code}); it may also be missing, where the role cannot list")
     if status in CHANGED:
         return StorageError(f"{url}: was replaced while it was read")

@@ -10,15 +10,14 @@ from typing import Any
 
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential
 
-from inference.errors import AccessDenied, InvalidRequest, StorageError, WeightsNotFound
+from inference.errors import InvalidRequest, MediaNotFound, StorageError, WeightsNotFound
+from inference.media import s3
 from inference.media.s3 import BUCKET_NAME, SCHEME, s3_client
 from inference.weights.sources import WeightSources
 from inference.weights.store import whole_file
 
 CHUNK_BYTES = 1 << 20
 MAX_BYTES = 2 << 30  # far above any model here; a wrong key must not fill the disk
-MISSING = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
-DENIED = {"401", "403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken"}
 
 
 def fetch_s3(uri: str, sources: WeightSources) -> Path:
@@ -64,18 +63,9 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 @contextmanager
 def named_errors(uri: str) -> Iterator[None]:
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-
+    """As media's, but what is missing here is weights. Raises: WeightsNotFound, AccessDenied, StorageError."""
     try:
-        yield
-    except ClientError as err:
-        code = str(err.response.get("Error", {}).get("Code", ""))
-        if code in MISSING:
-            raise WeightsNotFound(f"{uri}: no such bucket or key") from err
-        if code in DENIED:
-            raise AccessDenied(f"{uri}: the role may not read it ({code})") from err
-        raise StorageError(f"{uri}: S3 failed ({code or err})") from err
-    except NoCredentialsError as err:
-        raise AccessDenied(f"{uri}: there are no AWS credentials here") from err
-    except BotoCoreError as err:
-        raise StorageError(f"{uri}: S3 cannot be reached, or broke off ({err})") from err
+        with s3.named_errors(*split_uri(uri)):
+            yield
+    except MediaNotFound as err:
+        raise WeightsNotFound(str(err)) from err

@@ -199,7 +199,7 @@ def test_no_credentials(tmp_path: Path):
         def head_object(self, **_) -> None:
             raise NoCredentialsError
 
-    with pytest.raises(AccessDenied, match="this server has no AWS credentials"):
+    with pytest.raises(AccessDenied, match="there are no AWS credentials here"):
         fetch_s3("films", "clip.mp4", tmp_path, Bare(), max_bytes=10)
 
 

@@ -77,7 +77,7 @@ def test_a_file_changed_in_the_cache_is_refused(client, sources: WeightSources):
 @pytest.mark.usefixtures("client")
 @pytest.mark.parametrize("uri", ["s3://models/nothing.pt", "s3://no-such-bucket/net.pt"])
 def test_what_is_not_there_is_named(sources: WeightSources, uri: str):
-    with pytest.raises(WeightsNotFound, match=f"{uri}: no such bucket or key"):
+    with pytest.raises(WeightsNotFound, match=rf"{uri}: there is no key '\w+\.pt' in bucket .*, or no such bucket"):
         find_weights(uri, JOB, sources)
 
 
@@ -87,11 +87,21 @@ def test_what_is_no_address_is_refused(tmp_path: Path, uri: str):
         find_weights(uri, JOB, WeightSources(tmp_path))
 
 
+def refusal(status: int, code: str) -> ClientError:
+    """As botocore raises it."""
+    return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "GetObject")
+
+
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
-        (ClientError({"Error": {"Code": "403"}}, "HeadObject"), AccessDenied),
-        (ClientError({"Error": {"Code": "SlowDown"}}, "GetObject"), StorageError),
+        (refusal(404, "NoSuchKey"), WeightsNotFound),
+        (refusal(404, "NoSuchBucket"), WeightsNotFound),
+        (refusal(403, "403"), AccessDenied),
+        (refusal(400, "ExpiredToken"), AccessDenied),
+        (refusal(301, "PermanentRedirect"), StorageError),
+        (refusal(412, "PreconditionFailed"), StorageError),
+        (refusal(503, "SlowDown"), StorageError),
         (NoCredentialsError(), AccessDenied),
         (EndpointConnectionError(endpoint_url="http://s3"), StorageError),
     ],
