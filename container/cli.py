@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -58,7 +59,9 @@ class Format(StrEnum):
 class DecoderName(StrEnum):
     """How `read` turns logits into text."""
 
+    auto = "auto"
     greedy = "greedy"
+    grammar = "grammar"
 
 
 class LandmarksName(StrEnum):
@@ -112,7 +115,16 @@ def read(
             metavar="NAME|PATH", help="A set (see 'viseme weights list'), a file, s3://bucket/key or hf://owner/name."
         ),
     ] = "starter",
-    decoder: Annotated[DecoderName, typer.Option(help="How characters become text.")] = DecoderName.greedy,
+    decoder: Annotated[
+        DecoderName,
+        typer.Option(
+            help="greedy: whatever letters. grammar: sentences of the GRID corpus. auto: what the weights speak."
+        ),
+    ] = DecoderName.auto,
+    nbest: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="How many readings the grammar decoder tells in the JSON's 'alternatives'."),
+    ] = None,
     landmarks: Annotated[
         LandmarksName | None, typer.Option(help="Landmarker; by default the one the weights were trained with.")
     ] = None,
@@ -134,6 +146,8 @@ def read(
 
     settings = Settings.from_env()
     options = ReadOptions(face=parse_face(face), decoder=decoder.value, exact=exact)
+    if nbest is not None:
+        options = replace(options, n_best=nbest)
     reader = LipReader(
         weights=weights,
         device=device or settings.device,

@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from inference.errors import InvalidRequest, UnsupportedContentType
 from inference.lip_reading import ReadOptions
-from inference.lip_reading.options import FPS
+from inference.lip_reading.options import FPS, MOST_BEST, N_BEST, Decoder
 
 JSON, NDJSON, TEXT = "application/json", "application/x-ndjson", "text/plain"
 VTT, SRT = "text/vtt", "application/x-subrip"
@@ -45,7 +45,7 @@ class ReadRequest:
     options: ReadOptions
 
 
-def parse_face(found: object) -> object:
+def parse_number(found: object) -> object:
     """Numbers come as text from headers and forms."""
     return int(found) if isinstance(found, str) and found.isdecimal() else found
 
@@ -57,12 +57,13 @@ class ReadFields(BaseModel):
 
     task: Literal["lipread"] = "lipread"
     fps: Annotated[float, Field(ge=FPS, le=FPS)] = FPS  # of the networks' training; the video itself may have any rate
-    face: Annotated[Literal["largest"] | int, BeforeValidator(parse_face)] = "largest"
-    decoder: Literal["greedy"] = "greedy"
+    face: Annotated[Literal["largest"] | int, BeforeValidator(parse_number)] = "largest"
+    decoder: Decoder = "auto"
+    nbest: Annotated[int, Field(ge=1, le=MOST_BEST), BeforeValidator(parse_number)] = N_BEST
     exact: bool = False
 
     def options(self) -> ReadOptions:
-        return ReadOptions(face=self.face, decoder=self.decoder, exact=self.exact)
+        return ReadOptions(face=self.face, decoder=self.decoder, n_best=self.nbest, exact=self.exact)
 
 
 class ReadBody(ReadFields):

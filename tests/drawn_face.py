@@ -1,4 +1,4 @@
-"""A drawn face that the detector and the mesh accept, with a mouth that opens: for tests to film."""
+"""A plain face at any place and size that the detector and the mesh accept: for tests of where faces are."""
 
 from __future__ import annotations
 
@@ -59,8 +59,3 @@ def draw_mouth(ellipse, mouth_open: float) -> None:
 def shade(factor: float) -> tuple[int, int, int]:
     blue, green, red = (min(round(c * factor), 255) for c in SKIN)
     return blue, green, red
-
-
-def talk(n_frames: int, **where) -> list[Frame]:
-    """Frames of a face whose mouth opens and shuts about three times a second at 25 fps."""
-    return [draw_face(mouth_open=0.5 + 0.5 * float(np.sin(i * 0.8)), **where) for i in range(n_frames)]

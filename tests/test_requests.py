@@ -22,16 +22,16 @@ def test_the_seeds_own_body():
 
 
 def test_inline_base64_with_options():
-    request = parse({"task": "lipread", "video": INLINE, "face": 1, "decoder": "greedy", "exact": True})
-    assert request == ReadRequest(b"film", ReadOptions(face=1, exact=True))
+    request = parse({"task": "lipread", "video": INLINE, "face": 1, "decoder": "greedy", "nbest": 3, "exact": True})
+    assert request == ReadRequest(b"film", ReadOptions(face=1, decoder="greedy", n_best=3, exact=True))
 
 
 @pytest.mark.parametrize(
     "content_type", ["video/mp4", "VIDEO/mpeg; codecs=x", "application/octet-stream", "video/x-anything"]
 )
 def test_raw_media_with_options_in_the_header(content_type: str):
-    request = parse_request(b"film", content_type, {OPTIONS_HEADER: '{"face": 2, "fps": 25}'})
-    assert request == ReadRequest(b"film", ReadOptions(face=2))
+    request = parse_request(b"film", content_type, {OPTIONS_HEADER: '{"face": 2, "fps": 25, "nbest": "7"}'})
+    assert request == ReadRequest(b"film", ReadOptions(face=2, n_best=7))
 
 
 def test_custom_attributes_that_are_not_ours_are_left_alone():
@@ -55,6 +55,9 @@ WRONG: dict[str, tuple[object, str]] = {
     "face": ({"video": INLINE, "face": "left"}, '"face"'),
     "negative face": ({"video": INLINE, "face": -1}, "face -1"),
     "decoder": ({"video": INLINE, "decoder": "beam"}, '"decoder"'),
+    "no readings": ({"video": INLINE, "nbest": 0}, '"nbest": found 0'),
+    "too many readings": ({"video": INLINE, "nbest": 101}, '"nbest": found 101'),
+    "readings in words": ({"video": INLINE, "nbest": "all"}, '"nbest": found \'all\''),
     "task": ({"video": INLINE, "task": "juggle"}, '"task"'),
     "list": ([1], "a JSON list; expected an object"),
     "short bucket": ({"s3_bucket": "a", "s3_video_key": "k"}, '"s3_bucket"'),

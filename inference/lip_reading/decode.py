@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from inference.lip_reading.options import Word
+from inference.lip_reading.options import Alternative, Word
 
 Logits = npt.NDArray[np.float32]
+Real = TypeVar("Real", np.float32, np.float64)
 
 BLANK = 0
 FIRST_SYMBOL = 1
@@ -26,6 +28,23 @@ class Emitted:
     character: str
     first: int
     last: int
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What logits say. confidence: 0..1, 0 where nothing was read. alternatives: best first, with the text itself."""
+
+    text: str
+    words: tuple[Word, ...]
+    confidence: float
+    alternatives: tuple[Alternative, ...] = ()
+
+
+def read_greedy(logits: Logits, fps: float) -> Reading:
+    """The text of the best class of each frame; the reference that every other decoder is compared with."""
+    emitted = decode_greedy(np.argmax(logits, axis=1))
+    confidence = round(confidence_of(emitted, log_softmax(logits)), 4)
+    return Reading(text_of(emitted), tuple(words_of(emitted, logits, fps)), confidence)
 
 
 def decode_greedy(labels: npt.NDArray[np.integer]) -> list[Emitted]:
@@ -89,7 +108,7 @@ def confidence_of(emitted: list[Emitted], log_p: Logits) -> float:
     return float(np.exp(np.mean(peaks)))
 
 
-def log_softmax(logits: Logits) -> Logits:
+def log_softmax(logits: npt.NDArray[Real]) -> npt.NDArray[Real]:
     shifted = logits - logits.max(axis=-1, keepdims=True)
-    result: Logits = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    result: npt.NDArray[Real] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return result

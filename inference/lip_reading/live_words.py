@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
-from inference.lip_reading.decode import Emitted, Logits, decode_greedy, split_words, words_of
+from inference.lip_reading.calibration import Calibration
+from inference.lip_reading.decode import Emitted, Logits, decode_greedy, log_softmax, split_words, words_of
+from inference.lip_reading.grammar import cut_segments, grid_lattice, read_sentence
+from inference.lip_reading.lattice import IDLE, settled_path
 from inference.lip_reading.options import Word
 from inference.lip_reading.preprocess import WINDOW
 
+OnWords = Callable[[list[Word]], None]
 
-class WordStream:
+
+class LiveRows(ABC):
     """Gathers rows of logits and tells each word once, as soon as no later window can change it."""
 
-    def __init__(self, on_words: Callable[[list[Word]], None], fps: float) -> None:
+    def __init__(self, on_words: OnWords, fps: float) -> None:
         self._on_words = on_words
         self._fps = fps
         self._rows: Logits = np.zeros((0, 0), np.float32)  # those not told yet
@@ -25,25 +32,52 @@ class WordStream:
         known = self._rows[: start - self._first]
         self._rows = np.concatenate([known, rows]) if len(known) else rows
         # The last window of a video may reach back, but to the middle of what it shares at the most.
-        n_settled = max(len(self._rows) - WINDOW // 2 - 1, 0)
+        self._settle(max(len(self._rows) - WINDOW // 2 - 1, 0))
+
+    @abstractmethod
+    def _settle(self, n_settled: int) -> None:
+        """Tell what the first rows say, which stay as they are."""
+
+    def _tell(self, words: list[Word], n_told: int) -> None:
+        """words: with times from the first row held. n_told: rows that are done with."""
+        shift_s = self._first / self._fps
+        self._on_words([moved(word, shift_s) for word in words])
+        self._rows, self._first = self._rows[n_told:], self._first + n_told
+
+
+class WordStream(LiveRows):
+    """By greedy decoding, which settles word by word."""
+
+    def _settle(self, n_settled: int) -> None:
         emitted = decode_greedy(self._rows[:n_settled].argmax(axis=1))
         spoken = [letters for letters in split_words(emitted) if letters[-1].last < n_settled - 1]
         whole = spoken[:-1]  # the last one may go on
         if whole:
-            self._tell(whole)
+            space = Emitted(" ", 0, 0)
+            letters = [one for word in whole for one in (*word, space)]
+            self._tell(words_of(letters, self._rows, self._fps), whole[-1][-1].last + 1)
 
-    def _tell(self, spoken: list[list[Emitted]]) -> None:
-        n_told = spoken[-1][-1].last + 1
-        space = Emitted(" ", 0, 0)
-        letters = [one for word in spoken for one in (*word, space)]
-        words = words_of(letters, self._rows, self._fps)
-        shift_s = self._first / self._fps
-        self._on_words([moved(word, shift_s) for word in words])
-        self._rows, self._first = self._rows[n_told:], self._first + n_told
+
+class SentenceStream(LiveRows):
+    """By the grammar, which settles a sentence when the next one has begun."""
+
+    def __init__(self, on_words: OnWords, fps: float, calibration: Calibration) -> None:
+        super().__init__(on_words, fps)
+        self._calibration = calibration
+        self._state = IDLE  # that the rows told end in
+
+    def _settle(self, n_settled: int) -> None:
+        log_p = log_softmax(self._rows[:n_settled].astype(np.float64))
+        path = settled_path(grid_lattice(), log_p, self._state)
+        whole = cut_segments(path)[:-1]  # the next sentence decides where the last one's frames end
+        if whole:
+            read = [read_sentence(log_p, path, one, self._fps, 1, self._calibration) for one in whole]
+            self._state = int(path[whole[-1].end - 1])
+            self._tell([word for sentence in read for word in sentence.words], whole[-1].end)
 
 
 def moved(word: Word, shift_s: float) -> Word:
     """The same word, later."""
     assert word.start is not None
     assert word.end is not None
-    return Word(word.word, round(word.start + shift_s, 3), round(word.end + shift_s, 3), word.confidence)
+    return replace(word, start=round(word.start + shift_s, 3), end=round(word.end + shift_s, 3))

@@ -8,8 +8,9 @@ from typing import Any, Literal
 from inference.errors import InvalidRequest
 from inference.faces import FaceChoice
 
-Decoder = Literal["greedy"]
-DECODERS = ("greedy",)
+Decoder = Literal["auto", "greedy", "grammar"]
+DECODERS: tuple[Decoder, ...] = ("auto", "greedy", "grammar")
+N_BEST, MOST_BEST = 5, 100
 FPS = 25.0  # frames a second, that the networks were trained on
 
 
@@ -21,7 +22,8 @@ class ReadOptions:
     """
 
     face: FaceChoice = "largest"  # or which one, from 0, left to right, in the first frame with that many
-    decoder: Decoder = "greedy"
+    decoder: Decoder = "auto"  # grammar where the weights speak a language that we know, else greedy
+    n_best: int = N_BEST  # how many readings the grammar decoder tells; greedy has none but its own
     exact: bool = False  # detect the face anew in every frame; slower, for footage that cuts a lot
 
     def __post_init__(self) -> None:
@@ -30,6 +32,9 @@ class ReadOptions:
             raise InvalidRequest(f"face {self.face!r}: expected 'largest' or a number from 0 up")
         if self.decoder not in DECODERS:
             raise InvalidRequest(f"decoder {self.decoder!r}: expected one of {', '.join(DECODERS)}")
+        is_count = isinstance(self.n_best, int) and not isinstance(self.n_best, bool)
+        if not (is_count and 1 <= self.n_best <= MOST_BEST):
+            raise InvalidRequest(f"nbest {self.n_best!r}: expected a number from 1 to {MOST_BEST}")
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Alternative:
-    """Another reading of the whole."""
+    """One of the n best readings of the whole; the best of them is the text. confidence: its posterior, 0..1."""
 
     text: str
     confidence: float

@@ -13,8 +13,9 @@ from inference.faces import FaceRegion, FaceTracker
 from inference.faces.crop import CROP_HEIGHT, CROP_WIDTH
 from inference.faces.load import load_landmarker
 from inference.faces.track import DETECT_EVERY, EXACT
-from inference.lip_reading.decode import confidence_of, decode_greedy, log_softmax, text_of, words_of
-from inference.lip_reading.live_words import WordStream
+from inference.lip_reading.decode import Logits, Reading, read_greedy
+from inference.lip_reading.grammar import LANGUAGE, read_grammar
+from inference.lip_reading.live_words import LiveRows, SentenceStream, WordStream
 from inference.lip_reading.model import DEFAULT_LANDMARKS, load_model
 from inference.lip_reading.options import FPS, ReadOptions, Transcript, Word
 from inference.lip_reading.preprocess import Mouth, crop_mouths, cut_windows, track_faces
@@ -80,7 +81,7 @@ class LipReader:
             check_moves(media)
             stitched = self._run(media, options, progress, clock, on_words)
         with clock.stage("words"):
-            return self._transcribe(stitched, clock)
+            return self._transcribe(stitched, options, clock)
 
     def warm_up(self, frame_bgr: Frame) -> None:
         """Run every network once, so that what does not work here shows now and the first request is fast."""
@@ -104,22 +105,35 @@ class LipReader:
         mouths = clock.watch("mouths", crop_mouths(tracked, media.name, tracker))
         windows = clock.watch("mouths", cut_windows(mouths, HOP))
         results = clock.watch("network", run_windows(windows, self.model.network, BATCH_SIZE[self.device.name]))
-        return stitch(results, None if on_words is None else WordStream(on_words, FPS).hear)
+        return stitch(results, None if on_words is None else self._stream(on_words, options).hear)
 
-    def _transcribe(self, stitched: Stitched, clock: StageClock) -> Transcript:
-        logits = stitched.logits
-        emitted = decode_greedy(np.argmax(logits, axis=1))
-        n_frames = len(logits)
+    def _has_grammar(self, options: ReadOptions) -> bool:
+        return options.decoder == "grammar" or (options.decoder == "auto" and self.model.language == LANGUAGE)
+
+    def _stream(self, on_words: OnWords, options: ReadOptions) -> LiveRows:
+        if self._has_grammar(options):
+            return SentenceStream(on_words, FPS, self.model.calibration)
+        return WordStream(on_words, FPS)
+
+    def _decode(self, logits: Logits, options: ReadOptions) -> Reading:
+        if self._has_grammar(options):
+            return read_grammar(logits, FPS, options.n_best, self.model.calibration)
+        return read_greedy(logits, FPS)
+
+    def _transcribe(self, stitched: Stitched, options: ReadOptions, clock: StageClock) -> Transcript:
+        reading = self._decode(stitched.logits, options)
+        n_frames = len(stitched.logits)
         return Transcript(
-            text=text_of(emitted),
-            words=tuple(words_of(emitted, logits, FPS)),
-            confidence=round(confidence_of(emitted, log_softmax(logits)), 4),
+            text=reading.text,
+            words=reading.words,
+            confidence=reading.confidence,
             num_frames=n_frames,
             fps=FPS,
             duration_s=round(n_frames / FPS, 3),
             frames_without_face=sum(hole > 0 for hole in stitched.holes),
             model=self.model.info,
             timings_ms=clock.as_ms(),
+            alternatives=reading.alternatives,
             warnings=self.warnings,
         )
 

@@ -61,17 +61,18 @@ def stitch(results: Iterable[tuple[Window, Logits]], on_rows: Callable[[Logits, 
         n_later = (n_shared + 1) // 2  # of the shared frames that the later window takes over
         if n_later:
             runs[-1] = runs[-1][:-n_later]
-        runs.append(logits[n_shared - n_later : window.n_frames])
+        kept = slice(n_shared - n_later, window.n_frames)
+        runs.append(silence_holes(logits[kept], window.holes[kept]))
         if on_rows is not None:
             on_rows(runs[-1], window.start + n_shared - n_later)
         holes.extend(window.holes[n_shared:])
-    stitched = np.concatenate(runs).astype(np.float32)
-    silence_holes(stitched, holes)
-    return Stitched(stitched, tuple(holes))
+    return Stitched(np.concatenate(runs), tuple(holes))
 
 
-def silence_holes(logits: Logits, holes: list[int]) -> None:
-    """Make long holes blank, in place: held pictures can only look like speech by chance."""
+def silence_holes(logits: npt.NDArray[Any], holes: Sequence[int]) -> Logits:
+    """The same with long holes blank: held pictures can only look like speech by chance."""
+    rows = logits.astype(np.float32)
     silent = np.array(holes) >= SILENT_HOLE
-    logits[silent] = 0
-    logits[silent, BLANK] = SURE_BLANK
+    rows[silent] = 0
+    rows[silent, BLANK] = SURE_BLANK
+    return rows

@@ -43,6 +43,10 @@ class FoundWeights:
     def landmarks(self) -> str | None:
         return self.weight_set.landmarks if self.weight_set else None
 
+    @property
+    def language(self) -> str | None:
+        return self.weight_set.language if self.weight_set else None
+
 
 def find_weights(weights: str | Path | None, job: str, sources: WeightSources) -> FoundWeights:
     """The weights of that name, path, s3://bucket/key or hf://owner/name; None: those the deployment brought.

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_face import draw_face, talk
+from drawn_face import draw_face
 from films import film, picture, tone
+from speaking import talk
 
 from container.cli import main
 

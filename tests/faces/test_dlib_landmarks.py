@@ -8,8 +8,9 @@ from pathlib import Path
 import dlib
 import numpy as np
 import pytest
-from drawn_face import draw_face, talk
+from drawn_face import draw_face
 from hub_server import HubServer, Repository
+from speaking import talk
 
 from inference.errors import InvalidRequest, WeightsNotFound, WrongWeights
 from inference.faces import FaceBox, FaceRegion, FaceTracker, Landmarker

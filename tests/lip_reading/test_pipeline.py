@@ -9,8 +9,8 @@ from pathlib import Path
 import jiwer
 import numpy as np
 import pytest
-from drawn_face import talk
 from films import film, picture
+from speaking import talk
 
 from inference.errors import InvalidRequest, MediaTooLarge, NoFaceFound, UnsupportedMedia, WeightsNotFound
 from inference.lip_reading import LipReader, ReadOptions

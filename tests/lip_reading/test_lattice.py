@@ -1,0 +1,153 @@
+"""The lattice against every single path of tiny languages."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from inference.lip_reading.decode import FIRST_SYMBOL, SYMBOLS, decode_greedy, log_softmax, text_of
+from inference.lip_reading.grammar import GRID
+from inference.lip_reading.lattice import best_path, build_lattice, find_pointers, settled_path, weigh_sentences
+
+# A word of two equal letters, words that begin alike, and a word that is the beginning of another.
+TINY = (("A", "BB"), ("AB", "A"))
+N_FRAMES = 7
+CLASSES = [0, 1, *(SYMBOLS.index(c) + FIRST_SYMBOL for c in "AB")]
+
+
+def noise(seed: int, n_frames: int = N_FRAMES, scale: float = 2.0) -> np.ndarray:
+    """(T, 28) log probabilities, of nothing but blank, space, A and B."""
+    logits = np.full((n_frames, 28), -1e9)
+    logits[:, CLASSES] = np.random.default_rng(seed).normal(0, scale, (n_frames, len(CLASSES)))
+    return log_softmax(logits)
+
+
+def every_path(log_p: np.ndarray) -> list[tuple[str, float]]:
+    """What each of the 4^T labellings says, and its log probability."""
+    labels = np.array(list(product(CLASSES, repeat=len(log_p))))
+    scores = log_p[np.arange(len(log_p)), labels].sum(axis=1)
+    return [(text_of(decode_greedy(row)), score) for row, score in zip(labels, scores.tolist(), strict=True)]
+
+
+def sentences(n: int) -> set[str]:
+    """All texts of n sentences."""
+    one = [" ".join(words) for words in product(*TINY)]
+    return {" ".join(some) for some in product(one, repeat=n)}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_sentence_weighs_the_sum_of_its_paths(seed: int):
+    log_p = noise(seed)
+    paths = every_path(log_p)
+    weights = weigh_sentences(TINY, 1, np.exp(log_p))
+    assert weights.shape == (2, 2)
+    for (i, a), (j, b) in product(enumerate(TINY[0]), enumerate(TINY[1])):
+        said = [score for text, score in paths if text == f"{a} {b}"]
+        assert weights[i, j] == pytest.approx(np.exp(said).sum(), rel=1e-9)
+
+
+def test_three_slots_may_be_cut_anywhere():
+    slots = (("A", "B"), ("B",), ("AB", "BA", "A"))
+    weights = np.exp(noise(0, n_frames=12))
+    early, late = (weigh_sentences(slots, n_head, weights) for n_head in (1, 2))
+    assert early.shape == (2, 1, 3)
+    assert early == pytest.approx(late, rel=1e-9)
+    assert (early > 0).all()
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("cost", [0.0, 3.0])
+def test_the_best_path_is_the_best_of_all_paths(seed: int, cost: float):
+    log_p = noise(seed)
+    allowed = {"": 0.0} | dict.fromkeys(sentences(1), cost) | dict.fromkeys(sentences(2), 2 * cost)
+    best = max(score - allowed[text] for text, score in every_path(log_p) if text in allowed)
+    lattice = build_lattice(TINY, cost)
+    labels = lattice.labels[best_path(lattice, log_p)]
+    text = text_of(decode_greedy(labels))
+    assert log_p[np.arange(N_FRAMES), labels].sum() - allowed[text] == pytest.approx(best)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_one_sentence_where_one_was_asked_for(seed: int):
+    log_p = noise(seed)
+    log_p[:, 0] += 20  # silence would be far better
+    lattice = build_lattice(TINY, once=True)
+    assert text_of(decode_greedy(lattice.labels[best_path(lattice, log_p)])) in sentences(1)
+
+
+def logits_for(frames: str, sure: float = 10.0) -> np.ndarray:
+    """'-' for the blank, else the character."""
+    log_p = np.zeros((len(frames), 28))
+    log_p[np.arange(len(frames)), [0 if c == "-" else SYMBOLS.index(c) + FIRST_SYMBOL for c in frames]] = sure
+    return log_softmax(log_p)
+
+
+@pytest.mark.parametrize(
+    ("frames", "text"),
+    [
+        ("BB-B A", "BB A"),
+        ("A - - AB", "A AB"),
+        ("A A - B---  --", "A A"),  # a stray letter makes no second sentence
+        ("A A - B-B- A--", "A A BB A"),
+        ("----", ""),
+        ("  - ", ""),
+    ],
+)
+def test_by_hand(frames: str, text: str):
+    lattice = build_lattice(TINY, 8.0)
+    assert text_of(decode_greedy(lattice.labels[best_path(lattice, logits_for(frames))])) == text
+
+
+def test_equal_letters_need_a_blank_between():
+    log_p = logits_for("BBBB A")
+    lattice = build_lattice(TINY, 8.0)
+    assert text_of(decode_greedy(lattice.labels[best_path(lattice, log_p)])) == "BB A"
+    log_p[:, 0] = -1e9
+    assert text_of(decode_greedy(lattice.labels[best_path(lattice, log_p)])) == "A A"
+
+
+def test_grid_has_262_states_and_no_path_leaves_them():
+    lattice = build_lattice(GRID, 1.0)
+    assert lattice.labels.shape == (262,)
+    assert lattice.labels.min() == 0
+    assert lattice.labels.max() == 27
+    pointers, scores = find_pointers(lattice, np.zeros((40, 28)))
+    assert np.isfinite(scores).all()
+    assert pointers.min() >= 0
+    assert pointers.max() < 262
+
+
+TALK = "--B-B-- AB --  A- A - B--B -A---  A AB--- "
+
+
+def test_what_is_settled_stays():
+    frames = TALK
+    lattice = build_lattice(TINY, 3.0)
+    log_p = logits_for(frames, sure=30.0)
+    whole = best_path(lattice, log_p)
+    lengths = []
+    for n in range(len(frames)):
+        settled = settled_path(lattice, log_p[:n])
+        assert (settled == whole[: len(settled)]).all()
+        lengths.append(len(settled))
+    assert lengths[-1] > 20
+
+
+def test_decoding_may_go_on_from_a_settled_state():
+    lattice = build_lattice(TINY, 3.0)
+    log_p = logits_for(TALK, sure=30.0)
+    whole = best_path(lattice, log_p)
+    rest = settled_path(lattice, log_p[12:], int(whole[11]))
+    assert len(rest) > 8
+    assert (rest == whole[12 : 12 + len(rest)]).all()
+
+
+def test_likely_beginnings_that_die_do_no_harm():
+    """For 60 frames the best whole path is far worse than what never gets anywhere."""
+    log_p = noise(0, n_frames=80)
+    log_p[:60, CLASSES[2]] -= 60
+    lattice = build_lattice(TINY, once=True)
+    labels = lattice.labels[best_path(lattice, log_p)]
+    weights = weigh_sentences(TINY, 1, np.exp(log_p - log_p[np.arange(80), labels][:, None]))
+    assert np.isfinite(weights).all()
+    assert weights.sum() >= 1 - 1e-9
