@@ -218,10 +218,14 @@ class OwningStream(StreamingResponse):
     def __init__(self, lines: AsyncIterator[bytes], held: contextlib.AsyncExitStack, ends: float, **about: Any) -> None:
         super().__init__(lines, **about)
         self._held, self._ends = held, ends
+        self._request_id = self.headers["x-request-id"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with self._held, asyncio.timeout_at(self._ends):
-            await super().__call__(scope, receive, send)
+        try:
+            async with self._held, asyncio.timeout_at(self._ends):
+                await super().__call__(scope, receive, send)
+        except TimeoutError:  # not let through: any caller could fill the log with tracebacks
+            LOG.warning("a stream was broken off: it was not read in time", extra={"request_id": self._request_id})
 
 
 class BrokenOff(Exception):

@@ -24,6 +24,7 @@ from container import app as app_module
 from container import intake
 from container import pool as pool_module
 from container.app import Server, make_app
+from container.aws_routes import aws_routes
 from container.intake import ASYNC_DEADLINE_S, ASYNC_HEADER, MAX_ASYNC_BODY, MAX_BODY, limits_of
 from inference.settings import Settings
 
@@ -48,10 +49,10 @@ class RunningApp:
         url = "http://{}:{}/invocations".format(*self.address)
         return httpx.post(url, content=body, headers=VIDEO | headers, timeout=PATIENCE_S)  # type: ignore[arg-type]
 
-    def connect(self, *lines: str) -> socket.socket:
+    def connect(self, *lines: str, path: str = "/invocations") -> socket.socket:
         """A connection that has sent these header lines of a POST."""
         one = socket.create_connection(self.address, timeout=PATIENCE_S)
-        head = ["POST /invocations HTTP/1.1", "host: viseme", "content-type: video/mp4", *lines, "", ""]
+        head = [f"POST {path} HTTP/1.1", "host: viseme", "content-type: video/mp4", *lines, "", ""]
         one.sendall("\r\n".join(head).encode())
         return one
 
@@ -69,7 +70,9 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 @contextmanager
 def run_app(settings: Settings) -> Iterator[RunningApp]:
     server = Server(settings)
-    http = uvicorn.Server(uvicorn.Config(make_app(server), port=0, log_config=None, timeout_graceful_shutdown=1))
+    http = uvicorn.Server(
+        uvicorn.Config(make_app(server, aws_routes), port=0, log_config=None, timeout_graceful_shutdown=1)
+    )
     thread = threading.Thread(target=asyncio.run, args=(http.serve(),))
     thread.start()
     try:
@@ -120,6 +123,14 @@ def test_a_body_that_dawdles_is_given_up(settings: Settings, monkeypatch: pytest
         assert app.post(b"quick").content == b"quick"
 
 
+def test_a_body_that_dawdles_before_an_aws_route_is_a_model_error(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(intake, "BODY_S", 0.3)
+    with run_app(settings) as app, app.connect("content-length: 9", path="/endpoints/viseme/invocations") as slow:
+        status, headers, body = read_answer(slow)
+    assert (status, headers["connection"]) == (424, "close")
+    assert json.loads(body)["OriginalStatusCode"] == 504
+
+
 def test_those_that_dawdle_hold_their_places_and_no_more(settings: Settings):
     with run_app(settings) as app, contextlib.ExitStack() as stack:
         slow = [stack.enter_context(app.connect("content-length: 5")) for _ in range(3)]
@@ -131,7 +142,9 @@ def test_those_that_dawdle_hold_their_places_and_no_more(settings: Settings):
         assert app.post(b"quick").status_code == 200
 
 
-def test_a_stream_that_nobody_reads_is_given_up(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+def test_a_stream_that_nobody_reads_is_given_up(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
     monkeypatch.setattr(app_module, "STREAM_GRACE_S", 0.0)
     with run_app(settings) as app:
         worker = app.server.pool._workers[0].process.pid
@@ -142,6 +155,8 @@ def test_a_stream_that_nobody_reads_is_given_up(settings: Settings, monkeypatch:
             app.wait_until_free()
             app.server.settings = settings
             assert app.post(b"quick").content == b"quick"
+            wait_until(lambda: "it was not read in time" in caplog.text)
+        assert "Traceback" not in caplog.text
         assert app.server.pool._workers[0].process.pid == worker  # it dropped the job of itself
         assert app.server.pool.n_restarts == 0
 
