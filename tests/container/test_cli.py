@@ -38,6 +38,15 @@ def test_read_prints_json_with_the_file(talk_mp4: Path, capsys: pytest.CaptureFi
     assert first["words"] == second["words"]
 
 
+def test_read_tells_as_many_readings_as_asked(talk_mp4: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["read", str(talk_mp4), "--format", "json", "--nbest", "3"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["alternatives"]) == 3
+    assert found["alternatives"][0]["text"] == found["text"]
+    assert main(["read", str(talk_mp4), "--format", "json", "--decoder", "greedy"]) == 0
+    assert json.loads(capsys.readouterr().out)["alternatives"] == []
+
+
 def test_several_videos_are_told_apart_and_a_bad_one_stops_no_other(
     talk_mp4: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -82,6 +91,9 @@ def test_each_bad_file_exits_2_with_one_clear_line(tmp_path: Path, capsys: pytes
         ([], "VIDEO"),
         (["x.mp4", "--format", "doc"], "'txt', 'json'"),
         (["x.mp4", "--face", "big"], "'largest' or a number"),
+        (["x.mp4", "--decoder", "beam"], "'greedy', 'grammar'"),
+        (["x.mp4", "--nbest", "0"], "nbest 0: expected a number from 1 to 100"),
+        (["x.mp4", "--nbest", "many"], "--nbest"),
         (["x.mp4", "--weights", "nope"], "known: starter"),
         (["x.mp4", "--precision", "f16", "--device", "cpu"], "needs a GPU"),
         (["x.mp4", "--colour"], "--colour"),

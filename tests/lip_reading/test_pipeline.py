@@ -10,10 +10,12 @@ import jiwer
 import numpy as np
 import pytest
 from films import film, picture
+from safetensors.numpy import load_file, save_file
 from speaking import talk
 
 from inference.errors import InvalidRequest, MediaTooLarge, NoFaceFound, UnsupportedMedia, WeightsNotFound
 from inference.lip_reading import LipReader, ReadOptions
+from inference.lip_reading.options import MOST_BEST, N_BEST
 from inference.lip_reading.preprocess import WINDOW
 from inference.settings import Settings
 from inference.stages import StageClock
@@ -28,10 +30,11 @@ def test_a_transcript_has_every_key(reader: LipReader, talking_film: bytes):
     assert plain["duration_s"] == 3.0
     assert plain["frames_without_face"] == 0
     assert plain["model"] == {"name": "LipCoordNet", "weights": "starter", "sha256": STARTER.files[0].sha256}
-    assert plain["warnings"] == plain["alternatives"] == []
+    assert plain["warnings"] == []
     assert set(plain["timings_ms"]) == {"decode", "faces", "mouths", "network", "words", "total"}
     assert 0 <= plain["confidence"] <= 1
     assert [word["word"] for word in plain["words"]] == plain["text"].split()
+    assert [set(one) for one in plain["alternatives"]] == [{"text", "confidence"}] * N_BEST
     for word in plain["words"]:
         assert set(word) == {"word", "start", "end", "confidence"}
         assert 0 <= word["start"] < word["end"] <= 3.0
@@ -104,8 +107,14 @@ def test_a_face_that_cannot_be_is_refused(face):
 
 
 def test_an_unknown_decoder_is_refused():
-    with pytest.raises(InvalidRequest, match="expected one of greedy"):
+    with pytest.raises(InvalidRequest, match="expected one of auto, greedy, grammar"):
         ReadOptions(decoder="beam")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("n_best", [0, -1, MOST_BEST + 1, 2.5, True])
+def test_a_count_of_readings_that_cannot_be_is_refused(n_best):
+    with pytest.raises(InvalidRequest, match="expected a number from 1 to 100"):
+        ReadOptions(n_best=n_best)
 
 
 def test_unknown_weights_and_landmarks_are_refused(weights_cache: Path):
@@ -122,12 +131,43 @@ def test_weights_by_path_read_the_same(reader: LipReader, talking_film: bytes):
     assert by_path.read(talking_film).text == reader.read(talking_film).text
 
 
+def test_the_starter_speaks_grid_unless_it_is_asked_otherwise(reader: LipReader, talking_film: bytes):
+    by_default = reader.read(talking_film)
+    by_name, greedy = (reader.read(talking_film, ReadOptions(decoder=name)) for name in ("grammar", "greedy"))
+    assert by_default.words == by_name.words
+    assert by_default.alternatives[0].text == by_default.text
+    assert len(by_default.text.split()) % 6 == 0
+    assert greedy.alternatives == ()
+
+
+def test_weights_of_no_known_language_are_read_greedily(reader: LipReader, talking_film: bytes, tmp_path: Path):
+    other = tmp_path / "other.safetensors"
+    tensors = load_file(STARTER.shipped_in / STARTER.files[0].name)
+    save_file(tensors | {"FC.bias": tensors["FC.bias"] + 0}, other, metadata={"made": "for this test"})
+    stranger = LipReader(weights=other)
+    assert stranger.model.language is None
+    unasked = stranger.read(talking_film)
+    assert unasked.words == reader.read(talking_film, ReadOptions(decoder="greedy")).words
+    assert unasked.alternatives == ()
+    assert stranger.read(talking_film, ReadOptions(decoder="grammar")).text == reader.read(talking_film).text
+
+
+def test_as_many_readings_as_were_asked_for(reader: LipReader, talking_film: bytes):
+    (only,) = reader.read(talking_film, ReadOptions(n_best=1)).alternatives
+    many = reader.read(talking_film, ReadOptions(n_best=MOST_BEST)).alternatives
+    assert len({one.text for one in many}) == MOST_BEST
+    assert many[0] == only
+    assert [one.confidence for one in many] == sorted((one.confidence for one in many), reverse=True)
+
+
 def test_real_clips_are_read_no_worse_than_the_card_says(shared: Path, reader: LipReader):
     """A quarter of the held-out clips, to save time; `python -m bench.accuracy` measures all."""
     card = STARTER.read_card()["results"]["eval s1"]
     with (shared / "grid" / "eval.csv").open() as file:
         rows = list(csv.DictReader(file))[::4]
-    read = [reader.read(shared / "grid" / "eval" / row["file"]).text for row in rows]
     said = [row["transcript"] for row in rows]
-    assert jiwer.cer(said, read) < card["greedy_cer"] * 1.3
-    assert jiwer.wer(said, read) < card["greedy_wer"] * 1.3
+    for decoder in ("greedy", "grammar"):
+        asked = ReadOptions(decoder=decoder)
+        read = [reader.read(shared / "grid" / "eval" / row["file"], asked).text for row in rows]
+        assert jiwer.cer(said, read) < card[f"{decoder}_cer"] * 1.4
+        assert jiwer.wer(said, read) < card[f"{decoder}_wer"] * 1.4
