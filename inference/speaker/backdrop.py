@@ -60,18 +60,18 @@ def lay_shelf(room: Room, look: Look, rng: np.random.Generator) -> None:
     board = floats(look.wall_far) / 255 * 0.5
     step = height * float(rng.uniform(0.24, 0.32))
     for shelf in np.arange(-0.3 * step, height, step):
-        rectangle(room, (0, shelf, width, shelf + step), floats(look.wall) / 255 * 0.42)
+        rectangle(room, (0, shelf, width, shelf + step), floats(look.wall) / 255 * 0.5)
         left = 0.0
         while left < width:
             thick = height * float(rng.uniform(0.02, 0.06))
             tall = step * float(rng.uniform(0.55, 0.85))
-            grey = float(rng.uniform(0.15, 0.55))
+            grey = float(rng.uniform(0.22, 0.5))
             colour = (grey + rng.uniform(-0.1, 0.12, 3)).astype(np.float32)
             if rng.random() < 0.88:
                 rectangle(room, (left, shelf + step - tall, left + thick - 1, shelf + step), colour)
             left += thick
         rectangle(room, (0, shelf + step - 0.03 * height, width, shelf + step), board)
-    out_of_focus(room, 0.016)
+    out_of_focus(room, 0.024)
 
 
 def lay_window(room: Room, rng: np.random.Generator) -> None:

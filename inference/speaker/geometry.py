@@ -165,9 +165,9 @@ def depth_plane(mesh: Mesh) -> Plane:
     away = distance / DEPTH_STEPS
     falls = 0.3 * away**1.5 + 0.9 * away * ramp(y, 2.0, 6.0)  # steeper at the jaw than into the hair
     depth = np.maximum(of_label[labels] - falls, DEEPEST).astype(np.float32)
-    fine, smooth = (cv2.GaussianBlur(depth, (0, 0), width * DEPTH_STEPS) for width in (0.22, 0.7))
+    fine, smooth = (cv2.GaussianBlur(depth, (0, 0), width * DEPTH_STEPS) for width in (0.22, 1.1))
     features = cv2.distanceTransform(covered.astype(np.uint8), cv2.DIST_L2, 5) / DEPTH_STEPS
-    return floats(smooth + (fine - smooth) * ramp(features, 0.3, 1.4))  # the mesh is coarse along its edge
+    return floats(smooth + (fine - smooth) * ramp(features, 0.4, 2.0))  # the mesh is coarse along its edge
 
 
 def raster_depth(mesh: Mesh, shape: tuple[int, int]) -> tuple[Plane, npt.NDArray[np.bool_]]:

@@ -46,7 +46,7 @@ EYES_AT = 0.52  # of the frame's height, where the plane's origin lies
 CAMERA = 90.0  # units from the plane: perspective
 PIVOT = floats([0.0, 5.0, -3.0])  # where the neck turns
 INVERSIONS = 4  # of the pose, steps of a fixed-point search
-CELL = 0.38  # units between the points of the grid
+CELL = 0.36  # units between the points of the grid
 REACH = (11.5, 15.5, 13.5)  # units of the plane that a head may cover: to the sides, up, down
 BODY_FOLLOWS = 0.7  # of the head's shift
 INNER_LIPS = ((61, 67), (62, 66), (63, 65))  # landmarks: upper, lower
@@ -117,7 +117,8 @@ class Grid:
         """Values for each pixel of a patch."""
         part = coarse[patch.top : patch.bottom + 2, patch.left : patch.right + 2]
         size = (part.shape[1] * self.cell, part.shape[0] * self.cell)
-        whole = cv2.resize(part, size, interpolation=cv2.INTER_CUBIC)
+        # linear: OpenCV's cubic bends even a level slope into steps of a quarter of a pixel
+        whole = cv2.resize(part, size, interpolation=cv2.INTER_LINEAR)
         return whole[self.cell : -self.cell, self.cell : -self.cell].astype(np.float32, copy=False)
 
     def patch_of(self, mask: npt.NDArray[np.bool_]) -> Patch | None:

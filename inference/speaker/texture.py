@@ -275,7 +275,8 @@ def hair_paint(canvas: Canvas, look: Look, root: tuple[float, float]) -> Paint:
     sheen = bell(ring, 0.74, 0.16) * np.clip(0.75 + 0.5 * lx * canvas.x / 8 + 0.5 * ly * canvas.y / 10, 0, 1.4)
     ball = np.clip(1.1 - 0.55 * ramp(ring, 0.6, 1.15), 0.3, 1.2) * (0.75 + 0.35 * look.light_strength)
     tone = ball * (1 + 0.26 * strands)
-    return floats(colour * tone[..., None] + (0.09 * sheen * (1 + 0.8 * strands))[..., None])
+    gloss = 0.03 if look.hair_style == "curly" else 0.09
+    return floats(colour * tone[..., None] + (gloss * sheen * (1 + 0.8 * strands))[..., None])
 
 
 def lay_hair(canvas: Canvas, mesh: Mesh, look: Look) -> None:
@@ -316,7 +317,7 @@ def paint_neck(mesh: Mesh, look: Look, steps: float) -> Sheet:
     """Neck down to the collar, with the chin's shadow; the clothes are laid over it."""
     canvas = Canvas(np.random.default_rng([look.seed, 3]), steps)
     width = float(mesh.vertices[454, 0]) / 7.66
-    right = floats([(0, 3), (4.9, 3), (4.7, 7), (4.6, 10), (5.4, 12.6), (8.5, 14), (12, 16.5), (0, 16.5)])
+    right = floats([(0, 3), (4.9, 3), (4.7, 7), (4.6, 10), (4.9, 12.4), (6.5, 14.5), (8, 16.5), (0, 16.5)])
     right *= floats([width, 1])
     outline = np.vstack([smooth_line(right, 60), smooth_line(right, 60)[::-1] * floats([-1, 1])])
     canvas.lay(look.skin, canvas.area(outline))

@@ -146,15 +146,16 @@ def test_an_empty_room_has_no_face(head: Head, landmarker: Landmarker):
     assert FaceTracker(landmarker).follow([room]) == (None,)
 
 
-@pytest.mark.parametrize(("width", "height", "seeds"), [(360, 288, range(12)), (854, 480, (12, 13)), (270, 480, (14,))])
+@pytest.mark.parametrize(("width", "height", "seeds"), [(360, 288, range(6)), (854, 480, (12,)), (270, 480, (14,))])
 def test_faces_are_found(landmarker: Landmarker, width: int, height: int, seeds: range):
     rng = np.random.default_rng(0)
-    errors, truths, founds, n_missed = [], [], [], 0
+    errors, gaps, n_missed = [], [], 0
     for seed in seeds:
         look = Look.from_seed(seed)
         head = Head(look, width, height)
         tracker = FaceTracker(landmarker, detect_every=1)
-        for pose in head_motion(look, seed, np.linspace(0, 12, 5)):
+        of_one = []
+        for pose in head_motion(look, seed, np.linspace(0, 12, 8)):
             mouth = MouthShape(open=float(rng.uniform(0, 1.8)), wide=float(rng.uniform()), teeth=float(rng.uniform()))
             frame, landmarks = head.draw(pose, mouth, rng)
             (face,) = tracker.follow([frame])
@@ -163,11 +164,11 @@ def test_faces_are_found(landmarker: Landmarker, width: int, height: int, seeds:
                 continue
             unit = height / 288
             errors.append(np.linalg.norm(face.points - landmarks, axis=1)[48:].mean() / unit)
-            truths.append(gap(landmarks) / unit)
-            founds.append(gap(face.points) / unit)
+            of_one.append([gap(landmarks) / unit, gap(face.points) / unit])
+        gaps += list(np.subtract(of_one, np.mean(of_one, axis=0)))
     assert n_missed == 0
     assert np.mean(errors) < 2.5
-    assert np.corrcoef(truths, founds)[0, 1] > 0.9
+    assert np.corrcoef(np.transpose(gaps))[0, 1] > 0.9
 
 
 def test_two_people_are_two_faces(landmarker: Landmarker):
