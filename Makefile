@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Reference clips, where they lie beside the checkout.
 CLIPS ?= $(wildcard ../shared/grid/eval.csv)
-VIDEO ?= $(firstword $(sort $(wildcard ../shared/grid/eval/*.mpg)))
+CLIP := $(or $(VIDEO),$(firstword $(sort $(wildcard ../shared/grid/eval/*.mpg))),out/bench.mp4)
 TORCH := $(shell grep '^torch==' requirements.txt)
 
 # Tools and stand-ins whose pins clash with ours, each in an environment of its own.
@@ -16,7 +16,7 @@ SDK := $(shell sed -n 's/^sagemaker-sdk = \["\([^"]*\)"\].*/\1/p' pyproject.toml
 .PHONY: help setup demo test check check-stack environments bench serve clean
 
 help:
-	@echo "make demo   read a clip and show its words over time (VIDEO=path to choose one)"
+	@echo "make demo   have a sentence said and read it from the lips (TEXT='SET RED IN Q SIX SOON', SEED=5, or VIDEO=path)"
 	@echo "make test   run the tests"
 	@echo "make check  ruff, mypy, cfn-lint, checkov, hadolint"
 	@echo "make check-stack  sam validate of the AWS stack (it fetches some 300 MB first)"
@@ -37,7 +37,7 @@ $(READY): pyproject.toml requirements.txt
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/python -m container.demo $(if $(VIDEO),"$(VIDEO)")
+	$(BIN)/python -m container.demo $(if $(TEXT),--text "$(TEXT)") $(if $(SEED),--seed "$(SEED)") $(if $(VIDEO),--video "$(VIDEO)")
 
 test: $(READY) environments
 	$(BIN)/python -m pytest
@@ -75,11 +75,16 @@ $(SAM)/bin/sam:
 	$(PYTHON) -m venv --clear $(SAM)
 	$(SAM)/bin/pip install --quiet --disable-pip-version-check --no-compile aws-sam-cli==$(SAM:build/sam-%=%)
 
-bench: $(READY)
-	$(BIN)/python -m bench.speed "$(VIDEO)"
-	$(BIN)/python -m bench.memory "$(VIDEO)"
+bench: $(READY) | $(CLIP)
+	$(BIN)/python -m bench.speed "$(CLIP)"
+	$(BIN)/python -m bench.memory "$(CLIP)"
+	$(BIN)/python -m bench.rendered
 	$(if $(CLIPS),$(BIN)/python -m bench.accuracy $(CLIPS))
 	$(if $(CLIPS),$(BIN)/python -m bench.robustness $(CLIPS))
+
+out/bench.mp4: $(READY)
+	mkdir -p out
+	$(BIN)/viseme render "BIN BLUE AT F TWO NOW" -o $@
 
 serve: $(READY)
 	$(BIN)/viseme serve
