@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from inference import handler
-from inference.backends.device import driver_version
+from inference.backends.device import describe_gpu
 from inference.engines import Engines, Prediction
 from inference.requests import ReadRequest
 
@@ -30,10 +30,7 @@ def model_fn(model_dir: str, context: Any = None) -> Engines:
 
 def report(engines: Engines) -> None:
     """Warm up, and say in the log what runs here: the stock server has no /health."""
-    import torch
-
-    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    found = engines.measure() | {"gpu": gpu, "torch_cuda": torch.version.cuda, "driver": driver_version()}
+    found = engines.measure() | describe_gpu()
     sys.stderr.write(f"viseme is ready: {json.dumps(found)}\n")
 
 

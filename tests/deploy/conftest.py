@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import botocore.session
 import pytest
 from botocore import xform_name
 from botocore.stub import Stubber
@@ -19,6 +20,15 @@ from deploy.aws import LiveAws
 BUILD = Path(__file__).parents[2] / "build"
 REGION = "us-east-1"
 NOW = datetime(2026, 11, 20, 13, 15, 0, tzinfo=UTC)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_reader() -> Iterator[None]:
+    """Of AWS's description of its services, which is megabytes: each session would read it anew."""
+    reader = botocore.session.create_loader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", lambda *_: reader)
+        yield
 
 
 @pytest.fixture(autouse=True)

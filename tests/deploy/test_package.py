@@ -22,6 +22,7 @@ from deploy.package import build_archive, main, make_requirements
 
 ROOT = Path(__file__).parents[2]
 SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
+COMPILED = ROOT / "build" / "stock-image" / "compiled"  # what Python makes of the stock image's packages
 # Never to be replaced in the stock image: its torch fits its CUDA, the rest fits its torch.
 UNTOUCHED = {"torch", "torchvision", "transformers", "sagemaker", "sagemaker-inference", "boto3", "opencv-python"}
 
@@ -220,7 +221,7 @@ def run_toolkit(
         "PATH": os.environ["PATH"],
         "HOME": str(home),
         "PYTHONPATH": os.pathsep.join(str(path) for path in [unpacked / "code", *below]),
-        "PYTHONDONTWRITEBYTECODE": "1",
+        **({"PYTHONDONTWRITEBYTECODE": "1"} if below == [SITE_PACKAGES] else {"PYTHONPYCACHEPREFIX": str(COMPILED)}),
         "SAGEMAKER_BASE_DIR": str(unpacked.parent),
         "SAGEMAKER_PROGRAM": "viseme_entry.py",
         "VISEME_DEVICE": "cpu",
