@@ -42,7 +42,7 @@ class Bend:
         gap = (mouth.open**4 + (TEETH_GAP * mouth.teeth) ** 4 + (TONGUE_GAP * mouth.tongue) ** 4) ** 0.25
         gap *= 1 - mouth.press
         spread = 0.24 * mouth.wide - 0.36 * mouth.round + 0.05 * mouth.press
-        swell = 0.2 * mouth.round - 0.12 * mouth.wide - 0.55 * mouth.press
+        swell = 0.06 * mouth.round - 0.12 * mouth.wide - 0.55 * mouth.press
         aside = [spread, 0, 0, 0, 0, 0, 0, 0, 0]
         both = [0, CORNER_SHARE * gap, swell, -0.22 * mouth.wide, -0.45 * brow]
         chin = (CHIN_SHARE - CORNER_SHARE) * gap - 0.22 * mouth.tuck

@@ -25,6 +25,7 @@ from inference.speaker.geometry import (
     depth_plane,
     fetch,
     floats,
+    ramp,
     sample_plane,
     shape_mesh,
     to_pixels,
@@ -277,11 +278,14 @@ class Person:
     ) -> None:
         """The inside of the mouth, behind the lower lip."""
         soft = 0.5 / self._scale
-        inside, teeth = self._mouth.paint(grid.fine(at, gap), bend, mouth, soft)
+        where = grid.fine(at, gap)
+        inside, teeth = self._mouth.paint(where, bend, mouth, soft)
         upper = np.clip(0.5 - grid.fine(over[0], gap) * self._scale, 0, 1)
         lower = np.clip(0.5 + grid.fine(over[1], gap) * self._scale, 0, 1)
         left = np.maximum(1 - upper, 1e-3)  # of the pixel, for what is not the upper lip: lips that touch leave no gap
         lip = np.minimum(lower / left, 1) * (1 - mouth.tuck * teeth)
+        corner = self._mesh.corner * (1 + bend.spread)
+        lip = np.maximum(lip, ramp(np.abs(where[..., 0]), corner - 0.1, corner + 0.1))  # no gap is beyond
         rows, columns = grid.pixels(gap)
         first = whole.top * grid.cell
         part = chin[rows.start - first : rows.stop - first, columns]

@@ -138,7 +138,7 @@ class Look:
             face_width=near(0.98, 0.06),
             jaw_width=near(0.95, 0.07),
             chin_length=near(0.0, 0.4),
-            lip_fullness=near(1.0 if fair else 1.12, 0.18),
+            lip_fullness=near(0.88 if fair else 0.98, 0.15),
             mouth_width=near(1.04, 0.08),
             nose_width=near(0.95 if fair else 1.06, 0.1),
             nose_length=near(0.0, 0.3),

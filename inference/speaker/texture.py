@@ -202,7 +202,7 @@ def lay_lips(canvas: Canvas, mesh: Mesh, look: Look) -> None:
     low = float(mesh.vertices[17, 1])
     canvas.tint((0.8, 0.8, 0.83), canvas.spot(0, low + 0.42, 1.5, 0.32))  # shadow under the lower lip
     canvas.lay(lip_paint, 0.95 * canvas.area(lower, 0.07))
-    canvas.lay(lip_paint * floats(0.87), 0.95 * canvas.area(upper, 0.06))
+    canvas.lay(lip_paint * floats(0.9), 0.95 * canvas.area(upper, 0.06))
     middle = (float(seam[30, 1]) + low) / 2
     canvas.paint += (0.055 * canvas.spot(0, middle, 1.2, 0.26))[..., None]
     canvas.tint(0.0, -0.02 * canvas.grain(0.1) * np.maximum(canvas.area(lower), canvas.area(upper)))
@@ -300,7 +300,7 @@ def lay_hair(canvas: Canvas, mesh: Mesh, look: Look) -> None:
 
 def paint_back_hair(mesh: Mesh, look: Look, steps: float) -> Sheet | None:
     """Hair that hangs behind the neck; None where there is none."""
-    ends = {"long": 14.5, "bob": 6.4}.get(look.hair_style)
+    ends = {"long": 13.0, "bob": 6.4}.get(look.hair_style)
     if ends is None:
         return None
     canvas = Canvas(np.random.default_rng([look.seed, 2]), steps)
@@ -308,7 +308,7 @@ def paint_back_hair(mesh: Mesh, look: Look, steps: float) -> Sheet | None:
     right = floats([(0, -12), (0.9, -9.5), (1.2, -3), (1.26, 4), (1.2, ends - 1), (0.9, ends), (0, ends)])
     right *= floats([width, 1])
     outline = np.vstack([smooth_line(right, 60), smooth_line(right, 60)[::-1] * floats([-1, 1])])
-    paint = hair_paint(canvas, look, (0.3, -14.0)) * floats(0.62)
+    paint = hair_paint(canvas, look, (0.3, -14.0)) * floats(0.74)
     canvas.lay(paint, canvas.area(outline, 0.12))
     return canvas.sheet()
 
