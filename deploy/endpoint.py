@@ -121,7 +121,8 @@ def assume(asked: argparse.Namespace) -> dict[str, Answer]:
         there["AsyncInferenceConfig"] = {"OutputConfig": {}}
     arn = f"arn:aws:autoscaling:{asked.region}:000000000000:scalingPolicy:known-after-the-call"
     missing: Answer = {"Error": {"Code": "ValidationException", "Message": "Could not find endpoint"}}
-    archive = f"s3://{asked.bucket or 'BUCKET'}/{archive_key(asked.endpoint_name, version)}"
+    bucket = bucket_of(asked) if asked.role_arn else asked.bucket or "BUCKET"
+    archive = f"s3://{bucket}/{archive_key(asked.endpoint_name, version)}"
     return {
         "DescribeEndpoint": there if asked.update or asked.delete else missing,
         "PutScalingPolicy": {"PolicyARN": arn},

@@ -644,7 +644,9 @@ def test_dry_run_of_an_update_and_a_deletion(capsys: pytest.CaptureFixture[str])
         "DeleteModel",
         "ListModels",
     ]
-    assert [line["operation"] for line in lines if line["service"] == "s3"] == ["HeadBucket", "DeleteObject"]
+    in_s3 = [line for line in lines if line["service"] == "s3"]
+    assert [line["operation"] for line in in_s3] == ["HeadBucket", "DeleteObject"]
+    assert in_s3[1]["parameters"]["Bucket"] == f"sagemaker-us-east-1-{ACCOUNT}"
     lines = rehearse(capsys, "--endpoint-name", "viseme", "--delete")
     assert "DeleteEndpoint" in [line["operation"] for line in lines]
 

@@ -19,6 +19,7 @@ from moto.server import ThreadedMotoServer
 
 from deploy import package
 from deploy.package import build_archive, main, make_requirements
+from inference import handler
 
 ROOT = Path(__file__).parents[2]
 SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
@@ -199,6 +200,13 @@ def test_they_install_for_the_stock_images_python(tmp_path: Path):
 
 
 # That it answers
+
+
+def test_our_image_takes_its_weights_out_of_it(unpacked: Path):
+    """There the archive's code lies unused: the engines are the image's own."""
+    engines = handler.model_fn(str(unpacked))
+    assert engines.measure()["weights"] == "model.safetensors"
+    engines.close()
 
 
 @pytest.fixture(scope="module")
