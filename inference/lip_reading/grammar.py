@@ -19,6 +19,7 @@ from inference.lip_reading.calibration import Calibration
 from inference.lip_reading.decode import SPACE, Logits, Reading, decode_greedy, log_softmax, split_words
 from inference.lip_reading.lattice import Floats, Indices, Lattice, Slots, best_path, build_lattice, weigh_sentences
 from inference.lip_reading.options import Alternative, Word
+from inference.lip_reading.preprocess import WINDOW
 from inference.lip_reading.word_times import place_words
 
 LANGUAGE = "grid"
@@ -35,12 +36,14 @@ N_WORDS = len(GRID)
 SENTENCE_COST = math.log(math.prod(len(words) for words in GRID))  # ln 64,000 = 11.07 nats
 # 1600 beginnings by 40 ends: of all ways to cut a sentence in two the one with the fewest states.
 N_HEAD = 4
+# How far into a pause a sentence may be looked for, beyond its best path: as far as the network ever looked.
+REACH = WINDOW  # frames
 NEARBY = 12  # frames, half a second: what is read so near to a sentence is held against it
 
 
 @dataclass(frozen=True)
 class Segment:
-    """The frames of one sentence, to the middle of the pauses around it.
+    """The frames of one sentence: to the middle of the pauses around it, at most REACH into them.
 
     first, end: of the segment. opens, closes: the frames of its first character and after its last one.
     """
@@ -122,7 +125,10 @@ def cut_segments(path: Indices) -> list[Segment]:
     sentences = [words[i : i + N_WORDS] for i in range(0, len(words), N_WORDS)]
     spans = [(sentence[0][0].first, sentence[-1][-1].last + 1) for sentence in sentences]
     cuts = [0, *((before[1] + after[0]) // 2 for before, after in pairwise(spans)), len(path)]
-    return [Segment(cuts[i], cuts[i + 1], *span) for i, span in enumerate(spans)]
+    return [
+        Segment(max(first, opens - REACH), min(end, closes + REACH), opens, closes)
+        for (first, end), (opens, closes) in zip(pairwise(cuts), spans, strict=False)
+    ]
 
 
 def weigh_segment(log_p: Floats, path: Indices, segment: Segment) -> Weighed:

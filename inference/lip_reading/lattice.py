@@ -2,7 +2,7 @@
 
 A sentence has one word out of each slot, spaces between words, and may be followed by another one. CTC
 lets every character last, and puts blanks between: a state is a character or blank at one place of one
-word. Words of one slot share what follows them, so that GRID's 64,000 sentences need 262 states.
+word. Words of one slot share what follows them, so that GRID's 64,000 sentences need 260 states.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ IDLE = 0  # the state in which nothing was said yet
 SPACE_LABEL = SYMBOLS.index(SPACE) + FIRST_SYMBOL
 # A partial path may outweigh the best whole one, which is 1, and die later; it must not overflow before.
 HEAVIEST = 1e250
-# A path this many nats behind the best one never wins: later frames would have to make good several words that
-# it did not say. Some path always is so far behind, as the one on which nobody has ever spoken.
-HOPELESS = 100.0
+# A path this many nats behind the best one never wins: from where it is, later frames would have to go on with a
+# sentence of which the best path lacks several words.
+HOPELESS = 50.0
 BLOCK = 256  # frames whose leaves are held at once: 3 MB for GRID's 1600
 
 
@@ -105,29 +105,28 @@ def build_lattice(slots: Slots, sentence_cost: float = 0.0, *, once: bool = Fals
     """
     states = States()
     entries = idle = states.add_idle()
-    n_states, n_slots = count_states(slots), len(slots)
+    n_slots = len(slots)
+    n_states = 2 * sum(len(word) for words in slots for word in words) + 2 * n_slots + (2 if once else 0)
     exits: list[list[int]] = []
+    opening: list[int] = []  # states that begin a sentence
     for s, words in enumerate(slots):
+        if s:
+            entries = states.add_gap(n_states + s - 1)
         exits.append([])
         for word in words:
+            opening += [] if s else [len(states.labels)]
             end = states.add_word(word, entries)
             exits[s] += [end, states.add(BLANK, end)]
-        entries = states.add_gap(n_states + s)
+    last = n_states + n_slots - 1
+    if once:
+        idle = states.add_gap(last)
+    else:
+        states.before[idle[1]].append(last)  # after a sentence is before the next one
     assert len(states.labels) == n_states
-    opening = [i for i, before in enumerate(states.before) if i not in idle and idle[0] in before]
-    if not once:
-        for i in opening:
-            states.before[i] += entries
     table = states.table(n_states + n_slots)
     cost = np.zeros(table.shape)
     cost[opening, 1:] = sentence_cost
-    closed = exits[-1] + entries + ([] if once else idle)
-    return Lattice(np.array(states.labels), table, cost, pad(exits, n_states + n_slots), np.array(closed))
-
-
-def count_states(slots: Slots) -> int:
-    """Two for each character, for what comes before the first word, and for what comes after each slot."""
-    return 2 * sum(len(word) for words in slots for word in words) + 2 * (1 + len(slots))
+    return Lattice(np.array(states.labels), table, cost, pad(exits, n_states + n_slots), np.array(exits[-1] + idle))
 
 
 def pad(rows: Sequence[Sequence[int]], filler: int) -> Indices:
@@ -182,13 +181,13 @@ def follow_back(pointers: npt.NDArray[np.int16], state: int) -> Indices:
     return path
 
 
-def settled_path(lattice: Lattice, log_p: Floats, start: int = IDLE) -> Indices:
+def settled_path(lattice: Lattice, log_p: Floats, start: int = IDLE, hopeless: float = HOPELESS) -> Indices:
     """The beginning of the best path that no later frame will change: the one all paths share that may yet win.
 
-    start: the state just before the first frame.
+    start: the state just before the first frame. hopeless: how many nats behind the best a path cannot win.
     """
     pointers, scores = find_pointers(lattice, log_p, start)
-    alive = np.flatnonzero(scores > scores.max() - HOPELESS)
+    alive = np.flatnonzero(scores > scores.max() - hopeless)
     n_shared = len(pointers)
     while n_shared and len(alive) > 1:
         n_shared -= 1

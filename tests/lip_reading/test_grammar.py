@@ -147,6 +147,12 @@ def test_segments_meet_in_the_middle_of_the_pause():
     assert second.end == len(frames)
 
 
+def test_segments_reach_three_seconds_into_a_long_pause():
+    frames = "-" * 500 + SENTENCE + " " + "-" * 500
+    (segment,) = cut_segments(best_path(grid_lattice(), log_softmax(logits_for(frames).astype(np.float64))))
+    assert (segment.opens - segment.first, segment.end - segment.closes) == (75, 75)
+
+
 def confidence_with(noise: float) -> float:
     logits = logits_for(SENTENCE)
     logits += np.random.default_rng(1).normal(0, noise, logits.shape).astype(np.float32)

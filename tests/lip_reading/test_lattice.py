@@ -106,15 +106,15 @@ def test_equal_letters_need_a_blank_between():
     assert text_of(decode_greedy(lattice.labels[best_path(lattice, log_p)])) == "A A"
 
 
-def test_grid_has_262_states_and_no_path_leaves_them():
+def test_grid_has_260_states_and_no_path_leaves_them():
     lattice = build_lattice(GRID, 1.0)
-    assert lattice.labels.shape == (262,)
+    assert lattice.labels.shape == (260,)
     assert lattice.labels.min() == 0
     assert lattice.labels.max() == 27
     pointers, scores = find_pointers(lattice, np.zeros((40, 28)))
     assert np.isfinite(scores).all()
     assert pointers.min() >= 0
-    assert pointers.max() < 262
+    assert pointers.max() < 260
 
 
 TALK = "--B-B-- AB --  A- A - B--B -A---  A AB--- "

@@ -6,7 +6,7 @@ import pytest
 from inference.lip_reading.calibration import Calibration
 from inference.lip_reading.decode import SYMBOLS, decode_greedy, words_of
 from inference.lip_reading.grammar import read_grammar
-from inference.lip_reading.live_words import SentenceStream, WordStream
+from inference.lip_reading.live_words import LONGEST_HELD, SentenceStream, WordStream
 from inference.lip_reading.preprocess import WINDOW, Window
 from inference.lip_reading.windows import HOP, stitch
 
@@ -14,11 +14,11 @@ SENTENCE = "--BIN-  -BLUE--- AT- F- TWO--  NOW-----  "
 PAUSES = ("-" * 7, " " * 3, "-" * 90, "")
 
 
-def logits_of(n_frames: int, text: str = SENTENCE) -> np.ndarray:
+def logits_of(n_frames: int, text: str = SENTENCE, sure: float = 6) -> np.ndarray:
     text = (text * (n_frames // len(text) + 1))[:n_frames]
     logits = np.random.default_rng(0).normal(0, 0.5, (n_frames, 28)).astype(np.float32)
     labels = [0 if c == "-" else SYMBOLS.index(c) + 1 for c in text]
-    logits[np.arange(n_frames), labels] += 6
+    logits[np.arange(n_frames), labels] += sure
     return logits
 
 
@@ -56,6 +56,23 @@ def test_sentences_told_on_the_way_are_those_of_the_whole(n_frames: int):
     assert len(told) % 6 == 0
     if n_frames > 4 * WINDOW:
         assert len(told) >= len(whole) - 18  # a sentence is told when the next has begun in frames that stay
+
+
+@pytest.mark.parametrize("sure", [6.0, 12.0])
+def test_a_sentence_is_told_in_the_pause_after_it_and_silence_is_not_kept(sure: float):
+    logits = logits_of(1500, SENTENCE + " " + "-" * 1500, sure)
+    told = []
+    stream = SentenceStream(told.extend, 25.0, Calibration())
+    held = []
+
+    def hear(rows: np.ndarray, start: int) -> None:
+        stream.hear(rows, start)
+        held.append(len(stream._rows))
+
+    stitched = stitch(windows_over(logits), hear)
+    assert told == list(read_grammar(stitched.logits, 25.0, 1, Calibration()).words)
+    assert len(told) == 6
+    assert max(held) < LONGEST_HELD + 2 * WINDOW
 
 
 def test_words_in_a_long_hole_are_not_told():
