@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import pysubs2
@@ -14,21 +16,50 @@ LINE_WIDTH, LINES = 42, 2  # characters and lines on the screen, as broadcasters
 PAUSE_S = 0.8  # a silence this long ends a caption
 LONGEST_S = 6.0
 SHORTEST_S = 0.8  # on the screen, where the next caption leaves room
+READING_RATE = 17.0  # characters a second that a viewer reads; a caption stays so long where there is room
 
-CaptionFormat = Literal["srt", "vtt"]
+CaptionFormat = Literal["srt", "vtt", "tsv"]
+
+
+@dataclass(frozen=True)
+class Caption:
+    """Lines of text and when they are shown, in seconds."""
+
+    start_s: float
+    end_s: float
+    lines: tuple[str, ...]
 
 
 def to_captions(words: Sequence[Word], form: CaptionFormat) -> str:
-    """SubRip or WebVTT."""
+    """SubRip, WebVTT, or a table with tabs: start and end in milliseconds, and the text."""
+    captions = cut_captions(words)
+    if form == "tsv":
+        rows = [f"{round(c.start_s * 1000)}\t{round(c.end_s * 1000)}\t{' '.join(c.lines)}\n" for c in captions]
+        return "start\tend\ttext\n" + "".join(rows)
     file = pysubs2.SSAFile()
-    captions = list(group(words))
-    for i, caption in enumerate(captions):
-        start, end = time_of(caption[0].start), time_of(caption[-1].end)
-        latest = time_of(captions[i + 1][0].start) if i + 1 < len(captions) else float("inf")
-        end = max(end, min(start + SHORTEST_S, latest))
-        text = r"\N".join(textwrap.wrap(text_of(caption), LINE_WIDTH))
-        file.append(pysubs2.SSAEvent(start=round(start * 1000), end=round(end * 1000), text=text))
+    for one in captions:
+        text = r"\N".join(one.lines)
+        file.append(pysubs2.SSAEvent(start=round(one.start_s * 1000), end=round(one.end_s * 1000), text=text))
     return str(file.to_string(form))
+
+
+def cut_captions(words: Sequence[Word]) -> list[Caption]:
+    """Captions of up to two lines of 42 characters, each as long on the screen as it takes to read it, where
+    the next one leaves room.
+    """
+    groups = list(group(words))
+    starts = [time_of(words[0].start) for words in groups]
+    following = [next_start for _, next_start in pairwise([*starts, float("inf")])]
+    return [
+        Caption(start, end_of(words, start, latest), tuple(textwrap.wrap(text_of(words), LINE_WIDTH)))
+        for words, start, latest in zip(groups, starts, following, strict=True)
+    ]
+
+
+def end_of(words: Sequence[Word], start_s: float, latest_s: float) -> float:
+    """When a caption goes: after its last word, and not before it can be read."""
+    to_read_s = max(SHORTEST_S, min(len(text_of(words)) / READING_RATE, LONGEST_S))
+    return max(time_of(words[-1].end), min(start_s + to_read_s, latest_s))
 
 
 def group(words: Sequence[Word]) -> Iterator[list[Word]]:

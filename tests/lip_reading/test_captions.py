@@ -2,7 +2,7 @@ import pysubs2
 import pytest
 
 from inference.lip_reading import Word
-from inference.lip_reading.captions import LINE_WIDTH, to_captions
+from inference.lip_reading.captions import LINE_WIDTH, cut_captions, to_captions
 
 
 def words(text: str, start: float = 0.0, step: float = 0.4) -> list[Word]:
@@ -31,6 +31,19 @@ def test_a_pause_ends_a_caption():
 def test_a_single_short_word_stays_readable():
     parsed = pysubs2.SSAFile.from_string(to_captions([Word("A", 1.0, 1.04, 0.5)], "srt"))
     assert parsed[0].end - parsed[0].start == 800
+
+
+def test_tsv_by_hand():
+    table = to_captions(words("BIN BLUE") + words("SET", start=3.0), "tsv")
+    assert table == "start\tend\ttext\n0\t800\tBIN BLUE\n3000\t3800\tSET\n"
+
+
+def test_a_caption_stays_as_long_as_it_takes_to_read_where_there_is_room():
+    fast = words("PLACE GREEN WITH X SEVEN PLEASE", step=0.1)  # 31 characters in 0.8 s
+    (alone,) = cut_captions(fast)
+    assert alone.end_s == pytest.approx(31 / 17)
+    first, second = cut_captions([*fast, *words("SET RED", start=1.7)])
+    assert first.end_s == second.start_s == 1.7
 
 
 @pytest.mark.parametrize("form", ["srt", "vtt"])
