@@ -19,7 +19,7 @@ class Calibration:
     """Constants of one checkpoint.
 
     bias, posterior, agreement: log odds that a word is right = bias + posterior x the log odds that the lattice
-    gives it + agreement x how much its sentence agrees with free decoding (nats, 0 for not at all worse).
+    gives it + agreement x how much its sentence agrees with free decoding (nats, 0 for wholly).
     shift_s: how far from each boundary of a sentence the alignment lies. spread_s: its standard deviation.
     """
 

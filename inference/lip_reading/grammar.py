@@ -66,8 +66,8 @@ class Sentence:
 class Weighed:
     """What the frames of a segment say.
 
-    posteriors: of every sentence; an axis for each slot. agreement: how much less likely the frames are under the
-    language than under free decoding, in nats, from 0 down; a little over 0 where many sentences share them.
+    posteriors: of every sentence; an axis for each slot. agreement: the log of the share that the language's
+    sentences have in all that CTC, free of it, could read here: 0 where it reads nothing else.
     """
 
     posteriors: Floats
@@ -143,7 +143,7 @@ def weigh_segment(log_p: Floats, path: Indices, segment: Segment) -> Weighed:
     weights = weigh_sentences(GRID, N_HEAD, np.exp(own - aligned[:, None]))
     total = weights.sum()
     nearby = slice(max(segment.opens - segment.first - NEARBY, 0), segment.closes - segment.first + NEARBY)
-    agreement = np.log(total) + (aligned - own.max(axis=1))[nearby].sum()
+    agreement = np.log(total) + aligned[nearby].sum()
     return Weighed(weights / total, float(agreement))
 
 

@@ -166,6 +166,19 @@ def test_confidence_falls_as_noise_grows():
     assert falling[-1] < 0.3
 
 
+def test_agreement_is_the_share_of_the_language_in_all_readings():
+    def agreement(frames: str, sure: float) -> float:
+        log_p = log_softmax(logits_for(frames, sure).astype(np.float64))
+        path = best_path(grid_lattice(), log_p)
+        (segment,) = cut_segments(path)
+        return weigh_segment(log_p, path, segment).agreement
+
+    assert agreement(SENTENCE, 40.0) == pytest.approx(0, abs=1e-3)
+    assert -10 < agreement(SENTENCE, 9.0) < 0
+    assert agreement(SENTENCE, 5.0) < agreement(SENTENCE, 9.0)  # unsure
+    assert agreement(SENTENCE.replace("TWO", "TVO"), 9.0) < agreement(SENTENCE, 9.0) - 5  # sure of something else
+
+
 def test_speech_outside_the_language_is_not_believed():
     """Clear letters that no sentence has: free decoding reads them, the lattice cannot."""
     strange = "--THE- -QUICK- BROWN- -FOX- JUM-PS- OVER- THE- -LAZY- DOGS--"
