@@ -18,6 +18,7 @@ STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.AccessDenied, 403, "access_denied"),
     (errors.MediaTooLarge, 413, "media_too_large"),
     (errors.NoFaceFound, 400, "no_face_found"),
+    (errors.NoAudio, 400, "no_audio"),
     (errors.MediaError, 400, "unsupported_media"),
     (errors.WeightsError, 400, "invalid_request"),
     (errors.Overloaded, 503, "overloaded"),

@@ -10,7 +10,8 @@
     │   │   ├── UnsupportedMedia    not media, damaged, or holds no pictures
     │   │   ├── MediaTruncated      the file stops before its own end
     │   │   ├── MediaTooLarge       over a limit on bytes, pixels, duration or frame rate
-    │   │   └── NoFaceFound         pictures, but no face to read in them
+    │   │   ├── NoFaceFound         pictures, but no face to read in them
+    │   │   └── NoAudio             no sound in it, or not a sample of one; silence is sound
     │   └── WeightsError            the model weights that were asked for
     │       ├── WeightsNotFound     no such set, no such file, or not fetched yet
     │       └── WrongWeights        a file that is not what it was given as
@@ -71,6 +72,10 @@ class MediaTooLarge(MediaError):
 
 class NoFaceFound(MediaError):
     """There are pictures, but no face that could be read in them."""
+
+
+class NoAudio(MediaError):
+    """There is no sound in the file, or not a sample of it. Silence is sound."""
 
 
 class WeightsError(CallerError):

@@ -21,11 +21,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal
 
+import numpy as np
+
 from inference.errors import InvalidRequest, MediaTooLarge, NotReady, OutOfMemory, UnsupportedMedia, VisemeError
 from inference.media.frames import Clip
 from inference.media.limits import MediaLimits
 from inference.media.open import Source, VideoInfo, open_bytes
 from inference.media.ring import Ring, slot_bytes_for
+from inference.media.sound import Samples, join_samples
 from inference.media.wire import Message, receive, send, unpack_error
 
 # Address space, which counts the interpreter and its libraries (0.2 GB) and the ring (0.3 GB for 8K).
@@ -35,6 +38,7 @@ TIME_S = 1800.0  # waited for one file, all in all
 STALL_S = 30.0  # waited for one answer
 START_S = 60.0  # for the child to start: 0.3 s, but a machine that starts many of them is slow
 DEATH_S = 5.0  # between the end of a child's socket and the end of its process
+SAMPLE_BYTES = 2
 log = logging.getLogger(__name__)
 
 
@@ -99,8 +103,7 @@ class MediaChild:
                 f"pictures of up to {limits.max_frame_pixels} pixels; "
                 f"this decoder was made for {self._limits.max_frame_pixels}"
             )
-        if self._open is not None:
-            raise RuntimeError(f"{self._open.name} is open: a decoder reads one file at a time")
+        self._check_free()
         with open_bytes(source, limits) as (file, name), as_descriptor(source, file) as fd:
             media = ChildMedia(self._find_link(), self._ring, name, self._time_s, self._stall_s)
             self._open = media
@@ -113,6 +116,25 @@ class MediaChild:
             yield media
         finally:
             self._leave(media)
+
+    def read_sound(self, source: Source, rate: int, limits: MediaLimits | None = None) -> Samples:
+        """All of a file's sound: (N,) int16, mono, `rate` samples a second; see `sound.read_sound`.
+
+        Raises: as that does, and as `open`.
+        """
+        limits = limits or self._limits
+        self._check_free()
+        with open_bytes(source, limits) as (file, name), as_descriptor(source, file) as fd:
+            media = ChildMedia(self._find_link(), self._ring, name, self._time_s, self._stall_s)
+            self._open = media
+            try:
+                return join_samples(media.read_sound(fd, rate, limits), name)
+            finally:
+                self._leave(media)
+
+    def _check_free(self) -> None:
+        if self._open is not None:
+            raise RuntimeError(f"{self._open.name} is open: a decoder reads one file at a time")
 
     def close(self) -> None:
         """End the child and give its memory back. Harmless when done twice."""
@@ -202,6 +224,25 @@ class ChildMedia:
             self._ask({"do": "free"})
             yield clip
         self.state = "idle"
+
+    def read_sound(self, fd: int, rate: int, limits: MediaLimits) -> Iterator[Samples]:
+        """The file's sound, piece by piece; the child has let go of it at the end."""
+        self._ask({"do": "sound", "name": self.name, "rate": rate, "limits": asdict(limits)}, fd)
+        n_left = int(limits.max_duration_s * rate)
+        while (answer := self._hear()).get("is") == "samples":
+            n_samples = answer.get("n_samples")
+            if not isinstance(n_samples, int) or not 0 < n_samples <= n_left:
+                raise self._nonsense()
+            n_left -= n_samples
+            try:
+                piece = self._ring.read_bytes(answer["slot"], n_samples * SAMPLE_BYTES).view(np.int16)
+            except (KeyError, TypeError, ValueError) as err:
+                raise self._nonsense() from err
+            self._ask({"do": "free"})
+            yield piece
+        if answer.get("is") != "closed":
+            raise self._nonsense()
+        self.state = "closed"
 
     def close(self) -> None:
         """Have the child close the file, where it listens; `state` tells."""

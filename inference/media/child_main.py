@@ -14,21 +14,27 @@ import select
 import signal
 import socket
 import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import IO, TypeVar
 
 import av.error
+import numpy as np
 
 from inference.errors import MediaTooLarge, UnsupportedMedia, VisemeError
 from inference.media.frames import Clip, Frame
 from inference.media.limits import MediaLimits
 from inference.media.open import Media, open_file
 from inference.media.ring import N_SLOTS, Ring
+from inference.media.sound import Samples, read_samples
 from inference.media.wire import Message, pack_error, receive, send
 
 SOCKET_FD = 0
 MAX_OPEN_FILES = 16  # three streams, the file, and room for a traceback's sources
+BLOCK_SAMPLES = 1 << 20  # of sound sent at a time: a minute
 OOM_FIRST = "1000"  # the kernel's highest score: the child goes before the process that holds the models
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -90,18 +96,25 @@ class Server:
     def _answer(self, request: Message, file: int) -> Message:
         """Open the file and do as asked until it is to be closed. Returns: the last word on it."""
         name, limits = request["name"], MediaLimits(**request["limits"])
-        self._max_frame_pixels = limits.max_frame_pixels
         try:
-            with os.fdopen(file, "rb") as opened, open_file(opened, name, limits) as media:
-                send(self._sock, {"is": "opened", "video": asdict(media.video)})
-                while (wish := self._next_wish()[0])["do"] == "read":
-                    self._send_clips(media, wish["fps"])
-                    send(self._sock, {"is": "end"})
+            with os.fdopen(file, "rb") as opened:
+                if request["do"] == "sound":
+                    self._send_sound(read_samples(opened, name, request["rate"], limits))
+                else:
+                    self._serve_pictures(opened, name, limits)
         except (EOFError, BrokenPipeError):
             raise
         except Exception as err:  # noqa: BLE001 (whatever it was, the parent hears of it)
             return pack_error(self._in_our_words(err, name))
         return {"is": "closed"}
+
+    def _serve_pictures(self, file: IO[bytes], name: str, limits: MediaLimits) -> None:
+        self._max_frame_pixels = limits.max_frame_pixels
+        with open_file(file, name, limits) as media:
+            send(self._sock, {"is": "opened", "video": asdict(media.video)})
+            while (wish := self._next_wish()[0])["do"] == "read":
+                self._send_clips(media, wish["fps"])
+                send(self._sock, {"is": "end"})
 
     def _next_wish(self) -> tuple[Message, list[int]]:
         """What the parent wants, past the last slots that it freed."""
@@ -111,16 +124,26 @@ class Server:
                 return wish, files
 
     def _send_clips(self, media: Media, fps: float) -> None:
-        n_free, slot = N_SLOTS, 0
-        for clip in media.read_clips(fps):
-            while n_free == 0:
-                receive(self._sock)  # the parent waits for clips: all it can say is "free"
-                n_free += 1
+        for slot, clip in self._in_slots(media.read_clips(fps)):
             frames, shown = unique_frames(clip)
             self._check_sizes(frames, media.name)
             self._ring.write(slot, frames)
             sizes = [frame.shape[:2] for frame in frames]
             send(self._sock, {"is": "clip", "slot": slot, "sizes": sizes, "shown": shown})
+
+    def _send_sound(self, pieces: Iterable[Samples]) -> None:
+        for slot, block in self._in_slots(in_blocks(pieces)):
+            self._ring.write(slot, [block.view(np.uint8)])
+            send(self._sock, {"is": "samples", "slot": slot, "n_samples": len(block)})
+
+    def _in_slots(self, items: Iterable[T]) -> Iterator[tuple[int, T]]:
+        """Each with the slot to put it in, once that is free."""
+        n_free, slot = N_SLOTS, 0
+        for item in items:
+            while n_free == 0:
+                receive(self._sock)  # the parent waits for what we send: all it can say is "free"
+                n_free += 1
+            yield slot, item
             n_free, slot = n_free - 1, (slot + 1) % N_SLOTS
 
     def _check_sizes(self, frames: list[Frame], name: str) -> None:
@@ -142,6 +165,19 @@ class Server:
             return UnsupportedMedia(f"{name}: cannot be decoded ({err.strerror})")
         log.error("decoding %s failed", name, exc_info=err)
         return err
+
+
+def in_blocks(pieces: Iterable[Samples]) -> Iterator[Samples]:
+    """The same samples, a million at a time: decoders give a thousand."""
+    held: list[Samples] = []
+    for piece in pieces:
+        if len(piece):
+            held.append(piece)
+        if sum(map(len, held)) >= BLOCK_SAMPLES:
+            yield np.concatenate(held)
+            held = []
+    if held:
+        yield np.concatenate(held)
 
 
 def unique_frames(clip: Clip) -> tuple[list[Frame], list[int]]:

@@ -78,9 +78,9 @@ class FilmWriter:
 
 
 class Sound:
-    """One voice: samples (N,) float32, -1..1, at `rate` a second."""
+    """One voice: samples (N,) float32, -1..1, or int16, at `rate` a second."""
 
-    def __init__(self, samples: npt.NDArray[np.float32], rate: int) -> None:
+    def __init__(self, samples: npt.NDArray[np.float32] | npt.NDArray[np.int16], rate: int) -> None:
         self.samples, self.rate = samples, rate
 
     def add_to(self, container: av.container.OutputContainer) -> Any:
@@ -90,7 +90,9 @@ class Sound:
         return audio
 
     def frame(self, start: int, end: int) -> av.AudioFrame:
-        samples = (np.clip(self.samples[start:end], -1, 1) * 32767).astype(np.int16)
+        samples = self.samples[start:end]
+        if samples.dtype != np.int16:
+            samples = (np.clip(samples, -1, 1) * 32767).astype(np.int16)
         frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
         frame.sample_rate, frame.pts, frame.time_base = self.rate, start, Fraction(1, self.rate)
         return frame

@@ -284,6 +284,17 @@ def open_media(source: Source, limits: MediaLimits | None = None) -> Iterator[Me
 @contextmanager
 def open_file(file: IO[bytes], name: str, limits: MediaLimits) -> Iterator[Media]:
     """The same for a seekable file that is open already. name: for messages."""
+    with open_container(file, name, limits) as container:
+        media = Media(container, name, limits)
+        try:
+            yield media
+        finally:
+            media.is_closed = True  # frames asked for later would be read from freed memory
+
+
+@contextmanager
+def open_container(file: IO[bytes], name: str, limits: MediaLimits) -> Iterator[av.container.InputContainer]:
+    """Whatever a file holds, pictures or sound."""
     try:
         container = av.open(
             file, mode="r", options=probe_bounds(limits), container_options=OPEN_OPTIONS, metadata_errors="replace"
@@ -296,11 +307,7 @@ def open_file(file: IO[bytes], name: str, limits: MediaLimits) -> Iterator[Media
         container.close()
         raise MediaTruncated(f"{name}: its last packet is cut off; the file is incomplete")
     with container:
-        media = Media(container, name, limits)
-        try:
-            yield media
-        finally:
-            media.is_closed = True  # frames asked for later would be read from freed memory
+        yield container
 
 
 OPEN_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "none", "enable_drefs": "0"}

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from inference.media.frames import CHUNK_BYTES, Frame
 
@@ -50,7 +51,7 @@ class Ring:
             raise
 
     def write(self, slot: int, frames: Sequence[Frame]) -> None:
-        """frames: each (H, W, 3) uint8. Raises: ValueError where they do not fit."""
+        """frames: each (H, W, 3) uint8, or (n,) bytes. Raises: ValueError where they do not fit."""
         start, end = self._bounds(slot)
         for frame in frames:
             self._view(start, end, frame.shape)[...] = frame
@@ -72,6 +73,11 @@ class Ring:
             frames.append(np.ndarray(shape, np.uint8, block, at))
             at += frames[-1].nbytes
         return frames
+
+    def read_bytes(self, slot: int, n_bytes: int) -> npt.NDArray[np.uint8]:
+        """Copy the first bytes of a slot out. Raises: ValueError where it does not hold so many."""
+        start, end = self._bounds(slot)
+        return self._view(start, end, (n_bytes,)).copy()
 
     def trim(self) -> None:
         """Give back the memory of all but the first KEPT_BYTES of each slot."""

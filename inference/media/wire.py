@@ -5,8 +5,10 @@
                                         {is: ready}
     {do: open, name, limits} + file     {is: opened, video} | {is: error}
     {do: read, fps}                     {is: clip, slot, sizes, shown} ... {is: end} | {is: error}
-    {do: free}    after each clip
+    {do: free}    after each clip or piece of sound
     {do: close}                         {is: closed}
+    {do: sound, name, rate, limits} + file
+                                        {is: samples, slot, n_samples} ... {is: closed} | {is: error}
 
 After an error the file is closed already. The child may be taken over by what it decodes, so the
 parent never unpickles what it says, and checks it.

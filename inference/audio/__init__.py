@@ -1,0 +1,18 @@
+"""Audio features: the mel spectrogram that networks of lips hear, and windows of it."""
+
+from inference.audio.mel import MEL_RATE, N_MELS, SAMPLE_RATE, compute_mel, count_mel_columns, mel_columns
+from inference.audio.windows import WINDOW, count_frames, cut_window, upstream_starts, window_start
+
+__all__ = [
+    "MEL_RATE",
+    "N_MELS",
+    "SAMPLE_RATE",
+    "WINDOW",
+    "compute_mel",
+    "count_frames",
+    "count_mel_columns",
+    "cut_window",
+    "mel_columns",
+    "upstream_starts",
+    "window_start",
+]

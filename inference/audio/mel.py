@@ -1,0 +1,122 @@
+"""The mel spectrogram that Wav2Lip was trained with.
+
+Source: Rudrabha/Wav2Lip audio.py and hparams.py, with librosa 0.7's call defaults (reflect padding,
+Slaney's mel scale and normalisation). Deliberately different: any stretch of it can be had alone, so
+that an hour of sound never stands as floats in memory.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+Samples = npt.NDArray[np.int16]  # (N,) at SAMPLE_RATE, mono
+Mel = npt.NDArray[np.float32]  # (N_MELS, T), MEL_RATE columns a second, -4..4
+
+SAMPLE_RATE = 16_000
+N_FFT = 800  # samples, 50 ms; the window is as long
+HOP = 200  # samples, 12.5 ms
+MEL_RATE = SAMPLE_RATE // HOP  # 80 columns a second
+N_MELS = 80
+LOWEST_HZ, HIGHEST_HZ = 55.0, 7600.0
+PRE_EMPHASIS = 0.97
+FLOOR = 1e-5  # of the magnitude: -100 dB
+REFERENCE_DB, LOWEST_DB = 20.0, -100.0
+HIGHEST = 4.0  # what 0 dB becomes; -HIGHEST is silence
+SILENCE = -HIGHEST
+FULL_SCALE = 32768  # of 16-bit samples
+
+BLOCK = 2048  # columns at a time
+# Slaney's scale: linear below 1 kHz, logarithmic above.
+HZ_PER_MEL = 200 / 3
+BREAK_HZ = 1000.0
+BREAK_MEL = BREAK_HZ / HZ_PER_MEL  # 15
+LOG_STEP = np.log(6.4) / 27
+
+
+def compute_mel(samples: Samples) -> Mel:
+    """The whole spectrogram: (80, 1 + N // 200) float32, -4..4.
+
+    samples: (N,) int16, 16 kHz mono. Raises: ValueError where there is none.
+    """
+    n_columns = count_mel_columns(len(samples))
+    blocks = [mel_columns(samples, at, min(at + BLOCK, n_columns)) for at in range(0, n_columns, BLOCK)]
+    return np.concatenate(blocks, axis=1)
+
+
+def mel_columns(samples: Samples, start: int, end: int) -> Mel:
+    """Columns start..end-1 of the spectrogram: (80, end - start) float32; outside the sound there is silence.
+
+    Raises: ValueError for sound without a sample.
+    """
+    n_columns = count_mel_columns(len(samples))
+    columns = np.full((N_MELS, end - start), SILENCE, np.float32)
+    first, last = max(start, 0), min(end, n_columns)
+    if first < last:
+        columns[:, first - start : last - start] = scale(mel_basis() @ magnitudes(samples, first, last))
+    return columns
+
+
+def count_mel_columns(n_samples: int) -> int:
+    """Raises: ValueError for none."""
+    if n_samples < 1:
+        raise ValueError("sound without a sample has no spectrogram")
+    return 1 + n_samples // HOP
+
+
+def magnitudes(samples: Samples, first: int, last: int) -> npt.NDArray[np.float32]:
+    """Of the centred Fourier transforms first..last-1: (401, last - first)."""
+    low, high = first * HOP - N_FFT // 2, (last - 1) * HOP + N_FFT // 2
+    stretch = emphasise(samples, reflect(np.arange(low, high), len(samples)))
+    frames = np.lib.stride_tricks.sliding_window_view(stretch, N_FFT)[::HOP]
+    return np.abs(np.fft.rfft(frames * hann(), axis=1)).T.astype(np.float32)
+
+
+def emphasise(samples: Samples, at: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+    """y[n] = x[n] - 0.97 x[n - 1], at these places; x[-1] is 0."""
+    before = np.where(at > 0, samples[np.maximum(at - 1, 0)], 0)
+    return (samples[at] - PRE_EMPHASIS * before) / FULL_SCALE
+
+
+def reflect(at: npt.NDArray[np.intp], length: int) -> npt.NDArray[np.intp]:
+    """Places outside 0..length-1 mirrored back into it; the ends are not repeated."""
+    if length == 1:
+        return np.zeros_like(at)
+    period = 2 * (length - 1)
+    around = np.abs(at) % period
+    return np.where(around < length, around, period - around)
+
+
+def scale(mel: npt.NDArray[np.float32]) -> Mel:
+    """Magnitudes to -4..4: -100 dB and below is -4, 0 dB is 4."""
+    decibels = 20 * np.log10(np.maximum(mel, FLOOR)) - REFERENCE_DB
+    scaled = 2 * HIGHEST * (decibels - LOWEST_DB) / -LOWEST_DB - HIGHEST
+    return np.clip(scaled, -HIGHEST, HIGHEST).astype(np.float32)
+
+
+@cache
+def hann() -> npt.NDArray[np.float64]:
+    """The periodic window."""
+    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(N_FFT) / N_FFT)
+
+
+@cache
+def mel_basis() -> npt.NDArray[np.float32]:
+    """Triangles of equal area over the frequencies of a transform: (80, 401)."""
+    centres = to_hz(np.linspace(to_mel(LOWEST_HZ), to_mel(HIGHEST_HZ), N_MELS + 2))
+    frequencies = np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
+    ramps = centres[:, None] - frequencies
+    widths = np.diff(centres)[:, None]
+    rising, falling = -ramps[:-2] / widths[:-1], ramps[2:] / widths[1:]
+    triangles = np.maximum(0, np.minimum(rising, falling))
+    return (triangles * (2 / (centres[2:] - centres[:-2]))[:, None]).astype(np.float32)
+
+
+def to_mel(hz: float) -> float:
+    return hz / HZ_PER_MEL if hz < BREAK_HZ else float(BREAK_MEL + np.log(hz / BREAK_HZ) / LOG_STEP)
+
+
+def to_hz(mel: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    return np.where(mel < BREAK_MEL, mel * HZ_PER_MEL, BREAK_HZ * np.exp(LOG_STEP * (mel - BREAK_MEL)))
