@@ -5,11 +5,10 @@ Data go to stdout, progress and messages to stderr. Exit codes: 0 done, 2 the ca
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
@@ -23,6 +22,7 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 from typer.exceptions import TyperException
 
 from container.render import render
+from container.transcripts import Format, as_text, check_output, write_transcript
 from inference.errors import CallerError, DeviceUnavailable, InvalidRequest, VisemeError
 
 if TYPE_CHECKING:
@@ -47,13 +47,6 @@ app.command()(render)
 @app.callback()
 def viseme() -> None:
     """Reads lips and moves lips."""
-
-
-class Format(StrEnum):
-    """What `read` prints."""
-
-    txt = "txt"
-    json = "json"
 
 
 class DecoderName(StrEnum):
@@ -107,8 +100,16 @@ class PrecisionName(StrEnum):
 def read(
     videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Videos of a talking face.")],
     output: Annotated[
-        Format, typer.Option("--format", help="txt: the words. json: one object a line, with times.")
+        Format,
+        typer.Option(
+            "--format",
+            help="txt: the words. json: one object a line, with times. srt, vtt, tsv: captions. all: a file each.",
+        ),
     ] = Format.txt,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option("--output-dir", metavar="DIR", help="Write VIDEO.txt, VIDEO.srt, ... there instead of printing."),
+    ] = None,
     weights: Annotated[
         str,
         typer.Option(
@@ -144,6 +145,7 @@ def read(
     from inference.lip_reading import LipReader, ReadOptions
     from inference.settings import Settings
 
+    check_output(videos, output, output_dir)
     settings = Settings.from_env()
     options = ReadOptions(face=parse_face(face), decoder=decoder.value, exact=exact)
     if nbest is not None:
@@ -157,13 +159,19 @@ def read(
     )
     for warning in reader.warnings:
         complain(f"warning: {warning}")
-    n_failed = read_all(reader, videos, options, output)
+
+    def tell(transcript: Transcript, video: Path) -> None:
+        tell_result(transcript, video, output, output_dir, is_one=len(videos) == 1)
+
+    n_failed = read_all(reader, videos, options, tell)
     if n_failed:
         raise typer.Exit(CALLERS)
 
 
-def read_all(reader: LipReader, videos: list[Path], options: ReadOptions, output: Format) -> int:
-    """Read and print each video; one that cannot be read is named on stderr. Returns how many those were."""
+def read_all(
+    reader: LipReader, videos: list[Path], options: ReadOptions, on_read: Callable[[Transcript, Path], None]
+) -> int:
+    """Read each video; one that cannot be read is named on stderr. Returns how many those were."""
     n_failed = 0
     with show_progress() as progress:
         for video in videos:
@@ -180,7 +188,7 @@ def read_all(reader: LipReader, videos: list[Path], options: ReadOptions, output
                     complain(str(err))
                 continue
             with lines_apart(progress, task):
-                print_transcript(transcript, video, output, is_one=len(videos) == 1)
+                on_read(transcript, video)
     return n_failed
 
 
@@ -193,13 +201,17 @@ def lines_apart(progress: Progress, task: TaskID) -> Iterator[None]:
     progress.start()
 
 
-def print_transcript(transcript: Transcript, video: Path, output: Format, *, is_one: bool) -> None:
-    if output is Format.json:
-        line = json.dumps({"file": str(video)} | transcript.as_dict())
-    else:
+def tell_result(transcript: Transcript, video: Path, form: Format, folder: Path | None, *, is_one: bool) -> None:
+    """Print a transcript, or write its files and name them on stderr."""
+    if folder is not None:
+        for path in write_transcript(transcript, video, form, folder):
+            complain(f"wrote {path}")
+        return
+    text = as_text(transcript, video, form).removesuffix("\n")
+    if form is Format.txt and not is_one:
         name = str(video).replace("\n", "?")  # one line each, whatever the file is called
-        line = transcript.text if is_one else f"{name}: {transcript.text}"
-    say(line)
+        text = f"{name}: {text}"
+    say(text)
 
 
 @contextmanager

@@ -137,3 +137,39 @@ def test_the_console_script_runs_as_installed(talk_mp4: Path):
     assert run.returncode == 0
     assert len(run.stdout.splitlines()) == 1
     assert run.stderr == ""
+
+
+def test_read_writes_every_format_to_a_folder(talk_mp4: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "out" / "deep"
+    assert main(["read", str(talk_mp4), "--format", "all", "--output-dir", str(out)]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert sorted(path.name for path in out.iterdir()) == [
+        f"talk.{form}" for form in ("json", "srt", "tsv", "txt", "vtt")
+    ]
+    text = (out / "talk.txt").read_text().strip()
+    assert text
+    assert json.loads((out / "talk.json").read_text())["text"] == text
+    assert (out / "talk.vtt").read_text().startswith("WEBVTT")
+    assert "-->" in (out / "talk.srt").read_text()
+    assert (out / "talk.tsv").read_text().startswith("start\tend\ttext\n")
+
+
+def test_read_prints_captions_of_one_video(talk_mp4: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["read", str(talk_mp4), "--format", "srt"]) == 0
+    assert capsys.readouterr().out.startswith("1\n00:00:")
+
+
+def test_results_that_would_share_a_place_are_refused_before_any_work(
+    talk_mp4: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    other = tmp_path / "other" / talk_mp4.name
+    for words, arguments in {
+        "written to the same files": [str(talk_mp4), str(other), "--output-dir", str(tmp_path / "out")],
+        "expected --output-dir": [str(talk_mp4), "--format", "all"],
+        "several files": [str(talk_mp4), str(other), "--format", "vtt"],
+        "is a file; expected a folder": [str(talk_mp4), "--output-dir", str(talk_mp4)],
+    }.items():
+        assert main(["read", *arguments]) == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
