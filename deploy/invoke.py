@@ -14,7 +14,7 @@ from deploy.aws import Answer, Aws, LiveAws
 from deploy.errors import CallFailed, DeployError, WrongRequest
 from deploy.rollout import mode_of
 from deploy.storage import check_file, split_uri, upload
-from deploy.wait import Patience, describe_endpoint, last_log_lines, say
+from deploy.wait import TELL_EVERY_S, Patience, describe_endpoint, last_log_lines, say
 
 MAX_REALTIME_BYTES = 25_000_000
 MAX_ASYNC_BYTES = 1 << 30
@@ -151,7 +151,7 @@ def upload_film(aws: Aws, asked: argparse.Namespace, found: Answer) -> str:
 
 def wait_for_answer(aws: Aws, started: Answer, patience: Patience) -> bytes:
     """Raises: DeployError with what is in the failure object, or where neither comes in time."""
-    start = patience.clock()
+    start = told = patience.clock()
     while True:
         answer = find_object(aws, started["OutputLocation"])
         if answer is not None:
@@ -159,8 +159,12 @@ def wait_for_answer(aws: Aws, started: Answer, patience: Patience) -> bytes:
         failure = find_object(aws, started["FailureLocation"]) if started.get("FailureLocation") else None
         if failure is not None:
             raise DeployError(f"the endpoint failed on it: {failure.decode('utf-8', 'replace').strip()}")
-        if patience.clock() - start >= patience.limit_s:
+        now = patience.clock()
+        if now - start >= patience.limit_s:
             raise DeployError(f"no answer after {patience.limit_s:.0f} s; it will be at {started['OutputLocation']}")
+        if now - told >= TELL_EVERY_S:
+            patience.say(f"still waiting ({now - start:.0f} s)")
+            told = now
         patience.sleep(patience.poll_s)
 
 

@@ -151,6 +151,19 @@ def test_no_answer_in_time(script, capsys: pytest.CaptureFixture[str], monkeypat
     assert f"no answer after 30 s; it will be at {OUTPUT}" in capsys.readouterr().err
 
 
+def test_a_long_wait_is_told_of(script, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    times = iter((0.0, 59.0, 61.0, 62.0))
+    monkeypatch.setattr(invoke, "Patience", lambda **_: Patience(clock=lambda: next(times), sleep=lambda _: None))
+    expect_endpoint(script, is_async=True)
+    expect_async(script, "s3://films/a.mp4")
+    for _ in range(3):
+        expect_object(script, OUTPUT, None)
+        expect_object(script, FAILURE, None)
+    expect_object(script, OUTPUT, ANSWER)
+    assert main(["s3://films/a.mp4", *CALL]) == 0
+    assert capsys.readouterr().err.splitlines()[1:] == ["still waiting (61 s)"]
+
+
 def test_what_the_container_said(script, film: Path, capsys: pytest.CaptureFixture[str]):
     expect_endpoint(script)
     message = 'Received client error (400) from primary with message "no face". See https://console.aws...'
