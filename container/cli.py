@@ -110,6 +110,9 @@ def read(
         Path | None,
         typer.Option("--output-dir", metavar="DIR", help="Write VIDEO.txt, VIDEO.srt, ... there instead of printing."),
     ] = None,
+    burnt: Annotated[
+        bool, typer.Option("--burn", help="Write VIDEO.captioned.mp4, too, with the captions in its pictures.")
+    ] = False,
     weights: Annotated[
         str,
         typer.Option(
@@ -142,6 +145,7 @@ def read(
     precision: Annotated[PrecisionName | None, typer.Option(help="Default: VISEME_PRECISION, else auto.")] = None,
 ) -> None:
     """Read the lips in videos and print what they say."""
+    from container.burn import burn
     from inference.lip_reading import LipReader, ReadOptions
     from inference.settings import Settings
 
@@ -162,6 +166,9 @@ def read(
 
     def tell(transcript: Transcript, video: Path) -> None:
         tell_result(transcript, video, output, output_dir, is_one=len(videos) == 1)
+        if burnt:
+            path = (output_dir or video.parent) / f"{video.stem}.captioned.mp4"
+            complain(f"wrote {burn(video, transcript, path, settings.media_limits)}")
 
     n_failed = read_all(reader, videos, options, tell)
     if n_failed:

@@ -120,7 +120,7 @@ def write_pictures(source: Path, transcript: Transcript, out: Path, sound: Sound
     with write_film(captioned, FPS, sound) as writer:
         for i, frame in enumerate(frames_of(source)):
             height, width = (side // 2 * 2 for side in frame.shape[:2])
-            writer.add(caption(frame[:height, :width], text_at(transcript.words, i / FPS)))
+            writer.add(caption(frame[:height, :width], [text_at(transcript.words, i / FPS)]))
     write_png(mouth_strip(mouths_of(source), transcript.words, FPS), strip)
     return [captioned, strip]
 

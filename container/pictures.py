@@ -15,27 +15,35 @@ Picture = npt.NDArray[np.uint8]  # (H, W, 3) BGR
 FONT = "sans"  # built into OpenCV
 WHITE, GREY, DARK, BAR = (255, 255, 255), (150, 150, 150), (28, 28, 28), (120, 84, 30)
 PER_ROW = 15  # mouths
+WIDEST = 0.94  # of the frame, that a line of a caption may be
 LABEL_HEIGHT = 26
 GAP = 2
 
 
-def caption(frame: Picture, text: str) -> Picture:
-    """A copy of the frame with a line of text over a dark band near its lower edge."""
+def caption(frame: Picture, lines: Sequence[str]) -> Picture:
+    """A copy of the frame with lines of text over a dark band near its lower edge; the text shrinks to fit."""
     height, width = frame.shape[:2]
     shown = frame.copy()
-    if not text:
+    if not any(lines):
         return shown
     font, size = cv2.FontFace(FONT), max(round(height / 14), 10)
-    left, top, text_width, _ = cv2.getTextSize((width, height), text, (0, 0), font, size)
-    if text_width > width * 0.94:
-        size = max(int(size * width * 0.94 / text_width), 6)
-        left, top, text_width, _ = cv2.getTextSize((width, height), text, (0, 0), font, size)
-    x, baseline = (width - text_width) // 2, round(height * 0.94)
-    edge = round(size * 0.35)
-    band = shown[max(baseline + top - edge, 0) : baseline + edge, max(x - edge, 0) : x + text_width + edge]
-    band[:] = band // 4
-    cv2.putText(shown, text, (x - left, baseline), WHITE, font, size)
+    widest = max(text_width(line, size) for line in lines)
+    if widest > width * WIDEST:
+        size = max(int(size * width * WIDEST / widest), 6)
+    spacing, edge = round(size * 1.35), round(size * 0.35)
+    lowest = round(height * 0.94)
+    for baseline, line in zip(range(lowest - spacing * (len(lines) - 1), height, spacing), lines, strict=False):
+        x = (width - text_width(line, size)) // 2
+        band = shown[max(baseline - size - edge // 2, 0) : baseline + edge, max(x - edge, 0) : width - x + edge]
+        band[:] = band // 4
+        cv2.putText(shown, line, (x, baseline), WHITE, font, size)
     return shown
+
+
+def text_width(line: str, size: int) -> int:
+    """In pixels, from the origin of its first character."""
+    left, _, n_columns, _ = cv2.getTextSize((1, 1), line, (0, 0), cv2.FontFace(FONT), size)
+    return int(left + n_columns)
 
 
 def text_at(words: Sequence[Word], at_s: float, linger_s: float = 0.4) -> str:

@@ -59,13 +59,13 @@ def test_a_caption_grows_with_the_words_and_ends_with_a_pause(at_s: float, text:
 
 def test_a_caption_is_drawn_near_the_lower_edge_and_fits():
     frame = np.full((288, 360, 3), 128, np.uint8)
-    drawn = caption(frame, "PLACE GREEN WITH X SEVEN PLEASE " * 3)
+    drawn = caption(frame, ["PLACE GREEN WITH X SEVEN PLEASE " * 3, "SET RED"])
     changed = np.abs(drawn.astype(int) - frame).sum(axis=2) > 0
     rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
     assert rows.min() > 200
     assert 0 < columns.min() < columns.max() < 359
     assert drawn.max() > 170
-    assert np.array_equal(caption(frame, ""), frame)
+    assert np.array_equal(caption(frame, [""]), frame)
 
 
 def test_words_stand_over_the_mouths_that_say_them():
