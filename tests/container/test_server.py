@@ -49,7 +49,7 @@ def server(weights_cache: Path, s3_url: str, tmp_path_factory: pytest.TempPathFa
         "AWS_ENDPOINT_URL_S3": s3_url,
         "VISEME_QUEUE_SIZE": str(QUEUE_SIZE),
         "VISEME_ALLOWED_BUCKETS": "clips,missing-bucket",
-        "VISEME_DEADLINE_S": str(PATIENCE_S),  # a busy machine reads half a minute of film for minutes
+        "VISEME_DEADLINE_S": str(PATIENCE_S),  # a busy machine reads a quarter of a minute of film for minutes
     }
     with live_server(tmp_path_factory.mktemp("server"), env, "--aws-routes") as live:
         yield live
@@ -74,8 +74,8 @@ def bucket(s3_url: str, talking_film: bytes) -> str:
 
 @pytest.fixture(scope="module")
 def long_film() -> bytes:
-    """Half a minute, so that reading it takes seconds."""
-    return film(talk(25) * 30, crf=30)
+    """Long enough to look at while it is read, short enough for a busy machine to read it before its deadline."""
+    return film(talk(25) * 16, crf=30)
 
 
 def error_of(response: httpx.Response) -> str:
@@ -168,7 +168,7 @@ def test_a_long_video_streams_while_it_is_read(client: httpx.Client, long_film: 
         assert response.status_code == 200
         lines = [json.loads(line) for line in response.iter_lines()]
     assert lines[-1]["status"] == "success"
-    assert lines[-1]["num_frames"] == 750
+    assert lines[-1]["num_frames"] == 400
     told = [word for line in lines[:-1] for word in line["words"]]
     assert all(line["status"] == "reading" for line in lines[:-1])
     assert told == lines[-1]["words"][: len(told)]
