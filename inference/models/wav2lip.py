@@ -1,0 +1,149 @@
+"""Wav2Lip: a face without its mouth, a face with any mouth, and a voice, into the face that says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+FACE_SIDE = 96  # px
+MEL_ROWS, MEL_COLUMNS = 80, 16
+FACE_CHANNELS = 6  # the masked face, then the whole one, each BGR
+# Layers that add their input to their output, behind the first of each block.
+FACE_ENCODER_RESIDUALS = (0, 2, 3, 2, 2, 1)
+DECODER_RESIDUALS = (1, 2, 2, 2, 2, 2)
+# Strides of the audio encoder's first layers of a width, and residual layers behind each.
+AUDIO_STRIDES = ((1, 1), (3, 1), (3, 3), (3, 2))
+AUDIO_RESIDUALS = (2, 2, 2, 1)
+
+
+class Wav2LipWidths(NamedTuple):
+    """Channels of each block: they come with the checkpoint. The default is the published network's."""
+
+    face_encoder: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 512)
+    audio_encoder: tuple[int, ...] = (32, 64, 128, 256, 512)
+    face_decoder: tuple[int, ...] = (512, 512, 512, 384, 256, 128, 64)
+    output: int = 32
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> Wav2LipWidths:
+        """Those of a state dict. Raises: KeyError, IndexError for a tensor that a Wav2Lip has and this has not."""
+
+        def width(layer: str, axis: int = 0) -> int:
+            return tensors[f"{layer}.conv_block.0.weight"].shape[axis]
+
+        audio_starts = (0, 3, 6, 9, 11)  # where the flat list of layers changes its width
+        return cls(
+            tuple(width(f"face_encoder_blocks.{i}.0") for i in range(len(FACE_ENCODER_RESIDUALS) + 1)),
+            tuple(width(f"audio_encoder.{i}") for i in audio_starts),
+            # A transposed convolution's weights have their inputs first.
+            (width("face_decoder_blocks.0.0"), *(width(f"face_decoder_blocks.{i}.0", 1) for i in range(1, 7))),
+            width("output_block.0"),
+        )
+
+
+class Conv2d(nn.Module):
+    """Convolution, batch norm, the input added where it is residual, ReLU."""
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        kernel: int = 3,
+        stride: int | tuple[int, int] = 1,
+        padding: int = 1,
+        *,
+        residual: bool = False,
+    ) -> None:
+        super().__init__()
+        self.conv_block = nn.Sequential(nn.Conv2d(n_in, n_out, kernel, stride, padding), nn.BatchNorm2d(n_out))
+        self.residual = residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv_block(x)
+        return torch.relu(out + x if self.residual else out)
+
+
+class Conv2dTranspose(nn.Module):
+    """Transposed convolution, batch norm, ReLU."""
+
+    def __init__(self, n_in: int, n_out: int, *, first: bool = False) -> None:
+        """first: from 1x1 to 3x3; else it doubles the side."""
+        super().__init__()
+        deconv = nn.ConvTranspose2d(n_in, n_out, 3) if first else nn.ConvTranspose2d(n_in, n_out, 3, 2, 1, 1)
+        self.conv_block = nn.Sequential(deconv, nn.BatchNorm2d(n_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.conv_block(x))
+
+
+class Wav2Lip(nn.Module):
+    """A U-Net over the face, joined at its bottom by an encoding of the voice.
+
+    Source: Rudrabha/Wav2Lip models/wav2lip.py (names, order of layers, 36,298,035 parameters).
+    Deliberately different: the widths are free.
+    """
+
+    def __init__(self, widths: Wav2LipWidths | None = None) -> None:
+        super().__init__()
+        self.widths = widths = widths or Wav2LipWidths()
+        self.face_encoder_blocks = face_encoder(widths.face_encoder)
+        self.audio_encoder = audio_encoder(widths.audio_encoder)
+        self.face_decoder_blocks = face_decoder(widths)
+        joined = widths.face_decoder[-1] + widths.face_encoder[0]
+        self.output_block = nn.Sequential(Conv2d(joined, widths.output), nn.Conv2d(widths.output, 3, 1), nn.Sigmoid())
+
+    def forward(self, audio: Tensor, face: Tensor) -> Tensor:
+        """The faces that speak: (B, 3, 96, 96) float, BGR, 0..1.
+
+        audio: (B, 1, 80, 16) float mel, -4..4.
+        face: (B, 6, 96, 96) float, BGR / 255: channels 0..2 with rows 48.. zero, 3..5 whole.
+        """
+        x = self.audio_encoder(audio)
+        maps = []
+        for encode in self.face_encoder_blocks:
+            face = encode(face)
+            maps.append(face)
+        for decode in self.face_decoder_blocks:
+            x = torch.cat([decode(x), maps.pop()], dim=1)
+        out: Tensor = self.output_block(x)
+        return out
+
+
+def face_encoder(widths: Sequence[int]) -> nn.ModuleList:
+    """From 96 px a side to 1."""
+    blocks = []
+    n_in = FACE_CHANNELS
+    for i, (n_out, n_residuals) in enumerate(zip(widths[:-1], FACE_ENCODER_RESIDUALS, strict=True)):
+        first = Conv2d(n_in, n_out, 7, 1, 3) if i == 0 else Conv2d(n_in, n_out, stride=2)
+        blocks.append(nn.Sequential(first, *residuals(n_out, n_residuals)))
+        n_in = n_out
+    blocks.append(nn.Sequential(Conv2d(n_in, widths[-1], 3, 1, 0), Conv2d(widths[-1], widths[-1], 1, 1, 0)))
+    return nn.ModuleList(blocks)
+
+
+def audio_encoder(widths: Sequence[int]) -> nn.Sequential:
+    """From 80 x 16 to 1 x 1."""
+    layers: list[nn.Module] = []
+    n_in = 1
+    for n_out, stride, n_residuals in zip(widths[:-1], AUDIO_STRIDES, AUDIO_RESIDUALS, strict=True):
+        layers += [Conv2d(n_in, n_out, stride=stride), *residuals(n_out, n_residuals)]
+        n_in = n_out
+    layers += [Conv2d(n_in, widths[-1], 3, 1, 0), Conv2d(widths[-1], widths[-1], 1, 1, 0)]
+    return nn.Sequential(*layers)
+
+
+def face_decoder(widths: Wav2LipWidths) -> nn.ModuleList:
+    """From 1 px a side to 96; each block takes the one before and the encoder's map of its size."""
+    outs, maps = widths.face_decoder, widths.face_encoder[::-1]
+    blocks = [nn.Sequential(Conv2d(widths.audio_encoder[-1], outs[0], 1, 1, 0))]
+    for i, n_residuals in enumerate(DECODER_RESIDUALS):
+        up = Conv2dTranspose(outs[i] + maps[i], outs[i + 1], first=i == 0)
+        blocks.append(nn.Sequential(up, *residuals(outs[i + 1], n_residuals)))
+    return nn.ModuleList(blocks)
+
+
+def residuals(width: int, count: int) -> list[nn.Module]:
+    return [Conv2d(width, width, residual=True) for _ in range(count)]
