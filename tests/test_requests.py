@@ -57,7 +57,7 @@ WRONG: dict[str, tuple[object, str]] = {
     "decoder": ({"video": INLINE, "decoder": "beam"}, '"decoder"'),
     "no readings": ({"video": INLINE, "nbest": 0}, '"nbest": found 0'),
     "too many readings": ({"video": INLINE, "nbest": 101}, '"nbest": found 101'),
-    "readings in words": ({"video": INLINE, "nbest": "all"}, '"nbest": found \'all\''),
+    "readings in words": ({"video": INLINE, "nbest": "all"}, "\"nbest\": found 'all'"),
     "task": ({"video": INLINE, "task": "juggle"}, '"task"'),
     "list": ([1], "a JSON list; expected an object"),
     "short bucket": ({"s3_bucket": "a", "s3_video_key": "k"}, '"s3_bucket"'),

@@ -39,7 +39,7 @@ def place_words(log_p: Floats, said: Sequence[str], fps: float, calibration: Cal
     trust = 1 / np.maximum(calibration.spread_s, LEAST_SPREAD_S)
     steps = np.diff(np.eye(len(observed)), axis=0) / np.array(DURATION_SPREAD_S)[:, None]
     wanted = np.concatenate([observed * trust, np.divide(DURATION_S, DURATION_SPREAD_S)])
-    boundaries, *_ = np.linalg.lstsq(np.concatenate([np.diag(trust), steps]), wanted)
+    boundaries, *_ = np.linalg.lstsq(np.concatenate([np.diag(trust), steps]), wanted, rcond=None)
     kept = keep_order(boundaries, len(log_p) / fps, 1 / fps)
     return list(zip(kept[:-1].tolist(), kept[1:].tolist(), strict=True))
 
