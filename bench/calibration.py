@@ -4,7 +4,8 @@
 
 The tables of clips have the columns file, speaker, transcript; those of words file, word, start_s, end_s.
 Fitted on CLIPS alone; --check measures on other clips. Beside each clip as it is, three that say nothing of the
-language: its first frame held, its frames reversed, and its frames shuffled. --write puts the constants into the
+language: its first frame held, its frames reversed, and its frames shuffled; and, last, rendered people who chew.
+--write puts the constants into the
 card of the weights, with the SHA-256 they hold for.
 """
 
@@ -33,10 +34,15 @@ from inference.lip_reading.options import FPS
 from inference.lip_reading.preprocess import Mouth, crop_mouths, cut_windows, track_faces
 from inference.lip_reading.windows import HOP, run_windows, stitch
 from inference.lip_reading.word_times import align
-from inference.media import open_media
+from inference.media import Clip, open_media
 from inference.settings import Settings
+from inference.speaker.look import Look, head_motion
+from inference.speaker.mouth import MouthShape
+from inference.speaker.scene import Scene
 
 AS_IT_IS = "as it is"
+N_CHEWING = 10  # people
+CHEWS_A_SECOND = (1.0, 2.0)
 SHARE_OF_NOTHING = 0.5  # of the weight in the fit: clips that say nothing, taken together, against those that do
 GAUSSIAN_SPREAD = 1.4826  # standard deviations in a median distance from the median, of a Gaussian
 RIDGE = 0.05  # keeps the fit finite where a feature parts right from wrong words cleanly
@@ -90,6 +96,8 @@ def main() -> None:
     if asked.check:
         print(f"\n{asked.check[0].name}")
         report(list(run.read(read_list(asked.check[0]))), read_times(asked.check[1]), calibration)
+    chewed = [read_grammar(run.chew(seed), FPS, 1, calibration).confidence for seed in range(N_CHEWING)]
+    print_confidences("rendered, chewing", chewed)
     if asked.write:
         write_card(asked.write, calibration, run.sha256)
 
@@ -114,6 +122,18 @@ class Network:
             kinds = {AS_IT_IS: mouths, "held": mouths[:1] * len(mouths), "reversed": mouths[::-1], "shuffled": shuffled}
             for kind, frames in kinds.items():
                 yield Sample(clip, kind, self._run(frames))
+
+    def chew(self, seed: int) -> Logits:
+        """Logits of somebody rendered who chews for three seconds."""
+        times = np.arange(75) / FPS
+        look, rng = Look.from_seed(seed), np.random.default_rng(seed)
+        scene = Scene([look], 360, 288)
+        phase = rng.uniform(0, 6) + 2 * np.pi * rng.uniform(*CHEWS_A_SECOND) * times
+        shapes = [MouthShape(open=0.6 * max(np.sin(p), 0.0), press=max(-np.sin(p), 0.0)) for p in phase]
+        poses = head_motion(look, seed, times)
+        frames = tuple(scene.draw([pose], [shape], rng)[0] for pose, shape in zip(poses, shapes, strict=True))
+        tracker = FaceTracker(self._landmarker)
+        return self._run(list(crop_mouths(track_faces([Clip(frames, FPS)], tracker), f"seed {seed}", tracker)))
 
     def _run(self, mouths: Sequence[Mouth]) -> Logits:
         return stitch(run_windows(cut_windows(mouths, HOP), self._model.network, 1)).logits
