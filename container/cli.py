@@ -77,6 +77,8 @@ class StoredPrecision(StrEnum):
 
     f32 = "f32"
     f16 = "f16"
+    bf16 = "bf16"
+    int8 = "int8"
 
 
 class DeviceName(StrEnum):
@@ -94,6 +96,7 @@ class PrecisionName(StrEnum):
     f32 = "f32"
     f16 = "f16"
     bf16 = "bf16"
+    int8 = "int8"
 
 
 @app.command()
@@ -310,11 +313,15 @@ def verify_weights(
 def verify_file(path: Path) -> None:
     """Whether a file is LipCoordNet's weights; which set's, where the registry knows the bytes."""
     from inference.models import LipCoordNet
-    from inference.weights.find import from_path
+    from inference.weights.find import OPENVINO_SUFFIX, from_path
+    from inference.weights.openvino_model import read_openvino
     from inference.weights.tensors import load_into
 
     found = from_path(path, str(path))
-    load_into(LipCoordNet(), found.path)
+    if found.path.suffix == OPENVINO_SUFFIX:
+        read_openvino(found.path)
+    else:
+        load_into(LipCoordNet(), found.path)
     typer.echo(f"{found.sha256}  {found.path}")
     if found.weight_set:
         complain(f"{path.name}: these are the weights {found.weight_set.name!r}")
@@ -330,16 +337,19 @@ def convert_weights(
         FormName, typer.Option("--to", help="safetensors: tensors alone. onnx, openvino: the network too.")
     ] = FormName.safetensors,
     precision: Annotated[
-        StoredPrecision, typer.Option(help="Of the stored weights; networks compute in float32.")
+        StoredPrecision,
+        typer.Option(help="Of the stored weights. bf16: safetensors only. int8: OpenVINO only; takes a minute."),
     ] = StoredPrecision.f32,
 ) -> None:
     """Write lip-reading weights in another form and print the files."""
+    from container.samples import make_samples
     from inference.settings import Settings
     from inference.weights.convert import JOB, convert
     from inference.weights.find import find_weights
 
-    found = find_weights(name, JOB, Settings.from_env().weight_sources)
-    for path in convert(found, form.value, precision.value, output):
+    sources = Settings.from_env().weight_sources
+    found = find_weights(name, JOB, sources)
+    for path in convert(found, form.value, precision.value, output, lambda: make_samples(sources, found.landmarks)):
         typer.echo(str(path))
 
 

@@ -40,7 +40,7 @@ class Settings(BaseModel):
 
     data_dir: Path
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    precision: Literal["auto", "f32", "f16", "bf16"] = "auto"
+    precision: Literal["auto", "f32", "f16", "bf16", "int8"] = "auto"
     max_bytes: int = Field(DEFAULTS.max_bytes, gt=0)
     max_pixels: int = Field(DEFAULTS.max_total_pixels, gt=0)
     max_duration_s: float = Field(DEFAULTS.max_duration_s, gt=0)

@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import re
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from inference.backends.openvino import has_bf16
 from inference.errors import DeviceUnavailable, InvalidRequest
 
 DRIVER = Path("/proc/driver/nvidia/version")
 DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("auto", "f32", "f16", "bf16")
+PRECISIONS = ("auto", "f32", "f16", "bf16", "int8")
 NEW_LINE = "\n"
 
 
 @dataclass(frozen=True)
 class Device:
-    """name: cpu or cuda. precision: f32, f16 or bf16, of the matrix products; results are float32."""
+    """name: cpu or cuda. precision: f32, f16, bf16 or int8, of the matrix products; results are float32.
+
+    On a CPU auto, too, until it is known which weights will run: `settle` says what that is.
+    """
 
     name: str
     precision: str
 
 
 def choose_device(device: str = "auto", precision: str = "auto") -> Device:
-    """Settle what `auto` means on this machine: a GPU where there is one; f32 on both.
+    """Settle what `auto` means on this machine: a GPU where there is one, and f16 on it.
 
-    Raises: InvalidRequest for a name that does not exist or f16 on a CPU. DeviceUnavailable when
-    cuda is asked for, or a GPU is there, and torch cannot use it: to run on the CPU of a GPU machine
-    in silence would be slow and dear.
+    Raises: InvalidRequest for a name that does not exist or a precision that the device has not.
+    DeviceUnavailable when cuda is asked for, or a GPU is there, and torch cannot use it: to run on
+    the CPU of a GPU machine in silence would be slow and dear.
     """
     check_choice("device", device, DEVICES)
     check_choice("precision", precision, PRECISIONS)
@@ -37,9 +41,30 @@ def choose_device(device: str = "auto", precision: str = "auto") -> Device:
         why = "device cuda was asked for" if device == "cuda" else "this machine has a GPU"
         raise DeviceUnavailable(f"{why}, but {fault}; install a matching pair, or choose the device cpu")
     name = "cuda" if is_wanted else "cpu"
-    if precision == "f16" and name == "cpu":
-        raise InvalidRequest("precision f16 needs a GPU; on a CPU expected auto, f32 or bf16")
-    return Device(name, "f32" if precision == "auto" else precision)
+    if name == "cuda":
+        return Device(name, check_gpu_precision(precision))
+    return Device(name, check_cpu_precision(precision))
+
+
+def check_gpu_precision(precision: str) -> str:
+    if precision == "int8":
+        raise InvalidRequest("precision int8 needs a CPU; on a GPU expected auto, f32, f16 or bf16")
+    return "f16" if precision == "auto" else precision
+
+
+def check_cpu_precision(precision: str) -> str:
+    if precision == "f16":
+        raise InvalidRequest("precision f16 needs a GPU; on a CPU expected auto, f32, bf16 or int8")
+    if precision == "bf16" and not has_bf16():
+        raise InvalidRequest("precision bf16: this CPU does not compute in it; expected auto, f32 or int8")
+    return precision
+
+
+def settle(device: Device, recorded: str = "f32") -> Device:
+    """The same with `auto` become what was measured to be best for the weights; f32 where the CPU has not that."""
+    if device.precision != "auto":
+        return device
+    return replace(device, precision="f32" if recorded == "bf16" and not has_bf16() else recorded)
 
 
 def has_cuda() -> bool:

@@ -55,8 +55,8 @@ class LipReader:
         settings = settings or Settings.from_env()
         self._limits = settings.media_limits
         self._open_media = media
-        self.device = choose_device(device, precision)
-        self.model = load_model(weights, self.device, settings.weight_sources)
+        self.model = load_model(weights, choose_device(device, precision), settings.weight_sources)
+        self.device = self.model.device
         self._landmarker = load_landmarker(
             landmarks or self.model.landmarks or DEFAULT_LANDMARKS, settings.weight_sources
         )

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 HUB_SCHEME = "hf://"
 TORCH_SUFFIXES = (".pt", ".pth")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
+OPENVINO_SUFFIX = ".xml"
+LOCAL_SUFFIXES = (*SUFFIXES, OPENVINO_SUFFIX)  # of two files, so it is not fetched as one
 PREFERRED = "model.safetensors"  # among several
 FOLDERS = ("", "pretrain")  # of a model directory, where weights are looked for
 DEFAULT_SETS = {"lip reading": "starter"}
@@ -30,7 +32,7 @@ class FoundWeights:
 
     path: what to load: the file itself, or our safetensors copy of its tensors.
     label: what they are called towards callers.
-    sha256: of the file as it was published or given.
+    sha256: of the file as it was published or given; of an OpenVINO model, of its .xml and .bin together.
     weight_set: the registry's entry where the bytes are known to it.
     """
 
@@ -82,7 +84,8 @@ def find_in_folder(folder: Path) -> Path | None:
 
     Raises: WeightsNotFound where there are several and none is called model.safetensors.
     """
-    files = [p for sub in FOLDERS for p in sorted((folder / sub).glob("*")) if p.suffix in SUFFIXES and p.is_file()]
+    names = (path for sub in FOLDERS for path in sorted((folder / sub).glob("*")))
+    files = [path for path in names if path.suffix in LOCAL_SUFFIXES and path.is_file()]
     return choose_one(files, str(folder))
 
 
@@ -97,7 +100,7 @@ def choose_one(files: list[Path], where: str) -> Path | None:
 
 
 def looks_like_path(weights: str) -> bool:
-    return "/" in weights or weights.endswith(SUFFIXES)
+    return "/" in weights or weights.endswith(LOCAL_SUFFIXES)
 
 
 def from_path(path: Path, label: str) -> FoundWeights:
@@ -105,8 +108,16 @@ def from_path(path: Path, label: str) -> FoundWeights:
     file = find_in_folder(path) if path.is_dir() else path
     if file is None or not file.is_file():
         raise WeightsNotFound(f"{path}: " + ("no weights in this folder" if path.is_dir() else "no such file"))
-    sha256 = sha256_of(file)
+    sha256 = hash_of(file)
     return FoundWeights(file, label, sha256, set_of_hash(sha256))
+
+
+def hash_of(file: Path) -> str:
+    if file.suffix != OPENVINO_SUFFIX:
+        return sha256_of(file)
+    from inference.weights.openvino_model import sha256_of_openvino
+
+    return sha256_of_openvino(file)
 
 
 def from_set(weight_set: WeightSet, sources: WeightSources) -> FoundWeights:

@@ -63,6 +63,8 @@ def explain_foreign(head: bytes, path: Path) -> None:
     text = head.lstrip().lower()
     if not head:
         raise WrongWeights(f"{path}: is empty (0 bytes)")
+    if b"<net " in text:
+        raise WrongWeights(f"{path}: is an OpenVINO model, not tensors; expected the weights that it was made from")
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise WrongWeights(f"{path}: is an HTML page, not weights; a download that needed a login, perhaps")
     if text.startswith(b"version https://git-lfs"):

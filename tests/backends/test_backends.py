@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from inference.backends import Device, TorchNetwork, choose_device
+from inference.backends import Device, TorchNetwork, choose_device, settle
 from inference.backends import device as device_module
 from inference.backends.device import describe_gpu, driver_version
 from inference.errors import DeviceUnavailable, InvalidRequest
@@ -16,7 +16,23 @@ from inference.models import LipCoordNet
 
 
 def test_auto_is_a_device_this_machine_has():
-    assert choose_device() == Device("cuda" if torch.cuda.is_available() else "cpu", "f32")
+    assert choose_device() == (Device("cuda", "f16") if torch.cuda.is_available() else Device("cpu", "auto"))
+
+
+def test_auto_becomes_what_was_recorded_for_the_weights(monkeypatch: pytest.MonkeyPatch):
+    auto = Device("cpu", "auto")
+    monkeypatch.setattr(device_module, "has_bf16", lambda: True)
+    assert settle(auto) == Device("cpu", "f32")
+    assert settle(auto, "bf16") == Device("cpu", "bf16")
+    assert settle(Device("cpu", "f32"), "bf16") == Device("cpu", "f32")
+    monkeypatch.setattr(device_module, "has_bf16", lambda: False)
+    assert settle(auto, "bf16") == Device("cpu", "f32")
+
+
+def test_bf16_is_refused_where_the_cpu_would_only_imitate_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(device_module, "has_bf16", lambda: False)
+    with pytest.raises(InvalidRequest, match="this CPU does not compute in it; expected auto, f32 or int8"):
+        choose_device("cpu", "bf16")
 
 
 @pytest.mark.parametrize(
@@ -78,7 +94,10 @@ def test_a_gpu_that_torch_has_no_kernels_for_is_found_out_at_once(gpu_machine: C
 
 def test_a_gpu_that_works_is_taken_and_described(gpu_machine: Callable[..., None]):
     gpu_machine("580.65.06", is_available=True)
-    assert choose_device("auto", "f16") == Device("cuda", "f16")
+    assert choose_device("auto", "f16") == choose_device() == Device("cuda", "f16")
+    assert choose_device("cuda", "f32") == Device("cuda", "f32")
+    with pytest.raises(InvalidRequest, match="int8 needs a CPU; on a GPU expected auto, f32, f16 or bf16"):
+        choose_device("cuda", "int8")
     assert describe_gpu() == {"gpu": "NVIDIA A10G", "driver": "580.65.06", "torch_cuda": "13.0"}
 
 

@@ -17,12 +17,13 @@ from inference.models import LipCoordNet
 from inference.weights import onnx_graph
 from inference.weights.convert import JOB, convert
 from inference.weights.find import FoundWeights, find_weights
+from inference.weights.openvino_model import read_openvino
 from inference.weights.registry import STARTER
 from inference.weights.sources import WeightSources
 from inference.weights.tensors import load_into, read_tensors
 
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
-# Batches and lengths; the example that OpenVINO traces has one clip of 8 frames.
+# Batches and lengths.
 SHAPES = [(1, 20), (2, 7), (1, 1)]
 TOLERANCE = {"f32": 1e-4, "f16": 1e-2}
 
@@ -68,12 +69,12 @@ def test_the_network_gives_the_same_logits_for_any_batch_and_length(
         assert np.abs(run(video.numpy(), lips.numpy()) - expected).max() < TOLERANCE[precision]
 
 
-def test_half_precision_halves_the_files(starter: FoundWeights, tmp_path: Path):
-    for form in ("safetensors", "onnx"):
-        (whole,), (half,) = (convert(starter, form, precision, tmp_path) for precision in ("f32", "f16"))
-        assert whole.name == f"starter.{form}"
-        assert half.name == f"starter-f16.{form}"
-        assert half.stat().st_size < 0.51 * whole.stat().st_size
+@pytest.mark.parametrize(("form", "precision"), [("safetensors", "f16"), ("safetensors", "bf16"), ("onnx", "f16")])
+def test_half_precision_halves_the_files(starter: FoundWeights, tmp_path: Path, form: str, precision: str):
+    (whole,), (half,) = (convert(starter, form, one, tmp_path) for one in ("f32", precision))
+    assert whole.name == f"starter.{form}"
+    assert half.name == f"starter-{precision}.{form}"
+    assert half.stat().st_size < 0.51 * whole.stat().st_size
 
 
 def test_safetensors_hold_the_same_tensors_and_say_where_from(
@@ -110,7 +111,10 @@ def test_weights_of_another_network_are_refused_and_nothing_is_written(tmp_path:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("form", "precision", "words"), [("tflite", "f32", "--to"), ("onnx", "int8", "--precision")])
+@pytest.mark.parametrize(
+    ("form", "precision", "words"),
+    [("tflite", "f32", "--to"), ("onnx", "int8", "--precision for onnx"), ("openvino", "bf16", "--precision")],
+)
 def test_an_unknown_form_or_precision_is_refused(
     starter: FoundWeights, tmp_path: Path, form: str, precision: str, words: str
 ):
@@ -127,6 +131,25 @@ def test_a_write_that_fails_leaves_nothing(starter: FoundWeights, tmp_path: Path
     with pytest.raises(OSError, match="no space"):
         convert(starter, "onnx", "f32", tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_int8_keeps_the_logits_near_and_needs_samples(starter: FoundWeights, module: LipCoordNet, tmp_path: Path):
+    pytest.importorskip("nncf")
+    with pytest.raises(InvalidRequest, match="needs samples"):
+        convert(starter, "openvino", "int8", tmp_path)
+    rng = np.random.default_rng(0)
+    # Smooth in space as a picture is: ranges of noise are not those of any mouth.
+    video = np.repeat(np.repeat(rng.random((1, 3, 12, 8, 16), dtype=np.float32), 8, axis=3), 8, axis=4)
+    lips = rng.random((1, 12, 20, 2), dtype=np.float32)
+    paths = convert(starter, "openvino", "int8", tmp_path, lambda: [(video, lips)])
+    assert [path.name for path in paths] == ["starter-int8.bin", "starter-int8.xml"]
+    read = read_openvino(paths[-1])
+    assert read.is_int8
+    assert read.made_from == STARTER.files[0].sha256
+    with torch.inference_mode():
+        expected = module(torch.from_numpy(video), torch.from_numpy(lips)).numpy()
+    difference = np.abs(by_openvino(paths[-1])(video, lips) - expected)
+    assert 0 < difference.max() < 0.1 * np.ptp(expected)
 
 
 def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):

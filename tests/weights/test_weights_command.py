@@ -84,7 +84,8 @@ def test_convert_prints_the_files(tmp_path: Path, capfd: pytest.CaptureFixture[s
     [
         (["starter"], "--output"),
         (["starter", "-o", "x", "--to", "tflite"], "'safetensors', 'onnx', 'openvino'"),
-        (["starter", "-o", "x", "--precision", "int8"], "'f32', 'f16'"),
+        (["starter", "-o", "x", "--precision", "f64"], "'f32', 'f16', 'bf16', 'int8'"),
+        (["starter", "-o", "x", "--precision", "int8"], "--precision for safetensors 'int8': expected one of f32, f16"),
         (["mediapipe", "-o", "x"], "known: starter, hub"),
         (["missing.pt", "-o", "x"], "missing.pt: no such file"),
     ],

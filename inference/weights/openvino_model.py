@@ -1,0 +1,163 @@
+"""OpenVINO models that a user brings: files that nobody vouches for, so checked node by node.
+
+Such a file is a graph besides numbers, and could ask for any computation. Only LipCoordNet's own graph is taken, in
+which numbers alone may differ: in value, in the type they are stored in, and by being quantised.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from inference.errors import WeightsNotFound, WrongWeights
+from inference.models import LipCoordNet
+from inference.weights.openvino_graph import build_openvino
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+RT_INFO = "viseme"  # the section of a model's notes that is ours
+MADE_FROM = "made_from_sha256"
+MAX_GRAPH_BYTES = 4 << 20  # some 90 kB are what `viseme weights convert` writes
+SPARE_BYTES = 1 << 20  # that the numbers may take beyond float32 weights: scales and shapes
+Node = Any  # openvino.Node
+# What stands between a stored number and its use.
+UNPACKING = {"Convert", "Multiply", "Subtract", "FakeQuantize"}
+
+
+@dataclass(frozen=True)
+class OpenVinoFile:
+    """A model read and checked. sha256: of the .xml, then the .bin. made_from: SHA-256 of the weights it was
+    converted from, by its own word; None where it says none.
+    """
+
+    model: ov.Model
+    sha256: str
+    is_int8: bool
+    made_from: str | None
+
+
+def sha256_of_openvino(path: Path) -> str:
+    """Of both files together. Raises: WeightsNotFound, WrongWeights."""
+    return hashlib.sha256(b"".join(read_files(path))).hexdigest()
+
+
+def read_files(path: Path) -> tuple[bytes, bytes]:
+    """The .xml and the .bin beside it, of bounded size."""
+    most = {path: MAX_GRAPH_BYTES, path.with_suffix(".bin"): max_bytes()}
+    for file, n_bytes in most.items():
+        if not file.is_file():
+            raise WeightsNotFound(f"{path}: an OpenVINO model is two files, and {file.name} is not there")
+        if file.stat().st_size > n_bytes:
+            raise WrongWeights(f"{file}: {file.stat().st_size} bytes; LipCoordNet takes at most {n_bytes}")
+    graph, numbers = (file.read_bytes() for file in most)
+    return graph, numbers
+
+
+def max_bytes() -> int:
+    n_weights = sum(value.numel() for value in LipCoordNet().state_dict().values())
+    return 4 * int(n_weights) + SPARE_BYTES
+
+
+def read_openvino(path: Path) -> OpenVinoFile:
+    """Read LipCoordNet as OpenVINO's two files.
+
+    Raises: WeightsNotFound where one of them is missing; WrongWeights where they are damaged or another network.
+    """
+    import openvino as ov
+
+    graph, numbers = read_files(path)
+    try:
+        model = ov.Core().read_model(graph, ov.Tensor(np.frombuffer(numbers, np.uint8)))
+    except RuntimeError as err:  # of every kind: OpenVINO has no finer ones
+        raise WrongWeights(f"{path}: not an OpenVINO model, or a damaged one") from err
+    check_graph(model, path)
+    is_int8 = any(node.get_type_name() == "FakeQuantize" for node in model.get_ops())
+    return OpenVinoFile(model, hashlib.sha256(graph + numbers).hexdigest(), is_int8, made_from(model))
+
+
+def made_from(model: ov.Model) -> str | None:
+    if not model.has_rt_info([RT_INFO, MADE_FROM]):
+        return None
+    return str(model.get_rt_info([RT_INFO, MADE_FROM]).astype(str))
+
+
+def check_graph(model: ov.Model, path: Path) -> None:
+    """Walk from the result back to the inputs, beside the graph that we would have written.
+
+    Raises: WrongWeights naming the first node that differs from LipCoordNet's.
+    """
+    expected = build_openvino(LipCoordNet().state_dict())
+    found, wanted = describe_puts(model), describe_puts(expected)
+    if found != wanted:
+        raise WrongWeights(f"{path}: another network than LipCoordNet: it has {found}; expected {wanted}")
+    met: dict[str, str] = {}  # names of the nodes that stand for each other
+    waiting = [(expected.get_results()[0], model.get_results()[0])]
+    while waiting:
+        ours, theirs = waiting.pop()
+        is_new = ours.get_name() not in met
+        if met.setdefault(ours.get_name(), theirs.get_name()) != theirs.get_name() or not is_alike(ours, theirs):
+            raise WrongWeights(
+                f"{path}: another graph than LipCoordNet's as `viseme weights convert` writes it: found "
+                f"{theirs.get_type_name()} {theirs.get_friendly_name()!r} where {ours.get_type_name()} was expected"
+            )
+        if is_new and ours.get_type_name() != "Constant":
+            waiting += zip(sources_of(ours), sources_of(theirs), strict=True)
+
+
+def describe_puts(model: ov.Model) -> str:
+    """Inputs and outputs: names, shapes, types."""
+    return ", ".join(
+        f"{'/'.join(sorted(put.get_names()))} {put.get_partial_shape()} {put.get_element_type().get_type_name()}"
+        for put in (*model.inputs, *model.outputs)
+    )
+
+
+def is_alike(ours: Node, theirs: Node) -> bool:
+    """Whether the two do the same, their sources aside."""
+    if ours.get_type_name() == "Constant":
+        return are_numbers(ours, theirs)
+    return bool(
+        ours.get_type_name() == theirs.get_type_name()
+        and ours.get_attributes() == theirs.get_attributes()
+        and ours.get_input_size() == theirs.get_input_size()
+        and [put.get_source_output().get_index() for put in ours.inputs()]
+        == [value_of(put.get_source_output()).get_index() for put in theirs.inputs()]
+    )
+
+
+def are_numbers(ours: Node, theirs: Node) -> bool:
+    """Whether a node is made of stored numbers alone, in the shape of ours; shapes and axes have to be ours."""
+    if ours.get_element_type().is_integral():
+        return theirs.get_type_name() == "Constant" and np.array_equal(ours.get_data(), theirs.get_data())
+    if theirs.get_output_partial_shape(0) != ours.get_output_partial_shape(0):
+        return False
+    waiting = [theirs]
+    while waiting:
+        node = waiting.pop()
+        if node.get_type_name() not in {"Constant", *UNPACKING}:
+            return False
+        waiting += [put.get_source_output().get_node() for put in node.inputs()]
+    return True
+
+
+def sources_of(node: Node) -> list[Node]:
+    """The nodes whose values this one takes."""
+    return [value_of(put.get_source_output()).get_node() for put in node.inputs()]
+
+
+def value_of(output: Any) -> Any:
+    """What is quantised, where the output is a value's quantised form by constant bounds; else the output itself."""
+    node = output.get_node()
+    while node.get_type_name() == "FakeQuantize":
+        value, *bounds = (put.get_source_output() for put in node.inputs())
+        if any(bound.get_node().get_type_name() != "Constant" for bound in bounds):
+            break
+        if value.get_node().get_type_name() in {"Constant", *UNPACKING - {"FakeQuantize"}}:
+            break  # of a stored number
+        output, node = value, value.get_node()
+    return output
