@@ -21,6 +21,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from typer.exceptions import TyperException
 
+from container.evaluate import evaluate
 from container.render import render
 from container.transcripts import Format, as_text, check_output, write_transcript
 from inference.errors import CallerError, DeviceUnavailable, InvalidRequest, VisemeError
@@ -42,6 +43,7 @@ app = typer.Typer(
 weights_app = typer.Typer(help="The model weights: which there are, fetching and checking them.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
 app.command()(render)
+app.command(name="eval")(evaluate)
 
 
 @app.callback()

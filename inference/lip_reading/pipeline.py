@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from inference.lip_reading.decode import Logits, Reading, read_greedy
 from inference.lip_reading.grammar import LANGUAGE, read_grammar
 from inference.lip_reading.live_words import LiveRows, SentenceStream, WordStream
 from inference.lip_reading.model import DEFAULT_LANDMARKS, load_model
-from inference.lip_reading.options import FPS, ReadOptions, Transcript, Word
+from inference.lip_reading.options import FPS, Decoder, ReadOptions, Transcript, Word
 from inference.lip_reading.preprocess import Mouth, crop_mouths, cut_windows, track_faces
 from inference.lip_reading.windows import HOP, N_LIP_POINTS, Stitched, run_windows, stitch
 from inference.media import Clip, Frame, MediaDoor, OpenedMedia, Source, open_media
@@ -77,11 +78,17 @@ class LipReader:
         Raises: MediaError (and below it NoFaceFound), where the video cannot be read.
         """
         options, clock = options or ReadOptions(), clock or StageClock()
-        with clock.stage("decode"), self._open_media(source, self._limits) as media:
-            check_moves(media)
-            stitched = self._run(media, options, progress, clock, on_words)
+        stitched = self._see(source, options, progress, clock, on_words)
         with clock.stage("words"):
             return self._transcribe(stitched, options, clock)
+
+    def read_by_each(
+        self, source: Source, decoders: Sequence[Decoder], options: ReadOptions | None = None
+    ) -> dict[Decoder, Transcript]:
+        """The same by several decoders, from one pass through the networks."""
+        options, clock = options or ReadOptions(), StageClock()
+        stitched = self._see(source, options, None, clock, None)
+        return {name: self._transcribe(stitched, replace(options, decoder=name), clock) for name in decoders}
 
     def warm_up(self, frame_bgr: Frame) -> None:
         """Run every network once, so that what does not work here shows now and the first request is fast."""
@@ -89,6 +96,18 @@ class LipReader:
         self._landmarker.find_landmarks(frame_bgr, FaceRegion(frame_bgr.shape[1] / 2, frame_bgr.shape[0] / 2, 64, 0))
         blank = Mouth(np.zeros((CROP_HEIGHT, CROP_WIDTH, 3), np.uint8), np.zeros((N_LIP_POINTS, 2), np.float32))
         stitch(run_windows(cut_windows([blank], HOP), self.model.network, 1))
+
+    def _see(
+        self,
+        source: Source,
+        options: ReadOptions,
+        progress: Progress | None,
+        clock: StageClock,
+        on_words: OnWords | None,
+    ) -> Stitched:
+        with clock.stage("decode"), self._open_media(source, self._limits) as media:
+            check_moves(media)
+            return self._run(media, options, progress, clock, on_words)
 
     def _run(
         self,
