@@ -13,7 +13,7 @@ CHECKOV := build/checkov-3.3.30
 SAM := build/sam-1.170.0
 SDK := $(shell sed -n 's/^sagemaker-sdk = \["\([^"]*\)"\].*/\1/p' pyproject.toml)
 
-.PHONY: help setup demo test check check-stack environments bench serve clean
+.PHONY: help setup demo test check check-stack environments bench gpu-check serve clean
 
 help:
 	@echo "make demo   have a sentence said and read it from the lips (TEXT='SET RED IN Q SIX SOON', SEED=5, or VIDEO=path)"
@@ -22,6 +22,7 @@ help:
 	@echo "make check-stack  sam validate of the AWS stack (it fetches some 300 MB first)"
 	@echo "make environments  those of their own that some tests need: SageMaker's SDK, its stock image"
 	@echo "make bench  speed, memory, accuracy and robustness, side by side"
+	@echo "make gpu-check  whether lip reading on this machine's GPU says what it says on the CPU"
 	@echo "make setup  only prepare .venv and the face models"
 	@echo "make serve  the HTTP server on port 8080"
 
@@ -85,6 +86,9 @@ bench: $(READY) | $(CLIP)
 out/bench.mp4: $(READY)
 	mkdir -p out
 	$(BIN)/viseme render "BIN BLUE AT F TWO NOW" -o $@
+
+gpu-check: $(READY)
+	$(BIN)/python -m bench.gpu_check
 
 serve: $(READY)
 	$(BIN)/viseme serve
