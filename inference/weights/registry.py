@@ -73,7 +73,7 @@ STARTER = WeightSet(
     files=(
         WeightFile(
             "model.safetensors",
-            "0a490be46382b04417a4cfe774e8f3397ccb01392fa630f70c474f9b34637be9",
+            "aa385c7b21fd5166a3d62c576340acdb401caee9bc259507b993bbcb5e07deb4",
             13_555_896,
         ),
     ),
