@@ -23,6 +23,7 @@ from typer.exceptions import TyperException
 
 from container.evaluate import evaluate
 from container.render import render
+from container.sync import sync
 from container.transcripts import Format, as_text, check_output, write_transcript
 from inference.errors import CallerError, DeviceUnavailable, InvalidRequest, VisemeError
 
@@ -43,6 +44,7 @@ app = typer.Typer(
 weights_app = typer.Typer(help="The model weights: which there are, fetching and checking them.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
 app.command()(render)
+app.command()(sync)
 app.command(name="eval")(evaluate)
 
 

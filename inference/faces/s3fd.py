@@ -83,9 +83,9 @@ def overlaps(one: Array, others: Array) -> Array:
     """Intersection over union of one box with others, both ends counted as pixels."""
     low, high = np.maximum(one[:2], others[:, :2]), np.minimum(one[2:4], others[:, 2:4])
     shared: Array = np.maximum(high - low + 1, 0).prod(axis=1)
-    return shared / (area(one) + area(others) - shared)
+    return np.asarray(shared / (area(one) + area(others) - shared))
 
 
 def area(boxes: Array) -> Array:
     sides: Array = boxes[..., 2:4] - boxes[..., :2] + 1
-    return sides.prod(axis=-1)
+    return np.asarray(sides.prod(axis=-1))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from inference.errors import VisemeError, WeightsNotFound, WrongWeights
 from inference.weights import hub
+from inference.weights.brought import find_brought
 from inference.weights.carrier import fetch_mediapipe
 from inference.weights.registry import WeightFile, WeightSet, find_set
 from inference.weights.sources import WeightSources, as_sources
@@ -22,6 +23,8 @@ def fetch(name: str, sources: WeightSources | Path) -> list[Path]:
     bytes are not the registry's, StorageError where the network failed.
     """
     weight_set, sources = find_set(name), as_sources(sources)
+    if weight_set.is_brought:
+        return [find_brought(weight_set, sources)]
     try:
         return [locate(weight_set, file, sources.cache) for file in weight_set.files]
     except VisemeError:

@@ -43,6 +43,7 @@ class WeightSet:
     landmarks: the landmarker whose points the set was trained with; None where it takes none.
     language: what the text can be ("grid" for the GRID corpus' six-word commands); None where none.
     hub: where the files are fetched from; None where they come otherwise.
+    is_brought: whether the files may not be passed on, so that each user brings their own.
     notice: what whoever chooses the set must be told about its licence; None where nothing binds them.
     """
 
@@ -57,6 +58,7 @@ class WeightSet:
     language: str | None = None
     hub: HubSource | None = None
     notice: str | None = None
+    is_brought: bool = False
 
     def read_card(self) -> dict[str, Any]:
         """The set's own figures, as measured when it was made; empty where it has none."""
@@ -139,7 +141,36 @@ DLIB = WeightSet(
     "ask Imperial College London before you use it in a product",
 )
 
-REGISTRY = {one.name: one for one in (STARTER, MEDIAPIPE, HUB, DLIB)}
+LIP_SYNC = "lip sync"
+WAV2LIP_LICENCE = "research and personal use only, no commercial use: trained on LRS2 (BBC)"
+WAV2LIP_NOTICE = (
+    "Wav2Lip's published weights are for research and personal use only: their authors and the BBC's LRS2 data, "
+    "which they were trained on, exclude commercial use"
+)
+WAV2LIP, WAV2LIP_GAN = (
+    WeightSet(
+        name=name,
+        job=LIP_SYNC,
+        architecture="Wav2Lip",
+        files=(WeightFile(f"{name}.pth", None),),
+        source="bring your own, from Rudrabha/Wav2Lip on GitHub",
+        licence=WAV2LIP_LICENCE,
+        notice=WAV2LIP_NOTICE,
+        is_brought=True,
+    )
+    for name in ("wav2lip", "wav2lip_gan")
+)
+S3FD = WeightSet(
+    name="s3fd",
+    job="face detection",
+    architecture="S3FD",
+    files=(WeightFile("s3fd.pth", None),),
+    source="bring your own, from Rudrabha/Wav2Lip or 1adrianb/face-alignment on GitHub",
+    licence="not stated for the weights; trained on WIDER FACE (research)",
+    is_brought=True,
+)
+
+REGISTRY = {one.name: one for one in (STARTER, MEDIAPIPE, HUB, DLIB, WAV2LIP, WAV2LIP_GAN, S3FD)}
 
 
 def find_set(name: str, job: str | None = None) -> WeightSet:

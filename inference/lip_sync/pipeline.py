@@ -1,0 +1,252 @@
+"""Lip sync: a face and a voice in, a talking film out."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+
+from inference.audio import SAMPLE_RATE, count_frames, count_mel_columns, cut_window, upstream_starts
+from inference.audio import window_start as start_of_window
+from inference.backends import choose_device
+from inference.errors import InvalidRequest, NoFaceFound, StorageError
+from inference.faces import FaceBox, FaceTracker
+from inference.faces.load import load_landmarker
+from inference.lip_sync.compose import in_batches, paste_faces, speak
+from inference.lip_sync.loop import loop_shots
+from inference.lip_sync.model import load_generators, load_s3fd
+from inference.lip_sync.options import HIGHEST_FPS, LOWEST_FPS, STILL_FPS, SyncOptions, SyncOutput, SyncResult
+from inference.lip_sync.preprocess import Locate, Shot, box_of_landmarks, find_boxes, shrink, smooth_boxes
+from inference.media import Frame, MediaDoor, OpenedMedia, Source, VideoInfo, open_media
+from inference.media.encode import SUFFIXES, FilmWriter, Sound, write_film
+from inference.media.sound import Samples, SoundDoor, read_sound
+from inference.settings import Settings
+from inference.stages import StageClock
+
+# Called with the number of frames made so far, and of all.
+Progress = Callable[[int, int], None]
+
+BATCH_SIZE = {"cpu": 4, "cuda": 32}  # frames at a time
+SURE_SHARE, SURE_S = 1.05, 1.0  # a film that declares so much more than is needed need not be kept for a loop
+SILENT = "silent_audio"
+
+
+class LipSyncer:
+    """Makes faces speak. Holds the loaded models; may be used for any number of films, one at a time."""
+
+    def __init__(
+        self,
+        checkpoints: Sequence[str | Path] | None = ("starter",),
+        device: str = "auto",
+        precision: str = "auto",
+        s3fd: str | Path | None = None,
+        settings: Settings | None = None,
+        media: MediaDoor = open_media,
+        sound: SoundDoor = read_sound,
+    ) -> None:
+        """checkpoints: Wav2Lip weights: a set's name, a file, s3://bucket/key; None for those the deployment
+        brought. One pass makes a film for each. s3fd: the detector that `PARITY` uses, where it is not deployed.
+        media, sound: how untrusted files are opened; a `MediaChild`'s `open` and `read_sound`, in the server.
+
+        Raises: InvalidRequest, WeightsNotFound, WrongWeights, DeviceUnavailable.
+        """
+        self._settings = settings = settings or Settings.from_env()
+        self._open_media, self._read_sound = media, sound
+        self.device = choose_device(device, precision)
+        self.generators = load_generators(
+            list(checkpoints) if checkpoints is not None else None, self.device, settings.weight_sources
+        )
+        self._landmarker = load_landmarker("mediapipe", settings.weight_sources)
+        self._s3fd = s3fd
+        self.warnings = tuple(dict.fromkeys(one.notice for one in self.generators if one.notice))
+
+    def sync(
+        self,
+        face: Source,
+        audio: Source,
+        options: SyncOptions | None = None,
+        output: Path | None = None,
+        progress: Progress | None = None,
+        clock: StageClock | None = None,
+    ) -> SyncResult:
+        """Have a face say what is heard.
+
+        face: a film or a picture; audio: any file with sound. Each a path, or the bytes of the file.
+        output: the film's file; with several checkpoints each gets its name before the suffix. None: the
+        result holds the bytes. Films appear whole or not at all. progress: what it raises ends the work.
+        Raises: MediaError (below it NoFaceFound, NoAudio), StorageError, InvalidRequest.
+        """
+        options, clock = options or SyncOptions(), clock or StageClock()
+        targets = name_outputs(output, [one.name for one in self.generators])
+        locate = self._locator(options)
+        with clock.stage("sound"):
+            samples = self._read_sound(audio, SAMPLE_RATE, self._settings.media_limits)
+        with clock.stage("decode"), self._open_media(face, self._settings.media_limits) as media:
+            film = Plan(media, samples, options)
+            counter = FaceCount(media.name)
+            frames = self._run(media, film, options, locate, counter, clock)
+            with film_folder(output) as folder:
+                partial = [folder / f"{i}{path.suffix}" for i, path in enumerate(targets)]
+                size = write_all(frames, partial, film, progress, clock)
+                counter.check()
+                outputs = self._hand_over(partial, None if output is None else targets, film)
+        return SyncResult(
+            outputs=outputs,
+            num_frames=film.n_frames,
+            fps=float(film.fps),
+            duration_s=round(film.n_frames / float(film.fps), 3),
+            width=size[0],
+            height=size[1],
+            frames_without_face=counter.n_without,
+            timings_ms=clock.as_ms(),
+            warnings=self.warnings if samples.any() else (*self.warnings, SILENT),
+        )
+
+    def _run(
+        self,
+        media: OpenedMedia,
+        film: Plan,
+        options: SyncOptions,
+        locate: Locate,
+        counter: FaceCount,
+        clock: StageClock,
+    ) -> Iterator[tuple[Frame, ...]]:
+        """A chain of generators: each pulls from the one before, and none holds the whole film."""
+        clips = clock.watch("decode", media.read_clips(float(film.fps)))
+        shots = clock.watch("detect", find_boxes(shrink(clips, options.resize_factor), locate, options.pads))
+        steady = smooth_boxes(counter.watch(shots), options.smoothing)
+        looped = clock.watch("loop", loop_shots(steady, film.n_frames, options.loop, spooled=not film.is_covered))
+        counted = counter.watch_shown(looped)
+        batches = in_batches(counted, clock.watch("mel", film.windows()), BATCH_SIZE[self.device.name])
+        spoken = clock.watch("model", speak(batches, [one.speak for one in self.generators]))
+        return clock.watch("compose", paste_faces(spoken, options.paste))
+
+    def _locator(self, options: SyncOptions) -> Locate:
+        if options.boxes == "s3fd":
+            return load_s3fd(self._s3fd, self.device, self._settings.weight_sources).find_first
+        tracker = FaceTracker(self._landmarker, options.face)
+
+        def locate(frame: Frame) -> FaceBox | None:
+            (face,) = tracker.follow((frame,))
+            return None if face is None else box_of_landmarks(face.points)
+
+        return locate
+
+    def _hand_over(self, partial: list[Path], targets: list[Path] | None, film: Plan) -> tuple[SyncOutput, ...]:
+        outputs = []
+        for i, (generator, path) in enumerate(zip(self.generators, partial, strict=True)):
+            at = None if targets is None else targets[i]
+            video = path.read_bytes() if at is None else None
+            if at is not None:
+                os.replace(path, at)
+            duration_s = round(film.n_frames / float(film.fps), 3)
+            outputs.append(SyncOutput(generator.name, generator.sha256, film.n_frames, duration_s, at, video))
+        return tuple(outputs)
+
+
+class Plan:
+    """How long the film will be, at which rate, and what each frame hears."""
+
+    def __init__(self, media: OpenedMedia, samples: Samples, options: SyncOptions) -> None:
+        self.samples = samples
+        self.fps = choose_rate(media.video, options.fps)
+        rate = float(self.fps)
+        starts = upstream_starts(count_mel_columns(len(samples)), rate) if options.tail == "drop" else None
+        self.n_frames = len(starts) if starts is not None else count_frames(len(samples), rate)
+        self._starts = starts
+        self._offset = options.mel_offset_frames
+        declared_s = media.video.duration_s or 0
+        self.is_covered = declared_s * rate > self.n_frames * SURE_SHARE + SURE_S * rate
+
+    def windows(self) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+        """The (80, 16) mel of each frame."""
+        for k in range(self.n_frames):
+            start = start_of_window(k, float(self.fps), self._offset) if self._starts is None else self._starts[k]
+            yield cut_window(self.samples, start)
+
+    def sound(self) -> Sound:
+        return Sound(self.samples, SAMPLE_RATE)
+
+
+class FaceCount:
+    """Counts faces as they are found, and frames that are shown without one."""
+
+    def __init__(self, name: str) -> None:
+        self.n_without = 0
+        self._name = name
+        self._n_looked_at = 0
+        self._has_face = False
+
+    def watch(self, shots: Iterable[Shot]) -> Iterator[Shot]:
+        """Raises: NoFaceFound as soon as the whole source has none."""
+        for shot in shots:
+            self._n_looked_at += 1
+            self._has_face = self._has_face or shot.box is not None
+            yield shot
+        self.check()
+
+    def watch_shown(self, shots: Iterable[Shot]) -> Iterator[Shot]:
+        for shot in shots:
+            self.n_without += shot.box is None
+            yield shot
+
+    def check(self) -> None:
+        if not self._has_face:
+            raise NoFaceFound(f"{self._name}: no face found in {self._n_looked_at} frames")
+
+
+def choose_rate(video: VideoInfo, asked: float | None) -> Fraction:
+    """The rate that was asked for, else the film's own where it is a sensible one."""
+    own = video.fps if video.fps and not video.is_still else STILL_FPS
+    rate = asked if asked is not None else min(max(own, LOWEST_FPS), HIGHEST_FPS)
+    return Fraction(rate).limit_denominator(1001)
+
+
+def name_outputs(output: Path | None, names: list[str]) -> list[Path]:
+    """One file for each checkpoint. Raises: InvalidRequest for what cannot be written."""
+    output = output or Path("film.mp4")
+    if output.suffix.lower() not in SUFFIXES:
+        raise InvalidRequest(f"{output.name}: cannot write this kind of file; expected one of {', '.join(SUFFIXES)}")
+    if output.is_dir() or not output.parent.is_dir():
+        found = "is a directory" if output.is_dir() else "its folder does not exist"
+        raise InvalidRequest(f"{output}: {found}; expected a file to write")
+    if len(names) == 1:
+        return [output]
+    return [output.with_name(f"{output.stem}.{name}{output.suffix}") for name in names]
+
+
+@contextmanager
+def film_folder(output: Path | None) -> Iterator[Path]:
+    """Where films grow: beside their place, so that a rename puts them there; gone afterwards.
+
+    Raises: StorageError where it cannot be made or a film cannot be put in place.
+    """
+    try:
+        home = None if output is None else output.parent
+        with tempfile.TemporaryDirectory(prefix=".viseme-sync-", dir=home) as folder:
+            yield Path(folder)
+    except OSError as err:
+        raise StorageError(f"the film could not be written ({err.strerror or err})") from err
+
+
+def write_all(
+    frames: Iterable[tuple[Frame, ...]], paths: list[Path], film: Plan, progress: Progress | None, clock: StageClock
+) -> tuple[int, int]:
+    """Write each frame into its film. Returns: width and height."""
+    size = (0, 0)
+    with ExitStack() as stack:
+        sound = film.sound()
+        writers: list[FilmWriter] = [stack.enter_context(write_film(path, film.fps, sound)) for path in paths]
+        for n_done, each in enumerate(frames, 1):
+            with clock.stage("encode"):
+                for writer, frame in zip(writers, each, strict=True):
+                    writer.add(frame)
+            size = each[0].shape[1], each[0].shape[0]
+            if progress is not None:
+                progress(n_done, film.n_frames)
+    return size

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import wave
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from films import film
+from golden_weights import seeded_state
+from speaking import talk
+
+from container.cli import main
+from inference.models import S3FD, Wav2Lip, Wav2LipWidths
+
+NARROW = Wav2LipWidths((4, 6, 8, 10, 12, 14, 16), (3, 5, 7, 9, 11), (13, 12, 10, 8, 6, 5, 4), 7)
+
+
+@pytest.fixture
+def parts(tmp_path: Path, on_disk: Callable[[str, bytes], Path], weights_cache: Path) -> list[str]:
+    """A face, a voice of 0.4 s, and where the film goes; a checkpoint of random weights beside them."""
+    face = on_disk("a face.mp4", film(talk(6)))
+    voice = tmp_path / "voice.wav"
+    with wave.open(str(voice), "wb") as out:
+        out.setparams((1, 2, 16000, 0, "NONE", ""))
+        out.writeframes((8000 * np.sin(np.arange(6400) / 12)).astype(np.int16).tobytes())
+    torch.save({"state_dict": dict(seeded_state(Wav2Lip(NARROW)))}, tmp_path / "mine.pth")
+    return [str(face), str(voice), "-o", str(tmp_path / "out.mp4")]
+
+
+def test_a_face_says_what_is_heard(parts: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    flags = [
+        "--checkpoint",
+        str(tmp_path / "mine.pth"),
+        "--fps",
+        "12.5",
+        "--resize-factor",
+        "2",
+        "--pads",
+        "0",
+        "4",
+        "0",
+        "0",
+    ]
+    assert main(["sync", *parts, *flags, "--nosmooth", "--loop", "restart", "--device", "cpu"]) == 0
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 5
+        assert (container.streams.video[0].width, container.streams.video[0].height) == (180, 144)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "wrote" in said.err
+    assert "5 frames" in said.err
+
+
+def test_without_a_checkpoint_it_says_how_to_bring_one(parts: list[str], tmp_path: Path, capsys):
+    assert main(["sync", *parts, "--device", "cpu"]) == 2
+    said = capsys.readouterr().err
+    assert "no lip-sync weights come with Viseme yet" in said
+    assert "wav2lip.pth" in said
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_parity_asks_for_upstreams_detector(parts: list[str], tmp_path: Path, capsys):
+    flags = [*parts, "--checkpoint", str(tmp_path / "mine.pth"), "--device", "cpu", "--parity"]
+    assert main(["sync", *flags]) == 2
+    assert "s3fd.pth does not come with Viseme" in capsys.readouterr().err
+    torch.save(dict(seeded_state(S3FD())), tmp_path / "s3fd.pth")
+    assert main(["sync", *flags, "--s3fd", str(tmp_path / "s3fd.pth"), "--resize-factor", "4"]) == 0
+    assert "7 frames, 0.28 s, 90x72" in capsys.readouterr().err  # upstream stops short of the voice's 10
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [(["--resize-factor", "3"], "expected 1, 2 or 4"), (["--fps", "0"], "fps"), (["--face", "x"], "--face")],
+)
+def test_a_wrong_option_is_the_callers_mistake(parts: list[str], flags: list[str], words: str, capsys):
+    assert main(["sync", *parts, *flags]) == 2
+    assert words in capsys.readouterr().err

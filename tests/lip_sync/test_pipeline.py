@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import io
+import wave
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from films import film, picture, turn_by_metadata
+from speaking import talk
+
+from inference.errors import (
+    InvalidRequest,
+    MediaTruncated,
+    NoAudio,
+    NoFaceFound,
+    StorageError,
+    UnsupportedMedia,
+    WeightsNotFound,
+    WrongWeights,
+)
+from inference.lip_sync import LipSyncer, Pads, SyncOptions
+from inference.lip_sync.model import deployed
+from inference.media import MediaChild, open_media
+from inference.settings import Settings
+
+RATE = 16000
+
+
+def voice(seconds: float) -> bytes:
+    t = np.arange(round(seconds * RATE)) / RATE
+    samples = (9000 * np.sin(2 * np.pi * 180 * t) * np.sin(2 * np.pi * 2 * t) ** 2).astype(np.int16)
+    return as_wav(samples)
+
+
+def as_wav(samples: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as out:
+        out.setparams((1, 2, RATE, 0, "NONE", ""))
+        out.writeframes(samples.tobytes())
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def face_clip() -> bytes:
+    return film(talk(25), crf=10)
+
+
+def lengths(path: Path) -> tuple[int, float, float]:
+    """Frames, seconds of pictures, seconds of sound, as a player counts them."""
+    with av.open(str(path)) as container:
+        pictures = list(container.decode(video=0))
+    with av.open(str(path)) as container:
+        heard = sum(frame.samples for frame in container.decode(audio=0))
+        sound_s = float(container.streams.audio[0].duration * container.streams.audio[0].time_base)
+    step = pictures[1].pts - pictures[0].pts
+    end = (pictures[-1].pts + step - pictures[0].pts) * pictures[0].time_base
+    assert heard / RATE == pytest.approx(sound_s, abs=0.07)
+    return len(pictures), float(end), sound_s
+
+
+def frames_of(source: Path | bytes, fps: float = 25) -> list[np.ndarray]:
+    with open_media(source) as media:
+        return [frame for clip in media.read_clips(fps) for frame in clip.frames]
+
+
+def test_a_film_lasts_as_long_as_the_voice(syncer: LipSyncer, face_clip: bytes, tmp_path: Path):
+    out = tmp_path / "a.b out.mp4"
+    told: list[tuple[int, int]] = []
+    result = syncer.sync(face_clip, voice(2.4), output=out, progress=lambda done, total: told.append((done, total)))
+    n_frames, pictures_s, sound_s = lengths(out)
+    assert (n_frames, result.num_frames, result.fps) == (60, 60, 25)
+    assert abs(pictures_s - sound_s) <= 0.04
+    assert (result.width, result.height) == (360, 288)
+    assert result.frames_without_face == 0
+    assert told == [(i, 60) for i in range(1, 61)]
+    assert sorted(tmp_path.iterdir()) == [out]
+    assert {"sound", "decode", "detect", "model", "compose", "encode", "total"} <= set(result.timings_ms)
+
+
+def test_only_the_mouth_changes_and_the_film_turns_back(syncer: LipSyncer, face_clip: bytes, tmp_path: Path):
+    out = tmp_path / "out.mp4"
+    syncer.sync(face_clip, voice(1.6), output=out)
+    before, after = frames_of(face_clip), frames_of(out)
+    order = [k if k < 25 else 48 - k for k in range(40)]
+    for k in (0, 12, 24, 30, 39):
+        change = np.abs(after[k].astype(int) - before[order[k]]).mean(axis=2)
+        rows, columns = np.nonzero(change > 40)
+        assert len(rows) > 100  # random weights say nothing, loudly
+        assert change[:100].mean() < 3  # forehead and room: only what encoding does
+        assert rows.min() > 120
+        assert columns.min() > 90
+        assert columns.max() < 270
+
+
+def test_several_checkpoints_in_one_pass(checkpoints: list[Path], weights_cache, face_clip: bytes, tmp_path: Path):
+    both = LipSyncer(checkpoints, device="cpu", precision="f32")
+    result = both.sync(face_clip, voice(0.4), output=tmp_path / "out.mp4")
+    paths = [tmp_path / "out.wav2lip.mp4", tmp_path / "out.wav2lip_gan.mp4"]
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+    assert [(one.model, one.path) for one in result.outputs] == [("wav2lip", paths[0]), ("wav2lip_gan", paths[1])]
+    assert "commercial" in result.warnings[0]
+    one, other = (np.stack(frames_of(path)).astype(int) for path in paths)
+    assert np.abs(one - other).max() > 20
+    alone = LipSyncer(checkpoints[1:], device="cpu", precision="f32").sync(face_clip, voice(0.4))
+    assert alone.outputs[0].video is not None
+    assert np.abs(np.stack(frames_of(alone.outputs[0].video)) - other).mean() < 0.5  # x264 is not exact
+
+
+def test_a_picture_talks(syncer: LipSyncer):
+    still = talk(1)[0][:287, :331]
+    result = syncer.sync(picture(still), voice(0.48))
+    assert (result.num_frames, result.fps, result.width, result.height) == (12, 25, 332, 288)
+
+
+def test_options_are_obeyed(syncer: LipSyncer, face_clip: bytes):
+    options = SyncOptions(fps=12.5, resize_factor=2, loop="restart", smoothing="none", paste="overwrite")
+    result = syncer.sync(face_clip, voice(0.8), replace(options, pads=Pads(0, 4, 0, 0)))
+    assert (result.num_frames, result.width, result.height) == (10, 180, 144)
+    assert syncer.sync(face_clip, voice(0.4), SyncOptions(tail="drop", mel_offset_frames=0)).num_frames < 10
+
+
+def test_frames_without_a_face_pass_through(syncer: LipSyncer, tmp_path: Path):
+    wall = np.full((288, 360, 3), 120, np.uint8)
+    wall[::8] = 60
+    source = film([wall] * 5 + talk(10), crf=10)
+    out = tmp_path / "out.mp4"
+    result = syncer.sync(source, voice(0.6), output=out)
+    assert result.frames_without_face == 5
+    for before, after in zip(frames_of(source)[:5], frames_of(out)[:5], strict=True):
+        assert np.abs(before.astype(int) - after).mean() < 4  # encoded twice
+
+
+@pytest.mark.parametrize("container", ["webm", "mpeg", "matroska"])
+def test_other_containers(syncer: LipSyncer, container: str):
+    source = film(talk(10), container=container)
+    assert syncer.sync(source, voice(0.6)).num_frames == 15
+
+
+def test_a_film_of_uneven_rate_and_turned_by_metadata(syncer: LipSyncer):
+    turned = [np.ascontiguousarray(np.rot90(frame)) for frame in talk(10)]
+    times = [Fraction(int(i * 40 + (i % 3) * 7), 1000) for i in range(10)]
+    result = syncer.sync(turn_by_metadata(film(turned, times=times), 90), voice(0.4), SyncOptions(fps=25))
+    assert (result.num_frames, result.width, result.height, result.frames_without_face) == (10, 360, 288, 0)
+
+
+def test_silence_is_a_voice(syncer: LipSyncer, face_clip: bytes):
+    result = syncer.sync(face_clip, as_wav(np.zeros(8000, np.int16)))
+    assert result.num_frames == 12
+    assert "silent_audio" in result.warnings
+
+
+def test_a_films_own_voice_may_drive_it(syncer: LipSyncer):
+    source = film(talk(15), with_tone=True)
+    assert syncer.sync(source, source).num_frames == pytest.approx(15, abs=2)
+
+
+def test_a_decoding_child_gives_the_same_film(checkpoints: list[Path], syncer: LipSyncer, face_clip: bytes):
+    with MediaChild() as child:
+        there = LipSyncer(
+            checkpoints[:1], device="cpu", precision="f32", media=child.open, sound=child.read_sound
+        ).sync(face_clip, voice(0.6))
+    here = syncer.sync(face_clip, voice(0.6))
+    assert there.outputs[0].video is not None
+    assert here.outputs[0].video is not None
+    one, other = (np.stack(frames_of(result.outputs[0].video)).astype(int) for result in (here, there))
+    assert np.abs(one - other).mean() < 0.5  # x264 is not exact
+
+
+WALL = np.full((96, 128, 3), 90, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("face", "audio", "error", "words"),
+    [
+        (film([WALL] * 5), voice(0.4), NoFaceFound, "no face found in 5 frames"),
+        (film([WALL] * 5), film([WALL] * 5), NoAudio, "holds video only"),
+        (film([WALL] * 5), as_wav(np.zeros(0, np.int16)), NoAudio, "no sample"),
+        (b"<html>", voice(0.4), UnsupportedMedia, "input"),
+        (voice(0.4), voice(0.4), UnsupportedMedia, "holds audio only"),
+    ],
+    ids=["no face", "no sound", "no sample", "page", "no pictures"],
+)
+def test_what_fails_says_why_and_leaves_nothing(syncer, tmp_path: Path, face, audio, error, words: str):
+    out = tmp_path / "out.mp4"
+    out.write_bytes(b"an older film")
+    with pytest.raises(error, match=words):
+        syncer.sync(face, audio, output=out)
+    assert out.read_bytes() == b"an older film"
+    assert sorted(tmp_path.iterdir()) == [out]
+
+
+def test_a_cut_off_film_leaves_nothing(syncer: LipSyncer, tmp_path: Path):
+    whole = film(talk(50), container="matroska")
+    with pytest.raises(MediaTruncated):
+        syncer.sync(whole[: len(whole) // 2], voice(3.0), output=tmp_path / "out.mp4")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_caller_who_leaves_ends_the_work(syncer: LipSyncer, face_clip: bytes, tmp_path: Path):
+    def leave(done: int, _total: int) -> None:
+        if done == 3:
+            raise ConnectionResetError
+
+    with pytest.raises((ConnectionResetError, StorageError)):
+        syncer.sync(face_clip, voice(1.0), output=tmp_path / "out.mp4", progress=leave)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_place_that_cannot_be_written(syncer: LipSyncer, face_clip: bytes, tmp_path: Path):
+    for name, words in {"out.gif": r"out\.gif.*\.mp4", "no/out.mp4": "folder does not exist"}.items():
+        with pytest.raises(InvalidRequest, match=words):
+            syncer.sync(face_clip, voice(0.4), output=tmp_path / name)
+
+
+def test_no_weights_are_shipped_and_that_is_said(weights_cache: Path):
+    for checkpoints in (["starter"], None):
+        with pytest.raises(WeightsNotFound, match=r"no lip-sync weights come with Viseme yet.*wav2lip\.pth"):
+            LipSyncer(checkpoints, device="cpu")
+    with pytest.raises(WeightsNotFound, match=r"wav2lip_gan\.pth does not come with Viseme.*no commercial use"):
+        LipSyncer(["wav2lip_gan"], device="cpu")
+    with pytest.raises(InvalidRequest, match="no checkpoint"):
+        LipSyncer([], device="cpu")
+
+
+def test_a_deployment_brings_its_weights(checkpoints: list[Path], settings: Settings, weights_cache: Path):
+    brought = settings.model_copy(update={"model_dir": checkpoints[0].parent})
+    assert deployed(brought.weight_sources) == ["wav2lip", "wav2lip_gan"]
+    assert [one.name for one in LipSyncer(["wav2lip"], device="cpu", settings=brought).generators] == ["wav2lip"]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda _: b"<!DOCTYPE html><html>sign in</html>", "HTML page"),
+        (lambda whole: whole[: len(whole) // 2], "cut-off|cut off"),
+        (lambda _: b"", "is empty"),
+        (lambda _: b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+    ],
+    ids=["page", "cut off", "empty", "pointer"],
+)
+def test_a_bad_checkpoint_is_named_for_what_it_is(checkpoints: list[Path], weights_cache, tmp_path: Path, make, words):
+    for whole in checkpoints:
+        bad = tmp_path / "wav2lip.pth"
+        bad.write_bytes(make(whole.read_bytes()))
+        with pytest.raises(WrongWeights, match=words):
+            LipSyncer([bad], device="cpu")
+
+
+def test_another_networks_weights_are_refused(weights_cache: Path, tmp_path: Path):
+    from safetensors.torch import save_file
+
+    from inference.models import LipCoordNet
+
+    save_file(LipCoordNet().state_dict(), tmp_path / "lips.safetensors")
+    with pytest.raises(WrongWeights, match="weights of another model; expected Wav2Lip"):
+        LipSyncer([tmp_path / "lips.safetensors"], device="cpu")
