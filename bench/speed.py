@@ -1,9 +1,10 @@
 """CPU time of lip reading by stage, beside one plain forward pass of the network in the same run.
 
-    python -m bench.speed CLIP [--rounds 7]
+    python -m bench.speed CLIP [--rounds 7] [--threads 1] [--precision auto]
 
 The forward pass is LipCoordNet over 75 frames in float32, eager torch, batch 1, default memory layout.
-Both are counted in CPU time of all threads, in turn, and the medians are shown.
+Both are counted in CPU time of all threads, in turn, and the medians are shown. One thread each unless told
+otherwise: on a busy machine threads spin while they wait for one another, which is CPU time, too, but no work.
 """
 
 from __future__ import annotations
@@ -26,15 +27,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clip", type=Path)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", default="auto")
     asked = parser.parse_args()
-    reader, forward = LipReader(device="cpu"), make_forward()
+    torch.set_num_threads(asked.threads)
+    reader, forward = LipReader(device="cpu", precision=asked.precision), make_forward()
     reader.read(asked.clip)
     forward()
     rounds = [(stage_times(reader, asked.clip), cpu_time(forward)) for _ in range(asked.rounds)]
     stages = {name: statistics.median(stage[name] for stage, _ in rounds) for name in rounds[0][0]}
     once = statistics.median(seconds for _, seconds in rounds)
     ratios = sorted(sum(stage.values()) / seconds for stage, seconds in rounds)
-    print(f"{asked.clip.name}, CPU ms, median of {asked.rounds} rounds, {torch.get_num_threads()} threads")
+    print(
+        f"{asked.clip.name}, CPU ms, median of {asked.rounds} rounds, {asked.threads} threads, "
+        f"network in {reader.device.precision}"
+    )
     for name, seconds in stages.items():
         print(f"  {name:10}{seconds * 1000:8.0f}")
     print(f"  {'whole':10}{sum(stages.values()) * 1000:8.0f}")

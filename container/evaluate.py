@@ -231,8 +231,8 @@ def draw_slots(axes: Any, scores: dict[Decoder, Score]) -> None:
         places = [place + i * width for place in range(len(shares))]
         axes.bar(places, [100 * max(share, 0) for share in shares.values()], width, label=f"{name}, WER {one.wer:.1%}")
         axes.set_xticks([place + (len(scores) - 1) * width / 2 for place in range(len(shares))], shares, rotation=30)
-    axes.set(title="Right words (all: 1 - WER)", ylabel="%", ylim=(0, 100))
-    axes.legend()
+    axes.set(title="Right words (all: 1 - WER)", ylabel="%", ylim=(0, 122), yticks=range(0, 101, 20))
+    axes.legend(loc="upper left")
 
 
 def draw_reliability(axes: Any, scores: dict[Decoder, Score]) -> None:
@@ -241,7 +241,7 @@ def draw_reliability(axes: Any, scores: dict[Decoder, Score]) -> None:
         filled = [each for each in one.bins if each.n_words]
         x, y = [each.confidence for each in filled], [each.right for each in filled]
         (line,) = axes.plot(x, y, label=f"{name}, error {one.reliability.expected_error:.3f}")
-        axes.scatter(x, y, [10 + 2 * each.n_words for each in filled], line.get_color())
+        axes.scatter(x, y, [10 + 2 * each.n_words for each in filled], color=line.get_color())
     axes.set(title="Are confidences right? (size: words)", xlabel="confidence", ylabel="share of right words")
     axes.set(xlim=(0, 1), ylim=(0, 1.03))
     axes.legend(loc="upper left")
