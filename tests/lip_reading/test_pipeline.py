@@ -144,7 +144,7 @@ def test_weights_of_no_known_language_are_read_greedily(reader: LipReader, talki
     other = tmp_path / "other.safetensors"
     tensors = load_file(STARTER.shipped_in / STARTER.files[0].name)
     save_file(tensors | {"FC.bias": tensors["FC.bias"] + 0}, other, metadata={"made": "for this test"})
-    stranger = LipReader(weights=other)
+    stranger = LipReader(weights=other, device=reader.device.name, precision=reader.device.precision)
     assert stranger.model.language is None
     unasked = stranger.read(talking_film)
     assert unasked.words == reader.read(talking_film, ReadOptions(decoder="greedy")).words
