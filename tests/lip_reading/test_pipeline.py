@@ -18,8 +18,13 @@ from inference.lip_reading import LipReader, ReadOptions
 from inference.lip_reading.options import MOST_BEST, N_BEST
 from inference.lip_reading.preprocess import WINDOW
 from inference.settings import Settings
+from inference.speaker import Film
 from inference.stages import StageClock
 from inference.weights.registry import STARTER
+from training.rendered import draw_sentence
+
+# The card's figures are rounded, and two of the 174 words may turn on how a machine computes.
+ROUNDING = 0.013
 
 
 def test_a_transcript_has_every_key(reader: LipReader, talking_film: bytes):
@@ -161,13 +166,22 @@ def test_as_many_readings_as_were_asked_for(reader: LipReader, talking_film: byt
 
 
 def test_real_clips_are_read_no_worse_than_the_card_says(shared: Path, reader: LipReader):
-    """A quarter of the held-out clips, to save time; `python -m bench.accuracy` measures all."""
     card = STARTER.read_card()["results"]["eval s1"]
     with (shared / "grid" / "eval.csv").open() as file:
-        rows = list(csv.DictReader(file))[::4]
+        rows = list(csv.DictReader(file))
     said = [row["transcript"] for row in rows]
+    read = [reader.read_by_each(shared / "grid" / "eval" / row["file"], ("greedy", "grammar")) for row in rows]
     for decoder in ("greedy", "grammar"):
-        asked = ReadOptions(decoder=decoder)
-        read = [reader.read(shared / "grid" / "eval" / row["file"], asked).text for row in rows]
-        assert jiwer.cer(said, read) < card[f"{decoder}_cer"] * 1.4
-        assert jiwer.wer(said, read) < card[f"{decoder}_wer"] * 1.4
+        texts = [one[decoder].text for one in read]
+        assert jiwer.cer(said, texts) < card[f"{decoder}_cer"] + ROUNDING
+        assert jiwer.wer(said, texts) < card[f"{decoder}_wer"] + ROUNDING
+
+
+@pytest.mark.parametrize("seed", [100, 104, 108])
+def test_rendered_sentences_are_read_but_for_a_letter(reader: LipReader, tmp_path: Path, seed: int):
+    """The twin of the above, on people that the starter never saw; `python -m bench.rendered` measures more."""
+    film = Film(draw_sentence(seed), seed)
+    film.write(tmp_path / "film.mp4")
+    said, read = film.speech.text.split(), reader.read(tmp_path / "film.mp4").text.split()
+    assert len(read) == len(said) == 6
+    assert sum(a == b for a, b in zip(said, read, strict=True)) >= 5
