@@ -25,12 +25,12 @@ def test_lines_follow_the_clock():
 @pytest.mark.parametrize("fps", [25, Fraction(30000, 1001)])
 def test_a_burnt_film_keeps_its_rate_size_and_sound(tmp_path: Path, fps, capsys: pytest.CaptureFixture[str]):
     source = tmp_path / "talk.mp4"
-    source.write_bytes(film(talk(40), fps, with_tone=True))
+    source.write_bytes(film(talk(60), fps, with_tone=True))
     assert main(["read", str(source), "--burn", "--output-dir", str(tmp_path / "out")]) == 0
     burnt = tmp_path / "out" / "talk.captioned.mp4"
     with av.open(str(burnt)) as container:
         video = container.streams.video[0]
-        assert (video.width, video.height, video.frames) == (360, 288, 40)
+        assert (video.width, video.height, video.frames) == (360, 288, 60)
         assert float(video.average_rate) == pytest.approx(float(fps), rel=1e-3)
         heard = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
     assert np.abs(heard).max() > 0.1
