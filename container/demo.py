@@ -84,10 +84,12 @@ def show(transcript: Transcript, video: Path, console: Console) -> None:
             bar(word, transcript.duration_s),
         )
     console.print(table)
-    card = STARTER.read_card()["results"]["eval s1"]
+    results = STARTER.read_card()["results"]
+    own, others = results["eval s1"], results["clips others"]
     console.print(
-        f"\nThese are the starter weights, trained on one man's face and on rendered ones: on {card['clips']} clips "
-        f"of him that they never saw, {card['greedy_wer']:.1%} of the words are wrong; on other people, most.\n"
+        f"\nThese are the starter weights, trained on one man's face and on rendered ones: on {own['clips']} clips "
+        f"of him that they never saw, {own['grammar_wer']:.1%} of the words are wrong; on other real people, "
+        f"{others['grammar_wer']:.1%}.\n"
         f"Frames without a face: {transcript.frames_without_face} of {transcript.num_frames}. "
         f"Time: {transcript.timings_ms['total'] / 1000:.1f} s."
     )
