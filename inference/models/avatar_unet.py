@@ -1,0 +1,184 @@
+"""The avatar's U-Net: a face with and without its mouth, and a stretch of voice, into the face that says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+FACE_SIDE = 320  # px
+FACE_CHANNELS = 6  # the whole face, then the masked one, each BGR: the other way round than Wav2Lip's
+WIDTHS = (32, 64, 128, 256, 512)
+# What each kind of audio features comes as: channels, rows, columns.
+AUDIO_SHAPES = {"ave": (32, 16, 16), "hubert": (32, 32, 32), "wenet": (256, 16, 32)}
+MODES = tuple(AUDIO_SHAPES)
+CONV3_STRIDES = {"ave": (1, 1), "hubert": (2, 2), "wenet": (1, 2)}
+EXPANSION = 2
+
+
+class InvertedResidual(nn.Module):
+    """Widen by a 1x1 convolution, filter each channel by itself, narrow; the input added where it is residual."""
+
+    def __init__(self, n_in: int, n_out: int, stride: int = 1, *, residual: bool = False) -> None:
+        super().__init__()
+        n_wide = n_in * EXPANSION
+        self.conv = nn.Sequential(
+            nn.Conv2d(n_in, n_wide, 1, bias=False),
+            nn.BatchNorm2d(n_wide),
+            nn.ReLU(),
+            nn.Conv2d(n_wide, n_wide, 3, stride, 1, groups=n_wide, bias=False),
+            nn.BatchNorm2d(n_wide),
+            nn.ReLU(),
+            nn.Conv2d(n_wide, n_out, 1, bias=False),
+            nn.BatchNorm2d(n_out),
+        )
+        self.residual = residual
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(x)
+        return out + x if self.residual else out
+
+
+class DoubleConv(nn.Module):
+    def __init__(self, n_in: int, n_out: int, stride: int = 1) -> None:
+        super().__init__()
+        self.double_conv = nn.Sequential(
+            InvertedResidual(n_in, n_out, stride), InvertedResidual(n_out, n_out, residual=True)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.double_conv(x)
+        return out
+
+
+class Inlet(nn.Module):
+    def __init__(self, n_out: int) -> None:
+        super().__init__()
+        self.inconv = nn.Sequential(InvertedResidual(FACE_CHANNELS, n_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.inconv(x)
+        return out
+
+
+class Down(nn.Module):
+    """Halves the side (by its stride: the name is upstream's)."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.maxpool_conv = nn.Sequential(DoubleConv(n_in, n_out, stride=2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.maxpool_conv(x)
+        return out
+
+
+class Up(nn.Module):
+    """Doubles the side and joins the map of that size from the way down."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.conv = DoubleConv(n_in, n_out)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        x = nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=True)
+        out: Tensor = self.conv(torch.cat([x, skip], dim=1))
+        return out
+
+
+class Outlet(nn.Module):
+    def __init__(self, n_in: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(n_in, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.conv(x)
+        return out
+
+
+class AudioBranch(nn.Module):
+    """Audio features to a map of the size that the face has at its deepest: 10 x 10."""
+
+    def __init__(self, mode: str, n_in: int, widths: Sequence[int]) -> None:
+        super().__init__()
+        is_wenet = mode == "wenet"
+        wide, deep = widths[3], widths[4]
+        n_first, n_second = (n_in, n_in) if is_wenet else (widths[1], widths[2])
+        self.conv1 = InvertedResidual(n_in, n_first, residual=is_wenet)
+        self.conv2 = InvertedResidual(n_first, n_second, residual=is_wenet)
+        self.conv3 = nn.Conv2d(n_second, wide, 3, CONV3_STRIDES[mode], 1)
+        self.bn3 = nn.BatchNorm2d(wide)
+        self.conv4 = InvertedResidual(wide, wide, residual=True)
+        self.conv5 = nn.Conv2d(wide, deep, 3, 2, 3)
+        self.bn5 = nn.BatchNorm2d(deep)
+        self.conv6 = InvertedResidual(deep, deep, residual=True)
+        self.conv7 = InvertedResidual(deep, deep, residual=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.bn3(self.conv3(self.conv2(self.conv1(x)))))
+        x = torch.relu(self.bn5(self.conv5(self.conv4(x))))
+        out: Tensor = self.conv7(self.conv6(x))
+        return out
+
+
+class AvatarUNet(nn.Module):
+    """A U-Net of depthwise convolutions over the face, joined at its bottom by the voice.
+
+    Source: SyncTalk_2D unet_328.py Model (names, order of layers, 12,186,935 parameters in mode ave).
+    Deliberately different: widths and the number of audio channels are free, an unknown mode is refused.
+    """
+
+    def __init__(self, mode: str = "ave", widths: Sequence[int] = WIDTHS, n_audio_channels: int | None = None) -> None:
+        """mode: the kind of audio features: ave, hubert, wenet. widths: channels from the whole face to its deepest.
+
+        n_audio_channels: None for those that the mode has upstream; 16 features of F numbers each have F / 16.
+        Raises: ValueError for a mode that does not exist, or other than five widths.
+        """
+        super().__init__()
+        if mode not in MODES or len(widths) != len(WIDTHS):
+            raise ValueError(f"mode {mode!r}, {len(widths)} widths; expected one of {', '.join(MODES)}, {len(WIDTHS)}")
+        self.mode, self.widths = mode, tuple(widths)
+        n_audio = n_audio_channels or AUDIO_SHAPES[mode][0]
+        self.audio_shape = (n_audio, *AUDIO_SHAPES[mode][1:])
+        w = self.widths
+        self.audio_model = AudioBranch(mode, n_audio, w)
+        self.fuse_conv = nn.Sequential(DoubleConv(2 * w[4], w[4]), DoubleConv(w[4], w[3]))
+        self.inc = Inlet(w[0])
+        self.down1, self.down2 = Down(w[0], w[0]), Down(w[0], w[1])
+        self.down3, self.down4, self.down5 = Down(w[1], w[2]), Down(w[2], w[3]), Down(w[3], w[4])
+        outs = (w[3] // 2, w[2] // 2, w[1] // 2, w[0], w[0] // 2)
+        self.up1, self.up2 = Up(w[3] + w[3], outs[0]), Up(outs[0] + w[2], outs[1])
+        self.up3, self.up4 = Up(outs[1] + w[1], outs[2]), Up(outs[2] + w[0], outs[3])
+        self.up5 = Up(outs[3] + w[0], outs[4])
+        self.outc = Outlet(outs[4])
+
+    @classmethod
+    def like(cls, tensors: Mapping[str, Tensor], mode: str | None = None) -> AvatarUNet:
+        """One whose widths are those of a state dict; its numbers are not taken over.
+
+        mode: None takes wenet's from its shape, and ave otherwise: hubert's has the same tensors as ave's.
+        Raises: KeyError, IndexError for a tensor that every avatar's U-Net has and this one has not.
+        """
+        first = tensors["audio_model.conv1.conv.0.weight"]
+        after_two = tensors["audio_model.conv2.conv.6.weight"]
+        is_wenet = first.shape[1] == after_two.shape[0]
+        downs = (tensors[f"down{i}.maxpool_conv.0.double_conv.0.conv.6.weight"].shape[0] for i in range(2, 6))
+        widths = (tensors["inc.inconv.0.conv.6.weight"].shape[0], *downs)
+        return cls(mode or ("wenet" if is_wenet else "ave"), widths, first.shape[1])
+
+    def forward(self, face: Tensor, audio: Tensor) -> Tensor:
+        """The faces that speak: (B, 3, 320, 320) float, BGR, 0..1.
+
+        face: (B, 6, 320, 320) float, BGR / 255: channels 0..2 whole, 3..5 masked.
+        audio: (B, *audio_shape) float; in mode ave 16 rows of 512 features in a row, as (32, 16, 16).
+        """
+        x1 = self.inc(face)
+        x2 = self.down1(x1)
+        x3 = self.down2(x2)
+        x4 = self.down3(x3)
+        x5 = self.down4(x4)
+        x = self.fuse_conv(torch.cat([self.down5(x5), self.audio_model(audio)], dim=1))
+        for up, skip in ((self.up1, x5), (self.up2, x4), (self.up3, x3), (self.up4, x2), (self.up5, x1)):
+            x = up(x, skip)
+        return torch.sigmoid(self.outc(x))
