@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 from films import number_of, numbered
+from speaking import talk
 
 from inference.errors import InvalidRequest, StorageError
 from inference.media import open_media
@@ -31,6 +32,14 @@ def test_a_film_comes_back_as_it_went_in(tmp_path: Path):
     assert 32000 <= len(heard) <= 32000 + 2048  # AAC fills up its last frame
     assert np.abs(np.fft.rfft(heard[:32000])).argmax() == pytest.approx(880, abs=2)  # of 2 s: half a hertz each
     assert sorted(tmp_path.iterdir()) == [path]
+
+
+def test_the_same_pictures_make_the_same_film(tmp_path: Path):
+    path, films = tmp_path / "film.mp4", set()
+    for _ in range(12):
+        write(path, talk(20))
+        films.add(path.read_bytes())
+    assert len(films) == 1
 
 
 @pytest.mark.parametrize("fps", [Fraction(30000, 1001), 60, 12.5])
