@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,16 +12,15 @@ from inference.errors import NoAudio
 from inference.lip_reading import Transcript
 from inference.lip_reading.captions import Caption, cut_captions
 from inference.media import MediaLimits, open_media
-from inference.media.encode import Sound, write_film
-from inference.media.sound import read_sound
+from inference.media.encode import write_film
+from inference.media.voice import Voice, read_voice
 
-SOUND_RATE = 48_000
 USUAL_FPS = 25.0
 MOST_FPS = 60.0  # a rate over this is a header's mistake, or more than captions need
 
 
 def burn(video: Path, transcript: Transcript, path: Path, limits: MediaLimits) -> Path:
-    """Write the video again, at its own size and rate and with its own sound (as one voice), captioned.
+    """Write the video again, at its own size and rate and with its own sound, captioned.
 
     Raises: CallerError where the video cannot be read, StorageError where it cannot be written.
     """
@@ -30,17 +30,17 @@ def burn(video: Path, transcript: Transcript, path: Path, limits: MediaLimits) -
         fps = min(media.video.fps or USUAL_FPS, MOST_FPS)
         rate = Fraction(fps).limit_denominator(1001)
         frames = (frame for clip in media.read_clips(fps) for frame in clip.frames)
-        with write_film(path, rate, sound_of(video, limits)) as writer:
+        with sound_of(video, limits) as sound, write_film(path, rate, sound) as writer:
             for frame, lines in zip(frames, lines_over_time(captions, rate), strict=False):
                 writer.add(caption(even(frame), lines))
     return path
 
 
-def sound_of(video: Path, limits: MediaLimits) -> Sound | None:
+def sound_of(video: Path, limits: MediaLimits) -> AbstractContextManager[Voice | None]:
     try:
-        return Sound(read_sound(video, SOUND_RATE, limits), SOUND_RATE)
+        return read_voice(video, limits)
     except NoAudio:
-        return None
+        return nullcontext()
 
 
 def lines_over_time(captions: Sequence[Caption], rate: Fraction) -> Iterator[tuple[str, ...]]:

@@ -23,8 +23,9 @@ from inference.lip_sync.model import load_generators, load_s3fd
 from inference.lip_sync.options import HIGHEST_FPS, LOWEST_FPS, STILL_FPS, SyncOptions, SyncOutput, SyncResult
 from inference.lip_sync.preprocess import Locate, Shot, box_of_landmarks, find_boxes, shrink, smooth_boxes
 from inference.media import Frame, MediaDoor, OpenedMedia, Source, VideoInfo, open_media
-from inference.media.encode import SUFFIXES, FilmWriter, Sound, write_film
-from inference.media.sound import Samples, SoundDoor, read_sound
+from inference.media.encode import SUFFIXES, FilmWriter, write_film
+from inference.media.sound import Samples
+from inference.media.voice import Voice, VoiceDoor, read_voice
 from inference.settings import Settings
 from inference.stages import StageClock
 
@@ -47,16 +48,16 @@ class LipSyncer:
         s3fd: str | Path | None = None,
         settings: Settings | None = None,
         media: MediaDoor = open_media,
-        sound: SoundDoor = read_sound,
+        voice: VoiceDoor = read_voice,
     ) -> None:
         """checkpoints: Wav2Lip weights: a set's name, a file, s3://bucket/key; None for those the deployment
         brought. One pass makes a film for each. s3fd: the detector that `PARITY` uses, where it is not deployed.
-        media, sound: how untrusted files are opened; a `MediaChild`'s `open` and `read_sound`, in the server.
+        media, voice: how untrusted files are opened; a `MediaChild`'s `open` and `read_voice`, in the server.
 
         Raises: InvalidRequest, WeightsNotFound, WrongWeights, DeviceUnavailable.
         """
         self._settings = settings = settings or Settings.from_env()
-        self._open_media, self._read_sound = media, sound
+        self._open_media, self._read_voice = media, voice
         self.device = choose_device(device, precision)
         self.generators = load_generators(
             list(checkpoints) if checkpoints is not None else None, self.device, settings.weight_sources
@@ -84,10 +85,13 @@ class LipSyncer:
         options, clock = options or SyncOptions(), clock or StageClock()
         targets = name_outputs(output, [one.name for one in self.generators])
         locate = self._locator(options)
-        with clock.stage("sound"):
-            samples = self._read_sound(audio, SAMPLE_RATE, self._settings.media_limits)
-        with clock.stage("decode"), self._open_media(face, self._settings.media_limits) as media:
-            film = Plan(media, samples, options)
+        with ExitStack() as opened:
+            with clock.stage("sound"):
+                voice = opened.enter_context(self._read_voice(audio, self._settings.media_limits))
+                samples = voice.as_mono(SAMPLE_RATE)
+            opened.enter_context(clock.stage("decode"))
+            media = opened.enter_context(self._open_media(face, self._settings.media_limits))
+            film = Plan(media, voice, samples, options)
             counter = FaceCount(media.name)
             frames = self._run(media, film, options, locate, counter, clock)
             with film_folder(output) as folder:
@@ -152,8 +156,9 @@ class LipSyncer:
 class Plan:
     """How long the film will be, at which rate, and what each frame hears."""
 
-    def __init__(self, media: OpenedMedia, samples: Samples, options: SyncOptions) -> None:
-        self.samples = samples
+    def __init__(self, media: OpenedMedia, voice: Voice, samples: Samples, options: SyncOptions) -> None:
+        """samples: the voice as the networks hear it, 16 kHz mono."""
+        self.voice, self.samples = voice, samples
         self.fps = choose_rate(media.video, options.fps)
         rate = float(self.fps)
         starts = upstream_starts(count_mel_columns(len(samples)), rate) if options.tail == "drop" else None
@@ -168,9 +173,6 @@ class Plan:
         for k in range(self.n_frames):
             start = start_of_window(k, float(self.fps), self._offset) if self._starts is None else self._starts[k]
             yield cut_window(self.samples, start)
-
-    def sound(self) -> Sound:
-        return Sound(self.samples, SAMPLE_RATE)
 
 
 class FaceCount:
@@ -240,8 +242,7 @@ def write_all(
     """Write each frame into its film. Returns: width and height."""
     size = (0, 0)
     with ExitStack() as stack:
-        sound = film.sound()
-        writers: list[FilmWriter] = [stack.enter_context(write_film(path, film.fps, sound)) for path in paths]
+        writers: list[FilmWriter] = [stack.enter_context(write_film(path, film.fps, film.voice)) for path in paths]
         for n_done, each in enumerate(frames, 1):
             with clock.stage("encode"):
                 for writer, frame in zip(writers, each, strict=True):

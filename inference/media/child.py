@@ -28,7 +28,8 @@ from inference.media.frames import Clip
 from inference.media.limits import MediaLimits
 from inference.media.open import Source, VideoInfo, open_bytes
 from inference.media.ring import Ring, slot_bytes_for
-from inference.media.sound import Samples, join_samples
+from inference.media.sound import AAC_RATES, MOST_CHANNELS, Samples, SoundForm, join_samples, without_form
+from inference.media.voice import SAMPLE_BYTES, Voice, keep_voice
 from inference.media.wire import Message, receive, send, unpack_error
 
 # Address space, which counts the interpreter and its libraries (0.2 GB) and the ring (0.3 GB for 8K).
@@ -38,7 +39,6 @@ TIME_S = 1800.0  # waited for one file, all in all
 STALL_S = 30.0  # waited for one answer
 START_S = 60.0  # for the child to start: 0.3 s, but a machine that starts many of them is slow
 DEATH_S = 5.0  # between the end of a child's socket and the end of its process
-SAMPLE_BYTES = 2
 log = logging.getLogger(__name__)
 
 
@@ -122,13 +122,25 @@ class MediaChild:
 
         Raises: as that does, and as `open`.
         """
+        with self._sound_of(source, SoundForm(rate), limits) as (pieces, name):
+            return join_samples(without_form(pieces), name)
+
+    def read_voice(self, source: Source, limits: MediaLimits | None = None) -> Voice:
+        """All of a file's sound, as good as it came; see `voice.read_voice`. Raises: as that does, and as `open`."""
+        with self._sound_of(source, None, limits) as (pieces, name):
+            return keep_voice(pieces, name)
+
+    @contextmanager
+    def _sound_of(
+        self, source: Source, form: SoundForm | None, limits: MediaLimits | None
+    ) -> Iterator[tuple[Iterator[tuple[SoundForm, Samples]], str]]:
         limits = limits or self._limits
         self._check_free()
         with open_bytes(source, limits) as (file, name), as_descriptor(source, file) as fd:
             media = ChildMedia(self._find_link(), self._ring, name, self._time_s, self._stall_s)
             self._open = media
             try:
-                return join_samples(media.read_sound(fd, rate, limits), name)
+                yield media.read_sound(fd, form, limits), name
             finally:
                 self._leave(media)
 
@@ -225,24 +237,37 @@ class ChildMedia:
             yield clip
         self.state = "idle"
 
-    def read_sound(self, fd: int, rate: int, limits: MediaLimits) -> Iterator[Samples]:
+    def read_sound(self, fd: int, form: SoundForm | None, limits: MediaLimits) -> Iterator[tuple[SoundForm, Samples]]:
         """The file's sound, piece by piece; the child has let go of it at the end."""
+        rate = None if form is None else form.rate
         self._ask({"do": "sound", "name": self.name, "rate": rate, "limits": asdict(limits)}, fd)
-        n_left = int(limits.max_duration_s * rate)
+        n_read = 0
         while (answer := self._hear()).get("is") == "samples":
-            n_samples = answer.get("n_samples")
-            if not isinstance(n_samples, int) or not 0 < n_samples <= n_left:
-                raise self._nonsense()
-            n_left -= n_samples
             try:
-                piece = self._ring.read_bytes(answer["slot"], n_samples * SAMPLE_BYTES).view(np.int16)
+                form = self._check_form(SoundForm(**answer["form"]), form)
+                n_read += self._check_count(answer["n_samples"])
+                if n_read > limits.max_duration_s * form.rate * form.n_channels:
+                    raise self._nonsense()
+                piece = self._ring.read_bytes(answer["slot"], answer["n_samples"] * SAMPLE_BYTES).view(np.int16)
             except (KeyError, TypeError, ValueError) as err:
                 raise self._nonsense() from err
             self._ask({"do": "free"})
-            yield piece
+            yield form, piece
         if answer.get("is") != "closed":
             raise self._nonsense()
         self.state = "closed"
+
+    def _check_form(self, found: SoundForm, expected: SoundForm | None) -> SoundForm:
+        if found != expected and expected is not None:
+            raise self._nonsense()
+        if expected is None and (found.rate not in AAC_RATES or found.n_channels not in range(1, MOST_CHANNELS + 1)):
+            raise self._nonsense()
+        return found
+
+    def _check_count(self, n_samples: object) -> int:
+        if not isinstance(n_samples, int) or n_samples < 1:
+            raise self._nonsense()
+        return n_samples
 
     def close(self) -> None:
         """Have the child close the file, where it listens; `state` tells."""

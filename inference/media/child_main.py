@@ -27,7 +27,7 @@ from inference.media.frames import Clip, Frame
 from inference.media.limits import MediaLimits
 from inference.media.open import Media, open_file
 from inference.media.ring import N_SLOTS, Ring
-from inference.media.sound import Samples, read_samples
+from inference.media.sound import Samples, SoundForm, read_pieces
 from inference.media.wire import Message, pack_error, receive, send
 
 SOCKET_FD = 0
@@ -99,7 +99,8 @@ class Server:
         try:
             with os.fdopen(file, "rb") as opened:
                 if request["do"] == "sound":
-                    self._send_sound(read_samples(opened, name, request["rate"], limits))
+                    form = SoundForm(request["rate"]) if request["rate"] is not None else None
+                    self._send_sound(read_pieces(opened, name, form, limits))
                 else:
                     self._serve_pictures(opened, name, limits)
         except (EOFError, BrokenPipeError):
@@ -131,10 +132,10 @@ class Server:
             sizes = [frame.shape[:2] for frame in frames]
             send(self._sock, {"is": "clip", "slot": slot, "sizes": sizes, "shown": shown})
 
-    def _send_sound(self, pieces: Iterable[Samples]) -> None:
-        for slot, block in self._in_slots(in_blocks(pieces)):
+    def _send_sound(self, pieces: Iterable[tuple[SoundForm, Samples]]) -> None:
+        for slot, (form, block) in self._in_slots(in_blocks(pieces)):
             self._ring.write(slot, [block.view(np.uint8)])
-            send(self._sock, {"is": "samples", "slot": slot, "n_samples": len(block)})
+            send(self._sock, {"is": "samples", "slot": slot, "n_samples": len(block), "form": asdict(form)})
 
     def _in_slots(self, items: Iterable[T]) -> Iterator[tuple[int, T]]:
         """Each with the slot to put it in, once that is free."""
@@ -167,17 +168,18 @@ class Server:
         return err
 
 
-def in_blocks(pieces: Iterable[Samples]) -> Iterator[Samples]:
+def in_blocks(pieces: Iterable[tuple[SoundForm, Samples]]) -> Iterator[tuple[SoundForm, Samples]]:
     """The same samples, a million at a time: decoders give a thousand."""
     held: list[Samples] = []
-    for piece in pieces:
+    form = SoundForm(0)
+    for form, piece in pieces:
         if len(piece):
             held.append(piece)
         if sum(map(len, held)) >= BLOCK_SAMPLES:
-            yield np.concatenate(held)
+            yield form, np.concatenate(held)
             held = []
     if held:
-        yield np.concatenate(held)
+        yield form, np.concatenate(held)
 
 
 def unique_frames(clip: Clip) -> tuple[list[Frame], list[int]]:

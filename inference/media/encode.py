@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import av
 import cv2
@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from inference.errors import InvalidRequest, StorageError
 from inference.media.frames import Frame
+from inference.media.voice import to_frame
 
 CLOCK = Fraction(1, 90000)  # of pictures: every usual rate is exact to 11 microseconds
 QUALITY = 18  # constant rate factor of x264: 18 is close to what the eye can tell from the source
@@ -24,20 +25,32 @@ OPENCV_AVX512 = 13  # OpenCV's number for it: its Python package has no name for
 # x264 made another film of the same pictures in one of ten runs where it used AVX-512 (of the macroblock tree's
 # costs: none without that), and the same one in each of 420 with AVX2 alone, in the same time.
 REPEATABLE = "asm=AVX2"
-SOUND_BITS = 96_000  # a second: ample for one voice
+SOUND_BITS = 96_000  # a second, of each channel: ample for a voice
 SUFFIXES = (".mp4", ".mov", ".mkv")
+
+
+class Track(Protocol):
+    """Sound to be written: a `Sound`, or a `Voice`. Its length is counted in samples of one channel."""
+
+    rate: int
+    n_channels: int
+
+    def __len__(self) -> int: ...
+
+    def cut(self, start: int, end: int) -> npt.NDArray[np.int16]:
+        """(n, channels)."""
 
 
 class FilmWriter:
     """An MP4 being written. Made by `write_film`."""
 
-    def __init__(self, container: av.container.OutputContainer, fps: Fraction, sound: Sound | None) -> None:
+    def __init__(self, container: av.container.OutputContainer, fps: Fraction, sound: Track | None) -> None:
         self._container = container
         self._fps = fps
         self._video: av.video.stream.VideoStream | None = None
         self._sound = sound
         self._last_s = Fraction(-1)
-        self._audio = sound.add_to(container) if sound is not None else None
+        self._audio = add_audio(container, sound) if sound is not None else None
         self._n_heard = 0
 
     def add(self, frame: Frame, at_s: Fraction | None = None) -> None:
@@ -77,36 +90,41 @@ class FilmWriter:
         """Sound up to a moment, so that both lie side by side in the file."""
         if self._sound is None or self._audio is None:
             return
-        n_total = len(self._sound.samples)
+        n_total = len(self._sound)
         end = n_total if at_s is None else min(n_total, round(at_s * self._sound.rate))
         if end > self._n_heard:
-            self._container.mux(self._audio.encode(self._sound.frame(self._n_heard, end)))
+            frame = to_frame(self._sound.cut(self._n_heard, end), self._sound.rate, self._n_heard)
+            frame.time_base = Fraction(1, self._sound.rate)
+            self._container.mux(self._audio.encode(frame))
             self._n_heard = end
+
+
+def add_audio(container: av.container.OutputContainer, sound: Track) -> av.audio.stream.AudioStream:
+    audio: av.audio.stream.AudioStream = container.add_stream("aac", rate=sound.rate)
+    audio.layout = "mono" if sound.n_channels == 1 else "stereo"
+    audio.bit_rate = SOUND_BITS * sound.n_channels
+    return audio
 
 
 class Sound:
     """One voice: samples (N,) float32, -1..1, or int16, at `rate` a second."""
 
+    n_channels = 1
+
     def __init__(self, samples: npt.NDArray[np.float32] | npt.NDArray[np.int16], rate: int) -> None:
         self.samples, self.rate = samples, rate
 
-    def add_to(self, container: av.container.OutputContainer) -> Any:
-        audio = container.add_stream("aac", rate=self.rate)
-        audio.layout = "mono"
-        audio.bit_rate = SOUND_BITS
-        return audio
+    def __len__(self) -> int:
+        return len(self.samples)
 
-    def frame(self, start: int, end: int) -> av.AudioFrame:
-        samples = self.samples[start:end]
-        if samples.dtype != np.int16:
-            samples = (np.clip(samples, -1, 1) * 32767).astype(np.int16)
-        frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
-        frame.sample_rate, frame.pts, frame.time_base = self.rate, start, Fraction(1, self.rate)
-        return frame
+    def cut(self, start: int, end: int) -> npt.NDArray[np.int16]:
+        samples = self.samples[start:end, None]
+        whole = samples if samples.dtype == np.int16 else np.clip(samples, -1, 1) * 32767
+        return whole.astype(np.int16)
 
 
 @contextmanager
-def write_film(path: Path, fps: float | Fraction, sound: Sound | None = None) -> Iterator[FilmWriter]:
+def write_film(path: Path, fps: float | Fraction, sound: Track | None = None) -> Iterator[FilmWriter]:
     """Write a film to `path` while its frames come: `writer.add(frame)`.
 
     It appears under its name when it is whole; where anything fails, nothing is left behind.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import IO
 
 import av
@@ -24,6 +25,19 @@ MAX_RATE = 768_000  # samples a second; more are no sound, and would take memory
 FORMATS_WITHOUT_DURATION = ("mp3", "aac", "amr", "ac3", "flac", "mpeg", "mpegts", "ogg")
 
 
+# Rates that AAC has, so that nothing has to be resampled again when it is written.
+AAC_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+MOST_CHANNELS = 2
+
+
+@dataclass(frozen=True)
+class SoundForm:
+    """Samples a second, and how many of them stand side by side."""
+
+    rate: int
+    n_channels: int = 1
+
+
 def read_sound(source: Source, rate: int, limits: MediaLimits | None = None) -> Samples:
     """All of a file's sound, or of a film's: (N,) int16, mono, `rate` samples a second.
 
@@ -33,7 +47,7 @@ def read_sound(source: Source, rate: int, limits: MediaLimits | None = None) -> 
     """
     limits = limits or MediaLimits()
     with open_bytes(source, limits) as (file, name):
-        return join_samples(read_samples(file, name, rate, limits), name)
+        return join_samples(without_form(read_pieces(file, name, SoundForm(rate), limits)), name)
 
 
 def join_samples(pieces: Iterator[Samples], name: str) -> Samples:
@@ -44,8 +58,17 @@ def join_samples(pieces: Iterator[Samples], name: str) -> Samples:
     return samples
 
 
-def read_samples(file: IO[bytes], name: str, rate: int, limits: MediaLimits) -> Iterator[Samples]:
-    """The sound of an open file piece by piece, each (n,) int16."""
+def without_form(pieces: Iterator[tuple[SoundForm, Samples]]) -> Iterator[Samples]:
+    return (piece for _, piece in pieces)
+
+
+def read_pieces(
+    file: IO[bytes], name: str, form: SoundForm | None, limits: MediaLimits
+) -> Iterator[tuple[SoundForm, Samples]]:
+    """The sound of an open file piece by piece, each (n,) int16, the channels of a moment side by side.
+
+    form: what it is made into; None: what it is, as far as AAC can hold it. The same for all pieces.
+    """
     with open_container(file, name, limits) as container:
         stream = find_sound(container, name)
         declared_s = container.duration / av.time_base if container.duration else None
@@ -53,12 +76,13 @@ def read_samples(file: IO[bytes], name: str, rate: int, limits: MediaLimits) -> 
             raise MediaTooLarge(
                 f"{name}: declares {declared_s:.1f} s of sound; at most {limits.max_duration_s:g} s expected"
             )
-        n_samples = 0
-        for piece in resample(decode(container, stream, name), rate):
-            n_samples += len(piece)
+        n_samples, rate = 0, 1
+        for found, piece in resample(decode(container, stream, name), form):
+            rate = found.rate
+            n_samples += len(piece) // found.n_channels
             if n_samples > limits.max_duration_s * rate:
                 raise MediaTooLarge(f"{name}: over {limits.max_duration_s:g} s of sound; that is the limit")
-            yield piece
+            yield found, piece
         check_end(container, stream, n_samples / rate, name)
 
 
@@ -110,25 +134,34 @@ def check_frame(frame: av.AudioFrame, name: str) -> None:
         raise UnsupportedMedia(f"{name}: sound of {frame.sample_rate} samples a second; at most {MAX_RATE} expected")
 
 
-def resample(frames: Iterator[av.AudioFrame], rate: int) -> Iterator[Samples]:
-    """The frames as mono at that rate; each source rate or layout that the file changes to gets a resampler anew."""
+def resample(frames: Iterator[av.AudioFrame], form: SoundForm | None) -> Iterator[tuple[SoundForm, Samples]]:
+    """The frames in that form, else in the first one's; where the file changes its own, a resampler starts anew."""
     resampler: av.AudioResampler | None = None
-    form: tuple[int, str, str] | None = None
+    last: tuple[int, str, str] | None = None
     for frame in frames:
+        form = form or kept_form(frame)
         found = (frame.sample_rate, frame.format.name, frame.layout.name)
-        if found != form:
-            yield from flush(resampler)
-            resampler, form = av.AudioResampler(format="s16", layout="mono", rate=rate), found
+        if found != last:
+            yield from flush(resampler, form)
+            layout = "mono" if form.n_channels == 1 else "stereo"
+            resampler, last = av.AudioResampler(format="s16", layout=layout, rate=form.rate), found
         assert resampler is not None
         frame.pts = None  # its clock may jump, where a file was cut together; samples follow one another
-        yield from (to_samples(piece) for piece in resampler.resample(frame))
-    yield from flush(resampler)
+        yield from ((form, to_samples(piece)) for piece in resampler.resample(frame))
+    if form is not None:
+        yield from flush(resampler, form)
 
 
-def flush(resampler: av.AudioResampler | None) -> Iterator[Samples]:
+def kept_form(frame: av.AudioFrame) -> SoundForm:
+    """The form that loses least: AAC's next rate, the highest where there is none; one voice or two."""
+    rate = next((rate for rate in AAC_RATES if rate >= frame.sample_rate), AAC_RATES[-1])
+    return SoundForm(rate, min(max(frame.layout.nb_channels, 1), MOST_CHANNELS))
+
+
+def flush(resampler: av.AudioResampler | None, form: SoundForm) -> Iterator[tuple[SoundForm, Samples]]:
     """What a resampler still holds."""
     if resampler is not None:
-        yield from (to_samples(piece) for piece in resampler.resample(None))
+        yield from ((form, to_samples(piece)) for piece in resampler.resample(None))
 
 
 def to_samples(frame: av.AudioFrame) -> Samples:

@@ -161,7 +161,7 @@ def test_a_films_own_voice_may_drive_it(syncer: LipSyncer):
 def test_a_decoding_child_gives_the_same_film(checkpoints: list[Path], syncer: LipSyncer, face_clip: bytes):
     with MediaChild() as child:
         there = LipSyncer(
-            checkpoints[:1], device="cpu", precision="f32", media=child.open, sound=child.read_sound
+            checkpoints[:1], device="cpu", precision="f32", media=child.open, voice=child.read_voice
         ).sync(face_clip, voice(0.6))
     here = syncer.sync(face_clip, voice(0.6))
     assert there.outputs[0].video is not None
