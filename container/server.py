@@ -89,6 +89,8 @@ def run_server(settings: Settings, *, with_aws_routes: bool = False) -> int:
         app,
         host=settings.host,
         port=settings.port,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
         log_config=None,
         access_log=False,
         timeout_keep_alive=KEEP_ALIVE_S,

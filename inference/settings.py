@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from inference.errors import InvalidRequest
 from inference.media import MediaLimits
@@ -51,6 +51,9 @@ class Settings(BaseModel):
     queue_size: int = Field(8, ge=1, le=10_000)
     deadline_s: float = Field(60.0, gt=0)
     token: str | None = Field(None, repr=False)
+    # PEM files of a certificate, its chain after it, and of its key; with them every port speaks TLS only.
+    tls_cert: Path | None = None
+    tls_key: Path | None = Field(None, validate_default=True)
     # Whether only SageMaker's platform can reach the server, so that its headers are to be believed.
     on_sagemaker: bool = False
     # Buckets that requests may name, or "bucket/prefix"; "*" leaves it to the role.
@@ -80,6 +83,13 @@ class Settings(BaseModel):
             first = err.errors()[0]
             name = next(name for name, field in names.items() if field == first["loc"][0])
             raise InvalidRequest(f"{name}={first['input']!r}: {first['msg']}") from err
+
+    @field_validator("tls_key")
+    @classmethod
+    def tls_key_goes_with_cert(cls, found: Path | None, info: ValidationInfo) -> Path | None:
+        if "tls_cert" in info.data and (found is None) != (info.data["tls_cert"] is None):
+            raise ValueError("a certificate and its key go together: VISEME_TLS_CERT and VISEME_TLS_KEY")
+        return found
 
     @property
     def weights_cache(self) -> Path:

@@ -40,3 +40,11 @@ def test_a_setting_that_does_not_exist_is_named():
 
 def test_empty_variables_count_as_unset():
     assert Settings.from_env({"VISEME_DEVICE": ""}).device == "auto"
+
+
+def test_a_certificate_goes_with_its_key():
+    both = Settings.from_env({"VISEME_TLS_CERT": "/tls/cert.pem", "VISEME_TLS_KEY": "/tls/key.pem"})
+    assert (both.tls_cert, both.tls_key) == (Path("/tls/cert.pem"), Path("/tls/key.pem"))
+    for alone in ("VISEME_TLS_CERT", "VISEME_TLS_KEY"):
+        with pytest.raises(InvalidRequest, match=r"VISEME_TLS_KEY=.*go together"):
+            Settings.from_env({alone: "/tls/file.pem"})
