@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 LARGEST = "largest"
 
 
+class EnhanceName(StrEnum):
+    """What makes mouths sharper."""
+
+    none = "none"
+    swin2sr = "swin2sr"
+
+
 class LoopName(StrEnum):
     """What follows the last frame of a film that is shorter than the voice."""
 
@@ -49,6 +56,10 @@ def sync(
     which: Annotated[
         str, typer.Option("--face", metavar="largest|INDEX", help="Whose lips; counted from 0, left to right.")
     ] = LARGEST,
+    enhance: Annotated[
+        EnhanceName,
+        typer.Option(help="swin2sr: sharper mouths, seconds for each frame; weights from the Hub (Apache-2.0)."),
+    ] = EnhanceName.none,
     parity: Annotated[
         bool, typer.Option("--parity", help="Do as upstream's inference.py does, faults and all; needs s3fd.pth.")
     ] = False,
@@ -69,6 +80,7 @@ def sync(
         resize_factor=resize_factor,
         pads=Pads(*pads),
         face=parse_face(which),
+        enhance=enhance.value,
     )
     syncer = LipSyncer(
         checkpoints=checkpoint or None if checkpoint or settings.model_dir else ("starter",),

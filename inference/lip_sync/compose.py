@@ -28,12 +28,12 @@ PASTES: dict[Paste, Callable[[Frame, Frame, FaceBox], Frame]] = {
 class Batch:
     """Shots in a row, and what each network made of the faces among them.
 
-    mels: one (80, 16) for each shot. patches: for each network, (96, 96, 3) uint8 BGR for each face.
+    mels: one (80, 16) for each shot. patches: for each network, (96, 96, 3) uint8 BGR for each face, or larger.
     """
 
     shots: tuple[Shot, ...]
     mels: tuple[Mel, ...]
-    patches: tuple[npt.NDArray[np.uint8], ...] = ()
+    patches: tuple[Sequence[Frame], ...] = ()
 
 
 def in_batches(shots: Iterable[Shot], mels: Iterable[Mel], size: int) -> Iterator[Batch]:
@@ -47,11 +47,11 @@ def speak(batches: Iterable[Batch], networks: Sequence[Speak]) -> Iterator[Batch
     for batch in batches:
         heard = [(shot, mel) for shot, mel in zip(batch.shots, batch.mels, strict=True) if shot.box is not None]
         if not heard:
-            yield Batch(batch.shots, batch.mels, tuple(np.zeros((0, 96, 96, 3), np.uint8) for _ in networks))
+            yield Batch(batch.shots, batch.mels, tuple([] for _ in networks))
             continue
         faces = stack_faces([cut_face(shot.frame, shot.box) for shot, _ in heard if shot.box is not None])
         mels = np.stack([mel for _, mel in heard])[:, None]
-        yield Batch(batch.shots, batch.mels, tuple(to_patches(network(mels, faces)) for network in networks))
+        yield Batch(batch.shots, batch.mels, tuple(list(to_patches(network(mels, faces))) for network in networks))
 
 
 def to_patches(faces: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

@@ -14,12 +14,14 @@ Smoothing = Literal["centred", "upstream", "none"]
 Paste = Literal["blend", "overwrite"]
 Boxes = Literal["landmarks", "s3fd"]
 Tail = Literal["whole", "drop"]
+Enhance = Literal["none", "swin2sr"]
 CHOICES: dict[str, tuple[str, ...]] = {
     "loop": ("pingpong", "restart"),
     "smoothing": ("centred", "upstream", "none"),
     "paste": ("blend", "overwrite"),
     "boxes": ("landmarks", "s3fd"),
     "tail": ("whole", "drop"),
+    "enhance": ("none", "swin2sr"),
 }
 RESIZE_FACTORS = (1, 2, 4)
 LOWEST_FPS, HIGHEST_FPS = 1.0, 120.0
@@ -54,6 +56,7 @@ class SyncOptions:
     paste: Paste = "blend"  # a feathered lower face; upstream overwrites the whole box
     boxes: Boxes = "landmarks"  # where faces come from; s3fd is upstream's detector, slow, brought by the user
     tail: Tail = "whole"  # the film lasts as long as the voice; upstream drops the last frames
+    enhance: Enhance = "none"  # what makes mouths sharper that are larger than the network's 96 pixels
     mel_offset_frames: int = -1  # how Wav2Lip was trained; upstream's inference uses 0, a frame late
 
     def __post_init__(self) -> None:

@@ -18,9 +18,10 @@ from inference.errors import InvalidRequest, NoFaceFound, StorageError
 from inference.faces import FaceBox, FaceTracker
 from inference.faces.load import load_landmarker
 from inference.lip_sync.compose import in_batches, paste_faces, speak
+from inference.lip_sync.enhance import Enhancer, enhance_mouths, load_enhancer
 from inference.lip_sync.loop import loop_shots
 from inference.lip_sync.model import load_generators, load_s3fd
-from inference.lip_sync.options import HIGHEST_FPS, LOWEST_FPS, STILL_FPS, SyncOptions, SyncOutput, SyncResult
+from inference.lip_sync.options import HIGHEST_FPS, LOWEST_FPS, STILL_FPS, Enhance, SyncOptions, SyncOutput, SyncResult
 from inference.lip_sync.preprocess import Locate, Shot, box_of_landmarks, find_boxes, shrink, smooth_boxes
 from inference.media import Frame, MediaDoor, OpenedMedia, Source, VideoInfo, open_media
 from inference.media.encode import SUFFIXES, FilmWriter, write_film
@@ -64,6 +65,7 @@ class LipSyncer:
         )
         self._landmarker = load_landmarker("mediapipe", settings.weight_sources)
         self._s3fd = s3fd
+        self._enhancers: dict[Enhance, Enhancer] = {}
         self.warnings = tuple(dict.fromkeys(one.notice for one in self.generators if one.notice))
 
     def sync(
@@ -85,6 +87,8 @@ class LipSyncer:
         options, clock = options or SyncOptions(), clock or StageClock()
         targets = name_outputs(output, [one.name for one in self.generators])
         locate = self._locator(options)
+        if options.enhance != "none":
+            self._find_enhancer(options.enhance)  # before the voice is read: it may not be there
         with ExitStack() as opened:
             with clock.stage("sound"):
                 voice = opened.enter_context(self._read_voice(audio, self._settings.media_limits))
@@ -128,7 +132,15 @@ class LipSyncer:
         counted = counter.watch_shown(looped)
         batches = in_batches(counted, clock.watch("mel", film.windows()), BATCH_SIZE[self.device.name])
         spoken = clock.watch("model", speak(batches, [one.speak for one in self.generators]))
+        if options.enhance != "none":
+            spoken = clock.watch("enhance", enhance_mouths(spoken, self._find_enhancer(options.enhance)))
         return clock.watch("compose", paste_faces(spoken, options.paste))
+
+    def _find_enhancer(self, name: Enhance) -> Enhancer:
+        """Loaded when it is first asked for."""
+        if name not in self._enhancers:
+            self._enhancers[name] = load_enhancer(name, self.device, self._settings.weight_sources)
+        return self._enhancers[name]
 
     def _locator(self, options: SyncOptions) -> Locate:
         if options.boxes == "s3fd":

@@ -170,7 +170,17 @@ S3FD = WeightSet(
     is_brought=True,
 )
 
-REGISTRY = {one.name: one for one in (STARTER, MEDIAPIPE, HUB, DLIB, WAV2LIP, WAV2LIP_GAN, S3FD)}
+SWIN2SR = WeightSet(
+    name="swin2sr",
+    job="mouths made sharper",
+    architecture="Swin2SR, classical, twice as large",
+    files=(WeightFile("model.safetensors", "a515955815ab6dba3a9331d8c75db13a5166a5ffbcebf1a95ab676a5656ac4fb"),),
+    source="caidas/swin2SR-classical-sr-x2-64 on the Hugging Face Hub, revision cee1c92",
+    licence="Apache-2.0",
+    hub=HubSource("caidas/swin2SR-classical-sr-x2-64", "cee1c923c6a37361c6e5650b65dcf4be821e5d52"),
+)
+
+REGISTRY = {one.name: one for one in (STARTER, MEDIAPIPE, HUB, DLIB, WAV2LIP, WAV2LIP_GAN, S3FD, SWIN2SR)}
 
 
 def find_set(name: str, job: str | None = None) -> WeightSet:
