@@ -23,6 +23,8 @@ class Sample:
     lips: Floats  # (T, 20, 2)
     slots: Integers  # (T,) word number or -1
     within: Floats  # (T,) part of the word gone by
+    words: tuple[str, ...]  # by their number
+    text: str  # what CTC is asked for
 
 
 class Augmentation:
@@ -33,7 +35,6 @@ class Augmentation:
 
     def vary(self, sample: Sample, rng: np.random.Generator) -> Sample:
         """One changed copy of a sample; shapes stay."""
-        sample = warp_time(sample, rng)
         if rng.random() < 0.3:
             sample = jitter_time(sample, rng)
         if rng.random() < 0.5:
@@ -57,26 +58,33 @@ class Augmentation:
         return np.clip(frames + noise, 0, 255).astype(np.uint8)
 
 
+def take_frames(sample: Sample, at: Integers) -> Sample:
+    """Those frames of a sample, in that order; its words stay."""
+    return replace(
+        sample, frames=sample.frames[at], lips=sample.lips[at], slots=sample.slots[at], within=sample.within[at]
+    )
+
+
 def warp_time(sample: Sample, rng: np.random.Generator) -> Sample:
     """Shift by up to 3 frames, stretch by up to 8 %, wander by up to a frame; given up where a word would be cut."""
     n_frames = len(sample.slots)
     middle = (n_frames - 1) / 2
     wander = np.interp(np.arange(n_frames), np.linspace(0, n_frames - 1, 8), rng.uniform(-1, 1, 8))
     stretched = middle + (np.arange(n_frames) - middle) * rng.uniform(0.92, 1.08)
-    at = np.clip(np.rint(stretched + rng.uniform(-3, 3) + wander), 0, n_frames - 1).astype(np.int64)
-    at = np.maximum.accumulate(at)
+    at = np.clip(np.rint(stretched + rng.uniform(-3, 3) + wander), 0, n_frames - 1)
+    at = np.maximum.accumulate(at).astype(np.int64)
     n_slots = sample.slots.max() + 2
     before, after = (np.bincount(slots + 1, minlength=n_slots)[1:] for slots in (sample.slots, sample.slots[at]))
     if (after < LEAST_LEFT * before).any():
         return sample
-    return Sample(sample.frames[at], sample.lips[at], sample.slots[at], sample.within[at])
+    return take_frames(sample, at)
 
 
 def jitter_time(sample: Sample, rng: np.random.Generator) -> Sample:
     """Single frames doubled or left out, as when a film of variable rate is brought to an even one."""
-    at = np.arange(len(sample.slots)) + rng.uniform(-0.8, 0.8, len(sample.slots))
-    at = np.maximum.accumulate(np.clip(np.rint(at), 0, len(at) - 1).astype(np.int64))
-    return Sample(sample.frames[at], sample.lips[at], sample.slots[at], sample.within[at])
+    moved = np.arange(len(sample.slots)) + rng.uniform(-0.8, 0.8, len(sample.slots))
+    at = np.maximum.accumulate(np.clip(np.rint(moved), 0, len(moved) - 1)).astype(np.int64)
+    return take_frames(sample, at)
 
 
 def drop_frames(sample: Sample, rng: np.random.Generator) -> Sample:

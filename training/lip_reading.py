@@ -5,7 +5,8 @@
 The same command again goes on where it stopped. RUN/log.jsonl has a line per epoch, RUN/model.safetensors
 the best weights so far (float16): those with the lowest mean of the word error rates on each folder's held-out
 clips. What matters in the recipe: a warm restart of the learning rate, low
-dropout, and characters spread over the aligned words as a second loss that fades.
+dropout, windows cut anywhere out of several clips beside whole ones, and characters spread over the aligned words
+as a second loss that fades.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -29,7 +32,8 @@ from torch.nn import functional
 from inference.lip_reading.decode import BLANK, FIRST_SYMBOL, decode_greedy, text_of
 from inference.models import LipCoordNet
 from inference.weights.tensors import load_into
-from training.augmentation import Augmentation, Sample
+from training.augmentation import Augmentation, Sample, warp_time
+from training.joining import cut_anywhere
 from training.mouths import NO_TARGET, MouthClip, decode_strip, load_packs, spread_characters, symbols_of
 
 WARM_UP = 0.08  # part of the run in which the learning rate climbs
@@ -52,6 +56,7 @@ class Recipe:
     peak_rate: float = 6e-4
     batch: int = 4
     dropout: float = 0.12
+    joined: float = 0.35  # part of the samples that are cut anywhere out of several clips
     averaging: float = 0.998  # of the moving average of the weights, per step
     held_out: int = 40  # of each folder
     leave_out: Path | None = None  # names never trained on, one a line
@@ -107,11 +112,16 @@ class Training:
             network.to(self.device)
             network._drop.p = network._drop_maps.p = recipe.dropout
         # By name: an optimiser's state knows its parameters by place, and the order of layers may change.
-        weights = [weight for _, weight in sorted(self.network.named_parameters())]
-        self.optimiser = torch.optim.AdamW(weights, lr=recipe.peak_rate, betas=(0.9, 0.98))
+        self.weights = [weight for _, weight in sorted(self.network.named_parameters())]
+        self.optimiser = torch.optim.AdamW(self.weights, lr=recipe.peak_rate, betas=(0.9, 0.98))
+        # A batch in as many parts, each by one thread alone: threads that share the small steps of a recurrent
+        # layer wait for one another at each, which costs several times the work where the machine is busy.
+        self.n_shares = recipe.threads if self.device.type == "cpu" else 1
+        self.pool = ThreadPoolExecutor(self.n_shares, initializer=torch.set_num_threads, initargs=(1,))
         self.augmentation = Augmentation(recipe.seed)
         self.progress = Progress()
         self.epoch_steps = math.ceil(len(clips) / recipe.batch)
+        self.by_person = group_by_person(clips)
 
     def part_done(self) -> float:
         """0..1, by steps or by the clock, whichever is further: on a busy machine the rate still ends low."""
@@ -127,8 +137,8 @@ class Training:
         sums = {"loss": 0.0, "ctc": 0.0, "spread": 0.0, "norm": 0.0}
         n_steps = 0
         last = time.monotonic()
-        for batch in self.batches(rng):
-            losses = self.step(batch)
+        for clips in self.batches(rng):
+            losses = self.step(clips)
             n_steps += 1
             sums = {key: value + losses[key] for key, value in sums.items()}
             now = time.monotonic()
@@ -139,33 +149,56 @@ class Training:
         self.progress.epoch += 1
         return {key: round(value / n_steps, 4) for key, value in sums.items()}
 
-    def batches(self, rng: np.random.Generator) -> Iterator[Batch]:
+    def batches(self, rng: np.random.Generator) -> Iterator[list[MouthClip]]:
         order = rng.permutation(len(self.clips))
         for first in range(0, len(order), self.recipe.batch):
-            chosen = [self.clips[i] for i in order[first : first + self.recipe.batch]]
-            yield collate(chosen, [self.augmentation.vary(sample_of(clip), rng) for clip in chosen], self.device)
+            yield [self.clips[i] for i in order[first : first + self.recipe.batch]]
 
-    def step(self, batch: Batch) -> dict[str, float]:
+    def draw(self, clip: MouthClip, rng: np.random.Generator) -> Sample:
+        """A changed copy of the clip, or of a window of it and others."""
+        of_person = self.by_person[clip.person]
+        if len(of_person) > 1 and rng.random() < self.recipe.joined:
+            sample = draw_joined(clip, of_person, rng)
+        else:
+            sample = warp_time(sample_of(clip), rng)
+        return self.augmentation.vary(sample, rng)
+
+    def step(self, clips: Sequence[MouthClip]) -> dict[str, float]:
         part = self.part_done()
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.peak_rate * rate_at(part)
-        logits = forward_mixed(self.network, batch.crops, batch.lips)
-        ctc, spread = losses_of(logits, batch)
-        loss = ctc + SPREAD_WEIGHT * max(0.0, 1 - part / SPREAD_ENDS) * spread
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), GRADIENT_NORM)
+        shares = [clips[i :: self.n_shares] for i in range(min(self.n_shares, len(clips)))]
+        numbers = range(len(shares))
+        found = list(self.pool.map(self.find_gradients, shares, numbers))
+        parts = [len(share) / len(clips) for share in shares]
+        for weight, *gradients in zip(self.weights, *(gradients for gradients, _ in found), strict=True):
+            weight.grad = sum((g * p for g, p in zip(gradients, parts, strict=True)), torch.zeros_like(weight))
+        norm = nn.utils.clip_grad_norm_(self.weights, GRADIENT_NORM)
         if torch.isfinite(norm):
             self.optimiser.step()
         self.progress.step += 1
         follow(self.average, self.network, min(self.recipe.averaging, self.progress.step / (self.progress.step + 10)))
-        return {"loss": loss.item(), "ctc": ctc.item(), "spread": spread.item(), "norm": norm.item()}
+        means = {key: sum(losses[key] * p for (_, losses), p in zip(found, parts, strict=True)) for key in found[0][1]}
+        return means | {"norm": norm.item()}
+
+    def find_gradients(self, clips: Sequence[MouthClip], number: int) -> tuple[tuple[Tensor, ...], dict[str, float]]:
+        """Of one share of a step, by its number: the gradient of each weight, and the losses."""
+        rng = np.random.default_rng((self.recipe.seed, self.progress.step, number))
+        batch = collate([self.draw(clip, rng) for clip in clips], self.device)
+        ctc, spread = losses_of(forward_mixed(self.network, batch.crops, batch.lips), batch)
+        loss = ctc + SPREAD_WEIGHT * max(0.0, 1 - self.part_done() / SPREAD_ENDS) * spread
+        return torch.autograd.grad(loss, self.weights), {
+            "loss": loss.item(),
+            "ctc": ctc.item(),
+            "spread": spread.item(),
+        }
 
     def keep_best(self) -> dict[str, dict[str, Score]]:
         """Score the network and its average on the held-out clips; write the weights where they are the best yet."""
-        scores = {}
-        for name, network in (("network", self.network), ("average", self.average)):
-            parts = scores[name] = self.score(network)
+        networks = {"network": self.network, "average": self.average}
+        scores = dict(zip(networks, self.pool.map(self.score, networks.values()), strict=True))
+        for name, network in networks.items():
+            parts = scores[name]
             mean = Score(*(float(np.mean([getattr(one, key) for one in parts.values()])) for key in ("wer", "cer")))
             if (mean.wer, mean.cer) < (self.progress.best_wer, self.progress.best_cer):
                 self.progress.best_wer, self.progress.best_cer = mean.wer, mean.cer
@@ -173,9 +206,14 @@ class Training:
         return scores
 
     def score(self, network: LipCoordNet) -> dict[str, Score]:
-        """Error rates on the held-out clips of each folder."""
-        batch = self.recipe.batch
-        return {name: score_clips(network, clips, batch, self.device) for name, clips in self.held_out.items()}
+        """Error rates on the held-out clips of each folder, and on windows out of them."""
+        scores = {}
+        for name, clips in self.held_out.items():
+            scores[name] = score_samples(network, map(sample_of, clips), self.recipe.batch, self.device)
+            if self.recipe.joined:
+                windows = draw_windows(clips, self.recipe.seed)
+                scores[f"{name}, joined"] = score_samples(network, windows, self.recipe.batch, self.device)
+        return scores
 
     def save(self) -> None:
         """Everything needed to go on, replaced in one move so that a kill leaves the old or the new."""
@@ -250,15 +288,34 @@ def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
 
 
 def sample_of(clip: MouthClip) -> Sample:
-    return Sample(decode_strip(clip), clip.lips, clip.slots, clip.within)
+    return Sample(decode_strip(clip), clip.lips, clip.slots, clip.within, clip.words, clip.text)
 
 
-def collate(clips: Sequence[MouthClip], samples: Sequence[Sample], device: torch.device) -> Batch:
+def group_by_person(clips: Iterable[MouthClip]) -> dict[str, list[MouthClip]]:
+    people: dict[str, list[MouthClip]] = {}
+    for clip in clips:
+        people.setdefault(clip.person, []).append(clip)
+    return people
+
+
+def draw_joined(clip: MouthClip, of_person: Sequence[MouthClip], rng: np.random.Generator) -> Sample:
+    """A window out of the clip and one or two others of the same person, in any order."""
+    others = [of_person[i] for i in rng.integers(0, len(of_person), rng.integers(1, 3))]
+    parts = [clip, *others]
+    return cut_anywhere([sample_of(parts[i]) for i in rng.permutation(len(parts))], rng)
+
+
+def draw_windows(clips: Sequence[MouthClip], seed: int) -> Iterator[Sample]:
+    """A window for each clip, always the same."""
+    people = group_by_person(clips)
+    for i, clip in enumerate(clips):
+        yield draw_joined(clip, people[clip.person], np.random.default_rng((seed, i)))
+
+
+def collate(samples: Sequence[Sample], device: torch.device) -> Batch:
     frames = torch.from_numpy(np.stack([sample.frames for sample in samples]))  # (B, T, H, W, 3)
-    classes = [
-        spread_characters(clip.words, sample.slots, sample.within) for clip, sample in zip(clips, samples, strict=True)
-    ]
-    symbols = [symbols_of(clip.text) for clip in clips]
+    classes = [spread_characters(sample.words, sample.slots, sample.within) for sample in samples]
+    symbols = [symbols_of(sample.text) for sample in samples]
     return Batch(
         crops=frames.permute(0, 4, 1, 2, 3).to(device),
         lips=torch.from_numpy(np.stack([sample.lips for sample in samples])).to(device),
@@ -269,16 +326,16 @@ def collate(clips: Sequence[MouthClip], samples: Sequence[Sample], device: torch
 
 
 @torch.no_grad()
-def score_clips(network: LipCoordNet, clips: Sequence[MouthClip], batch: int, device: torch.device) -> Score:
-    """Greedy error rates over clips; dropout is off, and comes back as it was."""
+def score_samples(network: LipCoordNet, samples: Iterable[Sample], batch: int, device: torch.device) -> Score:
+    """Greedy error rates; dropout is off, and comes back as it was."""
     was_training = network.training
     network.eval()
     pairs: list[tuple[str, str]] = []
-    for first in range(0, len(clips), batch):
-        chosen = clips[first : first + batch]
-        tensors = collate(chosen, [sample_of(clip) for clip in chosen], device)
+    iterator = iter(samples)
+    while chosen := list(islice(iterator, batch)):
+        tensors = collate(chosen, device)
         labels = forward_mixed(network, tensors.crops, tensors.lips).argmax(2).cpu().numpy()
-        pairs += [(clip.text, text_of(decode_greedy(row))) for clip, row in zip(chosen, labels, strict=True)]
+        pairs += [(one.text, text_of(decode_greedy(row))) for one, row in zip(chosen, labels, strict=True)]
     network.train(was_training)
     return Score(
         wer=error_rate([(said.split(), read.split()) for said, read in pairs]),
@@ -328,7 +385,7 @@ def split_clips(recipe: Recipe) -> tuple[list[MouthClip], Parts]:
 
 def train(recipe: Recipe) -> None:
     """Run a recipe to its end, or on from its last checkpoint."""
-    torch.set_num_threads(recipe.threads)
+    torch.set_num_threads(1)
     cv2.setNumThreads(1)  # its threads would only compete with torch's
     recipe.run.mkdir(parents=True, exist_ok=True)
     training = Training(recipe, *split_clips(recipe))
@@ -382,6 +439,7 @@ def read_recipe(words: Sequence[str] | None = None) -> Recipe:
     parser.add_argument("--peak-rate", type=float, default=Recipe.peak_rate)
     parser.add_argument("--batch", type=int, default=Recipe.batch)
     parser.add_argument("--dropout", type=float, default=Recipe.dropout)
+    parser.add_argument("--joined", type=float, default=Recipe.joined, help="part of the samples cut out of several")
     parser.add_argument("--averaging", type=float, default=Recipe.averaging)
     parser.add_argument("--held-out", type=int, default=Recipe.held_out, help="clips of each folder kept for scoring")
     parser.add_argument("--leave-out", type=Path, help="file of clip names never to train on")

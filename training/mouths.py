@@ -27,6 +27,7 @@ class MouthClip:
     """One clip, its pictures still packed as JPEG."""
 
     name: str
+    person: str  # clips of one person may be joined
     words: tuple[str, ...]
     strip_jpeg: Bytes  # frames stacked from top to bottom
     lips: Floats  # (75, 20, 2), x / frame width and y / frame height
@@ -50,8 +51,10 @@ def load_packs(folder: Path) -> list[MouthClip]:
 
 
 def load_pack(path: Path) -> list[MouthClip]:
+    """Where a pack does not say who speaks, its name does: s1_00 is of s1."""
     with np.load(path, allow_pickle=False) as pack:
         arrays = {name: pack[name] for name in pack.files}
+    arrays.setdefault("people", np.full(len(arrays["clips"]), path.stem.partition("_")[0]))
     return [clip_of(arrays, i) for i in range(len(arrays["clips"]))]
 
 
@@ -60,6 +63,7 @@ def clip_of(arrays: dict[str, npt.NDArray[np.generic]], i: int) -> MouthClip:
     slots, within = place_words(arrays["word_start"][i], arrays["word_end"][i])
     return MouthClip(
         name=str(arrays["clips"][i]),
+        person=str(arrays["people"][i]),
         words=tuple(str(arrays["transcripts"][i]).split()),
         strip_jpeg=arrays["jpeg"][start:end].astype(np.uint8),
         lips=arrays["coords"][i].astype(np.float32),
@@ -93,6 +97,22 @@ def decode_strip(clip: MouthClip) -> Bytes:
 def symbols_of(text: str) -> Integers:
     """Classes of a text's characters: space 1, A..Z 2..27."""
     return np.array([SYMBOLS.index(character) + FIRST_SYMBOL for character in text], np.int64)
+
+
+def visible_text(words: Sequence[str], slots: Integers, within: Floats) -> str:
+    """What is said in these frames: of a word that an end of them cuts, the characters whose middle is inside."""
+    said = slots[slots != BETWEEN_WORDS]
+    if not len(said):
+        return ""
+    first, last = int(said[0]), int(said[-1])
+    shown = []
+    for slot in range(first, last + 1):
+        word = words[slot]
+        middles = (np.arange(len(word)) + 0.5) / len(word)
+        opens = within[0] if slots[0] == slot else 0.0
+        closes = within[-1] if slots[-1] == slot else 1.0
+        shown.append("".join(np.array(list(word))[(middles >= opens) & (middles <= closes)]))
+    return " ".join(part for part in shown if part)
 
 
 def spread_characters(words: Sequence[str], slots: Integers, within: Floats) -> Integers:

@@ -1,9 +1,9 @@
 """Make packs of mouth crops from rendered clips, in the form that `training.lip_reading` reads.
 
-    python -m training.rendered -o PACKS --clips 600
+    python -m training.rendered -o PACKS --clips 600 --of-each 2
 
-Sentences of the GRID language are drawn at random and said by the synthetic speaker, another person for each
-seed. The mouths are found and cut as reading finds and cuts them. A pack that is there already is kept.
+Sentences of the GRID language are drawn at random and said by the synthetic speaker, `--of-each` of them by one
+person. The mouths are found and cut as reading finds and cuts them. A pack that is there already is kept.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Rendered:
     """One clip as a pack holds it."""
 
     name: str
+    person: str
     text: str
     jpeg: npt.NDArray[np.uint8]
     coords: npt.NDArray[np.float16]  # (75, 20, 2)
@@ -60,22 +61,24 @@ def draw_sentence(seed: int) -> str:
     return " ".join(str(rng.choice(slot.split())) for slot in SLOTS)
 
 
-def render_mouths(text: str, seed: int, landmarker: Landmarker) -> Rendered:
-    """A sentence said, and the mouth of whoever said it."""
-    width, height = SIZES[seed % len(SIZES)]
-    film = Film(text, seed, FilmOptions(width=width, height=height, fps=FPS, length_s=N_FRAMES / FPS))
+def render_mouths(seed: int, person: int, landmarker: Landmarker) -> Rendered:
+    """The sentence of a seed said by the person of another, and their mouth."""
+    width, height = SIZES[person % len(SIZES)]
+    text = draw_sentence(seed)
+    film = Film(text, person, FilmOptions(width=width, height=height, fps=FPS, length_s=N_FRAMES / FPS))
     frames = tuple(shot.frame for shot in film.shots())
     tracker = FaceTracker(landmarker)
     mouths = list(crop_mouths(track_faces([Clip(frames, FPS)], tracker), f"seed {seed}", tracker))
-    return pack_mouths(f"r{seed}", text, mouths, film.speech.timed_words())
+    return pack_mouths(f"r{seed}", f"r{person}", mouths, film.speech.timed_words())
 
 
-def pack_mouths(name: str, text: str, mouths: Sequence[Mouth], words: Sequence[TimedWord]) -> Rendered:
+def pack_mouths(name: str, person: str, mouths: Sequence[Mouth], words: Sequence[TimedWord]) -> Rendered:
     strip = np.concatenate([mouth.crop for mouth in mouths])
     _, jpeg = cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     return Rendered(
         name=name,
-        text=text,
+        person=person,
+        text=" ".join(word.word for word in words),
         jpeg=np.asarray(jpeg, np.uint8).ravel(),
         coords=np.stack([mouth.lips for mouth in mouths]).astype(np.float16),
         word_start=np.array([word.start_s * FPS for word in words], np.float32),
@@ -92,6 +95,7 @@ def write_pack(clips: Sequence[Rendered], path: Path) -> None:
         offsets=np.cumsum([0] + [len(clip.jpeg) for clip in clips]),
         coords=np.stack([clip.coords for clip in clips]),
         clips=np.array([clip.name for clip in clips]),
+        people=np.array([clip.person for clip in clips]),
         transcripts=np.array([clip.text for clip in clips]),
         word_start=np.stack([clip.word_start for clip in clips]),
         word_end=np.stack([clip.word_end for clip in clips]),
@@ -99,8 +103,8 @@ def write_pack(clips: Sequence[Rendered], path: Path) -> None:
     os.replace(partial, path)
 
 
-def make_packs(folder: Path, n_clips: int, first_seed: int) -> None:
-    """Packs of up to 100 clips each."""
+def make_packs(folder: Path, n_clips: int, first_seed: int, of_each: int = 1) -> None:
+    """Packs of up to 100 clips each. of_each: clips of one person."""
     cv2.setNumThreads(1)
     folder.mkdir(parents=True, exist_ok=True)
     landmarker = load_landmarker("mediapipe", Settings.from_env().weight_sources)
@@ -109,7 +113,9 @@ def make_packs(folder: Path, n_clips: int, first_seed: int) -> None:
         if path.exists():
             continue
         seeds = range(first, min(first + PACK, first_seed + n_clips))
-        write_pack([render_mouths(draw_sentence(seed), seed, landmarker) for seed in seeds], path)
+        write_pack(
+            [render_mouths(seed, first_seed + (seed - first_seed) // of_each, landmarker) for seed in seeds], path
+        )
         print(path, flush=True)
 
 
@@ -119,8 +125,9 @@ def main() -> None:
     parser.add_argument("-o", "--folder", type=Path, required=True, help="where the packs go")
     parser.add_argument("--clips", type=int, default=600)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)
+    parser.add_argument("--of-each", type=int, default=1, help="sentences said by one person")
     asked = parser.parse_args()
-    make_packs(asked.folder, asked.clips, asked.first_seed)
+    make_packs(asked.folder, asked.clips, asked.first_seed, asked.of_each)
 
 
 if __name__ == "__main__":
