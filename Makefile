@@ -29,7 +29,7 @@ help:
 setup: $(READY)
 
 # torch goes first: where a build of that version is at hand, nothing newer is fetched after it.
-$(READY): pyproject.toml requirements.txt
+$(READY): pyproject.toml requirements.txt setup.py $(wildcard container/protos/*.proto)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Viseme needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check "$(TORCH)"

@@ -119,7 +119,16 @@ def test_only_named_files_reach_the_builder(lines):
 def test_what_the_wheel_is_made_of_is_copied(lines):
     """Its data, its licences and its list of requirements; the terminal and the engines."""
     copied = " ".join(of_kind(stage(lines, "ours"), "COPY"))
-    for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE", "NOTICE", "inference", "container"):
+    for name in (
+        "pyproject.toml",
+        "setup.py",
+        "requirements.txt",
+        "README.md",
+        "LICENSE",
+        "NOTICE",
+        "inference",
+        "container",
+    ):
         assert name in copied
 
 
