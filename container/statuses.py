@@ -21,6 +21,8 @@ STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.NoAudio, 400, "no_audio"),
     (errors.MediaError, 400, "unsupported_media"),
     (errors.WeightsError, 400, "invalid_request"),
+    (errors.AvatarNotFound, 404, "avatar_not_found"),
+    (errors.AvatarError, 400, "invalid_request"),
     (errors.Overloaded, 503, "overloaded"),
     (errors.NotReady, 503, "not_ready"),
     (errors.DeadlineExceeded, 504, "deadline_exceeded"),

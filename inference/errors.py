@@ -12,9 +12,12 @@
     │   │   ├── MediaTooLarge       over a limit on bytes, pixels, duration or frame rate
     │   │   ├── NoFaceFound         pictures, but no face to read in them
     │   │   └── NoAudio             no sound in it, or not a sample of one; silence is sound
-    │   └── WeightsError            the model weights that were asked for
-    │       ├── WeightsNotFound     no such set, no such file, or not fetched yet
-    │       └── WrongWeights        a file that is not what it was given as
+    │   ├── WeightsError            the model weights that were asked for
+    │   │   ├── WeightsNotFound     no such set, no such file, or not fetched yet
+    │   │   └── WrongWeights        a file that is not what it was given as
+    │   └── AvatarError             the avatar that was asked for
+    │       ├── AvatarNotFound      no avatar of that name, no package at that path
+    │       └── BadPackage          files of a package are missing, damaged, or contradict one another
     ├── DeviceUnavailable           this machine cannot run the model as asked
     ├── StorageError                storage failed us: out of reach, or cut a transfer off
     └── ServingError                the server cannot answer now
@@ -88,6 +91,18 @@ class WeightsNotFound(WeightsError):
 
 class WrongWeights(WeightsError):
     """A file is not the weights it was given as."""
+
+
+class AvatarError(CallerError):
+    """The avatar that was asked for cannot be used."""
+
+
+class AvatarNotFound(AvatarError):
+    """There is no avatar of that name, and no package at that path."""
+
+
+class BadPackage(AvatarError):
+    """Files of an avatar's package are missing, damaged, or contradict one another."""
 
 
 class DeviceUnavailable(VisemeError):

@@ -59,6 +59,7 @@ class Settings(BaseModel):
     # Buckets that requests may name, or "bucket/prefix"; "*" leaves it to the role.
     allowed_buckets: Annotated[tuple[str, ...], BeforeValidator(split_list)] = ("*",)
 
+    avatars: Path | None = None  # a folder of avatar packages
     model_dir: Path | None = None
     hf_model_id: str | None = None
     hf_token: str | None = Field(None, repr=False)

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from drawn_avatar import sit
 from speaking import SEED, SENTENCE
 
+from inference.avatar import AvatarPackage
+from inference.avatar.prepare import Sitting, build_package
 from inference.faces import Landmarker
 from inference.faces.load import load_landmarker
 from inference.lip_reading import LipReader
@@ -56,6 +60,30 @@ def talking_film(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("speaker") / "film.mp4"
     Film(SENTENCE, SEED).write(path)
     return path.read_bytes()
+
+
+@pytest.fixture(scope="session")
+def avatar_sitting(tmp_path_factory: pytest.TempPathFactory) -> Sitting:
+    """What a tiny avatar of the synthetic speaker is built from."""
+    return sit(tmp_path_factory.mktemp("sitting"))
+
+
+@pytest.fixture(scope="session")
+def avatar_folder(avatar_sitting: Sitting, landmarker: Landmarker, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The package of that avatar, called `drawn`: 75 frames of 320x240, new speech."""
+    folder = tmp_path_factory.mktemp("avatars") / "drawn"
+    build_package(avatar_sitting, folder, landmarker)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def avatar_package(avatar_folder: Path) -> Iterator[AvatarPackage]:
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on a busy machine they wait for one another
+    package = AvatarPackage.load(avatar_folder, device="cpu", precision="f32")
+    torch.set_num_threads(n_threads)
+    yield package
+    package.close()
 
 
 @pytest.fixture

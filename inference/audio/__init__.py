@@ -1,6 +1,8 @@
 """Audio features: the mel spectrogram that networks of lips hear, and windows of it."""
 
 from inference.audio.mel import MEL_RATE, N_MELS, SAMPLE_RATE, compute_mel, count_mel_columns, mel_columns
+from inference.audio.resample import Resampler
+from inference.audio.tape import Tape
 from inference.audio.windows import WINDOW, count_frames, cut_window, upstream_starts, window_start
 
 __all__ = [
@@ -8,6 +10,8 @@ __all__ = [
     "N_MELS",
     "SAMPLE_RATE",
     "WINDOW",
+    "Resampler",
+    "Tape",
     "compute_mel",
     "count_frames",
     "count_mel_columns",

@@ -1,17 +1,20 @@
 """The mel spectrogram that Wav2Lip was trained with.
 
 Source: Rudrabha/Wav2Lip audio.py and hparams.py, with librosa 0.7's call defaults (reflect padding,
-Slaney's mel scale and normalisation). Deliberately different: any stretch of it can be had alone, so
-that an hour of sound never stands as floats in memory.
+Slaney's mel scale and normalisation); librosa from 0.10 on, which the avatars' upstream ran with, pads
+with zeros. Deliberately different: any stretch of it can be had alone, so that an hour of sound never stands as floats
+in memory.
 """
 
 from __future__ import annotations
 
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
+Padding = Literal["reflect", "zeros"]  # what the transforms see before and behind the sound
 Samples = npt.NDArray[np.int16]  # (N,) at SAMPLE_RATE, mono
 Mel = npt.NDArray[np.float32]  # (N_MELS, T), MEL_RATE columns a second, -4..4
 
@@ -22,6 +25,7 @@ MEL_RATE = SAMPLE_RATE // HOP  # 80 columns a second
 N_MELS = 80
 LOWEST_HZ, HIGHEST_HZ = 55.0, 7600.0
 PRE_EMPHASIS = 0.97
+PRE_EMPHASIS_REACH = 1  # samples back
 FLOOR = 1e-5  # of the magnitude: -100 dB
 REFERENCE_DB, LOWEST_DB = 20.0, -100.0
 HIGHEST = 4.0  # what 0 dB becomes; -HIGHEST is silence
@@ -36,17 +40,17 @@ BREAK_MEL = BREAK_HZ / HZ_PER_MEL  # 15
 LOG_STEP = np.log(6.4) / 27
 
 
-def compute_mel(samples: Samples) -> Mel:
+def compute_mel(samples: Samples, padding: Padding = "reflect") -> Mel:
     """The whole spectrogram: (80, 1 + N // 200) float32, -4..4.
 
     samples: (N,) int16, 16 kHz mono. Raises: ValueError where there is none.
     """
     n_columns = count_mel_columns(len(samples))
-    blocks = [mel_columns(samples, at, min(at + BLOCK, n_columns)) for at in range(0, n_columns, BLOCK)]
+    blocks = [mel_columns(samples, at, min(at + BLOCK, n_columns), padding) for at in range(0, n_columns, BLOCK)]
     return np.concatenate(blocks, axis=1)
 
 
-def mel_columns(samples: Samples, start: int, end: int) -> Mel:
+def mel_columns(samples: Samples, start: int, end: int, padding: Padding = "reflect") -> Mel:
     """Columns start..end-1 of the spectrogram: (80, end - start) float32; outside the sound there is silence.
 
     Raises: ValueError for sound without a sample.
@@ -55,7 +59,7 @@ def mel_columns(samples: Samples, start: int, end: int) -> Mel:
     columns = np.full((N_MELS, end - start), SILENCE, np.float32)
     first, last = max(start, 0), min(end, n_columns)
     if first < last:
-        columns[:, first - start : last - start] = scale(mel_basis() @ magnitudes(samples, first, last))
+        columns[:, first - start : last - start] = scale(mel_basis() @ magnitudes(samples, first, last, padding))
     return columns
 
 
@@ -66,12 +70,29 @@ def count_mel_columns(n_samples: int) -> int:
     return 1 + n_samples // HOP
 
 
-def magnitudes(samples: Samples, first: int, last: int) -> npt.NDArray[np.float32]:
+def magnitudes(samples: Samples, first: int, last: int, padding: Padding = "reflect") -> npt.NDArray[np.float32]:
     """Of the centred Fourier transforms first..last-1: (401, last - first)."""
-    low, high = first * HOP - N_FFT // 2, (last - 1) * HOP + N_FFT // 2
-    stretch = emphasise(samples, reflect(np.arange(low, high), len(samples)))
+    at = np.arange(first * HOP - N_FFT // 2, (last - 1) * HOP + N_FFT // 2)
+    inside = reflect(at, len(samples))
+    stretch = emphasise(samples, inside)
+    if padding == "zeros":
+        stretch = np.where(inside == at, stretch, 0)
+    return magnitudes_of(stretch)
+
+
+def magnitudes_of(stretch: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Of the transforms that fit into emphasised samples: (401, 1 + (len - 800) // 200)."""
     frames = np.lib.stride_tricks.sliding_window_view(stretch, N_FFT)[::HOP]
     return np.abs(np.fft.rfft(frames * hann(), axis=1)).T.astype(np.float32)
+
+
+def mel_of(samples: Samples) -> Mel:
+    """The columns that lie wholly in the samples: (80, 1 + (N - 801) // 200) float32.
+
+    samples: (N,) int16; the first is only what the second is emphasised against.
+    """
+    stretch = (samples[1:] - PRE_EMPHASIS * samples[:-1]) / FULL_SCALE
+    return scale(mel_basis() @ magnitudes_of(stretch))
 
 
 def emphasise(samples: Samples, at: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:

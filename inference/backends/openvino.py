@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 if TYPE_CHECKING:
     import openvino as ov
+    from torch import Tensor, nn
 
 Array = npt.NDArray[Any]
 # What OpenVINO is told. It would choose bfloat16 by itself on CPUs that have it. A model's int8 parts are marked
@@ -47,3 +49,12 @@ def has_bf16() -> bool:
     import openvino as ov
 
     return "BF16" in ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def trace(module: nn.Module, examples: tuple[Tensor, ...]) -> ov.Model:
+    """The module as OpenVINO's graph, for any number of inputs at a time, of any size where the module takes any."""
+    import openvino as ov
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that tracing will go away
+        return ov.convert_model(module.eval(), example_input=examples)

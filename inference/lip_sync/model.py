@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from inference.backends import Device, OpenVinoNetwork, TorchNetwork, settle
-from inference.backends.openvino import Array
+from inference.backends.openvino import Array, trace
 from inference.errors import InvalidRequest, WeightsNotFound
 from inference.faces.s3fd import S3fdDetector
 from inference.models import S3FD, Wav2Lip, Wav2LipWidths
@@ -23,9 +21,6 @@ from inference.weights.registry import LIP_SYNC, REGISTRY
 from inference.weights.registry import S3FD as S3FD_SET
 from inference.weights.sources import WeightSources
 from inference.weights.tensors import check_keys, load_into, read_tensors
-
-if TYPE_CHECKING:
-    import openvino as ov
 
 NONE_SHIPPED = (
     "no lip-sync weights come with Viseme yet: give a Wav2Lip checkpoint of your own by its path or s3://bucket/key "
@@ -130,12 +125,3 @@ def make_ready(module: nn.Module, device: Device, examples: tuple[Tensor, ...]) 
     if device.name != "cpu":
         return TorchNetwork(module, device)
     return OpenVinoNetwork(trace(module, examples), device.precision, n_threads=0)
-
-
-def trace(module: nn.Module, examples: tuple[Tensor, ...]) -> ov.Model:
-    """The module as OpenVINO's graph, for any number of inputs at a time, of any size where a face detector's."""
-    import openvino as ov
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that tracing will go away
-        return ov.convert_model(module.eval(), example_input=examples)

@@ -14,6 +14,7 @@ from inference.faces import FaceBox
 from inference.faces.paste import slices_of
 from inference.lip_sync.options import Pads, Smoothing
 from inference.media import Clip, Frame
+from inference.media.frames import make_even
 
 SIDE = 96  # px, of the faces that Wav2Lip takes
 MASKED_FROM = SIDE // 2  # the rows below are hidden in the first three channels
@@ -63,13 +64,6 @@ def shrink(clips: Iterable[Clip], factor: int) -> Iterator[Frame]:
 
 def resize(frame: Frame, size: tuple[int, int]) -> Frame:
     return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def make_even(frame: Frame) -> Frame:
-    height, width = frame.shape[:2]
-    if height % 2 == 0 and width % 2 == 0:
-        return frame
-    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
 
 
 def find_boxes(frames: Iterable[Frame], locate: Locate, pads: Pads) -> Iterator[Shot]:

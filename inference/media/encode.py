@@ -26,6 +26,7 @@ OPENCV_AVX512 = 13  # OpenCV's number for it: its Python package has no name for
 # costs: none without that), and the same one in each of 420 with AVX2 alone, in the same time.
 REPEATABLE = "asm=AVX2"
 SOUND_BITS = 96_000  # a second, of each channel: ample for a voice
+ALONE = {"g": "1", "bf": "0"}  # for x264: every frame a key frame
 SUFFIXES = (".mp4", ".mov", ".mkv")
 
 
@@ -44,9 +45,12 @@ class Track(Protocol):
 class FilmWriter:
     """An MP4 being written. Made by `write_film`."""
 
-    def __init__(self, container: av.container.OutputContainer, fps: Fraction, sound: Track | None) -> None:
+    def __init__(
+        self, container: av.container.OutputContainer, fps: Fraction, sound: Track | None, options: dict[str, str]
+    ) -> None:
         self._container = container
         self._fps = fps
+        self._options = options
         self._video: av.video.stream.VideoStream | None = None
         self._sound = sound
         self._last_s = Fraction(-1)
@@ -78,7 +82,7 @@ class FilmWriter:
         height, width = frame.shape[:2]
         if height % 2 or width % 2:
             raise ValueError(f"pictures of {width}x{height} pixels; even numbers expected")
-        options = {"crf": str(QUALITY), "preset": SPEED}
+        options = {"crf": str(QUALITY), "preset": SPEED, **self._options}
         if cv2.checkHardwareSupport(OPENCV_AVX512):  # to name AVX2 where there is none would end us
             options["x264-params"] = REPEATABLE
         video: av.video.stream.VideoStream = self._container.add_stream("libx264", rate=self._fps, options=options)
@@ -124,9 +128,12 @@ class Sound:
 
 
 @contextmanager
-def write_film(path: Path, fps: float | Fraction, sound: Track | None = None) -> Iterator[FilmWriter]:
+def write_film(
+    path: Path, fps: float | Fraction, sound: Track | None = None, *, is_seekable: bool = False
+) -> Iterator[FilmWriter]:
     """Write a film to `path` while its frames come: `writer.add(frame)`.
 
+    is_seekable: every frame stands by itself, for a `FrameReader`; the file is some three times larger.
     It appears under its name when it is whole; where anything fails, nothing is left behind.
 
     Raises: InvalidRequest for a suffix other than .mp4, .mov, .mkv; StorageError where it cannot be written.
@@ -140,7 +147,7 @@ def write_film(path: Path, fps: float | Fraction, sound: Track | None = None) ->
     rate = Fraction(fps).limit_denominator(1001)
     try:
         with av.open(str(partial), "w", options={"movflags": "+faststart"}) as container:
-            writer = FilmWriter(container, rate, sound)
+            writer = FilmWriter(container, rate, sound, ALONE if is_seekable else {})
             yield writer
             writer.finish()
         os.replace(partial, path)

@@ -78,3 +78,11 @@ def in_chunks(frames: Iterable[Frame], fps: float) -> Iterator[Clip]:
             held, n_bytes = [], 0
     if held:
         yield Clip(tuple(held), fps)
+
+
+def make_even(frame: Frame) -> Frame:
+    """The frame with even sides, the last row or column twice where need be: H.264 stores colours for 2 x 2 pixels."""
+    height, width = frame.shape[:2]
+    if height % 2 == 0 and width % 2 == 0:
+        return frame
+    return np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), "edge")

@@ -15,6 +15,8 @@ AUDIO_SHAPES = {"ave": (32, 16, 16), "hubert": (32, 32, 32), "wenet": (256, 16, 
 MODES = tuple(AUDIO_SHAPES)
 CONV3_STRIDES = {"ave": (1, 1), "hubert": (2, 2), "wenet": (1, 2)}
 EXPANSION = 2
+# Of the 320: what is hidden from the network, which it is to paint. Upstream's rectangle (5, 5, 310, 305).
+MASKED_ROWS, MASKED_COLUMNS = slice(5, 310), slice(5, 315)
 
 
 class InvertedResidual(nn.Module):
@@ -182,3 +184,26 @@ class AvatarUNet(nn.Module):
         for up, skip in ((self.up1, x5), (self.up2, x4), (self.up3, x3), (self.up4, x2), (self.up5, x1)):
             x = up(x, skip)
         return torch.sigmoid(self.outc(x))
+
+
+class AvatarPainter(nn.Module):
+    """The U-Net between pictures: what turns levels into numbers and hides the mouth is part of the graph."""
+
+    mask: Tensor
+
+    def __init__(self, unet: AvatarUNet) -> None:
+        super().__init__()
+        self.unet = unet
+        mask = torch.ones(1, 1, FACE_SIDE, FACE_SIDE)
+        mask[:, :, MASKED_ROWS, MASKED_COLUMNS] = 0
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, face: Tensor, audio: Tensor) -> Tensor:
+        """Faces that speak: (B, 320, 320, 3) uint8 BGR, truncated as upstream does.
+
+        face: (B, 320, 320, 3) uint8 BGR. audio: (B, *audio_shape) float.
+        """
+        dtype = self.mask.dtype  # float32, or what the module was made on a GPU
+        whole = face.permute(0, 3, 1, 2).to(dtype) / 255
+        said: Tensor = self.unet(torch.cat([whole, whole * self.mask], dim=1), audio.to(dtype))
+        return (said.float() * 255).floor().to(torch.uint8).permute(0, 2, 3, 1)

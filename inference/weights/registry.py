@@ -169,6 +169,16 @@ S3FD = WeightSet(
     licence="not stated for the weights; trained on WIDER FACE (research)",
     is_brought=True,
 )
+# What avatars of SyncTalk_2D hear with: one encoder for all of them, which their own checkpoints do not hold.
+AVE = WeightSet(
+    name="ave",
+    job="live avatars",
+    architecture="AudioVisualEncoder",
+    files=(WeightFile("audio_visual_encoder.pth", None),),
+    source="bring your own, from SyncTalk_2D on GitHub",
+    licence="not stated for the weights",
+    is_brought=True,
+)
 
 SWIN2SR = WeightSet(
     name="swin2sr",
@@ -180,7 +190,7 @@ SWIN2SR = WeightSet(
     hub=HubSource("caidas/swin2SR-classical-sr-x2-64", "cee1c923c6a37361c6e5650b65dcf4be821e5d52"),
 )
 
-REGISTRY = {one.name: one for one in (STARTER, MEDIAPIPE, HUB, DLIB, WAV2LIP, WAV2LIP_GAN, S3FD, SWIN2SR)}
+REGISTRY = {one.name: one for one in (STARTER, MEDIAPIPE, HUB, DLIB, WAV2LIP, WAV2LIP_GAN, S3FD, SWIN2SR, AVE)}
 
 
 def find_set(name: str, job: str | None = None) -> WeightSet:

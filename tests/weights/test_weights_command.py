@@ -42,7 +42,7 @@ def test_fetch_says_the_licence_on_stderr_and_the_path_on_stdout(
     assert capfd.readouterr().out == f"{hashlib.sha256(PREDICTOR).hexdigest()}  {path}\n"
     assert main(["weights", "list"]) == 0
     states = {row.split("\t")[0]: row.split("\t")[2] for row in capfd.readouterr().out.splitlines()}
-    brought = dict.fromkeys(("mediapipe", "hub", "wav2lip", "wav2lip_gan", "s3fd", "swin2sr"), "not fetched")
+    brought = dict.fromkeys(("mediapipe", "hub", "wav2lip", "wav2lip_gan", "s3fd", "swin2sr", "ave"), "not fetched")
     assert states == {"starter": "shipped", "dlib": "fetched"} | brought
 
 

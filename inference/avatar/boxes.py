@@ -1,0 +1,96 @@
+"""Where an avatar's crop lies in a face: a square from jaw to jaw, from the bridge of the nose down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from inference.errors import BadPackage, NoFaceFound
+from inference.faces import FaceBox
+
+Points = npt.NDArray[np.floating]
+
+N_LMS = 110
+LMS_LEFT, LMS_RIGHT, LMS_TOP = 1, 31, 52  # of the 110 points that upstream's landmarker finds
+MIN_SIDE = 48  # px: a smaller face has nothing to learn from
+MAX_LMS_BYTES = 16 << 10
+INNER_TOP, INNER_BOTTOM = (61, 62, 63), (67, 66, 65)  # of the 68 points: the inner lips
+
+
+def box_of_lms(points: Points) -> FaceBox:
+    """The crop of upstream's 110 landmarks, (110, 2): whole pixels.
+
+    Source: SyncTalk_2D inference_328.py.
+    """
+    left, right, top = points[LMS_LEFT, 0], points[LMS_RIGHT, 0], points[LMS_TOP, 1]
+    return square(float(left), float(right), float(top))
+
+
+def box_of_landmarks(points: Points) -> FaceBox:
+    """The same crop out of 68 landmarks, (68, 2): whole pixels."""
+    left = (points[0, 0] + points[1, 0]) / 2
+    right = (points[15, 0] + points[16, 0]) / 2
+    return square(float(left), float(right), float(points[28, 1]))
+
+
+def square(left: float, right: float, top: float) -> FaceBox:
+    side = int(right) - int(left)
+    return FaceBox(int(left), int(top), int(left) + side, int(top) + side)
+
+
+def fit_box(box: FaceBox, width: int, height: int, what: str) -> FaceBox:
+    """The box moved into the frame. Raises: NoFaceFound where it does not fit, or is too small to show a mouth."""
+    side = int(box.width)
+    if side < MIN_SIDE:
+        raise NoFaceFound(f"{what}: a face {side} px wide from jaw to jaw; at least {MIN_SIDE} expected")
+    if side > min(width, height):
+        raise NoFaceFound(f"{what}: the face's square of {side} px does not fit into {width}x{height}; step back")
+    left = min(max(int(box.left), 0), width - side)
+    top = min(max(int(box.top), 0), height - side)
+    return FaceBox(left, top, left + side, top + side)
+
+
+def mouth_gap(points: Points) -> float:
+    """How far the lips are apart, as a share of the crop's side. points: (68, 2)."""
+    gaps = points[list(INNER_BOTTOM)] - points[list(INNER_TOP)]
+    return float(np.hypot(*gaps.T).mean() / max(box_of_landmarks(points).width, 1))
+
+
+def read_lms(path: Path) -> npt.NDArray[np.float64]:
+    """The 110 points of a .lms file, a line "x y" each: (110, 2). Raises: BadPackage."""
+    if path.stat().st_size > MAX_LMS_BYTES:
+        raise BadPackage(f"{path}: {path.stat().st_size} bytes; at most {MAX_LMS_BYTES} expected for {N_LMS} points")
+    try:
+        rows = [[float(value) for value in line.split()] for line in path.read_text("utf-8").splitlines() if line]
+        points = np.array(rows, np.float64)
+    except ValueError as err:
+        raise BadPackage(f'{path}: not lines of "x y" ({err})') from err
+    if points.shape != (N_LMS, 2) or not np.isfinite(points).all():
+        raise BadPackage(f"{path}: {len(rows)} points; expected {N_LMS}, two numbers each")
+    return points
+
+
+def read_all_lms(folder: Path) -> list[npt.NDArray[np.float64]]:
+    """The points of 0.lms, 1.lms, ... as far as they go without a gap. Raises: BadPackage where there is one."""
+    numbers = sorted(int(path.stem) for path in folder.glob("*.lms") if path.stem.isdecimal())
+    if numbers != list(range(len(numbers))) or not numbers:
+        missing = next((i for i in range(len(numbers) + 1) if i not in set(numbers)), 0)
+        raise BadPackage(f"{folder}: {missing}.lms is missing; expected 0.lms, 1.lms, ... one for each frame")
+    return [read_lms(folder / f"{i}.lms") for i in numbers]
+
+
+def fill_gaps(found: Sequence[Points | None]) -> list[Points]:
+    """The points of every frame; those of a frame without a face lie between its neighbours'.
+
+    Raises: ValueError where there are none at all.
+    """
+    known = [i for i, points in enumerate(found) if points is not None]
+    if not known:
+        raise ValueError("no frame has landmarks")
+    stacked = np.stack([np.asarray(found[i], np.float64) for i in known]).reshape(len(known), -1)
+    frames = np.arange(len(found))
+    filled = np.stack([np.interp(frames, known, column) for column in stacked.T], axis=1)
+    return list(filled.reshape(len(found), -1, 2))

@@ -1,0 +1,44 @@
+"""From a crop to what the network takes, and from what it gives to the region of the frame that it belongs in.
+
+Source: SyncTalk_2D inference_328.py, without its face parsing.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from inference.faces import FaceBox
+from inference.faces.paste import slices_of
+from inference.models.avatar_unet import FACE_SIDE
+
+Frame = npt.NDArray[np.uint8]
+
+CROP_SIDE = 328  # px
+MARGIN = 4  # of the crop around what the network sees: cut away, not shrunk
+INSIDE = slice(MARGIN, MARGIN + FACE_SIDE)
+
+
+def cut_crop(frame_bgr: Frame, box: FaceBox) -> Frame:
+    """The face at the crop's size: (328, 328, 3) uint8 BGR, bicubic. box: whole pixels inside the frame."""
+    return resize(frame_bgr[slices_of(box)], CROP_SIDE, CROP_SIDE)
+
+
+def cut_face(crop_bgr: Frame) -> Frame:
+    """What the network sees of a crop: a view, (320, 320, 3)."""
+    return crop_bgr[INSIDE, INSIDE]
+
+
+def compose_patch(crop_bgr: Frame, said_bgr: Frame, box: FaceBox) -> Frame:
+    """The region of the box with the face that speaks: (h, w, 3) uint8 BGR, at the box's size.
+
+    said_bgr: (320, 320, 3) uint8, the network's answer.
+    """
+    whole = crop_bgr.copy()
+    whole[INSIDE, INSIDE] = said_bgr
+    return resize(whole, int(box.width), int(box.height))
+
+
+def resize(picture: Frame, width: int, height: int) -> Frame:
+    return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)

@@ -1,0 +1,127 @@
+"""What a package says of itself: manifest.json, checked before anything else of it is believed."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from inference.errors import AvatarNotFound, BadPackage
+from inference.faces import FaceBox
+from inference.weights.store import sha256_of
+
+MANIFEST, CROPS, BACKGROUND = "manifest.json", "crops328.npy", "background.mp4"
+NETWORK, ENCODER, FEATURES = "network.safetensors", "audio_encoder.safetensors", "features.npy"
+NEEDED = (CROPS, BACKGROUND, NETWORK)
+OPTIONAL = (ENCODER, FEATURES)
+MAX_BYTES = 64 << 20  # of the manifest; a box takes some 30
+MAX_FRAMES = 100_000  # over an hour
+MAX_SIDE = 8192
+
+Side = Annotated[int, Field(ge=16, le=MAX_SIDE)]
+Pixels = Annotated[int, Field(ge=0, le=MAX_SIDE)]
+
+
+class Plain(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class FileInfo(Plain):
+    """What a file of the package must be, to the byte."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    n_bytes: int = Field(ge=0)
+
+
+class Idle(Plain):
+    """The frames that are shown in silence, back and forth, from the first to the last.
+
+    is_shut: their mouths are shut as filmed, so that they are shown as they are; else the network shuts them.
+    """
+
+    first: int = Field(ge=0)
+    last: int = Field(ge=0)
+    is_shut: bool
+
+
+class Manifest(Plain):
+    """An avatar package: `boxes` are left, top, right, bottom in whole pixels, right and bottom exclusive."""
+
+    format: Literal["viseme-avatar"] = "viseme-avatar"
+    version: Literal[1] = 1
+    name: str = Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")
+    frames: int = Field(ge=1, le=MAX_FRAMES)
+    fps: Literal[25] = 25
+    width: Side
+    height: Side
+    mode: Literal["ave", "hubert", "wenet"]
+    idle: Idle
+    landmarks: str  # whose points the boxes are of
+    made_from: dict[str, str]  # what was given, and its SHA-256
+    files: dict[str, FileInfo]
+    boxes: list[tuple[Pixels, Pixels, Pixels, Pixels]]
+
+    @model_validator(mode="after")
+    def agrees_with_itself(self) -> Manifest:
+        if len(self.boxes) != self.frames:
+            raise ValueError(f"{len(self.boxes)} boxes for {self.frames} frames")
+        for i, (left, top, right, bottom) in enumerate(self.boxes):
+            if not (left < right <= self.width and top < bottom <= self.height):
+                raise ValueError(
+                    f"box {i}, {left},{top},{right},{bottom}, does not lie in frames of {self.width}x{self.height}"
+                )
+        if not self.idle.first <= self.idle.last < self.frames:
+            raise ValueError(f"idle frames {self.idle.first} to {self.idle.last} of {self.frames}")
+        missing = [name for name in NEEDED if name not in self.files]
+        strange = [name for name in self.files if name not in (*NEEDED, *OPTIONAL)]
+        if missing or strange:
+            raise ValueError(f"files: {', '.join(missing) or 'none'} missing, {', '.join(strange) or 'none'} unknown")
+        return self
+
+    def box(self, index: int) -> FaceBox:
+        return FaceBox(*self.boxes[index])
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Raises: AvatarNotFound where there is no package, BadPackage where its manifest is none."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise AvatarNotFound(f"{folder}: no {MANIFEST} in it; expected the folder of an avatar package")
+    if path.stat().st_size > MAX_BYTES:
+        raise BadPackage(f"{path}: {path.stat().st_size} bytes; at most {MAX_BYTES} expected")
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as err:
+        first = err.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BadPackage(f"{path}: {where + ': ' if where else ''}{first['msg']}") from err
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Raises: BadPackage for a file that is missing or another than the manifest says."""
+    for name, info in manifest.files.items():
+        path = folder / name
+        if not path.is_file():
+            raise BadPackage(f"{folder}: {name} is missing")
+        if path.stat().st_size != info.n_bytes:
+            raise BadPackage(f"{path}: {path.stat().st_size} bytes; expected {info.n_bytes}")
+        if (found := sha256_of(path)) != info.sha256:
+            raise BadPackage(f"{path}: has SHA-256 {found}; expected {info.sha256}")
+
+
+def describe_files(folder: Path) -> dict[str, FileInfo]:
+    """Those of a package that is being made."""
+    paths = [folder / name for name in (*NEEDED, *OPTIONAL) if (folder / name).is_file()]
+    return {path.name: FileInfo(sha256=sha256_of(path), n_bytes=path.stat().st_size) for path in paths}
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """The last file of a package: without it there is none."""
+    text = json.dumps(manifest.model_dump(mode="json"), indent=1)
+    with (folder / MANIFEST).open("w", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())

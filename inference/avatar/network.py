@@ -1,0 +1,99 @@
+"""The two networks of an avatar: one hears, the other paints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from inference.backends import Device, OpenVinoNetwork, TorchNetwork, settle
+from inference.backends.cuda_graph import BATCHES, CudaGraphNetwork
+from inference.backends.openvino import trace
+from inference.backends.shared import SharedNetwork
+from inference.errors import InvalidRequest, WrongWeights
+from inference.models import AudioVisualEncoder, AvatarPainter, AvatarUNet
+from inference.models.avatar_unet import FACE_SIDE
+from inference.weights.tensors import Tensors, check_keys, read_tensors
+
+Module = TypeVar("Module", bound=nn.Module)
+
+PRECISIONS = ("auto", "f32", "f16", "bf16")
+BEST_ON_CPU = "bf16"  # half the time of f32
+EAR_PREFIX = "audio_encoder."  # which published encoders lack
+MOST_WIDE = 2048  # channels: a file that asks for more is no avatar's
+
+
+def read_unet(path: Path, mode: str | None = None) -> AvatarUNet:
+    """The U-Net with the weights of a checkpoint, bare or nested in one, in any widths.
+
+    mode: None takes the one that the shapes tell; hubert's are those of ave.
+    Raises: WeightsNotFound, WrongWeights.
+    """
+    return fill_unet(read_tensors(path), path.name, mode)
+
+
+def fill_unet(tensors: Tensors, file: str, mode: str | None = None) -> AvatarUNet:
+    check_size(tensors, file)
+    try:
+        module = AvatarUNet.like(tensors, mode)
+    except (KeyError, IndexError, ValueError, RuntimeError):
+        module = AvatarUNet(mode or "ave")  # another network's tensors: the check below names them
+    return fill(module, tensors, file)
+
+
+def read_encoder(path: Path) -> AudioVisualEncoder:
+    """The encoder of the mel with the weights of a checkpoint, with or without the prefix `audio_encoder.`.
+
+    Raises: WeightsNotFound, WrongWeights.
+    """
+    tensors = read_tensors(path)
+    if not any(key.startswith(EAR_PREFIX) for key in tensors):
+        tensors = {EAR_PREFIX + key: value for key, value in tensors.items()}
+    tensors = {key: value for key, value in tensors.items() if key.startswith(EAR_PREFIX)}
+    check_size(tensors, path.name)
+    try:
+        module = AudioVisualEncoder.like(tensors)
+    except (KeyError, IndexError, ValueError, RuntimeError):
+        module = AudioVisualEncoder()
+    return fill(module, tensors, path.name)
+
+
+def check_size(tensors: Tensors, file: str) -> None:
+    """Raises: WrongWeights where a network of such widths would take what memory there is."""
+    for key, value in tensors.items():
+        if value.dim() and max(value.shape) > 2 * MOST_WIDE:
+            raise WrongWeights(f"{file}: {key} has shape {list(value.shape)}; at most {2 * MOST_WIDE} wide expected")
+
+
+def fill(module: Module, tensors: Tensors, file: str) -> Module:
+    check_keys(tensors, module.state_dict(), file, type(module).__name__)
+    for key, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise WrongWeights(f"{file}: {key} holds numbers that are not finite")
+    module.load_state_dict({key: value.float() for key, value in tensors.items()})
+    return module.eval()
+
+
+def make_painter(unet: AvatarUNet, device: Device) -> SharedNetwork:
+    """(1, 320, 320, 3) uint8 BGR faces and (1, *audio_shape) float32 into (1, 320, 320, 3) uint8 that speak.
+
+    By any threads at once. On a CPU one after the other, by all cores; on a GPU several in one batch.
+    Raises: InvalidRequest for int8, which nothing was measured for.
+    """
+    if device.precision not in PRECISIONS:
+        raise InvalidRequest(f"precision {device.precision!r}: avatars run in {', '.join(PRECISIONS)}")
+    module = AvatarPainter(unet)
+    examples = (torch.zeros(1, FACE_SIDE, FACE_SIDE, 3, dtype=torch.uint8), torch.zeros(1, *unet.audio_shape))
+    device = settle(device, BEST_ON_CPU)
+    if device.name != "cpu":
+        return SharedNetwork(CudaGraphNetwork(module, device, examples), BATCHES[-1])
+    return SharedNetwork(OpenVinoNetwork(trace(module, examples), device.precision, n_threads=0))
+
+
+def make_ear(encoder: AudioVisualEncoder, device: Device) -> SharedNetwork:
+    """(1, 1, 80, 16) float32 mels into (1, features) float32, in float32 everywhere: it takes 2 ms on a CPU."""
+    if device.name != "cpu":
+        return SharedNetwork(TorchNetwork(encoder, Device(device.name, "f32")))
+    return SharedNetwork(OpenVinoNetwork(trace(encoder, (torch.zeros(1, 1, 80, 16),)), "f32", n_threads=1))

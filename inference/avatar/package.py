@@ -1,0 +1,252 @@
+"""An avatar as it lies on disk, loaded once and shared by all who speak with it."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from inference.audio.features import ROWS, Features, mel_of_window, reach_of_window, rows_of_frame
+from inference.audio.mel import Samples
+from inference.avatar import manifest as files
+from inference.avatar.compose import CROP_SIDE, compose_patch, cut_face
+from inference.avatar.find import find_encoder, find_folder
+from inference.avatar.hearing import Row
+from inference.avatar.manifest import Idle, Manifest, check_files, read_manifest
+from inference.avatar.network import make_ear, make_painter, read_encoder, read_unet
+from inference.avatar.session import MAX_QUEUED_S, AvatarSession
+from inference.avatar.timed_frame import TimedFrame
+from inference.backends import choose_device
+from inference.backends.shared import SharedNetwork
+from inference.errors import BadPackage, InvalidRequest, WeightsNotFound
+from inference.faces import FaceBox
+from inference.faces.paste import overwrite_face, slices_of
+from inference.media import Frame
+from inference.media.seek import FrameReader
+from inference.settings import Settings
+
+N_SILENT_KEPT = 128  # patches: 5 s of idle frames
+NO_EAR = (
+    "{name}: holds no audio encoder, so it can speak its packaged features alone; build it with --encoder "
+    "audio_visual_encoder.pth (of SyncTalk_2D), or put that file into SM_MODEL_DIR or {cache}"
+)
+NO_FRONT_END = "{name}: hears {mode} features, which Viseme does not make of sound; it can speak given features alone"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a package is made of, opened. ear: None where new speech cannot be heard."""
+
+    crops: npt.NDArray[np.uint8]  # (N, 328, 328, 3), memory-mapped
+    reader: FrameReader
+    painter: SharedNetwork
+    audio_shape: tuple[int, ...]
+    ear: SharedNetwork | None
+    no_ear: str  # why not
+    features: Features | None
+
+
+class AvatarPackage:
+    """Immutable; any number of sessions in any threads may share it. To be closed when none does any more."""
+
+    def __init__(self, manifest: Manifest, parts: Parts) -> None:
+        self._manifest, self._parts = manifest, parts
+        self.name, self.n_frames, self.fps = manifest.name, manifest.frames, float(manifest.fps)
+        self.width, self.height, self.mode = manifest.width, manifest.height, manifest.mode
+        self.audio_shape = parts.audio_shape
+        self.packaged_features = parts.features
+        self._silent: OrderedDict[int, Frame] = OrderedDict()
+        self._silent_lock = threading.Lock()
+        self._silent_row: Row | None = None
+
+    @classmethod
+    def load(
+        cls, path: str | Path, device: str = "auto", precision: str = "auto", settings: Settings | None = None
+    ) -> AvatarPackage:
+        """The package in that folder, or of that name in VISEME_AVATARS; `starter` is the one that is shipped.
+
+        Raises: AvatarNotFound, BadPackage, WrongWeights, InvalidRequest, DeviceUnavailable.
+        """
+        settings = settings or Settings.from_env()
+        folder = find_folder(path, settings)
+        manifest = read_manifest(folder)
+        check_files(folder, manifest)
+        chosen = choose_device(device, precision)
+        unet = read_unet(folder / files.NETWORK, manifest.mode)
+        encoder = find_encoder(folder, manifest, settings)
+        if encoder is not None:
+            check_fit(read_encoder(encoder).widths[-1], unet.audio_shape, manifest.name)
+        cache = settings.weights_cache / "ave"
+        no_ear = (NO_EAR if manifest.mode == "ave" else NO_FRONT_END).format(
+            name=manifest.name, mode=manifest.mode, cache=cache
+        )
+        parts = Parts(
+            crops=open_crops(folder, manifest),
+            reader=open_background(folder, manifest),
+            painter=make_painter(unet, chosen),
+            audio_shape=unet.audio_shape,
+            ear=make_ear(read_encoder(encoder), chosen) if encoder is not None else None,
+            no_ear=no_ear,
+            features=open_features(folder, manifest, unet.audio_shape),
+        )
+        return cls(manifest, parts)
+
+    @property
+    def idle(self) -> Idle:
+        return self._manifest.idle
+
+    @property
+    def can_hear(self) -> bool:
+        """Whether it can speak new speech."""
+        return self._parts.ear is not None
+
+    def box(self, i: int) -> FaceBox:
+        """Where the face is in frame i: whole pixels."""
+        return self._manifest.box(i)
+
+    def crop(self, i: int) -> Frame:
+        """(328, 328, 3) uint8 BGR, of the memory-mapped file: not to be written into."""
+        crop: Frame = self._parts.crops[i]
+        return crop
+
+    def background(self, i: int) -> Frame:
+        """(H, W, 3) uint8 BGR, decoded now unless it was one of the last; not to be written into."""
+        return self._parts.reader.read(i)
+
+    def region(self, i: int) -> Frame:
+        """What frame i shows in its box: (h, w, 3) uint8 BGR."""
+        return np.ascontiguousarray(self.background(i)[slices_of(self.box(i))])
+
+    def whole(self, timed: TimedFrame) -> Frame:
+        """The frame that a patch belongs to, with the patch in it: (H, W, 3) uint8 BGR."""
+        return overwrite_face(self.background(timed.background), timed.patch, timed.box)
+
+    def paint(self, i: int, features: npt.ArrayLike) -> Frame:
+        """The network's answer for frame i: (320, 320, 3) uint8 BGR, not composed. features: see `render`."""
+        heard = np.asarray(features, np.float32)
+        if heard.size != math.prod(self.audio_shape):
+            raise InvalidRequest(
+                f"{heard.size} numbers of audio features; {self.name} takes {math.prod(self.audio_shape)}, "
+                f"as {' x '.join(map(str, self.audio_shape))}"
+            )
+        face = np.ascontiguousarray(cut_face(self.crop(i)))
+        (said,) = self._parts.painter(face[None], heard.reshape(1, *self.audio_shape))
+        return np.asarray(said[0], np.uint8)
+
+    def render(self, i: int, features: npt.ArrayLike) -> Frame:
+        """The box region of frame i with the mouth that speaks: (h, w, 3) uint8 BGR, at the box's size.
+
+        features: float32 of `audio_shape`, or as many in another; in mode ave the 16 rows around a frame, (16, 512).
+        Raises: InvalidRequest for another number of them, IndexError for a frame that does not exist.
+        """
+        return compose_patch(self.crop(i), self.paint(i, features), self.box(i))
+
+    def features_at(self, i: int) -> Features:
+        """The packaged features that frame i hears: (16, numbers). Raises: InvalidRequest where none are packaged."""
+        if self.packaged_features is None:
+            raise InvalidRequest(f"{self.name}: holds no packaged audio features; audio has to come with the request")
+        return rows_of_frame(self.packaged_features, i)
+
+    def hear(self, window: Samples) -> Row:
+        """The features of one window: (numbers,) float32. window: its 3,801 samples, int16 at 16 kHz."""
+        if self._parts.ear is None:
+            raise WeightsNotFound(self._parts.no_ear)
+        if not window.any():
+            return self.hear_silence()
+        return np.asarray(self._parts.ear(mel_of_window(window)[None, None])[0][0])
+
+    def hear_silence(self) -> Row:
+        """The features of a silent window."""
+        if self._silent_row is None:
+            if self._parts.ear is None:
+                raise WeightsNotFound(self._parts.no_ear)
+            low, high = reach_of_window(0)
+            mel = mel_of_window(np.zeros(high - low, np.int16))
+            self._silent_row = np.asarray(self._parts.ear(mel[None, None])[0][0])
+        return self._silent_row
+
+    def silent_patch(self, i: int) -> Frame:
+        """The box region of frame i with the mouth shut: as it was filmed where it was shut then, else painted so."""
+        idle = self.idle
+        if idle.is_shut and idle.first <= i <= idle.last:
+            return self.region(i)
+        with self._silent_lock:
+            if i in self._silent:
+                self._silent.move_to_end(i)
+                return self._silent[i]
+        patch = self.render(i, np.tile(self.hear_silence(), (ROWS, 1)))
+        patch.flags.writeable = False
+        with self._silent_lock:
+            self._silent[i] = patch
+            while len(self._silent) > N_SILENT_KEPT:
+                self._silent.popitem(last=False)
+        return patch
+
+    def session(self, sample_rate: int = 16_000, max_queued_s: float = MAX_QUEUED_S) -> AvatarSession:
+        """A listener of its own. sample_rate: of the sound that will be pushed.
+
+        Raises: InvalidRequest for a rate that no speech comes at, WeightsNotFound where new speech cannot be heard.
+        """
+        if not self.can_hear:
+            raise WeightsNotFound(self._parts.no_ear)
+        return AvatarSession(self, sample_rate, max_queued_s)
+
+    def close(self) -> None:
+        """Close the film; no frame of it can be read any more."""
+        self._parts.reader.close()
+
+
+def open_crops(folder: Path, manifest: Manifest) -> npt.NDArray[np.uint8]:
+    crops = open_array(folder / files.CROPS)
+    expected = (manifest.frames, CROP_SIDE, CROP_SIDE, 3)
+    if crops.dtype != np.uint8 or crops.shape != expected:
+        raise BadPackage(f"{folder / files.CROPS}: {crops.dtype} of {crops.shape}; expected uint8 of {expected}")
+    return crops
+
+
+def open_features(folder: Path, manifest: Manifest, audio_shape: tuple[int, ...]) -> Features | None:
+    if files.FEATURES not in manifest.files:
+        return None
+    features = open_array(folder / files.FEATURES)
+    n_numbers = math.prod(audio_shape) // ROWS
+    if features.dtype != np.float32 or features.ndim != 2 or features.shape[1] != n_numbers:
+        raise BadPackage(
+            f"{folder / files.FEATURES}: {features.dtype} of {features.shape}; expected float32 of (N, {n_numbers})"
+        )
+    return features
+
+
+def open_array(path: Path) -> npt.NDArray[Any]:
+    """Memory-mapped, as data only."""
+    try:
+        found: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as err:
+        raise BadPackage(f"{path}: not an array that numpy wrote, or a damaged one ({err})") from err
+    return found
+
+
+def open_background(folder: Path, manifest: Manifest) -> FrameReader:
+    reader = FrameReader(folder / files.BACKGROUND)
+    found = (len(reader), reader.video.width, reader.video.height)
+    expected = (manifest.frames, manifest.width, manifest.height)
+    if found != expected:
+        reader.close()
+        raise BadPackage(
+            f"{folder / files.BACKGROUND}: {found[0]} frames of {found[1]}x{found[2]}; "
+            f"expected {expected[0]} of {expected[1]}x{expected[2]}"
+        )
+    return reader
+
+
+def check_fit(n_features: int, audio_shape: tuple[int, ...], name: str) -> None:
+    if n_features * ROWS != math.prod(audio_shape):
+        raise BadPackage(
+            f"{name}: the audio encoder gives {n_features} features, so {n_features * ROWS} in {ROWS} rows; "
+            f"the network takes {math.prod(audio_shape)}"
+        )

@@ -1,0 +1,134 @@
+"""Packages written, whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from inference.avatar import manifest as files
+from inference.avatar.compose import CROP_SIDE, cut_crop
+from inference.errors import InvalidRequest, StorageError, UnsupportedMedia
+from inference.faces import FaceBox
+from inference.media import Frame
+from inference.media.encode import write_film
+from inference.models import AudioVisualEncoder, AvatarUNet
+from inference.weights.tensors import write_safetensors
+
+FPS = 25
+
+
+@dataclass
+class Pictures:
+    """What was written of a film. boxes: of its frames."""
+
+    width: int = 0
+    height: int = 0
+    boxes: list[FaceBox] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Shot:
+    """A frame, (H, W, 3) uint8 BGR with even sides, and the box of its face: whole pixels inside it.
+
+    crop: (328, 328, 3); None has it cut out of the frame.
+    """
+
+    frame: Frame
+    box: FaceBox
+    crop: Frame | None = None
+
+
+@contextmanager
+def package_folder(output: Path) -> Iterator[Path]:
+    """A folder to write to, which becomes `output` when all went well, and vanishes when not.
+
+    Raises: InvalidRequest where something is there already, also if it came meanwhile; StorageError.
+    """
+    if output.exists() and not is_empty(output):
+        raise already_there(output)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.part-") as part:
+            folder = Path(part) / output.name
+            folder.mkdir()
+            yield folder
+            folder.rename(output)  # over an empty folder, but over nothing else
+    except OSError as err:
+        if err.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            raise already_there(output) from err
+        raise StorageError(f"{output}: the package could not be written ({err.strerror or err})") from err
+
+
+def is_empty(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def already_there(output: Path) -> InvalidRequest:
+    return InvalidRequest(f"{output}: is there already; expected a folder that is still to be made")
+
+
+def write_pictures(folder: Path, shots: Iterable[Shot], name: str) -> Pictures:
+    """The film and the crops of a package, frame by frame. Raises: UnsupportedMedia where frames change their size."""
+    written = Pictures()
+    with (
+        write_film(folder / files.BACKGROUND, FPS, is_seekable=True) as film,
+        CropWriter(folder / files.CROPS) as crops,
+    ):
+        for shot in shots:
+            height, width = shot.frame.shape[:2]
+            if not written.boxes:
+                written.width, written.height = width, height
+            elif (width, height) != (written.width, written.height):
+                raise UnsupportedMedia(
+                    f"{name}: frame {len(written.boxes)} is {width}x{height}, those before "
+                    f"{written.width}x{written.height}; expected one size"
+                )
+            film.add(shot.frame)
+            crops.add(cut_crop(shot.frame, shot.box) if shot.crop is None else shot.crop)
+            written.boxes.append(shot.box)
+    return written
+
+
+class CropWriter:
+    """An array of numpy's format that grows crop by crop."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self._n_crops = 0
+        self._write_header()
+
+    def add(self, crop: Frame) -> None:
+        self._file.write(np.ascontiguousarray(crop, np.uint8).data)
+        self._n_crops += 1
+
+    def __enter__(self) -> CropWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._file:
+            self._file.seek(0)
+            self._write_header()
+
+    def _write_header(self) -> None:
+        """As long for any number of crops: numpy leaves room for it to grow."""
+        shape = (self._n_crops, CROP_SIDE, CROP_SIDE, 3)
+        described = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self._file, described)
+
+
+def write_networks(folder: Path, unet: AvatarUNet, encoder: AudioVisualEncoder | None) -> None:
+    write_safetensors(dict(unet.state_dict()), folder / files.NETWORK, {"architecture": "AvatarUNet"})
+    if encoder is not None:
+        about = {"architecture": "AudioVisualEncoder"}
+        write_safetensors(dict(encoder.state_dict()), folder / files.ENCODER, about)
+
+
+def write_features(folder: Path, features: npt.NDArray[np.float32]) -> None:
+    np.save(folder / files.FEATURES, np.ascontiguousarray(features, np.float32))

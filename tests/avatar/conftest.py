@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn_avatar import SEED, SENTENCE
+
+from inference.avatar import AvatarPackage
+from inference.avatar.prepare import Sitting
+from inference.speaker.sound import say
+from inference.speaker.speech import Speech
+
+
+@pytest.fixture(scope="session")
+def sitting(avatar_sitting: Sitting) -> Sitting:
+    return avatar_sitting
+
+
+@pytest.fixture(scope="session")
+def package_folder(avatar_folder: Path) -> Path:
+    return avatar_folder
+
+
+@pytest.fixture(scope="session")
+def package(avatar_package: AvatarPackage) -> AvatarPackage:
+    return avatar_package
+
+
+@pytest.fixture(scope="session")
+def speech() -> np.ndarray:
+    """Two seconds of the drawn speaker's voice, beginning with speech: (32000,) int16 at 16 kHz."""
+    spoken = say(Speech(SENTENCE, SEED, None), SEED)
+    return (spoken[14000:46000] * 32767).astype(np.int16)

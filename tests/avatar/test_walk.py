@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from inference.avatar.walk import Place, index_of_step
+
+
+def test_the_order_is_upstreams(shared: Path):
+    for case in json.loads((shared / "golden" / "pingpong.json").read_text()).values():
+        n_frames = case["n_frames"]
+        if n_frames > 1:  # upstream asks for a frame that does not exist
+            assert [index_of_step(step, n_frames) for step in case["steps"]] == case["frame"]
+
+
+def test_it_begins_with_frame_1_and_each_end_comes_once():
+    assert [index_of_step(step, 4) for step in range(9)] == [1, 2, 3, 2, 1, 0, 1, 2, 3]
+    assert [index_of_step(step, 1) for step in range(3)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("n_frames", [1, 2, 5, 30])
+def test_steps_over_the_whole_are_that_order(n_frames: int):
+    place, seen = Place(), []
+    for _ in range(100):
+        place = place.step(n_frames)
+        seen.append(place.frame)
+    assert seen == [index_of_step(step, n_frames) for step in range(100)]
+
+
+@pytest.mark.parametrize("start", [Place(0, 1), Place(9, -1), Place(5, 1), Place(5, -1), Place(19, 1)])
+def test_it_walks_into_a_stretch_and_stays_there(start: Place):
+    """From wherever it is, one frame at a time: nothing jumps."""
+    place, seen = start, [start.frame]
+    for _ in range(60):
+        place = place.step_within(7, 10)
+        seen.append(place.frame)
+    assert all(abs(a - b) == 1 for a, b in pairwise(seen))
+    assert set(seen[-20:]) == {7, 8, 9, 10}
+
+
+def test_a_stretch_of_one_frame_stands_still():
+    place = Place(3, 1)
+    for _ in range(5):
+        place = place.step_within(5, 5)
+    assert place.frame == 5
+    assert place.step_within(5, 5).frame == 5

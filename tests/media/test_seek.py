@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from films import film, number_of, numbered
+
+from inference.errors import MediaNotFound, MediaTooLarge, UnsupportedMedia
+from inference.media import MediaLimits, open_media
+from inference.media.encode import write_film
+from inference.media.seek import FrameReader
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    with write_film(tmp_path / "film.mp4", 25, is_seekable=True) as writer:
+        for frame in numbered(40):
+            writer.add(frame)
+    return tmp_path / "film.mp4"
+
+
+def test_any_frame_is_the_one_that_was_written(path: Path):
+    with FrameReader(path) as reader:
+        assert len(reader) == 40
+        for i in (39, 0, 17, 18, 17, 0, 5, 4, 3, 39):
+            assert number_of(reader.read(i)) == i
+        assert (reader.video.width, reader.video.height) == (64, 48)
+
+
+def test_it_is_what_reading_through_gives(path: Path):
+    with open_media(path) as media:
+        through = [frame for clip in media.read_clips(25) for frame in clip.frames]
+    with FrameReader(path) as reader:
+        for i in (3, 11, 30):
+            np.testing.assert_array_equal(reader.read(i), through[i])
+
+
+def test_few_are_kept_and_none_can_be_written_into(path: Path):
+    with FrameReader(path, n_kept=2) as reader:
+        first = reader.read(0)
+        assert reader.read(0) is first
+        reader.read(1)
+        reader.read(2)
+        assert reader.read(0) is not first
+        with pytest.raises(ValueError, match="read-only"):
+            first[0, 0] = 0
+
+
+def test_several_threads_may_read(path: Path):
+    wrong: list[int] = []
+
+    def read_some(seed: int) -> None:
+        asked = np.random.default_rng(seed).integers(0, 40, 30).tolist()
+        wrong.extend(i for i in asked if number_of(reader.read(i)) != i)
+
+    with FrameReader(path) as reader:
+        threads = [threading.Thread(target=read_some, args=(seed,)) for seed in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("i", [-1, 40])
+def test_a_frame_that_is_not_there(path: Path, i: int):
+    with FrameReader(path) as reader, pytest.raises(IndexError, match="of 40"):
+        reader.read(i)
+
+
+def test_films_whose_frames_lean_on_others_are_refused(tmp_path: Path):
+    (tmp_path / "usual.mp4").write_bytes(film(numbered(40)))
+    with pytest.raises(UnsupportedMedia, match="frame 1 leans on another; expected each by itself"):
+        FrameReader(tmp_path / "usual.mp4")
+
+
+def test_the_door_is_the_doors(path: Path, tmp_path: Path):
+    with pytest.raises(MediaTooLarge, match="64x48"):
+        FrameReader(path, limits=MediaLimits(max_frame_pixels=1000))
+    with pytest.raises(MediaNotFound):
+        FrameReader(tmp_path / "none.mp4")
+    (tmp_path / "text.mp4").write_text("hello " * 100)
+    with pytest.raises(UnsupportedMedia, match="looks like text"):
+        FrameReader(tmp_path / "text.mp4")
