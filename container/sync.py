@@ -70,7 +70,7 @@ def sync(
     ] = None,
 ) -> None:
     """Have a face say what is heard, and write the film; it appears whole or not at all."""
-    from inference.lip_sync import PARITY, LipSyncer, Pads, SyncOptions
+    from inference.lip_sync import PARITY, LipSyncer, Pads, SyncOptions, TrackCache
     from inference.settings import Settings
 
     settings = Settings.from_env()
@@ -88,6 +88,7 @@ def sync(
         precision=precision or settings.precision,
         s3fd=s3fd,
         settings=settings,
+        tracks=TrackCache(settings.tracks_cache),
     )
     for warning in syncer.warnings:
         complain(f"warning: {warning}")

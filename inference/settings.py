@@ -97,6 +97,11 @@ class Settings(BaseModel):
         return self.data_dir / "weights"
 
     @property
+    def tracks_cache(self) -> Path:
+        """Where it is kept where faces are in films."""
+        return self.data_dir / "tracks"
+
+    @property
     def weight_sources(self) -> WeightSources:
         return WeightSources(
             cache=self.weights_cache,

@@ -103,14 +103,17 @@ def find_checkpoint(checkpoint: str, sources: WeightSources) -> FoundWeights:
     return find_weights(checkpoint, LIP_SYNC, sources)
 
 
-def load_s3fd(weights: str | Path | None, device: Device, sources: WeightSources) -> S3fdDetector:
-    """Upstream's face detector, from a path, or from where the deployment brought it.
+def find_s3fd(weights: str | Path | None, sources: WeightSources) -> FoundWeights:
+    """Upstream's face detector, from a path, or from where the deployment brought it. Raises: WeightsNotFound."""
+    if weights is None:
+        return from_path(find_brought(S3FD_SET, sources), S3FD_SET.name)
+    return find_weights(weights, S3FD_SET.job, sources)
 
-    Raises: WeightsNotFound, WrongWeights.
-    """
-    path = find_brought(S3FD_SET, sources) if weights is None else find_weights(weights, "face detection", sources).path
+
+def load_s3fd(found: FoundWeights, device: Device) -> S3fdDetector:
+    """Raises: WrongWeights."""
     module = S3FD()
-    load_into(module, path)
+    load_into(module, found.path)
     return S3fdDetector(make_ready(module, Device(device.name, "f32"), S3FD_EXAMPLE))
 
 

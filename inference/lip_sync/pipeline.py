@@ -6,6 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,14 +16,15 @@ from inference.audio import SAMPLE_RATE, count_frames, count_mel_columns, cut_wi
 from inference.audio import window_start as start_of_window
 from inference.backends import choose_device
 from inference.errors import InvalidRequest, NoFaceFound, StorageError
-from inference.faces import FaceBox, FaceTracker
+from inference.faces import FaceBox, FaceChoice, FaceTracker
 from inference.faces.load import load_landmarker
 from inference.lip_sync.compose import in_batches, paste_faces, speak
 from inference.lip_sync.enhance import Enhancer, enhance_mouths, load_enhancer
 from inference.lip_sync.loop import loop_shots
-from inference.lip_sync.model import load_generators, load_s3fd
+from inference.lip_sync.model import find_s3fd, load_generators, load_s3fd
 from inference.lip_sync.options import HIGHEST_FPS, LOWEST_FPS, STILL_FPS, Enhance, SyncOptions, SyncOutput, SyncResult
 from inference.lip_sync.preprocess import Locate, Shot, box_of_landmarks, find_boxes, shrink, smooth_boxes
+from inference.lip_sync.tracks import LOOKAHEAD, Fingerprint, KeptLocator, TrackCache, key_of, mediapipe_detector
 from inference.media import Frame, MediaDoor, OpenedMedia, Source, VideoInfo, open_media
 from inference.media.encode import SUFFIXES, FilmWriter, write_film
 from inference.media.sound import Samples
@@ -50,9 +52,11 @@ class LipSyncer:
         settings: Settings | None = None,
         media: MediaDoor = open_media,
         voice: VoiceDoor = read_voice,
+        tracks: TrackCache | None = None,
     ) -> None:
         """checkpoints: Wav2Lip weights: a set's name, a file, s3://bucket/key; None for those the deployment
         brought. One pass makes a film for each. s3fd: the detector that `PARITY` uses, where it is not deployed.
+        tracks: where it is kept where faces are in films, so that the same face is not looked for again.
         media, voice: how untrusted files are opened; a `MediaChild`'s `open` and `read_voice`, in the server.
 
         Raises: InvalidRequest, WeightsNotFound, WrongWeights, DeviceUnavailable.
@@ -64,7 +68,7 @@ class LipSyncer:
             list(checkpoints) if checkpoints is not None else None, self.device, settings.weight_sources
         )
         self._landmarker = load_landmarker("mediapipe", settings.weight_sources)
-        self._s3fd = s3fd
+        self._s3fd, self._tracks = s3fd, tracks
         self._enhancers: dict[Enhance, Enhancer] = {}
         self.warnings = tuple(dict.fromkeys(one.notice for one in self.generators if one.notice))
 
@@ -86,7 +90,7 @@ class LipSyncer:
         """
         options, clock = options or SyncOptions(), clock or StageClock()
         targets = name_outputs(output, [one.name for one in self.generators])
-        locate = self._locator(options)
+        detector = self._detector(options)
         if options.enhance != "none":
             self._find_enhancer(options.enhance)  # before the voice is read: it may not be there
         with ExitStack() as opened:
@@ -97,6 +101,7 @@ class LipSyncer:
             media = opened.enter_context(self._open_media(face, self._settings.media_limits))
             film = Plan(media, voice, samples, options)
             counter = FaceCount(media.name)
+            locate = opened.enter_context(self._kept(face, film, options, detector))
             frames = self._run(media, film, options, locate, counter, clock)
             with film_folder(output) as folder:
                 partial = [folder / f"{i}{path.suffix}" for i, path in enumerate(targets)]
@@ -120,13 +125,14 @@ class LipSyncer:
         media: OpenedMedia,
         film: Plan,
         options: SyncOptions,
-        locate: Locate,
+        locate: KeptLocator,
         counter: FaceCount,
         clock: StageClock,
     ) -> Iterator[tuple[Frame, ...]]:
         """A chain of generators: each pulls from the one before, and none holds the whole film."""
         clips = clock.watch("decode", media.read_clips(float(film.fps)))
-        shots = clock.watch("detect", find_boxes(shrink(clips, options.resize_factor), locate, options.pads))
+        looked_at = locate.watch(shrink(clips, options.resize_factor))
+        shots = clock.watch("detect", find_boxes(looked_at, locate, options.pads))
         steady = smooth_boxes(counter.watch(shots), options.smoothing)
         looped = clock.watch("loop", loop_shots(steady, film.n_frames, options.loop, spooled=not film.is_covered))
         counted = counter.watch_shown(looped)
@@ -142,10 +148,32 @@ class LipSyncer:
             self._enhancers[name] = load_enhancer(name, self.device, self._settings.weight_sources)
         return self._enhancers[name]
 
-    def _locator(self, options: SyncOptions) -> Locate:
+    @contextmanager
+    def _kept(self, face: Source, film: Plan, options: SyncOptions, detector: Detector) -> Iterator[KeptLocator]:
+        """Finds faces, or knows where they were found in the same film before; what is found is kept at the end."""
+        limits = self._settings.media_limits
+        print_of = Fingerprint.of(face, limits) if self._tracks is not None else None
+        if self._tracks is None or print_of is None:
+            yield KeptLocator(detector.make_locate, None)
+            return
+        key = key_of(print_of.digest, film.fps, options, detector.name)
+        known = self._tracks.find(key)
+        needed = film.n_frames + LOOKAHEAD[options.smoothing]
+        locate = KeptLocator(detector.make_locate, known if known is not None and known.covers(needed) else None)
+        yield locate
+        if not locate.is_known and print_of.still_holds():
+            self._tracks.keep(key, locate.found())
+
+    def _detector(self, options: SyncOptions) -> Detector:
+        """Raises: WeightsNotFound where it is one that the user brings, and is not there."""
         if options.boxes == "s3fd":
-            return load_s3fd(self._s3fd, self.device, self._settings.weight_sources).find_first
-        tracker = FaceTracker(self._landmarker, options.face)
+            found = find_s3fd(self._s3fd, self._settings.weight_sources)
+            name = f"s3fd {found.sha256} {self.device.name}"
+            return Detector(name, lambda: load_s3fd(found, self.device).find_first)
+        return Detector(mediapipe_detector(), lambda: self._follow(options.face))
+
+    def _follow(self, choice: FaceChoice) -> Locate:
+        tracker = FaceTracker(self._landmarker, choice)
 
         def locate(frame: Frame) -> FaceBox | None:
             (face,) = tracker.follow((frame,))
@@ -163,6 +191,14 @@ class LipSyncer:
             duration_s = round(film.n_frames / float(film.fps), 3)
             outputs.append(SyncOutput(generator.name, generator.sha256, film.n_frames, duration_s, at, video))
         return tuple(outputs)
+
+
+@dataclass(frozen=True)
+class Detector:
+    """name: which one it is, and of which weights."""
+
+    name: str
+    make_locate: Callable[[], Locate]
 
 
 class Plan:

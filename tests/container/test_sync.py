@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import wave
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +20,17 @@ NARROW = Wav2LipWidths((4, 6, 8, 10, 12, 14, 16), (3, 5, 7, 9, 11), (13, 12, 10,
 
 
 @pytest.fixture
-def parts(tmp_path: Path, on_disk: Callable[[str, bytes], Path], weights_cache: Path) -> list[str]:
+def parts(
+    tmp_path: Path,
+    on_disk: Callable[[str, bytes], Path],
+    weights_cache: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+) -> list[str]:
     """A face, a voice of 0.4 s, and where the film goes; a checkpoint of random weights beside them."""
+    home = tmp_path_factory.mktemp("home")  # tracks are kept there
+    (home / "weights").symlink_to(weights_cache)
+    monkeypatch.setenv("VISEME_DATA_DIR", str(home))
     face = on_disk("a face.mp4", film(talk(6)))
     voice = tmp_path / "voice.wav"
     with wave.open(str(voice), "wb") as out:
@@ -52,6 +62,7 @@ def test_a_face_says_what_is_heard(parts: list[str], tmp_path: Path, capsys: pyt
     assert said.out == ""
     assert "wrote" in said.err
     assert "5 frames" in said.err
+    assert len(list((Path(os.environ["VISEME_DATA_DIR"]) / "tracks").iterdir())) == 1
 
 
 def test_without_a_checkpoint_it_says_how_to_bring_one(parts: list[str], tmp_path: Path, capsys):

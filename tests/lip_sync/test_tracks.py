@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from films import film
+from sounds import RATE, record, sing
+from speaking import talk
+
+from inference.errors import NoFaceFound
+from inference.faces import FaceTracker
+from inference.lip_sync import LipSyncer, SyncOptions, TrackCache
+from inference.lip_sync.tracks import Fingerprint, KeptLocator, Track, key_of, mediapipe_detector, pack, unpack
+from inference.media import MediaLimits
+
+BOXES = np.array([[1.5, 2, 30, 40], [np.nan] * 4, [2.25, 2, 31, 40]])
+TRACK = Track(BOXES, 4, is_whole=True)
+VOICE = record(sing(0.4, RATE), RATE)  # ten frames
+
+
+@pytest.fixture
+def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many frames were given to the tracker, call for call."""
+    seen: list[int] = []
+    real = FaceTracker.follow
+
+    def follow(self, frames):
+        seen.append(len(frames))
+        return real(self, frames)
+
+    monkeypatch.setattr(FaceTracker, "follow", follow)
+    return seen
+
+
+@pytest.fixture
+def cached(syncer: LipSyncer, tmp_path: Path) -> LipSyncer:
+    """The same networks, with a cache."""
+    one = copy.copy(syncer)
+    one._tracks = TrackCache(tmp_path / "tracks")
+    return one
+
+
+def tracks_in(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "tracks").iterdir())
+
+
+def test_the_same_face_is_looked_for_once(
+    cached: LipSyncer, syncer: LipSyncer, looked_at: list[int], on_disk: Callable[[str, bytes], Path], tmp_path: Path
+):
+    face = on_disk("face.mp4", film(talk(8)))
+    first = cached.sync(face, VOICE)
+    assert len(looked_at) == 8
+    again = cached.sync(face.read_bytes(), VOICE)  # the bytes count, not the name
+    assert len(looked_at) == 8
+    assert again.outputs[0].video == first.outputs[0].video
+    assert syncer.sync(face, VOICE).outputs[0].video == first.outputs[0].video
+    assert len(looked_at) == 16
+    assert len(tracks_in(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("changed", [{"fps": 20.0}, {"resize_factor": 2}, {"face": 0}])
+def test_what_boxes_depend_on_makes_another_track(
+    cached: LipSyncer, looked_at: list[int], tmp_path: Path, changed: dict
+):
+    face = film(talk(6))
+    cached.sync(face, VOICE)
+    n_first = len(looked_at)
+    cached.sync(face, VOICE, SyncOptions(**changed))
+    assert len(looked_at) > n_first
+    assert len(tracks_in(tmp_path)) == 2
+    n_second = len(looked_at)
+    for free in ({"paste": "overwrite"}, {"smoothing": "none"}, {"loop": "restart"}):  # and what they do not
+        cached.sync(face, VOICE, SyncOptions(**free))
+    assert len(looked_at) == n_second
+
+
+def test_another_film_under_the_same_name_is_another(
+    cached: LipSyncer, looked_at: list[int], on_disk: Callable[[str, bytes], Path], tmp_path: Path
+):
+    for frames in (talk(5), talk(6)[1:]):
+        cached.sync(on_disk("face.mp4", film(frames)), VOICE)
+    assert len(looked_at) == 10
+    assert len(tracks_in(tmp_path)) == 2
+
+
+def test_a_part_that_is_known_is_not_taken_for_the_whole(cached: LipSyncer, looked_at: list[int]):
+    """A short voice reads the film's beginning only; a longer one looks again, and then all is known."""
+    face = film(talk(60))
+    brief, longer = VOICE, record(sing(1.2, RATE), RATE)
+    cached.sync(face, brief)
+    n_brief = len(looked_at)
+    assert n_brief < 20
+    cached.sync(face, brief)
+    assert len(looked_at) == n_brief
+    cached.sync(face, longer)
+    n_longer = len(looked_at)
+    assert n_longer - n_brief >= 30
+    cached.sync(face, longer)
+    cached.sync(face, brief)
+    assert len(looked_at) == n_longer
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda whole: whole[:-8],
+        lambda whole: b"",
+        lambda whole: whole[:40] + bytes([whole[40] ^ 1]) + whole[41:],
+        lambda whole: pack(TRACK, "another key"),
+    ],
+    ids=["cut off", "empty", "a bit", "another's"],
+)
+def test_a_spoilt_track_is_made_anew(cached: LipSyncer, looked_at: list[int], tmp_path: Path, spoil: Callable):
+    face = film(talk(4))
+    first = cached.sync(face, VOICE)
+    (path,) = tracks_in(tmp_path)
+    whole = path.read_bytes()
+    path.write_bytes(spoil(whole))
+    again = cached.sync(face, VOICE)
+    assert len(looked_at) == 8
+    assert again.outputs[0].video == first.outputs[0].video
+    assert path.read_bytes() == whole
+
+
+def test_a_forged_track_moves_boxes_and_no_more(cached: LipSyncer, tmp_path: Path):
+    """Whoever can write the folder can say where faces are; what is no place in the frame is no face."""
+    face = film(talk(4))
+    cached.sync(face, VOICE)
+    fps, digest = 25, Fingerprint.of(face, MediaLimits()).digest
+    (path,) = tracks_in(tmp_path)
+    key = key_of(digest, fps, SyncOptions(), mediapipe_detector())
+    path.write_bytes(pack(Track(np.array([[-500, -500, 9000, 9000]] * 4, float), 4, is_whole=True), key))
+    assert cached.sync(face, VOICE).num_frames == 10
+    for row in ([400, 300, 500, 400], [50, 50, 10, 10]):
+        path.write_bytes(pack(Track(np.array([row] * 4, float), 4, is_whole=True), key))
+        with pytest.raises(NoFaceFound):
+            cached.sync(face, VOICE)
+    for row in ([np.inf, 0, 1, 1], [0, 0, 1e300, 1]):
+        assert unpack(pack(Track(np.array([row], float), 1, is_whole=True), key), key) is None
+
+
+def test_a_track_comes_back_as_it_went():
+    found = unpack(pack(TRACK, "key"), "key")
+    assert found is not None
+    np.testing.assert_array_equal(found.boxes, BOXES)
+    assert (found.n_frames, found.is_whole) == (4, True)
+    assert TRACK.covers(9)
+    assert not replace(TRACK, is_whole=False).covers(5)
+
+
+def test_a_locator_repeats_and_then_looks():
+    asked = []
+
+    def locate(_frame):
+        asked.append(1)
+
+    made = []
+    known = KeptLocator(lambda: made.append(1) or locate, TRACK)
+    frame = np.zeros((4, 4, 3), np.uint8)
+    boxes = [known(frame) for _ in range(3)]
+    assert [box and box.left for box in boxes] == [1.5, None, 2.25]
+    assert made == []
+    assert known(frame) is None
+    assert (made, asked) == ([1], [1])
+
+
+def test_the_least_used_go_first(tmp_path: Path):
+    size = len(pack(TRACK, "a"))
+    cache = TrackCache(tmp_path, max_bytes=2 * size)
+    for i, key in enumerate(("a", "b")):
+        cache.keep(key, TRACK)
+        os.utime(cache._path_of(key), (i, i))
+    assert cache.find("a") is not None  # used again
+    cache.keep("c", TRACK)
+    assert [key for key in "abc" if cache.find(key)] == ["a", "c"]
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 2 * size
+    TrackCache(tmp_path, max_bytes=size - 1).keep("d", TRACK)
+    assert cache.find("d") is None
+
+
+def test_a_folder_that_cannot_be_written_is_no_failure(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    (tmp_path / "file").write_bytes(b"")
+    cache = TrackCache(tmp_path / "file" / "tracks")
+    cache.keep("a", TRACK)
+    assert cache.find("a") is None
+    assert "could not be kept" in caplog.text
+
+
+def test_a_file_that_changes_meanwhile_is_noticed(tmp_path: Path):
+    path = tmp_path / "face.mp4"
+    path.write_bytes(b"one")
+    found = Fingerprint.of(path, MediaLimits())
+    assert found is not None
+    assert found.still_holds()
+    path.write_bytes(b"two, longer")
+    assert not found.still_holds()
+    path.unlink()
+    assert not found.still_holds()
+    assert Fingerprint.of(path, MediaLimits()) is None
+    assert Fingerprint.of(tmp_path, MediaLimits()) is None
