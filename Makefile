@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Reference clips, where they lie beside the checkout.
 CLIPS ?= $(wildcard ../shared/grid/eval.csv)
+GRID ?= $(patsubst %/,%,$(dir $(wildcard ../shared/grid/mouths)))
 CLIP := $(or $(VIDEO),$(firstword $(sort $(wildcard ../shared/grid/eval/*.mpg))),out/bench.mp4)
 TORCH := $(shell grep '^torch==' requirements.txt)
 
@@ -13,7 +14,7 @@ CHECKOV := build/checkov-3.3.30
 SAM := build/sam-1.170.0
 SDK := $(shell sed -n 's/^sagemaker-sdk = \["\([^"]*\)"\].*/\1/p' pyproject.toml)
 
-.PHONY: help setup demo test check check-stack environments bench gpu-check serve clean
+.PHONY: help setup demo test check check-stack environments bench gpu-check weights serve clean
 
 help:
 	@echo "make demo   have a sentence said and read it from the lips (TEXT='SET RED IN Q SIX SOON', SEED=5, or VIDEO=path)"
@@ -23,6 +24,7 @@ help:
 	@echo "make environments  those of their own that some tests need: SageMaker's SDK, its stock image"
 	@echo "make bench  speed, memory, accuracy and robustness, side by side"
 	@echo "make gpu-check  whether lip reading on this machine's GPU says what it says on the CPU"
+	@echo "make weights    train the weights that ship, by their recipes (days on a CPU; TINY=1: minutes, to no use)"
 	@echo "make setup  only prepare .venv and the face models"
 	@echo "make serve  the HTTP server on port 8080"
 
@@ -89,6 +91,9 @@ out/bench.mp4: $(READY)
 
 gpu-check: $(READY)
 	$(BIN)/python -m bench.gpu_check
+
+weights: $(READY)
+	$(BIN)/python -m training.make_weights $(RECIPES) -o build/weights $(if $(GRID),--grid $(GRID)) $(if $(TINY),--tiny)
 
 serve: $(READY)
 	$(BIN)/viseme serve

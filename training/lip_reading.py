@@ -1,6 +1,6 @@
-"""Carry LipCoordNet weights on, from packs of mouth crops.
+"""Train LipCoordNet from packs of mouth crops, from nothing or on from weights.
 
-    python -m training.lip_reading --mouths PACKS [MORE_PACKS] --start model.safetensors -o RUN --epochs 20
+    python -m training.lip_reading --mouths PACKS [MORE_PACKS] [--start model.safetensors] -o RUN --epochs 20
 
 The same command again goes on where it stopped. RUN/log.jsonl has a line per epoch, RUN/model.safetensors
 the best weights so far (float16): those with the lowest mean of the word error rates on each folder's held-out
@@ -33,6 +33,7 @@ from inference.lip_reading.decode import BLANK, FIRST_SYMBOL, decode_greedy, tex
 from inference.models import LipCoordNet
 from inference.weights.tensors import load_into
 from training.augmentation import Augmentation, Sample, warp_time
+from training.fresh_start import start_fresh
 from training.joining import cut_anywhere
 from training.mouths import NO_TARGET, MouthClip, decode_strip, load_packs, spread_characters, symbols_of
 
@@ -49,7 +50,7 @@ class Recipe:
     """One run."""
 
     mouths: tuple[Path, ...]  # folders of packs
-    start: Path  # weights to carry on from
+    start: Path | None  # weights to carry on from; None: from nothing
     run: Path  # where checkpoints and the log go
     epochs: int = 20
     minutes: float | None = None  # the schedule ends by then, however slow the machine
@@ -104,8 +105,9 @@ class Training:
     def __init__(self, recipe: Recipe, clips: Sequence[MouthClip], held_out: Parts) -> None:
         self.recipe, self.clips, self.held_out = recipe, clips, held_out
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network = LipCoordNet()
-        load_into(self.network, recipe.start)
+        self.network = LipCoordNet() if recipe.start else start_fresh(clips, recipe.seed)
+        if recipe.start:
+            load_into(self.network, recipe.start)
         self.average = LipCoordNet()
         self.average.load_state_dict(self.network.state_dict())
         for network in (self.network, self.average):
@@ -432,7 +434,7 @@ def read_recipe(words: Sequence[str] | None = None) -> Recipe:
     """The command line as a recipe."""
     parser = argparse.ArgumentParser(prog="python -m training.lip_reading", description=__doc__.splitlines()[0])
     parser.add_argument("--mouths", type=Path, nargs="+", required=True, help="folders of packs of mouth crops (.npz)")
-    parser.add_argument("--start", type=Path, required=True, help="weights to carry on from")
+    parser.add_argument("--start", type=Path, help="weights to carry on from; from nothing without them")
     parser.add_argument("-o", "--run", type=Path, required=True, help="folder for checkpoints, weights and log")
     parser.add_argument("--epochs", type=int, default=Recipe.epochs)
     parser.add_argument("--minutes", type=float, help="end the schedule after this time, if epochs take longer")

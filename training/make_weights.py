@@ -1,0 +1,60 @@
+"""Make the weights that Viseme ships, or some of them, by their recipes.
+
+    python -m training.make_weights [reading ...] -o build/weights [--grid ../shared/grid] [--tiny]
+
+A recipe goes on where it stopped, and leaves what it made in a folder of its own. --tiny goes through every step
+of each on a handful of clips, in a minute or two and to no use but to show that it runs; it needs no data but what
+the synthetic speaker says.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from training import lip_reading, rendered
+
+
+@dataclass(frozen=True)
+class Making:
+    """What a recipe is told. folder: its own. grid: the GRID clips; None where they are not at hand."""
+
+    folder: Path
+    grid: Path | None
+    is_tiny: bool
+
+
+def make_reading(making: Making) -> Path:
+    """LipCoordNet: rendered sentences, two by each person, beside the GRID mouths; from nothing."""
+    packs, run = making.folder / "rendered", making.folder / "run"
+    rendered.make_packs(packs, 4 if making.is_tiny else 1400, rendered.FIRST_SEED, of_each=2)
+    mouths = [packs] if making.grid is None or making.is_tiny else [making.grid / "mouths", packs]
+    recipe = lip_reading.Recipe(tuple(mouths), start=None, run=run, epochs=1 if making.is_tiny else 45)
+    lip_reading.train(replace(recipe, held_out=1) if making.is_tiny else recipe)
+    return run / "model.safetensors"
+
+
+# What each makes; returns the file to ship.
+RECIPES: dict[str, Callable[[Making], Path]] = {"reading": make_reading}
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Read the command line and make them one after another."""
+    parser = argparse.ArgumentParser(prog="python -m training.make_weights", description=__doc__.splitlines()[0])
+    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help=f"of {', '.join(RECIPES)}; all by default")
+    parser.add_argument("-o", "--folder", type=Path, required=True, help="where each has a folder of its own")
+    parser.add_argument("--grid", type=Path, help="folder of the GRID clips")
+    parser.add_argument("--tiny", action="store_true", help="a handful of clips through every step")
+    asked = parser.parse_args(words)
+    unknown = set(asked.recipes) - set(RECIPES)
+    if unknown:
+        parser.error(f"{', '.join(sorted(unknown))}: no such recipe; there are {', '.join(RECIPES)}")
+    for name in asked.recipes or RECIPES:
+        made = RECIPES[name](Making(asked.folder / name, asked.grid, asked.tiny))
+        print(f"{name}: {made}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
