@@ -50,6 +50,11 @@ class Settings(BaseModel):
     workers: int = Field(1, ge=1, le=64)
     queue_size: int = Field(8, ge=1, le=10_000)
     deadline_s: float = Field(60.0, gt=0)
+    # Of lip sync: the whole job, and the sums of its stages; None where only the whole is bounded.
+    job_deadline_s: float = Field(7200.0, gt=0)
+    decode_deadline_s: float | None = Field(None, gt=0)
+    inference_deadline_s: float | None = Field(None, gt=0)
+    encode_deadline_s: float | None = Field(None, gt=0)
     token: str | None = Field(None, repr=False)
     # PEM files of a certificate, its chain after it, and of its key; with them every port speaks TLS only.
     tls_cert: Path | None = None

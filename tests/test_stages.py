@@ -1,4 +1,7 @@
-from inference.stages import StageClock
+import pytest
+
+from inference.errors import DeadlineExceeded
+from inference.stages import Deadline, StageClock
 
 
 class Hand:
@@ -39,3 +42,54 @@ def test_time_outside_the_stages_is_nobodys():
     with clock.stage("a"):
         hand.now += 1
     assert clock.as_ms() == {"a": 2000.0, "total": 2000.0}
+
+
+def test_a_deadline_counts_its_own_stages_and_names_itself():
+    hand = Hand()
+    clock = StageClock(hand, deadlines=(Deadline("decoding", 5, ("open", "decode")), Deadline("the job", 100)))
+
+    def make():
+        for _ in range(5):
+            hand.now += 2
+            yield hand.now
+
+    with clock.stage("draw"):
+        hand.now += 50
+    items = clock.watch("decode", make())
+    assert [next(items), next(items)] == [52, 54]
+    with pytest.raises(DeadlineExceeded, match=r"decoding took over 5 s, which is its limit \(last: decode\)"):
+        next(items)
+
+
+def test_the_stage_that_runs_counts_for_the_whole():
+    hand = Hand()
+    clock = StageClock(hand, deadlines=(Deadline("the job", 100),))
+    with clock.stage("draw"):
+        hand.now += 100
+        clock.check("draw")
+        hand.now += 1
+        with pytest.raises(DeadlineExceeded, match=r"the job took over 100 s.*last: draw"):
+            clock.check("draw")
+
+
+def test_whoever_waits_can_end_the_work_at_any_item():
+    def leave() -> None:
+        raise ConnectionResetError
+
+    clock = StageClock(on_item=leave)
+    with pytest.raises(ConnectionResetError):
+        next(clock.watch("decode", iter([1])))
+
+
+def test_a_call_is_counted_by_name_besides_its_stage():
+    hand = Hand()
+    clock = StageClock(hand)
+
+    def work(seconds: int) -> int:
+        hand.now += seconds
+        return seconds
+
+    with clock.stage("model"):
+        assert clock.timed("one", work)(3) + clock.timed("one", work)(4) == 7
+    assert clock.seconds_in_call == {"one": 7}
+    assert clock.as_ms() == {"model": 7000.0, "total": 7000.0}

@@ -83,12 +83,16 @@ PARITY = SyncOptions(
 
 @dataclass(frozen=True)
 class SyncOutput:
-    """One film. model: the checkpoint's name. path: where it was written; None where `video` holds its bytes."""
+    """One film. model: the checkpoint's name. path: where it was written; None where `video` holds its bytes.
+
+    ms_per_frame: spent in the network alone.
+    """
 
     model: str
     sha256: str
     num_frames: int
     duration_s: float
+    ms_per_frame: float = 0.0
     path: Path | None = None
     video: bytes | None = field(default=None, repr=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,13 +16,14 @@ import numpy as np
 from inference.audio import SAMPLE_RATE, count_frames, count_mel_columns, cut_window, upstream_starts
 from inference.audio import window_start as start_of_window
 from inference.backends import choose_device
-from inference.errors import InvalidRequest, NoFaceFound, StorageError
+from inference.errors import InvalidRequest, NoFaceFound, StorageError, WeightsNotFound
 from inference.faces import FaceBox, FaceChoice, FaceTracker
 from inference.faces.load import load_landmarker
 from inference.lip_sync.compose import in_batches, paste_faces, speak
+from inference.lip_sync.deadlines import deadlines_of
 from inference.lip_sync.enhance import Enhancer, enhance_mouths, load_enhancer
 from inference.lip_sync.loop import loop_shots
-from inference.lip_sync.model import find_s3fd, load_generators, load_s3fd
+from inference.lip_sync.model import Generator, find_s3fd, load_generators, load_s3fd
 from inference.lip_sync.options import HIGHEST_FPS, LOWEST_FPS, STILL_FPS, Enhance, SyncOptions, SyncOutput, SyncResult
 from inference.lip_sync.preprocess import Locate, Shot, box_of_landmarks, find_boxes, shrink, smooth_boxes
 from inference.lip_sync.tracks import LOOKAHEAD, Fingerprint, KeptLocator, TrackCache, key_of, mediapipe_detector
@@ -70,7 +72,27 @@ class LipSyncer:
         self._landmarker = load_landmarker("mediapipe", settings.weight_sources)
         self._s3fd, self._tracks = s3fd, tracks
         self._enhancers: dict[Enhance, Enhancer] = {}
-        self.warnings = tuple(dict.fromkeys(one.notice for one in self.generators if one.notice))
+        self.warnings = warnings_of(self.generators)
+
+    def having(self, names: Sequence[str]) -> LipSyncer:
+        """The same syncer with these of its checkpoints alone; nothing is loaded anew.
+
+        Raises: WeightsNotFound naming those there are.
+        """
+        loaded = {one.name: one for one in self.generators}
+        missing = [name for name in names if name not in loaded]
+        if missing:
+            raise WeightsNotFound(f"model {missing[0][:80]!r}: not loaded here; there are {', '.join(loaded)}")
+        fewer = copy.copy(self)
+        fewer.generators = [loaded[name] for name in dict.fromkeys(names)]
+        fewer.warnings = warnings_of(fewer.generators)
+        return fewer
+
+    def warm_up(self) -> None:
+        """Run every network once, so that the first film does not wait for it. Raises: what they raise."""
+        for one in self.generators:
+            one.speak(np.zeros((1, 1, 80, 16), np.float32), np.zeros((1, 6, 96, 96), np.float32))
+        self._detector(SyncOptions()).make_locate()(np.zeros((96, 128, 3), np.uint8))
 
     def sync(
         self,
@@ -86,9 +108,10 @@ class LipSyncer:
         face: a film or a picture; audio: any file with sound. Each a path, or the bytes of the file.
         output: the film's file; with several checkpoints each gets its name before the suffix. None: the
         result holds the bytes. Films appear whole or not at all. progress: what it raises ends the work.
-        Raises: MediaError (below it NoFaceFound, NoAudio), StorageError, InvalidRequest.
+        clock: with deadlines of its own; by default the settings' hold.
+        Raises: MediaError (below it NoFaceFound, NoAudio), StorageError, InvalidRequest, DeadlineExceeded.
         """
-        options, clock = options or SyncOptions(), clock or StageClock()
+        options, clock = options or SyncOptions(), clock or StageClock(deadlines=deadlines_of(self._settings))
         targets = name_outputs(output, [one.name for one in self.generators])
         detector = self._detector(options)
         if options.enhance != "none":
@@ -97,6 +120,7 @@ class LipSyncer:
             with clock.stage("sound"):
                 voice = opened.enter_context(self._read_voice(audio, self._settings.media_limits))
                 samples = voice.as_mono(SAMPLE_RATE)
+            clock.check("sound")
             opened.enter_context(clock.stage("decode"))
             media = opened.enter_context(self._open_media(face, self._settings.media_limits))
             film = Plan(media, voice, samples, options)
@@ -107,7 +131,7 @@ class LipSyncer:
                 partial = [folder / f"{i}{path.suffix}" for i, path in enumerate(targets)]
                 size = write_all(frames, partial, film, progress, clock)
                 counter.check()
-                outputs = self._hand_over(partial, None if output is None else targets, film)
+                outputs = self._hand_over(partial, None if output is None else targets, film, clock)
         return SyncResult(
             outputs=outputs,
             num_frames=film.n_frames,
@@ -137,7 +161,8 @@ class LipSyncer:
         looped = clock.watch("loop", loop_shots(steady, film.n_frames, options.loop, spooled=not film.is_covered))
         counted = counter.watch_shown(looped)
         batches = in_batches(counted, clock.watch("mel", film.windows()), BATCH_SIZE[self.device.name])
-        spoken = clock.watch("model", speak(batches, [one.speak for one in self.generators]))
+        networks = [clock.timed(one.name, one.speak) for one in self.generators]
+        spoken = clock.watch("model", speak(batches, networks))
         if options.enhance != "none":
             spoken = clock.watch("enhance", enhance_mouths(spoken, self._find_enhancer(options.enhance)))
         return clock.watch("compose", paste_faces(spoken, options.paste))
@@ -181,7 +206,9 @@ class LipSyncer:
 
         return locate
 
-    def _hand_over(self, partial: list[Path], targets: list[Path] | None, film: Plan) -> tuple[SyncOutput, ...]:
+    def _hand_over(
+        self, partial: list[Path], targets: list[Path] | None, film: Plan, clock: StageClock
+    ) -> tuple[SyncOutput, ...]:
         outputs = []
         for i, (generator, path) in enumerate(zip(self.generators, partial, strict=True)):
             at = None if targets is None else targets[i]
@@ -189,7 +216,8 @@ class LipSyncer:
             if at is not None:
                 os.replace(path, at)
             duration_s = round(film.n_frames / float(film.fps), 3)
-            outputs.append(SyncOutput(generator.name, generator.sha256, film.n_frames, duration_s, at, video))
+            ms = round(clock.seconds_in_call.get(generator.name, 0.0) * 1000 / max(film.n_frames, 1), 2)
+            outputs.append(SyncOutput(generator.name, generator.sha256, film.n_frames, duration_s, ms, at, video))
         return tuple(outputs)
 
 
@@ -199,6 +227,11 @@ class Detector:
 
     name: str
     make_locate: Callable[[], Locate]
+
+
+def warnings_of(generators: Iterable[Generator]) -> tuple[str, ...]:
+    """What whoever uses these checkpoints must be told, each once."""
+    return tuple(dict.fromkeys(one.notice for one in generators if one.notice))
 
 
 class Plan:
@@ -295,6 +328,7 @@ def write_all(
             with clock.stage("encode"):
                 for writer, frame in zip(writers, each, strict=True):
                     writer.add(frame)
+            clock.check("encode")
             size = each[0].shape[1], each[0].shape[0]
             if progress is not None:
                 progress(n_done, film.n_frames)

@@ -13,6 +13,7 @@ from films import film, picture, turn_by_metadata
 from speaking import talk
 
 from inference.errors import (
+    DeadlineExceeded,
     InvalidRequest,
     MediaTruncated,
     NoAudio,
@@ -257,3 +258,34 @@ def test_another_networks_weights_are_refused(weights_cache: Path, tmp_path: Pat
     save_file(LipCoordNet().state_dict(), tmp_path / "lips.safetensors")
     with pytest.raises(WrongWeights, match="weights of another model; expected Wav2Lip"):
         LipSyncer([tmp_path / "lips.safetensors"], device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("decode_deadline_s", "decode took over"),
+        ("inference_deadline_s", "inference took over"),
+        ("encode_deadline_s", "encode took over"),
+        ("job_deadline_s", "the job took over"),
+    ],
+)
+def test_a_deadline_stops_the_work_and_leaves_nothing(
+    checkpoints: list[Path], settings: Settings, weights_cache, face_clip: bytes, tmp_path: Path, name: str, words: str
+):
+    hasty = settings.model_copy(update={name: 1e-4})
+    syncer = LipSyncer(checkpoints[:1], device="cpu", precision="f32", settings=hasty)
+    with pytest.raises(DeadlineExceeded, match=words):
+        syncer.sync(face_clip, voice(0.4), output=tmp_path / "out.mp4")
+    assert not list(tmp_path.iterdir())
+
+
+def test_fewer_of_its_checkpoints(checkpoints: list[Path], weights_cache, face_clip: bytes):
+    both = LipSyncer(checkpoints, device="cpu", precision="f32")
+    both.warm_up()
+    result = both.having(["wav2lip_gan", "wav2lip_gan"]).sync(face_clip, voice(0.2))
+    (one,) = result.outputs
+    assert one.model == "wav2lip_gan"
+    assert 0 < one.ms_per_frame * result.num_frames <= result.timings_ms["model"] + 0.1
+    assert [each.name for each in both.generators] == ["wav2lip", "wav2lip_gan"]
+    with pytest.raises(WeightsNotFound, match="'wav2lip_hq': not loaded here; there are wav2lip, wav2lip_gan"):
+        both.having(["wav2lip", "wav2lip_hq"])
