@@ -256,13 +256,28 @@ def serve(
     aws_routes: Annotated[
         bool, typer.Option("--aws-routes", help="Answer the AWS CLI and SDKs, too: /endpoints/NAME/invocations.")
     ] = False,
+    realtime: Annotated[
+        bool, typer.Option("--realtime", help="Load the avatars at the start, and open the ports below.")
+    ] = False,
+    grpc_port: Annotated[
+        int | None, typer.Option(help="Avatars over gRPC; 0 is off. Default: 50051 with --realtime.")
+    ] = None,
+    legacy_ports: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PORT,PORT,PORT",
+            help="Avatars for older clients: JSON and binary, the same, the proxy; 0 is off. "
+            "Default: 8084,8085,8086 with --realtime.",
+        ),
+    ] = None,
 ) -> None:
-    """Serve /ping, /invocations and /v1/audio/transcriptions over HTTP."""
+    """Serve reading and syncing over HTTP, and live avatars over WebSocket and gRPC."""
     from container.server import run_server
     from inference.settings import Settings
 
-    asked = {"host": host, "port": port}
-    settings = Settings.from_env().model_copy(update={k: v for k, v in asked.items() if v is not None})
+    settings = Settings.from_env().asked(
+        host=host, port=port, realtime=realtime or None, grpc_port=grpc_port, legacy_ports=legacy_ports
+    )
     raise typer.Exit(run_server(settings, with_aws_routes=aws_routes))
 
 

@@ -7,7 +7,8 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import uvicorn
 
@@ -24,22 +25,54 @@ ABORT_S = 1.0  # for the answers to requests that were given up
 KEEP_ALIVE_S = 75
 
 
+class SideServer(Protocol):
+    """A server on a port of its own, over the same engines and in the same event loop."""
+
+    name: str  # of its port, in the log
+
+    async def start(self) -> int:
+        """Open its port and return that. Raises: OSError where it cannot be had."""
+
+    async def stop(self) -> None:
+        """Close it; what it still does is given up."""
+
+
+def side_servers(_settings: Settings, _server: Server) -> list[SideServer]:
+    """Those that were asked for."""
+    return []
+
+
 class DrainingServer(uvicorn.Server):
     """uvicorn, but on a signal the port stays open: /ping says 503 while what runs is finished.
 
     uvicorn itself would close its listener at once, and a load balancer would see refused connections.
     """
 
-    def __init__(self, config: uvicorn.Config, server: Server) -> None:
+    def __init__(self, config: uvicorn.Config, server: Server, sides: Sequence[SideServer] = ()) -> None:
         super().__init__(config)
         self._server = server
+        self._sides = sides
         self._drain: asyncio.Task[None] | None = None
+        self.failed = False  # to open every port
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Load the models, open the port, and say so in one line with what was measured."""
         await super().startup(sockets)
-        port = self.servers[0].sockets[0].getsockname()[1]  # the system chose it where the setting is 0
-        LOG.info("viseme is ready", extra=self._server.pool.health | {"host": self.config.host, "port": port})
+        ports = {"port": self.servers[0].sockets[0].getsockname()[1]}  # the system chose it where the setting is 0
+        for side in self._sides:
+            try:
+                ports[side.name] = await side.start()
+            except OSError as err:
+                LOG.critical("a port cannot be had", extra={"name_of_port": side.name, "reason": str(err)})
+                self.should_exit, self.failed = True, True
+                return
+        LOG.info("viseme is ready", extra=self._server.pool.health | {"host": self.config.host} | ports)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close every port."""
+        for side in self._sides:
+            await side.stop()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -98,9 +131,9 @@ def run_server(settings: Settings, *, with_aws_routes: bool = False) -> int:
         lifespan="on",
         h11_max_incomplete_event_size=64 << 10,
     )
-    draining = DrainingServer(config, server)
+    draining = DrainingServer(config, server, side_servers(settings, server))
     try:
         draining.run()
     except SystemExit:  # uvicorn's, where the start failed; the log has said why
         return 1
-    return 0 if draining.started else 1
+    return 0 if draining.started and not draining.failed else 1

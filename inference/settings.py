@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
@@ -28,9 +28,24 @@ FOREIGN = {
 }
 
 
+LEGACY_PORTS = (8084, 8085, 8086)
+GRPC_PORT = 50051
+
+
+class LivePorts(NamedTuple):
+    """Beside the HTTP port; 0 is off. legacy: of the JSON and binary server, the faster one, and the proxy."""
+
+    legacy: tuple[int, ...]
+    grpc: int
+
+
 def split_list(found: object) -> object:
     """'a, b/c' -> ('a', 'b/c')."""
     return tuple(part.strip() for part in found.split(",") if part.strip()) if isinstance(found, str) else found
+
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+LegacyPorts = Annotated[tuple[Port, ...], Field(max_length=3)]
 
 
 class Settings(BaseModel):
@@ -46,7 +61,7 @@ class Settings(BaseModel):
     max_duration_s: float = Field(DEFAULTS.max_duration_s, gt=0)
 
     host: str = "127.0.0.1"
-    port: int = Field(8080, ge=0, le=65535)
+    port: Port = 8080
     workers: int = Field(1, ge=1, le=64)
     queue_size: int = Field(8, ge=1, le=10_000)
     deadline_s: float = Field(60.0, gt=0)
@@ -61,6 +76,11 @@ class Settings(BaseModel):
     tls_key: Path | None = Field(None, validate_default=True)
     # Whether only SageMaker's platform can reach the server, so that its headers are to be believed.
     on_sagemaker: bool = False
+    # Whether avatars speak live on ports of their own, too, and on SageMaker behind every door; `legacy_ports` and
+    # `grpc_port` say which ports, 0 is off.
+    realtime: bool = False
+    legacy_ports: Annotated[LegacyPorts | None, BeforeValidator(split_list)] = None
+    grpc_port: Port | None = None
     # Buckets that requests may name, or "bucket/prefix"; "*" leaves it to the role.
     allowed_buckets: Annotated[tuple[str, ...], BeforeValidator(split_list)] = ("*",)
 
@@ -90,12 +110,31 @@ class Settings(BaseModel):
             name = next(name for name, field in names.items() if field == first["loc"][0])
             raise InvalidRequest(f"{name}={first['input']!r}: {first['msg']}") from err
 
+    def asked(self, **given: object) -> Settings:
+        """These, with what was said on the command line; None leaves a setting as it is. Raises: InvalidRequest."""
+        said = {field: value for field, value in given.items() if value is not None}
+        try:
+            return Settings.model_validate(self.model_dump() | said)
+        except ValidationError as err:
+            first = err.errors()[0]
+            name = str(first["loc"][0]).replace("_", "-")
+            raise InvalidRequest(f"--{name} {first['input']!r}: {first['msg']}") from err
+
     @field_validator("tls_key")
     @classmethod
     def tls_key_goes_with_cert(cls, found: Path | None, info: ValidationInfo) -> Path | None:
         if "tls_cert" in info.data and (found is None) != (info.data["tls_cert"] is None):
             raise ValueError("a certificate and its key go together: VISEME_TLS_CERT and VISEME_TLS_KEY")
         return found
+
+    @property
+    def live_ports(self) -> LivePorts:
+        """Those that were asked for by number, else all of them where `realtime` was asked for."""
+        usual = LivePorts(LEGACY_PORTS, GRPC_PORT) if self.realtime else LivePorts((), 0)
+        return LivePorts(
+            usual.legacy if self.legacy_ports is None else self.legacy_ports,
+            usual.grpc if self.grpc_port is None else self.grpc_port,
+        )
 
     @property
     def weights_cache(self) -> Path:

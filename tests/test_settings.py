@@ -48,3 +48,30 @@ def test_a_certificate_goes_with_its_key():
     for alone in ("VISEME_TLS_CERT", "VISEME_TLS_KEY"):
         with pytest.raises(InvalidRequest, match=r"VISEME_TLS_KEY=.*go together"):
             Settings.from_env({alone: "/tls/file.pem"})
+
+
+def test_ports_of_live_avatars_are_open_where_they_are_asked_for():
+    assert Settings.from_env({}).live_ports == ((), 0)
+    assert Settings.from_env({"VISEME_REALTIME": "true"}).live_ports == ((8084, 8085, 8086), 50051)
+    some = Settings.from_env({"VISEME_REALTIME": "1", "VISEME_LEGACY_PORTS": "0,9085", "VISEME_GRPC_PORT": "0"})
+    assert some.live_ports == ((0, 9085), 0)
+    assert Settings.from_env({"VISEME_GRPC_PORT": "50052"}).live_ports == ((), 50052)
+
+
+def test_the_command_line_goes_before_the_environment():
+    settings = Settings.from_env({"VISEME_HOST": "::1", "SAGEMAKER_BIND_TO_PORT": "9000", "VISEME_TOKEN": "secret"})
+    asked = settings.asked(port=9001, host=None, legacy_ports="9084")
+    assert (asked.host, asked.port, asked.token, asked.legacy_ports) == ("::1", 9001, "secret", (9084,))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("legacy_ports", "80,many", "--legacy-ports 'many': Input should be a valid integer"),
+        ("legacy_ports", "1,2,3,4", "--legacy-ports .*at most 3 items"),
+        ("grpc_port", 70_000, "--grpc-port 70000: Input should be less than or equal to 65535"),
+    ],
+)
+def test_a_bad_option_is_named(field: str, value: object, message: str):
+    with pytest.raises(InvalidRequest, match=message):
+        Settings.from_env({}).asked(**{field: value})
