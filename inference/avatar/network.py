@@ -10,11 +10,11 @@ from torch import nn
 
 from inference.backends import Device, OpenVinoNetwork, TorchNetwork, settle
 from inference.backends.cuda_graph import BATCHES, CudaGraphNetwork
-from inference.backends.openvino import trace
 from inference.backends.shared import SharedNetwork
 from inference.errors import InvalidRequest, WrongWeights
 from inference.models import AudioVisualEncoder, AvatarPainter, AvatarUNet
 from inference.models.avatar_unet import FACE_SIDE
+from inference.weights.avatar_graphs import build_encoder, build_painter
 from inference.weights.tensors import Tensors, check_keys, read_tensors
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -85,15 +85,15 @@ def make_painter(unet: AvatarUNet, device: Device) -> SharedNetwork:
     if device.precision not in PRECISIONS:
         raise InvalidRequest(f"precision {device.precision!r}: avatars run in {', '.join(PRECISIONS)}")
     module = AvatarPainter(unet)
-    examples = (torch.zeros(1, FACE_SIDE, FACE_SIDE, 3, dtype=torch.uint8), torch.zeros(1, *unet.audio_shape))
     device = settle(device, BEST_ON_CPU)
     if device.name != "cpu":
+        examples = (torch.zeros(1, FACE_SIDE, FACE_SIDE, 3, dtype=torch.uint8), torch.zeros(1, *unet.audio_shape))
         return SharedNetwork(CudaGraphNetwork(module, device, examples), BATCHES[-1])
-    return SharedNetwork(OpenVinoNetwork(trace(module, examples), device.precision, n_threads=0))
+    return SharedNetwork(OpenVinoNetwork(build_painter(module), device.precision, n_threads=0))
 
 
 def make_ear(encoder: AudioVisualEncoder, device: Device) -> SharedNetwork:
     """(1, 1, 80, 16) float32 mels into (1, features) float32, in float32 everywhere: it takes 2 ms on a CPU."""
     if device.name != "cpu":
         return SharedNetwork(TorchNetwork(encoder, Device(device.name, "f32")))
-    return SharedNetwork(OpenVinoNetwork(trace(encoder, (torch.zeros(1, 1, 80, 16),)), "f32", n_threads=1))
+    return SharedNetwork(OpenVinoNetwork(build_encoder(encoder), "f32", n_threads=1))

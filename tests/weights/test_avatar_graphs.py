@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from drawn_avatar import NARROW, NARROW_EAR
+from golden_weights import rng_for, seeded_state, uniform
+
+from inference.backends import OpenVinoNetwork
+from inference.models import AudioVisualEncoder, AvatarPainter, AvatarUNet
+from inference.weights.avatar_graphs import build_encoder, build_painter, build_unet
+
+
+def make_unet(mode: str) -> AvatarUNet:
+    unet = AvatarUNet(mode, NARROW, 8).eval()
+    unet.load_state_dict(seeded_state(unet, 1.2))
+    return unet
+
+
+def voice(unet: AvatarUNet, n: int) -> np.ndarray:
+    return rng_for("voice").standard_normal((n, *unet.audio_shape), dtype=np.float32)
+
+
+@pytest.mark.parametrize("mode", ["ave", "hubert", "wenet"])
+def test_the_graph_of_the_unet_says_what_the_module_says(mode: str):
+    unet = make_unet(mode)
+    face, audio = uniform("face", (2, 6, 320, 320)), voice(unet, 2)
+    with torch.inference_mode():
+        expected = unet(torch.from_numpy(face), torch.from_numpy(audio)).numpy()
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(OpenVinoNetwork(build_unet(unet))(face, audio)[0], expected, atol=1e-5)
+
+
+def test_the_painters_graph_takes_levels_and_gives_them():
+    painter = AvatarPainter(make_unet("ave")).eval()
+    face = (uniform("levels", (1, 320, 320, 3)) * 256).astype(np.uint8)
+    audio = voice(painter.unet, 1)
+    with torch.inference_mode():
+        expected = painter(torch.from_numpy(face), torch.from_numpy(audio)).numpy()
+    said = OpenVinoNetwork(build_painter(painter))(face, audio)[0]
+    assert said.dtype == np.uint8
+    apart = np.abs(said.astype(int) - expected)
+    assert apart.max() <= 1  # where a number lies at the edge between two levels
+    assert (apart > 0).mean() < 1e-3
+
+
+def test_the_encoders_graph_says_what_the_module_says():
+    ear = AudioVisualEncoder(NARROW_EAR).eval()
+    ear.load_state_dict(seeded_state(ear, 1.2))
+    mel = uniform("mel", (3, 1, 80, 16)) * 8 - 4
+    with torch.inference_mode():
+        expected = ear(torch.from_numpy(mel)).numpy()
+    assert expected.shape == (3, 32)
+    assert expected.std() > 0.01
+    np.testing.assert_allclose(OpenVinoNetwork(build_encoder(ear))(mel)[0], expected, atol=1e-4)
