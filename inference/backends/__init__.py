@@ -1,7 +1,7 @@
 """One call, several runtimes: a network takes one array per input and gives one per output."""
 
-from inference.backends.device import DEVICES, PRECISIONS, Device, choose_device, settle
+from inference.backends.device import DEVICES, PRECISIONS, Device, choose_device, has_int8, settle
 from inference.backends.openvino import OpenVinoNetwork
 from inference.backends.torch_network import TorchNetwork
 
-__all__ = ["DEVICES", "PRECISIONS", "Device", "OpenVinoNetwork", "TorchNetwork", "choose_device", "settle"]
+__all__ = ["DEVICES", "PRECISIONS", "Device", "OpenVinoNetwork", "TorchNetwork", "choose_device", "has_int8", "settle"]

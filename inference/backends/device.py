@@ -11,6 +11,8 @@ from inference.backends.openvino import has_bf16
 from inference.errors import DeviceUnavailable, InvalidRequest
 
 DRIVER = Path("/proc/driver/nvidia/version")
+CPUINFO = Path("/proc/cpuinfo")
+INT8_FLAGS = {"avx512_vnni", "avx_vnni"}
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "f32", "f16", "bf16", "int8")
 NEW_LINE = "\n"
@@ -60,11 +62,22 @@ def check_cpu_precision(precision: str) -> str:
     return precision
 
 
-def settle(device: Device, recorded: str = "f32") -> Device:
-    """The same with `auto` become what was measured to be best for the weights; f32 where the CPU has not that."""
+def settle(device: Device, *recorded: str) -> Device:
+    """The same with `auto` become what was measured to be good for the weights, the best first; f32 where the CPU
+    has none of that.
+    """
     if device.precision != "auto":
         return device
-    return replace(device, precision="f32" if recorded == "bf16" and not has_bf16() else recorded)
+    has = {"bf16": has_bf16, "int8": has_int8}
+    return replace(device, precision=next((name for name in recorded if name not in has or has[name]()), "f32"))
+
+
+def has_int8(cpuinfo: Path = CPUINFO) -> bool:
+    """Whether this CPU adds products of int8 without overflow: older ones do it in 16 bits, with other results."""
+    try:
+        return bool(INT8_FLAGS & set(cpuinfo.read_text().split()))
+    except OSError:
+        return False
 
 
 def has_cuda() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from inference.lip_reading.options import ModelInfo
 from inference.lip_reading.windows import Network
 from inference.models import LipCoordNet
 from inference.weights.find import OPENVINO_SUFFIX, FoundWeights, find_weights
+from inference.weights.int8_graph import quantise_convolutions
 from inference.weights.openvino_graph import build_openvino, split_at_time
 from inference.weights.openvino_model import read_openvino
 from inference.weights.registry import WeightSet, set_of_hash
@@ -52,8 +54,9 @@ def load_model(weights: str | Path | None, device: Device, sources: WeightSource
     if found.path.suffix == OPENVINO_SUFFIX:
         return load_openvino(found, device)
     card = card_of(found.weight_set)
-    device = settle(device, recorded_precision(card, found.sha256))
-    if device.precision == "int8":
+    device = settle(device, *recorded_precisions(card, found.sha256))
+    highest = recorded_ranges(card, found.sha256)
+    if device.precision == "int8" and not highest:
         raise InvalidRequest(
             f"precision int8: the weights {found.label} are not quantised; 'viseme weights convert {found.label} "
             "--to openvino --precision int8 -o DIR' makes those that are, and '--weights DIR' takes them"
@@ -62,14 +65,22 @@ def load_model(weights: str | Path | None, device: Device, sources: WeightSource
     load_into(module, found.path)
     info = ModelInfo(NETWORK, found.label, found.sha256)
     calibration = from_card(card, found.sha256)
-    return ReadingModel(run_by_best(module, device), info, found.landmarks, found.language, calibration, device)
+    return ReadingModel(
+        run_by_best(module, device, highest), info, found.landmarks, found.language, calibration, device
+    )
 
 
-def run_by_best(module: LipCoordNet, device: Device) -> Network:
-    """The network in the runtime that is fastest for that device: in bf16 on a CPU OpenVINO, elsewhere torch."""
-    if device.name == "cpu" and device.precision == "bf16":
-        return run_by_openvino(build_openvino(module.state_dict()), device)
-    return TorchNetwork(module, device)
+def run_by_best(module: LipCoordNet, device: Device, highest: Mapping[str, float]) -> Network:
+    """The network in the runtime that is fastest for that device: in bf16 and int8 on a CPU OpenVINO, elsewhere torch.
+
+    highest: of the inputs of the convolutions that int8 is for.
+    """
+    if device.name != "cpu" or device.precision not in ("bf16", "int8"):
+        return TorchNetwork(module, device)
+    graph = build_openvino(module.state_dict())
+    if device.precision == "int8":
+        quantise_convolutions(graph, highest)
+    return run_by_openvino(graph, device)
 
 
 def run_by_openvino(model: ov.Model, device: Device) -> Network:
@@ -87,7 +98,8 @@ def load_openvino(found: FoundWeights, device: Device) -> ReadingModel:
     if device.name != "cpu":
         raise InvalidRequest(f"{found.label}: an OpenVINO model runs on a CPU, not on {device.name}; choose device cpu")
     read = read_openvino(found.path)
-    device = settle(device, "int8" if read.is_int8 else "f32")
+    if device.precision == "auto":
+        device = Device(device.name, "int8" if read.is_int8 else "f32")
     if read.is_int8 != (device.precision == "int8"):
         have, expected = ("", "auto or int8") if read.is_int8 else ("not ", "auto, f32 or bf16")
         raise InvalidRequest(f"{found.label}: is {have}quantised to int8; expected precision {expected}")
@@ -106,7 +118,13 @@ def card_of(weight_set: WeightSet | None) -> dict[str, Any]:
     return weight_set.read_card() if weight_set else {}
 
 
-def recorded_precision(card: dict[str, Any], sha256: str) -> str:
-    """What `auto` means on a CPU: what `python -m bench.precisions` found for these very weights; else f32."""
+def recorded_precisions(card: dict[str, Any], sha256: str) -> list[str]:
+    """What `auto` may mean on a CPU, the cheapest first: what `python -m bench.precisions` found for these weights."""
     found = card.get("cpu_precision", {})
-    return str(found["precision"]) if found.get("sha256") == sha256 else "f32"
+    return list(found["precisions"]) if found.get("sha256") == sha256 else []
+
+
+def recorded_ranges(card: dict[str, Any], sha256: str) -> dict[str, float]:
+    """How high the inputs of the convolutions go, as measured for these very weights; empty where it was not."""
+    found = card.get("int8", {})
+    return dict(found["highest"]) if found.get("sha256") == sha256 else {}

@@ -6,12 +6,15 @@ import logging
 import sys
 from collections.abc import Iterable
 from contextlib import redirect_stdout
+from statistics import fmean
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
+import torch
 
 from inference.errors import InvalidRequest
+from inference.models import LipCoordNet
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -35,6 +38,21 @@ def quantise(model: ov.Model, samples: Iterable[Sample]) -> ov.Model:
             model, nncf.Dataset(measured), subset_size=len(measured), ignored_scope=nncf.IgnoredScope(types=KEPT)
         )
     return result
+
+
+@torch.inference_mode()
+def find_highest(module: LipCoordNet, samples: Iterable[Sample]) -> dict[str, float]:
+    """By convolution, how high its inputs go in a sample, on average: what `quantise_convolutions` wants to know.
+
+    Pictures go up to 1, of which each level is one of theirs.
+    """
+    found: dict[str, list[float]] = {"conv2": [], "conv3": []}
+    for video, _ in samples:
+        x = torch.from_numpy(video)
+        for name, convolution in zip(found, (module.conv1, module.conv2), strict=True):
+            x = module._pool(torch.relu(convolution(x)))
+            found[name].append(float(x.max()))
+    return {"conv1": 1.0} | {name: round(fmean(values), 3) for name, values in found.items()}
 
 
 def import_nncf() -> ModuleType:

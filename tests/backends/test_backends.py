@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from inference.backends import Device, TorchNetwork, choose_device, settle
+from inference.backends import Device, TorchNetwork, choose_device, has_int8, settle
 from inference.backends import device as device_module
 from inference.backends.device import describe_gpu, driver_version
 from inference.errors import DeviceUnavailable, InvalidRequest
@@ -25,8 +25,20 @@ def test_auto_becomes_what_was_recorded_for_the_weights(monkeypatch: pytest.Monk
     assert settle(auto) == Device("cpu", "f32")
     assert settle(auto, "bf16") == Device("cpu", "bf16")
     assert settle(Device("cpu", "f32"), "bf16") == Device("cpu", "f32")
+    monkeypatch.setattr(device_module, "has_int8", lambda: True)
+    assert settle(auto, "int8", "bf16") == Device("cpu", "int8")
+    monkeypatch.setattr(device_module, "has_int8", lambda: False)
+    assert settle(auto, "int8", "bf16") == Device("cpu", "bf16")
     monkeypatch.setattr(device_module, "has_bf16", lambda: False)
-    assert settle(auto, "bf16") == Device("cpu", "f32")
+    assert settle(auto, "int8", "bf16") == Device("cpu", "f32")
+
+
+def test_int8_needs_a_cpu_that_adds_its_products_whole(tmp_path: Path):
+    cpuinfo = tmp_path / "cpuinfo"
+    assert not has_int8(cpuinfo)
+    for flags, expected in (("avx2 avx512f", False), ("avx2 avx_vnni", True), ("avx512f avx512_vnni", True)):
+        cpuinfo.write_text(f"processor\t: 0\nflags\t\t: fpu {flags} xsave\n")
+        assert has_int8(cpuinfo) == expected
 
 
 def test_bf16_is_refused_where_the_cpu_would_only_imitate_it(monkeypatch: pytest.MonkeyPatch):

@@ -9,7 +9,7 @@ import pytest
 from inference.backends import Device
 from inference.backends.openvino import has_bf16
 from inference.errors import InvalidRequest
-from inference.lip_reading.model import JOB, load_model, recorded_precision
+from inference.lip_reading.model import JOB, load_model, recorded_precisions, recorded_ranges
 from inference.weights import openvino_model
 from inference.weights.convert import convert
 from inference.weights.find import find_weights
@@ -17,6 +17,7 @@ from inference.weights.registry import STARTER, WeightSet
 from inference.weights.sources import WeightSources
 
 CPU = Device("cpu", "auto")
+PAIR = ("f32", "int8")
 
 
 @pytest.fixture(scope="module")
@@ -71,16 +72,46 @@ def test_a_quantised_model_is_int8_and_nothing_else(
         load_model(graph_file, Device("cpu", "f32"), tmp_path)
 
 
-def test_int8_of_weights_that_are_not_says_how_to_make_them(tmp_path: Path):
+def with_card(monkeypatch: pytest.MonkeyPatch, **parts: dict[str, object]) -> None:
+    """Have the starter's card say that of its very weights."""
+    mine = {key: part | {"sha256": STARTER.files[0].sha256} for key, part in parts.items()}
+    card = {key: part for key, part in STARTER.read_card().items() if key not in ("int8", "cpu_precision")} | mine
+    monkeypatch.setattr(WeightSet, "read_card", lambda _: json.loads(json.dumps(card)))
+
+
+def test_int8_of_weights_without_ranges_says_how_to_make_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with_card(monkeypatch)
     with pytest.raises(InvalidRequest, match="viseme weights convert starter --to openvino --precision int8 -o DIR"):
         load_model("starter", Device("cpu", "int8"), tmp_path)
 
 
-@pytest.mark.skipif(not has_bf16(), reason="this CPU does not compute in bfloat16")
-def test_auto_is_what_the_card_says_of_these_very_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    sha256 = STARTER.files[0].sha256
-    card = STARTER.read_card() | {"cpu_precision": {"sha256": sha256, "precision": "bf16"}}
-    assert recorded_precision(card, "of others") == "f32"
-    assert recorded_precision({}, str(sha256)) == "f32"
-    monkeypatch.setattr(WeightSet, "read_card", lambda _: json.loads(json.dumps(card)))
-    assert load_model("starter", CPU, tmp_path).device == Device("cpu", "bf16")
+def test_int8_by_the_ranges_in_the_card_is_near(tmp_path: Path):
+    """Of pictures that are smooth, as those that the ranges were measured on."""
+    rng = np.random.default_rng(2)
+    video = np.repeat(np.repeat(rng.random((2, 3, 9, 8, 16), dtype=np.float32), 8, axis=3), 8, axis=4)
+    lips = rng.random((2, 9, 20, 2), dtype=np.float32)
+    exact, near = (load_model("starter", Device("cpu", name), tmp_path).network(video, lips)[0] for name in PAIR)
+    assert 0 < np.abs(near - exact).max() < 0.1 * np.ptp(exact)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"), [((True, True), "int8"), ((True, False), "bf16"), ((False, False), "f32")]
+)
+def test_auto_is_the_first_of_the_card_that_the_cpu_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[bool, bool], expected: str
+):
+    with_card(monkeypatch, cpu_precision={"precisions": ["int8", "bf16"]}, int8={"highest": {"conv1": 1.0}})
+    for name, flag in zip(("has_bf16", "has_int8"), flags, strict=True):
+        monkeypatch.setattr(f"inference.backends.device.{name}", lambda flag=flag: flag)
+    assert load_model("starter", CPU, tmp_path).device == Device("cpu", expected)
+
+
+def test_a_card_of_other_weights_says_nothing():
+    sha256 = str(STARTER.files[0].sha256)
+    card = {
+        "cpu_precision": {"sha256": sha256, "precisions": ["bf16"]},
+        "int8": {"sha256": sha256, "highest": {"conv1": 1}},
+    }
+    assert (recorded_precisions(card, sha256), recorded_ranges(card, sha256)) == (["bf16"], {"conv1": 1})
+    assert (recorded_precisions(card, "of others"), recorded_ranges(card, "of others")) == ([], {})
+    assert (recorded_precisions({}, sha256), recorded_ranges({}, sha256)) == ([], {})

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import numpy as np
+import openvino as ov
+import pytest
+import torch
+from openvino import opset13 as ops
+
+from inference.models import LipCoordNet
+from inference.weights.int8_graph import quantise_convolutions, store_in_int8
+from inference.weights.openvino_graph import build_openvino
+from inference.weights.quantise import find_highest
+
+
+def test_weights_lie_within_half_a_step_of_their_output_by_hand():
+    weights = np.array([[1.27, -0.5], [0.0, 0.0], [-254.0, 3.0]], np.float32).reshape(3, 2, 1, 1, 1)
+    stored = store_in_int8(ops, weights)
+    numbers = ov.Core().compile_model(ov.Model([stored], [], "stored"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([])
+    assert numbers[0].ravel() == pytest.approx([1.27, -0.5, 0, 0, -254, 4])
+
+
+def test_only_the_convolutions_named_are_quantised_and_pictures_are_exact():
+    network = LipCoordNet().eval()
+    model = build_openvino(network.state_dict())
+    quantise_convolutions(model, {"conv1": 1.0})
+    kinds = [node.get_type_name() for node in model.get_ops()]
+    assert kinds.count("FakeQuantize") == 1
+    video = np.random.default_rng(0).integers(0, 256, (1, 3, 3, 64, 128)).astype(np.float32) / np.float32(255)
+    levels = ops.fake_quantize(ops.constant(video), *(np.float32(x) for x in (0, 1, 0, 1)), 256)
+    (same,) = (
+        ov.Core()
+        .compile_model(ov.Model([levels], [], "levels"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([])
+        .values()
+    )
+    assert same == pytest.approx(video, abs=1e-6)
+
+
+def test_the_highest_inputs_are_means_over_samples():
+    network = LipCoordNet().eval()
+    lips = np.zeros((1, 2, 20, 2), np.float32)
+    videos = [np.full((1, 3, 2, 64, 128), level, np.float32) for level in (0.2, 0.8)]
+    each = [find_highest(network, [(video, lips)]) for video in videos]
+    both = find_highest(network, [(video, lips) for video in videos])
+    assert both["conv1"] == 1.0
+    for name in ("conv2", "conv3"):
+        assert both[name] == pytest.approx((each[0][name] + each[1][name]) / 2, abs=2e-3)
+    with torch.inference_mode():
+        seen = network._pool(torch.relu(network.conv1(torch.from_numpy(videos[1]))))
+    assert each[1]["conv2"] == pytest.approx(float(seen.max()), abs=1e-3)
