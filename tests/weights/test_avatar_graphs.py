@@ -13,7 +13,7 @@ from inference.weights.avatar_graphs import build_encoder, build_painter, build_
 
 def make_unet(mode: str) -> AvatarUNet:
     unet = AvatarUNet(mode, NARROW, 8).eval()
-    unet.load_state_dict(seeded_state(unet, 1.2))
+    unet.load_state_dict(seeded_state(unet, 0.9))
     return unet
 
 
