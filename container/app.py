@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import logging
 import time
 import uuid
@@ -18,7 +17,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
 from container.intake import (
@@ -29,11 +28,13 @@ from container.intake import (
     body_on_disk,
     limits_of,
 )
+from container.live.gate import check_token
 from container.metrics import Metrics
 from container.pool import Pool
 from container.statuses import Failure, failure_of
+from container.stream import Live
 from container.worker_main import Job
-from inference.errors import AccessDenied, Canceled, DeadlineExceeded, NotReady
+from inference.errors import Canceled, DeadlineExceeded, NotReady
 from inference.requests import NDJSON, OPTIONS_HEADER, choose_answer
 from inference.settings import Settings
 
@@ -50,17 +51,31 @@ class Server:
         self.settings = settings
         model_dir = str(settings.model_dir) if settings.model_dir else None
         self.pool = pool or Pool(settings.workers, settings.queue_size, model_dir)
+        self.live = Live(settings)
         self.metrics = Metrics()
-        self.is_draining = False
 
-    def routes(self) -> list[Route]:
+    def routes(self) -> list[BaseRoute]:
         return [
             Route("/ping", self.ping),
             Route("/health", self.health),
             Route("/metrics", self.show_metrics),
             Route("/invocations", self.invocations, methods=["POST"]),
             Route("/v1/audio/transcriptions", self.transcriptions, methods=["POST"]),
+            *self.live.routes(),
         ]
+
+    @property
+    def is_draining(self) -> bool:
+        return self.live.is_draining
+
+    @property
+    def n_held(self) -> int:
+        """Requests that wait or run, and avatars that speak."""
+        return self.pool.n_held + self.live.n_speaking
+
+    def drain(self) -> None:
+        """Take nothing new; /ping says so."""
+        self.live.drain()
 
     @property
     def is_ready(self) -> bool:
@@ -79,6 +94,7 @@ class Server:
         self.metrics.held.set(self.pool.n_held)
         self.metrics.restarts.set(self.pool.n_restarts)
         self.metrics.ready.set(self.is_ready)
+        self.metrics.sessions.set(self.live.n_sessions)
         return Response(self.metrics.render(), media_type="text/plain; version=0.0.4")
 
     async def invocations(self, request: Request) -> Response:
@@ -127,10 +143,7 @@ class Server:
             raise NotReady("the server is going down; try another one")
         if not self.pool.is_ready:
             raise NotReady("the models are not loaded")
-        if self.settings.token is not None:
-            given = request.headers.get("authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(given.encode(), self.settings.token.encode()):
-                raise AccessDenied("expected the header Authorization: Bearer with the server's token")
+        check_token(request.headers, self.settings.token)
 
     def conclude(self, route: str, last: tuple[Any, ...], common: dict[str, str], started: float) -> Response:
         if last[0] == "failed":
@@ -270,10 +283,13 @@ def make_app(server: Server, extra_routes: Callable[[Server], list[Route]] | Non
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         await server.pool.start()
-        yield
-        await server.pool.stop()
+        try:
+            async with server.live.running():
+                yield
+        finally:
+            await server.pool.stop()
 
-    routes = server.routes() + (extra_routes(server) if extra_routes else [])
+    routes = [*server.routes(), *(extra_routes(server) if extra_routes else [])]
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: not_found, 405: not_found})
 
 

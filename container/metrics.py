@@ -24,6 +24,7 @@ class Metrics:
         )
         self.held = Gauge("viseme_requests_held", "Requests waiting or running", registry=self._registry)
         self.restarts = Gauge("viseme_worker_restarts", "Workers started again", registry=self._registry)
+        self.sessions = Gauge("viseme_live_sessions", "Avatars that somebody is with", registry=self._registry)
         self.ready = Gauge("viseme_ready", "1 where /ping says 200", registry=self._registry)
 
     def render(self) -> bytes:

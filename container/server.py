@@ -14,6 +14,7 @@ import uvicorn
 
 from container.app import Server, make_app
 from container.aws_routes import aws_routes
+from container.live.line import WEBSOCKET_CONFIG, LineProtocol
 from container.logs import set_up_logs
 from inference.settings import Settings
 
@@ -90,14 +91,14 @@ class DrainingServer(uvicorn.Server):
         if self._drain is not None:  # asked twice: at once
             self._server.pool.abort()
             return
-        LOG.info("draining", extra={"held": self._server.pool.n_held})
-        self._server.is_draining = True
+        LOG.info("draining", extra={"held": self._server.n_held})
+        self._server.drain()
         self._drain = asyncio.create_task(self._finish())
 
     async def _finish(self) -> None:
         try:
             if not await self._wait_until_free(DRAIN_S):
-                LOG.error("requests did not finish in time and are given up", extra={"held": self._server.pool.n_held})
+                LOG.error("requests did not finish in time and are given up", extra={"held": self._server.n_held})
                 self._server.pool.abort()
                 await self._wait_until_free(ABORT_S)
         finally:
@@ -106,9 +107,9 @@ class DrainingServer(uvicorn.Server):
     async def _wait_until_free(self, seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self._server.pool.n_held:
+                while self._server.n_held:
                     await asyncio.sleep(0.05)
-        return self._server.pool.n_held == 0
+        return self._server.n_held == 0
 
 
 def run_server(settings: Settings, *, with_aws_routes: bool = False) -> int:
@@ -129,6 +130,8 @@ def run_server(settings: Settings, *, with_aws_routes: bool = False) -> int:
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=1,  # what runs was drained before
         lifespan="on",
+        ws=LineProtocol,
+        **WEBSOCKET_CONFIG,
         h11_max_incomplete_event_size=64 << 10,
     )
     draining = DrainingServer(config, server, side_servers(settings, server))

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+import random
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from container.live.legacy_wire import (
+    MAX_AUDIO,
+    FrameRequest,
+    pack_answer,
+    pack_error,
+    pack_video_frame,
+    parse_request,
+)
+from inference.errors import InvalidRequest
+
+LONG = struct.pack("<I", 7) + b"sanders" + struct.pack("<II", 50, 0)
+
+
+@pytest.fixture(scope="module")
+def recorded(shared: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((shared / "golden" / "protocol.json").read_text())
+    return found
+
+
+def test_recorded_requests_are_understood(recorded: dict[str, Any]):
+    for one in recorded["requests"]:
+        audio = bytes.fromhex(one.get("audio_hex", "")) or None
+        assert parse_request(bytes.fromhex(one["hex"])) == FrameRequest(one["model"], one["frame_id"], audio)
+
+
+def test_recorded_answers_come_out_byte_for_byte(recorded: dict[str, Any]):
+    for one in recorded["responses"]:
+        said, whole = one["decoded"], bytes.fromhex(one["hex"])
+        if one["kind"] == "ok":
+            jpeg = bytes.fromhex(said["image_hex"])
+            assert pack_answer(said["frame_id"], said["processing_time_ms"] + 0.9, jpeg, said["bounds"]) == whole
+        else:
+            assert pack_error(said["processing_time_ms"], said["error"]) == whole
+
+
+def test_recorded_video_frames_come_out_byte_for_byte(recorded: dict[str, Any]):
+    for one in recorded["video_frame_replies"]:
+        said = one["decoded"]
+        packed = pack_video_frame(said["frame_id"], said["video_type"], bytes.fromhex(said["data_hex"]))
+        assert packed == bytes.fromhex(one["hex"])
+
+
+def test_recorded_refusals_begin_as_they_did(recorded: dict[str, Any]):
+    for one in recorded["responses"]:
+        if one["id"].endswith(("too_short", "name_too_long")):
+            with pytest.raises(InvalidRequest, match=one["decoded"]["error"]):
+                parse_request(bytes.fromhex(one["request_hex"]))
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (LONG, FrameRequest("sanders", 50)),
+        (LONG[:-4] + struct.pack("<I", 2) + b"\x01\x02", FrameRequest("sanders", 50, b"\x01\x02")),
+        (b"\x07sanders\x32\x00\x00\x00", FrameRequest("sanders", 50)),
+        (b"\x07m\xc3\xbcller" + struct.pack("<I", 70_000), FrameRequest("müller", 70_000)),
+        (bytes(12), FrameRequest("", 0)),
+        (bytes(5), FrameRequest("", 0)),
+    ],
+)
+def test_both_forms_are_told_apart_by_their_length(message: bytes, expected: FrameRequest):
+    assert parse_request(message) == expected
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (b"\x01\x00", "Binary message too short: 2 bytes"),
+        (bytes(6), "Binary message too short: 6 bytes"),
+        (struct.pack("<I", 500) + bytes(15), "Invalid model name length: 500"),
+        (struct.pack("<I", 0xFFFFFFFF) + bytes(20), "Invalid model name length: 4294967295"),
+        (struct.pack("<I", 256) + bytes(264), "Invalid model name length: 256"),
+        (LONG[:-4] + struct.pack("<I", 0xFFFFFFFF) + b"\x01\x02", "Invalid audio data length: 4294967295, and 2 bytes"),
+        (LONG + b"\x00", "Invalid audio data length: 0, and 1 bytes"),
+        (LONG[:-4] + struct.pack("<I", MAX_AUDIO + 2) + bytes(MAX_AUDIO + 2), "Invalid audio data length"),
+        (b"\x02\xff\xfe\x00\x00\x00\x00", "Invalid model name: .* no UTF-8"),
+    ],
+)
+def test_other_messages_are_refused(message: bytes, reason: str):
+    with pytest.raises(InvalidRequest, match=reason):
+        parse_request(message)
+
+
+def test_no_message_is_taken_in_two_ways():
+    """Over random lengths: a message of the long form is never of the short one, too."""
+    rng = random.Random(7)
+    for _ in range(2000):
+        name, audio = "n" * rng.randrange(256), rng.randbytes(2 * rng.randrange(200))
+        raw = name.encode()
+        message = struct.pack("<I", len(raw)) + raw + struct.pack("<II", 9, len(audio)) + audio
+        assert parse_request(message) == FrameRequest(name, 9, audio or None)

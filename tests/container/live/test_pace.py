@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import asyncio
+import random
+
+from container.live.pace import FPS, Pacer
+
+
+class SimulatedClock:
+    """Time that passes only by sleeping, which takes somewhat too long, and by working."""
+
+    def __init__(self, seed: int) -> None:
+        self.now_s = 1000.0
+        self._rng = random.Random(seed)
+
+    def now(self) -> float:
+        return self.now_s
+
+    async def sleep(self, seconds: float) -> None:
+        # Half of the sleeps end a little early, as timers do.
+        self.now_s += max(seconds + self._rng.uniform(-0.0005, 0.003), 1e-6)
+
+    def work(self, low_s: float, high_s: float) -> None:
+        self.now_s += self._rng.uniform(low_s, high_s)
+
+
+def test_an_hour_of_frames_does_not_drift():
+    clock = SimulatedClock(3)
+    pacer = Pacer(clock.now, clock.sleep)
+
+    async def play() -> list[float]:
+        lateness = []
+        for frame in range(3600 * FPS):
+            await pacer.until(frame)
+            lateness.append(pacer.lateness_s(frame))
+            clock.work(0.0, 0.035)
+        return lateness
+
+    lateness = asyncio.run(play())
+    assert min(lateness) >= 0
+    assert max(lateness) < 0.004
+    assert max(lateness[-100:]) < 0.004
+
+
+def test_late_frames_catch_up():
+    clock = SimulatedClock(4)
+    pacer = Pacer(clock.now, clock.sleep)
+
+    async def play() -> None:
+        await pacer.until(10)
+        clock.work(1.0, 1.0)  # the engine stood still for a second
+        for frame in range(11, 60):
+            await pacer.until(frame)
+            clock.work(0.005, 0.005)
+        assert pacer.lateness_s(59) < 0.01
+
+    asyncio.run(play())

@@ -1,0 +1,509 @@
+"""Sessions over a real socket, with a tiny avatar of the synthetic speaker."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import copy
+import json
+import shutil
+import socket
+import struct
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+import websockets
+from live_app import PATIENCE_S, LiveApp, live_app, make_settings, wait_until
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+
+from container.app import Server
+from container.live import avatars as avatars_module
+from container.live.wire import PATCH, WHOLE, FrameMessage, unpack_frame
+from container.stream import Live
+from inference.avatar import AvatarPackage
+from inference.speaker import Film
+from inference.speaker.sound import RATE, say
+
+SESSION = "/v1/avatars/drawn/session"
+STREAM = "/invocations-bidirectional-stream"
+SPOKEN_S = 0.6
+LOAD = avatars_module.load_package
+
+
+@pytest.fixture(scope="module")
+def app(avatar_folder: Path, lent: AvatarPackage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApp]:
+    settings = make_settings(tmp_path_factory.mktemp("data"), avatars=avatar_folder.parent)
+    with pytest.MonkeyPatch.context() as patch, live_app(Server(settings)) as running:
+        patch.setattr(avatars_module, "load_package", lambda _name, _settings: lent)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def lent(avatar_package: AvatarPackage) -> AvatarPackage:
+    """The loaded package, which no server closes."""
+    lent = copy.copy(avatar_package)
+    vars(lent)["close"] = lambda: None
+    return lent
+
+
+@pytest.fixture
+def loaded(avatar_folder: Path, lent: AvatarPackage, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The avatar's folder, for servers that need not load it once more."""
+    monkeypatch.setattr(avatars_module, "load_package", lambda _name, _settings: lent)
+    return avatar_folder
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    """Six tenths of a second, in no whole number of frames."""
+    said = say(Film("BIN BLUE AT F TWO NOW", 3).speech, 3)[RATE // 2 :][: round(SPOKEN_S * RATE) + 7]
+    return np.rint(said * 32_767).astype(np.int16)
+
+
+class Client:
+    """Takes messages apart."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        self.events: list[dict[str, Any]] = []
+        self.frames: list[FrameMessage] = []
+
+    async def say(self, kind: str, **about: Any) -> None:
+        await self.connection.send(json.dumps({"type": kind} | about))
+
+    async def receive(self) -> dict[str, Any] | FrameMessage:
+        async with asyncio.timeout(PATIENCE_S):
+            message = await self.connection.recv()
+        if isinstance(message, bytes):
+            self.frames.append(unpack_frame(message))
+            return self.frames[-1]
+        self.events.append(json.loads(message))
+        return self.events[-1]
+
+    async def until(self, kind: str) -> dict[str, Any]:
+        while True:
+            found = await self.receive()
+            if isinstance(found, dict) and found["type"] == kind:
+                return found
+
+    async def next_frame(self, *, is_speaking: bool | None = None) -> FrameMessage:
+        while True:
+            found = await self.receive()
+            if isinstance(found, FrameMessage) and is_speaking in (None, found.is_speaking):
+                return found
+
+    async def until_closed(self) -> int:
+        """The code."""
+        closed: websockets.Close | None = None
+        while closed is None:
+            try:
+                await self.receive()
+            except ConnectionClosed as err:
+                closed = err.rcvd or websockets.Close(1006, "")
+        return closed.code
+
+
+@asynccontextmanager
+async def session(app: LiveApp, path: str = SESSION, **options: Any) -> AsyncIterator[Client]:
+    async with websockets.connect(app.ws(path), open_timeout=PATIENCE_S, proxy=None, **options) as connection:
+        yield Client(connection)
+
+
+def test_known_avatars_are_listed(app: LiveApp):
+    (drawn,) = [one for one in httpx.get(app.http("/v1/avatars")).json() if one["name"] == "drawn"]
+    assert drawn == {"name": "drawn", "frames": 75, "fps": 25, "width": 320, "height": 240}
+
+
+def test_in_silence_the_mouth_rests_and_frames_are_counted(app: LiveApp):
+    async def go() -> Client:
+        async with session(app) as client:
+            while len(client.frames) < 12:
+                await client.receive()
+            return client
+
+    client = asyncio.run(go())
+    ready = client.events[0]
+    assert (ready["type"], ready["generation"], ready["avatar"], ready["width"]) == ("ready", 0, "drawn", 320)
+    assert [frame.frame for frame in client.frames] == list(range(12))
+    for frame in client.frames:
+        assert (frame.kind, frame.is_speaking, frame.generation) == (PATCH, False, 0)
+        assert frame.pts_ms == frame.frame * 40
+        assert frame.pcm == bytes(2 * 640)
+        assert picture(frame).shape == (frame.h, frame.w, 3)
+        assert frame.x + frame.w <= 320
+        assert frame.y + frame.h <= 240
+
+
+def test_speech_comes_back_with_its_frames_byte_for_byte(app: LiveApp, speech: np.ndarray):
+    sound = speech.tobytes()
+
+    async def go() -> Client:
+        async with session(app) as client:
+            await client.until("ready")
+            for i in range(0, len(sound), 1001):  # odd: samples are cut in two
+                await client.connection.send(sound[i : i + 1001])
+            await client.say("flush")
+            await client.until("speech_finished")
+            return client
+
+    client = asyncio.run(go())
+    spoken = [frame for frame in client.frames if frame.is_speaking]
+    heard = b"".join(frame.pcm for frame in spoken)
+    assert heard[: len(sound)] == sound
+    assert heard[len(sound) :] == bytes(len(heard) - len(sound))
+    assert len(heard) == 2 * 640 * -(-len(speech) // 640)
+    assert [frame.frame for frame in client.frames] == list(range(len(client.frames)))
+    started = next(event for event in client.events if event["type"] == "speech_started")
+    assert started["frame"] == spoken[0].frame
+    rested, moved = picture(spoken[0]).astype(int), picture(spoken[8]).astype(int)
+    assert rested.shape != moved.shape or np.abs(rested - moved).max() > 0
+
+
+def test_after_an_interrupt_nothing_of_before_is_sent(app: LiveApp, speech: np.ndarray):
+    async def go() -> tuple[Client, int]:
+        async with session(app) as client:
+            await client.connection.send(np.tile(speech, 8).tobytes())
+            await client.next_frame(is_speaking=True)
+            await client.say("interrupt")
+            assert (await client.until("interrupted"))["generation"] == 1
+            n_before = len(client.frames)
+            for _ in range(10):
+                await client.next_frame()
+            await client.connection.send(speech.tobytes())
+            await client.say("flush")
+            await client.until("speech_finished")
+            return client, n_before
+
+    client, n_before = asyncio.run(go())
+    behind = client.frames[n_before:]
+    assert {frame.generation for frame in behind} == {1}
+    assert not any(frame.is_speaking for frame in behind[:10])
+    assert b"".join(frame.pcm for frame in behind if frame.is_speaking)[: 2 * len(speech)] == speech.tobytes()
+    numbers = [frame.frame for frame in client.frames]
+    assert numbers == sorted(set(numbers))
+
+
+def test_whole_frames_are_composed(app: LiveApp, avatar_package: AvatarPackage, speech: np.ndarray):
+    async def go(path: str) -> FrameMessage:
+        async with session(app, path) as client:
+            await client.connection.send(speech.tobytes())
+            await client.say("flush")
+            frames = [await client.next_frame(is_speaking=True) for _ in range(8)]
+            return frames[-1]
+
+    whole = asyncio.run(go(SESSION + "?frames=whole"))
+    assert (whole.kind, whole.x, whole.y, whole.w, whole.h) == (WHOLE, 0, 0, 320, 240)
+    patch = asyncio.run(go(SESSION + "?background=true"))
+    box = avatar_package.box(patch.background)
+    assert (patch.x, patch.y, patch.w, patch.h) == (box.left, box.top, box.width, box.height)
+    # Both were JPEGs of their own: what they show is the same but for that.
+    own = picture(whole).astype(int)[patch.y : patch.y + patch.h, patch.x : patch.x + patch.w]
+    filmed = avatar_package.background(patch.background).astype(int)
+    assert np.abs(own - picture(patch)).mean() < 6
+    assert np.abs(own - filmed[patch.y : patch.y + patch.h, patch.x : patch.x + patch.w]).mean() > 12
+    outside = np.ones((240, 320), bool)
+    outside[patch.y : patch.y + patch.h, patch.x : patch.x + patch.w] = False
+    assert np.abs(picture(whole).astype(int) - filmed)[outside].mean() < 4
+
+
+def test_what_lies_under_a_patch_can_be_fetched(app: LiveApp, avatar_package: AvatarPackage):
+    answer = httpx.get(app.http("/v1/avatars/drawn/background/7"))
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert np.abs(decode(answer.content).astype(int) - avatar_package.background(7)).mean() < 4
+    assert httpx.get(app.http("/v1/avatars/drawn/background/75")).status_code == 400
+    assert httpx.get(app.http("/v1/avatars/nobody/background/0")).status_code == 404
+
+
+def test_another_rate_is_said_in_the_query_or_at_the_start(app: LiveApp, speech: np.ndarray):
+    async def go(path: str, **start: Any) -> Client:
+        async with session(app, path) as client:
+            await client.until("ready")
+            if start:
+                await client.next_frame()
+                await client.say("start", **start)
+                await client.until("ready")
+            await client.connection.send(speech.tobytes())
+            await client.say("flush")
+            await client.until("speech_finished")
+            return client
+
+    for client in (asyncio.run(go(SESSION + "?sample_rate=24000")), asyncio.run(go(SESSION, sample_rate=24_000))):
+        assert client.events[-1]["type"] == "speech_finished"
+        spoken = [frame for frame in client.frames if frame.is_speaking]
+        assert {len(frame.pcm) for frame in spoken} == {2 * 960}
+        assert b"".join(frame.pcm for frame in spoken)[: 2 * len(speech)] == speech.tobytes()
+        numbers = [frame.frame for frame in client.frames]
+        assert numbers == sorted(set(numbers))
+
+
+@pytest.mark.parametrize(
+    ("message", "code"),
+    [
+        ("no json", "invalid_request"),
+        ("[1]", "invalid_request"),
+        ('{"type": "dance"}', "invalid_request"),
+        ('{"type": "start", "sample_rate": 5}', "invalid_request"),
+        ('{"type": "start", "colour": "red"}', "invalid_request"),
+        ('{"type": "flush", "a": "' + "b" * 5000 + '"}', "invalid_request"),
+        ("[" * 4000, "invalid_request"),
+        (bytes(2 * 16_000 * 125), "overloaded"),
+    ],
+)
+def test_a_mistake_is_answered_and_the_session_goes_on(app: LiveApp, message: str | bytes, code: str):
+    async def go() -> None:
+        async with session(app) as client:
+            await client.until("ready")
+            await client.connection.send(message)
+            error = await client.until("error")
+            assert (error["code"], error["generation"]) == (code, 0)
+            await client.next_frame()
+            await client.say("close")
+            assert await client.until_closed() == 1000
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/v1/avatars/nobody/session", 404),
+        ("/v1/avatars/%2e%2e/session", 404),
+        (SESSION + "?sample_rate=5", 400),
+        (SESSION + "?colour=red", 400),
+    ],
+)
+def test_what_cannot_be_had_is_refused_at_the_door(app: LiveApp, path: str, status: int):
+    async def go() -> None:
+        with pytest.raises(InvalidStatus) as caught:
+            async with session(app, path):
+                pass
+        assert caught.value.response.status_code == status
+
+    asyncio.run(go())
+
+
+def test_a_hostile_length_is_refused_before_it_is_kept(app: LiveApp):
+    one = handshake(app)
+    one.sendall(b"\x82\xff" + struct.pack(">Q", 1 << 40) + bytes(4))  # a binary message of a terabyte
+    received = b""
+    while chunk := one.recv(1 << 16):
+        received += chunk
+    assert b"\x03\xf1" in received  # 1009, message too big
+    one.close()
+    wait_until(lambda: app.server.live.n_sessions == 0)
+
+
+def test_a_client_that_never_reads_is_dropped_and_hurts_nobody(loaded: Path, tmp_path: Path, speech: np.ndarray):
+    server = Server(make_settings(tmp_path, avatars=loaded.parent))
+    server.live = Live(server.settings, stall_s=0.5)
+
+    async def go(app: LiveApp) -> None:
+        async with session(app) as client:
+            await client.until("ready")
+            deaf = handshake(app, SESSION + "?frames=whole")
+            wait_until(lambda: app.server.live.n_sessions == 2)
+            before = len(client.frames)
+            while app.server.live.n_sessions == 2:
+                await client.receive()
+            frames = client.frames[before:]
+            assert [b.frame - a.frame for a, b in pairwise(frames)] == [1] * (len(frames) - 1)
+            deaf.close()
+
+    with live_app(server) as app:
+        asyncio.run(go(app))
+
+
+def test_a_slow_client_loses_frames_and_no_sound(loaded: Path, tmp_path: Path, speech: np.ndarray):
+    server = Server(make_settings(tmp_path, avatars=loaded.parent))
+    long = np.tile(speech, 10)
+
+    async def go(app: LiveApp) -> Client:
+        # What it has not read stays in a small buffer of its own, and then at the server.
+        narrow = socket.socket()
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        narrow.connect(("127.0.0.1", app.port))
+        async with session(app, SESSION + "?frames=whole", sock=narrow, max_queue=1) as client:
+            await client.until("ready")
+            await client.connection.send(long.tobytes())
+            await client.say("flush")
+            await client.next_frame(is_speaking=True)
+            await asyncio.sleep(3)
+            await client.until("speech_finished")
+            return client
+
+    with live_app(server) as app:
+        client = asyncio.run(go(app))
+    spoken = [frame for frame in client.frames if frame.is_speaking]
+    assert len(spoken) < len(long) // 640 - 10
+    heard = b"".join(frame.pcm for frame in client.frames)
+    assert sound_of(heard) == sound_of(long.tobytes())
+
+
+def sound_of(pcm: bytes) -> bytes:
+    """Without the silence around it."""
+    samples = np.frombuffer(pcm, "<i2")
+    (loud,) = np.nonzero(samples)
+    return samples[loud[0] : loud[-1] + 1].tobytes()
+
+
+def test_packages_come_and_go_while_it_runs(avatar_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(avatars_module, "load_package", LOAD)
+    folder = tmp_path / "avatars"
+    folder.mkdir()
+    server = Server(make_settings(tmp_path, avatars=folder))
+
+    async def speak(app: LiveApp, during: Path | None = None) -> None:
+        async with session(app, "/v1/avatars/new/session") as client:
+            await client.until("ready")
+            if during is not None:
+                shutil.rmtree(during)
+                wait_until(lambda: server.live.avatars.loaded == [])
+            for _ in range(3):
+                await client.next_frame()
+
+    with live_app(server) as app:
+        assert "new" not in [one["name"] for one in httpx.get(app.http("/v1/avatars")).json()]
+        with pytest.raises(InvalidStatus):
+            asyncio.run(speak(app))
+        shutil.copytree(avatar_folder, folder / "new")
+        (folder / "broken").mkdir()
+        (folder / "broken" / "manifest.json").write_text("{}")
+        names = [one["name"] for one in httpx.get(app.http("/v1/avatars")).json()]
+        assert "new" in names
+        assert "broken" not in names
+        asyncio.run(speak(app, during=folder / "new"))
+        with pytest.raises(InvalidStatus):
+            asyncio.run(speak(app))
+
+
+def test_a_package_that_cannot_be_loaded_ends_the_session_with_an_error(
+    avatar_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(avatars_module, "load_package", LOAD)
+    shutil.copytree(avatar_folder, tmp_path / "avatars" / "drawn")
+    (tmp_path / "avatars" / "drawn" / "network.safetensors").write_bytes(b"none")
+
+    async def go(app: LiveApp, path: str) -> list[Any]:
+        async with session(app, path) as client:
+            first = await client.receive()
+            return [first, await client.until_closed()]
+
+    with live_app(Server(make_settings(tmp_path, avatars=tmp_path / "avatars"))) as app:
+        error, code = asyncio.run(go(app, SESSION))
+        assert (error["type"], error["code"], code) == ("error", "invalid_request", 1011)
+        assert "4 bytes" in error["message"]
+        error, code = asyncio.run(go(app, STREAM + "?avatar=drawn"))
+        assert error["ModelStreamError"]["ErrorCode"] == "invalid_request"
+
+
+def test_the_token_opens_every_door(loaded: Path, tmp_path: Path):
+    settings = make_settings(tmp_path, avatars=loaded.parent, token="open sesame")
+    packed = base64.urlsafe_b64encode(b"open sesame").decode().rstrip("=")
+
+    async def enter(app: LiveApp, path: str, **options: Any) -> str | None:
+        async with session(app, path, **options) as client:
+            await client.until("ready")
+            return client.connection.subprotocol
+
+    def status_of(app: LiveApp, path: str, **options: Any) -> int:
+        with pytest.raises(InvalidStatus) as caught:
+            asyncio.run(enter(app, path, **options))
+        return caught.value.response.status_code
+
+    with live_app(Server(settings)) as app:
+        assert httpx.get(app.http("/v1/avatars")).status_code == 403
+        header = {"Authorization": "Bearer open sesame"}
+        assert httpx.get(app.http("/v1/avatars"), headers=header).status_code == 200
+        for path in (SESSION, STREAM + "?avatar=drawn"):
+            assert status_of(app, path) == 403
+            assert status_of(app, path, additional_headers={"Authorization": "Bearer open"}) == 403
+            assert status_of(app, path, subprotocols=["viseme", "bearer.aaaaa"]) == 403
+            asyncio.run(enter(app, path, additional_headers=header))
+            assert asyncio.run(enter(app, path, subprotocols=["viseme", f"bearer.{packed}"])) == "viseme"
+
+
+def test_a_stream_of_sagemakers_ends_in_time(loaded: Path, tmp_path: Path):
+    server = Server(make_settings(tmp_path, avatars=loaded.parent, on_sagemaker=True))
+    server.live = Live(server.settings, longest_s=1.0)
+
+    async def go(app: LiveApp) -> Client:
+        async with session(app, STREAM) as client:  # the only avatar there is
+            assert await client.until_closed() == 1001
+            return client
+
+    with live_app(server) as app:
+        client = asyncio.run(go(app))
+        assert client.events[0]["type"] == "ready"
+        assert client.frames
+        assert "1 s at most" in client.events[-1]["ModelStreamError"]["Message"]
+        for path in ("/v1/avatars", "/v1/avatars/drawn/background/0"):
+            assert httpx.get(app.http(path)).status_code == 404
+        with pytest.raises(InvalidStatus):
+            asyncio.run(refused(app, SESSION))
+
+
+async def refused(app: LiveApp, path: str) -> None:
+    async with session(app, path):
+        pass
+
+
+def test_on_sagemaker_the_other_doors_open_where_they_are_asked_for(loaded: Path, tmp_path: Path):
+    settings = make_settings(tmp_path, avatars=loaded.parent, on_sagemaker=True, realtime=True)
+    with live_app(Server(settings)) as app:
+        assert app.server.live.avatars.loaded == ["drawn"]  # before anybody came
+        assert httpx.get(app.http("/v1/avatars")).status_code == 200
+        asyncio.run(refused(app, SESSION))
+
+
+def test_when_the_server_goes_down_sessions_speak_to_their_end(loaded: Path, tmp_path: Path, speech: np.ndarray):
+    server = Server(make_settings(tmp_path, avatars=loaded.parent))
+
+    async def go(app: LiveApp) -> tuple[Client, int]:
+        async with session(app) as client:
+            await client.connection.send(speech.tobytes())
+            await client.say("flush")
+            await client.next_frame(is_speaking=True)
+            app.call(server.drain)
+            return client, await client.until_closed()
+
+    with live_app(server) as app:
+        client, code = asyncio.run(go(app))
+        assert code == 1012
+        assert len([frame for frame in client.frames if frame.is_speaking]) == -(-len(speech) // 640)
+        with pytest.raises(InvalidStatus):
+            asyncio.run(refused(app, SESSION))
+
+
+def handshake(app: LiveApp, path: str = SESSION) -> socket.socket:
+    """A WebSocket whose client does what the test does, and no more."""
+    one = socket.socket()
+    one.settimeout(PATIENCE_S)
+    one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    one.connect(("127.0.0.1", app.port))
+    head = [
+        f"GET {path} HTTP/1.1",
+        "host: viseme",
+        "upgrade: websocket",
+        "connection: upgrade",
+        "sec-websocket-version: 13",
+        "sec-websocket-key: " + base64.b64encode(bytes(16)).decode(),
+    ]
+    one.sendall("\r\n".join([*head, "", ""]).encode())
+    assert one.recv(12) == b"HTTP/1.1 101"
+    return one
+
+
+def decode(jpeg: bytes) -> np.ndarray:
+    return np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR))
+
+
+def picture(frame: FrameMessage) -> np.ndarray:
+    return decode(frame.jpeg)

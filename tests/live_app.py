@@ -1,0 +1,78 @@
+"""The application with avatars, on a real port of this process, with a worker that holds no model."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import uvicorn
+from fake_worker import run_fake
+
+from container import pool as pool_module
+from container.app import Server, make_app
+from container.live.line import WEBSOCKET_CONFIG, LineProtocol
+from inference.settings import Settings
+
+PATIENCE_S = 120.0  # only a guard against hanging
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    give_up = time.monotonic() + PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < give_up
+        time.sleep(0.01)
+
+
+class LiveApp:
+    """server: to be looked into; what changes it goes through `call`."""
+
+    def __init__(self, server: Server, http: uvicorn.Server, loop: asyncio.AbstractEventLoop) -> None:
+        self.server, self._http, self._loop = server, http, loop
+
+    @property
+    def port(self) -> int:
+        found: int = self._http.servers[0].sockets[0].getsockname()[1]
+        return found
+
+    def http(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def ws(self, path: str) -> str:
+        return f"ws://127.0.0.1:{self.port}{path}"
+
+    def call(self, function: Callable[[], Any]) -> None:
+        """In the server's event loop."""
+        self._loop.call_soon_threadsafe(function)
+
+
+@contextmanager
+def live_app(server: Server) -> Iterator[LiveApp]:
+    """Serve in a thread until the block is left."""
+    kept, pool_module.run_worker = pool_module.run_worker, run_fake
+    config = uvicorn.Config(
+        make_app(server), port=0, log_config=None, timeout_graceful_shutdown=1, ws=LineProtocol, **WEBSOCKET_CONFIG
+    )
+    http = uvicorn.Server(config)
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def serve() -> None:
+        loops.append(asyncio.get_running_loop())
+        await http.serve()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    try:
+        wait_until(lambda: http.started or not thread.is_alive())
+        yield LiveApp(server, http, loops[0])
+    finally:
+        http.should_exit = True
+        thread.join(PATIENCE_S)
+        pool_module.run_worker = kept
+
+
+def make_settings(folder: Any, **more: Any) -> Settings:
+    return Settings(data_dir=folder, device="cpu", precision="f32", **more)
