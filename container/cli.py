@@ -21,6 +21,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from typer.exceptions import TyperException
 
+from container.avatar import app as avatar_app
 from container.evaluate import evaluate
 from container.render import render
 from container.sync import sync
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 weights_app = typer.Typer(help="The model weights: which there are, fetching and checking them.", no_args_is_help=True)
 app.add_typer(weights_app, name="weights")
+app.add_typer(avatar_app, name="avatar")
 app.command()(render)
 app.command()(sync)
 app.command(name="eval")(evaluate)

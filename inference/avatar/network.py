@@ -15,40 +15,45 @@ from inference.errors import InvalidRequest, WrongWeights
 from inference.models import AudioVisualEncoder, AvatarPainter, AvatarUNet
 from inference.models.avatar_unet import FACE_SIDE
 from inference.weights.avatar_graphs import build_encoder, build_painter
+from inference.weights.avatar_onnx import encoder_from_onnx, unet_from_onnx
 from inference.weights.tensors import Tensors, check_keys, read_tensors
 
 Module = TypeVar("Module", bound=nn.Module)
 
 PRECISIONS = ("auto", "f32", "f16", "bf16")
 BEST_ON_CPU = "bf16"  # half the time of f32
+ONNX_SUFFIX = ".onnx"
 EAR_PREFIX = "audio_encoder."  # which published encoders lack
 MOST_WIDE = 2048  # channels: a file that asks for more is no avatar's
 
 
 def read_unet(path: Path, mode: str | None = None) -> AvatarUNet:
-    """The U-Net with the weights of a checkpoint, bare or nested in one, in any widths.
+    """The U-Net with the weights of a checkpoint, in any widths: tensors, bare or nested, or an ONNX file of it.
 
-    mode: None takes the one that the shapes tell; hubert's are those of ave.
+    mode: None takes the one that the file tells; of tensors alone, hubert's look like those of ave.
     Raises: WeightsNotFound, WrongWeights.
     """
-    return fill_unet(read_tensors(path), path.name, mode)
-
-
-def fill_unet(tensors: Tensors, file: str, mode: str | None = None) -> AvatarUNet:
-    check_size(tensors, file)
+    if path.suffix == ONNX_SUFFIX:
+        tensors, found = unet_from_onnx(path)
+        if mode not in (None, found):
+            raise WrongWeights(f"{path}: its strides are those of the mode {found}; expected {mode}")
+        mode = found
+    else:
+        tensors = read_tensors(path)
+    check_size(tensors, path.name)
     try:
         module = AvatarUNet.like(tensors, mode)
     except (KeyError, IndexError, ValueError, RuntimeError):
         module = AvatarUNet(mode or "ave")  # another network's tensors: the check below names them
-    return fill(module, tensors, file)
+    return fill(module, tensors, path.name)
 
 
 def read_encoder(path: Path) -> AudioVisualEncoder:
-    """The encoder of the mel with the weights of a checkpoint, with or without the prefix `audio_encoder.`.
+    """The encoder of the mel with the weights of a checkpoint, with or without the prefix `audio_encoder.`, or of ONNX.
 
     Raises: WeightsNotFound, WrongWeights.
     """
-    tensors = read_tensors(path)
+    tensors = encoder_from_onnx(path) if path.suffix == ONNX_SUFFIX else read_tensors(path)
     if not any(key.startswith(EAR_PREFIX) for key in tensors):
         tensors = {EAR_PREFIX + key: value for key, value in tensors.items()}
     tensors = {key: value for key, value in tensors.items() if key.startswith(EAR_PREFIX)}

@@ -106,6 +106,18 @@ class AvatarPackage:
         """Whether it can speak new speech."""
         return self._parts.ear is not None
 
+    def describe(self) -> dict[str, Any]:
+        """Plain values, for JSON; of the boxes how many and how large."""
+        plain = self._manifest.model_dump(mode="json", exclude={"boxes"})
+        sides = [right - left for left, _, right, _ in self._manifest.boxes]
+        features = None if self.packaged_features is None else list(self.packaged_features.shape)
+        return plain | {
+            "box_sides": [min(sides), max(sides)],
+            "audio_shape": list(self.audio_shape),
+            "packaged_features": features,
+            "can_hear": self.can_hear,
+        }
+
     def box(self, i: int) -> FaceBox:
         """Where the face is in frame i: whole pixels."""
         return self._manifest.box(i)

@@ -13,6 +13,7 @@ import av
 import cv2
 import numpy as np
 import numpy.typing as npt
+from av.video.reformatter import Interpolation
 
 from inference.errors import InvalidRequest, StorageError
 from inference.media.frames import Frame
@@ -27,6 +28,9 @@ OPENCV_AVX512 = 13  # OpenCV's number for it: its Python package has no name for
 REPEATABLE = "asm=AVX2"
 SOUND_BITS = 96_000  # a second, of each channel: ample for a voice
 ALONE = {"g": "1", "bf": "0"}  # for x264: every frame a key frame
+# How levels become those of films that single frames are read from: swscale's default truncates, and each time that a
+# picture is written and read it would grow darker by two levels.
+ROUNDED = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
 SUFFIXES = (".mp4", ".mov", ".mkv")
 
 
@@ -46,11 +50,11 @@ class FilmWriter:
     """An MP4 being written. Made by `write_film`."""
 
     def __init__(
-        self, container: av.container.OutputContainer, fps: Fraction, sound: Track | None, options: dict[str, str]
+        self, container: av.container.OutputContainer, fps: Fraction, sound: Track | None, *, is_seekable: bool
     ) -> None:
         self._container = container
         self._fps = fps
-        self._options = options
+        self._is_seekable = is_seekable
         self._video: av.video.stream.VideoStream | None = None
         self._sound = sound
         self._last_s = Fraction(-1)
@@ -65,6 +69,8 @@ class FilmWriter:
             raise ValueError(f"a picture at {float(at_s):g} s after one at {float(self._last_s):g} s")
         self._last_s = at_s
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="bgr24")
+        if self._is_seekable:
+            picture = picture.reformat(format="yuv420p", interpolation=ROUNDED)
         picture.pts, picture.time_base = round(at_s / CLOCK), CLOCK
         self._container.mux(video.encode(picture))
         self._add_sound_until(at_s)
@@ -82,7 +88,7 @@ class FilmWriter:
         height, width = frame.shape[:2]
         if height % 2 or width % 2:
             raise ValueError(f"pictures of {width}x{height} pixels; even numbers expected")
-        options = {"crf": str(QUALITY), "preset": SPEED, **self._options}
+        options = {"crf": str(QUALITY), "preset": SPEED, **(ALONE if self._is_seekable else {})}
         if cv2.checkHardwareSupport(OPENCV_AVX512):  # to name AVX2 where there is none would end us
             options["x264-params"] = REPEATABLE
         video: av.video.stream.VideoStream = self._container.add_stream("libx264", rate=self._fps, options=options)
@@ -147,7 +153,7 @@ def write_film(
     rate = Fraction(fps).limit_denominator(1001)
     try:
         with av.open(str(partial), "w", options={"movflags": "+faststart"}) as container:
-            writer = FilmWriter(container, rate, sound, ALONE if is_seekable else {})
+            writer = FilmWriter(container, rate, sound, is_seekable=is_seekable)
             yield writer
             writer.finish()
         os.replace(partial, path)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from contextlib import ExitStack
-from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 
 import av
+import cv2
+import numpy as np
 
 from inference.errors import UnsupportedMedia
 from inference.media.frames import Frame
 from inference.media.limits import MediaLimits
-from inference.media.open import Media, Meter, open_bytes, open_container, to_upright_bgr
+from inference.media.open import Media, Meter, open_bytes, open_container
 
 
 class FrameReader:
@@ -92,4 +93,6 @@ class FrameReader:
         if not frames:
             raise UnsupportedMedia(f"{self.name}: a frame holds no picture")
         Meter(self.name, self._limits).count(frames[0])
-        return to_upright_bgr(frames[0], Fraction(1))
+        # By OpenCV, which rounds where swscale truncates by default: levels stay what they were, within one.
+        yuv = frames[0].to_ndarray(format="yuv420p")
+        return np.asarray(cv2.cvtColor(yuv, cv2.COLOR_YUV2BGR_I420), np.uint8)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from torch import Tensor, nn
 
 from inference.models import AudioVisualEncoder, AvatarPainter, AvatarUNet
-from inference.models.avatar_unet import FACE_CHANNELS, FACE_SIDE, DoubleConv, InvertedResidual
+from inference.models.avatar_unet import FACE_CHANNELS, FACE_SIDE, InvertedResidual
 from inference.models.wav2lip import MEL_COLUMNS, MEL_ROWS, Conv2d
 
 if TYPE_CHECKING:
@@ -28,9 +28,14 @@ LEVELS = 255
 
 @dataclass(frozen=True)
 class Folded:
-    """A convolution with what follows it in its numbers."""
+    """A convolution with what follows it in its numbers.
+
+    name, norm: its prefix in the state dict, and its batch norm's; None where none follows.
+    """
 
     name: str
+    norm: str | None
+    has_bias: bool  # of its own
     weight: Array  # (out, in / groups, h, w)
     bias: Array  # (out,)
     stride: tuple[int, int]
@@ -58,44 +63,41 @@ class GraphOps(Protocol):
 
 def add_unet(ops: GraphOps, unet: AvatarUNet, face: Node, audio: Node) -> Node:
     """As `AvatarUNet.forward`."""
-    maps = [add_inverted(ops, "inc.inconv.0", block(unet.inc.inconv, 0), face)]
+    maps = [add_inverted(ops, unet, "inc.inconv.0", face)]
     for i in range(1, 6):
-        down = unet.get_submodule(f"down{i}.maxpool_conv")
-        maps.append(add_double(ops, f"down{i}.maxpool_conv.0", down.get_submodule("0"), maps[-1]))
+        maps.append(add_double(ops, unet, f"down{i}.maxpool_conv.0", maps[-1]))
     x = ops.concat(maps.pop(), add_audio(ops, unet, audio))
     for i in range(2):
-        x = add_double(ops, f"fuse_conv.{i}", unet.fuse_conv[i], x)
+        x = add_double(ops, unet, f"fuse_conv.{i}", x)
     for i in range(1, 6):
         x = ops.concat(ops.double(x), maps.pop())
-        x = add_double(ops, f"up{i}.conv", unet.get_submodule(f"up{i}.conv"), x)
-    return ops.sigmoid(ops.conv(x, fold("outc.conv", unet.outc.conv, None)))
+        x = add_double(ops, unet, f"up{i}.conv", x)
+    return ops.sigmoid(ops.conv(x, fold(unet, "outc.conv", None)))
 
 
 def add_audio(ops: GraphOps, unet: AvatarUNet, x: Node) -> Node:
     """As `AudioBranch.forward`."""
     branch = unet.audio_model
     for i in range(1, 8):
-        name, layer = f"audio_model.conv{i}", branch.get_submodule(f"conv{i}")
-        if isinstance(layer, nn.Conv2d):
-            norm = branch.get_submodule(f"bn{i}")
-            x = ops.relu(ops.conv(x, fold(name, layer, norm)))
+        if isinstance(branch.get_submodule(f"conv{i}"), nn.Conv2d):
+            x = ops.relu(ops.conv(x, fold(unet, f"audio_model.conv{i}", f"audio_model.bn{i}")))
         else:
-            x = add_inverted(ops, name, layer, x)
+            x = add_inverted(ops, unet, f"audio_model.conv{i}", x)
     return x
 
 
-def add_double(ops: GraphOps, name: str, double: nn.Module, x: Node) -> Node:
-    assert isinstance(double, DoubleConv)
+def add_double(ops: GraphOps, unet: AvatarUNet, name: str, x: Node) -> Node:
     for i in range(2):
-        x = add_inverted(ops, f"{name}.double_conv.{i}", block(double.double_conv, i), x)
+        x = add_inverted(ops, unet, f"{name}.double_conv.{i}", x)
     return x
 
 
-def add_inverted(ops: GraphOps, name: str, layer: nn.Module, x: Node) -> Node:
+def add_inverted(ops: GraphOps, unet: AvatarUNet, name: str, x: Node) -> Node:
+    layer = unet.get_submodule(name)
     assert isinstance(layer, InvertedResidual)
     y = x
     for i in (0, 3, 6):
-        y = ops.conv(y, fold(f"{name}.conv.{i}", layer.conv[i], layer.conv[i + 1]))
+        y = ops.conv(y, fold(unet, f"{name}.conv.{i}", f"{name}.conv.{i + 1}"))
         y = y if i == 6 else ops.relu(y)
     return ops.add(x, y) if layer.residual else y
 
@@ -105,16 +107,19 @@ def add_encoder(ops: GraphOps, encoder: AudioVisualEncoder, mel: Node) -> Node:
     x = mel
     for i, layer in enumerate(encoder.audio_encoder):
         assert isinstance(layer, Conv2d)
-        y = ops.conv(x, fold(f"audio_encoder.{i}", layer.conv_block[0], layer.conv_block[1]))
+        name = f"audio_encoder.{i}.conv_block"
+        y = ops.conv(x, fold(encoder, f"{name}.0", f"{name}.1"))
         x = ops.relu(ops.add(x, y) if layer.residual else y)
     return x
 
 
-def fold(name: str, conv: nn.Module, norm: nn.Module | None) -> Folded:
+def fold(module: nn.Module, name: str, norm_name: str | None) -> Folded:
     """A convolution and the batch norm behind it as one convolution."""
+    conv = module.get_submodule(name)
     assert isinstance(conv, nn.Conv2d)
     weight, bias = numbers(conv.weight), numbers(conv.bias) if conv.bias is not None else np.zeros(1, np.float32)
-    if norm is not None:
+    if norm_name is not None:
+        norm = module.get_submodule(norm_name)
         assert isinstance(norm, nn.BatchNorm2d)
         assert norm.running_mean is not None
         assert norm.running_var is not None
@@ -123,11 +128,8 @@ def fold(name: str, conv: nn.Module, norm: nn.Module | None) -> Folded:
         bias = (bias - numbers(norm.running_mean)) * scale + numbers(norm.bias)
     stride, padding = (conv.stride[0], conv.stride[1]), (int(conv.padding[0]), int(conv.padding[1]))
     bias = np.broadcast_to(bias, (len(weight),)).astype(np.float32)
-    return Folded(name, weight.astype(np.float32), bias, stride, padding, conv.groups)
-
-
-def block(layers: nn.Sequential, i: int) -> nn.Module:
-    return layers[i]
+    has_bias = conv.bias is not None
+    return Folded(name, norm_name, has_bias, weight.astype(np.float32), bias, stride, padding, conv.groups)
 
 
 def numbers(tensor: Tensor) -> Array:

@@ -1,0 +1,80 @@
+"""A whole voice said by an avatar, as a film."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from inference.audio.features import FPS
+from inference.audio.mel import SAMPLE_RATE, Samples
+from inference.avatar.package import AvatarPackage
+from inference.avatar.timed_frame import TimedFrame
+from inference.media import MediaLimits, Source
+from inference.media.encode import write_film
+from inference.media.voice import VoiceDoor, read_voice
+from inference.stages import StageClock
+
+PIECE = SAMPLE_RATE  # samples pushed at a time: memory does not grow with the voice
+SILENT = "silent_audio"
+Progress = Callable[[int, int], None]  # called with the number of frames made so far, and of all
+
+
+@dataclass(frozen=True)
+class Spoken:
+    """What was made."""
+
+    num_frames: int
+    duration_s: float
+    width: int
+    height: int
+    timings_ms: dict[str, float]
+    warnings: tuple[str, ...] = ()
+
+
+def speak_film(
+    package: AvatarPackage,
+    audio: Source,
+    output: Path,
+    limits: MediaLimits | None = None,
+    voice: VoiceDoor = read_voice,
+    progress: Progress | None = None,
+    clock: StageClock | None = None,
+) -> Spoken:
+    """Have the avatar say what is heard, and write the film with its sound; it appears whole or not at all.
+
+    audio: any file with sound: a path, or its bytes. The film lasts as long, to the next frame, and its frames are the
+    ones that a live session gives.
+    Raises: MediaError (below it NoAudio), InvalidRequest for what cannot be written, StorageError, WeightsNotFound.
+    """
+    clock = clock or StageClock()
+    with voice(audio, limits) as heard:
+        with clock.stage("sound"):
+            samples = heard.as_mono(SAMPLE_RATE)
+        n_frames = -(-len(samples) * FPS // SAMPLE_RATE)
+        with write_film(output, package.fps, heard) as film:
+            for n_done, timed in enumerate(clock.watch("speak", speak(package, samples)), 1):
+                with clock.stage("compose"):
+                    frame = package.whole(timed)
+                with clock.stage("encode"):
+                    film.add(frame)
+                if progress is not None:
+                    progress(n_done, n_frames)
+    return Spoken(
+        num_frames=n_frames,
+        duration_s=round(n_frames / package.fps, 3),
+        width=package.width,
+        height=package.height,
+        timings_ms=clock.as_ms(),
+        warnings=() if samples.any() else (SILENT,),
+    )
+
+
+def speak(package: AvatarPackage, samples: Samples) -> Iterator[TimedFrame]:
+    """The frames of a whole utterance, (N,) int16 at 16 kHz, each made as it is taken."""
+    session = package.session()
+    for at in range(0, len(samples), PIECE):
+        session.push_audio(samples[at : at + PIECE])
+        yield from session.frames()
+    session.flush()
+    yield from session.frames()

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+import wave
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from container.cli import main
+from inference.avatar.prepare import Sitting
+
+
+@pytest.fixture
+def home(tmp_path: Path, weights_cache: Path, avatar_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with the face models and a folder of avatars."""
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "weights").symlink_to(weights_cache)
+    monkeypatch.setenv("VISEME_DATA_DIR", str(tmp_path / "home"))
+    monkeypatch.setenv("VISEME_AVATARS", str(avatar_folder.parent))
+    return tmp_path
+
+
+@pytest.fixture
+def voice(tmp_path: Path) -> Path:
+    path = tmp_path / "voice.wav"
+    with wave.open(str(path), "wb") as out:
+        out.setparams((1, 2, 24_000, 0, "NONE", ""))
+        out.writeframes((8000 * np.sin(np.arange(24_000) / 15)).astype(np.int16).tobytes())
+    return path
+
+
+def test_a_package_is_built_shown_and_heard(home: Path, avatar_sitting: Sitting, voice: Path, capsys):
+    """All three commands, one after the other, as a person would."""
+    parts = [str(avatar_sitting.video), "--checkpoint", str(avatar_sitting.checkpoint)]
+    assert main(["avatar", "build", *parts, "--encoder", str(avatar_sitting.encoder), "-o", str(home / "mine")]) == 0
+    assert "wrote" in capsys.readouterr().err
+    assert main(["avatar", "info", str(home / "mine"), "--sheet", str(home / "sheet.png"), "--device", "cpu"]) == 0
+    said = capsys.readouterr()
+    about = json.loads(said.out)
+    assert (about["name"], about["frames"], about["mode"], about["can_hear"]) == ("mine", 75, "ave", True)
+    assert about["idle"]["is_shut"]
+    assert (home / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    assert (
+        main(["avatar", "speak", str(home / "mine"), str(voice), "-o", str(home / "out.mp4"), "--device", "cpu"]) == 0
+    )
+    assert "25 frames, 1 s, 320x240" in capsys.readouterr().err
+    with av.open(str(home / "out.mp4")) as film:
+        assert sum(1 for _ in film.decode(video=0)) == 25
+        assert film.streams.audio[0].rate == 24_000
+        assert abs(film.duration / av.time_base - 1) < 0.08
+
+
+def test_avatars_have_names(home: Path, voice: Path, capsys):
+    assert main(["avatar", "info", "drawn", "--device", "cpu"]) == 0
+    assert json.loads(capsys.readouterr().out)["frames"] == 75
+    assert main(["avatar", "speak", "nobody", str(voice), "-o", str(home / "out.mp4")]) == 2
+    assert "avatar 'nobody': no such folder and no such name; known:" in capsys.readouterr().err
+    assert not (home / "out.mp4").exists()
+
+
+def test_a_seed_package_that_lacks_parts_is_the_callers_mistake(home: Path, capsys):
+    (home / "seed").mkdir()
+    assert main(["avatar", "import", str(home / "seed"), "-o", str(home / "mine")]) == 2
+    assert "missing: the film of the whole picture" in capsys.readouterr().err
+    assert not (home / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["avatar", "build", "FILM", "--checkpoint", "CKPT", "-o", "out", "--mode", "whisper"], "expected ave, hubert"),
+        (["avatar", "build", "none.mp4", "--checkpoint", "CKPT", "-o", "out"], "none.mp4"),
+        (["avatar", "build", "FILM", "--checkpoint", "FILM", "-o", "out"], "neither safetensors nor a torch file"),
+        (["avatar", "build", "FILM", "-o", "out"], "--checkpoint"),
+        (["avatar", "info", "drawn", "--sheet", "out.jpg"], "expected .png"),
+        (["avatar", "speak", "drawn", "FILM", "-o", "out.avi"], "expected one of .mp4"),
+        (["avatar", "speak", "drawn", "CKPT", "-o", "out.mp4"], "not a media file"),
+        (["avatar", "speak", "drawn", "FILM", "-o", "out.mp4", "--precision", "int8"], "avatars run in auto, f32"),
+    ],
+)
+def test_a_wrong_word_is_the_callers_mistake(
+    home: Path, avatar_sitting: Sitting, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str, capsys
+):
+    monkeypatch.chdir(home)
+    given = {"FILM": str(avatar_sitting.video), "CKPT": str(avatar_sitting.checkpoint)}
+    assert main([given.get(one, one) for one in arguments]) == 2
+    assert words in capsys.readouterr().err
+    assert not list(home.glob("out*"))
