@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from safetensors.torch import save_file
+
+from bench.sync_quality import Measure, Quality, kinds, mean_of
+from inference.faces import Landmarker
+from inference.lip_sync import LipSyncer
+from inference.models import Wav2Lip, Wav2LipWidths
+
+GOOD = Quality(ours=0.7, shuffled=0.1, energy=0.4, original=0.95, ssim=0.8, copying=0.7, rest=0.1)
+TINY = Wav2LipWidths((4, 6, 8, 10, 12, 14, 16), (3, 5, 7, 9, 11), (13, 12, 10, 8, 6, 5, 4), 7)
+
+
+def test_what_was_promised_and_is_not_kept_is_named():
+    assert GOOD.faults == []
+    assert replace(GOOD, shuffled=0.8).faults == ["shuffled"]
+    assert replace(GOOD, ours=0.3).faults == ["energy", "original"]
+    assert replace(GOOD, ssim=0.7).faults == ["copying"]
+
+
+def test_means_are_of_each_figure():
+    mean = mean_of([GOOD, replace(GOOD, ours=0.5, rest=0.3)])
+    assert mean.ours == pytest.approx(0.6)
+    assert mean.rest == pytest.approx(0.2)
+    assert mean.ssim == pytest.approx(0.8)
+
+
+def test_kinds_leave_out_what_was_trained_on_and_what_is_not_there(tmp_path: Path):
+    (tmp_path / "clips").mkdir()
+    for name in ("s1_a", "s2_a", "s4_a", "s5_a"):
+        (tmp_path / "clips" / f"{name}.mpg").touch()
+    found = kinds(tmp_path, 0, tmp_path)
+    assert {name: sorted(path.stem for path in paths) for name, paths in found.items()} == {
+        "other speakers": ["s2_a", "s4_a", "s5_a"]
+    }
+
+
+def test_a_network_that_knows_nothing_is_found_out(talking_film: bytes, tmp_path: Path, landmarker: Landmarker):
+    """Its mouths are noise; the film of who spoke still shows what was said."""
+    film = tmp_path / "film.mp4"
+    film.write_bytes(talking_film)
+    save_file(Wav2Lip(TINY).state_dict(), tmp_path / "random.safetensors")
+    syncer = LipSyncer([tmp_path / "random.safetensors"], device="cpu", precision="f32")
+    found = Measure(syncer, landmarker).one(film, film)
+    assert found.original > 0.9
+    assert found.ssim < found.copying
+    assert {"original", "copying"} <= set(found.faults)
