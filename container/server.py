@@ -38,9 +38,15 @@ class SideServer(Protocol):
         """Close it; what it still does is given up."""
 
 
-def side_servers(_settings: Settings, _server: Server) -> list[SideServer]:
+def side_servers(settings: Settings, server: Server) -> list[SideServer]:
     """Those that were asked for."""
-    return []
+    sides: list[SideServer] = []
+    if settings.live_ports.grpc:
+        from container.rpc import RpcServer
+
+        live, port = server.live, settings.live_ports.grpc
+        sides.append(RpcServer(live.avatars, live.tallies, settings, port, lambda: server.is_ready))
+    return sides
 
 
 class DrainingServer(uvicorn.Server):

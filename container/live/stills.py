@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from container.live.jpeg import WHOLE_QUALITY, encode_jpeg
+from container.live.jpeg import PATCH_QUALITY, WHOLE_QUALITY, encode_jpeg
 from container.live.pace import FPS
 from inference.errors import InvalidRequest
 
@@ -25,10 +26,10 @@ VIDEO_TYPES = ("full_body", "face_regions", "masked_regions")
 
 @dataclass(frozen=True)
 class Still:
-    """A whole frame with the mouth that speaks, as a JPEG, and what it took.
+    """A frame with the mouth that speaks, as a JPEG, and what it took; infer_ms is of the network alone.
 
-    bounds: left, top, right, bottom of the face in it. shape: height, width, channels. heard: `packaged`, `request`
-    or `silence`.
+    bounds: left, top, right, bottom of the face in the whole frame. shape: height, width, channels of the picture.
+    heard: `packaged`, `request` or `silence`.
     """
 
     jpeg: bytes
@@ -83,19 +84,33 @@ def make_still(
     Raises: InvalidRequest for a frame that does not exist, or sound that is none; WeightsNotFound where the package
     cannot hear.
     """
+    return draw_still(package, frame_id, lambda: hear(package, frame_id, audio, sample_rate))
+
+
+def draw_still(
+    package: AvatarPackage, frame_id: int, listen: Callable[[], tuple[Features, str]], *, is_whole: bool = True
+) -> Still:
+    """The same with what `listen` gives: the features that the frame hears, (16, numbers), and whose sound that is.
+
+    is_whole: else the region of the face's box alone, at the box's own size.
+    """
+    from inference.avatar.compose import compose_patch
+
     check_frame(package, frame_id)
     times = [time.perf_counter()]
-    features, heard = hear(package, frame_id, audio, sample_rate)
+    features, heard = listen()
     times.append(time.perf_counter())
-    patch = package.render(frame_id, features)
+    said = package.paint(frame_id, features)
     times.append(time.perf_counter())
     box = package.box(frame_id)
-    whole = paste(package, frame_id, patch)
-    jpeg = encode_jpeg(whole, WHOLE_QUALITY)
+    picture = compose_patch(package.crop(frame_id), said, box)
+    if is_whole:
+        picture = paste(package, frame_id, picture)
+    jpeg = encode_jpeg(picture, WHOLE_QUALITY if is_whole else PATCH_QUALITY)
     times.append(time.perf_counter())
     prepare_ms, infer_ms, compose_ms = ((b - a) * 1000 for a, b in pairwise(times))
     bounds = (float(box.left), float(box.top), float(box.right), float(box.bottom))
-    height, width, n_channels = whole.shape
+    height, width, n_channels = picture.shape
     return Still(jpeg, bounds, (height, width, n_channels), heard, prepare_ms, infer_ms, compose_ms)
 
 

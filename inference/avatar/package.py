@@ -45,6 +45,7 @@ class Parts:
 
     crops: npt.NDArray[np.uint8]  # (N, 328, 328, 3), memory-mapped
     reader: FrameReader
+    device: str  # cpu or cuda
     painter: SharedNetwork
     audio_shape: tuple[int, ...]
     ear: SharedNetwork | None
@@ -59,7 +60,7 @@ class AvatarPackage:
         self._manifest, self._parts = manifest, parts
         self.name, self.n_frames, self.fps = manifest.name, manifest.frames, float(manifest.fps)
         self.width, self.height, self.mode = manifest.width, manifest.height, manifest.mode
-        self.audio_shape = parts.audio_shape
+        self.audio_shape, self.device = parts.audio_shape, parts.device
         self.packaged_features = parts.features
         self._silent: OrderedDict[int, Frame] = OrderedDict()
         self._silent_lock = threading.Lock()
@@ -89,6 +90,7 @@ class AvatarPackage:
         parts = Parts(
             crops=open_crops(folder, manifest),
             reader=open_background(folder, manifest),
+            device=chosen.name,
             painter=make_painter(unet, chosen),
             audio_shape=unet.audio_shape,
             ear=make_ear(read_encoder(encoder), chosen) if encoder is not None else None,

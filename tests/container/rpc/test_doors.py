@@ -1,0 +1,183 @@
+"""Who gets in to the gRPC port, how, and what it says of itself."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import grpc
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from rpc_server import (
+    SERVICE,
+    Proto,
+    Rpc,
+    our_table,
+    refused,
+    rpc_server,
+)
+
+from container.live.stills import Tallies
+from container.rpc import RpcServer
+from inference.errors import InvalidRequest
+from inference.settings import Settings
+
+
+def test_reflection_lists_the_ten_calls(channel: grpc.Channel):
+    database = ProtoReflectionDescriptorDatabase(channel)
+    assert {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"} == set(
+        database.get_services()
+    )
+    file = database.FindFileContainingSymbol(SERVICE)
+    assert {call.name for call in file.service[0].method} == {
+        "GenerateInference",
+        "GenerateBatchInference",
+        "GenerateBatchWithAudio",
+        "StreamInference",
+        "LoadPackage",
+        "GetStats",
+        "ListModels",
+        "HealthCheck",
+        "GetVideoFrame",
+        "GetModelMetadata",
+    }
+
+
+def test_grpcs_own_health_service_is_there(channel: grpc.Channel):
+    stub = health_pb2_grpc.HealthStub(channel)
+    for name in ("", SERVICE):
+        answer = stub.Check(health_pb2.HealthCheckRequest(service=name))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Check(health_pb2.HealthCheckRequest(service="another"))
+    assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_going_down_is_said(rpc_settings: Settings):
+    with rpc_server(rpc_settings) as own, grpc.insecure_channel(own.address) as opened:
+        client = Proto(our_table()).client(opened)
+        assert client.HealthCheck().healthy
+        own.is_ready = False
+        health = client.HealthCheck()
+        assert (health.healthy, health.status) == (False, "NOT_SERVING")
+        with pytest.raises(grpc.RpcError) as caught:
+            client.GenerateInference(model_name="rehearsed")
+        assert refused(caught.value)[::2] == (grpc.StatusCode.UNAVAILABLE, "not_ready")
+        with pytest.raises(grpc.RpcError) as caught:
+            list(client.StreamInference(iter([{"model_name": "rehearsed"}])))
+        assert refused(caught.value)[::2] == (grpc.StatusCode.UNAVAILABLE, "not_ready")
+
+
+def test_a_stopped_server_leaves_its_port(rpc_settings: Settings):
+    with rpc_server(rpc_settings) as own:
+        port = own.port
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", port))
+
+
+def test_a_port_that_is_taken_is_said(rpc: Rpc, rpc_settings: Settings):
+    second = RpcServer(rpc.avatars, Tallies(), rpc_settings, rpc.port, lambda: True)
+    with pytest.raises(OSError, match=f"127.0.0.1:{rpc.port}: cannot be had"):
+        rpc.call(second.start)
+
+
+@pytest.fixture(scope="module")
+def guarded(rpc_settings: Settings) -> Iterator[Rpc]:
+    with rpc_server(rpc_settings.model_copy(update={"token": "sesame"})) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    "given", [(), (("authorization", "sesame"),), (("authorization", "Bearer x"),), (("authorization-bin", b"\xff"),)]
+)
+def test_without_the_token_nothing_is_to_be_had(guarded: Rpc, given: tuple[tuple[str, str], ...]):
+    with grpc.insecure_channel(guarded.address) as opened:
+        client = Proto(our_table()).client(opened)
+        with pytest.raises(grpc.RpcError) as caught:
+            client.ListModels({"metadata": given})
+        assert refused(caught.value)[::2] == (grpc.StatusCode.UNAUTHENTICATED, "access_denied")
+        with pytest.raises(grpc.RpcError) as caught:
+            list(client.StreamInference(iter([{"model_name": "rehearsed"}]), metadata=given))
+        assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        with pytest.raises(grpc.RpcError) as caught:
+            ProtoReflectionDescriptorDatabase(opened).get_services()
+        assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+        check = health_pb2_grpc.HealthStub(opened).Check(health_pb2.HealthCheckRequest())
+        assert check.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_with_the_token_everything_is(guarded: Rpc):
+    token = {"metadata": (("authorization", "Bearer sesame"),)}
+    with grpc.insecure_channel(guarded.address) as opened:
+        client = Proto(our_table()).client(opened)
+        assert client.GenerateInference(token, model_name="rehearsed", frame_id=1).success
+        [answer] = client.StreamInference(iter([{"model_name": "rehearsed"}]), **token)
+        assert answer.success
+
+
+@dataclass(frozen=True)
+class Pair:
+    """PEM files."""
+
+    cert: Path
+    key: Path
+
+
+def make_pair(folder: Path) -> Pair:
+    """A certificate for this machine, signed by itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(
+        name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(1)
+    )
+    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
+    cert = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
+    pair = Pair(folder / "cert.pem", folder / "key.pem")
+    pair.cert.write_bytes(cert.public_bytes(Encoding.PEM))
+    pair.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    return pair
+
+
+def test_over_tls_with_the_certificate_alone(rpc_settings: Settings, tmp_path: Path):
+    pair = make_pair(tmp_path)
+    changes = {"tls_cert": pair.cert, "tls_key": pair.key, "token": "sesame"}
+    with rpc_server(rpc_settings.model_copy(update=changes)) as own:
+        trusting = grpc.ssl_channel_credentials(pair.cert.read_bytes())
+        token = grpc.access_token_call_credentials("sesame")
+        with grpc.secure_channel(own.address, grpc.composite_channel_credentials(trusting, token)) as opened:
+            client = Proto(our_table()).client(opened)
+            assert client.GenerateInference(model_name="rehearsed", frame_id=1).success
+        for channel in (
+            grpc.insecure_channel(own.address),
+            grpc.secure_channel(own.address, grpc.ssl_channel_credentials()),  # which does not know our certificate
+        ):
+            with channel, pytest.raises(grpc.RpcError) as caught:
+                Proto(our_table()).client(channel).ListModels({"wait_for_ready": False})
+            assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("fault", ["no file", "no certificate", "another key"])
+def test_a_bad_certificate_stops_the_start_by_name(rpc: Rpc, rpc_settings: Settings, tmp_path: Path, fault: str):
+    pair = make_pair(tmp_path)
+    if fault == "no file":
+        pair.cert.unlink()
+    elif fault == "no certificate":
+        pair.cert.write_text("<html>")
+    else:
+        (tmp_path / "other").mkdir()
+        pair = replace(pair, key=make_pair(tmp_path / "other").key)
+    settings = rpc_settings.model_copy(update={"tls_cert": pair.cert, "tls_key": pair.key})
+    server = RpcServer(rpc.avatars, Tallies(), settings, 0, lambda: True)
+    with pytest.raises(InvalidRequest, match="expected PEM files of a certificate and of its key"):
+        rpc.call(server.start)
