@@ -8,13 +8,15 @@ import logging
 import signal
 import socket
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from container.app import Server, make_app
 from container.aws_routes import aws_routes
 from container.live.line import WEBSOCKET_CONFIG, LineProtocol
+from container.live.proxy import legacy_app
 from container.logs import set_up_logs
 from inference.settings import Settings
 
@@ -38,9 +40,35 @@ class SideServer(Protocol):
         """Close it; what it still does is given up."""
 
 
+class LegacyPort:
+    """A port of older clients."""
+
+    def __init__(self, settings: Settings, server: Server, place: int, port: int) -> None:
+        """place: among the settings' `legacy_ports`."""
+        self.name = f"legacy_port_{place}"
+        self._address = settings.host, port
+        self._sockets: list[socket.socket] = []
+        config = http_config(legacy_app(server.live, place), settings, lifespan="off")
+        config.load()
+        self._http = uvicorn.Server(config)
+        self._http.lifespan = config.lifespan_class(config)
+
+    async def start(self) -> int:
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        self._sockets = [socket.create_server(self._address, family=family)]
+        await self._http.startup(self._sockets)
+        port: int = self._sockets[0].getsockname()[1]
+        return port
+
+    async def stop(self) -> None:
+        if self._http.started:
+            await self._http.shutdown(self._sockets)
+
+
 def side_servers(settings: Settings, server: Server) -> list[SideServer]:
     """Those that were asked for."""
-    sides: list[SideServer] = []
+    ports = enumerate(settings.live_ports.legacy)
+    sides: list[SideServer] = [LegacyPort(settings, server, place, port) for place, port in ports if port]
     if settings.live_ports.grpc:
         from container.rpc import RpcServer
 
@@ -125,7 +153,18 @@ def run_server(settings: Settings, *, with_aws_routes: bool = False) -> int:
         settings = settings.model_copy(update={"on_sagemaker": True})
     server = Server(settings)
     app = make_app(server, aws_routes if with_aws_routes else None)
-    config = uvicorn.Config(
+    config = http_config(app, settings)
+    draining = DrainingServer(config, server, side_servers(settings, server))
+    try:
+        draining.run()
+    except SystemExit:  # uvicorn's, where the start failed; the log has said why
+        return 1
+    return 0 if draining.started and not draining.failed else 1
+
+
+def http_config(app: ASGIApp, settings: Settings, lifespan: Literal["on", "off"] = "on") -> uvicorn.Config:
+    """How every port speaks HTTP and WebSocket."""
+    return uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -135,14 +174,8 @@ def run_server(settings: Settings, *, with_aws_routes: bool = False) -> int:
         access_log=False,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=1,  # what runs was drained before
-        lifespan="on",
+        lifespan=lifespan,
         ws=LineProtocol,
         **WEBSOCKET_CONFIG,
         h11_max_incomplete_event_size=64 << 10,
     )
-    draining = DrainingServer(config, server, side_servers(settings, server))
-    try:
-        draining.run()
-    except SystemExit:  # uvicorn's, where the start failed; the log has said why
-        return 1
-    return 0 if draining.started and not draining.failed else 1

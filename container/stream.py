@@ -20,9 +20,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from container.live.avatars import Avatars
 from container.live.gate import check_token, chosen_protocol
+from container.live.legacy import MINIMAL, Dialect, OldClients
 from container.live.options import SessionOptions
 from container.live.pace import Pacer
 from container.live.pictures import Pictures
+from container.live.proxy import legacy_routes
 from container.live.session import LiveSession
 from container.live.stills import Tallies, make_video_frame
 from container.live.talk import GOING_AWAY, INTERNAL_ERROR, NORMAL, RESTARTING, STALL_S, Ending, Talk
@@ -49,6 +51,7 @@ class Live:
         self.settings = settings
         self.avatars = Avatars(settings)
         self.tallies = Tallies()
+        self.old_clients = OldClients(self.avatars, self.tallies, stall_s)
         self.is_draining = False
         self._stall_s, self._longest_s = stall_s, longest_s
         self._talks: dict[Talk, LiveSession] = {}
@@ -59,7 +62,11 @@ class Live:
         stream = WebSocketRoute(SAGEMAKER_PATH, self.serve_stream)
         if self.settings.on_sagemaker and not self.settings.realtime:
             return [stream]
-        return [stream, *self.session_routes()]
+        return [stream, *self.session_routes(), *legacy_routes(self, MINIMAL)]
+
+    def page_routes(self) -> list[BaseRoute]:
+        """What a page for people asks for."""
+        return self.session_routes()
 
     def session_routes(self) -> list[BaseRoute]:
         return [
@@ -82,12 +89,13 @@ class Live:
         """While the server runs: load what was asked for, and drop what goes."""
         if self.settings.realtime:
             await self.avatars.load_all()
-        looking = asyncio.create_task(self.avatars.keep_looking())
+        tasks = [asyncio.create_task(one) for one in (self.avatars.keep_looking(), self.old_clients.broadcast())]
         try:
             yield
         finally:
-            looking.cancel()
-            await asyncio.gather(looking, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await self.avatars.close()
 
     def drain(self) -> None:
@@ -145,6 +153,16 @@ class Live:
         """The one to speak with where none is named: the starter, or else the first."""
         names = [one.name for one in await self.avatars.known()]
         return "starter" if "starter" in names or not names else names[0]
+
+    async def serve_old_client(self, socket: WebSocket, dialect: Dialect) -> None:
+        """Frames asked for by number."""
+        try:
+            self.check_open(socket)
+        except Exception as err:  # noqa: BLE001 - the edge
+            await deny(socket, err)
+            return
+        await socket.accept(chosen_protocol(socket))
+        await self.old_clients.serve(socket, dialect)
 
     @asynccontextmanager
     async def admitted(

@@ -74,15 +74,19 @@ class LiveServer:
 
 @contextmanager
 def live_server(
-    folder: Path, env: Mapping[str, str] | None = None, *arguments: str, command: Sequence[str] = SERVE
+    folder: Path,
+    env: Mapping[str, str] | None = None,
+    *arguments: str,
+    command: Sequence[str] = SERVE,
+    kind: type[LiveServer] = LiveServer,
 ) -> Iterator[LiveServer]:
-    """Start a server, wait until it is ready, and end it."""
+    """Start a server, wait until it is ready, and end it. kind: how to talk to it."""
     log = folder / "server.log"
     with log.open("wb") as stderr:
         process = subprocess.Popen(
             [*command, *arguments], env=os.environ | dict(env or {}), stderr=stderr, stdout=stderr
         )
-    server = LiveServer(process, log)
+    server = kind(process, log)
     try:
         server.wait_until_ready()
         yield server

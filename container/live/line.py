@@ -47,7 +47,7 @@ class LineProtocol(WebSocketsSansIOProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self.transport.set_write_buffer_limits(high=0)
+        self.transport.set_write_buffer_limits(high=1, low=0)  # with 0, TLS would take nothing for too much
         one = self.transport.get_extra_info("socket")
         if one is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)

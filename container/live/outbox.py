@@ -27,6 +27,7 @@ class Outbox:
     def __init__(self) -> None:
         self._waiting: deque[FrameMessage | str] = deque()
         self._filled = asyncio.Event()
+        self._emptied = asyncio.Event()
         self.n_dropped = 0
 
     def put_event(self, kind: str, generation: int, **about: Any) -> None:
@@ -66,6 +67,13 @@ class Outbox:
             self._filled.clear()
             await self._filled.wait()
 
+    async def wait_for_room(self) -> None:
+        """Return when less than half of what may is here: who causes many events is to take them first."""
+        while len(self._waiting) > MOST_EVENTS // 2:
+            self._emptied.clear()
+            await self._emptied.wait()
+
     def take(self) -> FrameMessage | str | None:
         """The first of what waits."""
+        self._emptied.set()
         return self._waiting.popleft() if self._waiting else None

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LEGACY_RATE = 24_000  # of the sound that older clients send, in windows of 640 ms
 MAX_SOUND_S = 10.0
-VIDEO_TYPES = ("full_body", "face_regions", "masked_regions")
+VIDEO_TYPES = ("full_body", "face_regions", "crops_328", "rois_320", "masked_regions", "model_inputs")
 
 
 @dataclass(frozen=True)
@@ -158,15 +158,19 @@ def hear_middle(package: AvatarPackage, samples: npt.NDArray[np.int16], sample_r
 def make_video_frame(package: AvatarPackage, frame_id: int, video_type: str) -> bytes:
     """A frame of what was filmed, as a JPEG, the mouth as it was.
 
-    video_type: `full_body` the whole frame, `face_regions` the crop of 328 px, `masked_regions` what the network sees
-    of it with the mouth hidden. Raises: InvalidRequest.
+    video_type: `full_body` the whole frame; `crops_328`, or `face_regions`, the crop of 328 px; `rois_320` what the
+    network sees of it; `model_inputs`, or `masked_regions`, that with the mouth hidden. Raises: InvalidRequest.
     """
+    from inference.avatar.compose import cut_face
+
     check_frame(package, frame_id)
     if video_type == "full_body":
         return encode_jpeg(package.background(frame_id), WHOLE_QUALITY)
-    if video_type == "face_regions":
+    if video_type in ("crops_328", "face_regions"):
         return encode_jpeg(package.crop(frame_id), WHOLE_QUALITY)
-    if video_type == "masked_regions":
+    if video_type == "rois_320":
+        return encode_jpeg(cut_face(package.crop(frame_id)), WHOLE_QUALITY)
+    if video_type in ("model_inputs", "masked_regions"):
         return encode_jpeg(hide_mouth(package.crop(frame_id)), WHOLE_QUALITY)
     raise InvalidRequest(f"video_type {video_type[:40]!r}; expected {', '.join(VIDEO_TYPES)}")
 

@@ -79,6 +79,7 @@ class Talk:
 
     async def _listen(self) -> Ending:
         while not self._live.is_closed:
+            await self._live.outbox.wait_for_room()
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
                 return Ending(None)

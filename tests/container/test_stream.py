@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import copy
 import json
+import random
 import shutil
 import socket
 import struct
@@ -18,6 +20,7 @@ from typing import Any
 import cv2
 import httpx
 import numpy as np
+import psutil
 import pytest
 import websockets
 from live_app import PATIENCE_S, LiveApp, live_app, make_settings, wait_until
@@ -269,6 +272,51 @@ def test_a_mistake_is_answered_and_the_session_goes_on(app: LiveApp, message: st
             assert await client.until_closed() == 1000
 
     asyncio.run(go())
+
+
+def test_ten_thousand_messages_of_noise_end_no_session(app: LiveApp):
+    rng = random.Random(21)
+    messages: list[str | bytes] = [rng.randbytes(rng.randrange(48)) for _ in range(9000)]
+    messages += [rng.randbytes(rng.randrange(48)).decode("latin-1") for _ in range(1000)]
+    rng.shuffle(messages)
+
+    async def go() -> None:
+        async with session(app) as client:
+            await client.until("ready")
+            sending = asyncio.create_task(send_all(client, messages))
+            while sum(event["type"] == "error" for event in client.events) < 1000:
+                await client.receive()
+            await sending
+            await client.say("interrupt")
+            await client.until("interrupted")
+            assert not (await client.next_frame()).is_speaking
+
+    asyncio.run(go())
+
+
+async def send_all(client: Client, messages: list[str | bytes]) -> None:
+    for message in messages:
+        await client.connection.send(message)
+
+
+def test_a_hundred_that_listen_to_silence_take_little_memory(app: LiveApp):
+    """Under a megabyte each, although both ends lie in this process."""
+
+    async def go() -> int:
+        async with contextlib.AsyncExitStack() as stack:
+            first = await stack.enter_async_context(session(app))
+            await first.until("ready")
+            before = psutil.Process().memory_info().rss
+            clients = [await stack.enter_async_context(session(app)) for _ in range(100)]
+            for client in clients:
+                await client.until("ready")
+                for _ in range(3):
+                    await client.next_frame()
+            assert app.server.live.n_sessions == 101
+            return psutil.Process().memory_info().rss - before
+
+    assert asyncio.run(go()) < 100 << 20
+    wait_until(lambda: app.server.live.n_sessions == 0)
 
 
 @pytest.mark.parametrize(

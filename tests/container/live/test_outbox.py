@@ -77,3 +77,17 @@ def test_who_waits_is_told():
         await waiting
 
     asyncio.run(go())
+
+
+def test_who_causes_events_waits_until_they_are_taken():
+    async def go() -> None:
+        outbox = Outbox()
+        for _ in range(MOST_EVENTS // 2 + 1):
+            outbox.put_event("error", 0)
+        waiting = asyncio.create_task(outbox.wait_for_room())
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        outbox.take()
+        await waiting
+
+    asyncio.run(go())

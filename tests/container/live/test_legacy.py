@@ -1,0 +1,364 @@
+"""Older clients over a real socket, with a tiny avatar of the synthetic speaker under the name of theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import random
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+import uvicorn
+import websockets
+from live_app import PATIENCE_S, LiveApp, live_app, make_settings
+from websockets.asyncio.client import ClientConnection
+from websockets.sync.client import connect
+
+from container.app import Server
+from container.live import avatars as avatars_module
+from container.live import legacy as legacy_module
+from container.live.proxy import legacy_app
+from inference.avatar import AvatarPackage
+
+MODEL = "sanders"
+BOUNDS = struct.Struct("<I4f")
+
+
+@pytest.fixture(scope="module")
+def app(
+    avatar_folder: Path, avatar_package: AvatarPackage, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveApp]:
+    folder = tmp_path_factory.mktemp("old") / "avatars"
+    folder.mkdir()
+    (folder / MODEL).symlink_to(avatar_folder)
+    server = Server(make_settings(folder, avatars=folder))
+    with pytest.MonkeyPatch.context() as patch, live_app(server) as running:
+        patch.setattr(avatars_module, "load_package", lambda _name, _settings: Lent(avatar_package))
+        yield running
+
+
+class Lent:
+    """The loaded package, which no server closes."""
+
+    def __init__(self, package: AvatarPackage) -> None:
+        self._package = package
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._package, name)
+
+    def close(self) -> None:
+        pass
+
+
+def ask(app: LiveApp, *messages: str | bytes, path: str = "/ws") -> list[Any]:
+    """One answer each, without what is told unasked."""
+    answers = []
+    with connect(app.ws(path), open_timeout=PATIENCE_S, proxy=None) as connection:
+        for message in messages:
+            connection.send(message)
+            answer = connection.recv(PATIENCE_S)
+            answers.append(json.loads(answer) if isinstance(answer, str) else answer)
+    return answers
+
+
+def ask_json(app: LiveApp, path: str = "/ws", **asked: Any) -> Any:
+    return ask(app, json.dumps(asked), path=path)[0]
+
+
+def long_form(frame_id: int, audio: bytes = b"", name: bytes = MODEL.encode()) -> bytes:
+    return struct.pack("<I", len(name)) + name + struct.pack("<II", frame_id, len(audio)) + audio
+
+
+def short_form(frame_id: int, name: bytes = MODEL.encode()) -> bytes:
+    return bytes([len(name)]) + name + struct.pack("<I", frame_id)
+
+
+def read_answer(answer: bytes) -> dict[str, Any]:
+    """Take an answer apart, to its last byte."""
+    success, frame_id, took_ms, n = struct.unpack_from("<BIII", answer)
+    content, behind = answer[13 : 13 + n], answer[13 + n :]
+    assert len(content) == n
+    if not success:
+        assert (frame_id, behind) == (0, b"")
+        return {"success": 0, "error": content.decode()}
+    n_bounds, *bounds = BOUNDS.unpack(behind)
+    assert n_bounds == 16
+    return {"success": 1, "frame_id": frame_id, "took_ms": took_ms, "picture": decode(content), "bounds": bounds}
+
+
+def decode(jpeg: bytes) -> np.ndarray:
+    found = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
+    assert found is not None
+    return np.asarray(found)
+
+
+def box_of(package: AvatarPackage, i: int) -> list[float]:
+    box = package.box(i)
+    return [box.left, box.top, box.right, box.bottom]
+
+
+@pytest.mark.parametrize("path", ["/", "/ws"])
+@pytest.mark.parametrize("message", [long_form(50), short_form(50)])
+def test_a_frame_comes_whole_and_composed(app: LiveApp, avatar_package: AvatarPackage, path: str, message: bytes):
+    (raw,) = ask(app, message, path=path)
+    answer = read_answer(raw)
+    assert (answer["success"], answer["frame_id"]) == (1, 50)
+    assert answer["bounds"] == box_of(avatar_package, 50)
+    assert answer["picture"].shape == (240, 320, 3)
+    # One browser client maps the bounds in place as float32.
+    assert (len(raw) - 16) % 4 == 0
+    left, top, right, bottom = map(int, answer["bounds"])
+    difference = np.abs(answer["picture"].astype(int) - avatar_package.background(50)).mean(axis=2)
+    assert difference[top:bottom, left:right].mean() > 12
+    difference[top:bottom, left:right] = 0
+    assert difference.mean() < 4
+
+
+def test_sound_that_comes_along_moves_the_mouth(app: LiveApp, avatar_package: AvatarPackage):
+    rng = np.random.default_rng(5)
+    audio = (rng.standard_normal(15_360) * 8000).astype("<i2").tobytes()  # 640 ms at 24 kHz
+    silent, spoken, silent_too = (read_answer(one) for one in ask(app, *(long_form(9, a) for a in (b"", audio, b""))))
+    assert np.array_equal(silent["picture"], silent_too["picture"])
+    assert not np.array_equal(silent["picture"], spoken["picture"])
+    told = ask_json(app, model_name=MODEL, frame_id=9, audio_override=base64.b64encode(audio).decode())
+    assert np.array_equal(decode(base64.b64decode(told["prediction_data"])), spoken["picture"])
+    assert told["metadata"]["audio"] == "request"
+
+
+def test_json_answers_have_the_keys_that_clients_read(app: LiveApp, avatar_package: AvatarPackage):
+    for asked in ({"model_name": MODEL, "frame_id": 3}, {"type": "inference", "model_name": MODEL, "frame_id": 3}):
+        told = ask_json(app, **asked)
+        assert (told["success"], told["model_name"], told["frame_id"]) == (True, MODEL, 3)
+        assert told["bounds"] == box_of(avatar_package, 3)
+        assert told["prediction_shape"] == "240x320x3"
+        assert told["processing_time_ms"] >= told["inference_time_ms"] > 0
+        assert told["protocol"] == "json_fallback"
+        assert told["request_id"] >= 1
+        assert decode(base64.b64decode(told["prediction_data"])).shape == (240, 320, 3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "reason"),
+    [
+        ({"model_name": "nobody"}, "avatar 'nobody': there is none of that name; known: .*sanders"),
+        ({}, "model_name 'None'"),
+        ({"model_name": 7}, "model_name '7'"),
+        ({"model_name": "../sanders"}, "there is none of that name"),
+        ({"model_name": MODEL, "frame_id": 75}, "frame 75 .*expected 0 to 74"),
+        ({"model_name": MODEL, "frame_id": -1}, "frame_id '-1'"),
+        ({"model_name": MODEL, "frame_id": True}, "frame_id 'True'"),
+        ({"model_name": MODEL, "frame_id": 1.5}, "frame_id '1.5'"),
+        ({"model_name": MODEL, "audio_override": "?"}, "audio_override: no base64"),
+        ({"model_name": MODEL, "audio_override": 5}, "audio_override of type int"),
+        ({"model_name": MODEL, "audio_override": "AAAA"}, "audio of 3 bytes; expected 16-bit mono PCM at 24000"),
+        ({"model_name": MODEL, "audio_override": "AAA="}, None),
+        ({"model_name": MODEL, "audio_override": "AAA=", "sample_rate": "x"}, "sample_rate 'x'"),
+        ({"model_name": MODEL, "audio_override": "A" * 1_400_000}, "audio_override of 1400000 characters"),
+        ({"type": "dance"}, "Unknown message type: dance"),
+        ({"type": ["get_stats"]}, "Unknown message type"),
+        ({"type": "get_metadata", "model_name": "nobody"}, "there is none of that name"),
+        ({"type": "get_model_stats"}, "model_name 'None'"),
+        ({"type": "get_video_frame", "model_name": MODEL, "video_type": "nude"}, "video_type 'nude'"),
+        ({"type": "get_video_frame", "model_name": MODEL, "frame_id": 99}, "frame 99"),
+    ],
+)
+def test_what_cannot_be_done_is_said(app: LiveApp, asked: dict[str, Any], reason: str | None):
+    told = ask_json(app, **asked)
+    assert told["success"] is (reason is None)
+    if reason is not None:
+        import re
+
+        assert re.search(reason, told["error"]), told["error"]
+        assert told["code"] in ("invalid_request", "avatar_not_found")
+
+
+def test_text_that_is_no_request_is_answered(app: LiveApp):
+    for text in ("", "{", "[1]", "[" * 5000, "\x00"):
+        (told,) = ask(app, text)
+        assert told["success"] is False
+        assert told["protocol"] == "json_fallback"
+
+
+def test_an_unknown_model_is_no_other_ones_frame(app: LiveApp):
+    for message in (long_form(0, name=b"default_model"), short_form(0, name="müller".encode()), bytes(12)):
+        answer = read_answer(ask(app, message)[0])
+        assert answer["success"] == 0
+        assert "there is none of that name" in answer["error"]
+
+
+def test_recorded_requests_get_answers(app: LiveApp, shared: Path):
+    recorded = json.loads((shared / "golden" / "protocol.json").read_text())
+    for one in [*recorded["requests"], *recorded["responses"]]:
+        if "request_hex" not in one and "hex" not in one:
+            continue
+        message = bytes.fromhex(one.get("request_hex") or one["hex"])
+        if "request_hex" not in one and "form" not in one:
+            continue  # an answer whose request was not recorded
+        (raw,) = ask(app, message)
+        answer = read_answer(raw)
+        model, frame_id = one.get("model"), one.get("frame_id")
+        if model is not None:
+            assert answer["success"] == (model == MODEL and frame_id < 75)
+        if answer["success"]:
+            assert raw[:5] == b"\x01" + struct.pack("<I", answer["frame_id"])
+        else:
+            assert raw[:5] == bytes(5)
+
+
+def test_counts_are_told_when_asked(app: LiveApp):
+    before = ask_json(app, type="get_stats")
+    ask(app, short_form(1), short_form(2), json.dumps({"model_name": MODEL}))
+    after = ask_json(app, type="get_stats")
+    assert after["type"] == "stats"
+    assert after["binary_requests"] - before["binary_requests"] == 2
+    assert after["json_requests"] - before["json_requests"] == 2
+    assert after["total_requests"] == after["binary_requests"] + after["json_requests"]
+    assert 0 < after["binary_percentage"] < 100
+    assert after["average_time_ms"] > 0
+    assert after["connected_clients"] == 1
+    stats = ask_json(app, type="get_model_stats", model_name=MODEL)["stats"]
+    assert stats["frame_count"] == 75
+    assert stats["total_requests"] >= 3
+    assert 0 < stats["min_inference_time_ms"] <= stats["avg_inference_time_ms"] <= stats["max_inference_time_ms"]
+
+
+def test_counts_are_told_unasked_to_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(legacy_module, "BROADCAST_S", 0.05)
+    with (
+        live_app(Server(make_settings(tmp_path))) as app,
+        connect(app.ws("/"), proxy=None) as one,
+        connect(app.ws("/"), proxy=None) as other,
+    ):
+        one.send(b"?")
+        for connection in (one, other):
+            told = connection.recv(PATIENCE_S)
+            while isinstance(told, bytes):
+                told = connection.recv(PATIENCE_S)
+            assert json.loads(told)["binary_requests"] == 1
+
+
+def test_models_and_what_is_known_of_them(app: LiveApp, avatar_package: AvatarPackage):
+    models = ask_json(app, type="get_models")
+    assert models["type"] == "models"
+    assert MODEL in models["models"]["loaded_models"]
+    listed = ask_json(app, type="list_models")
+    assert (listed["type"], listed["count"]) == ("model_list", len(listed["models"]))
+    about = ask_json(app, type="get_metadata", model_name=MODEL)
+    assert (about["type"], about["success"], about["frame_count"]) == ("metadata", True, 75)
+    assert about["bounds"] == box_of(avatar_package, 0)
+    assert "full_body" in about["available_videos"]
+
+
+@pytest.mark.parametrize(
+    ("video_type", "shape"),
+    [
+        ("full_body", (240, 320, 3)),
+        ("face_regions", (328, 328, 3)),
+        ("rois_320", (320, 320, 3)),
+        ("masked_regions", (320, 320, 3)),
+    ],
+)
+def test_what_was_filmed_can_be_had(app: LiveApp, video_type: str, shape: tuple[int, ...]):
+    asked = {"type": "get_video_frame", "model_name": MODEL, "frame_id": 12, "video_type": video_type}
+    (raw,) = ask(app, json.dumps(asked))
+    kind, frame_id, n = struct.unpack_from("<BIB", raw)
+    assert (kind, frame_id, raw[6 : 6 + n].decode()) == (2, 12, video_type)
+    (n_jpeg,) = struct.unpack_from("<I", raw, 6 + n)
+    picture = decode(raw[10 + n :])
+    assert len(raw) == 10 + n + n_jpeg
+    assert picture.shape == shape
+    if video_type == "masked_regions":
+        assert picture[20:300, 20:300].max() < 16
+
+
+def test_ten_thousand_messages_of_noise_end_no_connection(app: LiveApp):
+    """Each gets an answer in the right form, and the connection works as before."""
+    rng = random.Random(20)
+    messages = [noise(rng) for _ in range(10_000)]
+
+    async def go() -> None:
+        async with websockets.connect(app.ws("/ws"), proxy=None, max_queue=256) as connection:
+            sending = asyncio.create_task(send_all(connection, messages))
+            n_answers = 0
+            while n_answers < len(messages):
+                async with asyncio.timeout(PATIENCE_S):
+                    answer = await connection.recv()
+                if isinstance(answer, bytes):
+                    read_answer(answer)
+                    n_answers += 1
+            await sending
+            await connection.send(short_form(3))
+            answer = await connection.recv()
+            while isinstance(answer, str):
+                answer = await connection.recv()
+            assert read_answer(answer)["success"] == 1
+
+    asyncio.run(go())
+
+
+async def send_all(connection: ClientConnection, messages: list[bytes]) -> None:
+    for message in messages:
+        await connection.send(message)
+
+
+def noise(rng: random.Random) -> bytes:
+    """Random bytes, or a request with bytes changed, cut off or added; some lengths are hostile."""
+    kind = rng.randrange(6)
+    whole = long_form(rng.randrange(90), rng.randbytes(2 * rng.randrange(4))) if rng.random() < 0.5 else short_form(80)
+    if kind == 0:
+        return rng.randbytes(rng.randrange(64))
+    if kind == 1:
+        return whole[: rng.randrange(len(whole))]
+    if kind == 2:
+        return whole + rng.randbytes(1 + rng.randrange(8))
+    if kind == 3:
+        at = rng.randrange(len(whole))
+        return whole[:at] + rng.randbytes(1) + whole[at + 1 :]
+    at = rng.choice([0, 4, max(len(whole) - 4, 0)])
+    return whole[:at] + struct.pack("<I", rng.choice([0xFFFFFFFF, 1 << 31, 1 << 24, 255, 256])) + whole[at + 4 :]
+
+
+def test_the_ports_of_older_servers(app: LiveApp):
+    """8084 and 8085 in all but the name, and the proxy."""
+
+    async def go() -> list[Any]:
+        found: list[Any] = []
+        for place in range(3):
+            config = uvicorn.Config(legacy_app(app.server.live, place), port=0, log_config=None, lifespan="off")
+            http = uvicorn.Server(config)
+            serving = asyncio.create_task(http.serve())
+            while not http.started:
+                await asyncio.sleep(0.01)
+            port = http.servers[0].sockets[0].getsockname()[1]
+            found.append(await asyncio.to_thread(talk_to, port))
+            http.should_exit = True
+            await serving
+        return found
+
+    (minimal, *_), (optimized, *_), (proxy, health) = asyncio.run(go())
+    assert minimal == {
+        "type": "protocol_info",
+        "binary_supported": True,
+        "binary_protocol_version": "1.0",
+        "message": "Binary protocol available",
+    }
+    assert optimized["type"] == "protocol_info"
+    assert proxy == {"type": "protocol_ack", "message": "Binary protocol supported"}
+    assert health["healthy"] is True
+    assert health["total_backends"] == health["healthy_count"] == 1
+    assert health["backends"][0]["total_requests"] > 0
+
+
+def talk_to(port: int) -> list[Any]:
+    with connect(f"ws://127.0.0.1:{port}/ws", proxy=None) as connection:
+        connection.send('{"type": "switch_to_binary"}')
+        told = json.loads(connection.recv(PATIENCE_S))
+    health = httpx.get(f"http://127.0.0.1:{port}/health")
+    return [told, health.json() if health.status_code == 200 else None]
