@@ -22,10 +22,10 @@ from google.protobuf import message, message_factory
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+import container.protos.optimized_lipsyncsrv_pb2 as pb2
 from container.live.avatars import Avatars, find_package
 from container.live.speech import Speech
 from container.live.stills import LEGACY_RATE, VIDEO_TYPES, Still, Tallies, draw_still, hear, make_video_frame
-from container.protos import optimized_lipsyncsrv_pb2 as pb2
 from container.statuses import failure_of
 from inference.errors import AccessDenied, CallerError, InvalidRequest, NotReady, Overloaded
 
