@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from rpc_server import (
@@ -26,6 +19,7 @@ from rpc_server import (
     refused,
     rpc_server,
 )
+from tls import make_pair
 
 from container.live.stills import Tallies
 from container.rpc import RpcServer
@@ -123,30 +117,6 @@ def test_with_the_token_everything_is(guarded: Rpc):
         assert client.GenerateInference(token, model_name="rehearsed", frame_id=1).success
         [answer] = client.StreamInference(iter([{"model_name": "rehearsed"}]), **token)
         assert answer.success
-
-
-@dataclass(frozen=True)
-class Pair:
-    """PEM files."""
-
-    cert: Path
-    key: Path
-
-
-def make_pair(folder: Path) -> Pair:
-    """A certificate for this machine, signed by itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    builder = x509.CertificateBuilder(
-        name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(1)
-    )
-    names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
-    cert = builder.add_extension(names, critical=False).sign(key, hashes.SHA256())
-    pair = Pair(folder / "cert.pem", folder / "key.pem")
-    pair.cert.write_bytes(cert.public_bytes(Encoding.PEM))
-    pair.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return pair
 
 
 def test_over_tls_with_the_certificate_alone(rpc_settings: Settings, tmp_path: Path):
