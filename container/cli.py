@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from enum import StrEnum
@@ -31,6 +31,8 @@ from inference.errors import CallerError, DeviceUnavailable, InvalidRequest, Vis
 if TYPE_CHECKING:
     from inference.faces import FaceChoice
     from inference.lip_reading import LipReader, ReadOptions, Transcript
+    from inference.weights.architectures import Architecture
+    from inference.weights.quantise import Sample
 
 DONE, OURS, CALLERS = 0, 1, 2
 INTERRUPTED = 130  # 128 + SIGINT
@@ -316,7 +318,7 @@ def fetch_weights(name: Annotated[str, typer.Argument(help="A set from 'viseme w
 def verify_weights(
     name: Annotated[str, typer.Argument(metavar="NAME|PATH", help="A set from 'viseme weights list', or a file.")],
 ) -> None:
-    """Print the SHA-256 of each file of a set, checked against the registry, or of a lip-reading weight file."""
+    """Print the SHA-256 of each file of a set, checked against the registry, or of a file of weights."""
     from inference.settings import Settings
     from inference.weights.find import looks_like_path
     from inference.weights.registry import find_set
@@ -332,18 +334,18 @@ def verify_weights(
 
 
 def verify_file(path: Path) -> None:
-    """Whether a file is LipCoordNet's weights; which set's, where the registry knows the bytes."""
-    from inference.models import LipCoordNet
+    """Whether a file is a whole network's weights; whose, and which set's where the registry knows the bytes."""
+    from inference.weights.architectures import load_module
     from inference.weights.find import OPENVINO_SUFFIX, from_path
     from inference.weights.openvino_model import read_openvino
-    from inference.weights.tensors import load_into
 
     found = from_path(path, str(path))
     if found.path.suffix == OPENVINO_SUFFIX:
-        read_openvino(found.path)
+        architecture = read_openvino(found.path, None).architecture
     else:
-        load_into(LipCoordNet(), found.path)
+        architecture, _ = load_module(found.path)
     typer.echo(f"{found.sha256}  {found.path}")
+    complain(f"{path.name}: a whole {architecture.name}")
     if found.weight_set:
         complain(f"{path.name}: these are the weights {found.weight_set.name!r}")
 
@@ -351,7 +353,10 @@ def verify_file(path: Path) -> None:
 @weights_app.command("convert")
 def convert_weights(
     name: Annotated[
-        str, typer.Argument(metavar="NAME|PATH", help="Lip-reading weights: a set, a file, s3://... or hf://...")
+        str,
+        typer.Argument(
+            metavar="NAME|PATH", help="Weights of LipCoordNet, Wav2Lip or S3FD: a set, a file, s3://, hf://"
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the files go.")],
     form: Annotated[
@@ -359,18 +364,32 @@ def convert_weights(
     ] = FormName.safetensors,
     precision: Annotated[
         StoredPrecision,
-        typer.Option(help="Of the stored weights. bf16: safetensors only. int8: OpenVINO only; takes a minute."),
+        typer.Option(help="Of the stored weights. bf16: safetensors only. int8: OpenVINO only; takes minutes."),
     ] = StoredPrecision.f32,
+    films: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--calibrate", metavar="VIDEO", help="For int8 of Wav2Lip: a film of a talking face with sound. May repeat."
+        ),
+    ] = None,
 ) -> None:
-    """Write lip-reading weights in another form and print the files."""
-    from container.samples import make_samples
+    """Write weights in another form and print the files."""
+    from container.samples import make_samples, make_speaking_samples
     from inference.settings import Settings
-    from inference.weights.convert import JOB, convert
-    from inference.weights.find import find_weights
+    from inference.weights.architectures import LIP_COORD_NET
+    from inference.weights.convert import convert, find_convertible
 
     sources = Settings.from_env().weight_sources
-    found = find_weights(name, JOB, sources)
-    for path in convert(found, form.value, precision.value, output, lambda: make_samples(sources, found.landmarks)):
+    found = find_convertible(name, sources)
+    if found.weight_set and found.weight_set.notice:
+        complain(f"warning: {found.weight_set.notice}")
+
+    def sample(architecture: Architecture) -> Iterable[Sample]:
+        if architecture is LIP_COORD_NET:
+            return make_samples(sources, found.landmarks)
+        return make_speaking_samples(sources, films or ())
+
+    for path in convert(found, form.value, precision.value, output, sample, complain):
         typer.echo(str(path))
 
 

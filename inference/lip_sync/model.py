@@ -6,21 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from inference.backends import Device, OpenVinoNetwork, TorchNetwork, settle
-from inference.backends.openvino import Array, trace
+from inference.backends.openvino import Array
 from inference.errors import InvalidRequest, WeightsNotFound
 from inference.faces.s3fd import S3fdDetector
-from inference.models import S3FD, Wav2Lip, Wav2LipWidths
-from inference.models.wav2lip import FACE_CHANNELS, FACE_SIDE, MEL_COLUMNS, MEL_ROWS
+from inference.weights.architectures import S3FD_DETECTOR, WAV2LIP, Architecture, load_module
 from inference.weights.brought import find_brought
-from inference.weights.find import FoundWeights, find_weights, from_path
+from inference.weights.find import OPENVINO_SUFFIX, FoundWeights, find_weights, from_path
+from inference.weights.openvino_model import read_openvino
 from inference.weights.registry import LIP_SYNC, REGISTRY
 from inference.weights.registry import S3FD as S3FD_SET
 from inference.weights.sources import WeightSources
-from inference.weights.tensors import check_keys, load_into, read_tensors
 
 NONE_SHIPPED = (
     "no lip-sync weights come with Viseme yet: give a Wav2Lip checkpoint of your own by its path or s3://bucket/key "
@@ -28,10 +26,7 @@ NONE_SHIPPED = (
     "Rudrabha/Wav2Lip on GitHub, for research and personal use only"
 )
 NOT_SHIPPED = "starter"
-PRECISIONS = ("auto", "f32", "f16", "bf16")
 BEST_ON_CPU = "bf16"  # half the time of f32; with random weights half a level of 255 apart on average, 5 at most
-WAV2LIP_EXAMPLE = (torch.zeros(1, 1, MEL_ROWS, MEL_COLUMNS), torch.zeros(1, FACE_CHANNELS, FACE_SIDE, FACE_SIDE))
-S3FD_EXAMPLE = (torch.zeros(1, 3, 96, 96),)
 Network = Callable[..., Sequence[Array]]
 
 
@@ -82,16 +77,33 @@ def deployed(sources: WeightSources) -> list[str]:
 
 def load_generator(checkpoint: str, device: Device, sources: WeightSources) -> Generator:
     found = find_checkpoint(checkpoint, sources)
-    tensors = read_tensors(found.path)
-    try:
-        module = Wav2Lip(Wav2LipWidths.of(tensors))
-    except (KeyError, IndexError, ValueError, RuntimeError):
-        module = Wav2Lip()  # another network's tensors: the check below names them
-    check_keys(tensors, module.state_dict(), found.path.name, "Wav2Lip")
-    module.load_state_dict({key: value.float() for key, value in tensors.items()})
-    known = next((one for one in REGISTRY.values() if one.files[0].name == found.path.name), None)
-    notice = known.notice if known else None
-    return Generator(Path(found.label).stem, found.sha256, make_ready(module, device, WAV2LIP_EXAMPLE), notice)
+    is_openvino = found.path.suffix == OPENVINO_SUFFIX
+    network, says = load_openvino(found, WAV2LIP, device) if is_openvino else (load_tensors(found, device), None)
+    # Of the published files no hash is known: they are told by their names.
+    known = REGISTRY.get(says or "") or found.weight_set or REGISTRY.get(found.path.stem)
+    return Generator(Path(found.label).stem, found.sha256, network, known.notice if known else None)
+
+
+def load_tensors(found: FoundWeights, device: Device) -> Network:
+    _, module = load_module(found.path, WAV2LIP)
+    if device.precision == "int8":
+        raise InvalidRequest(
+            f"precision int8: the weights {found.label} are not quantised; 'viseme weights convert {found.label} "
+            "--to openvino --precision int8 -o DIR' makes those that are, and '--checkpoint DIR' takes them"
+        )
+    return make_ready(module, WAV2LIP, settle(device, BEST_ON_CPU))
+
+
+def load_openvino(found: FoundWeights, architecture: Architecture, device: Device) -> tuple[Network, str | None]:
+    """A network in OpenVINO's form, and the name of the weights it was made from, by its own word."""
+    if device.name != "cpu":
+        raise InvalidRequest(f"{found.label}: an OpenVINO model runs on a CPU, not on {device.name}; choose device cpu")
+    read = read_openvino(found.path, architecture)
+    device = settle(device, "int8" if read.is_int8 else BEST_ON_CPU)
+    if read.is_int8 != (device.precision == "int8"):
+        have, expected = ("", "auto or int8") if read.is_int8 else ("not ", "auto, f32 or bf16")
+        raise InvalidRequest(f"{found.label}: is {have}quantised to int8; expected precision {expected}")
+    return OpenVinoNetwork(read.model, device.precision, n_threads=0), read.weights
 
 
 def find_checkpoint(checkpoint: str, sources: WeightSources) -> FoundWeights:
@@ -111,20 +123,15 @@ def find_s3fd(weights: str | Path | None, sources: WeightSources) -> FoundWeight
 
 
 def load_s3fd(found: FoundWeights, device: Device) -> S3fdDetector:
-    """Raises: WrongWeights."""
-    module = S3FD()
-    load_into(module, found.path)
-    return S3fdDetector(make_ready(module, Device(device.name, "f32"), S3FD_EXAMPLE))
+    """In float32 whatever lip sync runs in. Raises: WrongWeights."""
+    device = Device(device.name, "f32")
+    if found.path.suffix == OPENVINO_SUFFIX:
+        return S3fdDetector(load_openvino(found, S3FD_DETECTOR, device)[0])
+    return S3fdDetector(make_ready(load_module(found.path, S3FD_DETECTOR)[1], S3FD_DETECTOR, device))
 
 
-def make_ready(module: nn.Module, device: Device, examples: tuple[Tensor, ...]) -> Network:
-    """The module on that device: OpenVINO's on a CPU, where it takes half of torch's time, torch's on a GPU.
-
-    Raises: InvalidRequest for int8, which nothing was measured for.
-    """
-    if device.precision not in PRECISIONS:
-        raise InvalidRequest(f"precision {device.precision!r}: lip sync runs in {', '.join(PRECISIONS)}")
-    device = settle(device, BEST_ON_CPU)
+def make_ready(module: nn.Module, architecture: Architecture, device: Device) -> Network:
+    """The module on that device: OpenVINO's on a CPU, where it takes half of torch's time, torch's on a GPU."""
     if device.name != "cpu":
         return TorchNetwork(module, device)
-    return OpenVinoNetwork(trace(module, examples), device.precision, n_threads=0)
+    return OpenVinoNetwork(architecture.build(module), device.precision, n_threads=0)

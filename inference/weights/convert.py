@@ -1,27 +1,33 @@
-"""Lip-reading weights in other forms: safetensors, ONNX, OpenVINO."""
+"""Weights in other forms: safetensors, ONNX, OpenVINO."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor, nn
 
 from inference.errors import InvalidRequest
-from inference.models import LipCoordNet
-from inference.weights.find import FoundWeights
-from inference.weights.openvino_graph import build_openvino
-from inference.weights.openvino_model import MADE_FROM, RT_INFO
+from inference.weights.architectures import LIP_COORD_NET, WAV2LIP, Architecture, load_module, widths_of
+from inference.weights.brought import find_brought
+from inference.weights.find import FoundWeights, find_weights, from_path
+from inference.weights.openvino_model import ARCHITECTURE, MADE_FROM, RT_INFO, WEIGHTS, WIDTHS
 from inference.weights.quantise import Sample, import_nncf, quantise
-from inference.weights.tensors import load_into, write_safetensors
+from inference.weights.quantise_faces import quantise_faithfully
+from inference.weights.registry import REGISTRY
+from inference.weights.sources import WeightSources
+from inference.weights.tensors import write_safetensors
 
 if TYPE_CHECKING:
     import openvino as ov
 
-JOB = "lip reading"  # the only one whose weights convert
+MOUTH_SSIM, KEPT_LAYERS = "mouth_ssim", "kept_in_float32"  # what an int8 file says of itself
+JOB = "lip reading"  # whose sets are meant by a name that several jobs have
 # The forms, and the precisions that each stores weights in.
 FORMS = {
     "safetensors": ("f32", "f16", "bf16"),
@@ -29,38 +35,69 @@ FORMS = {
     "openvino": ("f32", "f16", "int8"),
 }
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-MakeSamples = Callable[[], Iterable[Sample]]
+MakeSamples = Callable[[Architecture], Iterable[Sample]]
+Tell = Callable[[str], None]
+
+
+def find_convertible(name: str, sources: WeightSources) -> FoundWeights:
+    """The weights of that name, path or address; of a set that the user brings, their file.
+
+    Raises: as `find_weights`; WeightsNotFound for a set that does not convert.
+    """
+    known = REGISTRY.get(name)
+    if known is not None and known.is_brought and not Path(name).is_file():
+        return replace(from_path(find_brought(known, sources), name), weight_set=known)
+    return find_weights(name, JOB, sources)
 
 
 def convert(
-    found: FoundWeights, form: str, precision: str, folder: Path, make_samples: MakeSamples | None = None
+    found: FoundWeights,
+    form: str,
+    precision: str,
+    folder: Path,
+    make_samples: MakeSamples | None = None,
+    tell: Tell = lambda _: None,
 ) -> list[Path]:
-    """Write LipCoordNet's weights in that form; the files appear whole or not at all.
+    """Write a network's weights in that form; the files appear whole or not at all.
 
     form: safetensors (tensors alone), or the network with them: onnx (one file), openvino (.xml, .bin).
-    Both take video (B, 3, T, 64, 128) and lips (B, T, 20, 2) for any B and T and give logits (B, T, 28).
+    LipCoordNet takes video (B, 3, T, 64, 128) and lips (B, T, 20, 2) for any B and T and gives logits (B, T, 28);
+    Wav2Lip and S3FD take and give what their modules do.
     precision: of the stored weights; networks compute in float32 either way, but for the convolutions in int8.
     make_samples: what the network takes in use, for int8: the ranges of its values are taken from it.
-    Raises: InvalidRequest, WeightsNotFound, WrongWeights (also where they are another network's).
+    tell: gets a line on what int8 cost, and which layers are kept out of it.
+    Raises: InvalidRequest, WeightsNotFound, WrongWeights (also where they are no network's that we know).
     """
     check_choice("--to", form, tuple(FORMS))
     check_choice(f"--precision for {form}", precision, FORMS[form])
-    module = LipCoordNet().eval()
-    load_into(module, found.path)
+    architecture, module = load_module(found.path)
+    about = describe(found, architecture, module)
     name = name_of(found) + ("" if precision == "f32" else f"-{precision}")
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.{form}"
     if form == "openvino":
-        model = as_openvino(module, precision, make_samples)
-        return write_openvino(model, path.with_suffix(".xml"), describe(found), is_half=precision == "f16")
+        model = as_openvino(architecture, module, precision, make_samples, tell)
+        return write_openvino(model, path.with_suffix(".xml"), about, is_half=precision == "f16")
     if form == "onnx":
-        from inference.weights.onnx_graph import write_onnx
-
-        write_onnx(module.state_dict(), path, describe(found), is_half=precision == "f16")
+        as_onnx(architecture, module, path, about, is_half=precision == "f16")
     else:
-        tensors = {key: value.to(DTYPES[precision]) for key, value in module.state_dict().items()}
-        write_safetensors(tensors, path, describe(found))
+        tensors = {key: to_precision(value, precision) for key, value in module.state_dict().items()}
+        write_safetensors(tensors, path, about)
     return [path]
+
+
+def as_onnx(architecture: Architecture, module: nn.Module, path: Path, about: dict[str, str], *, is_half: bool) -> None:
+    from inference.weights.onnx_graph import write_onnx
+    from inference.weights.onnx_trace import trace_onnx
+
+    if architecture is LIP_COORD_NET:
+        write_onnx(module.state_dict(), path, about, is_half=is_half)
+    else:
+        trace_onnx(module, architecture, path, about, is_half=is_half)
+
+
+def to_precision(value: Tensor, precision: str) -> Tensor:
+    return value.to(DTYPES[precision]) if value.is_floating_point() else value
 
 
 def check_choice(option: str, value: str, expected: tuple[str, ...]) -> None:
@@ -73,23 +110,37 @@ def name_of(found: FoundWeights) -> str:
     return found.weight_set.name if found.weight_set else found.path.stem
 
 
-def describe(found: FoundWeights) -> dict[str, str]:
+def describe(found: FoundWeights, architecture: Architecture, module: nn.Module) -> dict[str, str]:
     """What is written into the file about where it is from."""
     known = found.weight_set
-    about = {"architecture": "LipCoordNet", MADE_FROM: found.sha256}
+    about = {ARCHITECTURE: architecture.name, MADE_FROM: found.sha256}
+    widths = widths_of(module)
+    if widths is not None:
+        about[WIDTHS] = widths
     if known is not None:
-        about |= {"weights": known.name, "licence": known.licence, "landmarks": known.landmarks or ""}
+        about |= {WEIGHTS: known.name, "licence": known.licence, "landmarks": known.landmarks or ""}
     return about
 
 
-def as_openvino(module: LipCoordNet, precision: str, make_samples: MakeSamples | None) -> ov.Model:
-    model = build_openvino(module.state_dict())
+def as_openvino(
+    architecture: Architecture, module: nn.Module, precision: str, make_samples: MakeSamples | None, tell: Tell
+) -> ov.Model:
+    model = architecture.build(module)
     if precision != "int8":
         return model
+    if not architecture.is_quantised:
+        raise InvalidRequest(f"precision int8: not for {architecture.name}; expected f32 or f16")
     import_nncf()  # before samples are made for it
     if make_samples is None:
         raise InvalidRequest("precision int8 needs samples of what the network takes")
-    return quantise(model, make_samples())
+    if architecture is not WAV2LIP:
+        return quantise(model, make_samples(architecture))
+    result = quantise_faithfully(model, make_samples(architecture))
+    kept = f"in float32: {', '.join(result.kept)}" if result.kept else "no layer had to stay in float32"
+    tell(f"mouths in int8 have an SSIM of {result.mouth_ssim} with float32's; {kept}")
+    for key, value in {MOUTH_SSIM: str(result.mouth_ssim), KEPT_LAYERS: " ".join(result.kept)}.items():
+        result.model.set_rt_info(value, [RT_INFO, key])
+    return result.model
 
 
 def write_openvino(model: ov.Model, path: Path, about: dict[str, str], *, is_half: bool) -> list[Path]:

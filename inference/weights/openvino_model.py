@@ -1,6 +1,6 @@
 """OpenVINO models that a user brings: files that nobody vouches for, so checked node by node.
 
-Such a file is a graph besides numbers, and could ask for any computation. Only LipCoordNet's own graph is taken, in
+Such a file is a graph besides numbers, and could ask for any computation. Only our networks' own graphs are taken, in
 which numbers alone may differ: in value, in the type they are stored in, and by being quantised.
 """
 
@@ -14,16 +14,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inference.errors import WeightsNotFound, WrongWeights
-from inference.models import LipCoordNet
-from inference.weights.openvino_graph import build_openvino
+from inference.weights.architectures import ARCHITECTURES, LIP_COORD_NET, Architecture, make_of_widths
 
 if TYPE_CHECKING:
     import openvino as ov
 
 RT_INFO = "viseme"  # the section of a model's notes that is ours
-MADE_FROM = "made_from_sha256"
-MAX_GRAPH_BYTES = 4 << 20  # some 90 kB are what `viseme weights convert` writes
-SPARE_BYTES = 1 << 20  # that the numbers may take beyond float32 weights: scales and shapes
+MADE_FROM, ARCHITECTURE, WIDTHS, WEIGHTS = "made_from_sha256", "architecture", "widths", "weights"
+MAX_GRAPH_BYTES = 4 << 20  # 90 kB to 1 MB are what `viseme weights convert` writes
+MAX_NUMBERS_BYTES = 160 << 20  # the largest, Wav2Lip in float32, takes 145 MB
 Node = Any  # openvino.Node
 # What stands between a stored number and its use.
 UNPACKING = {"Convert", "Multiply", "Subtract", "FakeQuantize"}
@@ -32,13 +31,15 @@ UNPACKING = {"Convert", "Multiply", "Subtract", "FakeQuantize"}
 @dataclass(frozen=True)
 class OpenVinoFile:
     """A model read and checked. sha256: of the .xml, then the .bin. made_from: SHA-256 of the weights it was
-    converted from, by its own word; None where it says none.
+    converted from, by its own word; None where it says none. weights: their name in the registry, likewise.
     """
 
+    architecture: Architecture
     model: ov.Model
     sha256: str
     is_int8: bool
     made_from: str | None
+    weights: str | None
 
 
 def sha256_of_openvino(path: Path) -> str:
@@ -48,23 +49,18 @@ def sha256_of_openvino(path: Path) -> str:
 
 def read_files(path: Path) -> tuple[bytes, bytes]:
     """The .xml and the .bin beside it, of bounded size."""
-    most = {path: MAX_GRAPH_BYTES, path.with_suffix(".bin"): max_bytes()}
+    most = {path: MAX_GRAPH_BYTES, path.with_suffix(".bin"): MAX_NUMBERS_BYTES}
     for file, n_bytes in most.items():
         if not file.is_file():
             raise WeightsNotFound(f"{path}: an OpenVINO model is two files, and {file.name} is not there")
         if file.stat().st_size > n_bytes:
-            raise WrongWeights(f"{file}: {file.stat().st_size} bytes; LipCoordNet takes at most {n_bytes}")
+            raise WrongWeights(f"{file}: {file.stat().st_size} bytes; at most {n_bytes} expected")
     graph, numbers = (file.read_bytes() for file in most)
     return graph, numbers
 
 
-def max_bytes() -> int:
-    n_weights = sum(value.numel() for value in LipCoordNet().state_dict().values())
-    return 4 * int(n_weights) + SPARE_BYTES
-
-
-def read_openvino(path: Path) -> OpenVinoFile:
-    """Read LipCoordNet as OpenVINO's two files.
+def read_openvino(path: Path, architecture: Architecture | None = LIP_COORD_NET) -> OpenVinoFile:
+    """Read a network as OpenVINO's two files. architecture: which one it has to be; None: which it says it is.
 
     Raises: WeightsNotFound where one of them is missing; WrongWeights where they are damaged or another network.
     """
@@ -75,34 +71,39 @@ def read_openvino(path: Path) -> OpenVinoFile:
         model = ov.Core().read_model(graph, ov.Tensor(np.frombuffer(numbers, np.uint8)))
     except RuntimeError as err:  # of every kind: OpenVINO has no finer ones
         raise WrongWeights(f"{path}: not an OpenVINO model, or a damaged one") from err
-    check_graph(model, path)
+    found = architecture or ARCHITECTURES.get(said_of(model, ARCHITECTURE) or "", LIP_COORD_NET)
+    check_graph(model, found, path)
     is_int8 = any(node.get_type_name() == "FakeQuantize" for node in model.get_ops())
-    return OpenVinoFile(model, hashlib.sha256(graph + numbers).hexdigest(), is_int8, made_from(model))
+    sha256 = hashlib.sha256(graph + numbers).hexdigest()
+    return OpenVinoFile(found, model, sha256, is_int8, said_of(model, MADE_FROM), said_of(model, WEIGHTS))
 
 
-def made_from(model: ov.Model) -> str | None:
-    if not model.has_rt_info([RT_INFO, MADE_FROM]):
-        return None
-    return str(model.get_rt_info([RT_INFO, MADE_FROM]).astype(str))
+def said_of(model: ov.Model, key: str) -> str | None:
+    """What the file says of itself."""
+    return str(model.get_rt_info([RT_INFO, key]).astype(str)) if model.has_rt_info([RT_INFO, key]) else None
 
 
-def check_graph(model: ov.Model, path: Path) -> None:
-    """Walk from the result back to the inputs, beside the graph that we would have written.
+def check_graph(model: ov.Model, architecture: Architecture, path: Path) -> None:
+    """Walk from the results back to the inputs, beside the graph that we would have written.
 
-    Raises: WrongWeights naming the first node that differs from LipCoordNet's.
+    Raises: WrongWeights naming the first node that differs from that network's.
     """
-    expected = build_openvino(LipCoordNet().state_dict())
+    name = architecture.name
+    try:
+        expected = architecture.build(make_of_widths(architecture, said_of(model, WIDTHS)))
+    except ValueError as err:
+        raise WrongWeights(f"{path}: not {name} as `viseme weights convert` writes it: {err}") from err
     found, wanted = describe_puts(model), describe_puts(expected)
     if found != wanted:
-        raise WrongWeights(f"{path}: another network than LipCoordNet: it has {found}; expected {wanted}")
+        raise WrongWeights(f"{path}: another network than {name}: it has {found}; expected {wanted}")
     met: dict[str, str] = {}  # names of the nodes that stand for each other
-    waiting = [(expected.get_results()[0], model.get_results()[0])]
+    waiting = list(zip(expected.get_results(), model.get_results(), strict=True))
     while waiting:
         ours, theirs = waiting.pop()
         is_new = ours.get_name() not in met
         if met.setdefault(ours.get_name(), theirs.get_name()) != theirs.get_name() or not is_alike(ours, theirs):
             raise WrongWeights(
-                f"{path}: another graph than LipCoordNet's as `viseme weights convert` writes it: found "
+                f"{path}: another graph than {name}'s as `viseme weights convert` writes it: found "
                 f"{theirs.get_type_name()} {theirs.get_friendly_name()!r} where {ours.get_type_name()} was expected"
             )
         if is_new and ours.get_type_name() != "Constant":

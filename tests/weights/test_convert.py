@@ -141,7 +141,7 @@ def test_int8_keeps_the_logits_near_and_needs_samples(starter: FoundWeights, mod
     # Smooth in space as a picture is: ranges of noise are not those of any mouth.
     video = np.repeat(np.repeat(rng.random((1, 3, 12, 8, 16), dtype=np.float32), 8, axis=3), 8, axis=4)
     lips = rng.random((1, 12, 20, 2), dtype=np.float32)
-    paths = convert(starter, "openvino", "int8", tmp_path, lambda: [(video, lips)])
+    paths = convert(starter, "openvino", "int8", tmp_path, lambda _: [(video, lips)])
     assert [path.name for path in paths] == ["starter-int8.bin", "starter-int8.xml"]
     read = read_openvino(paths[-1])
     assert read.is_int8
