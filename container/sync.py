@@ -16,6 +16,7 @@ from inference.errors import InvalidRequest
 if TYPE_CHECKING:
     from inference.faces import FaceChoice
     from inference.lip_sync import SyncOptions, SyncResult
+    from inference.settings import Settings
 
 LARGEST = "largest"
 
@@ -64,15 +65,23 @@ def sync(
         bool, typer.Option("--parity", help="Do as upstream's inference.py does, faults and all; needs s3fd.pth.")
     ] = False,
     s3fd: Annotated[Path | None, typer.Option(metavar="PATH", help="Upstream's face detector, for --parity.")] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(metavar="PNG", help="Also a picture of twelve moments with the sound's spectrogram under them."),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda. Default: VISEME_DEVICE, else auto.")] = None,
     precision: Annotated[
-        str | None, typer.Option(help="auto, f32, f16 or bf16. Default: VISEME_PRECISION, else auto.")
+        str | None,
+        typer.Option(help="auto, f32, f16, bf16; int8 where the weights are. Default: VISEME_PRECISION, else auto."),
     ] = None,
 ) -> None:
     """Have a face say what is heard, and write the film; it appears whole or not at all."""
+    from container.sheet import check_sheet
     from inference.lip_sync import PARITY, LipSyncer, Pads, SyncOptions, TrackCache
     from inference.settings import Settings
 
+    if sheet is not None:
+        check_sheet(sheet)
     settings = Settings.from_env()
     options = replace(
         PARITY if parity else SyncOptions(),
@@ -102,6 +111,8 @@ def sync(
             lambda done, total: progress.update(task, completed=done, total=total),
         )
     report(result)
+    if sheet is not None:
+        draw_sheets(result, sheet, settings)
 
 
 def refine(options: SyncOptions, *, nosmooth: bool, loop: LoopName | None) -> SyncOptions:
@@ -109,6 +120,19 @@ def refine(options: SyncOptions, *, nosmooth: bool, loop: LoopName | None) -> Sy
     if nosmooth:
         options = replace(options, smoothing="none")
     return options if loop is None else replace(options, loop=loop.value)
+
+
+def draw_sheets(result: SyncResult, sheet: Path, settings: Settings) -> None:
+    """One for each film; of several each has its checkpoint's name before the suffix, as the films have."""
+    from container.sheet import write_sheet
+    from inference.faces.load import load_landmarker
+
+    landmarker = load_landmarker("mediapipe", settings.weight_sources)
+    for one in result.outputs:
+        assert one.path is not None
+        path = sheet if len(result.outputs) == 1 else sheet.with_name(f"{sheet.stem}.{one.model}{sheet.suffix}")
+        write_sheet(one.path, path, landmarker, settings.media_limits)
+        complain(f"wrote {path}")
 
 
 def report(result: SyncResult) -> None:

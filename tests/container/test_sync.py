@@ -54,7 +54,9 @@ def test_a_face_says_what_is_heard(parts: list[str], tmp_path: Path, capsys: pyt
         "0",
         "0",
     ]
+    flags += ["--sheet", str(tmp_path / "sheet.png")]
     assert main(["sync", *parts, *flags, "--nosmooth", "--loop", "restart", "--device", "cpu"]) == 0
+    assert (tmp_path / "sheet.png").stat().st_size > 10_000
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 5
         assert (container.streams.video[0].width, container.streams.video[0].height) == (180, 144)
