@@ -14,6 +14,7 @@ Frame = npt.NDArray[np.uint8]
 CODECS = {
     "matroska": "libx264",
     "mp4": "libx264",
+    "mov": "libx264",
     "avi": "mpeg4",
     "mpeg": "mpeg1video",
     "webm": "libvpx-vp9",
@@ -77,15 +78,15 @@ def tone(seconds: float = 1.0) -> bytes:
     return buffer.getvalue()
 
 
-def picture(frame: Frame) -> bytes:
-    """A PNG file."""
+def picture(frame: Frame, codec: str = "png") -> bytes:
+    """A PNG file, or with "mjpeg" a JPEG."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="image2pipe") as out:
-        stream = out.add_stream("png", rate=1)
+        stream = out.add_stream(codec, rate=1)
         stream.height, stream.width = frame.shape[:2]
-        stream.pix_fmt = "rgb24"
+        stream.pix_fmt = "rgb24" if codec == "png" else "yuvj420p"
         shot = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="bgr24")
-        out.mux(stream.encode(shot.reformat(format="rgb24")))
+        out.mux(stream.encode(shot.reformat(format=stream.pix_fmt)))
         out.mux(stream.encode())
     return buffer.getvalue()
 
