@@ -15,6 +15,7 @@ Paste = Literal["blend", "overwrite"]
 Boxes = Literal["landmarks", "s3fd"]
 Tail = Literal["whole", "drop"]
 Enhance = Literal["none", "swin2sr"]
+Shrinking = Literal["area", "bilinear"]
 CHOICES: dict[str, tuple[str, ...]] = {
     "loop": ("pingpong", "restart"),
     "smoothing": ("centred", "upstream", "none"),
@@ -22,6 +23,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "boxes": ("landmarks", "s3fd"),
     "tail": ("whole", "drop"),
     "enhance": ("none", "swin2sr"),
+    "shrinking": ("area", "bilinear"),
 }
 RESIZE_FACTORS = (1, 2, 4)
 LOWEST_FPS, HIGHEST_FPS = 1.0, 120.0
@@ -49,6 +51,7 @@ class SyncOptions:
 
     fps: float | None = None  # None: the film's own; 25 for a picture
     resize_factor: int = 1  # the frames' sides are divided by it: 1, 2 or 4
+    shrinking: Shrinking = "area"  # how: the mean of what falls together; upstream takes four pixels of it
     pads: Pads = Pads()
     face: FaceChoice = "largest"  # or which one, from 0, left to right, in the first frame with that many
     loop: Loop = "pingpong"  # what frames follow the last one: back again, or the first (a hard jump)
@@ -77,7 +80,13 @@ class SyncOptions:
 
 
 PARITY = SyncOptions(
-    loop="restart", smoothing="upstream", paste="overwrite", boxes="s3fd", tail="drop", mel_offset_frames=0
+    loop="restart",
+    smoothing="upstream",
+    paste="overwrite",
+    boxes="s3fd",
+    tail="drop",
+    mel_offset_frames=0,
+    shrinking="bilinear",
 )
 
 

@@ -155,7 +155,7 @@ class LipSyncer:
     ) -> Iterator[tuple[Frame, ...]]:
         """A chain of generators: each pulls from the one before, and none holds the whole film."""
         clips = clock.watch("decode", media.read_clips(float(film.fps)))
-        looked_at = locate.watch(shrink(clips, options.resize_factor))
+        looked_at = locate.watch(shrink(clips, options.resize_factor, options.shrinking))
         shots = clock.watch("detect", find_boxes(looked_at, locate, options.pads))
         steady = smooth_boxes(counter.watch(shots), options.smoothing)
         looped = clock.watch("loop", loop_shots(steady, film.n_frames, options.loop, spooled=not film.is_covered))

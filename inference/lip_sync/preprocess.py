@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from inference.faces import FaceBox
 from inference.faces.paste import slices_of
-from inference.lip_sync.options import Pads, Smoothing
+from inference.lip_sync.options import Pads, Shrinking, Smoothing
 from inference.media import Clip, Frame
 from inference.media.frames import make_even
 
@@ -21,6 +21,7 @@ MASKED_FROM = SIDE // 2  # the rows below are hidden in the first three channels
 T = 5  # boxes that are averaged
 REACH = T // 2
 JAW, BROWS = slice(0, 17), slice(17, 27)  # of the 68 points
+INTERPOLATIONS: dict[Shrinking, int] = {"area": cv2.INTER_AREA, "bilinear": cv2.INTER_LINEAR}
 BELOW_CHIN = 0.04  # of the height from brow to chin: landmarks lie on the chin, S3FD's boxes end below it
 
 # Finds the box of the face in a frame; None where it shows none.
@@ -45,7 +46,7 @@ def box_of_landmarks(points: npt.NDArray[np.floating]) -> FaceBox:
     return FaceBox(float(left), float(top), float(right), float(chin + BELOW_CHIN * (chin - top)))
 
 
-def shrink(clips: Iterable[Clip], factor: int) -> Iterator[Frame]:
+def shrink(clips: Iterable[Clip], factor: int, how: Shrinking = "area") -> Iterator[Frame]:
     """The frames, their sides divided by `factor`, all of the first one's size and of even sides.
 
     An odd side gets its last row or column twice: H.264 stores colours for 2 x 2 pixels.
@@ -55,15 +56,15 @@ def shrink(clips: Iterable[Clip], factor: int) -> Iterator[Frame]:
         for frame in clip.frames:
             if factor > 1:
                 smaller = (max(frame.shape[1] // factor, 1), max(frame.shape[0] // factor, 1))
-                frame = resize(frame, smaller)  # noqa: PLW2901
+                frame = resize(frame, smaller, INTERPOLATIONS[how])  # noqa: PLW2901
             size = size or (frame.shape[1], frame.shape[0])
             if size != (frame.shape[1], frame.shape[0]):
                 frame = resize(frame, size)  # noqa: PLW2901
             yield make_even(frame)
 
 
-def resize(frame: Frame, size: tuple[int, int]) -> Frame:
-    return np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)
+def resize(frame: Frame, size: tuple[int, int], interpolation: int = cv2.INTER_AREA) -> Frame:
+    return np.asarray(cv2.resize(frame, size, interpolation=interpolation), np.uint8)
 
 
 def find_boxes(frames: Iterable[Frame], locate: Locate, pads: Pads) -> Iterator[Shot]:

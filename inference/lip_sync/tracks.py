@@ -119,7 +119,15 @@ def unpack(contents: bytes, key: str) -> Track | None:
 
 def key_of(digest: str, fps: object, options: SyncOptions, detector: str) -> str:
     """All that boxes depend on. digest: of the film's bytes. detector: which one, and its weights."""
-    parts = (RULE, digest, str(fps), str(options.resize_factor), str(options.face), options.boxes, detector)
+    parts = (
+        RULE,
+        digest,
+        str(fps),
+        f"{options.resize_factor} {options.shrinking}",
+        str(options.face),
+        options.boxes,
+        detector,
+    )
     return "\n".join(parts)
 
 

@@ -4,6 +4,7 @@ import json
 from itertools import islice
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -101,6 +102,17 @@ def test_frames_become_even_and_alike():
     frame = np.arange(27, dtype=np.uint8).reshape(3, 3, 3)
     assert np.array_equal(make_even(frame)[:3, :3], frame)
     assert np.array_equal(make_even(frame)[3], make_even(frame)[2])
+
+
+def test_frames_shrink_as_upstreams_do_where_parity_is_asked_for():
+    """Upstream: cv2.resize with its default, bilinear, to sides divided and rounded down."""
+    frame = np.random.default_rng(1).integers(0, 256, (291, 365, 3), np.uint8)
+    for factor in (2, 4):
+        height, width = 291 // factor, 365 // factor
+        (found,) = shrink([Clip((frame,), 25)], factor, PARITY.shrinking)
+        assert np.array_equal(found[:height, :width], cv2.resize(frame, (width, height)))
+        (mean,) = shrink([Clip((frame,), 25)], factor)
+        assert mean[:height, :width].std() < found[:height, :width].std()  # noise is averaged away
 
 
 def test_the_networks_input_is_upstreams(shared: Path):
