@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.engines import Engines, Prediction, headers_of, hooks_of
-from inference.requests import ReadRequest, choose_answer, parse_request
+from inference.requests import Request, SyncRequest, choose_answer, parse_request
 from inference.settings import Settings
 
 
@@ -25,7 +25,7 @@ def model_fn(model_dir: str | None, context: Any = None) -> Engines:  # noqa: AR
     return Engines.load(settings)
 
 
-def input_fn(body: bytes | str, content_type: str | None, context: Any = None) -> ReadRequest:
+def input_fn(body: bytes | str, content_type: str | None, context: Any = None) -> Request:
     """Validate a request.
 
     Raises: InvalidRequest, UnsupportedContentType.
@@ -33,11 +33,13 @@ def input_fn(body: bytes | str, content_type: str | None, context: Any = None) -
     return parse_request(body, content_type, headers_of(context))
 
 
-def predict_fn(data: ReadRequest, model: Engines, context: Any = None) -> Prediction:
+def predict_fn(data: Request, model: Engines, context: Any = None) -> Prediction:
     """Do what was asked.
 
     Raises: CallerError and below for what the caller can mend, other VisemeErrors for what they can't.
     """
+    if isinstance(data, SyncRequest):
+        data.check_answer(choose_answer(headers_of(context).get("accept"), data.answers))
     return model.run(data, hooks_of(context))
 
 
@@ -46,5 +48,5 @@ def output_fn(prediction: Prediction, accept: str | None, context: Any = None) -
 
     Raises: UnsupportedContentType.
     """
-    form = choose_answer(accept)
+    form = choose_answer(accept, prediction.answers)
     return prediction.encode(form), form

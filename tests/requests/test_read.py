@@ -13,7 +13,9 @@ INLINE = base64.b64encode(b"film").decode()
 
 
 def parse(fields: object, headers: dict[str, str] | None = None) -> ReadRequest:
-    return parse_request(json.dumps(fields).encode(), JSON, headers or {})
+    found = parse_request(json.dumps(fields).encode(), JSON, headers or {})
+    assert isinstance(found, ReadRequest)
+    return found
 
 
 def test_the_seeds_own_body():
@@ -36,6 +38,7 @@ def test_raw_media_with_options_in_the_header(content_type: str):
 
 def test_custom_attributes_that_are_not_ours_are_left_alone():
     assert parse_request(b"film", "video/mp4", {OPTIONS_HEADER: "trace=17"}).options == ReadOptions()
+    assert parse({"video": INLINE}, {OPTIONS_HEADER: "{not ours"}).options == ReadOptions()
 
 
 def test_a_toolkit_that_decoded_the_body_is_understood():
@@ -58,7 +61,7 @@ WRONG: dict[str, tuple[object, str]] = {
     "no readings": ({"video": INLINE, "nbest": 0}, '"nbest": found 0'),
     "too many readings": ({"video": INLINE, "nbest": 101}, '"nbest": found 101'),
     "readings in words": ({"video": INLINE, "nbest": "all"}, "\"nbest\": found 'all'"),
-    "task": ({"video": INLINE, "task": "juggle"}, '"task"'),
+    "task": ({"video": INLINE, "task": "juggle"}, "\"task\": found 'juggle'; expected lipread or lipsync"),
     "list": ([1], "a JSON list; expected an object"),
     "short bucket": ({"s3_bucket": "a", "s3_video_key": "k"}, '"s3_bucket"'),
     "long key": ({"s3_bucket": "abc", "s3_video_key": "k" * 2000}, '"s3_video_key"'),
@@ -123,7 +126,7 @@ def test_brackets_inside_strings_are_no_structure():
     [b"[" * 3_000_000, b"[" + b"[]," * 1_000_000 + b"1]", b'{"face": [' + b"1," * 1_000_000 + b"1]}"],
 )
 def test_large_structures_are_refused_before_they_are_built(body: bytes, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("inference.requests.json.loads", lambda text: pytest.fail("it was built"))
+    monkeypatch.setattr("inference.requests.body.json.loads", lambda text: pytest.fail("it was built"))
     with pytest.raises(InvalidRequest, match="JSON"):
         parse_request(body, JSON, {})
 

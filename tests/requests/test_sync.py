@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from inference.errors import InvalidRequest, UnsupportedContentType
+from inference.lip_sync import PARITY, Pads, SyncOptions
+from inference.requests import (
+    JSON,
+    MP4,
+    OPTIONS_HEADER,
+    S3Folder,
+    S3Object,
+    SyncRequest,
+    choose_answer,
+    parse_generation,
+    parse_request,
+)
+from inference.requests.answers import SYNC_ANSWERS
+
+FACE, AUDIO = base64.b64encode(b"face").decode(), base64.b64encode(b"audio").decode()
+INLINE = {"task": "lipsync", "face": FACE, "audio": AUDIO}
+BY_S3 = {"task": "lipsync", "s3_bucket": "clips", "s3_video_key": "a.png", "s3_audio_key": "b.wav"}
+
+
+def parse(fields: dict[str, Any], header: str = "") -> SyncRequest:
+    found = parse_request(json.dumps(fields).encode(), JSON, {OPTIONS_HEADER: header})
+    assert isinstance(found, SyncRequest)
+    return found
+
+
+def test_everything_by_s3():
+    fields = BY_S3 | {
+        "models": ["wav2lip", "wav2lip_gan"],
+        "enhance": "none",
+        "fps": 25,
+        "resize_factor": 2,
+        "pads": [1, 2, 3, 4],
+        "nosmooth": False,
+        "s3_output_prefix": "/results/films",
+        "presigned": True,
+    }
+    request = parse(fields)
+    options = SyncOptions(fps=25, resize_factor=2, pads=Pads(1, 2, 3, 4))
+    assert (request.face, request.audio) == (S3Object("clips", "a.png"), S3Object("clips", "b.wav"))
+    assert (request.options, request.models) == (options, ("wav2lip", "wav2lip_gan"))
+    assert (request.output, request.is_presigned) == (S3Folder("clips", "results/films/"), True)
+
+
+def test_inline_with_the_defaults():
+    assert parse(INLINE) == SyncRequest(b"face", b"audio", SyncOptions())
+
+
+def test_one_by_s3_and_the_other_inline():
+    request = parse({"task": "lipsync", "s3_bucket": "clips", "s3_video_key": "a.mp4", "audio": AUDIO})
+    assert (request.face, request.audio) == (S3Object("clips", "a.mp4"), b"audio")
+
+
+@pytest.mark.parametrize(
+    ("prefix", "folder"),
+    [
+        ("", S3Folder("clips", "")),
+        ("/", S3Folder("clips", "")),
+        ("out", S3Folder("clips", "out/")),
+        ("out/a b/", S3Folder("clips", "out/a b/")),
+        ("s3://films/out", S3Folder("films", "out/")),
+        ("s3://films", S3Folder("films", "")),
+    ],
+)
+def test_where_films_go(prefix: str, folder: S3Folder):
+    assert parse(BY_S3 | {"s3_output_prefix": prefix}).output == folder
+
+
+def test_options_alone_and_together():
+    assert parse(INLINE | {"parity": True}).options == PARITY
+    assert parse(INLINE | {"nosmooth": True, "loop": "restart"}).options == SyncOptions(
+        smoothing="none", loop="restart"
+    )
+    assert parse(INLINE | {"face_index": "1"}).options.face == 1
+
+
+def test_options_in_the_header_give_way_to_the_bodys():
+    request = parse(INLINE | {"resize_factor": 4}, '{"resize_factor": 2, "models": ["a"], "nosmooth": true}')
+    assert (request.options.resize_factor, request.options.smoothing, request.models) == (4, "none", ("a",))
+
+
+def test_the_header_may_name_the_task():
+    assert parse({"face": FACE, "audio": AUDIO}, '{"task": "lipsync"}').face == b"face"
+    with pytest.raises(InvalidRequest, match="takes a face and a voice"):
+        parse_request(b"film", "video/mp4", {OPTIONS_HEADER: '{"task": "lipsync"}'})
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "no face": ({"task": "lipsync", "audio": AUDIO}, '"s3_video_key", or "face" in base64'),
+    "no audio": ({"task": "lipsync", "face": FACE}, '"s3_audio_key", or "audio" in base64'),
+    "two faces": (INLINE | BY_S3, 'expected either "s3_bucket" and "s3_video_key"'),
+    "no bucket": ({"task": "lipsync", "s3_video_key": "a.mp4", "audio": AUDIO}, "go together"),
+    "no bucket to write": (INLINE | {"s3_output_prefix": "out"}, '"s3_output_prefix": no bucket'),
+    "a scheme alone": (INLINE | {"s3_output_prefix": "s3://"}, '"s3_output_prefix": no bucket'),
+    "presigned nothing": (INLINE | {"presigned": True}, '"presigned": is of films in S3'),
+    "not base64": (INLINE | {"face": "###"}, '"face": not base64'),
+    "empty": (INLINE | {"audio": ""}, '"audio": is empty'),
+    "models": (INLINE | {"models": "wav2lip"}, '"models": found '),
+    "many models": (INLINE | {"models": ["a"] * 9}, '"models"'),
+    "enhance": (INLINE | {"enhance": "gfpgan"}, '"enhance": found'),
+    "factor": (INLINE | {"resize_factor": 3}, "resize_factor 3: expected 1, 2 or 4"),
+    "fps": (INLINE | {"fps": 0}, "fps 0"),
+    "not a number": (INLINE | {"fps": float("nan")}, "fps nan"),
+    "pads": (INLINE | {"pads": [0, 10]}, '"pads"'),
+    "pads of halves": (INLINE | {"pads": [0, 1.5, 0, 0]}, '"pads"'),
+    "face index": (INLINE | {"face_index": "left"}, '"face_index"'),
+    "a field of the other task": (INLINE | {"nbest": 3}, '"nbest": no such field; known: .*pads'),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_a_wrong_body_is_named(kind: str):
+    fields, words = WRONG[kind]
+    with pytest.raises(InvalidRequest, match=words) as caught:
+        parse(fields)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("header", ['{"resize_factor": 2, "nbest": 1}', '{"face": "AAAA"}', "{"])
+def test_a_wrong_header_is_named(header: str):
+    with pytest.raises(InvalidRequest):
+        parse(INLINE, header)
+
+
+def test_which_answers_can_hold_what_was_asked():
+    parse(INLINE | {"models": ["a", "b"]}).check_answer(JSON)
+    parse(BY_S3).check_answer(MP4)
+    parse(BY_S3 | {"s3_output_prefix": "out"}).check_answer(JSON)
+    with pytest.raises(InvalidRequest, match="2 films do not fit into one video/mp4"):
+        parse(INLINE | {"models": ["a", "b"]}).check_answer(MP4)
+    with pytest.raises(InvalidRequest, match=r'"s3_output_prefix": missing; .*Accept: video/mp4'):
+        parse(BY_S3).check_answer(JSON)
+
+
+@pytest.mark.parametrize(
+    ("accept", "form"),
+    [(None, JSON), ("*/*", JSON), ("video/mp4", MP4), ("video/*", MP4), ("text/html, video/mp4", MP4)],
+)
+def test_the_first_form_we_speak_is_chosen(accept: str | None, form: str):
+    assert choose_answer(accept, SYNC_ANSWERS) == form
+
+
+def test_a_generation():
+    body = {"image": FACE, "audio": AUDIO, "resize_factor": 2}
+    request = parse_generation(json.dumps(body), JSON, {OPTIONS_HEADER: '{"models": ["a"]}'})
+    assert request == SyncRequest(b"face", b"audio", SyncOptions(resize_factor=2), ("a",))
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"image": FACE}, '"audio"'),
+        ({"image": FACE, "audio": AUDIO, "face": FACE}, '"face": no such field'),
+        ({"image": FACE, "audio": AUDIO, "models": ["a", "b"]}, "one film comes back here"),
+        ({"image": "?", "audio": AUDIO}, '"image": not base64'),
+        ([], "a JSON list"),
+    ],
+)
+def test_a_wrong_generation_is_named(body: object, words: str):
+    with pytest.raises(InvalidRequest, match=words):
+        parse_generation(json.dumps(body), JSON, {})
+    with pytest.raises(UnsupportedContentType, match="expected application/json"):
+        parse_generation(b"x", "image/png", {})
