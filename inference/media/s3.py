@@ -33,10 +33,11 @@ PASSING_CODES = {"RequestTimeout", "SlowDown", "InternalError", "ServiceUnavaila
 REGION_CODES = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect"}
 
 
-def s3_client(endpoint_url: str | None = None, region: str | None = None) -> Client:
+def s3_client(endpoint_url: str | None = None, region: str | None = None, addressing: str | None = None) -> Client:
     """A client for S3, with bounded waits. Takes 0.1 s to make: keep it. May be shared by threads.
 
-    endpoint_url: of a stand-in; None for AWS. Credentials are found by boto3's own rules.
+    endpoint_url: of a stand-in; None for AWS. addressing: where the bucket's name goes in addresses, "virtual" or
+    "path"; by default where it works. Credentials are found by boto3's own rules.
     """
     import boto3
     from botocore.config import Config
@@ -45,7 +46,11 @@ def s3_client(endpoint_url: str | None = None, region: str | None = None) -> Cli
         connect_timeout=CONNECT_S,
         read_timeout=READ_S,
         retries={"mode": "standard", "total_max_attempts": 2},  # `with_retries` goes on from there
-        s3={"addressing_style": "path" if endpoint_url else "auto"},  # a stand-in has no name per bucket
+        signature_version="s3v4",  # of addresses that are signed, too
+        s3={
+            "addressing_style": addressing or ("path" if endpoint_url else "auto"),  # a stand-in has no name per bucket
+            "us_east_1_regional_endpoint": "regional",
+        },
     )
     return boto3.session.Session().client("s3", endpoint_url=endpoint_url, region_name=region, config=config)
 

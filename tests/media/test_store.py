@@ -11,7 +11,7 @@ from moto import mock_aws
 from inference.errors import AccessDenied, InvalidRequest, MediaNotFound, StorageError
 from inference.media import s3
 from inference.media.s3 import s3_client
-from inference.media.store import put_s3
+from inference.media.store import PART_BYTES, open_upload, put_s3
 
 BUSY = Refusal(503, "SlowDown")
 
@@ -94,3 +94,99 @@ def test_a_busy_server_is_not_asked_for_ever(faulty: FaultyS3):
 def test_a_file_that_is_not_there_is_no_fault_of_storage(client: Any, tmp_path: Path):
     with pytest.raises(FileNotFoundError):
         put_s3(tmp_path / "missing", "results", "a", client, content_type="text/plain")
+
+
+MP4 = "video/mp4"
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    """Two parts and a bit."""
+    path = tmp_path / "film.mp4"
+    path.write_bytes(b"film" * (PART_BYTES // 2 + 5))
+    return path
+
+
+def unfinished(client: Any) -> int:
+    return len(client.list_multipart_uploads(Bucket="results").get("Uploads", []))
+
+
+def test_an_upload_appears_when_it_is_finished(client: Any, film: Path):
+    told: list[int] = []
+    with open_upload("results", "a/film.mp4", client, content_type=MP4) as upload:
+        assert unfinished(client) == 1
+        upload.send(film, lambda: told.append(1))
+        assert client.list_objects_v2(Bucket="results")["KeyCount"] == 0
+        upload.finish()
+    found = client.get_object(Bucket="results", Key="a/film.mp4")
+    assert found["Body"].read() == film.read_bytes()
+    assert (found["ContentType"], found["ETag"].endswith('-3"'), len(told)) == (MP4, True, 3)
+    assert unfinished(client) == 0
+
+
+def test_an_empty_file_is_an_object_too(client: Any, tmp_path: Path):
+    (tmp_path / "empty").touch()
+    with open_upload("results", "empty", client, content_type=MP4) as upload:
+        upload.send(tmp_path / "empty")
+        upload.finish()
+    assert client.head_object(Bucket="results", Key="empty")["ContentLength"] == 0
+
+
+def test_an_upload_that_is_given_up_leaves_nothing(client: Any, film: Path):
+    def leave() -> None:
+        if told.append(1) or len(told) == 2:
+            raise ConnectionResetError
+
+    told: list[int] = []
+    with (
+        pytest.raises(ConnectionResetError),
+        open_upload("results", "film.mp4", client, content_type=MP4) as upload,
+    ):
+        upload.send(film, leave)
+    assert unfinished(client) == 0
+    assert client.list_objects_v2(Bucket="results")["KeyCount"] == 0
+
+
+def test_whether_it_may_be_written_is_known_before_there_is_anything_to_write(client: Any):
+    with (
+        pytest.raises(MediaNotFound, match="there is no bucket 'no-results'"),
+        open_upload("no-results", "a", client, content_type=MP4),
+    ):
+        pytest.fail("it was opened")
+    with (
+        pytest.raises(AccessDenied, match="allowed here"),
+        open_upload("results", "a", client, content_type=MP4, allowed=("results/out",)),
+    ):
+        pytest.fail("it was opened")
+
+
+def test_what_s3_does_not_let_go_of_is_only_logged(client: Any, caplog: pytest.LogCaptureFixture):
+    with open_upload("results", "a", client, content_type=MP4) as upload:
+        upload.id = "unknown to S3"
+    assert "stay in its bucket" in caplog.text
+
+
+@pytest.mark.parametrize("n_faults", [2, 3])
+def test_parts_that_fail_are_sent_again(faulty: FaultyS3, film: Path, n_faults: int):
+    """S3 fails twice, and then works."""
+    with open_upload("results", "a", s3_client(faulty.url), content_type=MP4) as upload:
+        faulty.faults = [BUSY] * n_faults
+        upload.send(film)
+        faulty.faults = [BUSY] * n_faults
+        upload.finish()
+    assert [method for method, _ in faulty.seen].count("PUT") == 3 + n_faults
+
+
+def test_an_s3_that_never_works(faulty: FaultyS3, film: Path):
+    with open_upload("results", "a", s3_client(faulty.url), content_type=MP4) as upload:
+        faulty.faults = [BUSY] * 100
+        with pytest.raises(StorageError, match="SlowDown"):
+            upload.send(film)
+        faulty.faults = []
+    assert faulty.seen[-1][0] == "DELETE"  # aborted, once it could be
+    faulty.faults = [BUSY] * 100
+    with (
+        pytest.raises(StorageError, match="SlowDown"),
+        open_upload("results", "a", s3_client(faulty.url), content_type=MP4),
+    ):
+        pytest.fail("it was opened")
