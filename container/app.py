@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -35,11 +36,13 @@ from container.statuses import Failure, failure_of
 from container.stream import Live
 from container.worker_main import Job
 from inference.errors import Canceled, DeadlineExceeded, NotReady
-from inference.requests import NDJSON, OPTIONS_HEADER, choose_answer
+from inference.requests import ANSWERS, NDJSON, OPTIONS_HEADER, choose_answer
 from inference.settings import Settings
 
 LOG = logging.getLogger("viseme.http")
 STREAM_GRACE_S = 1.0  # for the last line of a stream whose deadline has passed
+FILM_S = 900.0  # for a caller to take a film: a gigabyte at 10 Mbit/s
+CHUNK_BYTES = 1 << 18
 # What the worker needs to see of a request's headers.
 PASSED_ON = ("content-type", "accept", OPTIONS_HEADER)
 
@@ -61,6 +64,7 @@ class Server:
             Route("/metrics", self.show_metrics),
             Route("/invocations", self.invocations, methods=["POST"]),
             Route("/v1/audio/transcriptions", self.transcriptions, methods=["POST"]),
+            Route("/api/generate", self.generate, methods=["POST"]),
             *self.live.routes(),
         ]
 
@@ -103,6 +107,9 @@ class Server:
     async def transcriptions(self, request: Request) -> Response:
         return await self.serve("transcriptions", request)
 
+    async def generate(self, request: Request) -> Response:
+        return await self.serve("generate", request)
+
     async def serve(self, route: str, request: Request) -> Response:
         """Answer one request; every error becomes its status here, and nowhere else."""
         request_id = request_id_of(request)
@@ -115,8 +122,7 @@ class Server:
             await stack.enter_async_context(self.pool.admit())
             limits = limits_of(request.headers, self.settings)
             job = await self.take_in(route, request, request_id, limits, stack)
-            ends = time.monotonic() + limits.deadline_s
-            messages = self.pool.run(job, ends)
+            messages = self.pool.run(job, job.ends)
             stack.push_async_callback(messages.aclose)
             first = await unless_gone(request, anext(messages))
         except Exception as err:  # noqa: BLE001 - the edge: what was not foreseen is logged by `refuse`
@@ -124,7 +130,10 @@ class Server:
             return self.refuse(route, err, common, started, Response if job else response_unread(err))
         if first[0] == "part":
             lines = self.stream(route, first, messages, common, started)
-            return OwningStream(lines, stack, ends + STREAM_GRACE_S, media_type=NDJSON, headers=common)
+            return OwningStream(lines, stack, job.ends + STREAM_GRACE_S, media_type=NDJSON, headers=common)
+        if first[0] == "done" and isinstance(first[1], Path):
+            await messages.aclose()  # the worker is free while the film is sent
+            return self.send_film(route, first[1], first[2], stack, common, started)
         await stack.aclose()
         return self.conclude(route, first, common, started)
 
@@ -132,10 +141,11 @@ class Server:
         self, route: str, request: Request, request_id: str, limits: RequestLimits, stack: contextlib.AsyncExitStack
     ) -> Job:
         headers = {name: request.headers[name] for name in PASSED_ON if name in request.headers}
-        if route == "invocations":
-            choose_answer(headers.get("accept"))  # before the body is read: it may be in vain
+        if route != "transcriptions":
+            choose_answer(headers.get("accept"), ANSWERS)  # before the body is read: it may be in vain
         body = await stack.enter_async_context(body_on_disk(request, limits))
-        return Job(route, headers, body, request_id)
+        now = time.monotonic()
+        return Job(route, headers, body, request_id, now + limits.deadline_s, now + limits.sync_s)
 
     def check_open(self, request: Request) -> None:
         """Raises: NotReady, AccessDenied."""
@@ -151,6 +161,31 @@ class Server:
         _, body, content_type = last
         self.account(route, 200, started, common)
         return Response(body, headers=common | {"content-type": content_type})
+
+    def send_film(
+        self,
+        route: str,
+        film: Path,
+        content_type: str,
+        stack: contextlib.AsyncExitStack,
+        common: dict[str, str],
+        started: float,
+    ) -> Response:
+        """From disk, where it stays until it is sent."""
+
+        async def chunks() -> AsyncIterator[bytes]:
+            status = 499  # the caller left, unless it all goes out
+            try:
+                with film.open("rb") as file:
+                    while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                        yield chunk
+                status = 200
+            finally:
+                self.account(route, status, started, common | ({"code": "canceled"} if status == 499 else {}))
+
+        headers = common | {"content-length": str(film.stat().st_size)}
+        ends = time.monotonic() + FILM_S
+        return OwningStream(chunks(), stack, ends, media_type=content_type, headers=headers)
 
     def refuse(
         self, route: str, err: Exception, common: dict[str, str], started: float, response: type[Response]

@@ -28,11 +28,15 @@ DISCARD_S = 10.0  # for the rest of a body that is refused
 
 @dataclass(frozen=True)
 class RequestLimits:
-    """What one request may take: bytes of its body, seconds for that to arrive, seconds to be answered."""
+    """What one request may take: bytes of its body, seconds for that to arrive, seconds to be answered.
+
+    sync_s: to be answered where it is lip sync.
+    """
 
     body_bytes: int
     body_s: float
     deadline_s: float
+    sync_s: float
 
 
 def limits_of(headers: Mapping[str, str], settings: Settings) -> RequestLimits:
@@ -40,11 +44,14 @@ def limits_of(headers: Mapping[str, str], settings: Settings) -> RequestLimits:
 
     On SageMaker nobody but the platform reaches the container, and it bounds real-time calls itself, whatever
     their headers. Elsewhere anybody can send this one, and would hold a worker for an hour and a gigabyte of
-    the disk.
+    the disk. Lip sync may take as long as its jobs do, but where SageMaker itself waits no longer, or a
+    deadline was set.
     """
     if settings.on_sagemaker and ASYNC_HEADER in headers:
-        return RequestLimits(MAX_ASYNC_BODY, ASYNC_DEADLINE_S, ASYNC_DEADLINE_S)
-    return RequestLimits(MAX_BODY, BODY_S, settings.deadline_s)
+        return RequestLimits(MAX_ASYNC_BODY, ASYNC_DEADLINE_S, ASYNC_DEADLINE_S, ASYNC_DEADLINE_S)
+    is_set = settings.on_sagemaker or "deadline_s" in settings.model_fields_set
+    sync_s = settings.deadline_s if is_set else settings.job_deadline_s
+    return RequestLimits(MAX_BODY, BODY_S, settings.deadline_s, sync_s)
 
 
 @asynccontextmanager

@@ -159,7 +159,8 @@ class Pool:
     async def run(self, job: Job, ends: float) -> AsyncGenerator[tuple[Any, ...]]:
         """Messages of the worker for this job: ("part", bytes)*, then ("done", ...) or ("failed", ...).
 
-        ends: the deadline, on the clock of `time.monotonic`. Closing the iterator early (the caller
+        ends: the deadline, on the clock of `time.monotonic`; the worker may say another one once it knows
+        what is asked, by ("until", time), which is kept from the caller. Closing the iterator early (the caller
         went away) cancels the job.
         Raises: DeadlineExceeded, WorkerDied.
         """
@@ -170,6 +171,9 @@ class Pool:
             worker.send("job", job)
             while not finished:
                 message = await self._receive(worker, life, ends)
+                if message[0] == "until":
+                    ends = message[1]
+                    continue
                 finished = message[0] in ("done", "failed")
                 yield message
         except WorkerDied:

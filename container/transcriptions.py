@@ -48,7 +48,7 @@ def answer_transcription(body: bytes, content_type: str, engines: Engines, hooks
     granularities = form.many("timestamp_granularities")
     check_form(form, wanted, granularities)
     assert form.file is not None
-    transcript = engines.run(ReadRequest(form.file, ReadOptions()), hooks).transcript
+    transcript = engines.reading.run(ReadRequest(form.file, ReadOptions()), hooks).transcript
     return encode(transcript, wanted, granularities), FORMATS[wanted]
 
 

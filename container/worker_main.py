@@ -2,14 +2,15 @@
 
 Spawned by `container.pool`; talks over a pipe in tuples, the first item of each says which.
     in:  ("job", Job), ("stop",)
-    out: ("ready", health), ("broken", message), then for each job ("part", bytes)* and
-         ("done", body, content type) or ("failed", Failure)
+    out: ("ready", health), ("broken", message), then for each job ("until", time)?, ("part", bytes)* and
+         ("done", body, content type) or ("failed", Failure); a body that is a path lies in the job's folder
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import signal
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -26,13 +27,23 @@ LOG = logging.getLogger("viseme.worker")
 
 @dataclass(frozen=True)
 class Job:
-    """A request as the server took it in: its door, headers (names in lower case), and body on disk."""
+    """A request as the server took it in: its door, headers (names in lower case), and body on disk.
+
+    ends: its deadline, on the clock of `time.monotonic`, which all processes share. sync_ends: where it turns
+    out to be lip sync.
+    """
 
     route: str
     headers: dict[str, str]
     body: Path
     request_id: str
-    streams: bool = False
+    ends: float = math.inf
+    sync_ends: float = math.inf
+
+    @property
+    def folder(self) -> Path:
+        """For what goes back to the caller; the server clears it away with the body."""
+        return self.body.parent
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ def run_job(job: Job, pipe: Connection, canceled: Event, doors: Any) -> tuple[An
             raise Canceled("the request was canceled")
 
     try:
-        body, content_type = doors.answer(job, check, lambda part: pipe.send(("part", part)))
+        body, content_type = doors.answer(job, check, pipe.send)
     except Exception as caught:
         err = OutOfMemory("the request needs more memory than there is") if is_out_of_memory(caught) else caught
         failure = failure_of(err)

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import os
+import resource
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from drawn_avatar import sit
+from narrow_wav2lip import write_checkpoints
 from speaking import SEED, SENTENCE
 
 from inference.avatar import AvatarPackage
@@ -86,6 +90,12 @@ def avatar_package(avatar_folder: Path) -> Iterator[AvatarPackage]:
     package.close()
 
 
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """wav2lip.pth and wav2lip_gan.pth, narrow and of random weights, in a folder of their own."""
+    return write_checkpoints(tmp_path_factory.mktemp("checkpoints"))
+
+
 @pytest.fixture
 def on_disk(tmp_path: Path) -> Callable[[str, bytes], Path]:
     def write(name: str, contents: bytes) -> Path:
@@ -102,3 +112,24 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("the reference material is not beside this checkout")
     return SHARED
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a file system of 64 KiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("file systems can't be mounted here")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture
+def no_large_files() -> Iterator[None]:
+    """No file of this process may grow over 64 KiB: what a full disk does, where none can be mounted."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

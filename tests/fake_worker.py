@@ -15,6 +15,7 @@ from pathlib import Path
 from container.worker_main import Job
 
 LONG_S = 120.0  # a job that ends only when it is told to, or its process dies
+LONGER_S = 1.0
 PART = bytes(1 << 20)
 
 
@@ -30,8 +31,21 @@ def run_fake(pipe: Connection, canceled: Event, model_dir: str | None) -> None:
     with contextlib.suppress(EOFError, BrokenPipeError):
         while (message := pipe.recv())[0] != "stop":
             wish = wish_of(message[1])
+            if wish == "longer":
+                pipe.send(("until", time.monotonic() + LONG_S))
+                time.sleep(LONGER_S)
             act(wish, canceled.is_set, lambda part: pipe.send(("part", part)))
-            pipe.send(("done", wish.encode(), "text/plain"))
+            if wish == "film":
+                pipe.send(("done", make_film(message[1]), "video/mp4"))
+            else:
+                pipe.send(("done", wish.encode(), "text/plain"))
+
+
+def make_film(job: Job) -> Path:
+    """A file as an answer."""
+    path = job.folder / "film.mp4"
+    path.write_bytes(PART * 5)
+    return path
 
 
 def wish_of(job: Job) -> str:

@@ -28,7 +28,7 @@ CLOUD = ("lambdas", "deploy", "infra")
 # Travels in the model archive, beside the engines: it is packed by `deploy`, and runs where they run.
 PACKED = ROOT / "deploy" / "artifact"
 # Values and contracts at the top of `inference`: settings are for pipelines and above only.
-ABOVE_PIPELINES = {"settings": 3, "stages": 3, "handler": 4, "requests": 4}
+ABOVE_PIPELINES = {"settings": 3, "stages": 3, "footprint": 3, "handler": 4, "requests": 4, "engines": 5}
 
 
 def sources(*folders: str) -> list[Path]:

@@ -15,7 +15,7 @@ from typing import Any
 from inference import handler
 from inference.backends.device import describe_gpu
 from inference.engines import Engines, Prediction
-from inference.requests import ReadRequest
+from inference.requests import Request
 
 DATA_DIR = "VISEME_DATA_DIR"
 
@@ -34,7 +34,7 @@ def report(engines: Engines) -> None:
     sys.stderr.write(f"viseme is ready: {json.dumps(found)}\n")
 
 
-def input_fn(body: Any, content_type: str, context: Any = None) -> ReadRequest:
+def input_fn(body: Any, content_type: str, context: Any = None) -> Request:
     """Validate a request; multi-model-server hands bodies over as it likes: bytes, bytearray, text, parsed JSON."""
     if isinstance(body, bytearray):
         body = bytes(body)
@@ -43,7 +43,7 @@ def input_fn(body: Any, content_type: str, context: Any = None) -> ReadRequest:
     return handler.input_fn(body, content_type, context)
 
 
-def predict_fn(data: ReadRequest, model: Engines, context: Any = None) -> Prediction:
+def predict_fn(data: Request, model: Engines, context: Any = None) -> Prediction:
     """Do what was asked."""
     return handler.predict_fn(data, model, context)
 

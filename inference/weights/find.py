@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -24,6 +25,8 @@ LOCAL_SUFFIXES = (*SUFFIXES, OPENVINO_SUFFIX)  # of two files, so it is not fetc
 PREFERRED = "model.safetensors"  # among several
 FOLDERS = ("", "pretrain")  # of a model directory, where weights are looked for
 DEFAULT_SETS = {"lip reading": "starter"}
+# What a deployment may bring besides, each for a job that asks for it by name.
+BROUGHT = {Path(file.name).stem for one in REGISTRY.values() if one.is_brought for file in one.files}
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ def find_weights(weights: str | Path | None, job: str, sources: WeightSources) -
 
 def find_deployed(job: str, sources: WeightSources) -> FoundWeights:
     """The model directory's weights, else those of HF_MODEL_ID, else the job's shipped set."""
-    theirs = find_in_folder(sources.model_dir) if sources.model_dir else None
+    theirs = find_in_folder(sources.model_dir, without=BROUGHT) if sources.model_dir else None
     if theirs is not None:
         return from_path(theirs, theirs.name)
     if sources.hf_model_id:
@@ -79,13 +82,13 @@ def find_deployed(job: str, sources: WeightSources) -> FoundWeights:
     return from_set(find_set(DEFAULT_SETS[job], job), sources)
 
 
-def find_in_folder(folder: Path) -> Path | None:
-    """The one weight file of a model directory; None where it has none.
+def find_in_folder(folder: Path, without: Collection[str] = ()) -> Path | None:
+    """The one weight file of a model directory, besides those called as in `without`; None where it has none.
 
     Raises: WeightsNotFound where there are several and none is called model.safetensors.
     """
     names = (path for sub in FOLDERS for path in sorted((folder / sub).glob("*")))
-    files = [path for path in names if path.suffix in LOCAL_SUFFIXES and path.is_file()]
+    files = [path for path in names if path.suffix in LOCAL_SUFFIXES and path.is_file() and path.stem not in without]
     return choose_one(files, str(folder))
 
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -244,9 +245,46 @@ def test_only_on_sagemaker_is_a_request_asynchronous(settings: Settings):
     on_sagemaker = settings.model_copy(update={"on_sagemaker": True})
     usual = limits_of({}, settings)
     assert (usual.body_bytes, usual.deadline_s) == (MAX_BODY, settings.deadline_s)
-    assert limits_of(ASYNC, settings) == limits_of({}, on_sagemaker) == usual
+    assert limits_of(ASYNC, settings) == usual
+    assert limits_of({}, on_sagemaker) == replace(usual, sync_s=settings.deadline_s)
     lifted = limits_of(ASYNC, on_sagemaker)
+    assert lifted.sync_s == lifted.deadline_s
     assert (lifted.body_bytes, lifted.body_s, lifted.deadline_s) == (MAX_ASYNC_BODY, ASYNC_DEADLINE_S, ASYNC_DEADLINE_S)
+
+
+def test_lip_sync_may_take_as_long_as_its_jobs_unless_a_deadline_is_set(settings: Settings):
+    assert limits_of({}, settings).sync_s == settings.job_deadline_s == 7200
+    assert limits_of({}, settings.model_copy(update={"deadline_s": 90.0})).sync_s == 90
+
+
+def test_a_worker_may_say_that_its_request_takes_longer(settings: Settings):
+    with run_app(settings) as app:
+        app.server.settings = settings.model_copy(update={"deadline_s": 0.3})
+        assert app.post(b"longer").content == b"longer"
+
+
+def test_a_film_comes_from_disk_and_is_gone_with_its_request(settings: Settings):
+    with run_app(settings) as app:
+        answer = app.post(b"film", accept="video/mp4")
+        assert answer.content == bytes(5 << 20)
+        assert (answer.headers["content-type"], answer.headers["content-length"]) == ("video/mp4", str(5 << 20))
+        app.wait_until_free()
+        assert left_over() == []
+
+
+def test_a_film_that_nobody_takes_is_given_up_while_the_worker_works_on(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(app_module, "FILM_S", 1.5)
+    with run_app(settings) as app, app.connect("accept: video/mp4", "content-length: 4") as deaf:
+        deaf.sendall(b"film")
+        assert deaf.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+        assert app.server.pool.n_held == 1
+        assert app.post(b"quick").content == b"quick"
+        app.wait_until_free()
+        assert left_over() == []
+        taken = b"".join(iter(lambda: deaf.recv(1 << 16), b""))
+        assert len(taken) < 5 << 20
 
 
 @pytest.mark.parametrize(("on_sagemaker", "status"), [(False, 413), (True, 200)])

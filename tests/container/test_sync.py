@@ -91,3 +91,17 @@ def test_parity_asks_for_upstreams_detector(parts: list[str], tmp_path: Path, ca
 def test_a_wrong_option_is_the_callers_mistake(parts: list[str], flags: list[str], words: str, capsys):
     assert main(["sync", *parts, *flags]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_deadline_leaves_no_film(parts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    monkeypatch.setenv("VISEME_ENCODE_DEADLINE_S", "0.0001")
+    assert main(["sync", *parts, "--checkpoint", str(tmp_path / "mine.pth"), "--device", "cpu"]) == 1
+    assert "encode took over 0.0001 s, which is its limit" in capsys.readouterr().err
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_a_page_for_a_checkpoint(parts: list[str], tmp_path: Path, capsys):
+    (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>sign in</html>")
+    assert main(["sync", *parts, "--checkpoint", str(tmp_path / "page.pth"), "--device", "cpu"]) == 2
+    assert "HTML page" in capsys.readouterr().err
+    assert not (tmp_path / "out.mp4").exists()

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import io
-import wave
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -10,6 +8,7 @@ import av
 import numpy as np
 import pytest
 from films import film, picture, turn_by_metadata
+from narrow_wav2lip import RATE, as_wav, voice
 from speaking import talk
 
 from inference.errors import (
@@ -27,22 +26,6 @@ from inference.lip_sync import LipSyncer, Pads, SyncOptions
 from inference.lip_sync.model import deployed
 from inference.media import MediaChild, open_media
 from inference.settings import Settings
-
-RATE = 16000
-
-
-def voice(seconds: float) -> bytes:
-    t = np.arange(round(seconds * RATE)) / RATE
-    samples = (9000 * np.sin(2 * np.pi * 180 * t) * np.sin(2 * np.pi * 2 * t) ** 2).astype(np.int16)
-    return as_wav(samples)
-
-
-def as_wav(samples: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    with wave.open(buffer, "wb") as out:
-        out.setparams((1, 2, RATE, 0, "NONE", ""))
-        out.writeframes(samples.tobytes())
-    return buffer.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -276,6 +259,20 @@ def test_a_deadline_stops_the_work_and_leaves_nothing(
     syncer = LipSyncer(checkpoints[:1], device="cpu", precision="f32", settings=hasty)
     with pytest.raises(DeadlineExceeded, match=words):
         syncer.sync(face_clip, voice(0.4), output=tmp_path / "out.mp4")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_no_film(syncer: LipSyncer, face_clip: bytes, full_disk: Path):
+    with pytest.raises(StorageError, match="No space left"):
+        syncer.sync(face_clip, voice(1.6), output=full_disk / "out.mp4")
+    assert not list(full_disk.iterdir())
+
+
+def test_a_film_that_may_not_grow_leaves_none(
+    syncer: LipSyncer, face_clip: bytes, tmp_path: Path, no_large_files: None
+):
+    with pytest.raises(StorageError, match="File too large"):
+        syncer.sync(face_clip, voice(1.6), output=tmp_path / "out.mp4")
     assert not list(tmp_path.iterdir())
 
 

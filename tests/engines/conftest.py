@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from films import film
+from moto import mock_aws
+from narrow_wav2lip import voice
+from speaking import talk
+
+from inference import handler
+from inference.engines import Engines
+from inference.media import s3
+from inference.media.s3 import s3_client
+
+
+@pytest.fixture(scope="session")
+def engines(checkpoints: list[Path], weights_cache: Path) -> Iterator[Engines]:
+    """Of a deployment that brought two checkpoints."""
+    found = handler.model_fn(str(checkpoints[0].parent))
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="session")
+def face() -> bytes:
+    return film(talk(10), crf=10)
+
+
+@pytest.fixture(scope="session")
+def speech() -> bytes:
+    return voice(0.4)
+
+
+@pytest.fixture(autouse=True)
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr(s3, "FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
+
+
+@pytest.fixture
+def bucket(face: bytes, speech: bytes, monkeypatch: pytest.MonkeyPatch, engines: Engines) -> Iterator[Any]:
+    """A client of an S3 with the bucket `media`, which holds a face and a voice."""
+    with mock_aws():
+        client = s3_client(None, "us-east-1")
+        client.create_bucket(Bucket="media")
+        client.put_object(Bucket="media", Key="uploads/an actor.mp4", Body=face)
+        client.put_object(Bucket="media", Key="uploads/hello.wav", Body=speech)
+        monkeypatch.setattr(engines.syncing._buckets, "_client", client)
+        yield client

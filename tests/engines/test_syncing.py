@@ -1,0 +1,323 @@
+"""Lip sync by request, with checkpoints of random weights."""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from films import film
+from narrow_wav2lip import as_wav, voice
+
+from inference import handler
+from inference.engines import Engines, Hooks, Synced, syncing
+from inference.errors import (
+    AccessDenied,
+    DeadlineExceeded,
+    InvalidRequest,
+    MediaNotFound,
+    MediaTooLarge,
+    NoAudio,
+    NoFaceFound,
+    StorageError,
+    UnsupportedContentType,
+    VisemeError,
+    WeightsNotFound,
+    WrongWeights,
+)
+from inference.requests import JSON, MP4
+
+BY_S3 = {
+    "task": "lipsync",
+    "s3_bucket": "media",
+    "s3_video_key": "uploads/an actor.mp4",
+    "s3_audio_key": "uploads/hello.wav",
+    "s3_output_prefix": "results",
+}
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where temporary files go; what lies there at the end of a test was left behind."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+class Context:
+    """What a server hands the handler."""
+
+    def __init__(self, hooks: Hooks | None = None, **headers: str) -> None:
+        self.hooks = hooks
+        self._headers = headers
+
+    def get_all_request_header(self, index: int) -> dict[str, str]:
+        return self._headers
+
+
+def run(engines: Engines, fields: dict[str, Any], context: Context | None = None) -> Synced:
+    request = handler.input_fn(json.dumps(fields).encode(), JSON, context)
+    prediction = handler.predict_fn(request, engines, context)
+    assert isinstance(prediction, Synced)
+    return prediction
+
+
+def answer(engines: Engines, fields: dict[str, Any]) -> dict[str, Any]:
+    body, content_type = handler.output_fn(run(engines, fields), None)
+    assert content_type == JSON
+    found: dict[str, Any] = json.loads(body)
+    return found
+
+
+def inline(face: bytes, audio: bytes) -> dict[str, Any]:
+    return {"task": "lipsync", "face": base64.b64encode(face).decode(), "audio": base64.b64encode(audio).decode()}
+
+
+def count_frames(contents: bytes, folder: Path) -> int:
+    path = folder / "seen.mp4"
+    path.write_bytes(contents)
+    with av.open(str(path)) as container:
+        n_frames = sum(1 for _ in container.decode(video=0))
+    path.unlink()
+    return n_frames
+
+
+def keys(client: Any) -> list[str]:
+    return [one["Key"] for one in client.list_objects_v2(Bucket="media").get("Contents", [])]
+
+
+def unfinished(client: Any) -> list[str]:
+    return [one["Key"] for one in client.list_multipart_uploads(Bucket="media").get("Uploads", [])]
+
+
+def test_from_s3_to_s3_with_several_models(engines: Engines, bucket: Any, scratch: Path, caplog):
+    with caplog.at_level(logging.INFO, "viseme.sync"):
+        found = answer(engines, BY_S3 | {"models": ["wav2lip", "wav2lip_gan"], "enhance": "none"})
+    assert found["status"] == "success"
+    assert [one["model"] for one in found["outputs"]] == ["wav2lip", "wav2lip_gan"]
+    for one in found["outputs"]:
+        assert one["s3_bucket"] == "media"
+        assert one["s3_key"].startswith("results/an_actor.hello.")
+        assert one["s3_key"].endswith(f".{one['model']}.mp4")
+        assert one["url"] == f"https://media.s3.us-east-1.amazonaws.com/{one['s3_key']}"
+        assert (one["num_frames"], one["duration_s"]) == (10, 0.4)
+        stored = bucket.get_object(Bucket="media", Key=one["s3_key"])
+        assert stored["ContentType"] == "video/mp4"
+        assert count_frames(stored["Body"].read(), scratch) == 10
+        assert "path" not in one
+        assert "video" not in one
+    assert {"fetch", "sound", "decode", "detect", "model", "encode", "store", "total"} <= set(found["timings_ms"])
+    assert found["memory"]["ram_peak_mib"] >= found["memory"]["ram_mean_mib"] > 50
+    lines = [record for record in caplog.records if record.message == "film made"]
+    assert [(line.model, line.frames, line.ms_per_frame > 0) for line in lines] == [
+        ("wav2lip", 10, True),
+        ("wav2lip_gan", 10, True),
+    ]
+    assert unfinished(bucket) == []
+
+
+def test_a_repeated_request_replaces_its_own_films_and_another_does_not(engines: Engines, bucket: Any):
+    asked = [BY_S3, BY_S3, BY_S3 | {"nosmooth": True}]
+    first, again, other = (answer(engines, fields)["outputs"][0]["s3_key"] for fields in asked)
+    assert first == again != other
+
+
+def test_an_address_that_opens_to_whoever_has_it(engines: Engines, bucket: Any):
+    (one,) = answer(engines, BY_S3 | {"presigned": True, "s3_output_prefix": "s3://media/a b/"})["outputs"]
+    address, _, query = one["url"].partition("?")
+    assert address.startswith("https://media.s3.us-east-1.amazonaws.com/a%20b/")
+    assert "X-Amz-Signature=" in query
+    assert "X-Amz-Expires=3600" in query
+
+
+def test_inline_in_and_out(engines: Engines, face: bytes, speech: bytes, scratch: Path):
+    found = answer(engines, inline(face, speech))
+    (one,) = found["outputs"]
+    assert one["model"] == "wav2lip"  # the deployment's first
+    assert count_frames(base64.b64decode(one["video"]), scratch) == 10
+    assert (found["num_frames"], found["fps"], found["width"], found["height"]) == (10, 25, 360, 288)
+    assert found["frames_without_face"] == 0
+    assert "commercial" in found["warnings"][0]
+    assert not list(scratch.iterdir())
+
+
+def test_the_film_itself(engines: Engines, face: bytes, speech: bytes, scratch: Path):
+    context = Context(accept=MP4)
+    prediction = run(engines, inline(face, speech) | {"models": ["wav2lip_gan"]}, context)
+    film_bytes, content_type = handler.output_fn(prediction, MP4, context)
+    assert content_type == MP4
+    assert count_frames(film_bytes, scratch) == 10
+    assert prediction.film().parent.parent == scratch
+    del prediction
+    assert not list(scratch.iterdir())
+
+
+def test_a_film_by_s3_needs_no_place_for_it_where_it_comes_back_itself(engines: Engines, bucket: Any, scratch: Path):
+    fields = {name: value for name, value in BY_S3.items() if name != "s3_output_prefix"}
+    assert run(engines, fields, Context(accept=MP4)).film().is_file()
+    assert keys(bucket) == ["uploads/an actor.mp4", "uploads/hello.wav"]
+
+
+def test_options_may_lie_in_the_headers(engines: Engines, face: bytes, speech: bytes):
+    context = Context(**{"X-Amzn-SageMaker-Custom-Attributes": '{"resize_factor": 2, "fps": 12.5}'})
+    result = run(engines, inline(face, speech) | {"resize_factor": 4}, context).result
+    assert (result.width, result.num_frames) == (90, 5)
+
+
+def test_films_too_large_for_json(engines: Engines, face: bytes, speech: bytes, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(syncing, "MOST_INLINE", 1000)
+    with pytest.raises(MediaTooLarge, match=r'at most 1000 fit into JSON; ask for "s3_output_prefix".*video/mp4'):
+        answer(engines, inline(face, speech))
+
+
+NOTHING_DONE: list[tuple[dict[str, Any], type[VisemeError], str]] = [
+    ({"s3_output_prefix": None}, InvalidRequest, "s3_output_prefix.*missing"),
+    ({"s3_output_prefix": "s3://no-such-bucket/a"}, MediaNotFound, "there is no bucket 'no-such-bucket'"),
+    ({"s3_output_prefix": "out/../secret"}, InvalidRequest, "expected no control characters"),
+    ({"models": ["wav2lip", "wav2lip_hq"]}, WeightsNotFound, "there are wav2lip, wav2lip_gan"),
+]
+
+
+@pytest.mark.parametrize(("fields", "error", "words"), NOTHING_DONE)
+def test_what_is_wrong_is_said_before_any_work(
+    engines: Engines, bucket: Any, fields: dict[str, Any], error: type[VisemeError], words: str, monkeypatch
+):
+    monkeypatch.setattr(bucket, "get_object", lambda **_: pytest.fail("the work began"))
+    asked = {name: value for name, value in (BY_S3 | fields).items() if value is not None}
+    with pytest.raises(error, match=words):
+        run(engines, asked)
+    assert unfinished(bucket) == []
+
+
+def test_the_allow_list_holds_for_writing_too(engines: Engines, bucket: Any, monkeypatch: pytest.MonkeyPatch):
+    buckets = engines.syncing._buckets
+    allowed = buckets._settings.model_copy(update={"allowed_buckets": ("media/uploads",)})
+    monkeypatch.setattr(buckets, "_settings", allowed)
+    with pytest.raises(AccessDenied, match=r"s3://media/results/.*allowed here"):
+        run(engines, BY_S3)
+    assert run(engines, BY_S3 | {"s3_output_prefix": "uploads/done"}).stored[0].key.startswith("uploads/done/")
+
+
+def test_several_films_do_not_fit_into_one(engines: Engines, face: bytes, speech: bytes):
+    fields = inline(face, speech) | {"models": ["wav2lip", "wav2lip_gan"]}
+    with pytest.raises(InvalidRequest, match="do not fit into one"):
+        run(engines, fields, Context(accept=MP4))
+    with pytest.raises(UnsupportedContentType, match="expected one of application/json, video/mp4"):
+        run(engines, fields, Context(accept="text/vtt"))
+
+
+WALL = np.full((96, 128, 3), 90, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("bad_face", "bad_audio", "error"),
+    [
+        (film([WALL] * 5), None, NoFaceFound),
+        (None, film([WALL] * 5), NoAudio),
+        (None, as_wav(np.zeros(0, np.int16)), NoAudio),
+    ],
+    ids=["no face", "no sound", "no sample"],
+)
+def test_media_that_will_not_do_leave_nothing(
+    engines: Engines, bucket: Any, scratch: Path, bad_face: bytes | None, bad_audio: bytes | None, error
+):
+    for key, contents in (("uploads/an actor.mp4", bad_face), ("uploads/hello.wav", bad_audio)):
+        if contents is not None:
+            bucket.put_object(Bucket="media", Key=key, Body=contents)
+    with pytest.raises(error):
+        run(engines, BY_S3)
+    assert keys(bucket) == ["uploads/an actor.mp4", "uploads/hello.wav"]
+    assert unfinished(bucket) == []
+    assert not list(scratch.iterdir())
+
+
+class CallerLeft(Exception):
+    """What a server's check raises."""
+
+
+def leaving_after(n_checks: int) -> Callable[[], None]:
+    left = iter(range(n_checks))
+
+    def check() -> None:
+        if next(left, None) is None:
+            raise CallerLeft
+
+    return check
+
+
+@pytest.mark.parametrize("n_checks", [0, 5, 25])
+def test_a_caller_who_leaves_ends_the_work_and_leaves_nothing(
+    engines: Engines, bucket: Any, scratch: Path, n_checks: int
+):
+    with pytest.raises(CallerLeft):
+        run(engines, BY_S3, Context(Hooks(check=leaving_after(n_checks))))
+    assert unfinished(bucket) == []
+    assert keys(bucket) == ["uploads/an actor.mp4", "uploads/hello.wav"]
+    assert not list(scratch.iterdir())
+
+
+def test_a_deadline_passes(engines: Engines, bucket: Any, scratch: Path):
+    bucket.put_object(Bucket="media", Key="uploads/hello.wav", Body=voice(30))
+    started = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match=r"the job took over 0\.2 s, which is its limit \(last: \w+\)"):
+        run(engines, BY_S3, Context(Hooks(within_s=0.2)))
+    assert time.monotonic() - started < 30
+    assert unfinished(bucket) == []
+    assert not list(scratch.iterdir())
+
+
+def test_a_full_disk(engines: Engines, bucket: Any, full_disk: Path, monkeypatch: pytest.MonkeyPatch):
+    bucket.put_object(Bucket="media", Key="uploads/hello.wav", Body=voice(4))
+    with pytest.raises(StorageError, match="No space left"):
+        run(engines, BY_S3, Context(Hooks(folder=full_disk)))
+    assert unfinished(bucket) == []
+    assert not list(full_disk.iterdir())
+
+
+def test_a_deployment_without_checkpoints_says_how_to_bring_one(
+    weights_cache: Path, tmp_path: Path, face: bytes, speech: bytes
+):
+    engines = handler.model_fn(str(tmp_path))
+    try:
+        assert engines.measure()["capabilities"] == {"lipread": True, "lipsync": False}
+        with pytest.raises(WeightsNotFound, match=r"no lip-sync weights.*SM_MODEL_DIR"):
+            run(engines, inline(face, speech))
+    finally:
+        engines.close()
+
+
+def test_what_works_is_found_out_by_running_it(engines: Engines, monkeypatch: pytest.MonkeyPatch):
+    found = engines.measure()
+    assert found["capabilities"] == {"lipread": True, "lipsync": True}
+    assert found["sync_models"] == ["wav2lip", "wav2lip_gan"]
+    assert engines.reader.model.info.weights == "starter"  # the checkpoints beside it are none of its
+    assert engines.syncing.syncer is not None
+    monkeypatch.setattr(type(engines.syncing.syncer.generators[0]), "speak", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        engines.measure()
+
+
+def test_a_page_for_a_checkpoint_ends_the_start(weights_cache: Path, tmp_path: Path):
+    (tmp_path / "wav2lip.pth").write_bytes(b"<!DOCTYPE html><html>sign in</html>")
+    with pytest.raises(WrongWeights, match="HTML page"):
+        handler.model_fn(str(tmp_path))
+
+
+def test_a_precision_of_reading_alone_does_not_stop_the_start(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(syncing, "LipSyncer", lambda **given: asked.update(given))
+    settings = engines.syncing._settings.model_copy(update={"precision": "int8"})
+    syncing.SyncEngine.load(settings, engines.syncing._buckets, engines._child)
+    assert asked["precision"] == "auto"
+    assert "takes its own" in caplog.text

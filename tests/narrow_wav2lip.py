@@ -1,0 +1,46 @@
+"""Wav2Lip checkpoints as upstream's in everything but size.
+
+Their weights are drawn at random: what they say means nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import wave
+from pathlib import Path
+
+import numpy as np
+import torch
+from golden_weights import seeded_state
+
+from inference.models import Wav2Lip, Wav2LipWidths
+
+NARROW = Wav2LipWidths((4, 6, 8, 10, 12, 14, 16), (3, 5, 7, 9, 11), (13, 12, 10, 8, 6, 5, 4), 7)
+RATE = 16000
+
+
+def write_checkpoints(folder: Path) -> list[Path]:
+    """Two in upstream's forms: an old pickle with `module.` before each name, a zip without; optimizer and all."""
+    found = []
+    for name, prefix, gain, is_zip in (("wav2lip", "module.", 0.9, False), ("wav2lip_gan", "", 1.3, True)):
+        state = {f"{prefix}{key}": value for key, value in seeded_state(Wav2Lip(NARROW), gain).items()}
+        whole = {"state_dict": state, "optimizer": {"state": {}}, "global_step": 3, "global_epoch": 1}
+        path = folder / f"{name}.pth"
+        torch.save(whole, path, _use_new_zipfile_serialization=is_zip)
+        found.append(path)
+    return found
+
+
+def voice(seconds: float) -> bytes:
+    """A WAV file of a tone that comes and goes."""
+    t = np.arange(round(seconds * RATE)) / RATE
+    samples = (9000 * np.sin(2 * np.pi * 180 * t) * np.sin(2 * np.pi * 2 * t) ** 2).astype(np.int16)
+    return as_wav(samples)
+
+
+def as_wav(samples: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as out:
+        out.setparams((1, 2, RATE, 0, "NONE", ""))
+        out.writeframes(samples.tobytes())
+    return buffer.getvalue()
