@@ -95,7 +95,7 @@ def test_health_says_what_was_measured(client: httpx.Client):
     found = client.get("/health").json()
     assert found["status"] == "ok"
     assert found["inference_ready"] is True
-    assert found["capabilities"] == {"lipread": True, "lipsync": False}  # nobody brought checkpoints
+    assert found["capabilities"] == {"lipread": True, "lipsync": bool(found["sync_models"])}
     assert found["torch_version"]
     assert found["openvino_version"]
     assert found["device"] in ("cpu", "cuda")

@@ -284,15 +284,17 @@ def test_a_full_disk(engines: Engines, bucket: Any, full_disk: Path, monkeypatch
 
 
 def test_a_deployment_without_checkpoints_says_how_to_bring_one(
-    weights_cache: Path, tmp_path: Path, face: bytes, speech: bytes
+    engines: Engines, face: bytes, speech: bytes, monkeypatch: pytest.MonkeyPatch
 ):
-    engines = handler.model_fn(str(tmp_path))
-    try:
-        assert engines.measure()["capabilities"] == {"lipread": True, "lipsync": False}
-        with pytest.raises(WeightsNotFound, match=r"no lip-sync weights.*SM_MODEL_DIR"):
-            run(engines, inline(face, speech))
-    finally:
-        engines.close()
+    def find_none(*_: object) -> None:
+        raise WeightsNotFound("no lip-sync weights: put wav2lip.pth into SM_MODEL_DIR")
+
+    monkeypatch.setattr("inference.lip_sync.pipeline.load_generators", find_none)
+    bare = syncing.SyncEngine.load(engines.syncing._settings, engines.syncing._buckets, engines._child)
+    monkeypatch.setattr(engines, "syncing", bare)
+    assert engines.measure()["capabilities"] == {"lipread": True, "lipsync": False}
+    with pytest.raises(WeightsNotFound, match=r"no lip-sync weights.*SM_MODEL_DIR"):
+        run(engines, inline(face, speech))
 
 
 def test_what_works_is_found_out_by_running_it(engines: Engines, monkeypatch: pytest.MonkeyPatch):
