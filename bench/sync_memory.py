@@ -19,8 +19,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.films import Frame, frames_of, repeated, resize
+from bench.films import frames_of, repeated, resize
 from inference.lip_sync import LipSyncer
+from inference.media import Frame
 from inference.media.encode import write_film
 from inference.media.sound import SoundForm
 from inference.media.voice import Voice
