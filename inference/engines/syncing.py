@@ -21,7 +21,6 @@ from inference.errors import InvalidRequest, MediaTooLarge, StorageError, Weight
 from inference.footprint import MemoryWatch
 from inference.lip_sync import LipSyncer, SyncOutput, SyncResult, TrackCache
 from inference.lip_sync.deadlines import deadlines_of
-from inference.lip_sync.model import PRECISIONS
 from inference.media import MediaChild
 from inference.media.fetch import local_name
 from inference.requests import JSON, MP4, S3Object, SyncRequest
@@ -160,10 +159,8 @@ class SyncEngine:
 
         Raises: WrongWeights, DeviceUnavailable.
         """
-        precision = settings.precision
-        if precision not in PRECISIONS:
-            LOG.warning("lip sync does not run in this precision and takes its own", extra={"precision": precision})
-            precision = "auto"
+        # The reader's weights may be quantised where these are not: "auto" runs each as it is.
+        precision = "auto" if settings.precision == "int8" else settings.precision
         try:
             syncer = LipSyncer(
                 checkpoints=None,
