@@ -23,6 +23,7 @@ from container.live.gate import check_token, chosen_protocol
 from container.live.legacy import MINIMAL, Dialect, OldClients
 from container.live.options import SessionOptions
 from container.live.pace import Pacer
+from container.live.page import page_routes
 from container.live.pictures import Pictures
 from container.live.proxy import legacy_routes
 from container.live.session import LiveSession
@@ -54,7 +55,7 @@ class Live:
         self.old_clients = OldClients(self.avatars, self.tallies, stall_s)
         self.is_draining = False
         self._stall_s, self._longest_s = stall_s, longest_s
-        self._talks: dict[Talk, LiveSession] = {}
+        self.talks: dict[Talk, LiveSession] = {}
         self._pictures: WeakKeyDictionary[AvatarPackage, Pictures] = WeakKeyDictionary()
 
     def routes(self) -> list[BaseRoute]:
@@ -62,11 +63,11 @@ class Live:
         stream = WebSocketRoute(SAGEMAKER_PATH, self.serve_stream)
         if self.settings.on_sagemaker and not self.settings.realtime:
             return [stream]
-        return [stream, *self.session_routes(), *legacy_routes(self, MINIMAL)]
+        return [stream, *self.page_routes(), *legacy_routes(self, MINIMAL)]
 
     def page_routes(self) -> list[BaseRoute]:
-        """What a page for people asks for."""
-        return self.session_routes()
+        """The page for people, and what it asks for."""
+        return [*page_routes(), *self.session_routes()]
 
     def session_routes(self) -> list[BaseRoute]:
         return [
@@ -77,12 +78,12 @@ class Live:
 
     @property
     def n_sessions(self) -> int:
-        return len(self._talks)
+        return len(self.talks)
 
     @property
     def n_speaking(self) -> int:
         """Sessions with speech that is not spoken yet."""
-        return sum(not live.is_silent for live in self._talks.values())
+        return sum(not live.is_silent for live in self.talks.values())
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -210,7 +211,7 @@ class Live:
 
     async def run_talk(self, socket: WebSocket, live: LiveSession, longest_s: float | None) -> Ending:
         talk = Talk(socket, live, self._stall_s)
-        self._talks[talk] = live
+        self.talks[talk] = live
         watch = asyncio.create_task(self.watch(talk, live, longest_s))
         try:
             ending = await talk.run()
@@ -221,7 +222,7 @@ class Live:
                 await socket.close(ending.code, ending.reason)
         finally:
             watch.cancel()
-            del self._talks[talk]
+            del self.talks[talk]
             live.close()
         return ending
 
