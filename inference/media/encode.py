@@ -152,7 +152,8 @@ def write_film(
     partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
     rate = Fraction(fps).limit_denominator(1001)
     try:
-        with av.open(str(partial), "w", options={"movflags": "+faststart"}) as container:
+        # Whole: of a name alone FFmpeg would take what stands before a colon for a protocol.
+        with av.open(str(partial.absolute()), "w", options={"movflags": "+faststart"}) as container:
             writer = FilmWriter(container, rate, sound, is_seekable=is_seekable)
             yield writer
             writer.finish()

@@ -42,6 +42,14 @@ def test_the_same_pictures_make_the_same_film(tmp_path: Path):
     assert len(films) == 1
 
 
+def test_any_name_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    names = ["concat:a|b.mp4", "-i 'a' \"b\" $(c) %03d.v1.2.mp4", "file:..mp4", "é ü.mp4"]
+    for name in names:
+        write(Path(name), numbered(3))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
 @pytest.mark.parametrize("fps", [Fraction(30000, 1001), 60, 12.5])
 def test_any_rate_is_kept(tmp_path: Path, fps: float):
     path = tmp_path / "film.mp4"

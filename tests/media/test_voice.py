@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from films import film, numbered
 from sounds import CODECS, pitch_of, record, sing, without_samples
 
+from inference.audio import compute_mel
 from inference.errors import MediaTooLarge, NoAudio, StorageError, UnsupportedMedia
 from inference.media import MediaChild, MediaLimits
 from inference.media.encode import write_film
@@ -71,6 +73,19 @@ def test_a_film_gets_its_voice_as_good_as_it_came(tmp_path: Path):
         heard = np.concatenate([frame.to_ndarray() for frame in container.decode(stream)], axis=1)[:, :44100]
     peaks = np.abs(np.fft.rfft(heard * np.hanning(heard.shape[1]), axis=1)).argmax(axis=1)
     assert peaks.tolist() == pytest.approx([440, 3000], abs=2)
+
+
+def test_numbers_that_are_none_make_no_spectrogram_that_is_none():
+    """A float file may hold them; upstream's mel became NaN, and its film black."""
+    samples = np.sin(np.arange(8000) / 9).astype(np.float32)
+    samples[100:200], samples[300], samples[400] = np.nan, np.inf, -np.inf
+    head = b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 3, 1, 16000, 64000, 4, 32)
+    body = head + b"data" + struct.pack("<I", samples.nbytes) + samples.tobytes()
+    with read_voice(b"RIFF" + struct.pack("<I", len(body)) + body) as voice:
+        heard = voice.as_mono(16000)
+    assert len(heard) == 8000
+    assert np.isfinite(compute_mel(heard)).all()
+    assert np.abs(heard[1000:].astype(int) - samples[1000:] * 32767).max() <= 2
 
 
 @pytest.mark.parametrize(
