@@ -13,8 +13,10 @@ from drawn_avatar import sit
 from narrow_wav2lip import write_checkpoints
 from speaking import SEED, SENTENCE
 
+from inference import handler
 from inference.avatar import AvatarPackage
 from inference.avatar.prepare import Sitting, build_package
+from inference.engines import Engines
 from inference.faces import Landmarker
 from inference.faces.load import load_landmarker
 from inference.lip_reading import LipReader
@@ -94,6 +96,14 @@ def avatar_package(avatar_folder: Path) -> Iterator[AvatarPackage]:
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """wav2lip.pth and wav2lip_gan.pth, narrow and of random weights, in a folder of their own."""
     return write_checkpoints(tmp_path_factory.mktemp("checkpoints"))
+
+
+@pytest.fixture(scope="session")
+def engines(checkpoints: list[Path], weights_cache: Path) -> Iterator[Engines]:
+    """Of a deployment that brought two narrow checkpoints."""
+    found = handler.model_fn(str(checkpoints[0].parent))
+    yield found
+    found.close()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from inference.requests.sync import SyncRequest, parse_generate, parse_sync
 
 RAW_TYPES = ("video/", "image/", "application/octet-stream")
 READ, SYNC = "lipread", "lipsync"
+VOICES = {"audio", "s3_audio_key"}
 
 Request = ReadRequest | SyncRequest
 
@@ -27,7 +28,11 @@ def parse_request(body: bytes | str, content_type: str | None, headers: Mapping[
         task = fields.get("task", task_of(headers))
         if task not in (READ, SYNC):
             raise InvalidRequest(f'"task": found {shorten(task)}; expected {READ} or {SYNC}')
-        return parse_read(fields) if task == READ else parse_sync(fields, headers)
+        if task == SYNC:
+            return parse_sync(fields, headers)
+        if VOICES & set(fields):
+            raise InvalidRequest(f'"task": {READ} takes no voice; expected "{SYNC}" where a face is to say one')
+        return parse_read(fields)
     if media_type.startswith(RAW_TYPES):
         if task_of(headers) == SYNC:
             raise InvalidRequest(f'"task": {SYNC} takes a face and a voice; expected {JSON} with both')

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,18 +9,9 @@ from moto import mock_aws
 from narrow_wav2lip import voice
 from speaking import talk
 
-from inference import handler
 from inference.engines import Engines
 from inference.media import s3
 from inference.media.s3 import s3_client
-
-
-@pytest.fixture(scope="session")
-def engines(checkpoints: list[Path], weights_cache: Path) -> Iterator[Engines]:
-    """Of a deployment that brought two checkpoints."""
-    found = handler.model_fn(str(checkpoints[0].parent))
-    yield found
-    found.close()
 
 
 @pytest.fixture(scope="session")

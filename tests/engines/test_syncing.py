@@ -14,8 +14,10 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from faulty_s3 import FaultyS3, Refusal
 from films import film
 from narrow_wav2lip import as_wav, voice
+from speaking import talk
 
 from inference import handler
 from inference.engines import Engines, Hooks, Synced, syncing
@@ -33,6 +35,7 @@ from inference.errors import (
     WeightsNotFound,
     WrongWeights,
 )
+from inference.media.s3 import s3_client
 from inference.requests import JSON, MP4
 
 BY_S3 = {
@@ -275,6 +278,35 @@ def test_a_deadline_passes(engines: Engines, bucket: Any, scratch: Path):
     assert not list(scratch.iterdir())
 
 
+BUSY = Refusal(503, "SlowDown")
+
+
+@pytest.fixture
+def faulty(face: bytes, engines: Engines, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
+    """An S3 whose one object is a face with a voice of its own."""
+    with FaultyS3(film(talk(10), with_tone=True)) as server:
+        monkeypatch.setattr(engines.syncing._buckets, "_client", s3_client(server.url))
+        yield server
+
+
+def test_an_s3_that_fails_twice_each_time_and_then_works(engines: Engines, faulty: FaultyS3, scratch: Path):
+    faulty.faults = [BUSY, BUSY, None] * 7
+    assert run(engines, BY_S3).stored[0].url.startswith(faulty.url + "/media/results/an_actor.hello.")
+    methods = [method for method, _ in faulty.seen]
+    assert methods == [one for one in ("POST", "HEAD", "GET", "HEAD", "GET", "PUT", "POST") for _ in range(3)]
+    assert not [path for path in scratch.iterdir() if not path.name.startswith("viseme-film-")]
+
+
+@pytest.mark.parametrize(("n_works", "last_asked"), [(0, "POST"), (1, "DELETE"), (5, "DELETE"), (6, "DELETE")])
+def test_an_s3_that_works_no_more(engines: Engines, faulty: FaultyS3, scratch: Path, n_works: int, last_asked: str):
+    """Before the work, while the face is fetched, while the film is sent, and at the end."""
+    faulty.faults = [*[None] * n_works, *[BUSY] * 1000]
+    with pytest.raises(StorageError, match=r"S3 failed|out of reach"):
+        run(engines, BY_S3)
+    assert faulty.seen[-1][0] == last_asked
+    assert not list(scratch.iterdir())
+
+
 def test_a_full_disk(engines: Engines, bucket: Any, full_disk: Path, monkeypatch: pytest.MonkeyPatch):
     bucket.put_object(Bucket="media", Key="uploads/hello.wav", Body=voice(4))
     with pytest.raises(StorageError, match="No space left"):
@@ -314,12 +346,9 @@ def test_a_page_for_a_checkpoint_ends_the_start(weights_cache: Path, tmp_path: P
         handler.model_fn(str(tmp_path))
 
 
-def test_a_precision_of_reading_alone_does_not_stop_the_start(
-    engines: Engines, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
+def test_a_quantised_reader_does_not_stop_the_start(engines: Engines, monkeypatch: pytest.MonkeyPatch):
     asked: dict[str, Any] = {}
     monkeypatch.setattr(syncing, "LipSyncer", lambda **given: asked.update(given))
     settings = engines.syncing._settings.model_copy(update={"precision": "int8"})
     syncing.SyncEngine.load(settings, engines.syncing._buckets, engines._child)
     assert asked["precision"] == "auto"
-    assert "takes its own" in caplog.text
