@@ -10,7 +10,6 @@ import asyncio
 import hmac
 import logging
 import os
-import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -27,6 +26,7 @@ from container.live.avatars import Avatars, find_package
 from container.live.speech import Speech
 from container.live.stills import LEGACY_RATE, VIDEO_TYPES, Still, Tallies, draw_still, hear, make_video_frame
 from container.statuses import failure_of
+from container.tls import read_certificate
 from inference.errors import AccessDenied, CallerError, InvalidRequest, NotReady, Overloaded
 
 if TYPE_CHECKING:
@@ -401,6 +401,7 @@ class RpcServer:
     ) -> None:
         """port: 0 lets the system choose."""
         self._settings, self._port = settings, port
+        self._server: Any = None
         self.calls = LipSync(avatars, tallies, settings, is_ready)
 
     async def start(self) -> int:
@@ -420,31 +421,18 @@ class RpcServer:
 
     async def stop(self) -> None:
         """Say so to who asks for health, and close; what takes longer than two seconds is given up."""
-        await self._health.enter_graceful_shutdown()
-        await self._server.stop(GRACE_S)
+        if self._server is not None:
+            await self._health.enter_graceful_shutdown()
+            await self._server.stop(GRACE_S)
 
     def _bind(self) -> int:
         host = self._settings.host
         address = f"[{host}]:{self._port}" if ":" in host else f"{host}:{self._port}"
-        credentials = credentials_of(self._settings)
+        certificate = read_certificate(self._settings)
         try:
-            if credentials is not None:
+            if certificate is not None:
+                credentials = grpc.ssl_server_credentials([(certificate.key, certificate.chain)])
                 return int(self._server.add_secure_port(address, credentials))
             return int(self._server.add_insecure_port(address))
         except RuntimeError as err:
             raise OSError(f"{address}: cannot be had for gRPC ({err})") from err
-
-
-def credentials_of(settings: Settings) -> Any:
-    """None without a certificate. Raises: InvalidRequest where it is none, or not the key's."""
-    if settings.tls_cert is None or settings.tls_key is None:
-        return None
-    try:
-        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(settings.tls_cert, settings.tls_key)
-        pair = settings.tls_key.read_bytes(), settings.tls_cert.read_bytes()
-    except (OSError, ssl.SSLError) as err:
-        raise InvalidRequest(
-            f"VISEME_TLS_CERT={settings.tls_cert}, VISEME_TLS_KEY={settings.tls_key}: expected PEM files of a "
-            f"certificate and of its key ({err})"
-        ) from err
-    return grpc.ssl_server_credentials([pair])

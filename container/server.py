@@ -18,6 +18,7 @@ from container.aws_routes import aws_routes
 from container.live.line import WEBSOCKET_CONFIG, LineProtocol
 from container.live.proxy import legacy_app
 from container.logs import set_up_logs
+from container.tls import read_certificate
 from inference.settings import Settings
 
 LOG = logging.getLogger("viseme.server")
@@ -147,8 +148,12 @@ class DrainingServer(uvicorn.Server):
 
 
 def run_server(settings: Settings, *, with_aws_routes: bool = False) -> int:
-    """Serve until told to stop. Returns the exit code: 0, or 1 where the models could not be loaded."""
+    """Serve until told to stop. Returns the exit code: 0, or 1 where the models could not be loaded.
+
+    Raises: InvalidRequest for a certificate that is none.
+    """
     set_up_logs()
+    read_certificate(settings)
     if with_aws_routes:  # we play SageMaker's part then, its asynchronous calls included
         settings = settings.model_copy(update={"on_sagemaker": True})
     server = Server(settings)

@@ -14,7 +14,7 @@ from fake_worker import run_fake
 
 from container import pool as pool_module
 from container.app import Server, make_app
-from container.live.line import WEBSOCKET_CONFIG, LineProtocol
+from container.server import http_config
 from inference.settings import Settings
 
 PATIENCE_S = 120.0  # only a guard against hanging
@@ -53,9 +53,7 @@ class LiveApp:
 def live_app(server: Server) -> Iterator[LiveApp]:
     """Serve in a thread until the block is left."""
     kept, pool_module.run_worker = pool_module.run_worker, run_fake
-    config = uvicorn.Config(
-        make_app(server), port=0, log_config=None, timeout_graceful_shutdown=1, ws=LineProtocol, **WEBSOCKET_CONFIG
-    )
+    config = http_config(make_app(server), server.settings.model_copy(update={"port": 0}))
     http = uvicorn.Server(config)
     loops: list[asyncio.AbstractEventLoop] = []
 

@@ -231,6 +231,16 @@ def test_frames_over_tls(guarded: Settings, tmp_path: Path):
         assert client.frame("drawn", 1).frame_id == 1
 
 
+def test_a_session_over_tls(guarded: Settings, tmp_path: Path):
+    pair = make_pair(tmp_path)
+    with live_app(Server(guarded.model_copy(update={"tls_cert": pair.cert, "tls_key": pair.key}))) as own:
+        url = f"wss://127.0.0.1:{own.port}"
+        with LiveClient(url, "drawn", token="sesame", ca_file=pair.cert) as client:
+            assert len(list(client.speak(voice(640)))) == 1
+        with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+            LiveClient(url, "drawn", token="sesame")
+
+
 def test_a_client_loads_no_engine():
     """It is for other machines, too, which have none."""
     check = "import sys, container.client; print([m for m in ('torch', 'openvino', 'av', 'cv2') if m in sys.modules])"

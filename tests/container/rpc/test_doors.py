@@ -83,6 +83,12 @@ def test_a_port_that_is_taken_is_said(rpc: Rpc, rpc_settings: Settings):
     second = RpcServer(rpc.avatars, Tallies(), rpc_settings, rpc.port, lambda: True)
     with pytest.raises(OSError, match=f"127.0.0.1:{rpc.port}: cannot be had"):
         rpc.call(second.start)
+    rpc.call(second.stop)
+
+
+def test_a_server_that_never_started_can_be_stopped(rpc: Rpc, rpc_settings: Settings):
+    """As happens to it where another port cannot be had."""
+    rpc.call(RpcServer(rpc.avatars, Tallies(), rpc_settings, 0, lambda: True).stop)
 
 
 @pytest.fixture(scope="module")

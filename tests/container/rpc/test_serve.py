@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import grpc
 import pytest
-from live_server import PATIENCE_S, live_server
+from live_server import PATIENCE_S, SERVE, live_server
 from rpc_server import Proto, our_table
 
 from inference.settings import Settings
@@ -45,3 +47,12 @@ def test_one_process_serves_http_and_grpc_and_ends_in_the_middle_of_a_stream(
             assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
         assert live.process.wait(PATIENCE_S) == 0
         assert "unforeseen" not in live.log.read_text()
+
+
+def test_a_bad_certificate_is_the_callers_mistake(tmp_path: Path):
+    (tmp_path / "pem").write_text("<html>")
+    env = {"VISEME_TLS_CERT": str(tmp_path / "pem"), "VISEME_TLS_KEY": str(tmp_path / "pem")}
+    run = subprocess.run(SERVE, env=os.environ | env, capture_output=True, text=True, check=False)
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1
+    assert f"VISEME_TLS_CERT={tmp_path}/pem" in run.stderr
