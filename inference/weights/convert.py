@@ -19,7 +19,7 @@ from inference.weights.find import FoundWeights, find_weights, from_path
 from inference.weights.openvino_model import ARCHITECTURE, MADE_FROM, RT_INFO, WEIGHTS, WIDTHS
 from inference.weights.quantise import Sample, import_nncf, quantise
 from inference.weights.quantise_faces import quantise_faithfully
-from inference.weights.registry import REGISTRY
+from inference.weights.registry import LIP_SYNC, REGISTRY
 from inference.weights.sources import WeightSources
 from inference.weights.tensors import write_safetensors
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MOUTH_SSIM, KEPT_LAYERS = "mouth_ssim", "kept_in_float32"  # what an int8 file says of itself
 JOB = "lip reading"  # whose sets are meant by a name that several jobs have
+JOBS = (JOB, LIP_SYNC)
 # The forms, and the precisions that each stores weights in.
 FORMS = {
     "safetensors": ("f32", "f16", "bf16"),
@@ -47,7 +48,7 @@ def find_convertible(name: str, sources: WeightSources) -> FoundWeights:
     known = REGISTRY.get(name)
     if known is not None and known.is_brought and not Path(name).is_file():
         return replace(from_path(find_brought(known, sources), name), weight_set=known)
-    return find_weights(name, JOB, sources)
+    return find_weights(name, known.job if known is not None and known.job in JOBS else JOB, sources)
 
 
 def convert(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from inference.weights.convert import convert, find_convertible, write_openvino
 from inference.weights.face_graphs import build_s3fd, build_wav2lip
 from inference.weights.find import from_path
 from inference.weights.openvino_model import read_openvino
+from inference.weights.registry import LIP_SYNC, REGISTRY, WeightFile, WeightSet
 from inference.weights.sources import WeightSources
 
 NARROW = Wav2LipWidths((4, 6, 8, 10, 12, 14, 16), (3, 5, 7, 9, 11), (13, 12, 10, 8, 6, 5, 4), 7)
@@ -258,3 +260,22 @@ def test_the_command_takes_what_the_user_brought(
 def test_a_set_that_is_not_there_says_how_to_bring_it(tmp_path: Path):
     with pytest.raises(WeightsNotFound, match=r"s3fd\.pth does not come with Viseme"):
         find_convertible("s3fd", WeightSources(tmp_path))
+
+
+def test_a_set_of_another_job_is_found_by_its_name(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    contents = files["wav2lip"].read_bytes()
+    ours = WeightSet(
+        name="ours",
+        job=LIP_SYNC,
+        architecture="Wav2Lip",
+        files=(WeightFile("wav2lip.pth", hashlib.sha256(contents).hexdigest()),),
+        source="here",
+        licence="ours",
+        shipped_in=files["wav2lip"].parent,
+    )
+    monkeypatch.setitem(REGISTRY, "ours", ours)
+    assert find_convertible("ours", WeightSources(tmp_path)).weight_set is ours
+    with pytest.raises(WeightsNotFound, match="no such set"):
+        find_convertible("mediapipe", WeightSources(tmp_path))
