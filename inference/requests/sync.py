@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -87,7 +87,8 @@ class SyncFields(BaseModel):
     def options(self) -> SyncOptions:
         """Raises: InvalidRequest."""
         base = PARITY if self.parity else SyncOptions()
-        return SyncOptions(
+        return replace(
+            base,
             fps=self.fps,
             resize_factor=self.resize_factor,
             pads=Pads(*self.pads),
@@ -95,10 +96,6 @@ class SyncFields(BaseModel):
             enhance=self.enhance,
             loop=self.loop or base.loop,
             smoothing="none" if self.nosmooth else base.smoothing,
-            paste=base.paste,
-            boxes=base.boxes,
-            tail=base.tail,
-            mel_offset_frames=base.mel_offset_frames,
         )
 
     def output(self) -> S3Folder | None:
