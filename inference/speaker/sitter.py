@@ -1,0 +1,46 @@
+"""Somebody who sits before the camera and says nothing, or moves the mouth as asked: the film under an avatar."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+import numpy as np
+
+from inference.speaker.film import NOISE_STREAM, Shot
+from inference.speaker.head import Frame, Landmarks
+from inference.speaker.look import Look, head_motion
+from inference.speaker.mouth import MouthShape
+from inference.speaker.scene import Scene
+
+# The avatar that is shipped: its network was trained on this person alone.
+STARTER_SEED = 21
+STARTER_SIDE = 512  # px: a face of some 200 from jaw to jaw
+STARTER_FRAMES = 250  # 10 s
+FPS = 25
+
+
+class Sitter:
+    """One person. The same seed, size and time give the same picture."""
+
+    def __init__(self, seed: int = STARTER_SEED, width: int = STARTER_SIDE, height: int = STARTER_SIDE) -> None:
+        self._seed = seed
+        self._look = Look.from_seed(seed)
+        self._scene = Scene([self._look], width, height)
+
+    def draw(self, at_s: float, mouth: MouthShape, grain: int) -> tuple[Frame, Landmarks]:
+        """The person at a time, with that mouth: (H, W, 3) uint8 BGR, and the (68, 2) float32 landmarks in it.
+
+        grain: which noise of the camera lies over it; pictures of one grain differ by what is asked for alone.
+        """
+        (pose,) = head_motion(self._look, self._seed, np.array([at_s]))
+        noise = np.random.default_rng((self._seed, NOISE_STREAM, grain))
+        frame, (landmarks,) = self._scene.draw([pose], [mouth], noise)
+        return frame, landmarks
+
+    def listen(self, n_frames: int = STARTER_FRAMES, fps: int = FPS) -> Iterator[Shot]:
+        """A film with the mouth at rest."""
+        for i in range(n_frames):
+            at = Fraction(i, fps)
+            frame, landmarks = self.draw(float(at), MouthShape(), i)
+            yield Shot(at, frame, (landmarks,), MouthShape())
