@@ -1,0 +1,96 @@
+"""Put an ear in front of a painter: the two networks of an avatar.
+
+    python -m training.join --ear EAR/ear.safetensors --painter RUN/painter.safetensors -o OUT
+
+Writes OUT/network.safetensors and OUT/audio_encoder.safetensors (float16). Where the painter takes seven numbers of a
+mouth, the avatar's U-Net takes the map of its audio branch, out of which the ear reads those numbers linearly: the two
+steps become one, exactly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from inference.audio.features import ROWS
+from inference.models import AvatarUNet
+from training.avatar import BRANCH
+from training.copying import WIDEN, joint_of, weight_of
+from training.ear import EAR_WIDTHS, N_SHAPES, UNET_WIDTHS, Ear
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is joined, and where it goes. gain: of the mouth's opening over what is heard, which is a mean."""
+
+    ear: Path
+    painter: Path
+    output: Path
+    gain: float = 1.0
+
+
+@torch.no_grad()
+def join(ear: Ear, painter: dict[str, Tensor], gain: float = 1.0) -> AvatarUNet:
+    """The U-Net that paints what the ear reads out of its branch's map."""
+    unet = AvatarUNet("ave", UNET_WIDTHS, EAR_WIDTHS[-1] // ROWS)
+    branch = {BRANCH + key: value for key, value in ear.branch.state_dict().items()}
+    unet.load_state_dict(painter | branch)
+    gains = torch.ones(N_SHAPES)
+    gains[0] = gain
+    read_out = weight_of(ear.shape)[:, :, 0, 0] * gains[:, None]  # (7, 128)
+    bias = cast(Tensor, ear.shape.bias) * gains
+    layers = joint_of(unet)
+    widen, norm = weight_of(layers[WIDEN]), cast(nn.BatchNorm2d, layers[WIDEN + 1])
+    own = widen.shape[1] - UNET_WIDTHS[-1]
+    takes = widen[:, own : own + N_SHAPES, 0, 0].clone()  # (256, 7)
+    widen[:, own:, 0, 0] = takes @ read_out
+    cast(Tensor, norm.running_mean).sub_(takes @ bias)  # the convolution has no bias of its own
+    return unet.eval()
+
+
+def read_ear(path: Path) -> Ear:
+    ear = Ear()
+    ear.load_state_dict(load_file(path))
+    return ear.eval()
+
+
+def write_weights(network: nn.Module, path: Path) -> None:
+    """The network's tensors as safetensors, float16 where they are not counts, replaced in one move."""
+    tensors = {
+        key: (value.half() if value.is_floating_point() else value).detach().contiguous()
+        for key, value in network.state_dict().items()
+    }
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial)
+    partial.chmod(0o644)  # save_file leaves it to its owner alone
+    os.replace(partial, path)
+
+
+def write_avatar(recipe: Recipe) -> None:
+    """Both networks."""
+    ear = read_ear(recipe.ear)
+    recipe.output.mkdir(parents=True, exist_ok=True)
+    write_weights(join(ear, load_file(recipe.painter), recipe.gain), recipe.output / "network.safetensors")
+    write_weights(ear.encoder, recipe.output / "audio_encoder.safetensors")
+
+
+def read_recipe(words: Sequence[str] | None = None) -> Recipe:
+    """The command line as a recipe."""
+    parser = argparse.ArgumentParser(prog="python -m training.join", description=__doc__.splitlines()[0])
+    parser.add_argument("--ear", type=Path, required=True, help="ear.safetensors of training.ear")
+    parser.add_argument("--painter", type=Path, required=True, help="painter.safetensors of training.avatar")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the two networks")
+    parser.add_argument("--gain", type=float, default=Recipe.gain, help="of the mouth's opening over what is heard")
+    return Recipe(**vars(parser.parse_args(words)))
+
+
+if __name__ == "__main__":
+    write_avatar(read_recipe())
