@@ -47,7 +47,7 @@ def build(
     mode: Mode = None,
 ) -> None:
     """Make an avatar package out of a film and the U-Net that was trained on it."""
-    from inference.avatar.package import open_array
+    from inference.avatar.crops import open_array
     from inference.avatar.prepare import Sitting, build_package
     from inference.faces.load import load_landmarker
     from inference.settings import Settings

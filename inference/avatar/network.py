@@ -81,10 +81,11 @@ def fill(module: Module, tensors: Tensors, file: str) -> Module:
     return module.eval()
 
 
-def make_painter(unet: AvatarUNet, device: Device) -> SharedNetwork:
+def make_painter(unet: AvatarUNet, device: Device, n_threads: int = 0) -> SharedNetwork:
     """(1, 320, 320, 3) uint8 BGR faces and (1, *audio_shape) float32 into (1, 320, 320, 3) uint8 that speak.
 
     By any threads at once. On a CPU one after the other, by all cores; on a GPU several in one batch.
+    n_threads: of one call on a CPU; 0 for all.
     Raises: InvalidRequest for int8, which nothing was measured for.
     """
     if device.precision not in PRECISIONS:
@@ -94,11 +95,11 @@ def make_painter(unet: AvatarUNet, device: Device) -> SharedNetwork:
     if device.name != "cpu":
         examples = (torch.zeros(1, FACE_SIDE, FACE_SIDE, 3, dtype=torch.uint8), torch.zeros(1, *unet.audio_shape))
         return SharedNetwork(CudaGraphNetwork(module, device, examples), BATCHES[-1])
-    return SharedNetwork(OpenVinoNetwork(build_painter(module), device.precision, n_threads=0))
+    return SharedNetwork(OpenVinoNetwork(build_painter(module), device.precision, n_threads))
 
 
 def make_ear(encoder: AudioVisualEncoder, device: Device) -> SharedNetwork:
     """(1, 1, 80, 16) float32 mels into (1, features) float32, in float32 everywhere: it takes 2 ms on a CPU."""
     if device.name != "cpu":
         return SharedNetwork(TorchNetwork(encoder, Device(device.name, "f32")))
-    return SharedNetwork(OpenVinoNetwork(build_encoder(encoder), "f32", n_threads=1))
+    return SharedNetwork(OpenVinoNetwork(build_encoder(encoder, 1), "f32", n_threads=1))

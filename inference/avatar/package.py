@@ -16,6 +16,7 @@ from inference.audio.features import ROWS, Features, mel_of_window, reach_of_win
 from inference.audio.mel import Samples
 from inference.avatar import manifest as files
 from inference.avatar.compose import CROP_SIDE, compose_patch, cut_face
+from inference.avatar.crops import Crops, open_array
 from inference.avatar.find import find_encoder, find_folder
 from inference.avatar.hearing import Row
 from inference.avatar.manifest import Idle, Manifest, check_files, read_manifest
@@ -23,6 +24,7 @@ from inference.avatar.network import make_ear, make_painter, read_encoder, read_
 from inference.avatar.session import MAX_QUEUED_S, AvatarSession
 from inference.avatar.timed_frame import TimedFrame
 from inference.backends import choose_device
+from inference.backends.memory import give_back
 from inference.backends.shared import SharedNetwork
 from inference.errors import BadPackage, InvalidRequest, WeightsNotFound
 from inference.faces import FaceBox
@@ -43,7 +45,7 @@ NO_FRONT_END = "{name}: hears {mode} features, which Viseme does not make of sou
 class Parts:
     """What a package is made of, opened. ear: None where new speech cannot be heard."""
 
-    crops: npt.NDArray[np.uint8]  # (N, 328, 328, 3), memory-mapped
+    crops: Crops  # (N, 328, 328, 3)
     reader: FrameReader
     device: str  # cpu or cuda
     painter: SharedNetwork
@@ -88,7 +90,7 @@ class AvatarPackage:
             name=manifest.name, mode=manifest.mode, cache=cache
         )
         parts = Parts(
-            crops=open_crops(folder, manifest),
+            crops=Crops(folder / files.CROPS, (manifest.frames, CROP_SIDE, CROP_SIDE, 3)),
             reader=open_background(folder, manifest),
             device=chosen.name,
             painter=make_painter(unet, chosen),
@@ -97,6 +99,8 @@ class AvatarPackage:
             no_ear=no_ear,
             features=open_features(folder, manifest, unet.audio_shape),
         )
+        del unet  # its numbers stand in the graph; what reading them took is given back, too
+        give_back()
         return cls(manifest, parts)
 
     @property
@@ -126,8 +130,7 @@ class AvatarPackage:
 
     def crop(self, i: int) -> Frame:
         """(328, 328, 3) uint8 BGR, of the memory-mapped file: not to be written into."""
-        crop: Frame = self._parts.crops[i]
-        return crop
+        return self._parts.crops[i]
 
     def background(self, i: int) -> Frame:
         """(H, W, 3) uint8 BGR, decoded now unless it was one of the last; not to be written into."""
@@ -159,7 +162,9 @@ class AvatarPackage:
         features: float32 of `audio_shape`, or as many in another; in mode ave the 16 rows around a frame, (16, 512).
         Raises: InvalidRequest for another number of them, IndexError for a frame that does not exist.
         """
-        return compose_patch(self.crop(i), self.paint(i, features), self.box(i))
+        patch = compose_patch(self.crop(i), self.paint(i, features), self.box(i))
+        self._parts.crops.release(i)
+        return patch
 
     def features_at(self, i: int) -> Features:
         """The packaged features that frame i hears: (16, numbers). Raises: InvalidRequest where none are packaged."""
@@ -216,14 +221,6 @@ class AvatarPackage:
         self._parts.reader.close()
 
 
-def open_crops(folder: Path, manifest: Manifest) -> npt.NDArray[np.uint8]:
-    crops = open_array(folder / files.CROPS)
-    expected = (manifest.frames, CROP_SIDE, CROP_SIDE, 3)
-    if crops.dtype != np.uint8 or crops.shape != expected:
-        raise BadPackage(f"{folder / files.CROPS}: {crops.dtype} of {crops.shape}; expected uint8 of {expected}")
-    return crops
-
-
 def open_features(folder: Path, manifest: Manifest, audio_shape: tuple[int, ...]) -> Features | None:
     if files.FEATURES not in manifest.files:
         return None
@@ -234,15 +231,6 @@ def open_features(folder: Path, manifest: Manifest, audio_shape: tuple[int, ...]
             f"{folder / files.FEATURES}: {features.dtype} of {features.shape}; expected float32 of (N, {n_numbers})"
         )
     return features
-
-
-def open_array(path: Path) -> npt.NDArray[Any]:
-    """Memory-mapped, as data only."""
-    try:
-        found: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as err:
-        raise BadPackage(f"{path}: not an array that numpy wrote, or a damaged one ({err})") from err
-    return found
 
 
 def open_background(folder: Path, manifest: Manifest) -> FrameReader:

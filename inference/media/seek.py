@@ -24,7 +24,7 @@ class FrameReader:
     May be used by several threads. To be closed, or used as a context manager.
     """
 
-    def __init__(self, path: Path, n_kept: int = 4, limits: MediaLimits | None = None) -> None:
+    def __init__(self, path: Path, n_kept: int = 2, limits: MediaLimits | None = None) -> None:
         """Raises: MediaNotFound, MediaTooLarge, UnsupportedMedia, also where frames lean on one another."""
         self._limits = limits or MediaLimits()
         self._n_kept = n_kept

@@ -185,12 +185,15 @@ def build_unet(unet: AvatarUNet) -> ov.Model:
     return as_model(add_unet(graph, unet, face, audio), [face, audio], ("input", "audio", "output"), "AvatarUNet")
 
 
-def build_painter(painter: AvatarPainter) -> ov.Model:
-    """As `AvatarPainter.forward`: levels of pictures, (B, 320, 320, 3) uint8, go in and come out."""
+def build_painter(painter: AvatarPainter, n: int = 1) -> ov.Model:
+    """As `AvatarPainter.forward`: levels of pictures, (n, 320, 320, 3) uint8, go in and come out.
+
+    n: fixed, so that OpenVINO lays out its memory beforehand: half of what any number would take.
+    """
     graph = OpenVinoOps()
     ops = graph.ops
-    face = ops.parameter([-1, FACE_SIDE, FACE_SIDE, 3], np.uint8)
-    audio = ops.parameter([-1, *painter.unet.audio_shape], np.float32)
+    face = ops.parameter([n, FACE_SIDE, FACE_SIDE, 3], np.uint8)
+    audio = ops.parameter([n, *painter.unet.audio_shape], np.float32)
     levels = ops.convert(ops.transpose(face, np.array([0, 3, 1, 2])), "f32")
     whole = ops.divide(levels, np.float32(LEVELS))
     both = ops.concat([whole, ops.multiply(whole, numbers(painter.mask))], 1)
@@ -200,10 +203,10 @@ def build_painter(painter: AvatarPainter) -> ov.Model:
     return as_model(out, [face, audio], ("face", "audio", "said"), "AvatarPainter")
 
 
-def build_encoder(encoder: AudioVisualEncoder) -> ov.Model:
-    """Input: mel (B, 1, 80, 16); output: features (B, F); all float32."""
+def build_encoder(encoder: AudioVisualEncoder, n: int = -1) -> ov.Model:
+    """Input: mel (B, 1, 80, 16); output: features (B, F); all float32. n: a fixed B."""
     graph = OpenVinoOps()
-    mel = graph.ops.parameter([-1, 1, MEL_ROWS, MEL_COLUMNS], np.float32)
+    mel = graph.ops.parameter([n, 1, MEL_ROWS, MEL_COLUMNS], np.float32)
     features = graph.ops.squeeze(add_encoder(graph, encoder, mel), np.array([2, 3]))
     return as_model(features, [mel], ("mel", "features"), "AudioVisualEncoder")
 
