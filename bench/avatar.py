@@ -143,7 +143,7 @@ def make_package(output: Path) -> Path:
             landmarks="none",
             made_from={},
             files=describe_files(folder),
-            boxes=[(int(b.left), int(b.top), int(b.right), int(b.bottom)) for b in written.boxes],
+            boxes=written.rows(),
         )
         write_manifest(folder, manifest)
     return output

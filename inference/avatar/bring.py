@@ -22,7 +22,7 @@ from inference.avatar.crops import open_array
 from inference.avatar.manifest import MAX_BYTES, MAX_FRAMES, MAX_SIDE, Idle, Manifest, describe_files, write_manifest
 from inference.avatar.network import read_encoder, read_unet
 from inference.avatar.package import check_fit
-from inference.avatar.prepare import choose_idle, plain_boxes
+from inference.avatar.prepare import choose_idle
 from inference.avatar.write import FPS, Shot, package_folder, write_features, write_networks, write_pictures
 from inference.errors import AvatarNotFound, BadPackage
 from inference.faces import FaceBox
@@ -98,7 +98,7 @@ def import_package(
             landmarks="lms110",
             made_from={path.name: sha256_of(path) for path in (film, network)},
             files=describe_files(folder),
-            boxes=plain_boxes(written),
+            boxes=written.rows(),
         )
         write_manifest(folder, manifest)
     return manifest, seed.notes

@@ -5,11 +5,14 @@ Source: SyncTalk_2D inference_328.py, without its face parsing.
 
 from __future__ import annotations
 
+from functools import cache
+
 import cv2
 import numpy as np
 import numpy.typing as npt
 
 from inference.faces import FaceBox
+from inference.faces.paste import ramp as ease
 from inference.faces.paste import slices_of
 from inference.models.avatar_unet import FACE_SIDE
 
@@ -30,14 +33,26 @@ def cut_face(crop_bgr: Frame) -> Frame:
     return crop_bgr[INSIDE, INSIDE]
 
 
-def compose_patch(crop_bgr: Frame, said_bgr: Frame, box: FaceBox) -> Frame:
+def compose_patch(crop_bgr: Frame, said_bgr: Frame, box: FaceBox, feather: int = 0) -> Frame:
     """The region of the box with the face that speaks: (h, w, 3) uint8 BGR, at the box's size.
 
-    said_bgr: (320, 320, 3) uint8, the network's answer.
+    said_bgr: (320, 320, 3) uint8, the network's answer. feather: over how many of its px, from each edge on, it fades
+    into the crop; 0 is upstream's, with the seam that shows where a network does not meet the picture around it.
     """
     whole = crop_bgr.copy()
+    if feather:
+        weight = fade(feather)
+        said_bgr = np.asarray(cv2.blendLinear(said_bgr, cut_face(crop_bgr), weight, 1 - weight), np.uint8)
     whole[INSIDE, INSIDE] = said_bgr
     return resize(whole, int(box.width), int(box.height))
+
+
+@cache
+def fade(feather: int) -> npt.NDArray[np.float32]:
+    """How much of the network's answer is taken: (320, 320) float32, 0 at the edges and 1 inside."""
+    at = np.arange(FACE_SIDE) + 0.5
+    ramp = ease(np.minimum(at, FACE_SIDE - at) / feather)
+    return np.outer(ramp, ramp).astype(np.float32)
 
 
 def resize(picture: Frame, width: int, height: int) -> Frame:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from inference.avatar.manifest import ENCODER, MANIFEST, Manifest
-from inference.errors import AvatarNotFound, WeightsNotFound
+from inference.errors import AvatarNotFound, StorageError, WeightsNotFound
 from inference.settings import Settings
 from inference.weights.brought import find_brought
 from inference.weights.registry import AVE
 
-STARTER = "starter"
+logger = logging.getLogger(__name__)
+
+STARTER, MADE_IN = "starter", "avatars"  # the avatar that is shipped, and where in the data directory it is made
 
 
 def find_folder(path: str | Path, settings: Settings) -> Path:
@@ -25,10 +28,28 @@ def find_folder(path: str | Path, settings: Settings) -> Path:
 
 
 def list_avatars(settings: Settings) -> dict[str, Path]:
-    """Packages by name: those in VISEME_AVATARS, called by their folders."""
-    if settings.avatars is None or not settings.avatars.is_dir():
-        return {}
-    return {path.parent.name: path.parent for path in sorted(settings.avatars.glob(f"*/{MANIFEST}"))}
+    """Packages by name: those in VISEME_AVATARS, called by their folders; and `starter`, which is made now where it is
+    not there, and left out, with a warning, where the data directory cannot hold it.
+    """
+    theirs = sorted(settings.avatars.glob(f"*/{MANIFEST}")) if settings.avatars is not None else []
+    found = {path.parent.name: path.parent for path in theirs}
+    if STARTER not in found:
+        try:
+            found = {STARTER: find_starter(settings)} | found
+        except StorageError as err:
+            logger.warning("the avatar %s cannot be made: %s", STARTER, err)
+    return found
+
+
+def find_starter(settings: Settings) -> Path:
+    from inference.starter_avatar import starter_folder  # above this room: the speaker sits for it
+
+    return starter_folder(settings.data_dir)
+
+
+def is_starter(folder: Path, settings: Settings) -> bool:
+    """Whether a folder is a package that was made here, and can be made again."""
+    return folder.parent == settings.data_dir / MADE_IN and folder.name.startswith(f"{STARTER}-")
 
 
 def find_encoder(folder: Path, manifest: Manifest, settings: Settings) -> Path | None:

@@ -60,6 +60,9 @@ class Manifest(Plain):
     mode: Literal["ave", "hubert", "wenet"]
     idle: Idle
     landmarks: str  # whose points the boxes are of
+    feather: Annotated[int, Field(ge=0, le=64)] = (
+        0  # px of the network's 320 that fade into the crop; 0 is upstream's way
+    )
     made_from: dict[str, str]  # what was given, and its SHA-256
     files: dict[str, FileInfo]
     boxes: list[tuple[Pixels, Pixels, Pixels, Pixels]]

@@ -17,13 +17,13 @@ from inference.audio.mel import Samples
 from inference.avatar import manifest as files
 from inference.avatar.compose import CROP_SIDE, compose_patch, cut_face
 from inference.avatar.crops import Crops, open_array
-from inference.avatar.find import find_encoder, find_folder
+from inference.avatar.find import find_encoder, find_folder, find_starter, is_starter
 from inference.avatar.hearing import Row
 from inference.avatar.manifest import Idle, Manifest, check_files, read_manifest
 from inference.avatar.network import make_ear, make_painter, read_encoder, read_unet
 from inference.avatar.session import MAX_QUEUED_S, AvatarSession
 from inference.avatar.timed_frame import TimedFrame
-from inference.backends import choose_device
+from inference.backends import Device, choose_device
 from inference.backends.memory import give_back
 from inference.backends.shared import SharedNetwork
 from inference.errors import BadPackage, InvalidRequest, WeightsNotFound
@@ -74,13 +74,25 @@ class AvatarPackage:
     ) -> AvatarPackage:
         """The package in that folder, or of that name in VISEME_AVATARS; `starter` is the one that is shipped.
 
-        Raises: AvatarNotFound, BadPackage, WrongWeights, InvalidRequest, DeviceUnavailable.
+        Raises: AvatarNotFound, BadPackage, WrongWeights, InvalidRequest, DeviceUnavailable, StorageError.
         """
         settings = settings or Settings.from_env()
         folder = find_folder(path, settings)
+        chosen = choose_device(device, precision)
+        try:
+            return cls._open(folder, chosen, settings)
+        except BadPackage:
+            if not is_starter(folder, settings):
+                raise
+        from inference.starter_avatar import discard
+
+        discard(folder)  # it was made here, and is made again
+        return cls._open(find_starter(settings), chosen, settings)
+
+    @classmethod
+    def _open(cls, folder: Path, chosen: Device, settings: Settings) -> AvatarPackage:
         manifest = read_manifest(folder)
         check_files(folder, manifest)
-        chosen = choose_device(device, precision)
         unet = read_unet(folder / files.NETWORK, manifest.mode)
         encoder = find_encoder(folder, manifest, settings)
         if encoder is not None:
@@ -162,7 +174,7 @@ class AvatarPackage:
         features: float32 of `audio_shape`, or as many in another; in mode ave the 16 rows around a frame, (16, 512).
         Raises: InvalidRequest for another number of them, IndexError for a frame that does not exist.
         """
-        patch = compose_patch(self.crop(i), self.paint(i, features), self.box(i))
+        patch = compose_patch(self.crop(i), self.paint(i, features), self.box(i), self._manifest.feather)
         self._parts.crops.release(i)
         return patch
 

@@ -21,7 +21,7 @@ from inference.avatar.boxes import (
 from inference.avatar.manifest import MAX_FRAMES, FileInfo, Idle, Manifest, describe_files, write_manifest
 from inference.avatar.network import read_encoder, read_unet
 from inference.avatar.package import check_fit
-from inference.avatar.write import FPS, Pictures, Shot, package_folder, write_features, write_networks, write_pictures
+from inference.avatar.write import FPS, Shot, package_folder, write_features, write_networks, write_pictures
 from inference.errors import BadPackage, MediaTooLarge, NoFaceFound, UnsupportedMedia
 from inference.faces import FaceBox, FaceTracker, Landmarker
 from inference.media import Frame, MediaDoor, MediaLimits, open_media
@@ -85,7 +85,7 @@ def build_package(
             landmarks=landmarker.name if sitting.lms is None else "lms110",
             made_from=describe_sources(sitting),
             files=complete(folder, unet, encoder, sitting.features),
-            boxes=plain_boxes(written),
+            boxes=written.rows(),
         )
         write_manifest(folder, manifest)
     return manifest
@@ -176,10 +176,6 @@ def complete(
     if features is not None:
         write_features(folder, features)
     return describe_files(folder)
-
-
-def plain_boxes(written: Pictures) -> list[tuple[int, int, int, int]]:
-    return [(int(box.left), int(box.top), int(box.right), int(box.bottom)) for box in written.boxes]
 
 
 def read_ear(sitting: Sitting) -> AudioVisualEncoder | None:

@@ -32,6 +32,10 @@ class Pictures:
     height: int = 0
     boxes: list[FaceBox] = field(default_factory=list)
 
+    def rows(self) -> list[tuple[int, int, int, int]]:
+        """The boxes as plain numbers: left, top, right, bottom."""
+        return [(int(box.left), int(box.top), int(box.right), int(box.bottom)) for box in self.boxes]
+
 
 @dataclass(frozen=True)
 class Shot:

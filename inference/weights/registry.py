@@ -189,8 +189,27 @@ SWIN2SR = WeightSet(
     licence="Apache-2.0",
     hub=HubSource("caidas/swin2SR-classical-sr-x2-64", "cee1c923c6a37361c6e5650b65dcf4be821e5d52"),
 )
+# The avatar that is called `starter`; its pictures are drawn where it is used.
+STARTER_AVATAR = WeightSet(
+    name="starter_avatar",
+    job="live avatars",
+    architecture="AvatarUNet, AudioVisualEncoder",
+    files=(
+        WeightFile(
+            "network.safetensors", "1afd667fc65cc4e5fba916a942fb243031b266fb0186b58da94636a54b0e05b8", 1_685_910
+        ),
+        WeightFile(
+            "audio_encoder.safetensors", "28cc5c98fa413c0452969cd786f91b7dd8f2891c9e40665f069e5b20973a859b", 1_423_544
+        ),
+    ),
+    source="shipped with Viseme, trained by the project on the synthetic speaker",
+    licence="Apache-2.0",
+    shipped_in=PACKAGE / "starter" / "avatar",
+)
 
-REGISTRY = {one.name: one for one in (STARTER, MEDIAPIPE, HUB, DLIB, WAV2LIP, WAV2LIP_GAN, S3FD, SWIN2SR, AVE)}
+REGISTRY = {
+    one.name: one for one in (STARTER, MEDIAPIPE, HUB, DLIB, WAV2LIP, WAV2LIP_GAN, S3FD, SWIN2SR, AVE, STARTER_AVATAR)
+}
 
 
 def find_set(name: str, job: str | None = None) -> WeightSet:

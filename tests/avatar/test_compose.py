@@ -111,6 +111,18 @@ def test_a_patch_has_the_size_of_its_box():
     assert np.abs(patch.astype(int) - frame[20:202, 10:192])[2:-2, 2:-2].mean() < 4  # but for the two resizes
 
 
+def test_a_feathered_edge_shows_no_seam():
+    """By hand: 8 px fade by 3t^2 - 2t^3 from half a pixel on; the middle is the network's alone."""
+    crop, box = np.full((328, 328, 3), 100, np.uint8), FaceBox(0, 0, 328, 328)
+    said = np.full((320, 320, 3), 200, np.uint8)
+    patch = compose_patch(crop, said, box, feather=8)[164, :, 0].astype(int)
+    assert patch[:4].tolist() == [100] * 4
+    t = (np.arange(8) + 0.5) / 8
+    np.testing.assert_allclose(patch[4:12], 100 + 100 * (3 * t**2 - 2 * t**3), atol=1)
+    assert (patch[12:316] == 200).all()
+    assert compose_patch(crop, said, box)[164, 4, 0] == 200  # upstream's: all at once
+
+
 def test_levels_are_truncated():
     net = AvatarUNet("ave", (4, 6, 8, 10, 12)).eval()
     net.load_state_dict(seeded_state(net, 1.0))

@@ -158,8 +158,8 @@ def test_an_ear_of_another_size_is_refused(copy: Path):
         AvatarPackage.load(copy, "cpu", "f32")
 
 
-def test_avatars_are_found_by_name(package_folder: Path, tmp_path: Path):
-    settings = Settings.from_env({"VISEME_AVATARS": str(package_folder.parent), "VISEME_DATA_DIR": str(tmp_path)})
+def test_avatars_are_found_by_name(package_folder: Path, tmp_path: Path, settings: Settings):
+    settings = settings.model_copy(update={"avatars": package_folder.parent})
     assert list_avatars(settings)["drawn"] == package_folder
     package = AvatarPackage.load("drawn", "cpu", "f32", settings)
     assert package.name == "drawn"

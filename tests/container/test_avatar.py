@@ -17,6 +17,8 @@ def home(tmp_path: Path, weights_cache: Path, avatar_folder: Path, monkeypatch: 
     """A machine with the face models and a folder of avatars."""
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "weights").symlink_to(weights_cache)
+    (weights_cache.parent / "avatars").mkdir(exist_ok=True)  # where the starter is made once, and stays
+    (tmp_path / "home" / "avatars").symlink_to(weights_cache.parent / "avatars")
     monkeypatch.setenv("VISEME_DATA_DIR", str(tmp_path / "home"))
     monkeypatch.setenv("VISEME_AVATARS", str(avatar_folder.parent))
     return tmp_path

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+import multiprocessing
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inference import starter_avatar
+from inference.avatar import AvatarPackage, list_avatars
+from inference.avatar.find import is_starter
+from inference.avatar.manifest import CROPS, MANIFEST, read_manifest
+from inference.errors import BadPackage, StorageError
+from inference.settings import Settings
+from inference.speaker.sitter import STARTER_FRAMES
+from inference.starter_avatar import starter_folder
+from inference.weights.registry import STARTER_AVATAR
+
+FEW = 3  # frames, where it does not matter how many
+
+
+@pytest.fixture(scope="module")
+def starter(settings: Settings) -> AvatarPackage:
+    """As everyone gets it: made once on this machine."""
+    return AvatarPackage.load("starter", "cpu", "f32", settings)
+
+
+def make(folder: Path) -> str:
+    return str(starter_folder(folder, n_frames=FEW))
+
+
+def test_the_starter_is_there_by_its_name(starter: AvatarPackage, settings: Settings):
+    assert (starter.name, starter.n_frames, starter.fps) == ("starter", STARTER_FRAMES, 25.0)
+    assert starter.can_hear
+    assert starter.idle.is_shut
+    assert is_starter(list_avatars(settings)["starter"], settings)
+    sides = {starter.box(i).width for i in range(starter.n_frames)}
+    assert 150 < min(sides) <= max(sides) < 300
+
+
+def test_it_speaks_what_is_pushed(starter: AvatarPackage):
+    session = starter.session()
+    t = np.arange(16_000) / 16_000
+    session.push_audio((6000 * np.sin(2 * np.pi * 200 * t) * (np.sin(2 * np.pi * 3 * t) > 0)).astype(np.int16))
+    frames = list(session.frames())
+    assert len(frames) > 10
+    whole = starter.whole(frames[5])
+    assert whole.shape == (starter.height, starter.width, 3)
+    apart = np.abs(frames[5].patch.astype(int) - starter.region(frames[5].background))
+    assert apart[:2].max() <= 12  # its edge is the picture's
+    assert apart.mean() < 25  # and what is in it is this face
+
+
+def test_it_is_made_once_and_whole(tmp_path: Path):
+    folder = starter_folder(tmp_path, n_frames=FEW)
+    at = (folder / MANIFEST).stat().st_mtime_ns
+    assert starter_folder(tmp_path, n_frames=FEW) == folder
+    assert (folder / MANIFEST).stat().st_mtime_ns == at
+    manifest = read_manifest(folder)
+    assert manifest.frames == FEW
+    assert manifest.made_from == {file.name: file.sha256 for file in STARTER_AVATAR.files}
+    assert {path.name for path in folder.parent.iterdir()} == {folder.name, f".{folder.name}.lock"}
+
+
+def test_several_processes_make_one(tmp_path: Path):
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        folders = set(pool.map(make, [tmp_path] * 2))
+    (folder,) = map(Path, folders)
+    assert read_manifest(folder).frames == FEW
+    assert {path.name for path in folder.parent.iterdir()} == {folder.name, f".{folder.name}.lock"}
+
+
+def test_other_weights_are_another_avatar(tmp_path: Path):
+    changed = replace(
+        STARTER_AVATAR, files=(replace(STARTER_AVATAR.files[0], sha256="0" * 64), STARTER_AVATAR.files[1])
+    )
+    assert starter_avatar.key_of(changed, FEW) != starter_avatar.key_of(STARTER_AVATAR, FEW)
+
+
+def test_one_that_was_damaged_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    few = starter_folder(tmp_path, n_frames=FEW)
+    monkeypatch.setattr(starter_avatar.starter_folder, "__defaults__", (STARTER_AVATAR, FEW))
+    with (few / CROPS).open("r+b") as file:
+        file.truncate(1000)
+    settings = Settings.from_env({"VISEME_DATA_DIR": str(tmp_path)})
+    package = AvatarPackage.load("starter", "cpu", "f32", settings)
+    assert package.n_frames == FEW
+    assert (few / CROPS).stat().st_size > 1000
+    package.close()
+
+
+def test_one_of_the_users_is_theirs_to_mend(tmp_path: Path):
+    few = starter_folder(tmp_path, n_frames=FEW)
+    mine = Path(shutil.copytree(few, tmp_path / "mine"))
+    (mine / CROPS).unlink()
+    with pytest.raises(BadPackage, match=r"crops328\.npy is missing"):
+        AvatarPackage.load(mine, "cpu", "f32", Settings.from_env({"VISEME_DATA_DIR": str(tmp_path)}))
+    assert mine.is_dir()
+
+
+def test_a_data_directory_that_cannot_hold_it_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    (tmp_path / "avatars").write_text("in the way")
+    with pytest.raises(StorageError, match="the avatar cannot be made there"):
+        starter_folder(tmp_path, n_frames=FEW)
+    assert list_avatars(Settings.from_env({"VISEME_DATA_DIR": str(tmp_path)})) == {}
+    assert "the avatar starter cannot be made" in caplog.text
+
+
+def test_a_users_own_avatar_may_be_called_so(tmp_path: Path):
+    few = starter_folder(tmp_path, n_frames=FEW)
+    shutil.copytree(few, tmp_path / "theirs" / "starter")
+    settings = Settings.from_env({"VISEME_DATA_DIR": str(tmp_path), "VISEME_AVATARS": str(tmp_path / "theirs")})
+    assert list_avatars(settings) == {"starter": tmp_path / "theirs" / "starter"}
+    manifest = json.loads((tmp_path / "theirs" / "starter" / MANIFEST).read_text())
+    assert manifest["name"] == "starter"
