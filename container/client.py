@@ -86,6 +86,7 @@ class LiveClient:
                 ssl=ssl.create_default_context(cafile=ca_file) if url.startswith("wss:") else None,
                 max_size=MAX_MESSAGE,
                 compression=None,
+                ping_interval=None,  # `receive` finds out for itself when nothing comes any more
                 open_timeout=patience_s,
             )
             self._socket = self._open.enter_context(connection)

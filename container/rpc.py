@@ -148,7 +148,7 @@ class LipSync:
         with self._place():
             try:
                 async with self._avatars.lease(name) as package:
-                    speech = await self._avatars.run(Speech, package, list(request.audio_chunks), n_frames)
+                    speech = await self._avatars.run_numbered(Speech, package, list(request.audio_chunks), n_frames)
                     draw = partial(self._draw, name, is_whole=wants_whole(context))
                     return await batch_of(
                         draw(index, listen=partial(speech.listen, k)) for k, index in enumerate(indices)
@@ -214,7 +214,7 @@ class LipSync:
         index, video = request.frame_id, request.video_type
         with self._place():
             async with self._avatars.lease(request.model_name) as package:
-                jpeg = await self._avatars.run(make_video_frame, package, index, video)
+                jpeg = await self._avatars.run_numbered(make_video_frame, package, index, video)
         return pb2.GetVideoFrameResponse(success=True, frame_data=jpeg, frame_id=index, video_type=video)
 
     async def GetModelMetadata(self, request: Any, _context: Context) -> Any:  # noqa: N802
@@ -237,7 +237,7 @@ class LipSync:
         try:
             async with self._avatars.lease(name) as package:
                 listen = listen or partial(hear, package, index, None, LEGACY_RATE)
-                still = await self._avatars.run(draw_still, package, index, listen, is_whole=is_whole)
+                still = await self._avatars.run_numbered(draw_still, package, index, listen, is_whole=is_whole)
         except CallerError as err:
             return refusal(name, index, err)
         self._tallies.add(name, still.infer_ms)

@@ -41,7 +41,7 @@ MAX_SESSIONS = 256
 SAGEMAKER_PATH = "/invocations-bidirectional-stream"
 SAGEMAKER_S = 30 * 60.0  # its longest stream
 LEAVE_S = 0.1  # between looks at whether a session is silent, once the server goes down
-FOREVER = "public, max-age=86400"
+KEEP = "max-age=86400"
 
 
 class Live:
@@ -122,7 +122,9 @@ class Live:
                 jpeg = await self.avatars.run(make_video_frame, package, index, "full_body")
         except Exception as err:  # noqa: BLE001 - the edge
             return refusal(err)
-        return Response(jpeg, media_type="image/jpeg", headers={"cache-control": FOREVER})
+        # Behind a token it is for nobody but the caller, whatever stands in between.
+        kept = f"{'public' if self.settings.token is None else 'private'}, {KEEP}"
+        return Response(jpeg, media_type="image/jpeg", headers={"cache-control": kept})
 
     def check_open(self, connection: HTTPConnection) -> None:
         """Raises: NotReady, AccessDenied."""

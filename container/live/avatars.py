@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("viseme.live")
 # Networks run one at a time, by all cores; the other threads decode, encode and wait for them.
 N_THREADS = 8
+# Of them, for frames that are asked for by their number: however many ask, sessions get to the network in time.
+N_NUMBERED = 2
 LOOK_S = 2.0  # between looks at the folder
 
 P = ParamSpec("P")
@@ -62,10 +64,16 @@ class Avatars:
         self._settings = settings
         self._held: dict[str, Held] = {}
         self._threads = ThreadPoolExecutor(N_THREADS, "viseme-live")
+        self._numbered = asyncio.Semaphore(N_NUMBERED)
 
     async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call it in a thread: whatever decodes, encodes or runs a network, so that /ping stays quick."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))
+
+    async def run_numbered(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """The same for a frame that is asked for by its number: who asks waits in line, with all who do."""
+        async with self._numbered:
+            return await self.run(function, *args, **kwargs)
 
     async def known(self) -> list[AvatarInfo]:
         """Every package that could be asked for now."""

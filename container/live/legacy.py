@@ -31,6 +31,8 @@ from inference.errors import InvalidRequest
 
 LOG = logging.getLogger("viseme.live")
 BROADCAST_S = 5.0
+MAX_RATE = 192_000  # samples a second
+MAX_JSON = 2 << 20  # characters: the longest sound in base64, and room
 
 
 @dataclass(frozen=True)
@@ -188,7 +190,7 @@ class OldClients:
 
     async def _make(self, request: FrameRequest, rate: int) -> Still:
         async with self._avatars.lease(request.model_name) as package:
-            return await self._avatars.run(make_still, package, request.frame_id, request.audio, rate)
+            return await self._avatars.run_numbered(make_still, package, request.frame_id, request.audio, rate)
 
     async def _tell_models(self, _asked: dict[str, Any]) -> str:
         names = [one.name for one in await self._avatars.known()]
@@ -232,7 +234,7 @@ class OldClients:
         name, frame_id = read_name(asked), read_frame_id(asked)
         video_type = asked.get("video_type") or "full_body"
         async with self._avatars.lease(name) as package:
-            jpeg = await self._avatars.run(make_video_frame, package, frame_id, str(video_type))
+            jpeg = await self._avatars.run_numbered(make_video_frame, package, frame_id, str(video_type))
         return pack_video_frame(frame_id, str(video_type), jpeg)
 
     def _account(self, name: str, started: float) -> float:
@@ -287,6 +289,8 @@ class OldClient:
 
 def parse_json(text: str) -> dict[str, Any]:
     """Raises: InvalidRequest."""
+    if len(text) > MAX_JSON:
+        raise InvalidRequest(f"a message of {len(text)} characters; at most {MAX_JSON} expected")
     try:
         asked = json.loads(text)
     except (ValueError, RecursionError) as err:
@@ -299,8 +303,8 @@ def parse_json(text: str) -> dict[str, Any]:
 def read_request(asked: dict[str, Any]) -> FrameRequest:
     """Raises: InvalidRequest naming the key that is wrong."""
     rate = asked.get("sample_rate", LEGACY_RATE)
-    if not isinstance(rate, int) or isinstance(rate, bool):
-        raise InvalidRequest(f"sample_rate {str(rate)[:40]!r}: expected a whole number of samples a second")
+    if not isinstance(rate, int) or isinstance(rate, bool) or not 0 < rate <= MAX_RATE:
+        raise InvalidRequest(f"sample_rate {str(rate)[:40]!r}: expected up to {MAX_RATE} samples a second")
     return FrameRequest(read_name(asked), read_frame_id(asked), read_audio(asked.get("audio_override")))
 
 

@@ -116,7 +116,9 @@ class Client:
 
 @asynccontextmanager
 async def session(app: LiveApp, path: str = SESSION, **options: Any) -> AsyncIterator[Client]:
-    async with websockets.connect(app.ws(path), open_timeout=PATIENCE_S, proxy=None, **options) as connection:
+    async with websockets.connect(
+        app.ws(path), open_timeout=PATIENCE_S, ping_interval=None, proxy=None, **options
+    ) as connection:
         yield Client(connection)
 
 
@@ -220,6 +222,7 @@ def test_whole_frames_are_composed(app: LiveApp, avatar_package: AvatarPackage, 
 def test_what_lies_under_a_patch_can_be_fetched(app: LiveApp, avatar_package: AvatarPackage):
     answer = httpx.get(app.http("/v1/avatars/drawn/background/7"))
     assert answer.headers["content-type"] == "image/jpeg"
+    assert answer.headers["cache-control"] == "public, max-age=86400"
     assert np.abs(decode(answer.content).astype(int) - avatar_package.background(7)).mean() < 4
     assert httpx.get(app.http("/v1/avatars/drawn/background/75")).status_code == 400
     assert httpx.get(app.http("/v1/avatars/nobody/background/0")).status_code == 404
@@ -470,6 +473,8 @@ def test_the_token_opens_every_door(loaded: Path, tmp_path: Path):
         assert httpx.get(app.http("/v1/avatars")).status_code == 403
         header = {"Authorization": "Bearer open sesame"}
         assert httpx.get(app.http("/v1/avatars"), headers=header).status_code == 200
+        background = httpx.get(app.http("/v1/avatars/drawn/background/0"), headers=header)
+        assert background.headers["cache-control"].startswith("private")  # not for those behind the same proxy
         for path in (SESSION, STREAM + "?avatar=drawn"):
             assert status_of(app, path) == 403
             assert status_of(app, path, additional_headers={"Authorization": "Bearer open"}) == 403

@@ -60,7 +60,7 @@ class Lent:
 def ask(app: LiveApp, *messages: str | bytes, path: str = "/ws") -> list[Any]:
     """One answer each, without what is told unasked."""
     answers = []
-    with connect(app.ws(path), open_timeout=PATIENCE_S, proxy=None) as connection:
+    with connect(app.ws(path), open_timeout=PATIENCE_S, ping_interval=None, proxy=None) as connection:
         for message in messages:
             connection.send(message)
             answer = connection.recv(PATIENCE_S)
@@ -160,6 +160,8 @@ def test_json_answers_have_the_keys_that_clients_read(app: LiveApp, avatar_packa
         ({"model_name": MODEL, "audio_override": "AAAA"}, "audio of 3 bytes; expected 16-bit mono PCM at 24000"),
         ({"model_name": MODEL, "audio_override": "AAA="}, None),
         ({"model_name": MODEL, "audio_override": "AAA=", "sample_rate": "x"}, "sample_rate 'x'"),
+        ({"model_name": MODEL, "audio_override": "AAA=", "sample_rate": 10**400}, "sample_rate '1000"),
+        ({"model_name": MODEL, "pad": "x" * legacy_module.MAX_JSON}, "characters; at most"),
         ({"model_name": MODEL, "audio_override": "A" * 1_400_000}, "audio_override of 1400000 characters"),
         ({"type": "dance"}, "Unknown message type: dance"),
         ({"type": ["get_stats"]}, "Unknown message type"),
@@ -233,8 +235,8 @@ def test_counts_are_told_unasked_to_all(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(legacy_module, "BROADCAST_S", 0.05)
     with (
         live_app(Server(make_settings(tmp_path))) as app,
-        connect(app.ws("/"), proxy=None) as one,
-        connect(app.ws("/"), proxy=None) as other,
+        connect(app.ws("/"), ping_interval=None, proxy=None) as one,
+        connect(app.ws("/"), ping_interval=None, proxy=None) as other,
     ):
         one.send(b"?")
         for connection in (one, other):
@@ -284,7 +286,7 @@ def test_ten_thousand_messages_of_noise_end_no_connection(app: LiveApp):
     messages = [noise(rng) for _ in range(10_000)]
 
     async def go() -> None:
-        async with websockets.connect(app.ws("/ws"), proxy=None, max_queue=256) as connection:
+        async with websockets.connect(app.ws("/ws"), ping_interval=None, proxy=None, max_queue=256) as connection:
             sending = asyncio.create_task(send_all(connection, messages))
             n_answers = 0
             while n_answers < len(messages):
@@ -357,7 +359,7 @@ def test_the_ports_of_older_servers(app: LiveApp):
 
 
 def talk_to(port: int) -> list[Any]:
-    with connect(f"ws://127.0.0.1:{port}/ws", proxy=None) as connection:
+    with connect(f"ws://127.0.0.1:{port}/ws", ping_interval=None, proxy=None) as connection:
         connection.send('{"type": "switch_to_binary"}')
         told = json.loads(connection.recv(PATIENCE_S))
     health = httpx.get(f"http://127.0.0.1:{port}/health")

@@ -25,6 +25,7 @@ from rpc_server import (
     wait_until,
 )
 
+from container.live.avatars import N_NUMBERED
 from container.rpc import MAX_BATCH, MAX_RECEIVED, MAX_STREAMS, MAX_WAITING
 from inference.avatar import AvatarPackage
 from inference.settings import Settings
@@ -88,6 +89,27 @@ def test_who_comes_when_all_places_are_taken_is_told_to_come_again(
     going_on.set()
     assert len([one.result() for one in waiting]) == MAX_WAITING
     assert ours.GenerateInference(model_name="rehearsed").success
+
+
+def test_frames_by_number_leave_threads_to_sessions(
+    rpc: Rpc, channel: grpc.Channel, rehearsed: AvatarPackage, monkeypatch: pytest.MonkeyPatch
+):
+    going_on, busy, paint = threading.Event(), [], rehearsed.paint
+
+    def wait(*given: Any) -> Any:
+        busy.append(given[0])
+        assert going_on.wait(PATIENCE_S)
+        return paint(*given)
+
+    monkeypatch.setattr(rehearsed, "paint", wait)
+    call = channel.unary_unary(f"/{SERVICE}/GenerateInference")
+    request = Proto(our_table()).message("OptimizedInferenceRequest")(model_name="rehearsed").SerializeToString()
+    waiting = [call.future(request, timeout=PATIENCE_S) for _ in range(20)]
+    wait_until(lambda: rpc.server.calls.n_waiting == 20 and len(busy) == N_NUMBERED)
+    assert rpc.call(rpc.avatars.run, lambda: "a session's frame") == "a session's frame"
+    assert len(busy) == N_NUMBERED
+    going_on.set()
+    assert len([one.result() for one in waiting]) == len(busy) == 20
 
 
 # Deadlines, back-pressure and hostile clients
