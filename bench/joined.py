@@ -21,10 +21,11 @@ from inference.backends import choose_device
 from inference.faces import FaceTracker, Landmarker
 from inference.faces.load import load_landmarker
 from inference.lip_reading.decode import read_greedy
-from inference.lip_reading.grammar import read_grammar
+from inference.lip_reading.grammar import join_passages
 from inference.lip_reading.model import DEFAULT_LANDMARKS, ReadingModel, load_model
 from inference.lip_reading.options import FPS
 from inference.lip_reading.preprocess import Mouth, crop_mouths, cut_windows, track_faces
+from inference.lip_reading.sentences import read_by_sentence
 from inference.lip_reading.windows import HOP, run_windows, stitch
 from inference.media import open_media
 from inference.settings import Settings
@@ -86,8 +87,9 @@ def trim(mouths: Sequence[Mouth], span: tuple[float, float], pause: int | None) 
 
 def read_film(mouths: Sequence[Mouth], model: ReadingModel) -> tuple[str, str]:
     """By the grammar, and greedily."""
+    passages = list(read_by_sentence(mouths, model.network, 1, model.calibration))
     logits = stitch(run_windows(cut_windows(mouths, HOP), model.network, 1)).logits
-    return read_grammar(logits, FPS, 1, model.calibration).text or "-", read_greedy(logits, FPS).text or "-"
+    return join_passages(passages, 1).text or "-", read_greedy(logits, FPS).text or "-"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import cv2
 import numpy as np
 
 from training.augmentation import Sample, take_frames
@@ -54,7 +53,7 @@ def append(film: Sample, part: Sample, n_between: int) -> Sample:
     numbers = np.where(part.slots == BETWEEN_WORDS, BETWEEN_WORDS, part.slots + len(film.words))
     return Sample(
         frames=np.concatenate([film.frames, blend(film.frames[-1], part.frames[0], shares), part.frames]),
-        lips=np.concatenate([film.lips, mix(film.lips[-1], part.lips[0], shares), part.lips]),
+        lips=np.concatenate([film.lips, blend(film.lips[-1], part.lips[0], shares), part.lips]),
         slots=np.concatenate([film.slots, np.full(n_between, BETWEEN_WORDS), numbers]),
         within=np.concatenate([film.within, np.zeros(n_between, np.float32), part.within]),
         words=film.words + part.words,
@@ -63,11 +62,7 @@ def append(film: Sample, part: Sample, n_between: int) -> Sample:
 
 
 def blend(before: Bytes, after: Bytes, shares: Floats) -> Bytes:
-    """(n, H, W, 3): pictures that hold so much of the later one."""
-    between = [cv2.addWeighted(before, 1 - float(share), after, float(share), 0) for share in shares]
-    return np.array(between, np.uint8).reshape(-1, *before.shape)
-
-
-def mix(before: Floats, after: Floats, shares: Floats) -> Floats:
-    weights = shares[:, None, None]
-    return (before * (1 - weights) + after * weights).astype(np.float32)
+    """(n, ...) pictures, or what was made of them, that hold so much of the later one."""
+    weights = shares.reshape(-1, *[1] * before.ndim)
+    between = before * (1 - weights) + after * weights
+    return (np.rint(between) if before.dtype == np.uint8 else between).astype(before.dtype)

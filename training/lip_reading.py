@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -32,10 +32,12 @@ from torch.nn import functional
 from inference.lip_reading.decode import BLANK, FIRST_SYMBOL, decode_greedy, text_of
 from inference.models import LipCoordNet
 from inference.weights.tensors import load_into
-from training.augmentation import Augmentation, Sample, warp_time
+from training.augmentation import Augmentation, Sample, move_lips, warp_time
 from training.fresh_start import start_fresh
 from training.joining import cut_anywhere
-from training.mouths import NO_TARGET, MouthClip, decode_strip, load_packs, spread_characters, symbols_of
+from training.mouths import NO_TARGET, MouthClip, load_packs, spread_characters, symbols_of
+from training.scoring import Score, score_texts
+from training.views import Views, drop_maps, sample_of, show_frames, show_views
 
 WARM_UP = 0.08  # part of the run in which the learning rate climbs
 LOWEST_RATE = 0.002  # of the peak, at both ends
@@ -57,9 +59,11 @@ class Recipe:
     peak_rate: float = 6e-4
     batch: int = 4
     dropout: float = 0.12
+    views: int = 0  # of each clip that the convolutions, frozen, are asked for once; 0: all layers are trained
     joined: float = 0.35  # part of the samples that are cut anywhere out of several clips
     averaging: float = 0.998  # of the moving average of the weights, per step
     held_out: int = 40  # of each folder
+    score_every: int = 1  # epochs; and after the last
     leave_out: Path | None = None  # names never trained on, one a line
     n_clips: int | None = None  # only this many, for a trial
     seed: int = 7
@@ -70,19 +74,11 @@ class Recipe:
 class Batch:
     """Tensors of a few clips."""
 
-    crops: Tensor  # (B, 3, T, 64, 128) uint8, channels last in memory
+    pictures: Tensor  # (B, 3, T, 64, 128) uint8, channels last in memory; or of views (B, T, 3072)
     lips: Tensor  # (B, T, 20, 2) float
     frame_classes: Tensor  # (B, T)
     symbols: Tensor  # every clip's characters, one after another
     n_symbols: Tensor  # (B,)
-
-
-@dataclass(frozen=True)
-class Score:
-    """Greedy error rates: edits / reference length, over all clips together."""
-
-    wer: float
-    cer: float
 
 
 @dataclass
@@ -114,7 +110,8 @@ class Training:
             network.to(self.device)
             network._drop.p = network._drop_maps.p = recipe.dropout
         # By name: an optimiser's state knows its parameters by place, and the order of layers may change.
-        self.weights = [weight for _, weight in sorted(self.network.named_parameters())]
+        named = sorted(self.network.named_parameters())
+        self.weights = [weight for name, weight in named if not (recipe.views and name.startswith("conv"))]
         self.optimiser = torch.optim.AdamW(self.weights, lr=recipe.peak_rate, betas=(0.9, 0.98))
         # A batch in as many parts, each by one thread alone: threads that share the small steps of a recurrent
         # layer wait for one another at each, which costs several times the work where the machine is busy.
@@ -122,7 +119,11 @@ class Training:
         self.pool = ThreadPoolExecutor(self.n_shares, initializer=torch.set_num_threads, initargs=(1,))
         self.augmentation = Augmentation(recipe.seed)
         self.progress = Progress()
-        self.epoch_steps = math.ceil(len(clips) / recipe.batch)
+        self.epoch_steps = math.ceil(len(clips) * max(1, recipe.views) / recipe.batch)
+        self.views: Views = {}
+        if recipe.views:
+            self.network.eval()
+            self.views = show_views(self.network, clips, recipe.views, self.augmentation, recipe.seed, self.pool)
         self.by_person = group_by_person(clips)
 
     def part_done(self) -> float:
@@ -152,7 +153,7 @@ class Training:
         return {key: round(value / n_steps, 4) for key, value in sums.items()}
 
     def batches(self, rng: np.random.Generator) -> Iterator[list[MouthClip]]:
-        order = rng.permutation(len(self.clips))
+        order = rng.permutation(np.repeat(np.arange(len(self.clips)), max(1, self.recipe.views)))
         for first in range(0, len(order), self.recipe.batch):
             yield [self.clips[i] for i in order[first : first + self.recipe.batch]]
 
@@ -160,10 +161,16 @@ class Training:
         """A changed copy of the clip, or of a window of it and others."""
         of_person = self.by_person[clip.person]
         if len(of_person) > 1 and rng.random() < self.recipe.joined:
-            sample = draw_joined(clip, of_person, rng)
+            sample = cut_anywhere([self.show(one, rng) for one in draw_parts(clip, of_person, rng)], rng)
         else:
-            sample = warp_time(sample_of(clip), rng)
+            sample = warp_time(self.show(clip, rng), rng)
+        if self.recipe.views:
+            return replace(sample, lips=move_lips(sample.lips, rng))
         return self.augmentation.vary(sample, rng)
+
+    def show(self, clip: MouthClip, rng: np.random.Generator) -> Sample:
+        """The clip, or any view of it."""
+        return self.views[clip.name][rng.integers(self.recipe.views)] if self.recipe.views else sample_of(clip)
 
     def step(self, clips: Sequence[MouthClip]) -> dict[str, float]:
         part = self.part_done()
@@ -187,7 +194,7 @@ class Training:
         """Of one share of a step, by its number: the gradient of each weight, and the losses."""
         rng = np.random.default_rng((self.recipe.seed, self.progress.step, number))
         batch = collate([self.draw(clip, rng) for clip in clips], self.device)
-        ctc, spread = losses_of(forward_mixed(self.network, batch.crops, batch.lips), batch)
+        ctc, spread = losses_of(forward_mixed(self.network, batch.pictures, batch.lips), batch)
         loss = ctc + SPREAD_WEIGHT * max(0.0, 1 - self.part_done() / SPREAD_ENDS) * spread
         return torch.autograd.grad(loss, self.weights), {
             "loss": loss.item(),
@@ -240,17 +247,14 @@ class Training:
         self.progress = Progress(**state["progress"])
 
 
-def forward_mixed(network: LipCoordNet, crops: Tensor, lips: Tensor) -> Tensor:
-    """LipCoordNet.forward for training: (B, T, 28) float logits from uint8 crops (B, 3, T, 64, 128).
+def forward_mixed(network: LipCoordNet, pictures: Tensor, lips: Tensor) -> Tensor:
+    """LipCoordNet.forward for training: (B, T, 28) float logits.
 
-    The convolutions run in bfloat16, the rest in float32. Pooling goes first: ReLU and the dropout of whole
-    maps give the same after it and then touch a quarter of the values.
+    pictures: uint8 crops (B, 3, T, 64, 128), or what the convolutions made of them (B, T, 3072). They run in
+    bfloat16, the rest in float32.
     """
-    x = crops.float() / 255
-    with torch.autocast(x.device.type, torch.bfloat16):
-        for conv in (network.conv1, network.conv2, network.conv3):
-            x = network._drop_maps(torch.relu(network._pool(conv(x))))
-    x = x.float().permute(2, 0, 1, 3, 4).flatten(2)
+    shown = show_frames(network, pictures) if pictures.dtype == torch.uint8 else pictures.float()
+    x = drop_maps(network, shown).transpose(0, 1)
     x = network._drop(network.gru1(x)[0])
     x = network._drop(network.gru2(x)[0])
     points = network._drop(network.coord_gru(lips.permute(1, 0, 2, 3).flatten(2))[0])
@@ -289,10 +293,6 @@ def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
     torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
 
 
-def sample_of(clip: MouthClip) -> Sample:
-    return Sample(decode_strip(clip), clip.lips, clip.slots, clip.within, clip.words, clip.text)
-
-
 def group_by_person(clips: Iterable[MouthClip]) -> dict[str, list[MouthClip]]:
     people: dict[str, list[MouthClip]] = {}
     for clip in clips:
@@ -300,26 +300,26 @@ def group_by_person(clips: Iterable[MouthClip]) -> dict[str, list[MouthClip]]:
     return people
 
 
-def draw_joined(clip: MouthClip, of_person: Sequence[MouthClip], rng: np.random.Generator) -> Sample:
-    """A window out of the clip and one or two others of the same person, in any order."""
-    others = [of_person[i] for i in rng.integers(0, len(of_person), rng.integers(1, 3))]
-    parts = [clip, *others]
-    return cut_anywhere([sample_of(parts[i]) for i in rng.permutation(len(parts))], rng)
+def draw_parts(clip: MouthClip, of_person: Sequence[MouthClip], rng: np.random.Generator) -> list[MouthClip]:
+    """The clip and one or two others of the same person, in any order."""
+    parts = [clip, *(of_person[i] for i in rng.integers(0, len(of_person), rng.integers(1, 3)))]
+    return [parts[i] for i in rng.permutation(len(parts))]
 
 
 def draw_windows(clips: Sequence[MouthClip], seed: int) -> Iterator[Sample]:
     """A window for each clip, always the same."""
     people = group_by_person(clips)
     for i, clip in enumerate(clips):
-        yield draw_joined(clip, people[clip.person], np.random.default_rng((seed, i)))
+        rng = np.random.default_rng((seed, i))
+        yield cut_anywhere([sample_of(one) for one in draw_parts(clip, people[clip.person], rng)], rng)
 
 
 def collate(samples: Sequence[Sample], device: torch.device) -> Batch:
-    frames = torch.from_numpy(np.stack([sample.frames for sample in samples]))  # (B, T, H, W, 3)
+    frames = torch.from_numpy(np.stack([sample.frames for sample in samples]))  # (B, T, H, W, 3) or (B, T, 3072)
     classes = [spread_characters(sample.words, sample.slots, sample.within) for sample in samples]
     symbols = [symbols_of(sample.text) for sample in samples]
     return Batch(
-        crops=frames.permute(0, 4, 1, 2, 3).to(device),
+        pictures=(frames.permute(0, 4, 1, 2, 3) if frames.ndim == 5 else frames).to(device),
         lips=torch.from_numpy(np.stack([sample.lips for sample in samples])).to(device),
         frame_classes=torch.from_numpy(np.stack(classes)).to(device),
         symbols=torch.from_numpy(np.concatenate(symbols)).to(device),
@@ -336,28 +336,10 @@ def score_samples(network: LipCoordNet, samples: Iterable[Sample], batch: int, d
     iterator = iter(samples)
     while chosen := list(islice(iterator, batch)):
         tensors = collate(chosen, device)
-        labels = forward_mixed(network, tensors.crops, tensors.lips).argmax(2).cpu().numpy()
+        labels = forward_mixed(network, tensors.pictures, tensors.lips).argmax(2).cpu().numpy()
         pairs += [(one.text, text_of(decode_greedy(row))) for one, row in zip(chosen, labels, strict=True)]
     network.train(was_training)
-    return Score(
-        wer=error_rate([(said.split(), read.split()) for said, read in pairs]),
-        cer=error_rate([(list(said), list(read)) for said, read in pairs]),
-    )
-
-
-def error_rate(pairs: Sequence[tuple[list[str], list[str]]]) -> float:
-    """Edits / length of what was said, over all pairs of (said, read)."""
-    return round(sum(n_edits(said, read) for said, read in pairs) / max(1, sum(len(said) for said, _ in pairs)), 4)
-
-
-def n_edits(said: list[str], read: list[str]) -> int:
-    """Levenshtein distance."""
-    row = list(range(len(read) + 1))
-    for i, expected in enumerate(said, 1):
-        above, row = row, [i]
-        for j, found in enumerate(read, 1):
-            row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (expected != found)))
-    return row[-1]
+    return score_texts(pairs)
 
 
 def write_weights(network: nn.Module, path: Path) -> None:
@@ -399,7 +381,8 @@ def train(recipe: Recipe) -> None:
         began = time.monotonic()
         means = training.run_epoch()
         scored = time.monotonic()
-        scores = training.keep_best()
+        is_due = training.progress.epoch % recipe.score_every == 0 or training.part_done() >= 1
+        scores = training.keep_best() if is_due else {}
         training.progress.elapsed_s += time.monotonic() - scored
         training.save()
         log_line(recipe.run, epoch_line(training, means, scores, time.monotonic() - began))
@@ -441,9 +424,11 @@ def read_recipe(words: Sequence[str] | None = None) -> Recipe:
     parser.add_argument("--peak-rate", type=float, default=Recipe.peak_rate)
     parser.add_argument("--batch", type=int, default=Recipe.batch)
     parser.add_argument("--dropout", type=float, default=Recipe.dropout)
+    parser.add_argument("--views", type=int, default=Recipe.views, help="freeze the convolutions, over views made once")
     parser.add_argument("--joined", type=float, default=Recipe.joined, help="part of the samples cut out of several")
     parser.add_argument("--averaging", type=float, default=Recipe.averaging)
     parser.add_argument("--held-out", type=int, default=Recipe.held_out, help="clips of each folder kept for scoring")
+    parser.add_argument("--score-every", type=int, default=Recipe.score_every, help="epochs between two scorings")
     parser.add_argument("--leave-out", type=Path, help="file of clip names never to train on")
     parser.add_argument("--n-clips", type=int, help="use only so many clips, for a trial")
     parser.add_argument("--seed", type=int, default=Recipe.seed)

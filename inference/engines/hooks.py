@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inference.lip_reading.pipeline import OnWords
+from inference.lip_reading.live_words import OnWords
 
 # Called with how much is done, and of how much in all where that is known: seconds of a film, or frames.
 Progress = Callable[[float, float | None], None]

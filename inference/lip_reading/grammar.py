@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import nlargest
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from inference.lip_reading.decode import SPACE, Logits, Reading, decode_greedy, 
 from inference.lip_reading.lattice import Floats, Indices, Lattice, Slots, best_path, build_lattice, weigh_sentences
 from inference.lip_reading.options import Alternative, Word
 from inference.lip_reading.preprocess import WINDOW
-from inference.lip_reading.word_times import place_words
+from inference.lip_reading.word_times import keep_order, place_words
 
 LANGUAGE = "grid"
 GRID: Slots = (
@@ -63,6 +63,32 @@ class Sentence:
 
 
 @dataclass(frozen=True)
+class Passage:
+    """Sentences, and how many words free decoding reads apart from them."""
+
+    sentences: tuple[Sentence, ...]
+    n_stray: int
+
+    @property
+    def words(self) -> list[Word]:
+        return [word for sentence in self.sentences for word in sentence.words]
+
+    def moved(self, shift: int, start: int, end: int, fps: float) -> Passage:
+        """The same, so many frames later, with all its words in the frames [start, end), each of one at least."""
+        if not self.words:
+            return self
+        times = np.array([(word.start, word.end) for word in self.words], float) + (shift - start) / fps
+        kept = keep_order(np.append(times[:, 0], times[-1, 1]), (end - start) / fps, 1 / fps) + start / fps
+        ends = np.clip(times[:, 1] + start / fps, kept[:-1] + 1 / fps, kept[1:])
+        moved = iter(
+            replace(word, start=round(float(a), 3), end=round(float(b), 3))
+            for word, a, b in zip(self.words, kept[:-1], ends, strict=True)
+        )
+        sentences = (replace(one, words=tuple(islice(moved, len(one.words)))) for one in self.sentences)
+        return replace(self, sentences=tuple(sentences))
+
+
+@dataclass(frozen=True)
 class Weighed:
     """What the frames of a segment say.
 
@@ -99,22 +125,33 @@ def grid_lattice() -> Lattice:
 
 
 def read_grammar(logits: Logits, fps: float, n_best: int, calibration: Calibration) -> Reading:
-    """The sentences that were most probably said; none where silence is more probable.
+    """The sentences that were most probably said; none where silence is more probable. logits: (T, 28)."""
+    return join_passages([read_passage(logits, fps, n_best, calibration)], n_best)
 
-    logits: (T, 28). Confidence: the expected share of right words, with words that free decoding reads
-    outside all sentences counted as wrong ones; 0 for none. Alternatives: of several sentences, the best
-    combinations; their confidences are posteriors among all the language can say in these frames.
-    """
+
+def read_passage(logits: Logits, fps: float, n_best: int, calibration: Calibration) -> Passage:
     log_p = log_softmax(logits.astype(np.float64))
     path = best_path(grid_lattice(), log_p)
     segments = cut_segments(path)
-    sentences = [read_sentence(log_p, path, one, fps, n_best, calibration) for one in segments]
+    sentences = tuple(read_sentence(log_p, path, one, fps, n_best, calibration) for one in segments)
+    return Passage(sentences, count_stray_words(log_p, segments))
+
+
+def join_passages(passages: Sequence[Passage], n_best: int) -> Reading:
+    """Passages that follow one another as one reading.
+
+    Confidence: the expected share of right words, with words that free decoding reads outside all sentences counted
+    as wrong ones; 0 for none. Alternatives: of several sentences, the best combinations; their confidences are
+    posteriors among all the language can say in these frames.
+    """
+    sentences = [sentence for passage in passages for sentence in passage.sentences]
     words = tuple(word for sentence in sentences for word in sentence.words)
     sure = sum(word.confidence or 0.0 for word in words)
+    n_stray = sum(passage.n_stray for passage in passages)
     return Reading(
         text=SPACE.join(word.word for word in words),
         words=words,
-        confidence=round(sure / (len(words) + count_stray_words(log_p, segments)), 4) if words else 0.0,
+        confidence=round(sure / (len(words) + n_stray), 4) if words else 0.0,
         alternatives=combine([sentence.alternatives for sentence in sentences], n_best),
     )
 

@@ -25,9 +25,6 @@ IDLE = 0  # the state in which nothing was said yet
 SPACE_LABEL = SYMBOLS.index(SPACE) + FIRST_SYMBOL
 # A partial path may outweigh the best whole one, which is 1, and die later; it must not overflow before.
 HEAVIEST = 1e250
-# A path this many nats behind the best one never wins: from where it is, later frames would have to go on with a
-# sentence of which the best path lacks several words.
-HOPELESS = 50.0
 BLOCK = 256  # frames whose leaves are held at once: 3 MB for GRID's 1600
 
 
@@ -134,19 +131,18 @@ def pad(rows: Sequence[Sequence[int]], filler: int) -> Indices:
     return np.array([[*row, *[filler] * (width - len(row))] for row in rows])
 
 
-def find_pointers(lattice: Lattice, log_p: Floats, start: int = IDLE) -> tuple[npt.NDArray[np.int16], Floats]:
-    """Viterbi's algorithm, forward.
+def find_pointers(lattice: Lattice, log_p: Floats) -> tuple[npt.NDArray[np.int16], Floats]:
+    """Viterbi's algorithm, forward, from nothing said.
 
-    log_p: (T, 28). start: the state just before the first frame.
+    log_p: (T, 28).
     Returns: (T, S) the best state before each state of each frame; (S,) the scores after the last frame.
-    Memory is two bytes a state and frame: 48 MB for an hour of video.
     """
     n_states, n_slots = len(lattice.labels), len(lattice.exits)
     pointers = np.empty((len(log_p), n_states), np.int16)
     rows, slots = np.arange(n_states), np.arange(n_slots)
     scores = np.full(n_states + n_slots + 1, -np.inf)
     origins = np.arange(n_states + n_slots + 1)
-    scores[start] = 0.0
+    scores[IDLE] = 0.0
     leave(lattice, scores, origins, slots)
     for t, row in enumerate(log_p):
         reached = scores[lattice.before] - lattice.cost
@@ -179,20 +175,6 @@ def follow_back(pointers: npt.NDArray[np.int16], state: int) -> Indices:
         path[t] = state
         state = int(pointers[t, state])
     return path
-
-
-def settled_path(lattice: Lattice, log_p: Floats, start: int = IDLE, hopeless: float = HOPELESS) -> Indices:
-    """The beginning of the best path that no later frame will change: the one all paths share that may yet win.
-
-    start: the state just before the first frame. hopeless: how many nats behind the best a path cannot win.
-    """
-    pointers, scores = find_pointers(lattice, log_p, start)
-    alive = np.flatnonzero(scores > scores.max() - hopeless)
-    n_shared = len(pointers)
-    while n_shared and len(alive) > 1:
-        n_shared -= 1
-        alive = np.unique(pointers[n_shared, alive])
-    return follow_back(pointers[:n_shared], int(alive[0]) if len(alive) else start)
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 
@@ -15,12 +17,13 @@ from inference.faces.crop import CROP_HEIGHT, CROP_WIDTH
 from inference.faces.load import load_landmarker
 from inference.faces.track import DETECT_EVERY, EXACT
 from inference.lip_reading.decode import Logits, Reading, read_greedy
-from inference.lip_reading.grammar import LANGUAGE, read_grammar
-from inference.lip_reading.live_words import LiveRows, SentenceStream, WordStream
+from inference.lip_reading.grammar import LANGUAGE, join_passages, read_grammar
+from inference.lip_reading.live_words import OnWords, WordStream
 from inference.lip_reading.model import DEFAULT_LANDMARKS, load_model
-from inference.lip_reading.options import FPS, Decoder, ReadOptions, Transcript, Word
-from inference.lip_reading.preprocess import Mouth, crop_mouths, cut_windows, track_faces
-from inference.lip_reading.windows import HOP, N_LIP_POINTS, Stitched, run_windows, stitch
+from inference.lip_reading.options import FPS, Decoder, ReadOptions, Transcript
+from inference.lip_reading.preprocess import WINDOW, Mouth, crop_mouths, cut_windows, track_faces
+from inference.lip_reading.sentences import read_by_sentence
+from inference.lip_reading.windows import HOP, N_LIP_POINTS, OnRows, run_windows, stitch
 from inference.media import Clip, Frame, MediaDoor, OpenedMedia, Source, open_media
 from inference.settings import Settings
 from inference.stages import StageClock
@@ -28,10 +31,32 @@ from inference.stages import StageClock
 # Called with the seconds of video read so far, and how many the file says it has (None: it does not say).
 Progress = Callable[[float, float | None], None]
 
-# Called with words that are settled, in order, while a long video is still being read.
-OnWords = Callable[[list[Word]], None]
+T = TypeVar("T")
 
 BATCH_SIZE = {"cpu": 2, "cuda": 16}  # windows at a time
+
+
+@dataclass(frozen=True)
+class Seen(Generic[T]):
+    """What was made of a video's mouths, and how many there were."""
+
+    found: T
+    n_frames: int
+    n_without_face: int
+
+
+class Tally:
+    """The same mouths, counted."""
+
+    def __init__(self, mouths: Iterable[Mouth]) -> None:
+        self._mouths = mouths
+        self.n_frames = self.n_without_face = 0
+
+    def __iter__(self) -> Iterator[Mouth]:
+        for mouth in self._mouths:
+            self.n_frames += 1
+            self.n_without_face += mouth.hole > 0
+            yield mouth
 
 
 class LipReader:
@@ -78,17 +103,23 @@ class LipReader:
         Raises: MediaError (and below it NoFaceFound), where the video cannot be read.
         """
         options, clock = options or ReadOptions(), clock or StageClock()
-        stitched = self._see(source, options, progress, clock, on_words)
-        with clock.stage("words"):
-            return self._transcribe(stitched, options, clock)
+        read = self._read_sentences if self._has_grammar(options) else self._read_windows
+        seen = self._see(source, options, progress, clock, lambda mouths: read(mouths, options, clock, on_words))
+        return self._transcribe(seen, clock)
 
     def read_by_each(
         self, source: Source, decoders: Sequence[Decoder], options: ReadOptions | None = None
     ) -> dict[Decoder, Transcript]:
-        """The same by several decoders, from one pass through the networks."""
+        """The same by several decoders; from one pass through the networks, where the video is one window."""
         options, clock = options or ReadOptions(), StageClock()
-        stitched = self._see(source, options, None, clock, None)
-        return {name: self._transcribe(stitched, replace(options, decoder=name), clock) for name in decoders}
+        seen = self._see(source, options, None, clock, lambda mouths: self._stitch(mouths, clock, None))
+        asked = {name: replace(options, decoder=name) for name in decoders}
+        return {
+            name: self.read(source, one)
+            if self._has_grammar(one) and seen.n_frames > WINDOW
+            else self._transcribe(Seen(self._decode(seen.found, one), seen.n_frames, seen.n_without_face), clock)
+            for name, one in asked.items()
+        }
 
     def warm_up(self, frame_bgr: Frame) -> None:
         """Run every network once, so that what does not work here shows now and the first request is fast."""
@@ -103,53 +134,66 @@ class LipReader:
         options: ReadOptions,
         progress: Progress | None,
         clock: StageClock,
-        on_words: OnWords | None,
-    ) -> Stitched:
+        read: Callable[[Iterator[Mouth]], T],
+    ) -> Seen[T]:
+        """What `read` makes of the mouths. A chain of generators: each pulls from the one before, and no stage
+        holds the whole video.
+        """
         with clock.stage("decode"), self._open_media(source, self._limits) as media:
             check_moves(media)
-            return self._run(media, options, progress, clock, on_words)
+            tracker = FaceTracker(self._landmarker, options.face, EXACT if options.exact else DETECT_EVERY)
+            clips = clock.watch("decode", report(media.read_clips(FPS), progress, media.video.duration_s))
+            tracked = clock.watch("faces", track_faces(clips, tracker))
+            tally = Tally(clock.watch("mouths", crop_mouths(tracked, media.name, tracker)))
+            found = read(iter(tally))
+        return Seen(found, tally.n_frames, tally.n_without_face)
 
-    def _run(
-        self,
-        media: OpenedMedia,
-        options: ReadOptions,
-        progress: Progress | None,
-        clock: StageClock,
-        on_words: OnWords | None,
-    ) -> Stitched:
-        """A chain of generators: each pulls from the one before, and no stage holds the whole video."""
-        tracker = FaceTracker(self._landmarker, options.face, EXACT if options.exact else DETECT_EVERY)
-        clips = clock.watch("decode", report(media.read_clips(FPS), progress, media.video.duration_s))
-        tracked = clock.watch("faces", track_faces(clips, tracker))
-        mouths = clock.watch("mouths", crop_mouths(tracked, media.name, tracker))
+    def _stitch(self, mouths: Iterable[Mouth], clock: StageClock, on_rows: OnRows | None) -> Logits:
         windows = clock.watch("mouths", cut_windows(mouths, HOP))
         results = clock.watch("network", run_windows(windows, self.model.network, BATCH_SIZE[self.device.name]))
-        return stitch(results, None if on_words is None else self._stream(on_words, options).hear)
+        return stitch(results, on_rows).logits
+
+    def _read_windows(
+        self, mouths: Iterator[Mouth], options: ReadOptions, clock: StageClock, on_words: OnWords | None
+    ) -> Reading:
+        logits = self._stitch(mouths, clock, None if on_words is None else WordStream(on_words, FPS).hear)
+        with clock.stage("words"):
+            return self._decode(logits, options)
+
+    def _read_sentences(
+        self, mouths: Iterator[Mouth], options: ReadOptions, clock: StageClock, on_words: OnWords | None
+    ) -> Reading:
+        """By the grammar: a video of one window as it is, a longer one sentence by sentence."""
+        head = list(islice(mouths, WINDOW + 1))
+        if len(head) <= WINDOW:
+            return self._read_windows(iter(head), options, clock, None)
+        passages = []
+        found = read_by_sentence(chain(head, mouths), self.model.network, options.n_best, self.model.calibration)
+        for passage in clock.watch("network", found):
+            passages.append(passage)
+            if on_words is not None and passage.words:
+                on_words(passage.words)
+        with clock.stage("words"):
+            return join_passages(passages, options.n_best)
 
     def _has_grammar(self, options: ReadOptions) -> bool:
         return options.decoder == "grammar" or (options.decoder == "auto" and self.model.language == LANGUAGE)
-
-    def _stream(self, on_words: OnWords, options: ReadOptions) -> LiveRows:
-        if self._has_grammar(options):
-            return SentenceStream(on_words, FPS, self.model.calibration)
-        return WordStream(on_words, FPS)
 
     def _decode(self, logits: Logits, options: ReadOptions) -> Reading:
         if self._has_grammar(options):
             return read_grammar(logits, FPS, options.n_best, self.model.calibration)
         return read_greedy(logits, FPS)
 
-    def _transcribe(self, stitched: Stitched, options: ReadOptions, clock: StageClock) -> Transcript:
-        reading = self._decode(stitched.logits, options)
-        n_frames = len(stitched.logits)
+    def _transcribe(self, seen: Seen[Reading], clock: StageClock) -> Transcript:
+        reading = seen.found
         return Transcript(
             text=reading.text,
             words=reading.words,
             confidence=reading.confidence,
-            num_frames=n_frames,
+            num_frames=seen.n_frames,
             fps=FPS,
-            duration_s=round(n_frames / FPS, 3),
-            frames_without_face=sum(hole > 0 for hole in stitched.holes),
+            duration_s=round(seen.n_frames / FPS, 3),
+            frames_without_face=seen.n_without_face,
             model=self.model.info,
             timings_ms=clock.as_ms(),
             alternatives=reading.alternatives,

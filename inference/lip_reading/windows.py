@@ -14,6 +14,7 @@ from inference.lip_reading.decode import BLANK, Logits
 from inference.lip_reading.preprocess import Window
 
 Network = Callable[..., Sequence[npt.NDArray[Any]]]
+OnRows = Callable[[Logits, int], None]
 
 # Frames between windows. They overlap by 15: near its edges a window lacks context, but each one is
 # read as a sentence of its own, so much overlap reads words twice (measured on joined clips).
@@ -47,7 +48,7 @@ class Stitched:
     holes: tuple[int, ...]
 
 
-def stitch(results: Iterable[tuple[Window, Logits]], on_rows: Callable[[Logits, int], None] | None = None) -> Stitched:
+def stitch(results: Iterable[tuple[Window, Logits]], on_rows: OnRows | None = None) -> Stitched:
     """The logits of all windows as one run.
 
     on_rows: called after each window with the rows it gave and the frame that the first of them is of;

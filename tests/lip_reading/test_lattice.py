@@ -7,7 +7,7 @@ import pytest
 
 from inference.lip_reading.decode import FIRST_SYMBOL, SYMBOLS, decode_greedy, log_softmax, text_of
 from inference.lip_reading.grammar import GRID
-from inference.lip_reading.lattice import best_path, build_lattice, find_pointers, settled_path, weigh_sentences
+from inference.lip_reading.lattice import best_path, build_lattice, find_pointers, weigh_sentences
 
 # A word of two equal letters, words that begin alike, and a word that is the beginning of another.
 TINY = (("A", "BB"), ("AB", "A"))
@@ -115,31 +115,6 @@ def test_grid_has_260_states_and_no_path_leaves_them():
     assert np.isfinite(scores).all()
     assert pointers.min() >= 0
     assert pointers.max() < 260
-
-
-TALK = "--B-B-- AB --  A- A - B--B -A---  A AB--- "
-
-
-def test_what_is_settled_stays():
-    frames = TALK
-    lattice = build_lattice(TINY, 3.0)
-    log_p = logits_for(frames, sure=30.0)
-    whole = best_path(lattice, log_p)
-    lengths = []
-    for n in range(len(frames)):
-        settled = settled_path(lattice, log_p[:n])
-        assert (settled == whole[: len(settled)]).all()
-        lengths.append(len(settled))
-    assert lengths[-1] > 20
-
-
-def test_decoding_may_go_on_from_a_settled_state():
-    lattice = build_lattice(TINY, 3.0)
-    log_p = logits_for(TALK, sure=30.0)
-    whole = best_path(lattice, log_p)
-    rest = settled_path(lattice, log_p[12:], int(whole[11]))
-    assert len(rest) > 8
-    assert (rest == whole[12 : 12 + len(rest)]).all()
 
 
 def test_likely_beginnings_that_die_do_no_harm():
