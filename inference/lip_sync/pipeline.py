@@ -29,6 +29,7 @@ from inference.lip_sync.preprocess import Locate, Shot, box_of_landmarks, find_b
 from inference.lip_sync.tracks import LOOKAHEAD, Fingerprint, KeptLocator, TrackCache, key_of, mediapipe_detector
 from inference.media import Frame, MediaDoor, OpenedMedia, Source, VideoInfo, open_media
 from inference.media.encode import SUFFIXES, FilmWriter, write_film
+from inference.media.heap import HeapTrimmer
 from inference.media.sound import Samples
 from inference.media.voice import Voice, VoiceDoor, read_voice
 from inference.settings import Settings
@@ -321,7 +322,7 @@ def write_all(
     frames: Iterable[tuple[Frame, ...]], paths: list[Path], film: Plan, progress: Progress | None, clock: StageClock
 ) -> tuple[int, int]:
     """Write each frame into its film. Returns: width and height."""
-    size = (0, 0)
+    size, trimmer = (0, 0), HeapTrimmer()
     with ExitStack() as stack:
         writers: list[FilmWriter] = [stack.enter_context(write_film(path, film.fps, film.voice)) for path in paths]
         for n_done, each in enumerate(frames, 1):
@@ -330,6 +331,7 @@ def write_all(
                     writer.add(frame)
             clock.check("encode")
             size = each[0].shape[1], each[0].shape[0]
+            trimmer.passed(each[0].nbytes)
             if progress is not None:
                 progress(n_done, film.n_frames)
     return size
