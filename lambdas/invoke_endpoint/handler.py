@@ -5,6 +5,8 @@ put there decides; a claim whose function was killed before it called the endpoi
 event's own retry takes it over. Without a table the request object in S3 decides, written only where there is none:
 two events for one film still make one call, but a function killed between claim and call leaves the film unread
 until `requests/ID.json` is deleted.
+
+A face and a voice are lip-synced by a file NAME.job.json put beside them, which holds the request's body.
 """
 
 from __future__ import annotations
@@ -33,6 +35,9 @@ Client = Any  # boto3 makes its classes while it runs
 
 JSON = "application/json"
 FILM_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts"})
+JOB_SUFFIX = ".job.json"
+MAX_JOB_BYTES = 64 << 10
+LIPSYNC = "lipsync"
 FILM_SUFFIXES |= {".flv", ".wmv", ".asf", ".ogv", ".mxf", ".3gp", ".gif"}
 REALTIME_S = 60  # SageMaker's bound on one real-time invocation
 LEASE_S = 120  # longer than the function may run (90 s); over before Lambda's first retry (60 s after that)
@@ -101,6 +106,12 @@ class Film:
     def body(self) -> bytes:
         """The request as the endpoint takes it."""
         return json.dumps({"s3_bucket": self.bucket, "s3_video_key": self.key, **self.options}).encode()
+
+    @property
+    def name(self) -> str:
+        """What its result is called by: one face may say many things."""
+        voice = self.options.get("s3_audio_key")
+        return f"{self.key}.{PurePosixPath(voice).name}" if voice else self.key
 
     @property
     def url(self) -> str:
@@ -195,15 +206,31 @@ class Sender:
             found = record["s3"]
             # S3 encodes keys in its own notifications, and EventBridge's carry them as they are.
             key = unquote_plus(found["object"]["key"])
-            return Film(found["bucket"]["name"], key, clean(found["object"]["eTag"]))
+            return self._film_at(found["bucket"]["name"], key, clean(found["object"]["eTag"]))
         if "detail" in record:
             found = record["detail"]
             etag = found["object"].get("etag") or found["object"]["eTag"]  # moto's spelling
-            return Film(found["bucket"]["name"], found["object"]["key"], clean(etag))
-        options = {name: value for name, value in record.items() if name not in ("s3_bucket", "s3_video_key")}
-        bucket, key = record["s3_bucket"], record["s3_video_key"]
-        etag = self._s3.head_object(Bucket=bucket, Key=key)["ETag"]
-        return Film(bucket, key, clean(etag), options, is_asked_for=True)
+            return self._film_at(found["bucket"]["name"], found["object"]["key"], clean(etag))
+        etag = self._s3.head_object(Bucket=record["s3_bucket"], Key=record["s3_video_key"])["ETag"]
+        return self._asked_for(record, clean(etag))
+
+    def _film_at(self, bucket: str, key: str, etag: str) -> Film:
+        """An uploaded film, or the one that an uploaded job names. Raises: ValueError, KeyError for no job."""
+        if not (key.startswith(self.settings.input_prefix) and key.endswith(JOB_SUFFIX)):
+            return Film(bucket, key, etag)
+        reply = self._s3.get_object(Bucket=bucket, Key=key)
+        if reply["ContentLength"] > MAX_JOB_BYTES:
+            raise ValueError(f"{key}: {reply['ContentLength']} bytes; a job has at most {MAX_JOB_BYTES}")
+        job = json.loads(reply["Body"].read())
+        if not isinstance(job, dict) or job.setdefault("s3_bucket", bucket) != bucket:
+            raise ValueError(f"{key}: expected a JSON object with files in the bucket {bucket}")
+        return self._asked_for(job, etag)
+
+    def _asked_for(self, asked: Event, etag: str) -> Film:
+        options = {name: value for name, value in asked.items() if name not in ("s3_bucket", "s3_video_key")}
+        if options.get("task") == LIPSYNC:
+            options.setdefault("s3_output_prefix", self.settings.output_prefix)
+        return Film(asked["s3_bucket"], asked["s3_video_key"], etag, options, is_asked_for=True)
 
     def send(self, film: Film) -> Outcome:
         """Send a film, unless it is none, or was sent before."""
@@ -377,8 +404,8 @@ def request_key(film: Film, settings: Settings) -> str:
 
 
 def result_key(film: Film, settings: Settings) -> str:
-    """'uploads/a/b.mp4' -> 'results/a/b.mp4.json', as `on_result` names it."""
-    return f"{settings.output_prefix}{film.key.removeprefix(settings.input_prefix)}.json"
+    """'uploads/a/b.mp4' -> 'results/a/b.mp4.json', or with a voice '....mp4.c.wav.json', as `on_result` names it."""
+    return f"{settings.output_prefix}{film.name.removeprefix(settings.input_prefix)}.json"
 
 
 def as_folder(prefix: str) -> str:

@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 import boto3
@@ -78,11 +79,12 @@ def file_result(message: Record, s3: Client, settings: Settings) -> Record:
     invocation_status = message["invocationStatus"]
     if invocation_status not in STATES:
         raise ValueError(f"invocationStatus {invocation_status}: expected one of {', '.join(STATES)}")
-    bucket, key = film_of(message["requestParameters"]["inputLocation"], s3, settings)
+    bucket, key, voice = film_of(message["requestParameters"]["inputLocation"], s3, settings)
     record = {"inference_id": message["inferenceId"], "s3_bucket": bucket, "s3_video_key": key}
     record |= success_of(message, s3) if invocation_status == "Completed" else failure_of(message)
     record["finished_at"] = message.get("eventTime")
-    record_key = f"{settings.output_prefix}{key.removeprefix(settings.input_prefix)}.json"
+    name = ".".join([key.removeprefix(settings.input_prefix), *([PurePosixPath(voice).name] if voice else []), "json"])
+    record_key = settings.output_prefix + name
     s3.put_object(Bucket=bucket, Key=record_key, Body=json.dumps(record).encode(), ContentType=JSON)
     if settings.table:
         complete_item(settings.table, record, STATES[invocation_status], f"s3://{bucket}/{record_key}")
@@ -90,16 +92,16 @@ def file_result(message: Record, s3: Client, settings: Settings) -> Record:
     return {"status": record["status"], "inference_id": record["inference_id"], "record": record_key}
 
 
-def film_of(input_location: str, s3: Client, settings: Settings) -> tuple[str, str]:
-    """Bucket and key of the film that was read.
+def film_of(input_location: str, s3: Client, settings: Settings) -> tuple[str, str, str | None]:
+    """Bucket and key of the film that was read; where it was lip-synced, the key of the voice.
 
     A request of ours names it; other callers may have given the film itself as the input.
     """
     bucket, key = split_url(input_location)
     if not key.startswith(settings.request_prefix):
-        return bucket, key
+        return bucket, key, None
     request = json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
-    return request["s3_bucket"], request["s3_video_key"]
+    return request["s3_bucket"], request["s3_video_key"], request.get("s3_audio_key")
 
 
 def success_of(message: Record, s3: Client) -> Record:

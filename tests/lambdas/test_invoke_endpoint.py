@@ -264,3 +264,54 @@ def test_a_bad_setting_is_named(s3, endpoint, monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=name):
         function.handler(bridge_event(KEY), None)
+
+
+JOB = {"task": "lipsync", "s3_video_key": "uploads/face.png", "s3_audio_key": "uploads/a/hello.wav"}
+
+
+def put_job(s3: Any, job: object, key: str = "uploads/1.job.json") -> dict[str, Any]:
+    etag = s3.put_object(Bucket=BUCKET, Key=key, Body=json.dumps(job).encode())["ETag"].strip('"')
+    return s3_event(key, etag=etag)
+
+
+def test_a_job_file_has_a_face_say_a_voice(s3, endpoint, store, read_json):
+    event = put_job(s3, JOB | {"models": ["wav2lip"]})
+    assert statuses(function.handler(event, None)) == ["invoked"]
+    assert statuses(function.handler(event, None)) == ["duplicate"]
+    [call] = endpoint.calls
+    sent = read_json(call["InputLocation"].removeprefix(f"s3://{BUCKET}/"))
+    assert sent == JOB | {"s3_bucket": BUCKET, "models": ["wav2lip"], "s3_output_prefix": "results/"}
+    request = parse_request(json.dumps(sent), "application/json", {})
+    assert (request.face, request.audio) == (
+        S3Object(BUCKET, "uploads/face.png"),
+        S3Object(BUCKET, JOB["s3_audio_key"]),
+    )
+    assert (request.output.bucket, request.output.prefix) == (BUCKET, "results/")
+
+
+def test_in_real_time_a_jobs_answer_is_filed_by_face_and_voice(s3, endpoint, monkeypatch, read_json):
+    monkeypatch.setenv("MODE", "realtime")
+    assert statuses(function.handler(put_job(s3, JOB), None)) == ["succeeded"]
+    assert read_json("results/face.png.hello.wav.json")["status"] == "success"
+
+
+def test_a_direct_call_syncs_lips(s3, endpoint, read_json):
+    s3.put_object(Bucket=BUCKET, Key=JOB["s3_video_key"], Body=b"1")
+    ask = JOB | {"s3_bucket": BUCKET, "s3_output_prefix": "films/"}
+    assert statuses(function.handler(ask, None)) == ["invoked"]
+    assert read_json(endpoint.calls[0]["InputLocation"].removeprefix(f"s3://{BUCKET}/")) == ask
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        ([1], "expected a JSON object"),
+        (JOB | {"s3_bucket": "another"}, "files in the bucket"),
+        ({"task": "lipsync"}, "s3_video_key"),
+        (JOB | {"more": "x" * 70_000}, "a job has at most"),
+    ],
+)
+def test_a_job_that_is_none_fails(s3, endpoint, job, words):
+    with pytest.raises(function.FilmsFailed, match=words):
+        function.handler(put_job(s3, job), None)
+    assert endpoint.calls == []

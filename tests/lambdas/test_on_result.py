@@ -62,6 +62,17 @@ def test_a_failure_is_filed_with_its_reason(invoked, read_json):
     assert record["failure_location"] == "s3://b/failures/1"
 
 
+def test_a_lip_sync_is_filed_by_face_and_voice(s3, endpoint, read_json):
+    options = {"task": "lipsync", "s3_audio_key": "uploads/a/hello.wav", "s3_output_prefix": "results/"}
+    film = invoke.Film(BUCKET, "uploads/face.png", "e1", options, is_asked_for=True)
+    invoke.Sender(invoke.Settings.from_env({"ENDPOINT_NAME": "viseme"})).send(film)
+    answer = {"status": "success", "outputs": []}
+    s3.put_object(Bucket=BUCKET, Key="results/1.out", Body=json.dumps(answer).encode())
+    place = {"endpointName": "viseme", "inputLocation": f"s3://{BUCKET}/requests/{film.id}.json"}
+    function.handler(sns_event(notice(inferenceId=film.id, requestParameters=place)), None)
+    assert read_json("results/face.png.hello.wav.json")["answer"] == answer
+
+
 def test_a_failure_without_a_reason_or_place_is_filed(invoked, read_json):
     bare = notice("Failed")
     del bare["responseParameters"]
