@@ -20,6 +20,7 @@ MAX_REALTIME_BYTES = 25_000_000
 MAX_ASYNC_BYTES = 1 << 30
 INVOCATION_TIMEOUT_S = 3600
 MISSING = ("NoSuchKey", "404")
+JSON = "application/json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,10 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deploy.invoke", description=__doc__, allow_abbrev=False)
-    parser.add_argument("film", help="a file, or s3://BUCKET/KEY")
+    parser.add_argument("film", help="a file, or s3://BUCKET/KEY; a request in a .json file, as for lip sync")
     parser.add_argument("--endpoint-name", required=True, metavar="NAME")
     parser.add_argument("--region", default="us-east-1")
-    parser.add_argument("--accept", default="application/json", help="such as text/vtt (application/json)")
+    parser.add_argument("--accept", default=JSON, help="such as text/vtt (application/json)")
     parser.add_argument("--options", metavar="JSON", help='of the request, such as {"face": 1}')
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="for the answer; by default stdout")
     parser.add_argument(
@@ -98,7 +99,7 @@ def make_body(asked: argparse.Namespace) -> tuple[str, bytes]:
     if not asked.film.startswith("s3://"):
         return type_of(asked.film), check_file(Path(asked.film)).read_bytes()
     bucket, key = split_uri(asked.film)
-    return "application/json", json.dumps({"s3_bucket": bucket, "s3_video_key": key, "fps": 25}).encode()
+    return JSON, json.dumps({"s3_bucket": bucket, "s3_video_key": key, "fps": 25}).encode()
 
 
 def options_of(asked: argparse.Namespace) -> dict[str, str]:
@@ -108,7 +109,7 @@ def options_of(asked: argparse.Namespace) -> dict[str, str]:
 def type_of(film: str) -> str:
     """As its name says; a film of some kind where it says nothing."""
     guessed, _ = mimetypes.guess_type(film)
-    return guessed if guessed and guessed.startswith("video/") else "application/octet-stream"
+    return guessed if guessed and guessed.startswith(("video/", JSON)) else "application/octet-stream"
 
 
 def explain_model_error(aws: Aws, endpoint: str, err: CallFailed) -> DeployError:

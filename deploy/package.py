@@ -1,6 +1,7 @@
 """Makes the model archive: `python -m deploy.package -o model.tar.gz`.
 
 model.safetensors       the weights (--weights), where every image of ours looks first
+wav2lip*.pth            lip-sync checkpoints (--checkpoint), where there are any
 data/weights/mediapipe/ the face models, so that a start needs no network
 code/viseme_entry.py    what a hosting toolkit runs (SAGEMAKER_PROGRAM)
 code/inference/         the engines
@@ -27,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 ENTRY = "viseme_entry.py"
 STARTER = ROOT / "inference" / "weights" / "starter" / "lipcoordnet" / "model.safetensors"
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth")
+CHECKPOINTS = ("wav2lip.pth", "wav2lip_gan.pth")
 FACE_MODELS = PurePosixPath("data/weights/mediapipe")  # as VISEME_DATA_DIR=.../data has them found
 # Of requirements.txt, what the stock image lacks. It has torch, numpy, OpenCV, safetensors, boto3 and
 # huggingface-hub in versions of its own: those stay what they are.
@@ -40,9 +42,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m deploy.package", description=__doc__.partition("\n")[0])
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="such as model.tar.gz")
     parser.add_argument("--weights", type=Path, default=STARTER, metavar="FILE", help="weights of your own")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="for lip sync, yours to bring: wav2lip.pth, wav2lip_gan.pth; may repeat",
+    )
     asked = parser.parse_args(arguments)
     try:
-        build_archive(asked.output, asked.weights)
+        build_archive(asked.output, asked.weights, asked.checkpoint)
     except DeployError as err:
         say(f"deploy.package: {err}")
         return err.exit_code
@@ -50,19 +60,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def build_archive(output: Path, weights: Path = STARTER) -> None:
+def build_archive(output: Path, weights: Path = STARTER, checkpoints: Sequence[Path] = ()) -> None:
     """Write the archive; the same files make the same bytes.
 
-    Raises: WrongRequest where the weights or the folder are not there, DeployError where the face models
+    Raises: WrongRequest where the weights, a checkpoint or the folder are not there, DeployError where the face models
     cannot be had.
     """
     if weights.suffix not in WEIGHT_SUFFIXES:
         raise WrongRequest(f"{weights}: expected {', '.join(WEIGHT_SUFFIXES)}")
     check_file(weights)
+    for one in checkpoints:
+        if one.name not in CHECKPOINTS:
+            raise WrongRequest(f"{one}: expected it to be called {' or '.join(CHECKPOINTS)}, as it is looked for")
+        check_file(one)
     if not output.parent.is_dir():
         raise WrongRequest(f"{output.parent}: no such folder")
     files = dict(list_code()) | dict(list_face_models())
     files[PurePosixPath("model").with_suffix(weights.suffix)] = weights.read_bytes()
+    files |= {PurePosixPath(one.name): one.read_bytes() for one in checkpoints}
     files[PurePosixPath("code/requirements.txt")] = make_requirements().encode()
     write_archive(output, files)
 

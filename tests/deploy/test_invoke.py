@@ -77,10 +77,31 @@ def test_an_object_in_real_time_is_the_seeds_request(script, tmp_path: Path):
     assert (tmp_path / "answer.json").read_bytes() == ANSWER
 
 
-def expect_async(script, location: object) -> None:
+def test_a_request_of_ones_own_in_real_time(script, tmp_path: Path):
+    job = json.dumps({"task": "lipsync", "s3_bucket": "films", "s3_video_key": "a.mp4", "s3_audio_key": "b.wav"})
+    (tmp_path / "job.json").write_text(job)
+    expect_endpoint(script)
+    wanted = NAMED | {"ContentType": "application/json", "Accept": "video/mp4", "Body": job.encode()}
+    script.expect("sagemaker-runtime", "InvokeEndpoint", wanted, {"Body": body(b"the film")})
+    flags = ["--accept", "video/mp4", "-o", str(tmp_path / "out.mp4")]
+    assert main([str(tmp_path / "job.json"), *CALL, *flags]) == 0
+    script.done()
+    assert (tmp_path / "out.mp4").read_bytes() == b"the film"
+
+
+def test_a_request_of_ones_own_asynchronously(script, capfd: pytest.CaptureFixture[str]):
+    expect_endpoint(script, is_async=True)
+    expect_async(script, "s3://films/jobs/1.json", "application/json")
+    expect_object(script, OUTPUT, ANSWER)
+    assert main(["s3://films/jobs/1.json", *CALL]) == 0
+    script.done()
+    assert json.loads(capfd.readouterr().out) == {"status": "success"}
+
+
+def expect_async(script, location: object, content_type: str = "video/mp4") -> None:
     wanted = NAMED | {
         "InputLocation": location,
-        "ContentType": "video/mp4",
+        "ContentType": content_type,
         "Accept": "application/json",
         "InvocationTimeoutSeconds": 3600,
     }

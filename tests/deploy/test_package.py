@@ -71,10 +71,13 @@ def test_the_same_files_make_the_same_bytes(archive: Path, tmp_path: Path, monke
 
 def test_weights_of_ones_own(weights_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "mine.pt").write_bytes(b"tensors")
-    assert main(["-o", str(tmp_path / "m.tar.gz"), "--weights", str(tmp_path / "mine.pt")]) == 0
+    (tmp_path / "wav2lip_gan.pth").write_bytes(b"checkpoint")
+    flags = ["--weights", str(tmp_path / "mine.pt"), "--checkpoint", str(tmp_path / "wav2lip_gan.pth")]
+    assert main(["-o", str(tmp_path / "m.tar.gz"), *flags]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'm.tar.gz'}\n"
     with tarfile.open(tmp_path / "m.tar.gz") as packed:
         assert packed.extractfile("model.pt").read() == b"tensors"
+        assert packed.extractfile("wav2lip_gan.pth").read() == b"checkpoint"
         assert "model.safetensors" not in packed.getnames()
 
 
@@ -84,6 +87,8 @@ def test_weights_of_ones_own(weights_cache: Path, tmp_path: Path, capsys: pytest
         (["-o", "no/such/folder/m.tar.gz"], "no such folder"),
         (["-o", "m.tar.gz", "--weights", "missing.pt"], "missing.pt: no such file"),
         (["-o", "m.tar.gz", "--weights", "film.mp4"], "expected .safetensors, .pt, .pth"),
+        (["-o", "m.tar.gz", "--checkpoint", "lips.pth"], "expected it to be called wav2lip.pth or wav2lip_gan.pth"),
+        (["-o", "m.tar.gz", "--checkpoint", "wav2lip.pth"], "wav2lip.pth: no such file"),
     ],
 )
 def test_the_callers_mistakes(
