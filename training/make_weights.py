@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from training import avatar, ear, join, lip_reading, rendered
+from training import avatar, ear, join, lip_reading, lip_sync, rendered, talking
 
 A_STEP = 1e-6  # minutes: a run that lasts no longer ends after a step
 
@@ -53,8 +53,18 @@ def make_avatar(making: Making) -> Path:
     return made / "network.safetensors"
 
 
+def make_sync(making: Making) -> Path:
+    """Wav2Lip, narrow: rendered people beside the GRID talking faces."""
+    faces, run = making.folder / "talking", making.folder / "run"
+    clips = None if making.grid is None or making.is_tiny else making.grid / "talking"
+    talking.make_packs(faces, clips, 2 if making.is_tiny else 150)
+    recipe = lip_sync.Recipe((faces,), run)
+    lip_sync.train(replace(recipe, minutes=A_STEP, batch=2, round_steps=1) if making.is_tiny else recipe)
+    return run / "model.safetensors"
+
+
 # What each makes; returns the file to ship.
-RECIPES: dict[str, Callable[[Making], Path]] = {"reading": make_reading, "avatar": make_avatar}
+RECIPES: dict[str, Callable[[Making], Path]] = {"reading": make_reading, "sync": make_sync, "avatar": make_avatar}
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -1,0 +1,411 @@
+"""Train a narrow Wav2Lip from packs of talking faces.
+
+    python -m training.lip_sync --talking PACKS [MORE_PACKS] -o RUN --minutes 60
+
+First a judge learns where the lips are in the lower half of a face, then the audio encoder what lips do with a
+sound; both take minutes. Then the whole network learns to draw the face that says it, from the upper half and
+another frame of the same clip: as close to the true one as it can be, most of all in the mouth, and so that the judge
+finds the lips where they were (the loss that keeps them in step with the sound). The judge is not shipped.
+The same command again goes on where it stopped. RUN/log.jsonl has a line per round, RUN/model.safetensors the best
+weights so far (float16) by how the mouths of held-out clips go with theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from inference.lip_sync.preprocess import MASKED_FROM, SIDE, stack_faces
+from inference.models import Wav2Lip, Wav2LipWidths
+from training.lip_reading import follow, log_line, rate_at
+from training.talking import load_talking
+from training.talking_samples import INNER_BOTTOM, INNER_TOP, Batch, Talking, cut_plain, draw_batch, gap_of, prepare
+
+Module = TypeVar("Module", bound=nn.Module)
+
+WIDTHS = Wav2LipWidths(
+    face_encoder=(8, 16, 32, 48, 64, 128, 128),
+    audio_encoder=(16, 32, 64, 128, 256),
+    face_decoder=(128, 128, 128, 96, 64, 48, 24),
+    output=16,
+)
+JUDGE_WIDTHS = (16, 32, 64, 96)
+N_LIP_NUMBERS = 40
+LOWER_WEIGHT, MOUTH_WEIGHT = 2.0, 8.0  # of errors, against 1 in the upper half
+MOUTH_REACH = 6.0  # px around the lips that count as the mouth
+EDGE_WEIGHT = 0.5  # of errors of the differences between neighbours, which blur shows in
+LIPS_WEIGHT = 0.015  # a px of error of the lips, against levels of 0..1
+GAP_WEIGHT = 3.0  # of the gap between the lips, against a point
+SOFT_PX = 1.0  # errors of lips below it count by their square
+GRADIENT_NORM = 1.0
+ROUND_STRIDE = 100_003  # keeps the draws of one round apart from the next one's
+SCORE_BATCH = 25
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One run."""
+
+    talking: tuple[Path, ...]  # folders of packs
+    run: Path
+    minutes: float = 60.0  # all three parts together
+    judge_share: float = 0.07  # of the time, for the judge
+    ear_share: float = 0.07  # of the time, for the audio encoder alone
+    batch: int = 24
+    round_steps: int = 400
+    peak_rate: float = 1.5e-3
+    averaging: float = 0.998
+    held_out: float = 0.06  # of each folder, never trained on
+    most_scored: int = 10  # of those, scored while it trains
+    n_clips: int | None = None  # only so many of each folder, for a trial
+    seed: int = 5
+    threads: int = 2
+
+
+class Judge(nn.Module):
+    """Where the lips are in the lower half of a face: (B, 20, 2) px of 96, of (B, 3, 48, 96)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        n_in = 3
+        for n_out in JUDGE_WIDTHS:
+            layers += [nn.Conv2d(n_in, n_out, 3, 2, 1), nn.BatchNorm2d(n_out), nn.ReLU()]
+            layers += [nn.Conv2d(n_out, n_out, 3, 1, 1), nn.BatchNorm2d(n_out), nn.ReLU()]
+            n_in = n_out
+        self.layers = nn.Sequential(*layers)
+        self.points = nn.Linear(n_in * 3 * 6, N_LIP_NUMBERS)
+
+    def forward(self, lower: Tensor) -> Tensor:
+        found: Tensor = self.points(self.layers(lower).flatten(1)).float()
+        middle = found.new_tensor([SIDE / 2, SIDE * 0.78])
+        return found.unflatten(1, (20, 2)) * 10 + middle
+
+
+class Ear(nn.Module):
+    """The audio encoder with a reading of the lips on top: gap, height and width of the mouth, standardised."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.shape = nn.Linear(WIDTHS.audio_encoder[-1], 3)
+
+    def forward(self, mels: Tensor) -> Tensor:
+        heard: Tensor = self.shape(self.encoder(mels).flatten(1))
+        return heard.float()
+
+
+def shape_of(lips: Tensor) -> Tensor:
+    """Gap, height and width of the mouth, (B, 3) px, of (B, 20, 2)."""
+    gap = (lips[:, INNER_BOTTOM, 1] - lips[:, INNER_TOP, 1]).mean(1)
+    height = lips[:, 9, 1] - lips[:, 3, 1]
+    width = lips[:, 6, 0] - lips[:, 0, 0]
+    return torch.stack([gap, height, width], dim=1)
+
+
+@dataclass
+class Progress:
+    """How far a run is; kept with its checkpoint."""
+
+    n_rounds: int = 0
+    step: int = 0
+    spent_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("judge", "ear", "whole"), 0.0))
+    best: float = -math.inf
+
+
+Parts = dict[str, list[Talking]]  # by the name of their folder
+
+
+class Training:
+    """The networks under training, their optimisers and how far they are."""
+
+    def __init__(self, recipe: Recipe, clips: Sequence[Talking], held_out: Parts) -> None:
+        self.recipe, self.clips, self.held_out = recipe, clips, held_out
+        torch.manual_seed(recipe.seed)
+        self.network, self.average = (channels_last(Wav2Lip(WIDTHS)) for _ in range(2))
+        self.average.load_state_dict(self.network.state_dict())
+        self.judge = channels_last(Judge())
+        self.ear = Ear(self.network.audio_encoder)
+        self.optimisers = {
+            "judge": optimiser_of(self.judge),
+            "ear": optimiser_of(self.ear),
+            "whole": optimiser_of(self.network),
+        }
+        self.progress = Progress()
+        total_s = 60 * recipe.minutes
+        parts = {"judge": recipe.judge_share, "ear": recipe.ear_share}
+        self.budgets = {name: share * total_s for name, share in (*parts.items(), ("whole", 1 - sum(parts.values())))}
+        lips = torch.from_numpy(np.concatenate([clip.lips for clip in clips]))
+        shapes = shape_of(lips)
+        self.shape_mean, self.shape_spread = shapes.mean(0), shapes.std(0)
+
+    def part_done(self) -> float:
+        spent = [min(self.progress.spent_s[name], budget) for name, budget in self.budgets.items()]
+        return sum(spent) / sum(self.budgets.values())
+
+    def stage(self) -> tuple[str, float]:
+        """What is being trained, and how much of its own time is over."""
+        for name, budget in self.budgets.items():
+            part = self.progress.spent_s[name] / budget
+            if part < 1:
+                return name, part
+        return "whole", 1.0
+
+    def run_round(self) -> tuple[str, float]:
+        """Some steps, or fewer where a stage ends; its name and the mean of the losses."""
+        stage, _ = self.stage()
+        rng = np.random.default_rng((self.recipe.seed, ROUND_STRIDE + self.progress.n_rounds))
+        losses = []
+        for _ in range(self.recipe.round_steps):
+            began = time.monotonic()
+            losses.append(self.step(stage, draw_batch(self.clips, self.recipe.batch, rng)))
+            self.progress.spent_s[stage] += time.monotonic() - began
+            if self.stage()[0] != stage or self.part_done() >= 1:
+                break
+        self.progress.n_rounds += 1
+        return stage, float(np.mean(losses))
+
+    def step(self, stage: str, batch: Batch) -> float:
+        optimiser = self.optimisers[stage]
+        for group in optimiser.param_groups:
+            group["lr"] = self.recipe.peak_rate * rate_at(self.stage()[1])
+        loss = {"judge": self.judge_loss, "ear": self.ear_loss, "whole": self.whole_loss}[stage](batch)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(
+            [weight for group in optimiser.param_groups for weight in group["params"]], GRADIENT_NORM
+        )
+        if torch.isfinite(norm):
+            optimiser.step()
+        self.progress.step += 1
+        kept = self.recipe.averaging if stage == "whole" else 0.0
+        follow(self.average, self.network, min(kept, self.progress.step / (self.progress.step + 10)))
+        follow_levels(self.average, self.network)
+        return loss.item()
+
+    def judge_loss(self, batch: Batch) -> Tensor:
+        self.judge.train()
+        with torch.autocast("cpu", torch.bfloat16):
+            found = self.judge(lower_half(batch.wanted))
+        return lips_error(found, batch.lips)
+
+    def ear_loss(self, batch: Batch) -> Tensor:
+        self.ear.train()
+        wanted = (shape_of(batch.lips) - self.shape_mean) / self.shape_spread
+        with torch.autocast("cpu", torch.bfloat16):
+            heard = self.ear(batch.mels)
+        return functional.smooth_l1_loss(heard, wanted, beta=0.5)
+
+    def whole_loss(self, batch: Batch) -> Tensor:
+        self.network.train()
+        self.judge.eval()
+        with torch.autocast("cpu", torch.bfloat16):
+            drawn = self.network(batch.mels, batch.faces.contiguous(memory_format=torch.channels_last)).float()
+            found = self.judge(lower_half(drawn))
+        weights = weights_of(batch.lips)
+        pixels = (weights * (drawn - batch.wanted).abs()).mean()
+        return (
+            pixels
+            + EDGE_WEIGHT * edge_error(drawn, batch.wanted, weights)
+            + LIPS_WEIGHT * lips_error(found, batch.lips)
+        )
+
+    @torch.no_grad()
+    def score(self) -> dict[str, dict[str, float]]:
+        self.average.eval()
+        self.judge.eval()
+        return {name: score_clips(self.average, self.judge, clips) for name, clips in self.held_out.items()}
+
+    def keep_best(self) -> dict[str, dict[str, float]]:
+        """Score the averaged network; write it where it is the best yet."""
+        scores = self.score()
+        mean = float(np.mean([one["voice"] for one in scores.values()]))
+        if mean > self.progress.best:
+            self.progress.best = mean
+            write_weights(self.average, self.recipe.run / "model.safetensors")
+        return scores
+
+    def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
+        modules = {"network": self.network, "average": self.average, "judge": self.judge, "ear": self.ear}
+        return {**modules, **{f"{name} optimiser": one for name, one in self.optimisers.items()}}
+
+    def save(self) -> None:
+        """Everything needed to go on, replaced in one move so that a kill leaves the old or the new."""
+        state = {name: one.state_dict() for name, one in self.parts().items()}
+        path = self.recipe.run / "checkpoint.pt"
+        torch.save({"state": state, "progress": asdict(self.progress)}, path.with_suffix(".partial"))
+        os.replace(path.with_suffix(".partial"), path)
+
+    def resume(self) -> None:
+        path = self.recipe.run / "checkpoint.pt"
+        if not path.is_file():
+            return
+        kept = torch.load(path, weights_only=True)
+        for name, one in self.parts().items():
+            one.load_state_dict(kept["state"][name])
+        self.progress = Progress(**kept["progress"])
+
+
+def channels_last(module: Module) -> Module:
+    return module.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def optimiser_of(module: nn.Module) -> torch.optim.AdamW:
+    return torch.optim.AdamW(module.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01)
+
+
+def lower_half(faces: Tensor) -> Tensor:
+    return faces[:, :, MASKED_FROM:]
+
+
+def lips_error(found: Tensor, wanted: Tensor) -> Tensor:
+    """px, of the points and of the gap between the lips."""
+    points = functional.smooth_l1_loss(found, wanted, beta=SOFT_PX)
+    gaps = functional.smooth_l1_loss(shape_of(found)[:, 0], shape_of(wanted)[:, 0], beta=SOFT_PX)
+    return points + GAP_WEIGHT * gaps
+
+
+def weights_of(lips: Tensor) -> Tensor:
+    """How much an error counts at each pixel: (B, 1, 96, 96)."""
+    low, high = lips.amin(1) - MOUTH_REACH, lips.amax(1) + MOUTH_REACH
+    places = torch.arange(SIDE)
+    in_columns = (places >= low[:, :1]) & (places <= high[:, :1])
+    in_rows = (places >= low[:, 1:]) & (places <= high[:, 1:])
+    mouth = (in_rows[:, :, None] & in_columns[:, None, :])[:, None].float()
+    lower = (places >= MASKED_FROM).float()[None, None, :, None]
+    return 1 + (LOWER_WEIGHT - 1) * lower + (MOUTH_WEIGHT - LOWER_WEIGHT) * mouth
+
+
+def edge_error(drawn: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
+    across = (drawn.diff(dim=3) - wanted.diff(dim=3)).abs() * weights[..., 1:]
+    down = (drawn.diff(dim=2) - wanted.diff(dim=2)).abs() * weights[..., 1:, :]
+    return across.mean() + down.mean()
+
+
+@torch.no_grad()
+def follow_levels(average: nn.Module, network: nn.Module) -> None:
+    """The average takes over the levels that batch normalisation measured: they are means already."""
+    for own, other in zip(average.buffers(), network.buffers(), strict=True):
+        own.copy_(other)
+
+
+def score_clips(network: Wav2Lip, judge: Judge, clips: Sequence[Talking]) -> dict[str, float]:
+    """How mouths go with a voice, drawn on the faces of other clips.
+
+    voice: mean correlation of the drawn gap with that of the voice's own clip. face: with that of the clip drawn
+    on, whose mouth is to be replaced. gain: how far drawn gaps vary, against true ones. error: mean levels of 255
+    off in the mouth, where a face is drawn to its own voice.
+    """
+    figures: dict[str, list[float]] = {"voice": [], "face": [], "gain": [], "error": []}
+    for i, clip in enumerate(clips):
+        voice = clips[(i + 1) % len(clips)]
+        drawn, _ = draw_clip(network, judge, clip, voice)
+        said, shown = (gap_of(one.lips)[: len(drawn)] for one in (voice, clip))
+        figures["voice"].append(correlate(drawn, said))
+        figures["face"].append(correlate(drawn, shown))
+        figures["gain"].append(float(drawn.std() / max(said.std(), 1e-6)))
+        figures["error"].append(draw_clip(network, judge, clip, clip)[1])
+    return {name: round(float(np.mean(found)), 4) for name, found in figures.items()}
+
+
+def draw_clip(network: Wav2Lip, judge: Judge, clip: Talking, voice: Talking) -> tuple[np.ndarray, float]:
+    """The gap of each frame as drawn from itself to a voice, px, and the mean error in the mouth."""
+    gaps, errors = [], []
+    n_frames = min(clip.n_frames, voice.n_frames)
+    for first in range(0, n_frames, SCORE_BATCH):
+        frames = range(first, min(first + SCORE_BATCH, n_frames))
+        faces = stack_faces([cut_plain(clip.faces[i]) for i in frames])
+        mels = torch.from_numpy(np.stack([voice.window(i) for i in frames])[:, None])
+        drawn = network(mels, torch.from_numpy(faces).contiguous(memory_format=torch.channels_last))
+        mouth = weights_of(torch.from_numpy(clip.lips[first : first + len(frames)])) == MOUTH_WEIGHT
+        wrong = (drawn - torch.from_numpy(faces[:, 3:])).abs().mean(1, keepdim=True)[mouth]
+        errors.append(float(wrong.mean()) * 255)
+        gaps.append(shape_of(judge(lower_half(drawn)))[:, 0].numpy())
+    return np.concatenate(gaps), float(np.mean(errors))
+
+
+def correlate(one: np.ndarray, other: np.ndarray) -> float:
+    if one.std() < 1e-6 or other.std() < 1e-6:
+        return 0.0
+    return float(np.corrcoef(one, other)[0, 1])
+
+
+def write_weights(network: nn.Module, path: Path) -> None:
+    """The network's tensors as float16 safetensors, replaced in one move."""
+    tensors = {
+        key: value.detach().half().contiguous() if value.is_floating_point() else value
+        for key, value in network.state_dict().items()
+    }
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial)
+    partial.chmod(0o644)  # save_file leaves it to its owner alone
+    os.replace(partial, path)
+
+
+def split_clips(recipe: Recipe) -> tuple[list[Talking], Parts]:
+    """Clips to train on, and clips held out of each folder. By their names: it stays so where packs are added."""
+    kept: list[Talking] = []
+    held_out: Parts = {}
+    for folder in recipe.talking:
+        clips = load_talking(folder)
+        clips = sorted(clips, key=lambda clip: zlib.crc32(f"{recipe.seed} {clip.name}".encode()))[: recipe.n_clips]
+        unseen = [clip for clip in clips if is_held_out(clip.name, recipe)] or clips[:1]
+        held_out[str(folder)] = [prepare(clip) for clip in unseen[: recipe.most_scored]]
+        names = {clip.name for clip in unseen}
+        kept += [prepare(clip) for clip in clips if clip.name not in names]
+    return kept, held_out
+
+
+def is_held_out(name: str, recipe: Recipe) -> bool:
+    return zlib.crc32(f"{recipe.seed} {name}".encode()) / 2**32 < recipe.held_out
+
+
+def train(recipe: Recipe) -> None:
+    """Run a recipe to its end, or on from its last checkpoint."""
+    torch.set_num_threads(recipe.threads)
+    cv2.setNumThreads(1)  # its threads would only compete with torch's
+    recipe.run.mkdir(parents=True, exist_ok=True)
+    training = Training(recipe, *split_clips(recipe))
+    training.resume()
+    while training.part_done() < 1:
+        stage, loss = training.run_round()
+        scores = training.keep_best() if stage == "whole" else {}
+        training.save()
+        line = {"round": training.progress.n_rounds, "stage": stage, "part_done": round(training.part_done(), 4)}
+        log_line(recipe.run, {**line, "step": training.progress.step, "loss": round(loss, 5), **scores})
+
+
+def read_recipe(words: Sequence[str] | None = None) -> Recipe:
+    """The command line as a recipe."""
+    parser = argparse.ArgumentParser(prog="python -m training.lip_sync", description=__doc__.splitlines()[0])
+    parser.add_argument("--talking", type=Path, nargs="+", required=True, help="folders of packs of talking faces")
+    parser.add_argument("-o", "--run", type=Path, required=True, help="folder for checkpoints, weights and log")
+    parser.add_argument("--minutes", type=float, default=Recipe.minutes)
+    parser.add_argument("--batch", type=int, default=Recipe.batch)
+    parser.add_argument("--round-steps", type=int, default=Recipe.round_steps)
+    parser.add_argument("--peak-rate", type=float, default=Recipe.peak_rate)
+    parser.add_argument("--averaging", type=float, default=Recipe.averaging)
+    parser.add_argument("--held-out", type=float, default=Recipe.held_out, help="share of clips never trained on")
+    parser.add_argument("--n-clips", type=int, help="use only so many clips of each folder, for a trial")
+    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--threads", type=int, default=Recipe.threads)
+    asked = vars(parser.parse_args(words))
+    return Recipe(**asked | {"talking": tuple(asked["talking"])})
+
+
+if __name__ == "__main__":
+    train(read_recipe())
