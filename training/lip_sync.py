@@ -33,7 +33,17 @@ from inference.lip_sync.preprocess import MASKED_FROM, SIDE, stack_faces
 from inference.models import Wav2Lip, Wav2LipWidths
 from training.lip_reading import follow, log_line, rate_at
 from training.talking import load_talking
-from training.talking_samples import INNER_BOTTOM, INNER_TOP, Batch, Talking, cut_plain, draw_batch, gap_of, prepare
+from training.talking_samples import (
+    INNER_BOTTOM,
+    INNER_TOP,
+    Batch,
+    Talking,
+    cut_plain,
+    draw_batch,
+    draw_heard,
+    gap_of,
+    prepare,
+)
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -48,10 +58,11 @@ N_LIP_NUMBERS = 40
 LOWER_WEIGHT, MOUTH_WEIGHT = 2.0, 8.0  # of errors, against 1 in the upper half
 MOUTH_REACH = 6.0  # px around the lips that count as the mouth
 EDGE_WEIGHT = 0.5  # of errors of the differences between neighbours, which blur shows in
-LIPS_WEIGHT = 0.015  # a px of error of the lips, against levels of 0..1
+LIPS_WEIGHT = 0.05  # a px of error of the lips, against levels of 0..1
 GAP_WEIGHT = 3.0  # of the gap between the lips, against a point
 SOFT_PX = 1.0  # errors of lips below it count by their square
 GRADIENT_NORM = 1.0
+EAR_BATCHES = 4  # a step of the audio encoder alone takes so many times more, as it is so much cheaper
 ROUND_STRIDE = 100_003  # keeps the draws of one round apart from the next one's
 SCORE_BATCH = 25
 
@@ -172,18 +183,22 @@ class Training:
         losses = []
         for _ in range(self.recipe.round_steps):
             began = time.monotonic()
-            losses.append(self.step(stage, draw_batch(self.clips, self.recipe.batch, rng)))
+            losses.append(self.step(stage, rng))
             self.progress.spent_s[stage] += time.monotonic() - began
             if self.stage()[0] != stage or self.part_done() >= 1:
                 break
         self.progress.n_rounds += 1
         return stage, float(np.mean(losses))
 
-    def step(self, stage: str, batch: Batch) -> float:
+    def step(self, stage: str, rng: np.random.Generator) -> float:
         optimiser = self.optimisers[stage]
         for group in optimiser.param_groups:
             group["lr"] = self.recipe.peak_rate * rate_at(self.stage()[1])
-        loss = {"judge": self.judge_loss, "ear": self.ear_loss, "whole": self.whole_loss}[stage](batch)
+        if stage == "ear":
+            loss = self.ear_loss(*draw_heard(self.clips, self.recipe.batch * EAR_BATCHES, rng))
+        else:
+            batch = draw_batch(self.clips, self.recipe.batch, rng)
+            loss = self.judge_loss(batch) if stage == "judge" else self.whole_loss(batch)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(
@@ -203,11 +218,11 @@ class Training:
             found = self.judge(lower_half(batch.wanted))
         return lips_error(found, batch.lips)
 
-    def ear_loss(self, batch: Batch) -> Tensor:
+    def ear_loss(self, mels: Tensor, lips: Tensor) -> Tensor:
         self.ear.train()
-        wanted = (shape_of(batch.lips) - self.shape_mean) / self.shape_spread
+        wanted = (shape_of(lips) - self.shape_mean) / self.shape_spread
         with torch.autocast("cpu", torch.bfloat16):
-            heard = self.ear(batch.mels)
+            heard = self.ear(mels.contiguous(memory_format=torch.channels_last))
         return functional.smooth_l1_loss(heard, wanted, beta=0.5)
 
     def whole_loss(self, batch: Batch) -> Tensor:

@@ -88,6 +88,18 @@ def draw_batch(clips: Sequence[Talking], size: int, rng: np.random.Generator) ->
     )
 
 
+def draw_heard(clips: Sequence[Talking], size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Sounds (B, 1, 80, 16) and the lips (B, 20, 2) of their frames; no pictures, which cost most."""
+    mels, lips = [], []
+    for _ in range(size):
+        clip = clips[int(rng.integers(len(clips)))]
+        is_silent = rng.random() < SILENT_SHARE
+        frame = int(rng.choice(clip.quiet)) if is_silent else int(rng.integers(clip.n_frames))
+        mels.append(silence(rng) if is_silent else change_sound(clip.window(frame), rng))
+        lips.append(clip.lips[frame])
+    return torch.from_numpy(np.stack(mels)[:, None]), torch.from_numpy(np.stack(lips))
+
+
 def draw_sample(clip: Talking, rng: np.random.Generator) -> tuple[Floats, Bytes, Bytes, Floats]:
     """Its mel (80, 16), the face that is asked for and another (96, 96, 3), its lips (20, 2)."""
     is_silent = rng.random() < SILENT_SHARE
