@@ -31,7 +31,7 @@ from torch.nn import functional
 
 from inference.lip_sync.preprocess import MASKED_FROM, SIDE, stack_faces
 from inference.models import Wav2Lip, Wav2LipWidths
-from training.lip_reading import follow, log_line, rate_at
+from training.lip_reading import log_line, rate_at
 from training.talking import load_talking
 from training.talking_samples import (
     INNER_BOTTOM,
@@ -60,7 +60,10 @@ MOUTH_REACH = 6.0  # px around the lips that count as the mouth
 EDGE_WEIGHT = 0.5  # of errors of the differences between neighbours, which blur shows in
 LIPS_WEIGHT = 0.05  # a px of error of the lips, against levels of 0..1
 GAP_WEIGHT = 3.0  # of the gap between the lips, against a point
-SOFT_PX = 1.0  # errors of lips below it count by their square
+SOFT_PX, SOFT_GAP_PX = 1.0, 0.2  # errors of lips below it, and of the gap between them, count by their square
+# Samples without a reference, and the part of the training in which there are some: with one at hand the network
+# keeps the mouth that it shows for a long time before it listens.
+BLIND_SHARE, BLIND_UNTIL = 0.6, 0.65
 GRADIENT_NORM = 1.0
 EAR_BATCHES = 4  # a step of the audio encoder alone takes so many times more, as it is so much cheaper
 ROUND_STRIDE = 100_003  # keeps the draws of one round apart from the next one's
@@ -79,7 +82,6 @@ class Recipe:
     batch: int = 24
     round_steps: int = 400
     peak_rate: float = 1.5e-3
-    averaging: float = 0.998
     held_out: float = 0.06  # of each folder, never trained on
     most_scored: int = 10  # of those, scored while it trains
     n_clips: int | None = None  # only so many of each folder, for a trial
@@ -104,7 +106,8 @@ class Judge(nn.Module):
     def forward(self, lower: Tensor) -> Tensor:
         found: Tensor = self.points(self.layers(lower).flatten(1)).float()
         middle = found.new_tensor([SIDE / 2, SIDE * 0.78])
-        return found.unflatten(1, (20, 2)) * 10 + middle
+        points: Tensor = found.view(-1, 20, 2) * 10 + middle
+        return points
 
 
 class Ear(nn.Module):
@@ -147,8 +150,7 @@ class Training:
     def __init__(self, recipe: Recipe, clips: Sequence[Talking], held_out: Parts) -> None:
         self.recipe, self.clips, self.held_out = recipe, clips, held_out
         torch.manual_seed(recipe.seed)
-        self.network, self.average = (channels_last(Wav2Lip(WIDTHS)) for _ in range(2))
-        self.average.load_state_dict(self.network.state_dict())
+        self.network = channels_last(Wav2Lip(WIDTHS))
         self.judge = channels_last(Judge())
         self.ear = Ear(self.network.audio_encoder)
         self.optimisers = {
@@ -207,9 +209,6 @@ class Training:
         if torch.isfinite(norm):
             optimiser.step()
         self.progress.step += 1
-        kept = self.recipe.averaging if stage == "whole" else 0.0
-        follow(self.average, self.network, min(kept, self.progress.step / (self.progress.step + 10)))
-        follow_levels(self.average, self.network)
         return loss.item()
 
     def judge_loss(self, batch: Batch) -> Tensor:
@@ -228,34 +227,34 @@ class Training:
     def whole_loss(self, batch: Batch) -> Tensor:
         self.network.train()
         self.judge.eval()
+        if self.stage()[1] < BLIND_UNTIL:
+            hide_references(batch.faces, BLIND_SHARE)
         with torch.autocast("cpu", torch.bfloat16):
             drawn = self.network(batch.mels, batch.faces.contiguous(memory_format=torch.channels_last)).float()
             found = self.judge(lower_half(drawn))
         weights = weights_of(batch.lips)
         pixels = (weights * (drawn - batch.wanted).abs()).mean()
-        return (
-            pixels
-            + EDGE_WEIGHT * edge_error(drawn, batch.wanted, weights)
-            + LIPS_WEIGHT * lips_error(found, batch.lips)
-        )
+        edges = edge_error(drawn, batch.wanted, weights)
+        loss: Tensor = pixels + EDGE_WEIGHT * edges + LIPS_WEIGHT * lips_error(found, batch.lips)
+        return loss
 
     @torch.no_grad()
     def score(self) -> dict[str, dict[str, float]]:
-        self.average.eval()
+        self.network.eval()
         self.judge.eval()
-        return {name: score_clips(self.average, self.judge, clips) for name, clips in self.held_out.items()}
+        return {name: score_clips(self.network, self.judge, clips) for name, clips in self.held_out.items()}
 
     def keep_best(self) -> dict[str, dict[str, float]]:
-        """Score the averaged network; write it where it is the best yet."""
+        """Score the network; write it where it is the best yet."""
         scores = self.score()
         mean = float(np.mean([one["voice"] for one in scores.values()]))
         if mean > self.progress.best:
             self.progress.best = mean
-            write_weights(self.average, self.recipe.run / "model.safetensors")
+            write_weights(self.network, self.recipe.run / "model.safetensors")
         return scores
 
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
-        modules = {"network": self.network, "average": self.average, "judge": self.judge, "ear": self.ear}
+        modules = {"network": self.network, "judge": self.judge, "ear": self.ear}
         return {**modules, **{f"{name} optimiser": one for name, one in self.optimisers.items()}}
 
     def save(self) -> None:
@@ -283,6 +282,11 @@ def optimiser_of(module: nn.Module) -> torch.optim.AdamW:
     return torch.optim.AdamW(module.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01)
 
 
+def hide_references(faces: Tensor, share: float) -> None:
+    """Blacken the second face of the first so many samples, which are as good as any: they are drawn at random."""
+    faces[: round(share * len(faces)), 3:] = 0
+
+
 def lower_half(faces: Tensor) -> Tensor:
     return faces[:, :, MASKED_FROM:]
 
@@ -290,8 +294,9 @@ def lower_half(faces: Tensor) -> Tensor:
 def lips_error(found: Tensor, wanted: Tensor) -> Tensor:
     """px, of the points and of the gap between the lips."""
     points = functional.smooth_l1_loss(found, wanted, beta=SOFT_PX)
-    gaps = functional.smooth_l1_loss(shape_of(found)[:, 0], shape_of(wanted)[:, 0], beta=SOFT_PX)
-    return points + GAP_WEIGHT * gaps
+    gaps = functional.smooth_l1_loss(shape_of(found)[:, 0], shape_of(wanted)[:, 0], beta=SOFT_GAP_PX)
+    error: Tensor = points + GAP_WEIGHT * gaps
+    return error
 
 
 def weights_of(lips: Tensor) -> Tensor:
@@ -309,13 +314,6 @@ def edge_error(drawn: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
     across = (drawn.diff(dim=3) - wanted.diff(dim=3)).abs() * weights[..., 1:]
     down = (drawn.diff(dim=2) - wanted.diff(dim=2)).abs() * weights[..., 1:, :]
     return across.mean() + down.mean()
-
-
-@torch.no_grad()
-def follow_levels(average: nn.Module, network: nn.Module) -> None:
-    """The average takes over the levels that batch normalisation measured: they are means already."""
-    for own, other in zip(average.buffers(), network.buffers(), strict=True):
-        own.copy_(other)
 
 
 def score_clips(network: Wav2Lip, judge: Judge, clips: Sequence[Talking]) -> dict[str, float]:
@@ -413,7 +411,6 @@ def read_recipe(words: Sequence[str] | None = None) -> Recipe:
     parser.add_argument("--batch", type=int, default=Recipe.batch)
     parser.add_argument("--round-steps", type=int, default=Recipe.round_steps)
     parser.add_argument("--peak-rate", type=float, default=Recipe.peak_rate)
-    parser.add_argument("--averaging", type=float, default=Recipe.averaging)
     parser.add_argument("--held-out", type=float, default=Recipe.held_out, help="share of clips never trained on")
     parser.add_argument("--n-clips", type=int, help="use only so many clips of each folder, for a trial")
     parser.add_argument("--seed", type=int, default=Recipe.seed)
