@@ -82,6 +82,7 @@ bench: $(READY) | $(CLIP)
 	$(BIN)/python -m bench.speed "$(CLIP)"
 	$(BIN)/python -m bench.memory "$(CLIP)"
 	$(BIN)/python -m bench.rendered
+	$(BIN)/python -m bench.avatar
 	$(BIN)/python -m bench.sync
 	$(BIN)/python -m bench.sync_memory
 	$(if $(CLIPS),$(BIN)/python -m bench.accuracy $(CLIPS))

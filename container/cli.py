@@ -354,9 +354,7 @@ def verify_file(path: Path) -> None:
 def convert_weights(
     name: Annotated[
         str,
-        typer.Argument(
-            metavar="NAME|PATH", help="Weights of LipCoordNet, Wav2Lip or S3FD: a set, a file, s3://, hf://"
-        ),
+        typer.Argument(metavar="NAME|PATH", help="Weights of one of our networks: a set, a file, s3://, hf://"),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Where the files go.")],
     form: Annotated[

@@ -12,8 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from inference.errors import WrongWeights
-from inference.models import S3FD, LipCoordNet, Wav2Lip, Wav2LipWidths
+from inference.models import S3FD, AudioVisualEncoder, AvatarUNet, LipCoordNet, Wav2Lip, Wav2LipWidths
+from inference.models.audio_encoder import WIDTHS as EAR_WIDTHS
+from inference.models.avatar_unet import AUDIO_SHAPES, MODES
+from inference.models.avatar_unet import FACE_CHANNELS as AVATAR_CHANNELS
+from inference.models.avatar_unet import FACE_SIDE as AVATAR_SIDE
+from inference.models.avatar_unet import WIDTHS as AVATAR_WIDTHS
 from inference.models.wav2lip import FACE_CHANNELS, FACE_SIDE, MEL_COLUMNS, MEL_ROWS
+from inference.weights.avatar_graphs import build_encoder, build_unet
 from inference.weights.face_graphs import build_s3fd, build_wav2lip
 from inference.weights.openvino_graph import build_openvino
 from inference.weights.tensors import check_keys, read_tensors, some
@@ -68,7 +74,29 @@ S3FD_DETECTOR = Architecture(
     tuple(f"{kind}{i}" for i in range(1, 7) for kind in ("logits", "offsets")),
     is_quantised=False,
 )
-ARCHITECTURES = {one.name: one for one in (LIP_COORD_NET, WAV2LIP, S3FD_DETECTOR)}
+AVATAR = Architecture(
+    "AvatarUNet",
+    "outc.conv.weight",
+    lambda tensors: AvatarUNet.like(tensors),  # noqa: PLW0108 (with its own mode)
+    build_unet,
+    (torch.zeros(1, AVATAR_CHANNELS, AVATAR_SIDE, AVATAR_SIDE), torch.zeros(1, *AUDIO_SHAPES["ave"])),
+    ("input", "audio"),
+    ("output",),
+    is_quantised=False,
+)
+# Behind Wav2Lip, which holds an ear of the same names.
+EAR = Architecture(
+    "AudioVisualEncoder",
+    "audio_encoder.12.conv_block.0.weight",
+    AudioVisualEncoder.like,
+    build_encoder,
+    (torch.zeros(1, 1, MEL_ROWS, MEL_COLUMNS),),
+    ("mel",),
+    ("features",),
+    is_quantised=False,
+)
+EAR_PREFIX = "audio_encoder."  # which published ears lack
+ARCHITECTURES = {one.name: one for one in (LIP_COORD_NET, WAV2LIP, S3FD_DETECTOR, AVATAR, EAR)}
 
 
 def load_module(path: Path, architecture: Architecture | None = None) -> tuple[Architecture, nn.Module]:
@@ -77,6 +105,8 @@ def load_module(path: Path, architecture: Architecture | None = None) -> tuple[A
     Raises: WeightsNotFound, WrongWeights.
     """
     tensors = read_tensors(path)
+    if EAR.mark.removeprefix(EAR_PREFIX) in tensors:
+        tensors = {EAR_PREFIX + key: value for key, value in tensors.items()}
     found = architecture or recognise(tensors, path)
     module = make_empty(found, tensors)
     check_keys(tensors, module.state_dict(), path.name, found.name)
@@ -97,23 +127,47 @@ def make_empty(architecture: Architecture, tensors: Mapping[str, Tensor]) -> nn.
     try:
         return architecture.make(tensors)
     except (KeyError, IndexError, ValueError, RuntimeError):
-        return architecture.make(Wav2Lip().state_dict())
+        usual = {AVATAR.name: AvatarUNet, EAR.name: AudioVisualEncoder}.get(architecture.name, Wav2Lip)
+        return architecture.make(usual().state_dict())
+
+
+def example_of(module: nn.Module, architecture: Architecture) -> tuple[Tensor, ...]:
+    """What this very network takes: avatars' differ in what they hear."""
+    if isinstance(module, AvatarUNet):
+        return (architecture.example[0], torch.zeros(1, *module.audio_shape))
+    return architecture.example
 
 
 def widths_of(module: nn.Module) -> str | None:
     """What a file has to say for its network to be built again; None where there is nothing to be said."""
-    return json.dumps(module.widths) if isinstance(module, Wav2Lip) else None
+    if isinstance(module, AvatarUNet):
+        return json.dumps([MODES.index(module.mode), module.audio_shape[0], *module.widths])
+    return json.dumps(module.widths) if isinstance(module, Wav2Lip | AudioVisualEncoder) else None
 
 
 def make_of_widths(architecture: Architecture, said: str | None) -> nn.Module:
     """Raises: ValueError for widths that are none, or larger than the published network's."""
-    if architecture is not WAV2LIP:
+    if architecture in (LIP_COORD_NET, S3FD_DETECTOR):
         return architecture.make({})
+    if architecture in (AVATAR, EAR):
+        return make_avatar(architecture, said)
     found, usual = json.loads(said or ""), Wav2LipWidths()
     if not isinstance(found, list) or not fits(found, list(usual)):
         raise ValueError(f"its widths are {str(said)[:80]}; expected at most {json.dumps(usual)}")
     faces, audio, decoder, output = found
     return Wav2Lip(Wav2LipWidths(tuple(faces), tuple(audio), tuple(decoder), output))
+
+
+def make_avatar(architecture: Architecture, said: str | None) -> nn.Module:
+    """As `make_of_widths`; of a U-Net the widths stand behind its mode, by number, and its audio channels."""
+    found = json.loads(said or "")
+    most = list(EAR_WIDTHS) if architecture is EAR else [len(MODES), 256, *AVATAR_WIDTHS]
+    is_first = isinstance(found, list) and architecture is AVATAR and bool(found) and found[0] == 0
+    if not isinstance(found, list) or not fits([1, *found[1:]] if is_first else found, most):
+        raise ValueError(f"its widths are {str(said)[:80]}; expected at most {json.dumps(most)}")
+    if architecture is EAR:
+        return AudioVisualEncoder(found)
+    return AvatarUNet(MODES[min(found[0], len(MODES) - 1)], found[2:], found[1])
 
 
 def fits(found: object, most: object) -> bool:

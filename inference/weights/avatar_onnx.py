@@ -24,7 +24,7 @@ from inference.weights.tensors import Tensors
 Array = npt.NDArray[Any]
 # What other nodes are called here. What does nothing to the numbers of a network of this shape is passed over.
 OPS = {"Relu": "relu", "Add": "add", "Concat": "concat", "Resize": "double", "Upsample": "double", "Sigmoid": "sigmoid"}
-PASSED_OVER = ("Identity", "Cast", "Pad", "Dropout", "Flatten", "Squeeze", "Reshape")
+PASSED_OVER = ("Identity", "Cast", "Pad", "Dropout", "Flatten", "Squeeze", "Reshape", "Gather")
 LONGEST_BRANCH = 5  # nodes beside a sum: three convolutions, two ReLUs
 EPSILON = 1e-5  # of torch's batch norms
 

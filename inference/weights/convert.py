@@ -19,7 +19,7 @@ from inference.weights.find import FoundWeights, find_weights, from_path
 from inference.weights.openvino_model import ARCHITECTURE, MADE_FROM, RT_INFO, WEIGHTS, WIDTHS
 from inference.weights.quantise import Sample, import_nncf, quantise
 from inference.weights.quantise_faces import quantise_faithfully
-from inference.weights.registry import LIP_SYNC, REGISTRY
+from inference.weights.registry import LIP_SYNC, LIVE, REGISTRY
 from inference.weights.sources import WeightSources
 from inference.weights.tensors import write_safetensors
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 MOUTH_SSIM, KEPT_LAYERS = "mouth_ssim", "kept_in_float32"  # what an int8 file says of itself
 JOB = "lip reading"  # whose sets are meant by a name that several jobs have
-JOBS = (JOB, LIP_SYNC)
+JOBS = (JOB, LIP_SYNC, LIVE)
 # The forms, and the precisions that each stores weights in.
 FORMS = {
     "safetensors": ("f32", "f16", "bf16"),
@@ -63,7 +63,7 @@ def convert(
 
     form: safetensors (tensors alone), or the network with them: onnx (one file), openvino (.xml, .bin).
     LipCoordNet takes video (B, 3, T, 64, 128) and lips (B, T, 20, 2) for any B and T and gives logits (B, T, 28);
-    Wav2Lip and S3FD take and give what their modules do.
+    the other networks take and give what their modules do.
     precision: of the stored weights; networks compute in float32 either way, but for the convolutions in int8.
     make_samples: what the network takes in use, for int8: the ranges of its values are taken from it.
     tell: gets a line on what int8 cost, and which layers are kept out of it.

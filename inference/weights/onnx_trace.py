@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from inference.weights.architectures import Architecture
+from inference.weights.architectures import Architecture, example_of
 from inference.weights.onnx_graph import OPSET, import_onnx
 from inference.weights.store import whole_file
 
@@ -30,7 +30,7 @@ def trace_onnx(
         traced = Path(folder) / "traced.onnx"
         torch.onnx.export(
             module,
-            architecture.example,
+            example_of(module, architecture),
             traced,
             input_names=architecture.inputs,
             output_names=architecture.outputs,

@@ -169,10 +169,11 @@ S3FD = WeightSet(
     licence="not stated for the weights; trained on WIDER FACE (research)",
     is_brought=True,
 )
+LIVE = "live avatars"
 # What avatars of SyncTalk_2D hear with: one encoder for all of them, which their own checkpoints do not hold.
 AVE = WeightSet(
     name="ave",
-    job="live avatars",
+    job=LIVE,
     architecture="AudioVisualEncoder",
     files=(WeightFile("audio_visual_encoder.pth", None),),
     source="bring your own, from SyncTalk_2D on GitHub",
@@ -192,7 +193,7 @@ SWIN2SR = WeightSet(
 # The avatar that is called `starter`; its pictures are drawn where it is used.
 STARTER_AVATAR = WeightSet(
     name="starter_avatar",
-    job="live avatars",
+    job=LIVE,
     architecture="AvatarUNet, AudioVisualEncoder",
     files=(
         WeightFile(
