@@ -136,25 +136,28 @@ class LipSync:
     async def GenerateBatchInference(self, request: Any, context: Context) -> Any:  # noqa: N802
         """The same for several frames, in the order that they were asked for."""
         check_batch(len(request.frame_ids))
+        name, draw = request.model_name, partial(self._draw, request.model_name, is_whole=wants_whole(context))
         with self._place():
-            draw = partial(self._draw, request.model_name, is_whole=wants_whole(context))
+            try:
+                async with self._avatars.lease(name):
+                    pass
+            except CallerError as err:  # found once, not for each frame
+                return refuse_all(name, request.frame_ids, err)
             return await batch_of(draw(index) for index in request.frame_ids)
 
     async def GenerateBatchWithAudio(self, request: Any, context: Context) -> Any:  # noqa: N802
         """Frames in a row, moved by the sound that comes along."""
         check_batch(request.frame_count)
-        name, first, n_frames = request.model_name, request.start_frame_id, request.frame_count
-        indices = range(first, first + n_frames)
+        name, draw = request.model_name, partial(self._draw, request.model_name, is_whole=wants_whole(context))
+        indices = range(request.start_frame_id, request.start_frame_id + request.frame_count)
         with self._place():
             try:
                 async with self._avatars.lease(name) as package:
-                    speech = await self._avatars.run_numbered(Speech, package, list(request.audio_chunks), n_frames)
-                    draw = partial(self._draw, name, is_whole=wants_whole(context))
-                    return await batch_of(
-                        draw(index, listen=partial(speech.listen, k)) for k, index in enumerate(indices)
-                    )
+                    chunks = list(request.audio_chunks)
+                    speech = await self._avatars.run_numbered(Speech, package, chunks, len(indices))
             except CallerError as err:
-                return pb2.BatchInferenceResponse(responses=[refusal(name, index, err) for index in indices])
+                return refuse_all(name, indices, err)
+            return await batch_of(draw(index, listen=partial(speech.listen, k)) for k, index in enumerate(indices))
 
     async def StreamInference(self, requests: AsyncIterator[Any], context: Context) -> None:  # noqa: N802
         """An answer for each request, in order. The next request is read when its answer was taken."""
@@ -344,6 +347,10 @@ def refusal(name: str, index: int, err: CallerError) -> Any:
     return pb2.OptimizedInferenceResponse(
         model_name=name[:64], frame_id=max(min(index, 2**31 - 1), -(2**31)), error=str(err)
     )
+
+
+def refuse_all(name: str, indices: Iterable[int], err: CallerError) -> Any:
+    return pb2.BatchInferenceResponse(responses=[refusal(name, index, err) for index in indices])
 
 
 def check_folder(name: str, given: str, settings: Settings) -> None:
