@@ -179,11 +179,9 @@ def find_packages(settings: Settings) -> dict[str, Path]:
 
 def find_package(name: str, settings: Settings) -> Path:
     """By its name, never by a path: callers are not to choose which folder is read. Raises: AvatarNotFound."""
-    folders = find_packages(settings)
-    if name not in folders:
-        known = ", ".join(folders) or "none"
-        raise AvatarNotFound(f"avatar {name[:80]!r}: there is none of that name; known: {known}")
-    return folders[name]
+    from inference.avatar import find_named
+
+    return find_named(name, settings)
 
 
 def stamp_of(name: str, settings: Settings) -> Stamp:

@@ -1,8 +1,8 @@
 """Live avatars: packages, and sessions that speak with them."""
 
-from inference.avatar.find import list_avatars
+from inference.avatar.find import find_named, list_avatars
 from inference.avatar.package import AvatarPackage
 from inference.avatar.session import AvatarSession
 from inference.avatar.timed_frame import TimedFrame
 
-__all__ = ["AvatarPackage", "AvatarSession", "TimedFrame", "list_avatars"]
+__all__ = ["AvatarPackage", "AvatarSession", "TimedFrame", "find_named", "list_avatars"]

@@ -17,28 +17,44 @@ STARTER, MADE_IN = "starter", "avatars"  # the avatar that is shipped, and where
 
 
 def find_folder(path: str | Path, settings: Settings) -> Path:
-    """The folder of a package, given its path or its name. Raises: AvatarNotFound."""
+    """The folder of a package, given its path or its name. Raises: AvatarNotFound, StorageError."""
     folder = Path(path)
     if isinstance(path, Path) or folder.is_dir() or "/" in path:
         return folder
-    known = list_avatars(settings)
-    if path in known:
-        return known[path]
-    raise AvatarNotFound(f"avatar {path!r}: no such folder and no such name; known: {', '.join(known) or 'none'}")
+    return find_named(path, settings, "no such folder and no such name")
+
+
+def find_named(name: str, settings: Settings, reason: str = "there is none of that name") -> Path:
+    """The same by its name alone. The starter is made where it is meant, and not where another is, or nobody.
+
+    Raises: AvatarNotFound with that reason, StorageError.
+    """
+    theirs = list_theirs(settings)
+    if name in theirs:
+        return theirs[name]
+    if name == STARTER:
+        return find_starter(settings)
+    known = ", ".join([*theirs, *([] if STARTER in theirs else [STARTER])])
+    raise AvatarNotFound(f"avatar {name[:80]!r}: {reason}; known: {known}")
 
 
 def list_avatars(settings: Settings) -> dict[str, Path]:
     """Packages by name: those in VISEME_AVATARS, called by their folders; and `starter`, which is made now where it is
     not there, and left out, with a warning, where the data directory cannot hold it.
     """
-    theirs = sorted(settings.avatars.glob(f"*/{MANIFEST}")) if settings.avatars is not None else []
-    found = {path.parent.name: path.parent for path in theirs}
+    found = list_theirs(settings)
     if STARTER not in found:
         try:
             found = {STARTER: find_starter(settings)} | found
         except StorageError as err:
             logger.warning("the avatar %s cannot be made: %s", STARTER, err)
     return found
+
+
+def list_theirs(settings: Settings) -> dict[str, Path]:
+    """Those in VISEME_AVATARS."""
+    theirs = sorted(settings.avatars.glob(f"*/{MANIFEST}")) if settings.avatars is not None else []
+    return {path.parent.name: path.parent for path in theirs}
 
 
 def find_starter(settings: Settings) -> Path:

@@ -12,7 +12,7 @@ import torch
 from drawn_avatar import HEIGHT, WIDTH
 from golden_weights import seeded_state
 
-from inference.avatar import AvatarPackage, list_avatars
+from inference.avatar import AvatarPackage, find_named, list_avatars
 from inference.avatar.compose import cut_crop
 from inference.avatar.manifest import BACKGROUND, CROPS, ENCODER, MANIFEST, NETWORK, describe_files
 from inference.avatar.prepare import Sitting, build_package, choose_idle
@@ -296,3 +296,11 @@ def test_upstreams_landmarks_make_the_boxes(sitting: Sitting, tmp_path: Path, la
     (tmp_path / "lms" / "74.lms").unlink()
     with pytest.raises(BadPackage, match=r"landmarks of 74 frames; film\.mp4 has 75"):
         build_package(replace(sitting, lms=tmp_path / "lms"), tmp_path / "out2", landmarker)
+
+
+def test_a_name_makes_the_starter_only_where_it_is_the_starters(package_folder: Path, tmp_path: Path):
+    settings = Settings.from_env({"VISEME_DATA_DIR": str(tmp_path), "VISEME_AVATARS": str(package_folder.parent)})
+    assert find_named("drawn", settings) == package_folder
+    with pytest.raises(AvatarNotFound, match="'nobody': there is none of that name; known: drawn, starter"):
+        find_named("nobody", settings)
+    assert not list(tmp_path.iterdir())

@@ -39,9 +39,11 @@ def app(
     folder.mkdir()
     (folder / MODEL).symlink_to(avatar_folder)
     server = Server(make_settings(folder, avatars=folder))
-    with pytest.MonkeyPatch.context() as patch, live_app(server) as running:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(avatars_module, "load_package", lambda _name, _settings: Lent(avatar_package))
-        yield running
+        patch.setattr(legacy_module, "BROADCAST_S", 24 * 3600.0)  # answers alone are looked at
+        with live_app(server) as running:
+            yield running
 
 
 class Lent:
