@@ -59,6 +59,17 @@ def test_any_length_is_read(reader: LipReader, n_frames: int):
     assert all(word.end <= transcript.duration_s for word in transcript.words)
 
 
+def test_a_long_film_tells_its_words_on_the_way_and_has_them_in_order(reader: LipReader):
+    told = []
+    transcript = reader.read(film(talk(160)), on_words=told.extend)
+    assert tuple(told) == transcript.words
+    assert len(told) > 0
+    assert len(told) % 6 == 0
+    times = [(word.start, word.end) for word in told]
+    assert all(start < end <= 160 / 25 for start, end in times)
+    assert all(before[1] <= after[0] + 1e-9 for before, after in itertools.pairwise(times))
+
+
 def test_frames_without_a_face_are_filled_and_counted(reader: LipReader):
     frames = talk(60)
     for i in (0, 10, 11, 40, 59):

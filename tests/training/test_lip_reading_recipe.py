@@ -6,6 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from inference.models import LipCoordNet
 from inference.weights.registry import STARTER
@@ -158,6 +160,19 @@ def test_the_same_seed_repeats_a_run(tmp_path: Path):
         line = json.loads((tmp_path / name / "log.jsonl").read_text().splitlines()[-1])
         logs.append({key: value for key, value in line.items() if key != "took_s"})
     assert logs[0] == logs[1]
+
+
+def test_frozen_convolutions_stay_and_the_rest_learns(tmp_path: Path):
+    start = STARTER.shipped_in / STARTER.files[0].name
+    write_pack(tmp_path, 5)
+    arguments = ["--mouths", str(tmp_path), "--start", str(start), "-o", str(tmp_path / "run"), "--held-out", "1"]
+    train(read_recipe([*arguments, "--epochs", "1", "--views", "2", "--joined", "0.5"]))
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert np.isfinite(log[1]["loss"])
+    state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["network"]
+    before = load_file(start)
+    is_alike = {name: torch.equal(value.half(), before[name]) for name, value in state.items()}
+    assert {name for name, alike in is_alike.items() if alike} == {name for name in before if name.startswith("conv")}
 
 
 def test_a_tiny_run_learns_logs_and_goes_on_where_it_stopped(tmp_path: Path):
