@@ -29,16 +29,21 @@ from training.ear import EAR_WIDTHS, N_SHAPES, UNET_WIDTHS, Ear
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is joined, and where it goes. gain: of the mouth's opening over what is heard, which is a mean."""
+    """What is joined, and where it goes.
+
+    The ear tells a mean of what the mouth may be doing, never quite open and never quite shut: the opening that is
+    painted is `gain` times what it tells, less `shut`.
+    """
 
     ear: Path
     painter: Path
     output: Path
-    gain: float = 1.0
+    gain: float = 1.4
+    shut: float = 0.12
 
 
 @torch.no_grad()
-def join(ear: Ear, painter: dict[str, Tensor], gain: float = 1.0) -> AvatarUNet:
+def join(ear: Ear, painter: dict[str, Tensor], gain: float = 1.0, shut: float = 0.0) -> AvatarUNet:
     """The U-Net that paints what the ear reads out of its branch's map."""
     unet = AvatarUNet("ave", UNET_WIDTHS, EAR_WIDTHS[-1] // ROWS)
     branch = {BRANCH + key: value for key, value in ear.branch.state_dict().items()}
@@ -47,6 +52,7 @@ def join(ear: Ear, painter: dict[str, Tensor], gain: float = 1.0) -> AvatarUNet:
     gains[0] = gain
     read_out = weight_of(ear.shape)[:, :, 0, 0] * gains[:, None]  # (7, 128)
     bias = cast(Tensor, ear.shape.bias) * gains
+    bias[0] -= shut
     layers = joint_of(unet)
     widen, norm = weight_of(layers[WIDEN]), cast(nn.BatchNorm2d, layers[WIDEN + 1])
     own = widen.shape[1] - UNET_WIDTHS[-1]
@@ -78,7 +84,7 @@ def write_avatar(recipe: Recipe) -> None:
     """Both networks."""
     ear = read_ear(recipe.ear)
     recipe.output.mkdir(parents=True, exist_ok=True)
-    write_weights(join(ear, load_file(recipe.painter), recipe.gain), recipe.output / "network.safetensors")
+    write_weights(join(ear, load_file(recipe.painter), recipe.gain, recipe.shut), recipe.output / "network.safetensors")
     write_weights(ear.encoder, recipe.output / "audio_encoder.safetensors")
 
 
@@ -89,6 +95,7 @@ def read_recipe(words: Sequence[str] | None = None) -> Recipe:
     parser.add_argument("--painter", type=Path, required=True, help="painter.safetensors of training.avatar")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the two networks")
     parser.add_argument("--gain", type=float, default=Recipe.gain, help="of the mouth's opening over what is heard")
+    parser.add_argument("--shut", type=float, default=Recipe.shut, help="taken off it")
     return Recipe(**vars(parser.parse_args(words)))
 
 

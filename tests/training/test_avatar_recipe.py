@@ -128,10 +128,10 @@ def test_an_ear_and_a_painter_joined_paint_what_the_ear_reads():
     deepest, audio = torch.rand(1, ear.UNET_WIDTHS[-1], 10, 10), torch.rand(1, 16, 16, 16)
     told = torch.zeros(1, ear.UNET_WIDTHS[-1], 10, 10)
     told[:, : ear.N_SHAPES] = listener.shape(listener.branch(audio))
-    told[:, 0] *= 1.2
+    told[:, 0] = 1.2 * told[:, 0] - 0.3
     expected = unet.fuse_conv(torch.cat([deepest, told], dim=1))
     painter = {key: value for key, value in unet.state_dict().items() if not key.startswith(avatar.BRANCH)}
-    joined = join(listener, painter, gain=1.2)
+    joined = join(listener, painter, gain=1.2, shut=0.3)
     heard, silence = (joined.fuse_conv(torch.cat([deepest, joined.audio_model(x)], dim=1)) for x in (audio, audio * 0))
     assert (heard - expected).abs().max() < 0.01 * (silence - expected).abs().max()
 
