@@ -38,7 +38,8 @@ SEED = 424_242
 LEAST = 0.5  # of the correlation
 MOST_LAG = 1  # frames that sound and mouth may be apart
 FARTHEST = 6  # frames: lags that are looked at
-MOST_SHUT = 0.25  # of a wide opening (the 90th percentile of speech): what counts as shut
+MOST_SHUT = 0.2  # of the way from the film at rest to a wide opening (the 90th percentile of speech): still shut
+RESTING = 10  # every so many frames of the film are looked at
 SHUFFLED_S = 0.2  # pieces of sound that are shuffled
 NOISE_DB = -50.0  # a room's
 SILENT_S = 2
@@ -90,9 +91,9 @@ def draw_voices(n_voices: int) -> list[Voice]:
     return voices
 
 
-def film_voices(table: Path, watcher: Watcher, n_voices: int) -> list[Voice]:
-    """Of clips with sound; speakers take turns."""
-    clips = read_list(table)
+def film_voices(table: Path, watcher: Watcher, n_voices: int, left_out: Sequence[str]) -> list[Voice]:
+    """Of clips with sound; speakers take turns, but for those left out."""
+    clips = [clip for clip in read_list(table) if clip.speaker not in left_out]
     by_turn = sorted(
         clips, key=lambda one: ([c.path for c in clips if c.speaker == one.speaker].index(one.path), one.speaker)
     )
@@ -145,14 +146,14 @@ def measure_voices(
 
 
 def measure_silence(watcher: Watcher, wide: float) -> dict[str, float]:
-    """The widest opening in silence and in a room's noise, as a part of a wide one in speech."""
+    """The widest opening in silence and in a room's noise: 0 as filmed at rest, 1 as wide as in speech."""
+    package = watcher.package
+    rest = watcher.openings([package.background(i) for i in range(0, package.n_frames, RESTING)]).mean()
     n_samples = SILENT_S * SAMPLE_RATE
     noise = np.random.default_rng(SEED).normal(0, 10 ** (NOISE_DB / 20) * FULL_SCALE, n_samples)
     sounds = {"zeros": np.zeros(n_samples), "noise": noise}
-    return {
-        name: round(float(watcher.openings(watcher.speak(sound.astype(np.int16))).max()) / wide, 3)
-        for name, sound in sounds.items()
-    }
+    widest = {name: watcher.openings(watcher.speak(sound.astype(np.int16))).max() for name, sound in sounds.items()}
+    return {name: round(float((opening - rest) / (wide - rest)), 3) for name, opening in widest.items()}
 
 
 def draw_sheet(watcher: Watcher, films: Sequence[Sequence[Frame]], n_rows: int = 6) -> Frame:
@@ -186,6 +187,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("package", nargs="?", default="starter", help="name or folder")
     parser.add_argument("--clips", type=Path, help="CSV with the columns file, speaker, transcript: real voices")
+    parser.add_argument("--leave-out", nargs="*", default=["s1"], help="speakers of the clips that were trained on")
     parser.add_argument("--voices", type=int, default=8, help="of each kind")
     parser.add_argument("--sheet", type=Path, help="faces of what was spoken, as PNG")
     asked = parser.parse_args()
@@ -194,7 +196,9 @@ def main() -> None:
     figures: dict[str, Any] = {}
     figures["drawn"], seen, films = measure_voices(watcher, draw_voices(asked.voices))
     if asked.clips:
-        figures["filmed"], more, others = measure_voices(watcher, film_voices(asked.clips, watcher, asked.voices))
+        figures["filmed"], more, others = measure_voices(
+            watcher, film_voices(asked.clips, watcher, asked.voices, asked.leave_out)
+        )
         seen, films = seen + more, films[:3] + others
     figures["silence"] = measure_silence(watcher, float(np.percentile(np.concatenate(seen), 90)))
     if asked.sheet:
