@@ -9,15 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.avatar_quality import Watcher, correlate
 from inference import starter_avatar
 from inference.avatar import AvatarPackage, list_avatars
 from inference.avatar.find import is_starter
 from inference.avatar.manifest import CROPS, MANIFEST, read_manifest
 from inference.errors import BadPackage, StorageError
+from inference.faces import Landmarker
 from inference.settings import Settings
 from inference.speaker.sitter import STARTER_FRAMES
+from inference.speaker.sound import say_by_tone
+from inference.speaker.speech import Speech
 from inference.starter_avatar import starter_folder
 from inference.weights.registry import STARTER_AVATAR
+from training.heard import gap_of
 
 FEW = 3  # frames, where it does not matter how many
 
@@ -52,6 +57,26 @@ def test_it_speaks_what_is_pushed(starter: AvatarPackage):
     apart = np.abs(frames[5].patch.astype(int) - starter.region(frames[5].background))
     assert apart[:2].max() <= 12  # its edge is the picture's
     assert apart.mean() < 25  # and what is in it is this face
+
+
+def test_its_mouth_follows_a_voice_and_rests_in_silence(starter: AvatarPackage, landmarker: Landmarker):
+    speech = Speech("BIN BLUE AT F TWO NOW", 3)
+    truth = gap_of(np.stack([mouth.row() for mouth in speech.mouths(np.arange(75) / 25)])).astype(float)
+    watcher = Watcher(starter, landmarker)
+    opening = watcher.openings(watcher.speak((say_by_tone(speech, 3) * 32767).astype(np.int16)))
+    assert correlate(opening, truth) > 0.6
+    assert correlate(opening[::-1], truth) < 0.6
+    rest = watcher.openings([starter.background(i) for i in range(0, 75, 15)]).mean()
+    assert opening.max() > 3 * rest
+    silence = watcher.openings(watcher.speak(np.zeros(8_000, np.int16)))
+    assert silence.max() < rest + 0.1 * (opening.max() - rest)
+
+
+def test_its_card_speaks_of_these_bytes():
+    card = STARTER_AVATAR.read_card()
+    assert card["files"] == {file.name: {"sha256": file.sha256, "bytes": file.n_bytes} for file in STARTER_AVATAR.files}
+    assert card["results"]["drawn"]["correlation"] > 0.5
+    assert card["results"]["filmed"]["correlation"] > 0.5
 
 
 def test_it_is_made_once_and_whole(tmp_path: Path):

@@ -38,8 +38,8 @@ class Recipe:
     ear: Path
     painter: Path
     output: Path
-    gain: float = 1.4
-    shut: float = 0.12
+    gain: float = 1.5
+    shut: float = 0.2
 
 
 @torch.no_grad()

@@ -197,14 +197,14 @@ STARTER_AVATAR = WeightSet(
     architecture="AvatarUNet, AudioVisualEncoder",
     files=(
         WeightFile(
-            "network.safetensors", "1afd667fc65cc4e5fba916a942fb243031b266fb0186b58da94636a54b0e05b8", 1_685_910
+            "network.safetensors", "9ba02340eaee2510f86a54699542cd575602a70c775168eee89c384e0d2f898f", 1_685_910
         ),
         WeightFile(
-            "audio_encoder.safetensors", "28cc5c98fa413c0452969cd786f91b7dd8f2891c9e40665f069e5b20973a859b", 1_423_544
+            "audio_encoder.safetensors", "145044434e34b7bf701e2321e37f67f3e089bedcf424a588437678d3ab681b8f", 1_423_544
         ),
     ),
-    source="shipped with Viseme, trained by the project on the synthetic speaker",
-    licence="Apache-2.0",
+    source="shipped with Viseme, trained by the project on the synthetic speaker and the voice of one GRID speaker",
+    licence="Apache-2.0; training data: GRID corpus, Cooke et al. 2006 (attribution)",
     shipped_in=PACKAGE / "starter" / "avatar",
 )
 
