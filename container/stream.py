@@ -19,7 +19,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from container.live.avatars import Avatars
-from container.live.gate import check_token, chosen_protocol
+from container.live.gate import check_origin, check_token, chosen_protocol
 from container.live.legacy import MINIMAL, Dialect, OldClients
 from container.live.options import SessionOptions
 from container.live.pace import Pacer
@@ -131,6 +131,8 @@ class Live:
         if self.is_draining:
             raise NotReady("the server is going down; try another one")
         check_token(connection.headers, self.settings.token)
+        if not self.settings.on_sagemaker:  # there nothing but the platform can reach us
+            check_origin(connection.headers, self.settings.token, self.settings.allowed_origins)
 
     def check_room(self) -> None:
         """Raises: Overloaded."""

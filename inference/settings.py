@@ -81,6 +81,8 @@ class Settings(BaseModel):
     realtime: bool = False
     legacy_ports: Annotated[LegacyPorts | None, BeforeValidator(split_list)] = None
     grpc_port: Port | None = None
+    # Sites, as https://example.com, whose pages may open live sessions beside those of the server's own host.
+    allowed_origins: Annotated[tuple[str, ...], BeforeValidator(split_list)] = ()
     # Buckets that requests may name, or "bucket/prefix"; "*" leaves it to the role.
     allowed_buckets: Annotated[tuple[str, ...], BeforeValidator(split_list)] = ("*",)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
+from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
@@ -22,6 +24,21 @@ def check_token(headers: Headers, token: str | None) -> None:
     given = headers.get("authorization", "").removeprefix("Bearer ").encode() or token_of_protocols(headers)
     if not hmac.compare_digest(given, token.encode()):
         raise AccessDenied("expected the header Authorization: Bearer with the server's token")
+
+
+def check_origin(headers: Headers, token: str | None, allowed: Sequence[str]) -> None:
+    """Keep out pages of other sites, which any browser on this machine may have open: no rule of its own keeps it
+    from opening a WebSocket to anywhere. Pages of this host, on any port, may come in, as may those that are
+    `allowed` ("*": all), whoever has the token, and whatever is no browser and so says no origin.
+
+    Raises: AccessDenied.
+    """
+    origin = headers.get("origin")
+    if origin is None or token is not None or origin in allowed or "*" in allowed:
+        return
+    host = urlsplit(f"//{headers.get('host', '')}").hostname
+    if host is None or urlsplit(origin).hostname != host:
+        raise AccessDenied(f"a page of {origin[:100]} may not come in: VISEME_ALLOWED_ORIGINS or VISEME_TOKEN let it")
 
 
 def token_of_protocols(headers: Headers) -> bytes:

@@ -483,6 +483,17 @@ def test_the_token_opens_every_door(loaded: Path, tmp_path: Path):
             assert asyncio.run(enter(app, path, subprotocols=["viseme", f"bearer.{packed}"])) == "viseme"
 
 
+def test_a_page_of_another_site_stays_out(app: LiveApp):
+    async def enter(origin: str) -> None:
+        async with session(app, origin=origin) as client:
+            await client.until("ready")
+
+    asyncio.run(enter(f"http://127.0.0.1:{app.port + 1}"))
+    with pytest.raises(InvalidStatus) as refused:
+        asyncio.run(enter("https://evil.example"))
+    assert refused.value.response.status_code == 403
+
+
 def test_a_stream_of_sagemakers_ends_in_time(loaded: Path, tmp_path: Path):
     server = Server(make_settings(tmp_path, avatars=loaded.parent, on_sagemaker=True))
     server.live = Live(server.settings, longest_s=1.0)
