@@ -85,6 +85,7 @@ bench: $(READY) | $(CLIP)
 	$(BIN)/python -m bench.avatar
 	$(BIN)/python -m bench.sync
 	$(BIN)/python -m bench.sync_memory
+	$(BIN)/python -m bench.live
 	$(if $(CLIPS),$(BIN)/python -m bench.accuracy $(CLIPS))
 	$(if $(CLIPS),$(BIN)/python -m bench.robustness $(CLIPS))
 

@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -47,14 +47,23 @@ KEEP = "max-age=86400"
 class Live:
     """The avatars of this server and all who speak with them."""
 
-    def __init__(self, settings: Settings, stall_s: float = STALL_S, longest_s: float = SAGEMAKER_S) -> None:
-        """stall_s: after which a client that takes nothing is dropped. longest_s: of SageMaker's streams."""
+    def __init__(
+        self,
+        settings: Settings,
+        stall_s: float = STALL_S,
+        longest_s: float = SAGEMAKER_S,
+        pacer: Callable[[], Pacer] = Pacer,
+    ) -> None:
+        """stall_s: after which a client that takes nothing is dropped. longest_s: of SageMaker's streams.
+
+        pacer: makes the clock of each session.
+        """
         self.settings = settings
         self.avatars = Avatars(settings)
         self.tallies = Tallies()
         self.old_clients = OldClients(self.avatars, self.tallies, stall_s)
         self.is_draining = False
-        self._stall_s, self._longest_s = stall_s, longest_s
+        self._stall_s, self._longest_s, self._pacer = stall_s, longest_s, pacer
         self.talks: dict[Talk, LiveSession] = {}
         self._pictures: WeakKeyDictionary[AvatarPackage, Pictures] = WeakKeyDictionary()
 
@@ -205,7 +214,7 @@ class Live:
         try:
             async with self.avatars.lease(name) as package:
                 pictures = self.pictures_of(package)
-                live = LiveSession(package, pictures, options, self.avatars.run, Pacer())
+                live = LiveSession(package, pictures, options, self.avatars.run, self._pacer())
                 ending = await self.run_talk(socket, live, longest_s)
         except WebSocketDisconnect:
             ending = Ending(None)

@@ -47,6 +47,7 @@ class LineProtocol(WebSocketsSansIOProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._heard_at = self.loop.time()
         self.transport.set_write_buffer_limits(high=1, low=0)  # with 0, TLS would take nothing for too much
         one = self.transport.get_extra_info("socket")
         if one is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
@@ -57,6 +58,15 @@ class LineProtocol(WebSocketsSansIOProtocol):
         if self.response.status_code == 101:  # the application's task was made, and has not begun
             self.scope["extensions"][LINE] = {LINE: Line(self.writable, self.transport)}
 
+    def data_received(self, data: bytes) -> None:
+        self._heard_at = self.loop.time()
+        super().data_received(data)
+
     def keepalive_timeout(self) -> None:
+        """Cut off who is gone; not who has more to say than we take, as its answer lies behind all of that."""
+        if self._heard_at > self.ping_sent_at:
+            self.pong_timer = self.pending_ping_payload = None
+            self.schedule_ping()
+            return
         super().keepalive_timeout()
         self.transport.abort()

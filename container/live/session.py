@@ -31,7 +31,7 @@ class Runner(Protocol):
 
 
 class LiveSession:
-    """Takes a client's messages, and fills its outbox. All but `_make` happens in the event loop."""
+    """Takes a client's messages, and fills its outbox. All but `make` happens in the event loop."""
 
     def __init__(
         self, package: AvatarPackage, pictures: Pictures, options: SessionOptions, run: Runner, pacer: Pacer
@@ -107,7 +107,7 @@ class LiveSession:
         """Make each frame when it is due, for ever. Frames are late where making them takes longer than 40 ms."""
         while True:
             await self._pacer.until(self._n_given)
-            made: FrameMessage = await self._run(self._make, self._session, self._n_before, self._options)
+            made: FrameMessage = await self._run(self.make, self._session, self._n_before, self._options)
             if made.frame < self._n_given:
                 continue  # the session began anew while it was made
             self._n_given = made.frame + 1
@@ -120,7 +120,7 @@ class LiveSession:
             if self._n_given % STATS_EVERY == 0:
                 self._tell("stats", **self._measure())
 
-    def _make(self, session: AvatarSession, n_before: int, options: SessionOptions) -> FrameMessage:
+    def make(self, session: AvatarSession, n_before: int, options: SessionOptions) -> FrameMessage:
         """The next frame, in a thread: of speech where some is ready, else of silence."""
         timed = next(session.frames(), None)
         if timed is None:

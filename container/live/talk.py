@@ -99,17 +99,17 @@ class Talk:
 
     async def _send_next(self) -> None:
         """The newest frame is chosen when the client can take it, not before."""
-        try:
-            async with asyncio.timeout(self._stall_s):
-                if self._line is not None:
+        if self._line is not None and not self._line.writable.is_set():
+            try:
+                async with asyncio.timeout(self._stall_s):
                     await self._line.wait()
-                message = self._live.outbox.take()
-                if isinstance(message, FrameMessage):
-                    await self._socket.send_bytes(message.pack())
-                elif message is not None:
-                    await self._socket.send_text(message)
-        except TimeoutError as err:
-            raise TooSlow(f"not a byte was taken in {self._stall_s:g} s") from err
+            except TimeoutError as err:
+                raise TooSlow(f"not a byte was taken in {self._stall_s:g} s") from err
+        message = self._live.outbox.take()
+        if isinstance(message, FrameMessage):
+            await self._socket.send_bytes(message.pack())
+        elif message is not None:
+            await self._socket.send_text(message)
 
     async def say_goodbye(self) -> None:
         """Send what still waits, where the client takes it."""

@@ -11,6 +11,7 @@ import random
 import shutil
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -29,6 +30,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from container.app import Server
 from container.live import avatars as avatars_module
+from container.live.line import WEBSOCKET_CONFIG
 from container.live.wire import PATCH, WHOLE, FrameMessage, unpack_frame
 from container.stream import Live
 from inference.avatar import AvatarPackage
@@ -571,3 +573,26 @@ def decode(jpeg: bytes) -> np.ndarray:
 
 def picture(frame: FrameMessage) -> np.ndarray:
     return decode(frame.jpeg)
+
+
+def test_who_is_gone_is_cut_off_and_who_talks_is_not(
+    loaded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speech: np.ndarray
+):
+    """Neither answers the server's ping; one goes on sending."""
+    monkeypatch.setitem(WEBSOCKET_CONFIG, "ws_ping_interval", 0.2)
+    monkeypatch.setitem(WEBSOCKET_CONFIG, "ws_ping_timeout", 0.4)
+    flush = b"\x81\x90" + bytes(4) + b'{"type":"flush"}'  # masked by zeros
+
+    with live_app(Server(make_settings(tmp_path, avatars=loaded.parent))) as app:
+        gone, talking = handshake(app), handshake(app)
+        talks = app.server.live.talks
+        wait_until(lambda: len(talks) == 2)
+        give_up = time.monotonic() + PATIENCE_S
+        while len(talks) == 2 and time.monotonic() < give_up:
+            talking.sendall(flush)
+            talking.recv(1 << 16)
+            gone.recv(1 << 16)
+        assert len(talks) == 1
+        talking.sendall(flush)
+        gone.close()
+        talking.close()
