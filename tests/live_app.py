@@ -14,7 +14,9 @@ from fake_worker import run_fake
 
 from container import pool as pool_module
 from container.app import Server, make_app
+from container.live import avatars as avatars_module
 from container.server import http_config
+from inference.avatar.find import list_theirs
 from inference.settings import Settings
 
 PATIENCE_S = 120.0  # only a guard against hanging
@@ -51,8 +53,9 @@ class LiveApp:
 
 @contextmanager
 def live_app(server: Server) -> Iterator[LiveApp]:
-    """Serve in a thread until the block is left."""
+    """Serve in a thread until the block is left. The starter is not there: it would be made anew for each server."""
     kept, pool_module.run_worker = pool_module.run_worker, run_fake
+    listed, avatars_module.find_packages = avatars_module.find_packages, list_theirs
     config = http_config(make_app(server), server.settings.model_copy(update={"port": 0}))
     http = uvicorn.Server(config)
     loops: list[asyncio.AbstractEventLoop] = []
@@ -69,7 +72,7 @@ def live_app(server: Server) -> Iterator[LiveApp]:
     finally:
         http.should_exit = True
         thread.join(PATIENCE_S)
-        pool_module.run_worker = kept
+        pool_module.run_worker, avatars_module.find_packages = kept, listed
 
 
 def make_settings(folder: Any, **more: Any) -> Settings:
