@@ -200,7 +200,7 @@ def hear_nobody(rng: np.random.Generator) -> Heard:
 
 
 def draw_utterances(n_utterances: int, seed: int, *, held_out: bool = False) -> list[Heard]:
-    """The same for the same seed; one in twenty is silence."""
+    """The same texts and voices for the same seed (espeak-ng lets one touch the next); one in twenty is silence."""
     espeak = Espeak()
     utterances = []
     for i in range(n_utterances):
