@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -20,9 +19,7 @@ from inference.media.sound import Samples, read_sound
 FPS = 25.0
 UPPER_INNER, LOWER_INNER = (61, 62, 63), (67, 66, 65)  # of the 68 points, one above the other
 EYE_CORNERS = (36, 45)  # the outer ones: what lies between them does not move when a mouth does
-AROUND_LIPS = 6  # px of the face of 96: what belongs to the mouth beside the lips
-SSIM_WINDOW, SSIM_SIGMA = 11, 1.5
-SSIM_FLOORS = (0.01 * 255) ** 2, (0.03 * 255) ** 2  # C1 and C2 of Wang et al. 2004
+AROUND_LIPS = 11  # px of the face of 96: what belongs to the mouth beside the lips; SSIM's window takes 5 of them
 FLOOR = 1e-6
 
 Points = npt.NDArray[np.float32]
@@ -101,24 +98,6 @@ def mouth_of(shot: Shot, points: Points) -> tuple[slice, slice]:
     low = np.clip(np.floor(lips.min(axis=0)) - AROUND_LIPS, 0, SIDE).astype(int)
     high = np.clip(np.ceil(lips.max(axis=0)) + AROUND_LIPS, 0, SIDE).astype(int)
     return slice(low[1], high[1]), slice(low[0], high[0])
-
-
-def ssim(a: Frame, b: Frame, rows: slice, columns: slice) -> float:
-    """Structural similarity of two (H, W, 3) BGR pictures' grey, the mean over a part of them.
-
-    Source: Wang et al. 2004, with its window and constants.
-    """
-    x, y = (cv2.cvtColor(one, cv2.COLOR_BGR2GRAY).astype(np.float64) for one in (a, b))
-    mean_x, mean_y = blur(x), blur(y)
-    var_x, var_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2
-    both = blur(x * y) - mean_x * mean_y
-    c1, c2 = SSIM_FLOORS
-    found = (2 * mean_x * mean_y + c1) * (2 * both + c2) / ((mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2))
-    return float(found[rows, columns].mean())
-
-
-def blur(picture: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    return np.asarray(cv2.GaussianBlur(picture, (SSIM_WINDOW, SSIM_WINDOW), SSIM_SIGMA), np.float64)
 
 
 def shuffle_sound(samples: Samples, piece_s: float, rng: np.random.Generator) -> Samples:

@@ -1,6 +1,6 @@
 """How well lips follow a voice, on clips, faces and voices that nothing was trained on.
 
-    python -m bench.sync_quality [--checkpoint starter] [--grid ../shared/grid] [--people 10] [--json FILE]
+    python -m bench.sync_quality [--checkpoint starter] [--grid ../shared/grid] [--people 10] [--films FILM...]
 
 Each clip's voice is given to another clip's face, so that the face given never shows what is heard. Then
   ours      how the opening of the mouth in the film correlates with the opening of the mouth that spoke
@@ -39,13 +39,13 @@ from bench.lips import (
     mouth_of,
     opening_of,
     shuffle_sound,
-    ssim,
     starts_of_windows,
     watch,
 )
 from inference.audio import SAMPLE_RATE, cut_window
 from inference.faces import FaceTracker, Landmarker
 from inference.faces.load import load_landmarker
+from inference.faces.ssim import ssim
 from inference.lip_sync import LipSyncer
 from inference.lip_sync.compose import to_patches
 from inference.lip_sync.preprocess import cut_face, stack_faces
@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--grid", type=Path, default=Path("../shared/grid"), help="where it is not, it is left out")
     parser.add_argument("--people", type=int, default=10, help="rendered ones, another for each sentence")
+    parser.add_argument("--films", type=Path, nargs="*", default=[], help="of others who talk, with sound")
     parser.add_argument("--clips", type=int, help="at most so many of a kind")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
@@ -102,7 +103,7 @@ def main() -> None:
     found = {}
     print(f"{'clips':26}{'n':>4}" + "".join(f"{name:>10}" for name in Quality.__annotations__))
     with tempfile.TemporaryDirectory(prefix="viseme-quality-") as folder:
-        for name, paths in kinds(asked.grid, asked.people, Path(folder)).items():
+        for name, paths in kinds(asked.grid, asked.people, asked.films, Path(folder)).items():
             each = measure.all(paths[: asked.clips])
             found[name] = {"n": len(each)} | {key: round(value, 3) for key, value in vars(mean_of(each)).items()}
             print(f"{name:26}{len(each):4}" + "".join(f"{value:10.3f}" for value in vars(mean_of(each)).values()))
@@ -114,13 +115,14 @@ def main() -> None:
     raise SystemExit(any("fails" in one for one in found.values()))
 
 
-def kinds(grid: Path, n_people: int, folder: Path) -> dict[str, list[Path]]:
+def kinds(grid: Path, n_people: int, films: list[Path], folder: Path) -> dict[str, list[Path]]:
     """Clips that no weights of ours were trained on, by kind."""
     others = [path for path in sorted(grid.glob("clips/*.mpg")) if not path.name.startswith(TRAINED_SPEAKER)]
     found = {
         "s1, held out": sorted(grid.glob("eval/*.mpg")),
         "other speakers": [path for i in range(3) for path in others[i::3]],  # neighbours are different people
         "rendered people": [render(seed, folder) for seed in range(FIRST_PERSON, FIRST_PERSON + n_people)],
+        "films given": films,
     }
     return {name: paths for name, paths in found.items() if paths}
 
@@ -192,7 +194,7 @@ class Measure:
         made = to_patches(self.syncer.generators[0].speak(mels, faces))
         mouths = [mouth_of(shot, points) for shot, points in zip(talk.shots, talk.points, strict=True)]
         pairs = [
-            (ssim(mine, true, *mouth), ssim(other, true, *mouth))
+            (ssim(mine[mouth], true[mouth]), ssim(other[mouth], true[mouth]))
             for mine, true, other, mouth in zip(made, cuts, others, mouths, strict=True)
         ]
         ours, copied = np.mean(pairs, axis=0).tolist()

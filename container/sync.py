@@ -43,8 +43,8 @@ def sync(
         list[str] | None,
         typer.Option(
             metavar="NAME|PATH",
-            help="Wav2Lip weights: a file, s3://bucket/key, or wav2lip, wav2lip_gan from SM_MODEL_DIR or the cache. "
-            "May repeat: one pass writes OUT.NAME.mp4 for each.",
+            help="Wav2Lip weights: starter, a file, s3://bucket/key, or wav2lip, wav2lip_gan from SM_MODEL_DIR or the "
+            "cache. May repeat: one pass writes OUT.NAME.mp4 for each.",
         ),
     ] = None,
     fps: Annotated[float | None, typer.Option(help="Default: the film's own; 25 for a picture.")] = None,

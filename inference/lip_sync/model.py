@@ -14,18 +14,12 @@ from inference.errors import InvalidRequest, WeightsNotFound
 from inference.faces.s3fd import S3fdDetector
 from inference.weights.architectures import S3FD_DETECTOR, WAV2LIP, Architecture, load_module
 from inference.weights.brought import find_brought
-from inference.weights.find import OPENVINO_SUFFIX, FoundWeights, find_weights, from_path
+from inference.weights.find import DEFAULT_SETS, OPENVINO_SUFFIX, FoundWeights, find_weights, from_path
 from inference.weights.openvino_model import read_openvino
 from inference.weights.registry import LIP_SYNC, REGISTRY
 from inference.weights.registry import S3FD as S3FD_SET
 from inference.weights.sources import WeightSources
 
-NONE_SHIPPED = (
-    "no lip-sync weights come with Viseme yet: give a Wav2Lip checkpoint of your own by its path or s3://bucket/key "
-    "(--checkpoint wav2lip.pth), or put wav2lip.pth or wav2lip_gan.pth into SM_MODEL_DIR. The published ones are at "
-    "Rudrabha/Wav2Lip on GitHub, for research and personal use only"
-)
-NOT_SHIPPED = "starter"
 BEST_ON_CPU = "bf16"  # half the time of f32; with random weights half a level of 255 apart on average, 5 at most
 Network = Callable[..., Sequence[Array]]
 
@@ -45,7 +39,7 @@ class Generator:
 
 
 def load_generators(checkpoints: list[str | Path] | None, device: Device, sources: WeightSources) -> list[Generator]:
-    """One for each checkpoint; None: those that the deployment brought.
+    """One for each checkpoint; None: those that the deployment brought, else the starter.
 
     Raises: InvalidRequest, WeightsNotFound, WrongWeights, AccessDenied, StorageError.
     """
@@ -61,7 +55,7 @@ def load_generators(checkpoints: list[str | Path] | None, device: Device, source
 
 
 def deployed(sources: WeightSources) -> list[str]:
-    """The brought sets that are there."""
+    """The brought sets that are there; where there are none, the set that ships with Viseme."""
     found = []
     for one in REGISTRY.values():
         if one.is_brought and one.job == LIP_SYNC:
@@ -70,9 +64,7 @@ def deployed(sources: WeightSources) -> list[str]:
             except WeightsNotFound:
                 continue
             found.append(one.name)
-    if not found:
-        raise WeightsNotFound(NONE_SHIPPED)
-    return found
+    return found or [DEFAULT_SETS[LIP_SYNC]]
 
 
 def load_generator(checkpoint: str, device: Device, sources: WeightSources) -> Generator:
@@ -110,8 +102,6 @@ def find_checkpoint(checkpoint: str, sources: WeightSources) -> FoundWeights:
     known = REGISTRY.get(checkpoint)
     if known is not None and known.is_brought:
         return from_path(find_brought(known, sources), known.name)
-    if checkpoint == NOT_SHIPPED and not Path(checkpoint).is_file():
-        raise WeightsNotFound(NONE_SHIPPED)
     return find_weights(checkpoint, LIP_SYNC, sources)
 
 

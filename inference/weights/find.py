@@ -11,7 +11,7 @@ from inference.errors import StorageError, WeightsNotFound
 from inference.media.s3 import SCHEME
 from inference.weights import hub, s3
 from inference.weights.fetch import fetch_from_hub
-from inference.weights.registry import REGISTRY, HubSource, WeightFile, WeightSet, find_set, set_of_hash
+from inference.weights.registry import LIP_SYNC, REGISTRY, HubSource, WeightFile, WeightSet, find_set, set_of_hash
 from inference.weights.sources import WeightSources
 from inference.weights.store import check_hash, check_recorded, locate, sha256_of, whole_file
 
@@ -24,7 +24,7 @@ OPENVINO_SUFFIX = ".xml"
 LOCAL_SUFFIXES = (*SUFFIXES, OPENVINO_SUFFIX)  # of two files, so it is not fetched as one
 PREFERRED = "model.safetensors"  # among several
 FOLDERS = ("", "pretrain")  # of a model directory, where weights are looked for
-DEFAULT_SETS = {"lip reading": "starter"}
+DEFAULT_SETS = {"lip reading": "starter", LIP_SYNC: "starter"}
 # What a deployment may bring besides, each for a job that asks for it by name.
 BROUGHT = {Path(file.name).stem for one in REGISTRY.values() if one.is_brought for file in one.files}
 
@@ -131,7 +131,7 @@ def from_set(weight_set: WeightSet, sources: WeightSources) -> FoundWeights:
         return FoundWeights(theirs, weight_set.name, check_hash(theirs, file), weight_set)
     if weight_set.hub is None:
         path = locate(weight_set, file, sources.cache)
-        return FoundWeights(path, weight_set.name, check_hash(path, file), weight_set)
+        return FoundWeights(path, weight_set.short or weight_set.name, check_hash(path, file), weight_set)
     path = fetch_from_hub(weight_set, file, sources)
     sha256 = check_hash(path, file)
     return FoundWeights(safe_copy(path, sha256), weight_set.name, sha256, weight_set)

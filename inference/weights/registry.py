@@ -39,6 +39,7 @@ class HubSource:
 class WeightSet:
     """A set of weights that can be asked for by name.
 
+    short: what it is called where the job is known: each job has its own `starter`; None: by its name alone.
     shipped_in: folder of this package that holds the files; None where they are fetched to the cache.
     landmarks: the landmarker whose points the set was trained with; None where it takes none.
     language: what the text can be ("grid" for the GRID corpus' six-word commands); None where none.
@@ -53,12 +54,17 @@ class WeightSet:
     files: tuple[WeightFile, ...]
     source: str
     licence: str
+    short: str | None = None
     shipped_in: Path | None = None
     landmarks: str | None = None
     language: str | None = None
     hub: HubSource | None = None
     notice: str | None = None
     is_brought: bool = False
+
+    def names(self, job: str | None) -> set[str]:
+        """What it may be asked for by, where the job is known, and where it is not (None)."""
+        return {self.name} if job is None or self.short is None else {self.name, self.short}
 
     def read_card(self) -> dict[str, Any]:
         """The set's own figures, as measured when it was made; empty where it has none."""
@@ -142,6 +148,22 @@ DLIB = WeightSet(
 )
 
 LIP_SYNC = "lip sync"
+STARTER_SYNC = WeightSet(
+    name="starter_sync",
+    short="starter",
+    job=LIP_SYNC,
+    architecture="Wav2Lip, narrower",
+    files=(
+        WeightFile(
+            "model.safetensors",
+            "56b0aa3e7b208091ce26461ab5e4ebecac421c00a83824706e3e5614adda796a",
+            5_972_270,
+        ),
+    ),
+    source="shipped with Viseme, trained by the project on the GRID corpus and on rendered speech",
+    licence="Apache-2.0; training data: GRID corpus, Cooke et al. 2006 (attribution)",
+    shipped_in=PACKAGE / "starter" / "wav2lip",
+)
 WAV2LIP_LICENCE = "research and personal use only, no commercial use: trained on LRS2 (BBC)"
 WAV2LIP_NOTICE = (
     "Wav2Lip's published weights are for research and personal use only: their authors and the BBC's LRS2 data, "
@@ -209,7 +231,8 @@ STARTER_AVATAR = WeightSet(
 )
 
 REGISTRY = {
-    one.name: one for one in (STARTER, MEDIAPIPE, HUB, DLIB, WAV2LIP, WAV2LIP_GAN, S3FD, SWIN2SR, AVE, STARTER_AVATAR)
+    one.name: one
+    for one in (STARTER, STARTER_SYNC, MEDIAPIPE, HUB, DLIB, WAV2LIP, WAV2LIP_GAN, S3FD, SWIN2SR, AVE, STARTER_AVATAR)
 }
 
 
@@ -218,10 +241,12 @@ def find_set(name: str, job: str | None = None) -> WeightSet:
 
     Raises: WeightsNotFound naming what there is.
     """
-    known = {one.name: one for one in REGISTRY.values() if job in (None, one.job)}
-    if name not in known:
-        raise WeightsNotFound(f"weights {name!r}: no such set and no such file; known: {', '.join(known)}")
-    return known[name]
+    known = [one for one in REGISTRY.values() if job in (None, one.job)]
+    for one in known:
+        if name in one.names(job):
+            return one
+    names = ", ".join(one.name if job is None else one.short or one.name for one in known)
+    raise WeightsNotFound(f"weights {name!r}: no such set and no such file; known: {names}")
 
 
 def set_of_hash(sha256: str) -> WeightSet | None:

@@ -12,14 +12,11 @@ from bench.lips import (
     mouth_of,
     opening_of,
     shuffle_sound,
-    ssim,
     starts_of_windows,
     watch,
 )
 from inference.faces import FaceBox, Landmarker
 from inference.lip_sync.preprocess import Shot
-
-WHOLE = slice(None), slice(None)
 
 
 @pytest.fixture(scope="module")
@@ -64,28 +61,12 @@ def test_shuffled_sound_is_the_same_sound_in_another_order():
     assert np.count_nonzero(np.diff(mixed) != 1) < 10
 
 
-def test_alike_pictures_are_one_and_flat_ones_as_worked_out_by_hand():
-    picture = np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8)
-    assert ssim(picture, picture, *WHOLE) == pytest.approx(1)
-    black, white = np.zeros((96, 96, 3), np.uint8), np.full((96, 96, 3), 255, np.uint8)
-    c1 = (0.01 * 255) ** 2
-    assert ssim(black, white, *WHOLE) == pytest.approx(c1 / (255**2 + c1))
-
-
-def test_only_the_part_that_is_asked_for_counts():
-    one = np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8)
-    other = one.copy()
-    other[:48] = 0
-    assert ssim(one, other, slice(60, 96), slice(None)) == pytest.approx(1)
-    assert ssim(one, other, slice(0, 40), slice(None)) < 0.1
-
-
 def test_a_mouth_lies_around_its_lips():
     points = np.zeros((68, 2), np.float32)
     points[48:, 0], points[48:, 1] = 60, 130
     points[50] = 80, 150
     shot = Shot(np.zeros((288, 360, 3), np.uint8), FaceBox(20, 40, 116, 232))  # one px of the face is 1 x 2 px
-    assert mouth_of(shot, points) == (slice(45 - 6, 55 + 6), slice(40 - 6, 60 + 6))
+    assert mouth_of(shot, points) == (slice(45 - 11, 55 + 11), slice(40 - 11, 60 + 11))
     with pytest.raises(ValueError, match="without a face"):
         mouth_of(Shot(shot.frame, None), points)
 

@@ -33,9 +33,10 @@ def test_kinds_leave_out_what_was_trained_on_and_what_is_not_there(tmp_path: Pat
     (tmp_path / "clips").mkdir()
     for name in ("s1_a", "s2_a", "s4_a", "s5_a"):
         (tmp_path / "clips" / f"{name}.mpg").touch()
-    found = kinds(tmp_path, 0, tmp_path)
+    found = kinds(tmp_path, 0, [tmp_path / "own.mp4"], tmp_path)
     assert {name: sorted(path.stem for path in paths) for name, paths in found.items()} == {
-        "other speakers": ["s2_a", "s4_a", "s5_a"]
+        "other speakers": ["s2_a", "s4_a", "s5_a"],
+        "films given": ["own"],
     }
 
 

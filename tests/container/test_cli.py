@@ -116,11 +116,20 @@ def test_a_fault_of_ours_exits_1(talk_mp4: Path, monkeypatch: pytest.MonkeyPatch
 def test_weights_list_shows_licences(capsys: pytest.CaptureFixture[str]):
     assert main(["weights", "list"]) == 0
     rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    assert [row[0] for row in rows] == ["starter", "mediapipe", "hub", "dlib", "wav2lip", "wav2lip_gan", "s3fd"]
-    assert [row[4].split(";")[0] for row in rows[:3]] == ["Apache-2.0", "Apache-2.0", "MIT"]
-    assert "no commercial use" in rows[3][4]
-    assert all("no commercial use" in row[4] for row in rows[4:6])
-    assert [row[5] for row in rows] == ["mediapipe", "-", "dlib", "-", "-", "-", "-"]
+    assert [row[0] for row in rows[:4]] == ["starter", "starter_sync", "mediapipe", "hub"]
+    assert [row[0] for row in rows[4:]] == [
+        "dlib",
+        "wav2lip",
+        "wav2lip_gan",
+        "s3fd",
+        "swin2sr",
+        "ave",
+        "starter_avatar",
+    ]
+    assert [row[4].split(";")[0] for row in rows[:4]] == ["Apache-2.0", "Apache-2.0", "Apache-2.0", "MIT"]
+    assert "no commercial use" in rows[4][4]
+    assert all("no commercial use" in row[4] for row in rows[5:7])
+    assert [row[5] for row in rows] == ["mediapipe", "-", "-", "dlib", *"-------"]
 
 
 def test_weights_verify_and_fetch_print_files(capsys: pytest.CaptureFixture[str]):

@@ -11,7 +11,7 @@ from inference.errors import WeightsNotFound, WrongWeights
 from inference.models import LipCoordNet
 from inference.weights import carrier
 from inference.weights.fetch import fetch
-from inference.weights.registry import FACE_MESH, MEDIAPIPE, REGISTRY, STARTER, WeightFile, find_set
+from inference.weights.registry import FACE_MESH, MEDIAPIPE, REGISTRY, STARTER, STARTER_SYNC, WeightFile, find_set
 from inference.weights.store import keep, locate
 from inference.weights.tensors import load_into
 
@@ -38,10 +38,19 @@ def test_every_set_says_its_licence_and_hashes():
 
 
 def test_an_unknown_name_lists_the_known():
-    with pytest.raises(WeightsNotFound, match="known: starter, mediapipe"):
+    with pytest.raises(WeightsNotFound, match="known: starter, starter_sync, mediapipe"):
         find_set("nope")
     with pytest.raises(WeightsNotFound, match=r"known: starter, hub$"):
         find_set("mediapipe", job="lip reading")
+    with pytest.raises(WeightsNotFound, match=r"known: starter, wav2lip, wav2lip_gan$"):
+        find_set("hub", job="lip sync")
+
+
+def test_each_job_has_its_own_starter():
+    assert find_set("starter") is STARTER
+    assert find_set("starter", job="lip reading") is STARTER
+    assert find_set("starter", job="lip sync") is STARTER_SYNC
+    assert find_set("starter_sync") is find_set("starter_sync", job="lip sync") is STARTER_SYNC
 
 
 def test_what_was_not_fetched_says_how(tmp_path: Path):
