@@ -4,7 +4,7 @@ model.safetensors       the weights (--weights), where every image of ours looks
 wav2lip*.pth            lip-sync checkpoints (--checkpoint), where there are any
 data/weights/mediapipe/ the face models, so that a start needs no network
 code/viseme_entry.py    what a hosting toolkit runs (SAGEMAKER_PROGRAM)
-code/inference/         the engines
+code/inference/         the engines, and the starter of lip sync
 code/requirements.txt   what the stock image lacks
 """
 
@@ -27,6 +27,7 @@ from deploy.wait import say
 ROOT = Path(__file__).parents[1]
 ENTRY = "viseme_entry.py"
 STARTER = ROOT / "inference" / "weights" / "starter" / "lipcoordnet" / "model.safetensors"
+SYNC_STARTER = STARTER.parents[1] / "wav2lip" / "model.safetensors"  # what moves lips where no checkpoint is brought
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth")
 CHECKPOINTS = ("wav2lip.pth", "wav2lip_gan.pth")
 FACE_MODELS = PurePosixPath("data/weights/mediapipe")  # as VISEME_DATA_DIR=.../data has them found
@@ -96,10 +97,13 @@ def write_archive(output: Path, files: dict[PurePosixPath, bytes]) -> None:
 
 
 def list_code() -> Iterator[tuple[PurePosixPath, bytes]]:
-    """The engines and the entry, without weights, which lie at the top, and what Python leaves behind."""
+    """The engines with lip sync's starter, and the entry; without what Python leaves behind.
+
+    Nor with other weights: those of reading lie at the top, and no toolkit serves live avatars.
+    """
     code = PurePosixPath("code")
     for path in sorted((ROOT / "inference").rglob("*")):
-        if path.is_file() and path.suffix not in (*WEIGHT_SUFFIXES, ".pyc"):
+        if path.is_file() and (path == SYNC_STARTER or path.suffix not in (*WEIGHT_SUFFIXES, ".pyc")):
             yield code / path.relative_to(ROOT).as_posix(), path.read_bytes()
     yield code / ENTRY, (Path(__file__).parent / "artifact" / ENTRY).read_bytes()
 
