@@ -1,9 +1,10 @@
-"""`make demo`: have a sentence said, or take a clip, and read it from the lips.
+"""`make demo`: have a sentence said, or take a clip, and read it from the lips; then have others say it.
 
     python -m container.demo [--text "BIN BLUE AT F TWO NOW"] [--seed 3] [--video FILE] [-o out]
 
 Without a clip a synthetic speaker says the text. Prints the words over time and writes, into the folder, the
-captioned video and a picture strip of the mouth under its words.
+captioned video and a picture strip of the mouth under its words. Without a clip, the same voice then moves the
+lips of somebody else, who said something else, and the live avatar's: two films, and a sheet of the first.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from inference.weights.registry import STARTER
 
 DEFAULT_TEXT = "BIN BLUE AT F TWO NOW"
 DEFAULT_SEED = 3
+OTHER_TEXT = "LAY GREEN WITH A ZERO PLEASE"  # what the lips that are moved said before
 BAR_WIDTH = 40  # characters, for the whole clip: the table fits in 80
 SURE = 0.9  # a word under this is said to be doubtful
 LOOK_ALIKE = ("B P", "D T", "C E Z", "F S X V", "G J", "M N", "Q U")
@@ -66,8 +68,35 @@ def run(text: str, seed: int, video: Path | None, out: Path, console: Console) -
     show(transcript, source, console)
     if film is not None:
         compare(transcript, film.speech.text, console)
+        speak_it(source, seed, out, console)
     written = write_pictures(source, transcript, out, Sound(say(film.speech, seed), RATE) if film else None)
-    console.print("\nLook at " + " and ".join(str(path) for path in written))
+    if film is not None:
+        written += [out / f"demo.{name}" for name in ("sync.mp4", "sync.png", "avatar.mp4")]
+    console.print("\nLook at " + ", ".join(str(path) for path in written))
+
+
+def speak_it(source: Path, seed: int, out: Path, console: Console) -> None:
+    """Put the voice of a film on other lips: somebody else's by lip sync, and the live avatar's."""
+    from container.sheet import write_sheet
+    from inference.avatar import AvatarPackage
+    from inference.avatar.speak import speak_film
+    from inference.lip_sync import LipSyncer
+
+    settings = Settings.from_env()
+    other, synced, spoken = out / "demo.other.mp4", out / "demo.sync.mp4", out / "demo.avatar.mp4"
+    Film(OTHER_TEXT, seed + 1).write(other)
+    result = LipSyncer().sync(other, source, output=synced)
+    console.print(
+        f"\nWith that voice on somebody else's face ({other}, who said {OTHER_TEXT}): {synced}, "
+        f"{result.num_frames} frames in {result.timings_ms['total'] / 1000:.1f} s"
+    )
+    write_sheet(
+        synced, out / "demo.sync.png", load_landmarker("mediapipe", settings.weight_sources), settings.media_limits
+    )
+    made = speak_film(AvatarPackage.load("starter"), source, spoken)
+    console.print(
+        f"Said by the live avatar: {spoken}, {made.num_frames} frames in {made.timings_ms['total'] / 1000:.1f} s"
+    )
 
 
 def show(transcript: Transcript, video: Path, console: Console) -> None:

@@ -20,12 +20,17 @@ def test_the_demo_says_reads_and_shows(tmp_path: Path, capsys: pytest.CaptureFix
     shown = capsys.readouterr().out
     assert f"says {DEFAULT_TEXT}" in " ".join(shown.split())
     assert "confidence" in shown
+    made = "demo.avatar.mp4 demo.captioned.mp4 demo.json demo.mouth.png demo.mp4 demo.other.json demo.other.mp4"
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "demo.captioned.mp4",
-        "demo.json",
-        "demo.mouth.png",
-        "demo.mp4",
+        *made.split(),
+        "demo.sync.mp4",
+        "demo.sync.png",
     ]
+    for name, n_frames in (("sync", 75), ("avatar", 76)):  # to the nearest frame, and to the next: AAC pads the voice
+        with av.open(str(tmp_path / "out" / f"demo.{name}.mp4")) as container:
+            assert container.streams.video[0].frames == n_frames
+            assert container.streams.audio
+    assert cv2.imread(str(tmp_path / "out" / "demo.sync.png")).shape[1] > 6 * 256
     with av.open(str(tmp_path / "out" / "demo.captioned.mp4")) as container:
         assert container.streams.video[0].frames == 75
         assert container.streams.audio
