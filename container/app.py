@@ -172,18 +172,21 @@ class Server:
         started: float,
     ) -> Response:
         """From disk, where it stays until it is sent."""
+        size = film.stat().st_size
 
         async def chunks() -> AsyncIterator[bytes]:
-            status = 499  # the caller left, unless it all goes out
+            status, left = 499, size  # the caller left, unless it all goes out
             try:
                 with film.open("rb") as file:
-                    while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+                    # By size: whoever has it all may hang up before a last, empty read comes back.
+                    while left and (chunk := await asyncio.to_thread(file.read, CHUNK_BYTES)):
                         yield chunk
+                        left -= len(chunk)
                 status = 200
             finally:
                 self.account(route, status, started, common | ({"code": "canceled"} if status == 499 else {}))
 
-        headers = common | {"content-length": str(film.stat().st_size)}
+        headers = common | {"content-length": str(size)}
         ends = time.monotonic() + FILM_S
         return OwningStream(chunks(), stack, ends, media_type=content_type, headers=headers)
 

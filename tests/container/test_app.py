@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -270,6 +271,30 @@ def test_a_film_comes_from_disk_and_is_gone_with_its_request(settings: Settings)
         assert (answer.headers["content-type"], answer.headers["content-length"]) == ("video/mp4", str(5 << 20))
         app.wait_until_free()
         assert left_over() == []
+
+
+def test_whoever_hangs_up_with_the_whole_film_has_had_it(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    to_thread = asyncio.to_thread
+
+    async def slowly(*call: Any) -> Any:
+        await asyncio.sleep(0.2)
+        return await to_thread(*call)
+
+    with run_app(settings) as app:
+        monkeypatch.setattr(asyncio, "to_thread", slowly)
+        for _ in range(2):
+            with app.connect("accept: video/mp4", "content-length: 4") as one:
+                one.sendall(b"film")
+                head = b""
+                while b"\r\n\r\n" not in head:
+                    head += one.recv(1)
+                left = 5 << 20
+                while left:
+                    left -= len(one.recv(left))
+        app.wait_until_free()
+        counted = app.server.metrics.render().decode()
+        assert 'viseme_requests_total{route="invocations",status="200"} 2.0' in counted
+        assert 'status="499"' not in counted
 
 
 def test_a_film_that_nobody_takes_is_given_up_while_the_worker_works_on(
