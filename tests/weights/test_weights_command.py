@@ -43,7 +43,8 @@ def test_fetch_says_the_licence_on_stderr_and_the_path_on_stdout(
     assert main(["weights", "list"]) == 0
     states = {row.split("\t")[0]: row.split("\t")[2] for row in capfd.readouterr().out.splitlines()}
     brought = dict.fromkeys(("mediapipe", "hub", "wav2lip", "wav2lip_gan", "s3fd", "swin2sr", "ave"), "not fetched")
-    assert states == {"starter": "shipped", "starter_avatar": "shipped", "dlib": "fetched"} | brought
+    shipped = dict.fromkeys(("starter", "starter_sync", "starter_avatar"), "shipped")
+    assert states == shipped | {"dlib": "fetched"} | brought
 
 
 def test_fetch_fails_with_one_line_that_says_why(hub: HubServer, capsys: pytest.CaptureFixture[str]):
