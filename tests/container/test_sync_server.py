@@ -104,12 +104,13 @@ def test_from_s3_to_s3(server: LiveServer, client: httpx.Client, s3: Any, scratc
     assert made == [("wav2lip_gan", 10, "job-7"), ("wav2lip", 10, "job-7")]
 
 
-def test_the_film_itself_comes_from_disk(client: httpx.Client, scratch: Path):
+def test_the_film_itself_comes_from_disk(server: LiveServer, client: httpx.Client, scratch: Path):
     body = {"task": "lipsync"} | inline(film(talk(10)), voice(0.4))
     answer = client.post("/invocations", json=body, headers={"accept": "video/mp4"})
     assert (answer.status_code, answer.headers["content-type"]) == (200, "video/mp4")
     assert answer.content[4:8] == b"ftyp"
     assert int(answer.headers["content-length"]) == len(answer.content)
+    server.wait_until(lambda: server.held() == 0)  # the whole film is here a moment before it is gone there
     assert left_over(scratch) == []
 
 
