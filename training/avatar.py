@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +21,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from inference.avatar.boxes import box_of_landmarks
@@ -36,6 +34,7 @@ from inference.speaker.mouth import MOST_OPEN, MouthShape
 from inference.speaker.sitter import FPS, STARTER_FRAMES, STARTER_SEED, STARTER_SIDE
 from inference.speaker.speech import Speech
 from inference.speaker.visemes import VISEMES
+from training.checkpoint import load_state, save_state, write_tensors
 from training.copying import WIDEN, joint_of, paint, start_as_copy, weight_of
 from training.ear import N_SHAPES, UNET_WIDTHS
 from training.lip_reading import follow, log_line, rate_at
@@ -277,22 +276,19 @@ class Training:
         return offs.mean().item(), offs[is_moved].mean().item() if is_moved.any() else 0.0
 
     def save(self) -> None:
-        """Everything needed to go on, replaced in one move so that a kill leaves the old or the new."""
+        """Everything needed to go on."""
         state = {
             "unet": self.unet.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "progress": asdict(self.progress),
         }
-        path = self.recipe.run / "checkpoint.pt"
-        torch.save(state, path.with_suffix(".partial"))
-        os.replace(path.with_suffix(".partial"), path)
+        save_state(self.recipe.run, state)
 
     def resume(self) -> None:
-        path = self.recipe.run / "checkpoint.pt"
-        if not path.is_file():
+        state = load_state(self.recipe.run)
+        if state is None:
             return
-        state = torch.load(path, weights_only=True)
         self.unet.load_state_dict(state["unet"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -330,9 +326,7 @@ def learned(unet: AvatarUNet) -> list[nn.Parameter]:
 def write_painter(unet: AvatarUNet, path: Path) -> None:
     """All but the audio branch, in float32, replaced in one move."""
     tensors = {key: value.contiguous() for key, value in unet.state_dict().items() if not key.startswith(BRANCH)}
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial)
-    os.replace(partial, path)
+    write_tensors(tensors, path)
 
 
 def train(recipe: Recipe) -> None:

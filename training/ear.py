@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -22,13 +21,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from inference.audio.features import ROWS
 from inference.models import AudioVisualEncoder, AvatarUNet
 from inference.speaker.mouth import MouthShape
+from training.checkpoint import load_state, save_state, write_tensors
 from training.filmed import load_filmed
 from training.heard import Heard, draw_utterances
 from training.lip_reading import follow, log_line, rate_at
@@ -201,22 +200,19 @@ class Training:
         return {name: round(value, 4) for name, value in scores.items()}
 
     def save(self) -> None:
-        """Everything needed to go on, replaced in one move so that a kill leaves the old or the new."""
+        """Everything needed to go on."""
         state = {
             "ear": self.ear.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "progress": asdict(self.progress),
         }
-        path = self.recipe.run / "checkpoint.pt"
-        torch.save(state, path.with_suffix(".partial"))
-        os.replace(path.with_suffix(".partial"), path)
+        save_state(self.recipe.run, state)
 
     def resume(self) -> None:
-        path = self.recipe.run / "checkpoint.pt"
-        if not path.is_file():
+        state = load_state(self.recipe.run)
+        if state is None:
             return
-        state = torch.load(path, weights_only=True)
         self.ear.load_state_dict(state["ear"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -249,9 +245,7 @@ def score(ear: Ear, utterances: Sequence[Heard]) -> float:
 
 
 def write_ear(ear: nn.Module, path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    save_file({key: value.contiguous() for key, value in ear.state_dict().items()}, partial)
-    os.replace(partial, path)
+    write_tensors({key: value.contiguous() for key, value in ear.state_dict().items()}, path)
 
 
 def draw_voices(recipe: Recipe) -> tuple[list[Heard], dict[str, list[Heard]]]:

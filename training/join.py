@@ -10,19 +10,19 @@ steps become one, exactly.
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from inference.audio.features import ROWS
 from inference.models import AvatarUNet
 from training.avatar import BRANCH
+from training.checkpoint import write_tensors
 from training.copying import WIDEN, joint_of, weight_of
 from training.ear import EAR_WIDTHS, N_SHAPES, UNET_WIDTHS, Ear
 
@@ -74,10 +74,7 @@ def write_weights(network: nn.Module, path: Path) -> None:
         key: (value.half() if value.is_floating_point() else value).detach().contiguous()
         for key, value in network.state_dict().items()
     }
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial)
-    partial.chmod(0o644)  # save_file leaves it to its owner alone
-    os.replace(partial, path)
+    write_tensors(tensors, path)
 
 
 def write_avatar(recipe: Recipe) -> None:

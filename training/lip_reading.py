@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +24,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -33,6 +31,7 @@ from inference.lip_reading.decode import BLANK, FIRST_SYMBOL, decode_greedy, tex
 from inference.models import LipCoordNet
 from inference.weights.tensors import load_into
 from training.augmentation import Augmentation, Sample, move_lips, warp_time
+from training.checkpoint import save_state, write_tensors
 from training.fresh_start import start_fresh
 from training.joining import cut_anywhere
 from training.mouths import NO_TARGET, MouthClip, load_packs, spread_characters, symbols_of
@@ -225,16 +224,14 @@ class Training:
         return scores
 
     def save(self) -> None:
-        """Everything needed to go on, replaced in one move so that a kill leaves the old or the new."""
+        """Everything needed to go on."""
         state = {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "progress": asdict(self.progress),
         }
-        path = self.recipe.run / "checkpoint.pt"
-        torch.save(state, path.with_suffix(".partial"))
-        os.replace(path.with_suffix(".partial"), path)
+        save_state(self.recipe.run, state)
 
     def resume(self) -> None:
         path = self.recipe.run / "checkpoint.pt"
@@ -345,10 +342,7 @@ def score_samples(network: LipCoordNet, samples: Iterable[Sample], batch: int, d
 def write_weights(network: nn.Module, path: Path) -> None:
     """The network's tensors as float16 safetensors, replaced in one move."""
     tensors = {key: value.detach().half().cpu().contiguous() for key, value in network.state_dict().items()}
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial)
-    partial.chmod(0o644)  # save_file leaves it to its owner alone
-    os.replace(partial, path)
+    write_tensors(tensors, path)
 
 
 def split_clips(recipe: Recipe) -> tuple[list[MouthClip], Parts]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import time
 import zlib
 from collections.abc import Sequence
@@ -25,12 +24,12 @@ from typing import TypeVar
 import cv2
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from inference.lip_sync.preprocess import MASKED_FROM, SIDE, stack_faces
 from inference.models import Wav2Lip, Wav2LipWidths
+from training.checkpoint import load_state, save_state, write_tensors
 from training.lip_reading import log_line, rate_at
 from training.talking import load_talking
 from training.talking_samples import (
@@ -258,17 +257,14 @@ class Training:
         return {**modules, **{f"{name} optimiser": one for name, one in self.optimisers.items()}}
 
     def save(self) -> None:
-        """Everything needed to go on, replaced in one move so that a kill leaves the old or the new."""
+        """Everything needed to go on."""
         state = {name: one.state_dict() for name, one in self.parts().items()}
-        path = self.recipe.run / "checkpoint.pt"
-        torch.save({"state": state, "progress": asdict(self.progress)}, path.with_suffix(".partial"))
-        os.replace(path.with_suffix(".partial"), path)
+        save_state(self.recipe.run, {"state": state, "progress": asdict(self.progress)})
 
     def resume(self) -> None:
-        path = self.recipe.run / "checkpoint.pt"
-        if not path.is_file():
+        kept = load_state(self.recipe.run)
+        if kept is None:
             return
-        kept = torch.load(path, weights_only=True)
         for name, one in self.parts().items():
             one.load_state_dict(kept["state"][name])
         self.progress = Progress(**kept["progress"])
@@ -363,10 +359,7 @@ def write_weights(network: nn.Module, path: Path) -> None:
         key: value.detach().half().contiguous() if value.is_floating_point() else value
         for key, value in network.state_dict().items()
     }
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial)
-    partial.chmod(0o644)  # save_file leaves it to its owner alone
-    os.replace(partial, path)
+    write_tensors(tensors, path)
 
 
 def split_clips(recipe: Recipe) -> tuple[list[Talking], Parts]:
