@@ -34,6 +34,8 @@ def test_pages_of_the_servers_own_host_come_in(origin: str | None, host: str):
         ("null", "localhost:8080"),  # a file, or a sandboxed frame
         ("http://localhost.evil.example", "localhost:8080"),
         ("null", ""),
+        ("http://[", "localhost:8080"),  # no address at all
+        ("http://[", "["),
     ],
 )
 def test_pages_of_other_sites_stay_out(origin: str, host: str):
