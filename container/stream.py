@@ -158,7 +158,14 @@ class Live:
     async def serve_stream(self, socket: WebSocket) -> None:
         """The same, as SageMaker's platform passes it on: `avatar` in the query, and an end after 30 minutes."""
         query = dict(socket.query_params)
-        name = query.pop("avatar", None) or await self.choose_avatar()
+        name = query.pop("avatar", None)
+        if name is None:
+            try:
+                self.check_open(socket)  # before anything is looked for, or made, for a stranger
+            except Exception as err:  # noqa: BLE001 - the edge
+                await deny(socket, err)
+                return
+            name = await self.choose_avatar()
         async with self.admitted(socket, name, query, in_band=True) as options:
             if options is not None:
                 await self.talk(socket, name, options, longest_s=self._longest_s)

@@ -485,6 +485,22 @@ def test_the_token_opens_every_door(loaded: Path, tmp_path: Path):
             assert asyncio.run(enter(app, path, subprotocols=["viseme", f"bearer.{packed}"])) == "viseme"
 
 
+def test_nothing_is_looked_for_on_behalf_of_a_stranger(loaded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    async def known() -> list[Any]:
+        raise AssertionError("the avatars were looked through, and the starter made")
+
+    async def enter(app: LiveApp) -> None:
+        async with session(app, STREAM):
+            pass
+
+    server = Server(make_settings(tmp_path, avatars=loaded.parent, token="open sesame"))
+    monkeypatch.setattr(server.live.avatars, "known", known)
+    with live_app(server) as app:
+        with pytest.raises(InvalidStatus) as refused:
+            asyncio.run(enter(app))
+        assert refused.value.response.status_code == 403
+
+
 def test_a_page_of_another_site_stays_out(app: LiveApp):
     async def enter(origin: str) -> None:
         async with session(app, origin=origin) as client:
