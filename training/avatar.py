@@ -1,6 +1,6 @@
 """Train the painter of the avatar that is shipped: a narrow U-Net that gives a rendered sitter any mouth.
 
-    python -m training.avatar -o RUN --minutes 45
+    python -m training.avatar -o RUN
 
 The network sees the sitter at rest and, where an avatar's audio branch joins it, the mouth as seven numbers, the same
 at each place but for some noise; it learns to paint what the renderer draws. Nothing is left to chance, so pictures are
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,7 +68,7 @@ class Recipe:
 
     run: Path  # where weights and the log go
     n_scored: int = 16  # frames of sentences
-    minutes: float = 45.0
+    steps: int = 1600
     round_steps: int = 50
     batch: int = 6
     peak_rate: float = 2e-3
@@ -192,7 +191,6 @@ class Progress:
 
     n_rounds: int = 0
     step: int = 0
-    elapsed_s: float = 0.0
     best: float = math.inf
 
 
@@ -213,10 +211,10 @@ class Training:
         self.progress = Progress()
 
     def part_done(self) -> float:
-        return min(self.progress.elapsed_s / (60 * self.recipe.minutes), 1.0)
+        return min(self.progress.step / self.recipe.steps, 1.0)
 
     def run_round(self) -> float:
-        """Some steps, or fewer where the clock runs out; the mean of the losses.
+        """Some steps, or as many as are left; the mean of the losses.
 
         Batch normalisation keeps the levels of the start: those of a piece of the face are others than the whole's, and
         colours that are to pass unchanged would follow them.
@@ -224,13 +222,9 @@ class Training:
         self.unet.eval()
         rng = np.random.default_rng((self.recipe.seed, ROUND_STRIDE + self.progress.n_rounds))
         losses = []
-        for _ in range(self.recipe.round_steps):
-            began = time.monotonic()
+        for _ in range(min(self.recipe.round_steps, self.recipe.steps - self.progress.step)):
             mouths = [draw_mouth(rng) for _ in range(self.recipe.batch)]
             losses.append(self.step(make_batch(self.studio, mouths, rng), rng))
-            self.progress.elapsed_s += time.monotonic() - began
-            if self.part_done() >= 1:
-                break
         self.progress.n_rounds += 1
         return float(np.mean(losses))
 
@@ -348,8 +342,8 @@ def read_recipe(words: Sequence[str] | None = None) -> Recipe:
     """The command line as a recipe."""
     parser = argparse.ArgumentParser(prog="python -m training.avatar", description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--run", type=Path, required=True, help="folder for checkpoints, weights and log")
-    for name, kind in (("n_scored", int), ("minutes", float)):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=getattr(Recipe, name))
+    for name in ("n_scored", "steps"):
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(Recipe, name))
     for name, kind in (("round_steps", int), ("batch", int), ("peak_rate", float), ("averaging", float)):
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=getattr(Recipe, name))
     parser.add_argument("--seed", type=int, default=Recipe.seed)

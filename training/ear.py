@@ -1,7 +1,7 @@
 """Train an avatar's ear: the encoder of the mel and the U-Net's audio branch, on the mouth that belongs to the sound.
 
-    python -m training.ear -o EAR --minutes 15
-    python -m training.ear -o EAR --minutes 15 --clips ../shared/grid/talking --mouths ../shared/grid/mouths
+    python -m training.ear -o EAR
+    python -m training.ear -o EAR --clips ../shared/grid/talking --mouths ../shared/grid/mouths
 
 Voices are those of espeak-ng, whose phonemes are known to the sample; with clips, real ones too, of which the gap
 between the lips was measured. The same command again goes on where it stopped. EAR/log.jsonl has a line per round;
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -55,7 +54,7 @@ class Recipe:
     mouths: Path | None = None  # packs of their mouths
     n_utterances: int = 1600
     n_held_out: int = 60
-    minutes: float = 15.0
+    steps: int = 600
     round_steps: int = 60
     batch: int = 8  # pieces
     peak_rate: float = 2e-3
@@ -142,7 +141,6 @@ class Progress:
 
     n_rounds: int = 0
     step: int = 0
-    elapsed_s: float = 0.0
     best: float = -math.inf
 
 
@@ -158,19 +156,14 @@ class Training:
         self.progress = Progress()
 
     def part_done(self) -> float:
-        return min(self.progress.elapsed_s / (60 * self.recipe.minutes), 1.0)
+        return min(self.progress.step / self.recipe.steps, 1.0)
 
     def run_round(self) -> float:
-        """Some steps, or fewer where the clock runs out; the mean of the losses."""
+        """Some steps, or as many as are left; the mean of the losses."""
         self.ear.train()
         rng = np.random.default_rng((self.recipe.seed, ROUND_STRIDE + self.progress.n_rounds))
-        losses = []
-        for _ in range(self.recipe.round_steps):
-            began = time.monotonic()
-            losses.append(self.step(cut_batch(self.utterances, rng, self.recipe.batch)))
-            self.progress.elapsed_s += time.monotonic() - began
-            if self.part_done() >= 1:
-                break
+        n_steps = min(self.recipe.round_steps, self.recipe.steps - self.progress.step)
+        losses = [self.step(cut_batch(self.utterances, rng, self.recipe.batch)) for _ in range(n_steps)]
         self.progress.n_rounds += 1
         return float(np.mean(losses))
 
@@ -283,7 +276,7 @@ def read_recipe(words: Sequence[str] | None = None) -> Recipe:
     parser.add_argument("--mouths", type=Path, help="folder of packs of their mouths (.npz)")
     parser.add_argument("--n-utterances", type=int, default=Recipe.n_utterances)
     parser.add_argument("--n-held-out", type=int, default=Recipe.n_held_out)
-    parser.add_argument("--minutes", type=float, default=Recipe.minutes)
+    parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--round-steps", type=int, default=Recipe.round_steps)
     parser.add_argument("--batch", type=int, default=Recipe.batch)
     parser.add_argument("--peak-rate", type=float, default=Recipe.peak_rate)

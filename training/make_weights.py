@@ -43,8 +43,8 @@ def make_avatar(making: Making) -> Path:
     heard, painted, made = (making.folder / name for name in ("ear", "painter", "made"))
     listening, painting = ear.Recipe(heard), avatar.Recipe(painted)
     if making.is_tiny:
-        listening = replace(listening, n_utterances=2, n_held_out=1, round_steps=1, batch=1, minutes=A_STEP)
-        painting = replace(painting, n_scored=1, round_steps=1, batch=1, minutes=A_STEP)
+        listening = replace(listening, n_utterances=2, n_held_out=1, steps=1, batch=1)
+        painting = replace(painting, n_scored=1, steps=1, batch=1)
     elif making.grid is not None:
         listening = replace(listening, clips=making.grid / "talking", mouths=making.grid / "mouths")
     ear.train(listening)
