@@ -1,11 +1,12 @@
 """Train a narrow Wav2Lip from packs of talking faces.
 
-    python -m training.lip_sync --talking PACKS [MORE_PACKS] -o RUN --minutes 60
+    python -m training.lip_sync --talking PACKS [MORE_PACKS] -o RUN
 
 First a judge learns where the lips are in the lower half of a face, then the audio encoder what lips do with a
-sound; both take minutes. Then the whole network learns to draw the face that says it, from the upper half and
-another frame of the same clip: as close to the true one as it can be, most of all in the mouth, and so that the judge
-finds the lips where they were (the loss that keeps them in step with the sound). The judge is not shipped.
+sound, of the clips' voices and of espeak-ng's; both take minutes. Then the whole network learns to draw the face that
+says it, from the upper half and another frame of the same clip: as close to the true one as it can be, most of all in
+the mouth, and so that the judge finds the lips where they were (the loss that keeps them in step with the sound). The
+judge is not shipped. All of it is counted in steps: the same seed and packs give the same weights again.
 The same command again goes on where it stopped. RUN/log.jsonl has a line per round, RUN/model.safetensors the best
 weights so far (float16) by how the mouths of held-out clips go with theirs.
 """
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -31,7 +31,8 @@ from inference.lip_sync.preprocess import MASKED_FROM, SIDE, stack_faces
 from inference.models import Wav2Lip, Wav2LipWidths
 from training.checkpoint import load_state, save_state, write_tensors
 from training.lip_reading import log_line, rate_at
-from training.talking import load_talking
+from training.sounds import N_SHAPE, Heard, draw_heard, speak_voices
+from training.talking import TalkingClip, load_talking
 from training.talking_samples import (
     INNER_BOTTOM,
     INNER_TOP,
@@ -39,7 +40,6 @@ from training.talking_samples import (
     Talking,
     cut_plain,
     draw_batch,
-    draw_heard,
     gap_of,
     prepare,
 )
@@ -62,9 +62,12 @@ GAP_WEIGHT = 3.0  # of the gap between the lips, against a point
 SOFT_PX, SOFT_GAP_PX = 1.0, 0.2  # errors of lips below it, and of the gap between them, count by their square
 # Samples without a reference, and the part of the training in which there are some: with one at hand the network
 # keeps the mouth that it shows for a long time before it listens.
-BLIND_SHARE, BLIND_UNTIL = 0.6, 0.65
+BLIND_SHARE, BLIND_UNTIL = 0.6, 0.5
 GRADIENT_NORM = 1.0
-EAR_BATCHES = 4  # a step of the audio encoder alone takes so many times more, as it is so much cheaper
+EAR_BATCHES = 5  # a step of the audio encoder alone takes so many times more, as it is so much cheaper
+# While the whole is trained the audio encoder goes on learning from voices that have no face.
+HEARD_BATCHES, HEARD_WEIGHT = 2, 0.15
+COARSEST = 3.0  # the judge sees pictures at as little as this part of their resolution, so that blur does not fool it
 ROUND_STRIDE = 100_003  # keeps the draws of one round apart from the next one's
 SCORE_BATCH = 25
 
@@ -75,9 +78,10 @@ class Recipe:
 
     talking: tuple[Path, ...]  # folders of packs
     run: Path
-    minutes: float = 60.0  # all three parts together
-    judge_share: float = 0.07  # of the time, for the judge
-    ear_share: float = 0.07  # of the time, for the audio encoder alone
+    judge_steps: int = 600
+    ear_steps: int = 1600  # of the audio encoder alone
+    steps: int = 11_000  # of the whole
+    n_voices: int = 1600  # utterances of espeak-ng beside the clips' own sound; 0 where it is not installed
     batch: int = 24
     round_steps: int = 400
     peak_rate: float = 1.5e-3
@@ -115,7 +119,7 @@ class Ear(nn.Module):
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
-        self.shape = nn.Linear(WIDTHS.audio_encoder[-1], 3)
+        self.shape = nn.Linear(WIDTHS.audio_encoder[-1], N_SHAPE)
 
     def forward(self, mels: Tensor) -> Tensor:
         heard: Tensor = self.shape(self.encoder(mels).flatten(1))
@@ -135,8 +139,7 @@ class Progress:
     """How far a run is; kept with its checkpoint."""
 
     n_rounds: int = 0
-    step: int = 0
-    spent_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("judge", "ear", "whole"), 0.0))
+    steps: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("judge", "ear", "whole"), 0))
     best: float = -math.inf
 
 
@@ -158,21 +161,19 @@ class Training:
             "whole": optimiser_of(self.network),
         }
         self.progress = Progress()
-        total_s = 60 * recipe.minutes
-        parts = {"judge": recipe.judge_share, "ear": recipe.ear_share}
-        self.budgets = {name: share * total_s for name, share in (*parts.items(), ("whole", 1 - sum(parts.values())))}
-        lips = torch.from_numpy(np.concatenate([clip.lips for clip in clips]))
-        shapes = shape_of(lips)
-        self.shape_mean, self.shape_spread = shapes.mean(0), shapes.std(0)
+        self.budgets = {"judge": recipe.judge_steps, "ear": recipe.ear_steps, "whole": recipe.steps}
+        self.heard = [hear_clips(clips)]
+        if recipe.n_voices:
+            self.heard.append(speak_voices(recipe.n_voices, recipe.seed))
 
     def part_done(self) -> float:
-        spent = [min(self.progress.spent_s[name], budget) for name, budget in self.budgets.items()]
-        return sum(spent) / sum(self.budgets.values())
+        done = sum(min(self.progress.steps[name], budget) for name, budget in self.budgets.items())
+        return done / sum(self.budgets.values())
 
     def stage(self) -> tuple[str, float]:
-        """What is being trained, and how much of its own time is over."""
+        """What is being trained, and how much of it is over."""
         for name, budget in self.budgets.items():
-            part = self.progress.spent_s[name] / budget
+            part = self.progress.steps[name] / budget
             if part < 1:
                 return name, part
         return "whole", 1.0
@@ -181,13 +182,8 @@ class Training:
         """Some steps, or fewer where a stage ends; its name and the mean of the losses."""
         stage, _ = self.stage()
         rng = np.random.default_rng((self.recipe.seed, ROUND_STRIDE + self.progress.n_rounds))
-        losses = []
-        for _ in range(self.recipe.round_steps):
-            began = time.monotonic()
-            losses.append(self.step(stage, rng))
-            self.progress.spent_s[stage] += time.monotonic() - began
-            if self.stage()[0] != stage or self.part_done() >= 1:
-                break
+        n_left = self.budgets[stage] - self.progress.steps[stage]
+        losses = [self.step(stage, rng) for _ in range(min(self.recipe.round_steps, n_left))]
         self.progress.n_rounds += 1
         return stage, float(np.mean(losses))
 
@@ -196,10 +192,10 @@ class Training:
         for group in optimiser.param_groups:
             group["lr"] = self.recipe.peak_rate * rate_at(self.stage()[1])
         if stage == "ear":
-            loss = self.ear_loss(*draw_heard(self.clips, self.recipe.batch * EAR_BATCHES, rng))
+            loss = self.ear_loss(EAR_BATCHES, rng)
         else:
             batch = draw_batch(self.clips, self.recipe.batch, rng)
-            loss = self.judge_loss(batch) if stage == "judge" else self.whole_loss(batch)
+            loss = self.judge_loss(batch, rng) if stage == "judge" else self.whole_loss(batch, rng)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(
@@ -207,35 +203,36 @@ class Training:
         )
         if torch.isfinite(norm):
             optimiser.step()
-        self.progress.step += 1
+        self.progress.steps[stage] += 1
         return loss.item()
 
-    def judge_loss(self, batch: Batch) -> Tensor:
+    def judge_loss(self, batch: Batch, rng: np.random.Generator) -> Tensor:
         self.judge.train()
         with torch.autocast("cpu", torch.bfloat16):
-            found = self.judge(lower_half(batch.wanted))
+            found = self.judge(lower_half(coarsen(batch.wanted, rng)))
         return lips_error(found, batch.lips)
 
-    def ear_loss(self, mels: Tensor, lips: Tensor) -> Tensor:
+    def ear_loss(self, n_batches: int, rng: np.random.Generator) -> Tensor:
         self.ear.train()
-        wanted = (shape_of(lips) - self.shape_mean) / self.shape_spread
+        mels, shapes, known = draw_heard(self.heard, self.recipe.batch * n_batches, rng)
         with torch.autocast("cpu", torch.bfloat16):
             heard = self.ear(mels.contiguous(memory_format=torch.channels_last))
-        return functional.smooth_l1_loss(heard, wanted, beta=0.5)
+        errors = functional.smooth_l1_loss(heard, shapes, beta=0.5, reduction="none")
+        return (errors * known).sum() / known.sum()
 
-    def whole_loss(self, batch: Batch) -> Tensor:
+    def whole_loss(self, batch: Batch, rng: np.random.Generator) -> Tensor:
         self.network.train()
         self.judge.eval()
         if self.stage()[1] < BLIND_UNTIL:
             hide_references(batch.faces, BLIND_SHARE)
         with torch.autocast("cpu", torch.bfloat16):
             drawn = self.network(batch.mels, batch.faces.contiguous(memory_format=torch.channels_last)).float()
-            found = self.judge(lower_half(drawn))
+            found = self.judge(lower_half(coarsen(drawn, rng)))
         weights = weights_of(batch.lips)
         pixels = (weights * (drawn - batch.wanted).abs()).mean()
         edges = edge_error(drawn, batch.wanted, weights)
         loss: Tensor = pixels + EDGE_WEIGHT * edges + LIPS_WEIGHT * lips_error(found, batch.lips)
-        return loss
+        return loss + HEARD_WEIGHT * self.ear_loss(HEARD_BATCHES, rng)
 
     @torch.no_grad()
     def score(self) -> dict[str, dict[str, float]]:
@@ -268,6 +265,26 @@ class Training:
         for name, one in self.parts().items():
             one.load_state_dict(kept["state"][name])
         self.progress = Progress(**kept["progress"])
+
+
+def hear_clips(clips: Sequence[Talking]) -> list[Heard]:
+    """What the clips sound like, and the mouths beside it, standardised over all of them."""
+    shapes = [shape_of(torch.from_numpy(clip.lips)).numpy() for clip in clips]
+    every = np.concatenate(shapes)
+    mean, spread = every.mean(0), every.std(0)
+    known = np.ones(N_SHAPE, np.float32)
+    return [
+        Heard(clip.sound, (shape - mean) / spread, known, clip.quiet) for clip, shape in zip(clips, shapes, strict=True)
+    ]
+
+
+def coarsen(faces: Tensor, rng: np.random.Generator) -> Tensor:
+    """Pictures (B, 3, 96, 96) with less detail, or in a third of all draws as they are."""
+    share = 1 / max(rng.uniform(0, COARSEST), 1)
+    if share == 1:
+        return faces
+    small = functional.interpolate(faces, scale_factor=share, mode="bilinear", antialias=True)
+    return functional.interpolate(small, faces.shape[2:], mode="bilinear")
 
 
 def channels_last(module: Module) -> Module:
@@ -338,7 +355,7 @@ def draw_clip(network: Wav2Lip, judge: Judge, clip: Talking, voice: Talking) -> 
     for first in range(0, n_frames, SCORE_BATCH):
         frames = range(first, min(first + SCORE_BATCH, n_frames))
         faces = stack_faces([cut_plain(clip.faces[i]) for i in frames])
-        mels = torch.from_numpy(np.stack([voice.window(i) for i in frames])[:, None])
+        mels = torch.from_numpy(np.stack([voice.sound.window(i) for i in frames])[:, None])
         drawn = network(mels, torch.from_numpy(faces).contiguous(memory_format=torch.channels_last))
         mouth = weights_of(torch.from_numpy(clip.lips[first : first + len(frames)])) == MOUTH_WEIGHT
         wrong = (drawn - torch.from_numpy(faces[:, 3:])).abs().mean(1, keepdim=True)[mouth]
@@ -362,17 +379,17 @@ def write_weights(network: nn.Module, path: Path) -> None:
     write_tensors(tensors, path)
 
 
-def split_clips(recipe: Recipe) -> tuple[list[Talking], Parts]:
+def split_clips(recipe: Recipe) -> tuple[list[TalkingClip], dict[str, list[TalkingClip]]]:
     """Clips to train on, and clips held out of each folder. By their names: it stays so where packs are added."""
-    kept: list[Talking] = []
-    held_out: Parts = {}
+    kept: list[TalkingClip] = []
+    held_out: dict[str, list[TalkingClip]] = {}
     for folder in recipe.talking:
         clips = load_talking(folder)
         clips = sorted(clips, key=lambda clip: zlib.crc32(f"{recipe.seed} {clip.name}".encode()))[: recipe.n_clips]
         unseen = [clip for clip in clips if is_held_out(clip.name, recipe)] or clips[:1]
-        held_out[str(folder)] = [prepare(clip) for clip in unseen[: recipe.most_scored]]
+        held_out[str(folder)] = unseen[: recipe.most_scored]
         names = {clip.name for clip in unseen}
-        kept += [prepare(clip) for clip in clips if clip.name not in names]
+        kept += [clip for clip in clips if clip.name not in names]
     return kept, held_out
 
 
@@ -385,14 +402,16 @@ def train(recipe: Recipe) -> None:
     torch.set_num_threads(recipe.threads)
     cv2.setNumThreads(1)  # its threads would only compete with torch's
     recipe.run.mkdir(parents=True, exist_ok=True)
-    training = Training(recipe, *split_clips(recipe))
+    kept, held_out = split_clips(recipe)
+    unseen = {name: [prepare(clip) for clip in clips] for name, clips in held_out.items()}
+    training = Training(recipe, [prepare(clip) for clip in kept], unseen)
     training.resume()
     while training.part_done() < 1:
         stage, loss = training.run_round()
         scores = training.keep_best() if stage == "whole" else {}
         training.save()
         line = {"round": training.progress.n_rounds, "stage": stage, "part_done": round(training.part_done(), 4)}
-        log_line(recipe.run, {**line, "step": training.progress.step, "loss": round(loss, 5), **scores})
+        log_line(recipe.run, {**line, "steps": training.progress.steps[stage], "loss": round(loss, 5), **scores})
 
 
 def read_recipe(words: Sequence[str] | None = None) -> Recipe:
@@ -400,7 +419,10 @@ def read_recipe(words: Sequence[str] | None = None) -> Recipe:
     parser = argparse.ArgumentParser(prog="python -m training.lip_sync", description=__doc__.splitlines()[0])
     parser.add_argument("--talking", type=Path, nargs="+", required=True, help="folders of packs of talking faces")
     parser.add_argument("-o", "--run", type=Path, required=True, help="folder for checkpoints, weights and log")
-    parser.add_argument("--minutes", type=float, default=Recipe.minutes)
+    parser.add_argument("--judge-steps", type=int, default=Recipe.judge_steps)
+    parser.add_argument("--ear-steps", type=int, default=Recipe.ear_steps)
+    parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--n-voices", type=int, default=Recipe.n_voices, help="utterances of espeak-ng; 0: none")
     parser.add_argument("--batch", type=int, default=Recipe.batch)
     parser.add_argument("--round-steps", type=int, default=Recipe.round_steps)
     parser.add_argument("--peak-rate", type=float, default=Recipe.peak_rate)

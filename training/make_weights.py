@@ -14,9 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from training import avatar, ear, join, lip_reading, lip_sync, rendered, talking
-
-A_STEP = 1e-6  # minutes: a run that lasts no longer ends after a step
+from training import avatar, ear, join, lip_gain, lip_reading, lip_sync, rendered, talking
+from training.phonemes import has_library
 
 
 @dataclass(frozen=True)
@@ -54,13 +53,20 @@ def make_avatar(making: Making) -> Path:
 
 
 def make_sync(making: Making) -> Path:
-    """Wav2Lip, narrow: rendered people beside the GRID talking faces."""
-    faces, run = making.folder / "talking", making.folder / "run"
-    clips = None if making.grid is None or making.is_tiny else making.grid / "talking"
-    talking.make_packs(faces, clips, 2 if making.is_tiny else 150)
-    recipe = lip_sync.Recipe((faces,), run)
-    lip_sync.train(replace(recipe, minutes=A_STEP, batch=2, round_steps=1) if making.is_tiny else recipe)
-    return run / "model.safetensors"
+    """Wav2Lip, narrow: rendered people beside the GRID talking faces, and espeak-ng's voices where it is installed."""
+    filmed, drawn, run = (making.folder / name for name in ("filmed", "drawn", "run"))
+    talking.make_packs(drawn, None, 2 if making.is_tiny else 250)
+    packs = [drawn]
+    if making.grid is not None and not making.is_tiny:
+        talking.make_packs(filmed, making.grid / "talking", 0)
+        packs = [filmed, drawn]
+    recipe, made = lip_sync.Recipe(tuple(packs), run), making.folder / "made.safetensors"
+    recipe = replace(recipe, n_voices=lip_sync.Recipe.n_voices if has_library() else 0)
+    if making.is_tiny:
+        recipe = replace(recipe, judge_steps=1, ear_steps=1, steps=1, batch=2, n_voices=0)
+    lip_sync.train(recipe)
+    lip_gain.set_gain(run / "model.safetensors", recipe, made)
+    return made
 
 
 # What each makes; returns the file to ship.

@@ -15,6 +15,7 @@ from inference.speaker.visemes import NEAR_BACK, NEAR_FRONT, REST, VISEMES, Vise
 
 Floats = npt.NDArray[np.float32]
 
+LIBRARY = "espeak-ng"
 SYNCHRONOUS = 2  # of espeak_Initialize: sound comes through the callback, in the caller's thread
 PHONEME_EVENTS = 1
 PHONEME_EVENT, LAST_EVENT = 7, 0
@@ -83,12 +84,17 @@ class Event(ctypes.Structure):
 Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.POINTER(Event))
 
 
+def has_library() -> bool:
+    """Whether espeak-ng can speak in this process."""
+    return ctypes.util.find_library(LIBRARY) is not None
+
+
 class Espeak:
     """espeak-ng in this process; one at a time."""
 
     def __init__(self) -> None:
         """Raises: FileNotFoundError where it is not installed."""
-        path = ctypes.util.find_library("espeak-ng")
+        path = ctypes.util.find_library(LIBRARY)
         if path is None:
             raise FileNotFoundError("libespeak-ng is not installed; expected the system's package espeak-ng")
         self._library = ctypes.CDLL(path)

@@ -13,6 +13,9 @@ from inference.faces.landmarks import Landmarker as AnyLandmarker
 from inference.lip_sync.preprocess import SIDE, Shot, cut_face
 from inference.models import Wav2Lip, Wav2LipWidths
 from inference.weights.tensors import load_into, read_tensors
+from training import lip_gain
+from training.face_changes import Place, change_look, cut, draw_place, mirror, move_points
+from training.lip_gain import Moved, amplify, find_gain, last_norm, look, mean_heard
 from training.lip_sync import (
     LOWER_WEIGHT,
     MOUTH_WEIGHT,
@@ -28,6 +31,8 @@ from training.lip_sync import (
     weights_of,
 )
 from training.make_weights import main
+from training.phonemes import has_library
+from training.sounds import Heard, change_sound, draw_heard, hear, silence, speak_voices, stretch_voice
 from training.talking import (
     KEPT,
     MARGIN,
@@ -38,17 +43,7 @@ from training.talking import (
     load_talking,
     write_pack,
 )
-from training.talking_samples import (
-    Talking,
-    change_sound,
-    cut,
-    cut_plain,
-    draw_batch,
-    gap_of,
-    prepare,
-    silence,
-    stretch_voice,
-)
+from training.talking_samples import Talking, cut_plain, draw_batch, gap_of, prepare
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +102,7 @@ def test_lips_lie_in_the_mouth_and_part_when_it_talks(talking: Talking):
 def test_a_frame_hears_the_sound_from_the_frame_before_on(clip: TalkingClip):
     loud = np.zeros(48000, np.int16)
     loud[16000:17600] = np.random.default_rng(0).integers(-9000, 9000, 1600)  # from 1.0 to 1.1 s: frames 25 to 27
-    heard = [prepare(replace(clip, samples=loud)).window(i) for i in (19, 23, 26, 29, 30)]
+    heard = [prepare(replace(clip, samples=loud)).sound.window(i) for i in (19, 23, 26, 29, 30)]
     assert [mel.shape for mel in heard] == [(80, 16)] * 5
     assert [bool(mel.max() > 0) for mel in heard] == [False, True, True, True, False]
 
@@ -129,12 +124,99 @@ def test_a_batch_never_shows_the_mouth_that_is_asked_for(talking: Talking):
 
 
 def test_lips_move_with_their_picture(talking: Talking):
-    place = np.array([[1.05, 0, -3], [0, 1.05, 2]], np.float32)
     marked = np.zeros((KEPT, KEPT, 3), np.uint8)
-    x, y = 40, 60
-    marked[y + MARGIN - 1 : y + MARGIN + 2, x + MARGIN - 1 : x + MARGIN + 2] = 255
-    rows, columns = np.nonzero(cut(marked, place)[..., 0] > 127)
-    assert (columns.mean(), rows.mean()) == pytest.approx((1.05 * x - 3, 1.05 * y + 2), abs=0.6)
+    point = np.array([[40, 60]], np.float32)
+    marked[60 + MARGIN - 1 : 60 + MARGIN + 2, 40 + MARGIN - 1 : 40 + MARGIN + 2] = 255
+    still = Place(np.array([[1, 0, 3], [0, 1, -2]], np.float32), np.zeros((SIDE, SIDE, 2), np.float32))
+    assert move_points(point, still) == pytest.approx(np.array([[37, 62]]))
+    rng = np.random.default_rng(4)
+    for place in (still, *(draw_place(rng) for _ in range(20))):
+        picture, seen = cut(marked, place), move_points(point, place)
+        for faces, at in (([picture], seen), mirror([picture], np.repeat(seen, 20, 0))):
+            rows, columns = np.nonzero(faces[0][..., 0] > 80)
+            assert (columns.mean(), rows.mean()) == pytest.approx(tuple(at[0]), abs=0.7)
+
+
+def test_two_pictures_of_a_sample_change_alike(talking: Talking):
+    face = cut_plain(talking.faces[0])
+    for seed in range(8):
+        first, second = change_look([face, face], np.random.default_rng(seed))
+        assert first.shape == face.shape
+        assert np.array_equal(first, second)
+        assert not np.array_equal(first, face)
+
+
+def test_the_audio_encoder_hears_sounds_with_their_mouths(talking: Talking):
+    shapes = np.repeat(np.arange(talking.n_frames, dtype=np.float32)[:, None], 3, 1)
+    measured = Heard(talking.sound, shapes, np.ones(3, np.float32), (5,))
+    gap_only = Heard(talking.sound, shapes * np.array([1, 0, 0], np.float32), np.array([1, 0, 0], np.float32), (7,))
+    mels, wanted, known = draw_heard([[measured], [gap_only]], 300, np.random.default_rng(3))
+    assert mels.shape == (300, 1, 80, 16)
+    assert wanted.shape == known.shape == (300, 3)
+    assert {tuple(row) for row in known.tolist()} == {(1, 1, 1), (1, 0, 0)}
+    assert (wanted[:, 1] == wanted[:, 0] * known[:, 1]).all()
+    at_rest = (wanted[:, 0] == 5) | (wanted[:, 0] == 7)
+    assert 0.06 < at_rest.float().mean() < 0.2  # of each kind a tenth, with silence
+    loudest = mels.flatten(1).amax(1)
+    assert loudest[at_rest].median() < loudest[~at_rest].median() - 1
+
+
+def test_a_sound_has_roughened_copies_of_its_own_length(clip: TalkingClip):
+    sound, again = (hear(clip.samples, 75, (1, 2)) for _ in range(2))
+    assert len({mel.shape for mel in sound.mels}) == 1
+    assert all(np.array_equal(a, b) for a, b in zip(sound.mels, again.mels, strict=True))
+    plain, *others = (mel.astype(np.float32) for mel in sound.mels)
+    assert all(0.05 < np.abs(other - plain).mean() < 4 for other in others)
+
+
+@pytest.mark.skipif(not has_library(), reason="espeak-ng is not installed")
+def test_of_spoken_voices_the_gap_alone_is_known():
+    voices = speak_voices(3, seed=1)
+    assert all(len(one.sound.mels[0][0]) > len(one.shapes) for one in voices)
+    every = np.concatenate([one.shapes for one in voices])
+    assert every[:, 0].mean() == pytest.approx(0, abs=1e-3)
+    assert every[:, 0].std() == pytest.approx(1, abs=1e-3)
+    assert not every[:, 1:].any()
+    assert all(one.known.tolist() == [1, 0, 0] for one in voices)
+
+
+def test_a_gain_moves_the_audio_encoder_away_from_its_mean(talking: Talking):
+    torch.manual_seed(2)
+    network = Wav2Lip(WIDTHS).eval()
+    outputs: list[torch.Tensor] = []
+    last_norm(network).register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+    mels = torch.from_numpy(np.stack([talking.sound.window(i) for i in range(0, 75, 5)])[:, None])
+    mean = mean_heard(network, [talking])
+    assert mean.shape == (WIDTHS.audio_encoder[-1],)
+    with torch.no_grad():
+        network.audio_encoder(mels)
+        amplify(network, mean, 2.0)
+        network.audio_encoder(mels)
+    before, after = outputs[-2:]
+    assert torch.allclose(after.mean((0, 2, 3)), mean, atol=1e-4)
+    assert torch.allclose(after - mean[:, None, None], 2 * (before - mean[:, None, None]), atol=1e-4)
+
+
+def test_the_least_gain_that_reaches_far_enough_is_taken(talking: Talking, monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(2)
+    network = Wav2Lip(WIDTHS).eval()
+    before = last_norm(network).weight.detach().clone()
+
+    def measure(network: Wav2Lip, *_: object) -> Moved:
+        return Moved(0.5, 0.6 * float((last_norm(network).weight.detach() / before).mean()))
+
+    monkeypatch.setattr(lip_gain, "measure", measure)
+    gain, tried = find_gain(network, [talking], object())  # type: ignore[arg-type]
+    assert gain == 1.75
+    assert list(tried) == [1.0, 1.25, 1.5, 1.75]
+    assert torch.allclose(last_norm(network).weight, 1.75 * before)
+
+
+def test_lips_are_found_in_the_strips_of_a_pack(talking: Talking, landmarker: Landmarker):
+    found = look(list(talking.faces[:40]), landmarker)
+    assert found is not None
+    assert correlate(found, talking.gaps[:40]) > 0.9
+    assert look([np.full((KEPT, KEPT, 3), 90, np.uint8)], landmarker) is None
 
 
 def test_sound_is_changed_within_its_scale():
@@ -204,15 +286,21 @@ def test_the_same_clips_are_held_out_when_packs_are_added(clip: TalkingClip, tmp
 
 def test_the_recipe_runs_end_to_end_and_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     main(["sync", "--tiny", "-o", str(tmp_path)])
-    made = tmp_path / "sync" / "run" / "model.safetensors"
-    assert capsys.readouterr().out.splitlines()[-1] == f"sync: {made}"
+    made = tmp_path / "sync" / "made.safetensors"
+    *_, gain, last = capsys.readouterr().out.splitlines()
+    assert last == f"sync: {made}"
+    assert gain.startswith(f"{made}: ")
     network = Wav2Lip(Wav2LipWidths.of(read_tensors(made)))
     assert network.widths == WIDTHS
     load_into(network, made)
-    lines = [json.loads(line) for line in made.with_name("log.jsonl").read_text().splitlines()]
+    log = made.with_name("run") / "log.jsonl"
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["stage"] for line in lines] == ["judge", "ear", "whole"]
     assert lines[-1]["part_done"] == 1
-    score = lines[-1][str(tmp_path / "sync" / "talking")]
+    score = lines[-1][str(tmp_path / "sync" / "drawn")]
     assert set(score) == {"voice", "face", "gain", "error"}
-    train(Recipe((tmp_path / "sync" / "talking",), made.parent, minutes=1e-3))
-    assert len(made.with_name("log.jsonl").read_text().splitlines()) == 3
+    ended = Recipe((tmp_path / "sync" / "drawn",), log.parent, judge_steps=1, ear_steps=1, steps=1, n_voices=0)
+    train(ended)
+    assert len(log.read_text().splitlines()) == 3
+    train(replace(ended, steps=2, batch=2))
+    assert json.loads(log.read_text().splitlines()[-1])["steps"] == 2

@@ -1,0 +1,160 @@
+"""Have the lips of a trained Wav2Lip move as far as true ones do.
+
+    python -m training.lip_gain RUN/model.safetensors --talking PACKS [MORE_PACKS] -o model.safetensors
+
+Sound tells only in part how far a mouth is open, and a network that is unsure draws a mean of what it may be: its lips
+move less than the true ones, and a viewer, or a landmarker, sees noise beside them. So the audio encoder's last layer
+is set to differ from its own mean by a factor more: the least of a few with which drawn lips move as far as true ones
+on clips never trained on, each to the voice of the next one. Nothing is learned here.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from inference.faces import FaceTracker, Landmarker
+from inference.faces.box import LIP_POINTS
+from inference.faces.load import load_landmarker
+from inference.lip_sync.compose import to_patches
+from inference.lip_sync.preprocess import stack_faces
+from inference.models import Wav2Lip
+from inference.settings import Settings
+from inference.weights.tensors import load_into
+from training.lip_sync import WIDTHS, Recipe, correlate, split_clips, write_weights
+from training.talking import MARGIN, Bytes, Floats
+from training.talking_samples import Talking, cut_plain, gap_of, prepare
+
+GAINS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5)
+ENLARGED = 3  # faces are shown to the landmarker at so many times their size
+SEEN_EVERY = 5  # frames of a clip of which the layer's mean is taken
+
+
+@dataclass(frozen=True)
+class Moved:
+    """How drawn lips go with true ones: Pearson's correlation, and their deviation over the true one's."""
+
+    correlation: float
+    reach: float
+
+
+@torch.no_grad()
+def amplify(network: Wav2Lip, mean: Tensor, gain: float) -> None:
+    """Have the audio encoder's last layer differ `gain` times as much from its mean (C,), before its ReLU."""
+    norm = last_norm(network)
+    norm.bias.copy_(norm.bias * gain + (1 - gain) * mean)
+    norm.weight.mul_(gain)
+
+
+@torch.no_grad()
+def mean_heard(network: Wav2Lip, clips: Sequence[Talking]) -> Tensor:
+    """(C,) of the audio encoder's last layer, before its ReLU, over the clips' sound."""
+    heard: list[Tensor] = []
+    hook = last_norm(network).register_forward_hook(lambda _module, _inputs, output: heard.append(output.mean((2, 3))))
+    try:
+        for clip in clips:
+            mels = np.stack([clip.sound.window(i) for i in range(0, clip.n_frames, SEEN_EVERY)])
+            network.audio_encoder(torch.from_numpy(mels[:, None]))
+    finally:
+        hook.remove()
+    return torch.cat(heard).mean(0)
+
+
+def last_norm(network: Wav2Lip) -> nn.BatchNorm2d:
+    block = cast(nn.Sequential, network.audio_encoder[-1].conv_block)
+    return cast(nn.BatchNorm2d, block[1])
+
+
+def measure(network: Wav2Lip, clips: Sequence[Talking], landmarker: Landmarker) -> Moved | None:
+    """Each clip's voice on the next one's face; None where no drawn film shows a face throughout."""
+    found = []
+    for i, voice in enumerate(clips):
+        drawn = look(draw(network, clips[(i + 1) % len(clips)], voice), landmarker)
+        if drawn is not None:
+            true = voice.gaps[: len(drawn)]
+            found.append((correlate(drawn, true), float(drawn.std() / max(true.std(), 1e-6))))
+    if not found:
+        return None
+    correlation, reach = np.mean(found, axis=0).tolist()
+    return Moved(correlation, reach)
+
+
+@torch.no_grad()
+def draw(network: Wav2Lip, face: Talking, voice: Talking) -> list[Bytes]:
+    """The face, with its margin, saying what the voice says: (120, 120, 3) each."""
+    n_frames = min(face.n_frames, voice.n_frames)
+    faces = stack_faces([cut_plain(face.faces[i]) for i in range(n_frames)])
+    mels = torch.from_numpy(np.stack([voice.sound.window(i) for i in range(n_frames)])[:, None])
+    films = []
+    for picture, patch in zip(face.faces, to_patches(network(mels, torch.from_numpy(faces)).numpy()), strict=False):
+        whole = picture.copy()
+        whole[MARGIN:-MARGIN, MARGIN:-MARGIN] = patch
+        films.append(whole)
+    return films
+
+
+def look(pictures: Sequence[Bytes], landmarker: Landmarker) -> Floats | None:
+    """The gap between the lips in each, px; None where one shows no face."""
+    tracker, gaps = FaceTracker(landmarker), []
+    for picture in pictures:
+        enlarged = np.asarray(cv2.resize(picture, None, fx=ENLARGED, fy=ENLARGED), np.uint8)
+        (face,) = tracker.follow([enlarged])
+        if face is None:
+            return None
+        gaps.append(gap_of((face.points[LIP_POINTS] / ENLARGED).astype(np.float32)))
+    return np.stack(gaps)
+
+
+def find_gain(network: Wav2Lip, clips: Sequence[Talking], landmarker: Landmarker) -> tuple[float, dict[float, Moved]]:
+    """The least of GAINS with which drawn lips move as far as true ones, or the highest; and what each gives.
+
+    The network comes back with that gain; with none where it draws no faces, as after a handful of steps.
+    """
+    mean, done = mean_heard(network, clips), 1.0
+    tried: dict[float, Moved] = {}
+    for gain in GAINS:
+        amplify(network, mean, gain / done)
+        done = gain
+        moved = measure(network, clips, landmarker)
+        if moved is None:
+            break
+        tried[gain] = moved
+        if moved.reach >= 1:
+            break
+    return done, tried
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Read the command line, write the weights, and print what each gain gave."""
+    parser = argparse.ArgumentParser(prog="python -m training.lip_gain", description=__doc__.splitlines()[0])
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("--talking", type=Path, nargs="+", required=True, help="the packs of the training")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    asked = parser.parse_args(words)
+    set_gain(asked.weights, Recipe(tuple(asked.talking), asked.output.parent), asked.output)
+
+
+def set_gain(weights: Path, recipe: Recipe, output: Path) -> None:
+    """recipe: of the training, which tells the clips that it held out."""
+    cv2.setNumThreads(1)
+    network = Wav2Lip(WIDTHS).eval()
+    load_into(network, weights)
+    clips = [prepare(clip) for part in split_clips(recipe)[1].values() for clip in part]
+    gain, tried = find_gain(network, clips, load_landmarker("mediapipe", Settings.from_env().weight_sources))
+    for one, moved in tried.items():
+        print(f"gain {one:.2f}: correlation {moved.correlation:.3f}, reach {moved.reach:.2f}", flush=True)
+    write_weights(network, output)
+    seen = f"gain {gain:.2f}" if tried else "no face in what it draws, no gain"
+    print(f"{output}: {seen}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
