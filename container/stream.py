@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import logging
 import time
@@ -41,7 +42,6 @@ MAX_SESSIONS = 256
 SAGEMAKER_PATH = "/invocations-bidirectional-stream"
 SAGEMAKER_S = 30 * 60.0  # its longest stream
 LEAVE_S = 0.1  # between looks at whether a session is silent, once the server goes down
-KEEP = "max-age=86400"
 
 
 class Live:
@@ -131,9 +131,14 @@ class Live:
                 jpeg = await self.avatars.run(make_video_frame, package, index, "full_body")
         except Exception as err:  # noqa: BLE001 - the edge
             return refusal(err)
-        # Behind a token it is for nobody but the caller, whatever stands in between.
-        kept = f"{'public' if self.settings.token is None else 'private'}, {KEEP}"
-        return Response(jpeg, media_type="image/jpeg", headers={"cache-control": kept})
+        # Behind a token it is for nobody but the caller, whatever stands in between. An avatar may be replaced under
+        # its name, so a copy is asked about before it is shown again.
+        tag = f'"{hashlib.sha256(jpeg).hexdigest()}"'
+        kept = f"{'public' if self.settings.token is None else 'private'}, no-cache"
+        headers = {"cache-control": kept, "etag": tag}
+        if tag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(jpeg, media_type="image/jpeg", headers=headers)
 
     def check_open(self, connection: HTTPConnection) -> None:
         """Raises: NotReady, AccessDenied."""

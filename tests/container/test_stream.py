@@ -224,7 +224,13 @@ def test_whole_frames_are_composed(app: LiveApp, avatar_package: AvatarPackage, 
 def test_what_lies_under_a_patch_can_be_fetched(app: LiveApp, avatar_package: AvatarPackage):
     answer = httpx.get(app.http("/v1/avatars/drawn/background/7"))
     assert answer.headers["content-type"] == "image/jpeg"
-    assert answer.headers["cache-control"] == "public, max-age=86400"
+    assert answer.headers["cache-control"] == "public, no-cache"  # the avatar may be replaced
+    tag = {"if-none-match": f'W/"another", {answer.headers["etag"]}'}
+    again = httpx.get(app.http("/v1/avatars/drawn/background/7"), headers=tag)
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", answer.headers["etag"])
+    other = httpx.get(app.http("/v1/avatars/drawn/background/8"), headers=tag)
+    assert other.status_code == 200
+    assert other.headers["etag"] != answer.headers["etag"]
     assert np.abs(decode(answer.content).astype(int) - avatar_package.background(7)).mean() < 4
     assert httpx.get(app.http("/v1/avatars/drawn/background/75")).status_code == 400
     assert httpx.get(app.http("/v1/avatars/nobody/background/0")).status_code == 404
