@@ -1,11 +1,11 @@
-"""Have the lips of a trained Wav2Lip move as far as true ones do.
+"""Have the lips of a trained Wav2Lip move as far as it takes to be seen.
 
     python -m training.lip_gain RUN/model.safetensors --talking PACKS [MORE_PACKS] -o model.safetensors
 
 Sound tells only in part how far a mouth is open, and a network that is unsure draws a mean of what it may be: its lips
 move less than the true ones, and a viewer, or a landmarker, sees noise beside them. So the audio encoder's last layer
-is set to differ from its own mean by a factor more: the least of a few with which drawn lips move as far as true ones
-on clips never trained on, each to the voice of the next one. Nothing is learned here.
+is set to differ from its own mean by a factor more: that of a few with which drawn lips, as a landmarker sees them, go
+best with true ones on clips never trained on, each to the voice of the next one. Nothing is learned here.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from training.talking import MARGIN, Bytes, Floats
 from training.talking_samples import Talking, cut_plain, gap_of, prepare
 
 GAINS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5)
+FURTHEST = 1.25  # times as far as true lips is as far as drawn ones may move
 ENLARGED = 3  # faces are shown to the landmarker at so many times their size
 SEEN_EVERY = 5  # frames of a clip of which the layer's mean is taken
 
@@ -114,7 +115,7 @@ def look(pictures: Sequence[Bytes], landmarker: Landmarker) -> Floats | None:
 
 
 def find_gain(network: Wav2Lip, clips: Sequence[Talking], landmarker: Landmarker) -> tuple[float, dict[float, Moved]]:
-    """The least of GAINS with which drawn lips move as far as true ones, or the highest; and what each gives.
+    """The one of GAINS with which drawn lips go best with true ones and not too far; and what each gives.
 
     The network comes back with that gain; with none where it draws no faces, as after a handful of steps.
     """
@@ -124,12 +125,12 @@ def find_gain(network: Wav2Lip, clips: Sequence[Talking], landmarker: Landmarker
         amplify(network, mean, gain / done)
         done = gain
         moved = measure(network, clips, landmarker)
-        if moved is None:
+        if moved is None or (tried and moved.reach > FURTHEST):
             break
         tried[gain] = moved
-        if moved.reach >= 1:
-            break
-    return done, tried
+    best = max(tried, key=lambda gain: tried[gain].correlation, default=1.0)
+    amplify(network, mean, best / done)
+    return best, tried
 
 
 def main(words: Sequence[str] | None = None) -> None:
