@@ -211,8 +211,7 @@ class Server:
 
     def account(self, route: str, status: int, started: float, about: dict[str, str]) -> None:
         took_s = time.monotonic() - started
-        self.metrics.requests.labels(route, str(status)).inc()
-        self.metrics.seconds.labels(route).observe(took_s)
+        self.metrics.count(route, str(status), took_s)
         LOG.info(
             "request",
             extra={

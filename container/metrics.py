@@ -27,6 +27,11 @@ class Metrics:
         self.sessions = Gauge("viseme_live_sessions", "Avatars that somebody is with", registry=self._registry)
         self.ready = Gauge("viseme_ready", "1 where /ping says 200", registry=self._registry)
 
+    def count(self, route: str, status: str, took_s: float) -> None:
+        """One request that was answered."""
+        self.requests.labels(route, status).inc()
+        self.seconds.labels(route).observe(took_s)
+
     def render(self) -> bytes:
         """The text that Prometheus scrapes."""
         return generate_latest(self._registry)

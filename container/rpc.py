@@ -73,6 +73,7 @@ OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
 
+Count = Callable[[str, str, float], None]
 Context = Any  # grpc.aio.ServicerContext: gRPC brings no types
 
 
@@ -98,11 +99,34 @@ async def answering(context: Context) -> AsyncIterator[None]:
         await context.abort(status, said, ((CODE_KEY, code),))
 
 
+@asynccontextmanager
+async def counted(name: str, context: Context, count: Count) -> AsyncIterator[None]:
+    """Count a call by the name of the status that it ends with."""
+    started, status = time.monotonic(), grpc.StatusCode.OK
+    try:
+        yield
+    except asyncio.CancelledError:
+        status = grpc.StatusCode.CANCELLED
+        raise
+    except grpc.aio.AbortError:
+        status = context.code()
+        raise
+    finally:
+        count(f"grpc {name}", status.name, time.monotonic() - started)
+
+
+def count_nothing(_route: str, _status: str, _took_s: float) -> None:
+    """Where nobody asks how many calls there were."""
+
+
 class LipSync:
     """The ten calls."""
 
-    def __init__(self, avatars: Avatars, tallies: Tallies, settings: Settings, is_ready: Callable[[], bool]) -> None:
+    def __init__(
+        self, avatars: Avatars, tallies: Tallies, settings: Settings, is_ready: Callable[[], bool], count: Count
+    ) -> None:
         self._avatars, self._tallies, self._settings, self._is_ready = avatars, tallies, settings, is_ready
+        self._count = count
         self.n_waiting = 0  # callers, for frames
         self.n_streams = 0
         self._started = time.monotonic()
@@ -116,11 +140,11 @@ class LipSync:
         work, kind = getattr(self, call.name), message_factory.GetMessageClass(call.input_type)
 
         async def answer(raw: bytes, context: Context) -> Any:
-            async with answering(context):
+            async with counted(call.name, context, self._count), answering(context):
                 return await work(parse(kind, raw), context)
 
         async def answer_each(raw: AsyncIterator[bytes], context: Context) -> None:
-            async with answering(context):
+            async with counted(call.name, context, self._count), answering(context):
                 await work(parse_each(kind, raw), context)
 
         serialise = message_factory.GetMessageClass(call.output_type).SerializeToString
@@ -404,12 +428,18 @@ class RpcServer:
     name = "grpc_port"
 
     def __init__(
-        self, avatars: Avatars, tallies: Tallies, settings: Settings, port: int, is_ready: Callable[[], bool]
+        self,
+        avatars: Avatars,
+        tallies: Tallies,
+        settings: Settings,
+        port: int,
+        is_ready: Callable[[], bool],
+        count: Count = count_nothing,
     ) -> None:
-        """port: 0 lets the system choose."""
+        """port: 0 lets the system choose. count: is told each call's route, status and seconds."""
         self._settings, self._port = settings, port
         self._server: Any = None
-        self.calls = LipSync(avatars, tallies, settings, is_ready)
+        self.calls = LipSync(avatars, tallies, settings, is_ready, count)
 
     async def start(self) -> int:
         """Open the port and return it. Raises: OSError where it cannot be had, InvalidRequest for a bad certificate."""

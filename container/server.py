@@ -74,7 +74,8 @@ def side_servers(settings: Settings, server: Server) -> list[SideServer]:
         from container.rpc import RpcServer
 
         live, port = server.live, settings.live_ports.grpc
-        sides.append(RpcServer(live.avatars, live.tallies, settings, port, lambda: server.is_ready))
+        rpc = RpcServer(live.avatars, live.tallies, settings, port, lambda: server.is_ready, server.metrics.count)
+        sides.append(rpc)
     return sides
 
 

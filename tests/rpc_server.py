@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class Rpc:
     call: Callable[..., Any]
     port: int = 0
     is_ready: bool = True
+    counted: list[tuple[str, str, float]] = field(default_factory=list)  # what metrics were told
 
     @property
     def address(self) -> str:
@@ -67,7 +68,12 @@ def rpc_server(settings: Settings) -> Iterator[Rpc]:
         return asyncio.run_coroutine_threadsafe(work(*given), loop).result(PATIENCE_S)
 
     avatars = Avatars(settings)
-    running = Rpc(RpcServer(avatars, Tallies(), settings, 0, lambda: running.is_ready), avatars, call)
+
+    def count(*told: Any) -> None:
+        running.counted.append(told)
+
+    server = RpcServer(avatars, Tallies(), settings, 0, lambda: running.is_ready, count)
+    running = Rpc(server, avatars, call)
     try:
         running.port = call(running.server.start)
         yield running

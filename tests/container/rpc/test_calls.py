@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -289,3 +290,20 @@ def test_no_name_leads_out_of_the_folder(client: Client, name: str):
     answer = client.LoadPackage(package_name=name, package_dir=name)
     assert not answer.success
     assert "there is none of that name" in answer.error
+
+
+def test_calls_are_counted_by_name_and_status(rpc: Rpc, client: Client):
+    before = len(rpc.counted)
+    client.HealthCheck()
+    with pytest.raises(grpc.RpcError):
+        client.GenerateInference({"metadata": (("viseme-frames", "half"),)}, model_name="rehearsed")
+    endless = client.StreamInference({"model_name": "rehearsed", "frame_id": i % 75} for i in iter(int, 1))
+    assert next(endless).success
+    endless.cancel()
+    expected = [("grpc HealthCheck", "OK"), ("grpc GenerateInference", "INVALID_ARGUMENT")]
+    expected.append(("grpc StreamInference", "CANCELLED"))
+    give_up = time.monotonic() + PATIENCE_S
+    while len(rpc.counted) < before + 3 and time.monotonic() < give_up:
+        time.sleep(0.02)  # the server hears of the end of a stream a little later
+    assert [(route, status) for route, status, _ in rpc.counted[before:]] == expected
+    assert all(0 <= took_s < PATIENCE_S for *_, took_s in rpc.counted[before:])
