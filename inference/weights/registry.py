@@ -81,7 +81,7 @@ STARTER = WeightSet(
     files=(
         WeightFile(
             "model.safetensors",
-            "aa385c7b21fd5166a3d62c576340acdb401caee9bc259507b993bbcb5e07deb4",
+            "1f6cda7a8663ab90294eb0395660ff6b02eae82567b9863786f5a36e301dda39",
             13_555_896,
         ),
     ),

@@ -160,12 +160,13 @@ def test_weights_of_no_known_language_are_read_greedily(reader: LipReader, talki
     other = tmp_path / "other.safetensors"
     tensors = load_file(STARTER.shipped_in / STARTER.files[0].name)
     save_file(tensors | {"FC.bias": tensors["FC.bias"] + 0}, other, metadata={"made": "for this test"})
-    stranger = LipReader(weights=other, device=reader.device.name, precision=reader.device.precision)
+    # In a precision that any weights run in: int8 needs ranges, which nobody measured for these.
+    ours, stranger = (LipReader(weights=one, device=reader.device.name, precision="f32") for one in ("starter", other))
     assert stranger.model.language is None
     unasked = stranger.read(talking_film)
-    assert unasked.words == reader.read(talking_film, ReadOptions(decoder="greedy")).words
+    assert unasked.words == ours.read(talking_film, ReadOptions(decoder="greedy")).words
     assert unasked.alternatives == ()
-    assert stranger.read(talking_film, ReadOptions(decoder="grammar")).text == reader.read(talking_film).text
+    assert stranger.read(talking_film, ReadOptions(decoder="grammar")).text == ours.read(talking_film).text
 
 
 def test_as_many_readings_as_were_asked_for(reader: LipReader, talking_film: bytes):
