@@ -33,7 +33,7 @@ from training.lip_sync import WIDTHS, Recipe, correlate, split_clips, write_weig
 from training.talking import MARGIN, Bytes, Floats
 from training.talking_samples import Talking, cut_plain, gap_of, prepare
 
-GAINS = (1.0, 1.25, 1.5, 1.75, 2.0, 2.25, 2.5)
+GAINS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0)
 FURTHEST = 1.25  # times as far as true lips is as far as drawn ones may move
 ENLARGED = 3  # faces are shown to the landmarker at so many times their size
 SEEN_EVERY = 5  # frames of a clip of which the layer's mean is taken

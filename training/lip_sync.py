@@ -57,17 +57,18 @@ N_LIP_NUMBERS = 40
 LOWER_WEIGHT, MOUTH_WEIGHT = 2.0, 8.0  # of errors, against 1 in the upper half
 MOUTH_REACH = 6.0  # px around the lips that count as the mouth
 EDGE_WEIGHT = 0.5  # of errors of the differences between neighbours, which blur shows in
-LIPS_WEIGHT = 0.05  # a px of error of the lips, against levels of 0..1
+LIPS_WEIGHT = 0.15  # a px of error of the lips, against levels of 0..1
 GAP_WEIGHT = 3.0  # of the gap between the lips, against a point
 SOFT_PX, SOFT_GAP_PX = 1.0, 0.2  # errors of lips below it, and of the gap between them, count by their square
 # Samples without a reference, and the part of the training in which there are some: with one at hand the network
 # keeps the mouth that it shows for a long time before it listens.
 BLIND_SHARE, BLIND_UNTIL = 0.6, 0.5
+STILL_BLIND = 0.35  # from then on: else it comes to lean on what a face shows of its own mouth
 GRADIENT_NORM = 1.0
 EAR_BATCHES = 5  # a step of the audio encoder alone takes so many times more, as it is so much cheaper
 # While the whole is trained the audio encoder goes on learning from voices that have no face.
 HEARD_BATCHES, HEARD_WEIGHT = 2, 0.15
-COARSEST = 3.0  # the judge sees pictures at as little as this part of their resolution, so that blur does not fool it
+COARSEST = 1.6  # the judge sees pictures at as little as this part of their resolution, so that blur does not fool it
 ROUND_STRIDE = 100_003  # keeps the draws of one round apart from the next one's
 SCORE_BATCH = 25
 
@@ -78,6 +79,7 @@ class Recipe:
 
     talking: tuple[Path, ...]  # folders of packs
     run: Path
+    start: Path | None = None  # a run's checkpoint.pt, whose networks are carried on from
     judge_steps: int = 600
     ear_steps: int = 1600  # of the audio encoder alone
     steps: int = 11_000  # of the whole
@@ -173,9 +175,8 @@ class Training:
     def stage(self) -> tuple[str, float]:
         """What is being trained, and how much of it is over."""
         for name, budget in self.budgets.items():
-            part = self.progress.steps[name] / budget
-            if part < 1:
-                return name, part
+            if self.progress.steps[name] < budget:
+                return name, self.progress.steps[name] / budget
         return "whole", 1.0
 
     def run_round(self) -> tuple[str, float]:
@@ -223,8 +224,7 @@ class Training:
     def whole_loss(self, batch: Batch, rng: np.random.Generator) -> Tensor:
         self.network.train()
         self.judge.eval()
-        if self.stage()[1] < BLIND_UNTIL:
-            hide_references(batch.faces, BLIND_SHARE)
+        hide_references(batch.faces, BLIND_SHARE if self.stage()[1] < BLIND_UNTIL else STILL_BLIND)
         with torch.autocast("cpu", torch.bfloat16):
             drawn = self.network(batch.mels, batch.faces.contiguous(memory_format=torch.channels_last)).float()
             found = self.judge(lower_half(coarsen(drawn, rng)))
@@ -261,10 +261,18 @@ class Training:
     def resume(self) -> None:
         kept = load_state(self.recipe.run)
         if kept is None:
+            if self.recipe.start is not None:
+                self.carry_on_from(self.recipe.start)
             return
         for name, one in self.parts().items():
             one.load_state_dict(kept["state"][name])
         self.progress = Progress(**kept["progress"])
+
+    def carry_on_from(self, checkpoint: Path) -> None:
+        """Take another run's networks; the schedule and the optimisers are new."""
+        kept = torch.load(checkpoint, map_location="cpu", weights_only=True)["state"]
+        for name in ("network", "judge", "ear"):
+            self.parts()[name].load_state_dict(kept[name])
 
 
 def hear_clips(clips: Sequence[Talking]) -> list[Heard]:
@@ -419,6 +427,7 @@ def read_recipe(words: Sequence[str] | None = None) -> Recipe:
     parser = argparse.ArgumentParser(prog="python -m training.lip_sync", description=__doc__.splitlines()[0])
     parser.add_argument("--talking", type=Path, nargs="+", required=True, help="folders of packs of talking faces")
     parser.add_argument("-o", "--run", type=Path, required=True, help="folder for checkpoints, weights and log")
+    parser.add_argument("--start", type=Path, help="checkpoint.pt of a run whose networks are carried on from")
     parser.add_argument("--judge-steps", type=int, default=Recipe.judge_steps)
     parser.add_argument("--ear-steps", type=int, default=Recipe.ear_steps)
     parser.add_argument("--steps", type=int, default=Recipe.steps)
