@@ -4,8 +4,9 @@
 
 Sound tells only in part how far a mouth is open, and a network that is unsure draws a mean of what it may be: its lips
 move less than the true ones, and a viewer, or a landmarker, sees noise beside them. So the audio encoder's last layer
-is set to differ from its own mean by a factor more: that of a few with which drawn lips, as a landmarker sees them, go
-best with true ones on clips never trained on, each to the voice of the next one. Nothing is learned here.
+is set to differ from its own mean by a factor more: the least of a few with which drawn lips, as a landmarker sees
+them, go about as well with true ones as with any, on clips never trained on, each to the voice of the next one.
+Nothing is learned here.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from training.talking import MARGIN, Bytes, Floats
 from training.talking_samples import Talking, cut_plain, gap_of, prepare
 
 GAINS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0)
+SPARED = 0.015  # of the correlation is given up for a lower gain: high ones smear the lips of strangers
 FURTHEST = 1.25  # times as far as true lips is as far as drawn ones may move
 ENLARGED = 3  # faces are shown to the landmarker at so many times their size
 SEEN_EVERY = 5  # frames of a clip of which the layer's mean is taken
@@ -115,7 +117,7 @@ def look(pictures: Sequence[Bytes], landmarker: Landmarker) -> Floats | None:
 
 
 def find_gain(network: Wav2Lip, clips: Sequence[Talking], landmarker: Landmarker) -> tuple[float, dict[float, Moved]]:
-    """The one of GAINS with which drawn lips go best with true ones and not too far; and what each gives.
+    """The least of GAINS with which drawn lips go about as well with true ones as with any; and what each gives.
 
     The network comes back with that gain; with none where it draws no faces, as after a handful of steps.
     """
@@ -128,7 +130,8 @@ def find_gain(network: Wav2Lip, clips: Sequence[Talking], landmarker: Landmarker
         if moved is None or (tried and moved.reach > FURTHEST):
             break
         tried[gain] = moved
-    best = max(tried, key=lambda gain: tried[gain].correlation, default=1.0)
+    enough = max((moved.correlation for moved in tried.values()), default=0.0) - SPARED
+    best = next((gain for gain, moved in tried.items() if moved.correlation >= enough), 1.0)
     amplify(network, mean, best / done)
     return best, tried
 

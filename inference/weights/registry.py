@@ -156,7 +156,7 @@ STARTER_SYNC = WeightSet(
     files=(
         WeightFile(
             "model.safetensors",
-            "56b0aa3e7b208091ce26461ab5e4ebecac421c00a83824706e3e5614adda796a",
+            "9030e8f96f3b6a89a321b96c7885a832c2d15e4aae04de27116714166c5d0787",
             5_972_270,
         ),
     ),
