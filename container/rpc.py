@@ -102,9 +102,10 @@ async def answering(context: Context) -> AsyncIterator[None]:
 @asynccontextmanager
 async def counted(name: str, context: Context, count: Count) -> AsyncIterator[None]:
     """Count a call by the name of the status that it ends with."""
-    started, status = time.monotonic(), grpc.StatusCode.OK
+    started, status = time.monotonic(), grpc.StatusCode.UNKNOWN
     try:
         yield
+        status = grpc.StatusCode.OK
     except asyncio.CancelledError:
         status = grpc.StatusCode.CANCELLED
         raise

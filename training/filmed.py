@@ -11,12 +11,11 @@ from inference.audio.mel import FULL_SCALE, SAMPLE_RATE
 from inference.media.sound import read_sound
 from training.heard import Heard, count_frames, cut_windows, roughen
 from training.mouths import MouthClip, load_packs
+from training.talking_samples import INNER_BOTTOM, INNER_TOP
 
 Floats = npt.NDArray[np.float32]
 
-# Of the 20 points of a mouth: the corners, and the inner lips, upper and lower.
-CORNERS = (0, 6)
-INNER_TOP, INNER_BOTTOM = [13, 14, 15], [19, 18, 17]
+CORNERS = (0, 6)  # of the 20 points of a mouth
 ASPECT = 288 / 360  # of GRID's frames, which the points are shares of
 SHUT, WIDE = 15, 90  # percentiles of all gaps: lips that touch, and those of a wide vowel
 WIDE_GAP = 0.87  # the same percentile of rendered speech

@@ -6,7 +6,7 @@ First a judge learns where the lips are in the lower half of a face, then the au
 sound, of the clips' voices and of espeak-ng's; both take minutes. Then the whole network learns to draw the face that
 says it, from the upper half and another frame of the same clip: as close to the true one as it can be, most of all in
 the mouth, and so that the judge finds the lips where they were (the loss that keeps them in step with the sound). The
-judge is not shipped. All of it is counted in steps: the same seed and packs give the same weights again.
+judge is not shipped. All of it is counted in steps: the same seed, packs and threads give the same again.
 The same command again goes on where it stopped. RUN/log.jsonl has a line per round, RUN/model.safetensors the best
 weights so far (float16) by how the mouths of held-out clips go with theirs.
 """
@@ -68,7 +68,7 @@ GRADIENT_NORM = 1.0
 EAR_BATCHES = 5  # a step of the audio encoder alone takes so many times more, as it is so much cheaper
 # While the whole is trained the audio encoder goes on learning from voices that have no face.
 HEARD_BATCHES, HEARD_WEIGHT = 2, 0.15
-COARSEST = 1.6  # the judge sees pictures at as little as this part of their resolution, so that blur does not fool it
+COARSEST = 1.6  # the judge sees pictures with up to so many times fewer pixels a side, so that blur does not fool it
 ROUND_STRIDE = 100_003  # keeps the draws of one round apart from the next one's
 SCORE_BATCH = 25
 
@@ -287,7 +287,7 @@ def hear_clips(clips: Sequence[Talking]) -> list[Heard]:
 
 
 def coarsen(faces: Tensor, rng: np.random.Generator) -> Tensor:
-    """Pictures (B, 3, 96, 96) with less detail, or in a third of all draws as they are."""
+    """Pictures (B, 3, 96, 96) with less detail, or in most draws as they are."""
     share = 1 / max(rng.uniform(0, COARSEST), 1)
     if share == 1:
         return faces

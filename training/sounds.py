@@ -15,12 +15,10 @@ from inference.audio.mel import FULL_SCALE, HIGHEST, SILENCE
 from inference.lip_sync.options import SyncOptions
 from training.heard import count_frames, gap_of, roughen, speak
 from training.phonemes import Espeak, mouths_of
+from training.talking import FPS, Floats, Samples
 
-Floats = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.float16]
-Samples = npt.NDArray[np.int16]
 
-FPS = 25.0
 OFFSET = SyncOptions().mel_offset_frames  # windows in training lie as they do in use
 BEFORE, AFTER = 8, 40  # columns of silence kept around a clip's mel
 N_ROUGHENED = 3  # copies of a sound, each as another microphone in another room gives it
