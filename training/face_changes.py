@@ -16,10 +16,11 @@ from training.augmentation import MIRRORED_LIPS
 from training.talking import MARGIN, Bytes, Floats
 
 FURTHEST_SHIFT, FURTHEST_SCALE = 6.0, 0.08  # of a face in its crop: px, and share
-FURTHEST_STRETCH = 0.06  # of its width against its height, either way
+FURTHEST_STRETCH = 0.09  # of its width against its height, either way
 FURTHEST_TURN = 6.0  # degrees
-BENDS, FURTHEST_BEND = 5, 2.2  # control points along a side, and px that each moves
+BENDS, FURTHEST_BEND = 5, 3.0  # control points along a side, and px that each moves
 BLURRED, SMALLEST = 0.25, 0.45  # part of the samples, and the share of the resolution that is left to them
+SHADES, DARKEST, LIGHTEST = 4, 0.75, 1.3  # control points along a side of a light that differs over the face
 FADED = 0.3  # part of the samples whose colours are weaker or stronger
 FIXED_POINTS = 3  # steps towards where a bent picture shows a point
 
@@ -81,6 +82,8 @@ def change_look(faces: Sequence[Bytes], rng: np.random.Generator) -> list[Bytes]
     scale = np.arange(256, dtype=np.float32) / 255
     table = np.clip(255 * scale[:, None] ** gamma * gains + levels, 0, 255).astype(np.uint8)[None]
     changed = [np.asarray(cv2.LUT(np.ascontiguousarray(face), table), np.uint8) for face in faces]
+    shade = draw_shade(rng)
+    changed = [np.asarray(np.clip(face * shade, 0, 255), np.uint8) for face in changed]
     if rng.random() < FADED:
         colour = rng.uniform(0, 1.4)
         changed = [fade(face, colour) for face in changed]
@@ -88,6 +91,13 @@ def change_look(faces: Sequence[Bytes], rng: np.random.Generator) -> list[Bytes]
         side = round(SIDE * rng.uniform(SMALLEST, 1))
         changed = [blur(face, side) for face in changed]
     return changed
+
+
+def draw_shade(rng: np.random.Generator) -> Floats:
+    """(96, 96, 3) factors of a light, or of a skin, that differs smoothly over the face and in each colour a little."""
+    light = rng.uniform(np.log(DARKEST), np.log(LIGHTEST), (SHADES, SHADES, 1)) * rng.uniform(0, 1)
+    colours = rng.uniform(-0.1, 0.1, (SHADES, SHADES, 3))
+    return np.asarray(cv2.resize(np.exp(light + colours).astype(np.float32), (SIDE, SIDE)), np.float32)
 
 
 def fade(face: Bytes, colour: float) -> Bytes:
