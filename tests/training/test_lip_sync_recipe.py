@@ -12,6 +12,8 @@ from inference.faces import FaceBox, Landmarker
 from inference.faces.landmarks import Landmarker as AnyLandmarker
 from inference.lip_sync.preprocess import SIDE, Shot, cut_face
 from inference.models import Wav2Lip, Wav2LipWidths
+from inference.speaker import Film, FilmOptions
+from inference.speaker.sound import say, say_by_tone
 from inference.weights.tensors import load_into, read_tensors
 from training import lip_gain
 from training.face_changes import Place, change_look, cut, draw_place, mirror, move_points
@@ -41,6 +43,7 @@ from training.talking import (
     film_clip,
     film_rendered,
     load_talking,
+    voice_of,
     write_pack,
 )
 from training.talking_samples import Talking, cut_plain, draw_batch, gap_of, prepare
@@ -121,6 +124,12 @@ def test_a_batch_never_shows_the_mouth_that_is_asked_for(talking: Talking):
     again = draw_batch([talking], 16, np.random.default_rng(5))
     assert torch.equal(again.faces, batch.faces)
     assert torch.equal(again.mels, batch.mels)
+
+
+def test_one_rendered_person_in_four_speaks_in_tones():
+    film = Film("bin blue", 8, FilmOptions(width=96, height=96, fps=25, length_s=1.2))
+    assert np.array_equal(voice_of(film, 8), say_by_tone(film.speech, 8))
+    assert np.array_equal(voice_of(film, 9), say(film.speech, 9))
 
 
 def test_lips_move_with_their_picture(talking: Talking):
