@@ -30,14 +30,14 @@ from inference.lip_sync.preprocess import stack_faces
 from inference.models import Wav2Lip
 from inference.settings import Settings
 from inference.weights.tensors import load_into
+from training.drawn_mouths import ENLARGED, enlarge, paste
 from training.lip_sync import WIDTHS, Recipe, correlate, split_clips, write_weights
-from training.talking import MARGIN, Bytes, Floats
+from training.talking import Bytes, Floats
 from training.talking_samples import Talking, cut_plain, gap_of, prepare
 
 GAINS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0)
 SPARED = 0.015  # of the correlation is given up for a lower gain: high ones smear the lips of strangers
 FURTHEST = 1.25  # times as far as true lips is as far as drawn ones may move
-ENLARGED = 3  # faces are shown to the landmarker at so many times their size
 SEEN_EVERY = 5  # frames of a clip of which the layer's mean is taken
 
 
@@ -96,20 +96,15 @@ def draw(network: Wav2Lip, face: Talking, voice: Talking) -> list[Bytes]:
     n_frames = min(face.n_frames, voice.n_frames)
     faces = stack_faces([cut_plain(face.faces[i]) for i in range(n_frames)])
     mels = torch.from_numpy(np.stack([voice.sound.window(i) for i in range(n_frames)])[:, None])
-    films = []
-    for picture, patch in zip(face.faces, to_patches(network(mels, torch.from_numpy(faces)).numpy()), strict=False):
-        whole = picture.copy()
-        whole[MARGIN:-MARGIN, MARGIN:-MARGIN] = patch
-        films.append(whole)
-    return films
+    patches = to_patches(network(mels, torch.from_numpy(faces)).numpy())
+    return [paste(picture, patch) for picture, patch in zip(face.faces, patches, strict=False)]
 
 
 def look(pictures: Sequence[Bytes], landmarker: Landmarker) -> Floats | None:
     """The gap between the lips in each, px; None where one shows no face."""
     tracker, gaps = FaceTracker(landmarker), []
     for picture in pictures:
-        enlarged = np.asarray(cv2.resize(picture, None, fx=ENLARGED, fy=ENLARGED), np.uint8)
-        (face,) = tracker.follow([enlarged])
+        (face,) = tracker.follow([enlarge(picture)])
         if face is None:
             return None
         gaps.append(gap_of((face.points[LIP_POINTS] / ENLARGED).astype(np.float32)))

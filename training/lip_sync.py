@@ -27,9 +27,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from inference.faces.load import load_landmarker
 from inference.lip_sync.preprocess import MASKED_FROM, SIDE, stack_faces
 from inference.models import Wav2Lip, Wav2LipWidths
+from inference.settings import Settings
 from training.checkpoint import load_state, save_state, write_tensors
+from training.drawn_mouths import DrawnMouths
 from training.lip_reading import log_line, rate_at
 from training.sounds import N_SHAPE, Heard, draw_heard, speak_voices
 from training.talking import TalkingClip, load_talking
@@ -42,6 +45,7 @@ from training.talking_samples import (
     draw_batch,
     gap_of,
     prepare,
+    prepare_steady,
 )
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -54,21 +58,26 @@ WIDTHS = Wav2LipWidths(
 )
 JUDGE_WIDTHS = (16, 32, 64, 96)
 N_LIP_NUMBERS = 40
+LUMA = (0.114, 0.587, 0.299)  # of blue, green and red
 LOWER_WEIGHT, MOUTH_WEIGHT = 2.0, 8.0  # of errors, against 1 in the upper half
 MOUTH_REACH = 6.0  # px around the lips that count as the mouth
 EDGE_WEIGHT = 0.5  # of errors of the differences between neighbours, which blur shows in
-LIPS_WEIGHT = 0.15  # a px of error of the lips, against levels of 0..1
+LIPS_WEIGHT = 0.1  # a px of error of the lips, against levels of 0..1
 GAP_WEIGHT = 3.0  # of the gap between the lips, against a point
 SOFT_PX, SOFT_GAP_PX = 1.0, 0.2  # errors of lips below it, and of the gap between them, count by their square
+SPREAD_WEIGHT, LEAST_MOVED = 0.3, 0.75  # of lips that move less than so many times as far as theirs do
+SHOWN_WEIGHT = 1.0  # of lips that go with those of the face that is shown
 # Samples without a reference, and the part of the training in which there are some: with one at hand the network
 # keeps the mouth that it shows for a long time before it listens.
-BLIND_SHARE, BLIND_UNTIL = 0.6, 0.5
-STILL_BLIND = 0.35  # from then on: else it comes to lean on what a face shows of its own mouth
+BLIND_SHARE, BLIND_UNTIL = 0.6, 0.3
 GRADIENT_NORM = 1.0
 EAR_BATCHES = 5  # a step of the audio encoder alone takes so many times more, as it is so much cheaper
 # While the whole is trained the audio encoder goes on learning from voices that have no face.
 HEARD_BATCHES, HEARD_WEIGHT = 2, 0.15
 COARSEST = 1.6  # the judge sees pictures with up to so many times fewer pixels a side, so that blur does not fool it
+# While the whole is trained the judge goes on learning, from filmed faces and from as many of the last drawn ones.
+LOOK_EVERY, LOOKED_AT, DRAWN_KEPT = 2, 12, 1500
+LEAST_SHARE = 0.1
 ROUND_STRIDE = 100_003  # keeps the draws of one round apart from the next one's
 SCORE_BATCH = 25
 
@@ -95,12 +104,15 @@ class Recipe:
 
 
 class Judge(nn.Module):
-    """Where the lips are in the lower half of a face: (B, 20, 2) px of 96, of (B, 3, 48, 96)."""
+    """Where the lips are in the lower half of a face: (B, 20, 2) px of 96, of (B, 3, 48, 96).
+
+    It sees no colours, so that there is nothing to be had from lips of a wrong one.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        n_in = 3
+        n_in = 1
         for n_out in JUDGE_WIDTHS:
             layers += [nn.Conv2d(n_in, n_out, 3, 2, 1), nn.BatchNorm2d(n_out), nn.ReLU()]
             layers += [nn.Conv2d(n_out, n_out, 3, 1, 1), nn.BatchNorm2d(n_out), nn.ReLU()]
@@ -109,7 +121,8 @@ class Judge(nn.Module):
         self.points = nn.Linear(n_in * 3 * 6, N_LIP_NUMBERS)
 
     def forward(self, lower: Tensor) -> Tensor:
-        found: Tensor = self.points(self.layers(lower).flatten(1)).float()
+        grey = (lower * lower.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+        found: Tensor = self.points(self.layers(grey).flatten(1)).float()
         middle = found.new_tensor([SIDE / 2, SIDE * 0.78])
         points: Tensor = found.view(-1, 20, 2) * 10 + middle
         return points
@@ -168,6 +181,8 @@ class Training:
         if recipe.n_voices:
             self.heard.append(speak_voices(recipe.n_voices, recipe.seed))
 
+        self.drawn = DrawnMouths(load_landmarker("mediapipe", Settings.from_env().weight_sources), clips, DRAWN_KEPT)
+
     def part_done(self) -> float:
         done = sum(min(self.progress.steps[name], budget) for name, budget in self.budgets.items())
         return done / sum(self.budgets.values())
@@ -184,19 +199,29 @@ class Training:
         stage, _ = self.stage()
         rng = np.random.default_rng((self.recipe.seed, ROUND_STRIDE + self.progress.n_rounds))
         n_left = self.budgets[stage] - self.progress.steps[stage]
-        losses = [self.step(stage, rng) for _ in range(min(self.recipe.round_steps, n_left))]
+        losses = []
+        for _ in range(min(self.recipe.round_steps, n_left)):
+            if stage == "whole" and self.progress.steps[stage] % LOOK_EVERY == 0:
+                self.look_at_drawn(rng)
+            losses.append(self.step(stage, rng))
         self.progress.n_rounds += 1
         return stage, float(np.mean(losses))
 
     def step(self, stage: str, rng: np.random.Generator) -> float:
-        optimiser = self.optimisers[stage]
-        for group in optimiser.param_groups:
-            group["lr"] = self.recipe.peak_rate * rate_at(self.stage()[1])
         if stage == "ear":
             loss = self.ear_loss(EAR_BATCHES, rng)
         else:
             batch = draw_batch(self.clips, self.recipe.batch, rng)
-            loss = self.judge_loss(batch, rng) if stage == "judge" else self.whole_loss(batch, rng)
+            loss = self.judge_loss(batch.wanted, batch.lips, rng) if stage == "judge" else self.whole_loss(batch, rng)
+        self.learn(stage, loss, self.stage()[1])
+        self.progress.steps[stage] += 1
+        return loss.item()
+
+    def learn(self, name: str, loss: Tensor, part_done: float) -> None:
+        """One step of an optimiser."""
+        optimiser = self.optimisers[name]
+        for group in optimiser.param_groups:
+            group["lr"] = self.recipe.peak_rate * rate_at(part_done)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(
@@ -204,14 +229,22 @@ class Training:
         )
         if torch.isfinite(norm):
             optimiser.step()
-        self.progress.steps[stage] += 1
-        return loss.item()
 
-    def judge_loss(self, batch: Batch, rng: np.random.Generator) -> Tensor:
+    def look_at_drawn(self, rng: np.random.Generator) -> None:
+        """The judge learns where a landmarker finds the lips in what is drawn by now, beside those of filmed faces."""
+        self.drawn.add(self.network, min(LOOKED_AT, self.recipe.batch), rng)
+        if not len(self.drawn):
+            return
+        batch = draw_batch(self.clips, self.recipe.batch // 2, rng)
+        faces, lips = self.drawn.draw_batch(self.recipe.batch // 2, rng)
+        loss = self.judge_loss(torch.cat([batch.wanted, faces]), torch.cat([batch.lips, lips]), rng)
+        self.learn("judge", loss, self.stage()[1])
+
+    def judge_loss(self, faces: Tensor, lips: Tensor, rng: np.random.Generator) -> Tensor:
         self.judge.train()
         with torch.autocast("cpu", torch.bfloat16):
-            found = self.judge(lower_half(coarsen(batch.wanted, rng)))
-        return lips_error(found, batch.lips)
+            found = self.judge(lower_half(coarsen(faces, rng)))
+        return lips_error(found, lips)
 
     def ear_loss(self, n_batches: int, rng: np.random.Generator) -> Tensor:
         self.ear.train()
@@ -224,7 +257,8 @@ class Training:
     def whole_loss(self, batch: Batch, rng: np.random.Generator) -> Tensor:
         self.network.train()
         self.judge.eval()
-        hide_references(batch.faces, BLIND_SHARE if self.stage()[1] < BLIND_UNTIL else STILL_BLIND)
+        if self.stage()[1] < BLIND_UNTIL and self.recipe.start is None:
+            hide_references(batch.faces, BLIND_SHARE)
         with torch.autocast("cpu", torch.bfloat16):
             drawn = self.network(batch.mels, batch.faces.contiguous(memory_format=torch.channels_last)).float()
             found = self.judge(lower_half(coarsen(drawn, rng)))
@@ -232,6 +266,7 @@ class Training:
         pixels = (weights * (drawn - batch.wanted).abs()).mean()
         edges = edge_error(drawn, batch.wanted, weights)
         loss: Tensor = pixels + EDGE_WEIGHT * edges + LIPS_WEIGHT * lips_error(found, batch.lips)
+        loss = loss + SPREAD_WEIGHT * spread_error(found, batch) + SHOWN_WEIGHT * shown_error(found, batch)
         return loss + HEARD_WEIGHT * self.ear_loss(HEARD_BATCHES, rng)
 
     @torch.no_grad()
@@ -318,6 +353,32 @@ def lips_error(found: Tensor, wanted: Tensor) -> Tensor:
     gaps = functional.smooth_l1_loss(shape_of(found)[:, 0], shape_of(wanted)[:, 0], beta=SOFT_GAP_PX)
     error: Tensor = points + GAP_WEIGHT * gaps
     return error
+
+
+def spread_error(found: Tensor, batch: Batch) -> Tensor:
+    """How far the gaps' deviation, in units of each clip's own, falls short of what is least asked for; squared."""
+    drawn, true = (unusual(shape_of(lips)[:, 0], batch).square().mean().sqrt() for lips in (found, batch.lips))
+    error: Tensor = (LEAST_MOVED - drawn / true).clamp(min=0).square()
+    return error
+
+
+def shown_error(found: Tensor, batch: Batch) -> Tensor:
+    """How far drawn gaps go with those of the faces that are shown, beside with the true ones: the share, squared."""
+    gaps = (shape_of(found)[:, 0], shape_of(batch.lips)[:, 0], batch.shown)
+    drawn, true, shown = (unusual(one, batch) - unusual(one, batch).mean() for one in gaps)
+    both = (true * shown).mean()
+    least = LEAST_SHARE * true.square().mean() * shown.square().mean()  # where the two are alike nothing can be told
+    rest = (true.square().mean() * shown.square().mean() - both.square()).clamp(min=least)
+    share = ((drawn * shown).mean() * true.square().mean() - (drawn * true).mean() * both) / rest
+    error: Tensor = share.square()
+    return error
+
+
+def unusual(gaps: Tensor, batch: Batch) -> Tensor:
+    """(B,) gaps in px, as deviations from what is usual in their clips."""
+    mean, spread = batch.usual.unbind(1)
+    deviations: Tensor = (gaps - mean) / spread
+    return deviations
 
 
 def weights_of(lips: Tensor) -> Tensor:
@@ -412,7 +473,7 @@ def train(recipe: Recipe) -> None:
     recipe.run.mkdir(parents=True, exist_ok=True)
     kept, held_out = split_clips(recipe)
     unseen = {name: [prepare(clip) for clip in clips] for name, clips in held_out.items()}
-    training = Training(recipe, [prepare(clip) for clip in kept], unseen)
+    training = Training(recipe, [prepare_steady(clip) for clip in kept], unseen)
     training.resume()
     while training.part_done() < 1:
         stage, loss = training.run_round()

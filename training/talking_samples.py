@@ -1,4 +1,8 @@
-"""What lip sync sees in training beside what it hears: faces, and another frame of each."""
+"""What lip sync sees in training beside what it hears: a face that keeps its mouth to itself.
+
+In use the upper half of a frame is given and that frame itself, and the mouth in it has nothing to do with what is
+heard. In training the same is shown, of another frame of the clip than the one that is asked for.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference.lip_sync.preprocess import stack_faces
+from inference.lip_sync.preprocess import MASKED_FROM, SIDE, stack_faces
 from training.face_changes import change_look, cut, draw_place, mirror, move_points
 from training.sounds import SILENT_SHARE, Sound, hear, quiet_frames, silence
+from training.steady import steady
 from training.talking import MARGIN, Bytes, Floats, TalkingClip
 
 # Of the 20 lip points: the middle of the inner lips, upper and lower.
 INNER_TOP, INNER_BOTTOM = [13, 14, 15], [19, 18, 17]
 NEAREST_REFERENCE = 3  # frames from the one that is asked for: neighbours show the same mouth
+SAME_SHOWN = 0.7  # of the samples: the frame whose upper half is given is also the one that is shown whole, as in use
+LEAST_SPREAD = 0.3  # px, of the gaps of a clip
+SEAM = 4  # rows either side of the masked part's edge, over which the two halves of a wanted face blend
 
 
 @dataclass(frozen=True)
@@ -29,6 +37,7 @@ class Talking:
     lips: Floats
     sound: Sound
     gaps: Floats  # (T,) between the lips, px
+    usual: Floats  # (2,) mean and deviation of the gaps
     quiet: tuple[int, ...]  # frames whose mouth rests
 
     @property
@@ -38,12 +47,18 @@ class Talking:
 
 @dataclass(frozen=True)
 class Batch:
-    """mels (B, 1, 80, 16), faces (B, 6, 96, 96), wanted (B, 3, 96, 96) of 0..1, lips (B, 20, 2) px of 96."""
+    """mels (B, 1, 80, 16), faces (B, 6, 96, 96), wanted (B, 3, 96, 96) of 0..1, lips (B, 20, 2) px of 96.
+
+    usual: (B, 2) mean and deviation of the gap between the lips in each one's clip, px. shown: (B,) px, the gap in the
+    face that is shown whole.
+    """
 
     mels: Tensor
     faces: Tensor
     wanted: Tensor
     lips: Tensor
+    usual: Tensor
+    shown: Tensor
 
 
 def gap_of(lips: Floats) -> Floats:
@@ -52,15 +67,28 @@ def gap_of(lips: Floats) -> Floats:
 
 
 def prepare(clip: TalkingClip) -> Talking:
-    faces, gaps = clip.faces(), gap_of(clip.lips)
+    """As it was filmed."""
+    return at_hand(clip, clip.faces(), clip.lips)
+
+
+def prepare_steady(clip: TalkingClip) -> Talking:
+    """With faces whose halves may be exchanged."""
+    return at_hand(clip, *steady(clip.faces(), clip.lips))
+
+
+def at_hand(clip: TalkingClip, faces: Bytes, lips: Floats) -> Talking:
+    gaps = gap_of(lips)
     sound = hear(clip.samples, len(faces), (zlib.crc32(clip.name.encode()),))
-    return Talking(clip.name, faces, clip.lips, sound, gaps, quiet_frames(gaps))
+    usual = np.array([gaps.mean(), max(gaps.std(), LEAST_SPREAD)], np.float32)
+    return Talking(clip.name, faces, lips, sound, gaps, usual, quiet_frames(gaps))
 
 
 def draw_batch(clips: Sequence[Talking], size: int, rng: np.random.Generator) -> Batch:
-    """Frames of clips drawn at random, each with another frame of its clip to show whose mouth it is."""
-    rows = [draw_sample(clips[int(rng.integers(len(clips)))], rng) for _ in range(size)]
-    mels, wanted, shown, lips = (list(column) for column in zip(*rows, strict=True))
+    """Frames of steadied clips drawn at random, each with other frames of its clip to show whose mouth it is."""
+    drawn = [clips[int(rng.integers(len(clips)))] for _ in range(size)]
+    mels, wanted, shown, lips, gaps = (
+        list(column) for column in zip(*(draw_sample(clip, rng) for clip in drawn), strict=True)
+    )
     whole = stack_faces(shown)
     masked = stack_faces(wanted)
     faces = np.concatenate([masked[:, :3], whole[:, 3:]], axis=1)
@@ -69,22 +97,31 @@ def draw_batch(clips: Sequence[Talking], size: int, rng: np.random.Generator) ->
         torch.from_numpy(faces),
         torch.from_numpy(np.ascontiguousarray(masked[:, 3:])),
         torch.from_numpy(np.stack(lips)),
+        torch.from_numpy(np.stack([clip.usual for clip in drawn])),
+        torch.tensor(gaps),
     )
 
 
-def draw_sample(clip: Talking, rng: np.random.Generator) -> tuple[Floats, Bytes, Bytes, Floats]:
-    """Its mel (80, 16), the face that is asked for and another (96, 96, 3), its lips (20, 2)."""
+def draw_sample(clip: Talking, rng: np.random.Generator) -> tuple[Floats, Bytes, Bytes, Floats, float]:
+    """Its mel (80, 16), the face that is asked for and another (96, 96, 3), its lips (20, 2), the other's gap in px."""
     is_silent = rng.random() < SILENT_SHARE
     frame = int(rng.choice(clip.quiet)) if is_silent else int(rng.integers(clip.n_frames))
-    other = draw_reference(clip, frame, rng)
+    given = draw_reference(clip, frame, rng)
+    other = given if rng.random() < SAME_SHOWN else draw_reference(clip, frame, rng)
     mel = silence(rng) if is_silent else clip.sound.draw(frame, rng)
     place = draw_place(rng)
-    seen = [cut(clip.faces[i], place) for i in (frame, other)]
-    lips = move_points(clip.lips[frame], place)
+    upper, lower, shown = (cut(clip.faces[i], place) for i in (given, frame, other))
+    seen, lips = [join_halves(upper, lower), shown], move_points(clip.lips[frame], place)
     if rng.random() < 0.5:
         seen, lips = mirror(seen, lips)
     wanted, shown = change_look(seen, rng)
-    return mel, wanted, shown, lips
+    return mel, wanted, shown, lips, float(clip.gaps[other])
+
+
+def join_halves(upper: Bytes, lower: Bytes) -> Bytes:
+    """(96, 96, 3): one face's upper half on another's lower one."""
+    share = np.clip((np.arange(SIDE) - MASKED_FROM) / (2 * SEAM) + 0.5, 0, 1)[:, None, None]
+    return np.asarray(np.rint(upper * (1 - share) + lower * share), np.uint8)
 
 
 def draw_reference(clip: Talking, frame: int, rng: np.random.Generator) -> int:

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -15,7 +16,8 @@ from inference.models import Wav2Lip, Wav2LipWidths
 from inference.speaker import Film, FilmOptions
 from inference.speaker.sound import say, say_by_tone
 from inference.weights.tensors import load_into, read_tensors
-from training import lip_gain
+from training import drawn_mouths, lip_gain
+from training.drawn_mouths import DrawnMouths, find_lips, find_region, paste
 from training.face_changes import Place, change_look, cut, draw_place, mirror, move_points
 from training.lip_gain import Moved, amplify, find_gain, last_norm, look, mean_heard
 from training.lip_sync import (
@@ -28,13 +30,18 @@ from training.lip_sync import (
     edge_error,
     is_held_out,
     lips_error,
+    shape_of,
+    shown_error,
     split_clips,
+    spread_error,
     train,
+    unusual,
     weights_of,
 )
 from training.make_weights import main
 from training.phonemes import has_library
 from training.sounds import Heard, change_sound, draw_heard, hear, silence, speak_voices, stretch_voice
+from training.steady import steady
 from training.talking import (
     KEPT,
     MARGIN,
@@ -46,7 +53,16 @@ from training.talking import (
     voice_of,
     write_pack,
 )
-from training.talking_samples import Talking, cut_plain, draw_batch, gap_of, prepare
+from training.talking_samples import (
+    INNER_BOTTOM,
+    Talking,
+    cut_plain,
+    draw_batch,
+    gap_of,
+    join_halves,
+    prepare,
+    prepare_steady,
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +73,11 @@ def clip(landmarker: Landmarker) -> TalkingClip:
 @pytest.fixture(scope="module")
 def talking(clip: TalkingClip) -> Talking:
     return prepare(clip)
+
+
+@pytest.fixture(scope="module")
+def steadied(clip: TalkingClip) -> Talking:
+    return prepare_steady(clip)
 
 
 def test_a_face_is_cut_as_lip_sync_cuts_it():
@@ -110,8 +131,8 @@ def test_a_frame_hears_the_sound_from_the_frame_before_on(clip: TalkingClip):
     assert [bool(mel.max() > 0) for mel in heard] == [False, True, True, True, False]
 
 
-def test_a_batch_never_shows_the_mouth_that_is_asked_for(talking: Talking):
-    batch = draw_batch([talking], 16, np.random.default_rng(5))
+def test_a_batch_never_shows_the_mouth_that_is_asked_for(steadied: Talking):
+    batch = draw_batch([steadied], 16, np.random.default_rng(5))
     assert batch.mels.shape == (16, 1, 80, 16)
     assert batch.faces.shape == (16, 6, SIDE, SIDE)
     assert batch.wanted.shape == (16, 3, SIDE, SIDE)
@@ -121,9 +142,44 @@ def test_a_batch_never_shows_the_mouth_that_is_asked_for(talking: Talking):
     shown = batch.faces[:, 3:]
     assert ((shown - batch.wanted).abs().flatten(1).amax(1) > 0.05).all()
     assert -4 <= batch.mels.min() <= batch.mels.max() <= 4
-    again = draw_batch([talking], 16, np.random.default_rng(5))
+    assert torch.equal(batch.usual, torch.from_numpy(np.stack([steadied.usual] * 16)))
+    again = draw_batch([steadied], 16, np.random.default_rng(5))
     assert torch.equal(again.faces, batch.faces)
     assert torch.equal(again.mels, batch.mels)
+
+
+def test_upper_halves_do_not_tell_the_mouth(talking: Talking, steadied: Talking):
+    """A box that ends below the chin is higher with an open mouth, so that the nose lies higher in it."""
+    nose = slice(MARGIN + 28, MARGIN + SIDE // 2), slice(MARGIN + 30, -MARGIN - 30)
+    films = [one.faces[:, *nose].astype(int) for one in (talking, steadied)]
+    apart = [float(np.abs(film - film[len(film) // 2]).mean()) for film in films]
+    assert apart[1] < 0.6 * apart[0]
+    assert correlate(steadied.gaps, talking.gaps) > 0.97
+
+
+def test_steady_faces_lie_where_the_middle_one_does():
+    rng = np.random.default_rng(3)
+    face = cv2.resize(rng.integers(0, 255, (12, 12, 3), np.uint8), (KEPT, KEPT), interpolation=cv2.INTER_CUBIC)
+    lips = np.full((1, 20, 2), (50.0, 70.0), np.float32)
+    flatter = np.array([[1, 0, 1.5], [0, 0.97, 1]], np.float32)  # of pictures with their margin
+    squeezed = cv2.warpAffine(face, flatter, (KEPT, KEPT), borderMode=cv2.BORDER_REPLICATE)
+    there = lips @ flatter[:, :2].T + flatter[:, :2] @ np.full(2, MARGIN) + flatter[:, 2] - MARGIN
+    faces, points = steady(np.stack([squeezed, face, face]), np.concatenate([there, lips, lips]).astype(np.float32))
+    assert np.allclose(points, np.concatenate([lips] * 3), atol=0.3)
+    inner = slice(MARGIN, -MARGIN)
+    assert np.abs(faces[0][inner, inner].astype(int) - face[inner, inner]).mean() < 6
+    nothing = np.zeros((KEPT, KEPT, 3), np.uint8)
+    with pytest.raises(ValueError, match="frame 0: its upper half is not found"):
+        steady(np.stack([nothing, face, face]), np.concatenate([lips] * 3))
+
+
+def test_a_wanted_face_has_the_upper_half_that_is_given():
+    upper, lower = np.full((SIDE, SIDE, 3), 200, np.uint8), np.full((SIDE, SIDE, 3), 40, np.uint8)
+    joined = join_halves(upper, lower)[:, 0, 0]
+    assert (joined[:44] == 200).all()
+    assert (joined[53:] == 40).all()
+    assert joined[48] == 120
+    assert (np.diff(joined.astype(int)) <= 0).all()
 
 
 def test_one_rendered_person_in_four_speaks_in_tones():
@@ -266,19 +322,93 @@ def test_errors_count_most_in_the_mouth():
     assert edge_error(flat, edge, torch.ones(1, 1, SIDE, SIDE)) == pytest.approx(1 / (SIDE - 1))
 
 
-def test_a_judge_learns_where_lips_are(talking: Talking):
+def test_lips_that_move_too_little_are_an_error(steadied: Talking):
+    batch = draw_batch([steadied], 16, np.random.default_rng(2))
+    assert spread_error(batch.lips, batch) == 0
+    rest, _ = steadied.usual
+    for share, error in ((0.5, 0.25**2), (0.8, 0), (1.3, 0)):
+        found = batch.lips.clone()
+        found[:, INNER_BOTTOM, 1] += (share - 1) * (gap_in(batch.lips) - float(rest))[:, None]
+        assert spread_error(found, batch).item() == pytest.approx(error, abs=1e-4)
+    mean, spread = steadied.usual
+    assert (mean, spread) == pytest.approx((steadied.gaps.mean(), steadied.gaps.std()))
+
+
+def test_lips_that_follow_the_face_shown_are_an_error(steadied: Talking):
+    batch = draw_batch([steadied], 64, np.random.default_rng(2))
+    true, (_, spread) = unusual(gap_in(batch.lips), batch), steadied.usual
+    assert float(spread) > 1
+    for share in (0.0, 0.5):
+        found = batch.lips.clone()  # lips parted by so much more, by what is shown
+        found[:, INNER_BOTTOM, 1] += share * (batch.shown - batch.shown.mean())[:, None]
+        assert shown_error(found, batch).item() == pytest.approx(share**2, abs=1e-3)
+    assert len(true) == 64
+    alike = replace(batch, shown=gap_in(batch.lips))
+    assert torch.isfinite(shown_error(batch.lips, alike))
+
+
+def gap_in(lips: torch.Tensor) -> torch.Tensor:
+    return shape_of(lips)[:, 0]
+
+
+def test_a_judge_sees_no_colours():
+    torch.manual_seed(0)
+    judge = Judge().eval()
+    grey = torch.rand(1, 1, SIDE // 2, SIDE).expand(1, 3, -1, -1)
+    green = torch.cat([grey[:, :1] * 0, grey[:, :1] / 0.587, grey[:, :1] * 0], 1)
+    assert torch.allclose(judge(grey), judge(green), atol=1e-3)
+    assert not torch.equal(judge(grey), judge(1 - grey))
+
+
+def test_a_judge_learns_where_lips_are(steadied: Talking):
     torch.manual_seed(0)
     judge, rng = Judge(), np.random.default_rng(0)
     optimiser = torch.optim.AdamW(judge.parameters(), lr=2e-3)
     losses = []
     for _ in range(40):
-        batch = draw_batch([talking], 16, rng)
+        batch = draw_batch([steadied], 16, rng)
         loss = lips_error(judge(batch.wanted[:, :, SIDE // 2 :]), batch.lips)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
+
+
+def test_drawn_mouths_are_known_by_a_landmarker(steadied: Talking, landmarker: Landmarker):
+    region = find_region(steadied, landmarker)
+    assert region is not None
+    found = [find_lips(face, region, landmarker) for face in steadied.faces]
+    gaps = gap_of(np.stack([lips for lips in found if lips is not None]))
+    assert correlate(gaps, steadied.gaps) > 0.9
+    assert find_lips(np.full((KEPT, KEPT, 3), 90, np.uint8), region, landmarker) is None
+
+
+def test_the_last_drawn_mouths_are_kept_with_their_lips(
+    steadied: Talking, landmarker: Landmarker, monkeypatch: pytest.MonkeyPatch
+):
+    """What is drawn is here what was filmed."""
+    monkeypatch.setattr(drawn_mouths, "draw", lambda _, faces, mels: np.stack([cut_plain(face) for face in faces]))
+    rng = np.random.default_rng(1)
+    drawn = DrawnMouths(landmarker, [steadied], n_kept=8)
+    drawn.add(Wav2Lip(WIDTHS), 6, rng)
+    assert len(drawn) == 6
+    drawn.add(Wav2Lip(WIDTHS), 6, rng)
+    assert len(drawn) == 8
+    faces, lips = drawn.draw_batch(40, rng)
+    assert faces.shape == (40, 3, SIDE, SIDE)
+    assert lips.shape == (40, 20, 2)
+    assert 0 <= faces.min() <= faces.max() <= 1
+    assert lips[..., 1].min() > 0.4 * SIDE
+    nobody = replace(steadied, faces=np.full_like(steadied.faces, 90))
+    nothing = DrawnMouths(landmarker, [nobody], n_kept=8)
+    nothing.add(Wav2Lip(WIDTHS), 6, rng)
+    assert len(nothing) == 0
+
+
+def test_a_drawn_face_is_pasted_where_it_was_cut(steadied: Talking):
+    face = steadied.faces[0]
+    assert np.array_equal(paste(face, cut_plain(face)), face)
 
 
 def test_correlation():
