@@ -88,7 +88,7 @@ class Recipe:
 
     talking: tuple[Path, ...]  # folders of packs
     run: Path
-    start: Path | None = None  # a run's checkpoint.pt, whose networks are carried on from
+    start: Path | None = None  # a run's checkpoint.pt, whose network is carried on from
     judge_steps: int = 600
     ear_steps: int = 1600  # of the audio encoder alone
     steps: int = 11_000  # of the whole
@@ -304,9 +304,9 @@ class Training:
         self.progress = Progress(**kept["progress"])
 
     def carry_on_from(self, checkpoint: Path) -> None:
-        """Take another run's networks; the schedule and the optimisers are new."""
+        """Take another run's network; the schedule and the optimisers are new, and the judge learns from nothing."""
         kept = torch.load(checkpoint, map_location="cpu", weights_only=True)["state"]
-        for name in ("network", "judge", "ear"):
+        for name in ("network", "ear"):
             self.parts()[name].load_state_dict(kept[name])
 
 
@@ -488,7 +488,7 @@ def read_recipe(words: Sequence[str] | None = None) -> Recipe:
     parser = argparse.ArgumentParser(prog="python -m training.lip_sync", description=__doc__.splitlines()[0])
     parser.add_argument("--talking", type=Path, nargs="+", required=True, help="folders of packs of talking faces")
     parser.add_argument("-o", "--run", type=Path, required=True, help="folder for checkpoints, weights and log")
-    parser.add_argument("--start", type=Path, help="checkpoint.pt of a run whose networks are carried on from")
+    parser.add_argument("--start", type=Path, help="checkpoint.pt of a run whose network is carried on from")
     parser.add_argument("--judge-steps", type=int, default=Recipe.judge_steps)
     parser.add_argument("--ear-steps", type=int, default=Recipe.ear_steps)
     parser.add_argument("--steps", type=int, default=Recipe.steps)
