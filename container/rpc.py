@@ -406,21 +406,28 @@ def elapsed_ms(started: float) -> int:
 class TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Lets only those in who bring the server's token, as over HTTP; whether it is healthy anybody may ask."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: str, count: Count) -> None:
         self._expected = f"Bearer {token}".encode()
-        self._refusal = grpc.stream_stream_rpc_method_handler(refuse)  # fits every kind of call: it reads nothing
+        self._refusals = {f"/{SERVICE}/{call.name}": refusing(call.name, count) for call in DESCRIPTOR.methods}
+        self._other = refusing("other", count)  # names that a caller makes up are not counted one by one
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         given = dict(details.invocation_metadata).get("authorization", "")
         shown = given if isinstance(given, bytes) else given.encode()
         if details.method.startswith(f"/{HEALTH}/") or hmac.compare_digest(shown, self._expected):
             return await continuation(details)
-        return self._refusal
+        return self._refusals.get(details.method, self._other)
 
 
-async def refuse(_requests: AsyncIterator[Any], context: Context) -> None:
-    said = "expected the metadata authorization: Bearer with the server's token"
-    await context.abort(grpc.StatusCode.UNAUTHENTICATED, said, ((CODE_KEY, "access_denied"),))
+def refusing(name: str, count: Count) -> Any:
+    """A handler that fits every kind of call, as it reads nothing."""
+
+    async def refuse(_requests: AsyncIterator[Any], context: Context) -> None:
+        said = "expected the metadata authorization: Bearer with the server's token"
+        async with counted(name, context, count):
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, said, ((CODE_KEY, "access_denied"),))
+
+    return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 class RpcServer:
@@ -438,14 +445,15 @@ class RpcServer:
         count: Count = count_nothing,
     ) -> None:
         """port: 0 lets the system choose. count: is told each call's route, status and seconds."""
-        self._settings, self._port = settings, port
+        self._settings, self._port, self._count = settings, port, count
         self._server: Any = None
         self.calls = LipSync(avatars, tallies, settings, is_ready, count)
 
     async def start(self) -> int:
         """Open the port and return it. Raises: OSError where it cannot be had, InvalidRequest for a bad certificate."""
         token = self._settings.token
-        self._server = grpc.aio.server(interceptors=[TokenCheck(token)] if token is not None else [], options=OPTIONS)
+        checks = [TokenCheck(token, self._count)] if token is not None else []
+        self._server = grpc.aio.server(interceptors=checks, options=OPTIONS)
         self._server.add_generic_rpc_handlers((self.calls.handlers(),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

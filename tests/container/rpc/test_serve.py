@@ -36,8 +36,15 @@ def test_one_process_serves_http_and_grpc_and_ends_in_the_middle_of_a_stream(
             with pytest.raises(grpc.RpcError) as caught:
                 client.HealthCheck()
             assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
-            counted = 'viseme_requests_total{route="grpc HealthCheck",status="OK"} 1.0'
-            assert counted in live.get("/metrics").text
+            with pytest.raises(grpc.RpcError):
+                opened.unary_unary("/made.Up/Name")(b"")
+            counted = live.get("/metrics").text
+            for route, status in (
+                ("HealthCheck", "OK"),
+                ("HealthCheck", "UNAUTHENTICATED"),
+                ("other", "UNAUTHENTICATED"),
+            ):
+                assert f'viseme_requests_total{{route="grpc {route}",status="{status}"}} 1.0' in counted
             endless = client.StreamInference(
                 ({"model_name": "rehearsed", "frame_id": i % 75} for i in iter(int, 1)), **token
             )
