@@ -41,6 +41,7 @@ from training.talking_samples import (
     INNER_TOP,
     Batch,
     Talking,
+    add_mirrored,
     cut_plain,
     draw_batch,
     gap_of,
@@ -62,14 +63,18 @@ LUMA = (0.114, 0.587, 0.299)  # of blue, green and red
 LOWER_WEIGHT, MOUTH_WEIGHT = 2.0, 8.0  # of errors, against 1 in the upper half
 MOUTH_REACH = 6.0  # px around the lips that count as the mouth
 EDGE_WEIGHT = 0.5  # of errors of the differences between neighbours, which blur shows in
-LIPS_WEIGHT = 0.1  # a px of error of the lips, against levels of 0..1
+# A px of error of the lips, against levels of 0..1: at first, so that it listens, and from then on.
+FIRST_LIPS_WEIGHT, LIPS_WEIGHT = 0.2, 0.1
 GAP_WEIGHT = 3.0  # of the gap between the lips, against a point
 SOFT_PX, SOFT_GAP_PX = 1.0, 0.2  # errors of lips below it, and of the gap between them, count by their square
 SPREAD_WEIGHT, LEAST_MOVED = 0.3, 0.75  # of lips that move less than so many times as far as theirs do
 SHOWN_WEIGHT = 1.0  # of lips that go with those of the face that is shown
-# Samples without a reference, and the part of the training in which there are some: with one at hand the network
-# keeps the mouth that it shows for a long time before it listens.
-BLIND_SHARE, BLIND_UNTIL = 0.6, 0.3
+# Samples without a reference. With one at hand the network keeps the mouth that it shows for a long time before it
+# listens; and it comes to change what it is shown, in place of drawing: on faces that it does not know that fails.
+BLIND_SHARE = 0.5
+# The first part of the training, in which lips count for more.
+FIRST_PART = 0.3
+MIRROR_WEIGHT = 0.5  # of what is drawn otherwise on a mirrored face: lips were drawn open on one side
 GRADIENT_NORM = 1.0
 EAR_BATCHES = 5  # a step of the audio encoder alone takes so many times more, as it is so much cheaper
 # While the whole is trained the audio encoder goes on learning from voices that have no face.
@@ -211,8 +216,12 @@ class Training:
         if stage == "ear":
             loss = self.ear_loss(EAR_BATCHES, rng)
         else:
-            batch = draw_batch(self.clips, self.recipe.batch, rng)
-            loss = self.judge_loss(batch.wanted, batch.lips, rng) if stage == "judge" else self.whole_loss(batch, rng)
+            batch = draw_batch(self.clips, self.recipe.batch // (2 if stage == "whole" else 1), rng)
+            if stage == "whole":
+                hide_references(batch, BLIND_SHARE)
+                loss = self.whole_loss(add_mirrored(batch), rng)
+            else:
+                loss = self.judge_loss(batch.wanted, batch.lips, rng)
         self.learn(stage, loss, self.stage()[1])
         self.progress.steps[stage] += 1
         return loss.item()
@@ -257,16 +266,17 @@ class Training:
     def whole_loss(self, batch: Batch, rng: np.random.Generator) -> Tensor:
         self.network.train()
         self.judge.eval()
-        if self.stage()[1] < BLIND_UNTIL and self.recipe.start is None:
-            hide_references(batch.faces, BLIND_SHARE)
         with torch.autocast("cpu", torch.bfloat16):
             drawn = self.network(batch.mels, batch.faces.contiguous(memory_format=torch.channels_last)).float()
             found = self.judge(lower_half(coarsen(drawn, rng)))
         weights = weights_of(batch.lips)
         pixels = (weights * (drawn - batch.wanted).abs()).mean()
         edges = edge_error(drawn, batch.wanted, weights)
-        loss: Tensor = pixels + EDGE_WEIGHT * edges + LIPS_WEIGHT * lips_error(found, batch.lips)
+        is_first = self.stage()[1] < FIRST_PART and self.recipe.start is None
+        lips_weight = FIRST_LIPS_WEIGHT if is_first else LIPS_WEIGHT
+        loss: Tensor = pixels + EDGE_WEIGHT * edges + lips_weight * lips_error(found, batch.lips)
         loss = loss + SPREAD_WEIGHT * spread_error(found, batch) + SHOWN_WEIGHT * shown_error(found, batch)
+        loss = loss + MIRROR_WEIGHT * mirror_error(drawn, weights)
         return loss + HEARD_WEIGHT * self.ear_loss(HEARD_BATCHES, rng)
 
     @torch.no_grad()
@@ -338,9 +348,11 @@ def optimiser_of(module: nn.Module) -> torch.optim.AdamW:
     return torch.optim.AdamW(module.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01)
 
 
-def hide_references(faces: Tensor, share: float) -> None:
+def hide_references(batch: Batch, share: float) -> None:
     """Blacken the second face of the first so many samples, which are as good as any: they are drawn at random."""
-    faces[: round(share * len(faces)), 3:] = 0
+    n_hidden = round(share * len(batch.faces))
+    batch.faces[:n_hidden, 3:] = 0
+    batch.shown[:n_hidden] = batch.usual[:n_hidden, 0]  # nothing that lips could follow
 
 
 def lower_half(faces: Tensor) -> Tensor:
@@ -352,6 +364,13 @@ def lips_error(found: Tensor, wanted: Tensor) -> Tensor:
     points = functional.smooth_l1_loss(found, wanted, beta=SOFT_PX)
     gaps = functional.smooth_l1_loss(shape_of(found)[:, 0], shape_of(wanted)[:, 0], beta=SOFT_GAP_PX)
     error: Tensor = points + GAP_WEIGHT * gaps
+    return error
+
+
+def mirror_error(drawn: Tensor, weights: Tensor) -> Tensor:
+    """Of the second half of a batch, which is the first one mirrored."""
+    first, second = drawn.chunk(2)
+    error: Tensor = (weights.chunk(2)[0] * (first - second.flip(3)).abs()).mean()
     return error
 
 

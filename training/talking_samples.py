@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from inference.lip_sync.preprocess import MASKED_FROM, SIDE, stack_faces
+from training.augmentation import MIRRORED_LIPS
 from training.face_changes import change_look, cut, draw_place, mirror, move_points
 from training.sounds import SILENT_SHARE, Sound, hear, quiet_frames, silence
 from training.steady import steady
@@ -99,6 +100,20 @@ def draw_batch(clips: Sequence[Talking], size: int, rng: np.random.Generator) ->
         torch.from_numpy(np.stack(lips)),
         torch.from_numpy(np.stack([clip.usual for clip in drawn])),
         torch.tensor(gaps),
+    )
+
+
+def add_mirrored(batch: Batch) -> Batch:
+    """Twice as many: behind the samples the same with left and right exchanged."""
+    other_side = torch.tensor([-1.0, 1.0]), torch.tensor([SIDE - 1.0, 0.0])
+    lips = batch.lips[:, MIRRORED_LIPS] * other_side[0] + other_side[1]
+    return Batch(
+        torch.cat([batch.mels] * 2),
+        torch.cat([batch.faces, batch.faces.flip(3)]),
+        torch.cat([batch.wanted, batch.wanted.flip(3)]),
+        torch.cat([batch.lips, lips]),
+        torch.cat([batch.usual] * 2),
+        torch.cat([batch.shown] * 2),
     )
 
 

@@ -28,8 +28,10 @@ from training.lip_sync import (
     Recipe,
     correlate,
     edge_error,
+    hide_references,
     is_held_out,
     lips_error,
+    mirror_error,
     shape_of,
     shown_error,
     split_clips,
@@ -56,6 +58,7 @@ from training.talking import (
 from training.talking_samples import (
     INNER_BOTTOM,
     Talking,
+    add_mirrored,
     cut_plain,
     draw_batch,
     gap_of,
@@ -345,6 +348,30 @@ def test_lips_that_follow_the_face_shown_are_an_error(steadied: Talking):
     assert len(true) == 64
     alike = replace(batch, shown=gap_in(batch.lips))
     assert torch.isfinite(shown_error(batch.lips, alike))
+
+
+def test_what_is_hidden_is_not_followed(steadied: Talking):
+    batch = draw_batch([steadied], 8, np.random.default_rng(2))
+    hide_references(batch, 0.5)
+    assert not batch.faces[:4, 3:].any()
+    assert batch.faces[4:, 3:].flatten(1).any(1).all()
+    assert torch.equal(batch.shown[:4], batch.usual[:4, 0])
+    assert not torch.equal(batch.shown[4:], batch.usual[4:, 0])
+
+
+def test_a_mirrored_face_is_to_be_drawn_as_the_face_is(steadied: Talking):
+    batch = add_mirrored(draw_batch([steadied], 3, np.random.default_rng(2)))
+    assert len(batch.mels) == len(batch.faces) == len(batch.wanted) == len(batch.lips) == 6
+    assert torch.equal(batch.faces[4], batch.faces[1].flip(2))
+    assert torch.allclose(gap_in(batch.lips)[3:], gap_in(batch.lips)[:3])
+    corners = batch.lips[:, 0, 0], batch.lips[:, 6, 0]
+    assert (corners[0] < corners[1]).all()
+    assert torch.allclose(corners[0][:3] + corners[1][3:], torch.full((3,), SIDE - 1.0))
+    weights = weights_of(batch.lips)
+    assert mirror_error(batch.wanted, weights) == 0
+    one_sided = batch.wanted.clone()
+    one_sided[..., : SIDE // 2] += 0.1  # on the left of both
+    assert mirror_error(one_sided, weights) > 0.05
 
 
 def gap_in(lips: torch.Tensor) -> torch.Tensor:
