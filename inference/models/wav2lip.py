@@ -20,16 +20,25 @@ AUDIO_RESIDUALS = (2, 2, 2, 1)
 
 
 class Wav2LipWidths(NamedTuple):
-    """Channels of each block: they come with the checkpoint. The default is the published network's."""
+    """Channels of each block: they come with the checkpoint. The default is the published network's.
+
+    hidden: the part of the whole face that the network is not shown, as it was trained without: first row and behind
+    the last, first column and behind the last; empty for none, as in every published checkpoint.
+    """
 
     face_encoder: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 512)
     audio_encoder: tuple[int, ...] = (32, 64, 128, 256, 512)
     face_decoder: tuple[int, ...] = (512, 512, 512, 384, 256, 128, 64)
     output: int = 32
+    hidden: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Wav2LipWidths:
-        """Those of a state dict. Raises: KeyError, IndexError for a tensor that a Wav2Lip has and this has not."""
+        """Those of a state dict.
+
+        Raises: KeyError, IndexError for a tensor that a Wav2Lip has and this has not; ValueError for a hidden part
+        that is none.
+        """
 
         def width(layer: str, axis: int = 0) -> int:
             return tensors[f"{layer}.conv_block.0.weight"].shape[axis]
@@ -41,7 +50,29 @@ class Wav2LipWidths(NamedTuple):
             # A transposed convolution's weights have their inputs first.
             (width("face_decoder_blocks.0.0"), *(width(f"face_decoder_blocks.{i}.0", 1) for i in range(1, 7))),
             width("output_block.0"),
+            check_hidden(tensors["hidden"].flatten().tolist()) if "hidden" in tensors else (),
         )
+
+
+def check_hidden(numbers: Sequence[float]) -> tuple[int, ...]:
+    """The part of a face that numbers name. Raises: ValueError where they name none."""
+    found = tuple(int(number) for number in numbers)
+    if found and not (
+        found == tuple(numbers) and len(found) == 4 and all(0 <= a < b <= FACE_SIDE for a, b in (found[:2], found[2:]))
+    ):
+        raise ValueError(
+            f"a hidden part {list(numbers)[:6]}: expected rows and columns, each from and to, of {FACE_SIDE}"
+        )
+    return found
+
+
+def shown_of(hidden: Sequence[int]) -> Tensor:
+    """(1, 6, 96, 96) float: 0 in the hidden part of the whole face, else 1."""
+    shown = torch.ones(1, FACE_CHANNELS, FACE_SIDE, FACE_SIDE)
+    if hidden:
+        top, bottom, left, right = hidden
+        shown[:, FACE_CHANNELS // 2 :, top:bottom, left:right] = 0
+    return shown
 
 
 class Conv2d(nn.Module):
@@ -83,8 +114,11 @@ class Wav2Lip(nn.Module):
     """A U-Net over the face, joined at its bottom by an encoding of the voice.
 
     Source: Rudrabha/Wav2Lip models/wav2lip.py (names, order of layers, 36,298,035 parameters).
-    Deliberately different: the widths are free.
+    Deliberately different: the widths are free, and a part of the whole face may be hidden: a mouth that is to be
+    replaced is no help, and a small network comes to follow it.
     """
+
+    shown: Tensor  # (1, 6, 96, 96), only where a part is hidden
 
     def __init__(self, widths: Wav2LipWidths | None = None) -> None:
         super().__init__()
@@ -94,6 +128,9 @@ class Wav2Lip(nn.Module):
         self.face_decoder_blocks = face_decoder(widths)
         joined = widths.face_decoder[-1] + widths.face_encoder[0]
         self.output_block = nn.Sequential(Conv2d(joined, widths.output), nn.Conv2d(widths.output, 3, 1), nn.Sigmoid())
+        if widths.hidden:
+            self.register_buffer("hidden", torch.tensor(widths.hidden, dtype=torch.float32))
+            self.register_buffer("shown", shown_of(widths.hidden), persistent=False)
 
     def forward(self, audio: Tensor, face: Tensor) -> Tensor:
         """The faces that speak: (B, 3, 96, 96) float, BGR, 0..1.
@@ -102,6 +139,8 @@ class Wav2Lip(nn.Module):
         face: (B, 6, 96, 96) float, BGR / 255: channels 0..2 with rows 48.. zero, 3..5 whole.
         """
         x = self.audio_encoder(audio)
+        if self.widths.hidden:
+            face = face * self.shown
         maps = []
         for encode in self.face_encoder_blocks:
             face = encode(face)

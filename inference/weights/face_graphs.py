@@ -31,7 +31,7 @@ def build_wav2lip(module: Wav2Lip) -> ov.Model:
 
     audio = ops.parameter([-1, 1, MEL_ROWS, MEL_COLUMNS], np.float32)
     face = ops.parameter([-1, FACE_CHANNELS, FACE_SIDE, FACE_SIDE], np.float32)
-    x, look = audio, face
+    x, look = audio, hide(ops, face, module)
     for layer in named_layers(module, "audio_encoder"):
         x = add_layer(ops, x, *layer)
     maps = []
@@ -47,6 +47,14 @@ def build_wav2lip(module: Wav2Lip) -> ov.Model:
     x = add_layer(ops, x, *last_but_one)
     x = ops.sigmoid(add_convolution(ops, x, last[0], numbers(last[1].weight), numbers(last[1].bias), last[1]))
     return as_model([x], [audio, face], ("audio", "face", "faces"), "Wav2Lip")
+
+
+def hide(ops: Any, face: Node, module: Wav2Lip) -> Node:
+    """The faces without what the network is not to be shown of them."""
+    if not module.widths.hidden:
+        return face
+    shown = ops.constant(numbers(module.shown).astype(bool))
+    return ops.select(shown, face, ops.constant(np.zeros(1, np.float32)))
 
 
 def build_s3fd(module: S3FD) -> ov.Model:

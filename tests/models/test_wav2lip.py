@@ -54,3 +54,25 @@ def test_widths_come_from_the_tensors():
         assert said.shape == (2, 3, 96, 96)
         assert torch.equal(said, narrow(audio, face))
         assert not torch.allclose(said, again(audio * 0.5, face), atol=1e-6)
+
+
+def test_a_hidden_part_of_the_whole_face_changes_nothing():
+    widths = NARROW._replace(hidden=(54, 90, 20, 76))
+    blind = Wav2Lip(widths).eval()
+    blind.load_state_dict(seeded_state(Wav2Lip(NARROW), 1.2) | {"hidden": torch.tensor(widths.hidden)})
+    assert Wav2LipWidths.of({key: value.half() for key, value in blind.state_dict().items()}) == widths
+    audio, face = inputs()
+    other = face.clone()
+    other[:, 3:, 54:90, 20:76] = torch.rand(2, 3, 36, 56)
+    with torch.inference_mode():
+        assert torch.equal(blind(audio, face), blind(audio, other))
+        for row, column, channel in ((53, 20, 3), (54, 19, 4), (90, 75, 5), (89, 76, 3), (30, 30, 0)):
+            other = face.clone()
+            other[:, channel, row, column] = 1 - face[:, channel, row, column]
+            assert not torch.equal(blind(audio, face), blind(audio, other))
+
+
+@pytest.mark.parametrize("hidden", [[1, 2, 3], [5, 5, 1, 2], [1, 2, 3, 97], [-1, 2, 3, 4], [0.5, 2, 3, 4]])
+def test_a_hidden_part_that_is_none_is_refused(hidden: list[float]):
+    with pytest.raises(ValueError, match="a hidden part"):
+        Wav2LipWidths.of(Wav2Lip(NARROW).state_dict() | {"hidden": torch.tensor(hidden)})

@@ -15,6 +15,7 @@ import torch
 from golden_weights import seeded_state, uniform
 from openvino import opset13 as ops
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from container.cli import main
 from inference.backends import Device, OpenVinoNetwork
@@ -80,6 +81,30 @@ def test_wav2lips_graph_gives_what_the_module_gives(wav2lip: Wav2Lip, n: int):
     (found,) = OpenVinoNetwork(build_wav2lip(wav2lip))(*spoken(n))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.ptp(expected) > 0.1
+
+
+def test_what_a_checkpoint_hides_stays_hidden_in_other_forms(wav2lip: Wav2Lip, tmp_path: Path):
+    blind = Wav2Lip(NARROW._replace(hidden=(54, 90, 20, 76))).eval()
+    blind.load_state_dict(wav2lip.state_dict() | {"hidden": blind.state_dict()["hidden"]})
+    save_file(blind.state_dict(), tmp_path / "blind.safetensors")
+    found = from_path(tmp_path / "blind.safetensors", "blind.safetensors")
+    (expected,), (seeing,) = by_module(blind, *spoken()), by_module(wav2lip, *spoken())
+    assert np.abs(expected - seeing).max() > 0.01
+    for form, precision in (("safetensors", "f16"), ("openvino", "f32"), ("openvino", "f16")):
+        convert(found, form, precision, folder := tmp_path / f"{form}-{precision}")
+        spoke = load_generator(str(folder), CPU, WeightSources(tmp_path)).speak(*spoken())
+        assert np.abs(spoke - expected).max() < (1e-5 if precision == "f32" else 0.02)
+
+
+def test_a_converted_network_is_what_it_says_it_hides(wav2lip: Wav2Lip, tmp_path: Path):
+    blind = Wav2Lip(NARROW._replace(hidden=(54, 90, 20, 76))).eval()
+    save_file(blind.state_dict(), tmp_path / "blind.safetensors")
+    path = convert(from_path(tmp_path / "blind.safetensors", "blind.safetensors"), "openvino", "f32", tmp_path)[-1]
+    said = path.read_text()
+    assert "[54, 90, 20, 76]" in said
+    path.write_text(said.replace("[54, 90, 20, 76]", "[54, 90, 20, 75]"))
+    with pytest.raises(WrongWeights, match="another graph than Wav2Lip"):
+        read_openvino(path, None)
 
 
 @pytest.mark.parametrize("size", [(160, 128), (97, 131)])
@@ -232,11 +257,30 @@ def test_one_network_is_not_taken_for_another(files: dict[str, Path], tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "said", [[[1, 2]], [1, 2, 3, 4], [[True] * 7, [3] * 5, [4] * 7, 7], [[0] * 7, [3] * 5, [4] * 7, 7]]
+    "said",
+    [
+        [[1, 2]],
+        [1, 2, 3, 4],
+        [[True] * 7, [3] * 5, [4] * 7, 7],
+        [[0] * 7, [3] * 5, [4] * 7, 7],
+        [[4] * 7, [3] * 5, [4] * 7, 7, [], []],
+        [[4] * 7, [3] * 5, [4] * 7, 7, 5],
+        [[4] * 7, [3] * 5, [4] * 7, 7, [1.5, 2, 3, 4]],
+    ],
 )
 def test_widths_that_are_none(said: list):
     with pytest.raises(ValueError, match="its widths are"):
         make_of_widths(WAV2LIP, json.dumps(said))
+
+
+def test_widths_say_what_is_hidden_or_nothing_of_it():
+    narrow = [[4] * 7, [3] * 5, [4] * 7, 7]
+    for behind, hidden in (([], ()), ([[]], ()), ([[1, 2, 3, 4]], (1, 2, 3, 4))):
+        module = make_of_widths(WAV2LIP, json.dumps(narrow + behind))
+        assert isinstance(module, Wav2Lip)
+        assert module.widths.hidden == hidden
+    with pytest.raises(ValueError, match="a hidden part"):
+        make_of_widths(WAV2LIP, json.dumps([*narrow, [1, 2, 3]]))
 
 
 def test_the_command_takes_what_the_user_brought(
