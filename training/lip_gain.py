@@ -27,11 +27,11 @@ from inference.faces.box import LIP_POINTS
 from inference.faces.load import load_landmarker
 from inference.lip_sync.compose import to_patches
 from inference.lip_sync.preprocess import stack_faces
-from inference.models import Wav2Lip
+from inference.models import Wav2Lip, Wav2LipWidths
 from inference.settings import Settings
-from inference.weights.tensors import load_into
+from inference.weights.tensors import load_into, read_tensors
 from training.drawn_mouths import ENLARGED, enlarge, paste
-from training.lip_sync import WIDTHS, Recipe, correlate, split_clips, write_weights
+from training.lip_sync import Recipe, correlate, split_clips, write_weights
 from training.talking import Bytes, Floats
 from training.talking_samples import Talking, cut_plain, gap_of, prepare
 
@@ -144,7 +144,7 @@ def main(words: Sequence[str] | None = None) -> None:
 def set_gain(weights: Path, recipe: Recipe, output: Path) -> None:
     """recipe: of the training, which tells the clips that it held out."""
     cv2.setNumThreads(1)
-    network = Wav2Lip(WIDTHS).eval()
+    network = Wav2Lip(Wav2LipWidths.of(read_tensors(weights))).eval()
     load_into(network, weights)
     clips = [prepare(clip) for part in split_clips(recipe)[1].values() for clip in part]
     gain, tried = find_gain(network, clips, load_landmarker("mediapipe", Settings.from_env().weight_sources))

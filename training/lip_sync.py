@@ -56,6 +56,7 @@ WIDTHS = Wav2LipWidths(
     audio_encoder=(16, 32, 64, 128, 256),
     face_decoder=(128, 128, 128, 96, 64, 48, 24),
     output=16,
+    hidden=(54, 90, 20, 76),  # the mouth, wherever a face of ours has it; chin and cheeks are to be seen
 )
 JUDGE_WIDTHS = (16, 32, 64, 96)
 N_LIP_NUMBERS = 40
@@ -69,9 +70,8 @@ GAP_WEIGHT = 3.0  # of the gap between the lips, against a point
 SOFT_PX, SOFT_GAP_PX = 1.0, 0.2  # errors of lips below it, and of the gap between them, count by their square
 SPREAD_WEIGHT, LEAST_MOVED = 0.3, 0.75  # of lips that move less than so many times as far as theirs do
 SHOWN_WEIGHT = 1.0  # of lips that go with those of the face that is shown
-# Samples without a reference. With one at hand the network keeps the mouth that it shows for a long time before it
-# listens; and it comes to change what it is shown, in place of drawing: on faces that it does not know that fails.
-BLIND_SHARE = 0.5
+# Samples without a reference: so that it draws, rather than change what it is shown.
+BLIND_SHARE = 0.15
 # The first part of the training, in which lips count for more.
 FIRST_PART = 0.3
 MIRROR_WEIGHT = 0.5  # of what is drawn otherwise on a mirrored face: lips were drawn open on one side
