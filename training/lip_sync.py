@@ -4,9 +4,9 @@
 
 First a judge learns where the lips are in the lower half of a face, then the audio encoder what lips do with a
 sound, of the clips' voices and of espeak-ng's; both take minutes. Then the whole network learns to draw the face that
-says it, from the upper half and another frame of the same clip: as close to the true one as it can be, most of all in
-the mouth, and so that the judge finds the lips where they were (the loss that keeps them in step with the sound). The
-judge is not shipped. All of it is counted in steps: the same seed, packs and threads give the same again.
+says it, from the upper half of another frame of the clip and that frame with its mouth hidden: as close to the true one
+as it can be, most of all in the mouth, and so that the judge finds the lips where they were (the loss that keeps them
+in step with the sound). The judge is not shipped. All of it is counted in steps: the same seed, packs and threads give the same again.
 The same command again goes on where it stopped. RUN/log.jsonl has a line per round, RUN/model.safetensors the best
 weights so far (float16) by how the mouths of held-out clips go with theirs.
 """
@@ -82,7 +82,7 @@ HEARD_BATCHES, HEARD_WEIGHT = 2, 0.15
 COARSEST = 1.6  # the judge sees pictures with up to so many times fewer pixels a side, so that blur does not fool it
 # While the whole is trained the judge goes on learning, from filmed faces and from as many of the last drawn ones.
 LOOK_EVERY, LOOKED_AT, DRAWN_KEPT = 2, 12, 1500
-LEAST_SHARE = 0.1
+LEAST_SHARE = 0.1  # of what true gaps and shown ones would differ by were they independent: less is not divided by
 ROUND_STRIDE = 100_003  # keeps the draws of one round apart from the next one's
 SCORE_BATCH = 25
 

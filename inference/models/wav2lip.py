@@ -50,20 +50,22 @@ class Wav2LipWidths(NamedTuple):
             # A transposed convolution's weights have their inputs first.
             (width("face_decoder_blocks.0.0"), *(width(f"face_decoder_blocks.{i}.0", 1) for i in range(1, 7))),
             width("output_block.0"),
-            check_hidden(tensors["hidden"].flatten().tolist()) if "hidden" in tensors else (),
+            check_hidden(tensors["hidden"].flatten()[:5].tolist()) if "hidden" in tensors else (),
         )
 
 
 def check_hidden(numbers: Sequence[float]) -> tuple[int, ...]:
     """The part of a face that numbers name. Raises: ValueError where they name none."""
-    found = tuple(int(number) for number in numbers)
-    if found and not (
-        found == tuple(numbers) and len(found) == 4 and all(0 <= a < b <= FACE_SIDE for a, b in (found[:2], found[2:]))
+    if not numbers:
+        return ()
+    rows, columns = numbers[:2], numbers[2:]
+    if not all(len(two) == 2 and 0 <= two[0] < two[1] <= FACE_SIDE for two in (rows, columns)) or any(
+        number != int(number) for number in numbers
     ):
         raise ValueError(
-            f"a hidden part {list(numbers)[:6]}: expected rows and columns, each from and to, of {FACE_SIDE}"
+            f"a hidden part {list(numbers)[:5]}: expected rows and columns, each from and to, of {FACE_SIDE}"
         )
-    return found
+    return tuple(int(number) for number in numbers)
 
 
 def shown_of(hidden: Sequence[int]) -> Tensor:

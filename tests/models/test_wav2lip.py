@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,19 @@ def test_a_hidden_part_of_the_whole_face_changes_nothing():
             assert not torch.equal(blind(audio, face), blind(audio, other))
 
 
-@pytest.mark.parametrize("hidden", [[1, 2, 3], [5, 5, 1, 2], [1, 2, 3, 97], [-1, 2, 3, 4], [0.5, 2, 3, 4]])
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        [1, 2, 3],
+        [5, 5, 1, 2],
+        [1, 2, 3, 97],
+        [-1, 2, 3, 4],
+        [0.5, 2, 3, 4],
+        [1] * 9,
+        [math.nan, 2, 3, 4],
+        [1, math.inf, 3, 4],
+    ],
+)
 def test_a_hidden_part_that_is_none_is_refused(hidden: list[float]):
     with pytest.raises(ValueError, match="a hidden part"):
         Wav2LipWidths.of(Wav2Lip(NARROW).state_dict() | {"hidden": torch.tensor(hidden)})
