@@ -6,9 +6,9 @@ First a judge learns where the lips are in the lower half of a face, then the au
 sound, of the clips' voices and of espeak-ng's; both take minutes. Then the whole network learns to draw the face that
 says it, from the upper half of another frame of the clip and that frame with its mouth hidden: as close to the true one
 as it can be, most of all in the mouth, and so that the judge finds the lips where they were (the loss that keeps them
-in step with the sound). The judge is not shipped. All of it is counted in steps: the same seed, packs and threads give the same again.
-The same command again goes on where it stopped. RUN/log.jsonl has a line per round, RUN/model.safetensors the best
-weights so far (float16) by how the mouths of held-out clips go with theirs.
+in step with the sound). The judge is not shipped. All of it is counted in steps: the same seed, packs and threads give
+the same again. The same command again goes on where it stopped. RUN/log.jsonl has a line per round,
+RUN/model.safetensors the best weights so far (float16) by how the mouths of held-out clips go with theirs.
 """
 
 from __future__ import annotations
