@@ -7,6 +7,8 @@ Each clip's voice is given to another clip's face, so that the face given never 
   shuffled  the same where the voice's pieces of 0.4 s were put in another order
   energy    how the loudness of the voice alone does (dB of each frame)
   original  how the film of who spoke does, written and read again as ours are
+  given     how ours goes with the mouth that the given face had, which is to be replaced: the less the better
+  moved     how far ours moves, over how far the mouth that spoke does (deviations)
   SSIM      of the mouth against the true picture: what the network makes of the true upper face and another
             frame of the same clip; copying: that other frame's mouth as it is
   rest      the mean opening in silence, over the widest in speech (95th percentile)
@@ -76,6 +78,8 @@ class Quality:
     ssim: float
     copying: float
     rest: float
+    given: float
+    moved: float
 
     @property
     def faults(self) -> list[str]:
@@ -139,6 +143,7 @@ class Measure:
     def __init__(self, syncer: LipSyncer, landmarker: Landmarker | None = None) -> None:
         self.syncer = syncer
         self.landmarker = landmarker or load_landmarker("mediapipe", Settings.from_env().weight_sources)
+        self._openings: dict[Path, Curve] = {}
 
     def all(self, paths: list[Path]) -> list[Quality]:
         """Each clip's voice on the next one's face."""
@@ -162,7 +167,14 @@ class Measure:
             ssim=made,
             copying=copied,
             rest=float(silent.mean() / max(np.percentile(ours, WIDEST), 1e-3)),
+            given=correlate(ours, self.opening(face)),
+            moved=float(ours.std() / max(truth.std(), 1e-6)),
         )
+
+    def opening(self, film: Path) -> Curve:
+        if film not in self._openings:
+            self._openings[film] = self.look(film)
+        return self._openings[film]
 
     def speak(self, face: Path, samples: Samples) -> Curve:
         """How far the mouth opens in each frame of a film of that face with that voice."""
@@ -170,7 +182,7 @@ class Measure:
         assert video is not None
         return self.look(video)
 
-    def look(self, film: bytes) -> Curve:
+    def look(self, film: bytes | Path) -> Curve:
         with open_media(film) as media:
             tracker = FaceTracker(self.landmarker)
             faces = [face for clip in media.read_clips(FPS) for face in tracker.follow(clip.frames)]

@@ -31,6 +31,7 @@ from inference.errors import CallerError, DeviceUnavailable, InvalidRequest, Vis
 if TYPE_CHECKING:
     from inference.faces import FaceChoice
     from inference.lip_reading import LipReader, ReadOptions, Transcript
+    from inference.settings import Settings
     from inference.weights.architectures import Architecture
     from inference.weights.quantise import Sample
 
@@ -156,15 +157,13 @@ def read(
     precision: Annotated[PrecisionName | None, typer.Option(help="Default: VISEME_PRECISION, else auto.")] = None,
 ) -> None:
     """Read the lips in videos and print what they say."""
-    from container.burn import burn
     from inference.lip_reading import LipReader, ReadOptions
     from inference.settings import Settings
 
     check_output(videos, output, output_dir)
     settings = Settings.from_env()
     options = ReadOptions(face=parse_face(face), decoder=decoder.value, exact=exact)
-    if nbest is not None:
-        options = replace(options, n_best=nbest)
+    options = options if nbest is None else replace(options, n_best=nbest)
     reader = LipReader(
         weights=weights,
         device=device or settings.device,
@@ -172,24 +171,30 @@ def read(
         landmarks=landmarks,
         settings=settings,
     )
-    for warning in reader.warnings:
-        complain(f"warning: {warning}")
 
     def tell(transcript: Transcript, video: Path) -> None:
         tell_result(transcript, video, output, output_dir, is_one=len(videos) == 1)
         if burnt:
-            path = (output_dir or video.parent) / f"{video.stem}.captioned.mp4"
-            complain(f"wrote {burn(video, transcript, path, settings.media_limits)}")
+            burn_beside(video, transcript, output_dir, settings)
 
-    n_failed = read_all(reader, videos, options, tell)
-    if n_failed:
+    if read_all(reader, videos, options, tell):
         raise typer.Exit(CALLERS)
+
+
+def burn_beside(video: Path, transcript: Transcript, output_dir: Path | None, settings: Settings) -> None:
+    """Write VIDEO.captioned.mp4 beside the video, or where the output goes."""
+    from container.burn import burn
+
+    path = (output_dir or video.parent) / f"{video.stem}.captioned.mp4"
+    complain(f"wrote {burn(video, transcript, path, settings.media_limits)}")
 
 
 def read_all(
     reader: LipReader, videos: list[Path], options: ReadOptions, on_read: Callable[[Transcript, Path], None]
 ) -> int:
     """Read each video; one that cannot be read is named on stderr. Returns how many those were."""
+    for warning in reader.warnings:
+        complain(f"warning: {warning}")
     n_failed = 0
     with show_progress() as progress:
         for video in videos:

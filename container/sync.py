@@ -15,7 +15,7 @@ from inference.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from inference.faces import FaceChoice
-    from inference.lip_sync import SyncOptions, SyncResult
+    from inference.lip_sync import LipSyncer, SyncOptions, SyncResult
     from inference.settings import Settings
 
 LARGEST = "largest"
@@ -99,20 +99,21 @@ def sync(
         settings=settings,
         tracks=TrackCache(settings.tracks_cache),
     )
+    result = film(syncer, face, audio, refine(options, nosmooth=nosmooth, loop=loop), output)
+    report(result)
+    if sheet is not None:
+        draw_sheets(result, sheet, settings)
+
+
+def film(syncer: LipSyncer, face: Path, audio: Path, options: SyncOptions, output: Path) -> SyncResult:
+    """Write the film, and show how far it is."""
     for warning in syncer.warnings:
         complain(f"warning: {warning}")
     with show_progress() as progress:
         task = progress.add_task(face.name, total=None)
-        result = syncer.sync(
-            face,
-            audio,
-            refine(options, nosmooth=nosmooth, loop=loop),
-            output,
-            lambda done, total: progress.update(task, completed=done, total=total),
+        return syncer.sync(
+            face, audio, options, output, lambda done, total: progress.update(task, completed=done, total=total)
         )
-    report(result)
-    if sheet is not None:
-        draw_sheets(result, sheet, settings)
 
 
 def refine(options: SyncOptions, *, nosmooth: bool, loop: LoopName | None) -> SyncOptions:

@@ -54,7 +54,7 @@ class DrawnMouths:
         drawn = [self._places[int(rng.integers(len(self._places)))] for _ in range(n_wanted)]
         faces = [clip.faces[int(rng.integers(clip.n_frames))] for clip, _ in drawn]
         mels = np.stack([clip.sound.draw(int(rng.integers(clip.n_frames)), rng) for clip, _ in drawn])
-        for face, patch, (_, region) in zip(faces, draw(network, faces, mels), drawn, strict=True):
+        for face, patch, (_, region) in zip(faces, draw_faces(network, faces, mels), drawn, strict=True):
             whole = paste(face, patch)
             lips = find_lips(whole, region, self._landmarker)
             if lips is not None:
@@ -84,7 +84,7 @@ def change(mouth: Mouth, rng: np.random.Generator) -> tuple[Bytes, Floats]:
 
 
 @torch.no_grad()
-def draw(network: Wav2Lip, faces: Sequence[Bytes], mels: Floats) -> Bytes:
+def draw_faces(network: Wav2Lip, faces: Sequence[Bytes], mels: Floats) -> Bytes:
     """Faces with their margins (120, 120, 3) saying mels (B, 80, 16), as in use: (B, 96, 96, 3)."""
     network.eval()
     shown = torch.from_numpy(stack_faces([cut_plain(face) for face in faces]))

@@ -25,15 +25,13 @@ from torch import Tensor, nn
 from inference.faces import FaceTracker, Landmarker
 from inference.faces.box import LIP_POINTS
 from inference.faces.load import load_landmarker
-from inference.lip_sync.compose import to_patches
-from inference.lip_sync.preprocess import stack_faces
-from inference.models import Wav2Lip, Wav2LipWidths
+from inference.models import Wav2Lip
 from inference.settings import Settings
-from inference.weights.tensors import load_into, read_tensors
-from training.drawn_mouths import ENLARGED, enlarge, paste
+from inference.weights.architectures import WAV2LIP, load_module
+from training.drawn_mouths import ENLARGED, draw_faces, enlarge, paste
 from training.lip_sync import Recipe, correlate, split_clips, write_weights
 from training.talking import Bytes, Floats
-from training.talking_samples import Talking, cut_plain, gap_of, prepare
+from training.talking_samples import Talking, gap_of, prepare
 
 GAINS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0)
 SPARED = 0.015  # of the correlation is given up for a lower gain: high ones smear the lips of strangers
@@ -90,14 +88,12 @@ def measure(network: Wav2Lip, clips: Sequence[Talking], landmarker: Landmarker) 
     return Moved(correlation, reach)
 
 
-@torch.no_grad()
 def draw(network: Wav2Lip, face: Talking, voice: Talking) -> list[Bytes]:
     """The face, with its margin, saying what the voice says: (120, 120, 3) each."""
     n_frames = min(face.n_frames, voice.n_frames)
-    faces = stack_faces([cut_plain(face.faces[i]) for i in range(n_frames)])
-    mels = torch.from_numpy(np.stack([voice.sound.window(i) for i in range(n_frames)])[:, None])
-    patches = to_patches(network(mels, torch.from_numpy(faces)).numpy())
-    return [paste(picture, patch) for picture, patch in zip(face.faces, patches, strict=False)]
+    mels = np.stack([voice.sound.window(i) for i in range(n_frames)])
+    faces = list(face.faces[:n_frames])
+    return [paste(one, patch) for one, patch in zip(faces, draw_faces(network, faces, mels), strict=True)]
 
 
 def look(pictures: Sequence[Bytes], landmarker: Landmarker) -> Floats | None:
@@ -144,8 +140,7 @@ def main(words: Sequence[str] | None = None) -> None:
 def set_gain(weights: Path, recipe: Recipe, output: Path) -> None:
     """recipe: of the training, which tells the clips that it held out."""
     cv2.setNumThreads(1)
-    network = Wav2Lip(Wav2LipWidths.of(read_tensors(weights))).eval()
-    load_into(network, weights)
+    network = cast(Wav2Lip, load_module(weights, WAV2LIP)[1])
     clips = [prepare(clip) for part in split_clips(recipe)[1].values() for clip in part]
     gain, tried = find_gain(network, clips, load_landmarker("mediapipe", Settings.from_env().weight_sources))
     for one, moved in tried.items():

@@ -70,10 +70,8 @@ GAP_WEIGHT = 3.0  # of the gap between the lips, against a point
 SOFT_PX, SOFT_GAP_PX = 1.0, 0.2  # errors of lips below it, and of the gap between them, count by their square
 SPREAD_WEIGHT, LEAST_MOVED = 0.3, 0.75  # of lips that move less than so many times as far as theirs do
 SHOWN_WEIGHT = 1.0  # of lips that go with those of the face that is shown
-# Samples without a reference: so that it draws, rather than change what it is shown.
-BLIND_SHARE = 0.15
-# The first part of the training, in which lips count for more.
-FIRST_PART = 0.3
+BLIND_SHARE = 0.15  # samples without a reference: so that it draws, rather than change what it is shown
+FIRST_PART = 0.3  # of the training, in which lips count for more
 MIRROR_WEIGHT = 0.5  # of what is drawn otherwise on a mirrored face: lips were drawn open on one side
 GRADIENT_NORM = 1.0
 EAR_BATCHES = 5  # a step of the audio encoder alone takes so many times more, as it is so much cheaper
@@ -185,7 +183,6 @@ class Training:
         self.heard = [hear_clips(clips)]
         if recipe.n_voices:
             self.heard.append(speak_voices(recipe.n_voices, recipe.seed))
-
         self.drawn = DrawnMouths(load_landmarker("mediapipe", Settings.from_env().weight_sources), clips, DRAWN_KEPT)
 
     def part_done(self) -> float:

@@ -23,7 +23,7 @@ def steady(faces: Bytes, lips: Floats) -> tuple[Bytes, Floats]:
 
     Raises: ValueError where a frame's upper half is not found in the middle one's.
     """
-    flat = [cv2.cvtColor(face, cv2.COLOR_BGR2GRAY) for face in faces]
+    flat = [cv2.GaussianBlur(cv2.cvtColor(face, cv2.COLOR_BGR2GRAY), (0, 0), SMOOTHING_PX) for face in faces]
     middle = flat[len(flat) // 2]
     moved, points = [], []
     for frame, (face, grey, mouth) in enumerate(zip(faces, flat, lips, strict=True)):
@@ -35,12 +35,11 @@ def steady(faces: Bytes, lips: Floats) -> tuple[Bytes, Floats]:
 
 
 def lay_on(middle: Bytes, grey: Bytes, frame: int) -> Floats:
-    """(2, 3): where in a picture (120, 120) that is which a point of the middle one shows, by their upper halves."""
+    """(2, 3): where a picture (120, 120) has what the middle one has at a point, by their upper halves."""
     start = np.eye(2, 3, dtype=np.float32)
     enough = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, STEPS, CLOSE_ENOUGH)
-    first, second = (cv2.GaussianBlur(one, (0, 0), SMOOTHING_PX) for one in (middle, grey))
     try:
-        _, matrix = cv2.findTransformECC(first, second, start, cv2.MOTION_AFFINE, enough, upper_half(), 1)
+        _, matrix = cv2.findTransformECC(middle, grey, start, cv2.MOTION_AFFINE, enough, upper_half(), 1)
     except cv2.error as err:
         raise ValueError(f"frame {frame}: its upper half is not found in that of the middle frame") from err
     return np.asarray(matrix, np.float32)

@@ -11,7 +11,7 @@ from inference.faces import Landmarker
 from inference.lip_sync import LipSyncer
 from inference.models import Wav2Lip, Wav2LipWidths
 
-GOOD = Quality(ours=0.7, shuffled=0.1, energy=0.4, original=0.95, ssim=0.8, copying=0.7, rest=0.1)
+GOOD = Quality(ours=0.7, shuffled=0.1, energy=0.4, original=0.95, ssim=0.8, copying=0.7, rest=0.1, given=0.1, moved=0.9)
 TINY = Wav2LipWidths((4, 6, 8, 10, 12, 14, 16), (3, 5, 7, 9, 11), (13, 12, 10, 8, 6, 5, 4), 7)
 
 
@@ -48,5 +48,7 @@ def test_a_network_that_knows_nothing_is_found_out(talking_film: bytes, tmp_path
     syncer = LipSyncer([tmp_path / "random.safetensors"], device="cpu", precision="f32")
     found = Measure(syncer, landmarker).one(film, film)
     assert found.original > 0.9
+    assert found.given == pytest.approx(found.ours, abs=0.02)  # the face is that of who spoke
+    assert found.moved > 0
     assert found.ssim < found.copying
     assert {"original", "copying"} <= set(found.faults)

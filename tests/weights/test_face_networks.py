@@ -188,6 +188,25 @@ def test_int8_runs_near_float32(
         load_generator(str(files["wav2lip"]), Device("cpu", "int8"), WeightSources(tmp_path))
 
 
+def test_what_a_checkpoint_hides_stays_hidden_in_int8(
+    wav2lip: Wav2Lip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: list
+):
+    pytest.importorskip("nncf")
+    blind = Wav2Lip(NARROW._replace(hidden=(54, 90, 20, 76))).eval()
+    blind.load_state_dict(wav2lip.state_dict() | {"hidden": blind.state_dict()["hidden"]})
+    save_file(blind.state_dict(), tmp_path / "blind.safetensors")
+    monkeypatch.setattr(quantise_faces.quantise_faithfully, "__defaults__", (0.5,))
+    found = from_path(tmp_path / "blind.safetensors", "blind.safetensors")
+    path = convert(found, "openvino", "int8", tmp_path, lambda _: samples, [].append)[-1]
+    generator = load_generator(str(path), Device("cpu", "auto"), WeightSources(tmp_path))
+    audio, face = samples[0]
+    other = face.copy()
+    other[:, 3:, 54:90, 20:76] = 1 - other[:, 3:, 54:90, 20:76]
+    said = generator.speak(audio, face)
+    assert np.array_equal(said, generator.speak(audio, other))
+    assert np.abs(said - by_module(blind, audio, face)[0]).mean() < 0.02
+
+
 def test_layers_that_harm_mouths_stay_in_float32_and_are_named(
     wav2lip: Wav2Lip, files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: list
 ):
