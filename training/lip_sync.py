@@ -104,6 +104,7 @@ class Recipe:
     n_clips: int | None = None  # only so many of each folder, for a trial
     seed: int = 5
     threads: int = 2
+    precision: str = "bf16"
 
 
 class Judge(nn.Module):
@@ -248,14 +249,17 @@ class Training:
 
     def judge_loss(self, faces: Tensor, lips: Tensor, rng: np.random.Generator) -> Tensor:
         self.judge.train()
-        with torch.autocast("cpu", torch.bfloat16):
+        with self.autocast():
             found = self.judge(lower_half(coarsen(faces, rng)))
         return lips_error(found, lips)
+
+    def autocast(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.precision == "bf16")
 
     def ear_loss(self, n_batches: int, rng: np.random.Generator) -> Tensor:
         self.ear.train()
         mels, shapes, known = draw_heard(self.heard, self.recipe.batch * n_batches, rng)
-        with torch.autocast("cpu", torch.bfloat16):
+        with self.autocast():
             heard = self.ear(mels.contiguous(memory_format=torch.channels_last))
         errors = functional.smooth_l1_loss(heard, shapes, beta=0.5, reduction="none")
         return (errors * known).sum() / known.sum()
@@ -263,7 +267,7 @@ class Training:
     def whole_loss(self, batch: Batch, rng: np.random.Generator) -> Tensor:
         self.network.train()
         self.judge.eval()
-        with torch.autocast("cpu", torch.bfloat16):
+        with self.autocast():
             drawn = self.network(batch.mels, batch.faces.contiguous(memory_format=torch.channels_last)).float()
             found = self.judge(lower_half(coarsen(drawn, rng)))
         weights = weights_of(batch.lips)
@@ -516,6 +520,9 @@ def read_recipe(words: Sequence[str] | None = None) -> Recipe:
     parser.add_argument("--n-clips", type=int, help="use only so many clips of each folder, for a trial")
     parser.add_argument("--seed", type=int, default=Recipe.seed)
     parser.add_argument("--threads", type=int, default=Recipe.threads)
+    parser.add_argument(
+        "--precision", choices=("bf16", "f32"), default=Recipe.precision, help="f32 is faster on a CPU without AMX"
+    )
     asked = vars(parser.parse_args(words))
     return Recipe(**asked | {"talking": tuple(asked["talking"])})
 

@@ -483,10 +483,9 @@ def test_the_same_seed_gives_the_same_weights(clip: TalkingClip, tmp_path: Path)
     clips = [replace(clip, name=f"c{i}") for i in range(3)]
     write_pack(clips, tmp_path / "pack.npz")
     made = []
-    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
-        recipe = Recipe(
-            (tmp_path,), tmp_path / name, seed=seed, judge_steps=1, ear_steps=1, steps=2, batch=2, n_voices=0
-        )
-        train(replace(recipe, threads=1))
+    tiny = Recipe((tmp_path,), tmp_path, judge_steps=1, ear_steps=1, steps=2, batch=2, n_voices=0, threads=1)
+    for name, seed, precision in (("a", 5, "bf16"), ("b", 5, "bf16"), ("c", 6, "bf16"), ("d", 5, "f32")):
+        train(replace(tiny, run=tmp_path / name, seed=seed, precision=precision))
         made.append((tmp_path / name / "model.safetensors").read_bytes())
     assert made[0] == made[1] != made[2]
+    assert made[3] not in made[:3]
