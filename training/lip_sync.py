@@ -2,12 +2,12 @@
 
     python -m training.lip_sync --talking PACKS [MORE_PACKS] -o RUN
 
-First a judge learns where the lips are in the lower half of a face, then the audio encoder what lips do with a
-sound, of the clips' voices and of espeak-ng's; both take minutes. Then the whole network learns to draw the face that
-says it, from the upper half of another frame of the clip and that frame with its mouth hidden: as close to the true one
+First a judge learns where the lips are in the lower half of a face, then the audio encoder what lips do with a sound,
+of the clips' voices and of espeak-ng's; both take minutes. Then the whole network learns to draw the face that says
+it, from the upper half of another frame of the clip and that frame with its mouth covered: as close to the true one
 as it can be, most of all in the mouth, and so that the judge finds the lips where they were (the loss that keeps them
-in step with the sound). The judge is not shipped. All of it is counted in steps: the same seed, packs and threads give
-the same again. The same command again goes on where it stopped. RUN/log.jsonl has a line per round,
+in step with the sound). The judge is not shipped. All of it is counted in steps: the same seed, packs and threads
+give the same again. The same command again goes on where it stopped. RUN/log.jsonl has a line per round,
 RUN/model.safetensors the best weights so far (float16) by how the mouths of held-out clips go with theirs.
 """
 
@@ -31,6 +31,7 @@ from inference.faces.load import load_landmarker
 from inference.lip_sync.preprocess import MASKED_FROM, SIDE, stack_faces
 from inference.models import Wav2Lip, Wav2LipWidths
 from inference.settings import Settings
+from inference.weights.tensors import read_tensors
 from training.checkpoint import load_state, save_state, write_tensors
 from training.drawn_mouths import DrawnMouths
 from training.lip_reading import log_line, rate_at
@@ -56,7 +57,7 @@ WIDTHS = Wav2LipWidths(
     audio_encoder=(16, 32, 64, 128, 256),
     face_decoder=(128, 128, 128, 96, 64, 48, 24),
     output=16,
-    hidden=(54, 90, 20, 76),  # the mouth, wherever a face of ours has it; chin and cheeks are to be seen
+    hidden=(50, 90, 20, 76),  # the mouth, wherever a face of ours has it; cheeks are to be seen
 )
 JUDGE_WIDTHS = (16, 32, 64, 96)
 N_LIP_NUMBERS = 40
@@ -91,7 +92,7 @@ class Recipe:
 
     talking: tuple[Path, ...]  # folders of packs
     run: Path
-    start: Path | None = None  # a run's checkpoint.pt, whose network is carried on from
+    start: Path | None = None  # a run's checkpoint.pt, or weights, whose network is carried on from
     judge_steps: int = 600
     ear_steps: int = 1600  # of the audio encoder alone
     steps: int = 11_000  # of the whole
@@ -316,6 +317,9 @@ class Training:
 
     def carry_on_from(self, checkpoint: Path) -> None:
         """Take another run's network; the schedule and the optimisers are new, and the judge learns from nothing."""
+        if checkpoint.suffix == ".safetensors":
+            self.network.load_state_dict(self.network.state_dict() | read_tensors(checkpoint))
+            return
         kept = torch.load(checkpoint, map_location="cpu", weights_only=True)["state"]
         for name in ("network", "ear"):
             self.parts()[name].load_state_dict(kept[name])
@@ -508,7 +512,7 @@ def read_recipe(words: Sequence[str] | None = None) -> Recipe:
     parser = argparse.ArgumentParser(prog="python -m training.lip_sync", description=__doc__.splitlines()[0])
     parser.add_argument("--talking", type=Path, nargs="+", required=True, help="folders of packs of talking faces")
     parser.add_argument("-o", "--run", type=Path, required=True, help="folder for checkpoints, weights and log")
-    parser.add_argument("--start", type=Path, help="checkpoint.pt of a run whose network is carried on from")
+    parser.add_argument("--start", type=Path, help="checkpoint.pt or weights to carry on from")
     parser.add_argument("--judge-steps", type=int, default=Recipe.judge_steps)
     parser.add_argument("--ear-steps", type=int, default=Recipe.ear_steps)
     parser.add_argument("--steps", type=int, default=Recipe.steps)

@@ -10,6 +10,7 @@ import torch
 from golden_weights import seeded_state, uniform
 
 from inference.models import Wav2Lip, Wav2LipWidths
+from inference.models.wav2lip import Cover
 
 NARROW = Wav2LipWidths((4, 6, 8, 10, 12, 14, 16), (3, 5, 7, 9, 11), (13, 12, 10, 8, 6, 5, 4), 7)
 
@@ -73,13 +74,27 @@ def test_a_hidden_part_of_the_whole_face_changes_nothing():
             assert not torch.equal(blind(audio, face), blind(audio, other))
 
 
+def test_a_cover_goes_on_from_what_surrounds_it():
+    cover = Cover((54, 90, 20, 76))
+    rows, columns = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
+    for smooth in (rows * 2 - columns + rows * columns * 0.1, rows**2 - columns**2):
+        torch.testing.assert_close(cover(smooth[None, None])[0, 0], smooth, atol=0.02, rtol=1e-5)
+    x = torch.rand(2, 3, 96, 96)
+    x[:, :, 53:91, 19:77] = 0.25
+    x[:, :, 54:90, 20:76] = torch.rand(2, 3, 36, 56)
+    covered = cover(x)
+    torch.testing.assert_close(covered[:, :, 53:91, 19:77], torch.full((2, 3, 38, 58), 0.25))
+    covered[:, :, 54:90, 20:76] = x[:, :, 54:90, 20:76]
+    assert torch.equal(covered, x)
+
+
 @pytest.mark.parametrize(
     "hidden",
     [
         [1, 2, 3],
         [5, 5, 1, 2],
-        [1, 2, 3, 97],
-        [-1, 2, 3, 4],
+        [1, 2, 3, 96],
+        [0, 2, 3, 4],
         [0.5, 2, 3, 4],
         [1] * 9,
         [math.nan, 2, 3, 4],
