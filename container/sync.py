@@ -28,6 +28,13 @@ class EnhanceName(StrEnum):
     swin2sr = "swin2sr"
 
 
+class ReferenceName(StrEnum):
+    """The face that a network is shown whole."""
+
+    steady = "steady"
+    each = "each"
+
+
 class LoopName(StrEnum):
     """What follows the last frame of a film that is shorter than the voice."""
 
@@ -54,6 +61,10 @@ def sync(
     ] = (0, 10, 0, 0),
     nosmooth: Annotated[bool, typer.Option("--nosmooth", help="Do not smooth the face's box over time.")] = False,
     loop: Annotated[LoopName | None, typer.Option(help="Where the voice outlasts the film. Default: pingpong.")] = None,
+    reference: Annotated[
+        ReferenceName | None,
+        typer.Option(help="The face shown whole: one while it fits, or each frame itself. Default: steady."),
+    ] = None,
     which: Annotated[
         str, typer.Option("--face", metavar="largest|INDEX", help="Whose lips; counted from 0, left to right.")
     ] = LARGEST,
@@ -99,7 +110,7 @@ def sync(
         settings=settings,
         tracks=TrackCache(settings.tracks_cache),
     )
-    result = film(syncer, face, audio, refine(options, nosmooth=nosmooth, loop=loop), output)
+    result = film(syncer, face, audio, refine(options, nosmooth=nosmooth, loop=loop, reference=reference), output)
     report(result)
     if sheet is not None:
         draw_sheets(result, sheet, settings)
@@ -116,10 +127,14 @@ def film(syncer: LipSyncer, face: Path, audio: Path, options: SyncOptions, outpu
         )
 
 
-def refine(options: SyncOptions, *, nosmooth: bool, loop: LoopName | None) -> SyncOptions:
+def refine(
+    options: SyncOptions, *, nosmooth: bool, loop: LoopName | None, reference: ReferenceName | None
+) -> SyncOptions:
     """The options that a flag alone changes, on top of either set."""
     if nosmooth:
         options = replace(options, smoothing="none")
+    if reference is not None:
+        options = replace(options, reference=reference.value)
     return options if loop is None else replace(options, loop=loop.value)
 
 

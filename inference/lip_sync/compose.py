@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from inference.faces import FaceBox
 from inference.faces.paste import blend_lower_face, overwrite_face
-from inference.lip_sync.options import Paste
+from inference.lip_sync.options import Paste, Reference
 from inference.lip_sync.preprocess import Shot, cut_face, stack_faces
+from inference.lip_sync.reference import SteadyReference
 from inference.media import Frame
 
 Mel = npt.NDArray[np.float32]
@@ -42,14 +43,16 @@ def in_batches(shots: Iterable[Shot], mels: Iterable[Mel], size: int) -> Iterato
         yield Batch(tuple(shot for shot, _ in pair), tuple(mel for _, mel in pair))
 
 
-def speak(batches: Iterable[Batch], networks: Sequence[Speak]) -> Iterator[Batch]:
+def speak(batches: Iterable[Batch], networks: Sequence[Speak], reference: Reference = "each") -> Iterator[Batch]:
     """The batches with the faces that each network gives; frames without a face cost nothing."""
+    steady = SteadyReference()
     for batch in batches:
         heard = [(shot, mel) for shot, mel in zip(batch.shots, batch.mels, strict=True) if shot.box is not None]
         if not heard:
             yield Batch(batch.shots, batch.mels, tuple([] for _ in networks))
             continue
         faces = stack_faces([cut_face(shot.frame, shot.box) for shot, _ in heard if shot.box is not None])
+        faces = steady.show(faces) if reference == "steady" else faces
         mels = np.stack([mel for _, mel in heard])[:, None]
         yield Batch(batch.shots, batch.mels, tuple(list(to_patches(network(mels, faces))) for network in networks))
 

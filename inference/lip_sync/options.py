@@ -16,6 +16,7 @@ Boxes = Literal["landmarks", "s3fd"]
 Tail = Literal["whole", "drop"]
 Enhance = Literal["none", "swin2sr"]
 Shrinking = Literal["area", "bilinear"]
+Reference = Literal["steady", "each"]
 CHOICES: dict[str, tuple[str, ...]] = {
     "loop": ("pingpong", "restart"),
     "smoothing": ("centred", "upstream", "none"),
@@ -24,6 +25,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "tail": ("whole", "drop"),
     "enhance": ("none", "swin2sr"),
     "shrinking": ("area", "bilinear"),
+    "reference": ("steady", "each"),
 }
 RESIZE_FACTORS = (1, 2, 4)
 LOWEST_FPS, HIGHEST_FPS = 1.0, 120.0
@@ -60,6 +62,7 @@ class SyncOptions:
     boxes: Boxes = "landmarks"  # where faces come from; s3fd is upstream's detector, slow, brought by the user
     tail: Tail = "whole"  # the film lasts as long as the voice; upstream drops the last frames
     enhance: Enhance = "none"  # what makes mouths sharper that are larger than the network's 96 pixels
+    reference: Reference = "steady"  # the face shown whole: one while it fits; upstream shows each frame its own mouth
     mel_offset_frames: int = -1  # how Wav2Lip was trained; upstream's inference uses 0, a frame late
 
     def __post_init__(self) -> None:
@@ -87,6 +90,7 @@ PARITY = SyncOptions(
     tail="drop",
     mel_offset_frames=0,
     shrinking="bilinear",
+    reference="each",
 )
 
 

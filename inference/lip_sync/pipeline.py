@@ -163,7 +163,7 @@ class LipSyncer:
         counted = counter.watch_shown(looped)
         batches = in_batches(counted, clock.watch("mel", film.windows()), BATCH_SIZE[self.device.name])
         networks = [clock.timed(one.name, one.speak) for one in self.generators]
-        spoken = clock.watch("model", speak(batches, networks))
+        spoken = clock.watch("model", speak(batches, networks, options.reference))
         if options.enhance != "none":
             spoken = clock.watch("enhance", enhance_mouths(spoken, self._find_enhancer(options.enhance)))
         return clock.watch("compose", paste_faces(spoken, options.paste))

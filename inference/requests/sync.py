@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from inference.errors import InvalidRequest
 from inference.lip_sync import PARITY, Pads, SyncOptions
-from inference.lip_sync.options import Enhance, Loop
+from inference.lip_sync.options import Enhance, Loop, Reference
 from inference.requests.answers import MP4, SYNC_ANSWERS
 from inference.requests.body import Bucket, Key, S3Object, decode_base64, header_fields, parse_number, validate
 
@@ -78,6 +78,7 @@ class SyncFields(BaseModel):
     pads: tuple[Side, Side, Side, Side] = (0, 10, 0, 0)  # top, bottom, left, right
     nosmooth: bool = False
     loop: Loop | None = None
+    reference: Reference | None = None
     face_index: Annotated[Literal["largest"] | int, BeforeValidator(parse_number)] = "largest"
     parity: bool = False
     s3_bucket: Bucket | None = None
@@ -95,6 +96,7 @@ class SyncFields(BaseModel):
             face=self.face_index,
             enhance=self.enhance,
             loop=self.loop or base.loop,
+            reference=self.reference or base.reference,
             smoothing="none" if self.nosmooth else base.smoothing,
         )
 

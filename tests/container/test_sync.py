@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import wave
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -14,6 +15,8 @@ from golden_weights import seeded_state
 from speaking import talk
 
 from container.cli import main
+from container.sync import LoopName, ReferenceName, refine
+from inference.lip_sync import PARITY, SyncOptions
 from inference.models import S3FD, Wav2Lip, Wav2LipWidths
 
 NARROW = Wav2LipWidths((4, 6, 8, 10, 12, 14, 16), (3, 5, 7, 9, 11), (13, 12, 10, 8, 6, 5, 4), 7)
@@ -55,7 +58,9 @@ def test_a_face_says_what_is_heard(parts: list[str], tmp_path: Path, capsys: pyt
         "0",
     ]
     flags += ["--sheet", str(tmp_path / "sheet.png")]
-    assert main(["sync", *parts, *flags, "--nosmooth", "--loop", "restart", "--device", "cpu"]) == 0
+    assert (
+        main(["sync", *parts, *flags, "--nosmooth", "--loop", "restart", "--reference", "each", "--device", "cpu"]) == 0
+    )
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 5
@@ -73,6 +78,12 @@ def test_without_a_checkpoint_it_takes_the_starter(parts: list[str], tmp_path: P
     assert "warning" not in said
     assert "10 frames" in said
     assert (tmp_path / "out.mp4").is_file()
+
+
+def test_flags_change_either_set_of_options():
+    changed = refine(PARITY, nosmooth=True, loop=LoopName.pingpong, reference=ReferenceName.steady)
+    assert changed == replace(PARITY, smoothing="none", loop="pingpong", reference="steady")
+    assert refine(SyncOptions(), nosmooth=False, loop=None, reference=None) == SyncOptions()
 
 
 def test_parity_asks_for_upstreams_detector(parts: list[str], tmp_path: Path, capsys):

@@ -213,6 +213,7 @@ def test_patches_are_whole_numbers_of_levels():
         {"fps": float("nan")},
         {"resize_factor": 3},
         {"loop": "bounce"},
+        {"reference": "none"},
         {"smoothing": "yes"},
         {"pads": Pads(bottom=9999)},
         {"face": -1},

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -79,6 +80,8 @@ def test_options_alone_and_together():
     assert parse(INLINE | {"nosmooth": True, "loop": "restart"}).options == SyncOptions(
         smoothing="none", loop="restart"
     )
+    assert parse(INLINE | {"reference": "each"}).options == SyncOptions(reference="each")
+    assert parse(INLINE | {"parity": True, "reference": "steady"}).options == replace(PARITY, reference="steady")
     assert parse(INLINE | {"face_index": "1"}).options.face == 1
 
 
