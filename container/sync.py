@@ -88,7 +88,7 @@ def sync(
 ) -> None:
     """Have a face say what is heard, and write the film; it appears whole or not at all."""
     from container.sheet import check_sheet
-    from inference.lip_sync import PARITY, LipSyncer, Pads, SyncOptions, TrackCache
+    from inference.lip_sync import PARITY, Pads, SyncOptions
     from inference.settings import Settings
 
     if sheet is not None:
@@ -102,18 +102,27 @@ def sync(
         face=parse_face(which),
         enhance=enhance.value,
     )
-    syncer = LipSyncer(
-        checkpoints=checkpoint or None if checkpoint or settings.model_dir else ("starter",),
+    syncer = load_syncer(settings, checkpoint, s3fd, device, precision)
+    result = film(syncer, face, audio, refine(options, nosmooth=nosmooth, loop=loop, reference=reference), output)
+    report(result)
+    if sheet is not None:
+        draw_sheets(result, sheet, settings)
+
+
+def load_syncer(
+    settings: Settings, checkpoints: list[str] | None, s3fd: Path | None, device: str | None, precision: str | None
+) -> LipSyncer:
+    """What is asked for on top of the settings; the starter where neither they nor a model folder name weights."""
+    from inference.lip_sync import LipSyncer, TrackCache
+
+    return LipSyncer(
+        checkpoints=checkpoints or None if checkpoints or settings.model_dir else ("starter",),
         device=device or settings.device,
         precision=precision or settings.precision,
         s3fd=s3fd,
         settings=settings,
         tracks=TrackCache(settings.tracks_cache),
     )
-    result = film(syncer, face, audio, refine(options, nosmooth=nosmooth, loop=loop, reference=reference), output)
-    report(result)
-    if sheet is not None:
-        draw_sheets(result, sheet, settings)
 
 
 def film(syncer: LipSyncer, face: Path, audio: Path, options: SyncOptions, output: Path) -> SyncResult:
