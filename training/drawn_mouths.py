@@ -18,6 +18,7 @@ from inference.faces import FaceRegion, Landmarker
 from inference.faces.box import LIP_POINTS
 from inference.lip_sync.compose import to_patches
 from inference.lip_sync.preprocess import stack_faces
+from inference.lip_sync.reference import SteadyReference
 from inference.models import Wav2Lip
 from training.face_changes import change_look, cut, draw_place, mirror, move_points
 from training.talking import MARGIN, Bytes, Floats
@@ -52,9 +53,9 @@ class DrawnMouths:
         if not self._places:
             return
         drawn = [self._places[int(rng.integers(len(self._places)))] for _ in range(n_wanted)]
-        faces = [clip.faces[int(rng.integers(clip.n_frames))] for clip, _ in drawn]
+        faces, shown = ([clip.faces[int(rng.integers(clip.n_frames))] for clip, _ in drawn] for _ in range(2))
         mels = np.stack([clip.sound.draw(int(rng.integers(clip.n_frames)), rng) for clip, _ in drawn])
-        for face, patch, (_, region) in zip(faces, draw_faces(network, faces, mels), drawn, strict=True):
+        for face, patch, (_, region) in zip(faces, draw_beside(network, faces, shown, mels), drawn, strict=True):
             whole = paste(face, patch)
             lips = find_lips(whole, region, self._landmarker)
             if lips is not None:
@@ -83,13 +84,27 @@ def change(mouth: Mouth, rng: np.random.Generator) -> tuple[Bytes, Floats]:
     return change_look(faces, rng)[0], lips
 
 
+def draw_film(network: Wav2Lip, faces: Sequence[Bytes], mels: Floats) -> Bytes:
+    """Faces of a film with their margins (120, 120, 3) saying mels (B, 80, 16), as in use: (B, 96, 96, 3)."""
+    return draw_stacked(network, SteadyReference().show(stack_plain(faces)), mels)
+
+
+def draw_beside(network: Wav2Lip, faces: Sequence[Bytes], shown: Sequence[Bytes], mels: Floats) -> Bytes:
+    """The same of faces that each have another beside them that is shown whole."""
+    stacked = stack_plain(faces)
+    stacked[:, 3:] = stack_plain(shown)[:, 3:]
+    return draw_stacked(network, stacked, mels)
+
+
+def stack_plain(faces: Sequence[Bytes]) -> Floats:
+    return stack_faces([cut_plain(face) for face in faces])
+
+
 @torch.no_grad()
-def draw_faces(network: Wav2Lip, faces: Sequence[Bytes], mels: Floats) -> Bytes:
-    """Faces with their margins (120, 120, 3) saying mels (B, 80, 16), as in use: (B, 96, 96, 3)."""
+def draw_stacked(network: Wav2Lip, stacked: Floats, mels: Floats) -> Bytes:
     network.eval()
-    shown = torch.from_numpy(stack_faces([cut_plain(face) for face in faces]))
-    drawn = network(torch.from_numpy(mels[:, None]), shown.contiguous(memory_format=torch.channels_last))
-    return to_patches(drawn.float().numpy())
+    given = torch.from_numpy(stacked).contiguous(memory_format=torch.channels_last)
+    return to_patches(network(torch.from_numpy(mels[:, None]), given).float().numpy())
 
 
 def paste(face: Bytes, patch: Bytes) -> Bytes:

@@ -22,6 +22,7 @@ BENDS, FURTHEST_BEND = 5, 3.0  # control points along a side, and px that each m
 BLURRED, SMALLEST = 0.25, 0.45  # part of the samples, and the share of the resolution that is left to them
 SHADES, DARKEST, LIGHTEST = 4, 0.75, 1.3  # control points along a side of a light that differs over the face
 FADED = 0.3  # part of the samples whose colours are weaker or stronger
+ASIDE_SHIFT, ASIDE_SCALE, ASIDE_TURN = 1.5, 0.015, 1.5  # px, share and degrees between two frames of one face
 FIXED_POINTS = 3  # steps towards where a bent picture shows a point
 
 
@@ -40,14 +41,27 @@ def draw_place(rng: np.random.Generator) -> Place:
     """Shifted, scaled, stretched, turned about its middle, and bent a little as faces differ."""
     scale = 1 + rng.uniform(-FURTHEST_SCALE, FURTHEST_SCALE)
     stretch = 1 + rng.uniform(-FURTHEST_STRETCH, FURTHEST_STRETCH)
-    turn = np.deg2rad(rng.uniform(-FURTHEST_TURN, FURTHEST_TURN))
-    turned = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    linear = turned @ np.diag([scale * stretch, scale / stretch])
+    linear = turned(FURTHEST_TURN, rng) @ np.diag([scale * stretch, scale / stretch])
     middle = np.full(2, SIDE / 2)
     shift = middle - linear @ middle + rng.uniform(-FURTHEST_SHIFT, FURTHEST_SHIFT, 2)
     controls = rng.uniform(-FURTHEST_BEND, FURTHEST_BEND, (BENDS, BENDS, 2)).astype(np.float32)
     bend = cv2.resize(controls, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
     return Place(np.column_stack([linear, shift]).astype(np.float32), np.asarray(bend, np.float32))
+
+
+def move_a_little(place: Place, rng: np.random.Generator) -> Place:
+    """Where the same face goes in another frame, in which its head and its box are not quite where they were."""
+    linear = turned(ASIDE_TURN, rng) * (1 + rng.uniform(-ASIDE_SCALE, ASIDE_SCALE))
+    middle = np.full(2, SIDE / 2)
+    shift = middle - linear @ middle + rng.uniform(-ASIDE_SHIFT, ASIDE_SHIFT, 2)
+    matrix = np.column_stack([linear @ place.matrix[:, :2], linear @ place.matrix[:, 2] + shift])
+    return Place(matrix.astype(np.float32), place.bend)
+
+
+def turned(furthest: float, rng: np.random.Generator) -> Floats:
+    """(2, 2), by at most so many degrees."""
+    angle = np.deg2rad(rng.uniform(-furthest, furthest))
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
 
 
 def cut(face: Bytes, place: Place) -> Bytes:

@@ -28,7 +28,7 @@ from inference.faces.load import load_landmarker
 from inference.models import Wav2Lip
 from inference.settings import Settings
 from inference.weights.architectures import WAV2LIP, load_module
-from training.drawn_mouths import ENLARGED, draw_faces, enlarge, paste
+from training.drawn_mouths import ENLARGED, draw_film, enlarge, paste
 from training.lip_sync import Recipe, correlate, split_clips, write_weights
 from training.talking import Bytes, Floats
 from training.talking_samples import Talking, gap_of, prepare
@@ -93,7 +93,7 @@ def draw(network: Wav2Lip, face: Talking, voice: Talking) -> list[Bytes]:
     n_frames = min(face.n_frames, voice.n_frames)
     mels = np.stack([voice.sound.window(i) for i in range(n_frames)])
     faces = list(face.faces[:n_frames])
-    return [paste(one, patch) for one, patch in zip(faces, draw_faces(network, faces, mels), strict=True)]
+    return [paste(one, patch) for one, patch in zip(faces, draw_film(network, faces, mels), strict=True)]
 
 
 def look(pictures: Sequence[Bytes], landmarker: Landmarker) -> Floats | None:

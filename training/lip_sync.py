@@ -4,11 +4,13 @@
 
 First a judge learns where the lips are in the lower half of a face, then the audio encoder what lips do with a sound,
 of the clips' voices and of espeak-ng's; both take minutes. Then the whole network learns to draw the face that says
-it, from the upper half of another frame of the clip and that frame with its mouth covered: as close to the true one
-as it can be, most of all in the mouth, and so that the judge finds the lips where they were (the loss that keeps them
-in step with the sound). The judge is not shipped. All of it is counted in steps: the same seed, packs and threads
-give the same again. The same command again goes on where it stopped. RUN/log.jsonl has a line per round,
-RUN/model.safetensors the best weights so far (float16) by how the mouths of held-out clips go with theirs.
+it, from the upper half of another frame of the clip and a third one whole, as one face is shown in use while it fits:
+as close to the true one as it can be, most of all in the mouth, and so that the judge finds the lips where they were
+(the loss that keeps them in step with the sound). At the end mouths are also to be like the true ones in structure,
+which errors of single pixels leave soft. The judge is not shipped. All of it is counted in steps: the same seed, packs
+and threads give the same again. The same command again goes on where it stopped. RUN/log.jsonl has a line per round,
+RUN/model.safetensors (float16) the best weights so far by how the mouths of held-out clips go with theirs, and the
+last ones of the end.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inference.faces.load import load_landmarker
+from inference.faces.ssim import SIGMA, STABLE, WINDOW
 from inference.lip_sync.preprocess import MASKED_FROM, SIDE, stack_faces
+from inference.lip_sync.reference import SteadyReference
 from inference.models import Wav2Lip, Wav2LipWidths
 from inference.settings import Settings
 from inference.weights.tensors import read_tensors
@@ -57,7 +61,6 @@ WIDTHS = Wav2LipWidths(
     audio_encoder=(16, 32, 64, 128, 256),
     face_decoder=(128, 128, 128, 96, 64, 48, 24),
     output=16,
-    hidden=(50, 90, 20, 76),  # the mouth, wherever a face of ours has it; cheeks are to be seen
 )
 JUDGE_WIDTHS = (16, 32, 64, 96)
 N_LIP_NUMBERS = 40
@@ -71,8 +74,10 @@ GAP_WEIGHT = 3.0  # of the gap between the lips, against a point
 SOFT_PX, SOFT_GAP_PX = 1.0, 0.2  # errors of lips below it, and of the gap between them, count by their square
 SPREAD_WEIGHT, LEAST_MOVED = 0.3, 0.75  # of lips that move less than so many times as far as theirs do
 SHOWN_WEIGHT = 1.0  # of lips that go with those of the face that is shown
-BLIND_SHARE = 0.15  # samples without a reference: so that it draws, rather than change what it is shown
+# Samples without a reference, at first and from then on: with one at hand it keeps the mouth shown before it listens.
+FIRST_BLIND_SHARE, BLIND_SHARE = 0.5, 0.25
 FIRST_PART = 0.3  # of the training, in which lips count for more
+ALIKE_WEIGHT, SHARP_RATE = 1.0, 0.5  # at the end: of how unlike mouths are, and of the peak rate
 MIRROR_WEIGHT = 0.5  # of what is drawn otherwise on a mirrored face: lips were drawn open on one side
 GRADIENT_NORM = 1.0
 EAR_BATCHES = 5  # a step of the audio encoder alone takes so many times more, as it is so much cheaper
@@ -82,6 +87,9 @@ COARSEST = 1.6  # the judge sees pictures with up to so many times fewer pixels 
 # While the whole is trained the judge goes on learning, from filmed faces and from as many of the last drawn ones.
 LOOK_EVERY, LOOKED_AT, DRAWN_KEPT = 2, 12, 1500
 LEAST_SHARE = 0.1  # of what true gaps and shown ones would differ by were they independent: less is not divided by
+STAGES = ("judge", "ear", "whole", "sharp")
+DRAWING = STAGES[2:]
+NOTHING = 1e-6
 ROUND_STRIDE = 100_003  # keeps the draws of one round apart from the next one's
 SCORE_BATCH = 25
 
@@ -95,7 +103,8 @@ class Recipe:
     start: Path | None = None  # a run's checkpoint.pt, or weights, whose network is carried on from
     judge_steps: int = 600
     ear_steps: int = 1600  # of the audio encoder alone
-    steps: int = 11_000  # of the whole
+    steps: int = 13_000  # of the whole
+    sharp_steps: int = 1800  # of the whole, for sharper mouths
     n_voices: int = 1600  # utterances of espeak-ng beside the clips' own sound; 0 where it is not installed
     batch: int = 24
     round_steps: int = 400
@@ -159,7 +168,7 @@ class Progress:
     """How far a run is; kept with its checkpoint."""
 
     n_rounds: int = 0
-    steps: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("judge", "ear", "whole"), 0))
+    steps: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STAGES, 0))
     best: float = -math.inf
 
 
@@ -179,9 +188,11 @@ class Training:
             "judge": optimiser_of(self.judge),
             "ear": optimiser_of(self.ear),
             "whole": optimiser_of(self.network),
+            "sharp": optimiser_of(self.network),
         }
         self.progress = Progress()
-        self.budgets = {"judge": recipe.judge_steps, "ear": recipe.ear_steps, "whole": recipe.steps}
+        each = (recipe.judge_steps, recipe.ear_steps, recipe.steps, recipe.sharp_steps)
+        self.budgets = dict(zip(STAGES, each, strict=True))
         self.heard = [hear_clips(clips)]
         if recipe.n_voices:
             self.heard.append(speak_voices(recipe.n_voices, recipe.seed))
@@ -196,7 +207,18 @@ class Training:
         for name, budget in self.budgets.items():
             if self.progress.steps[name] < budget:
                 return name, self.progress.steps[name] / budget
-        return "whole", 1.0
+        return STAGES[-1], 1.0
+
+    def is_first(self) -> bool:
+        """Whether the network has yet to learn to listen."""
+        stage, part_done = self.stage()
+        return stage == "whole" and part_done < FIRST_PART and self.recipe.start is None
+
+    def blind_share(self) -> float:
+        """Of the samples: as in use, none has no face to look at in the end."""
+        if self.stage()[0] == "sharp":
+            return 0.0
+        return FIRST_BLIND_SHARE if self.is_first() else BLIND_SHARE
 
     def run_round(self) -> tuple[str, float]:
         """Some steps, or fewer where a stage ends; its name and the mean of the losses."""
@@ -205,7 +227,7 @@ class Training:
         n_left = self.budgets[stage] - self.progress.steps[stage]
         losses = []
         for _ in range(min(self.recipe.round_steps, n_left)):
-            if stage == "whole" and self.progress.steps[stage] % LOOK_EVERY == 0:
+            if stage in DRAWING and self.progress.steps[stage] % LOOK_EVERY == 0:
                 self.look_at_drawn(rng)
             losses.append(self.step(stage, rng))
         self.progress.n_rounds += 1
@@ -215,9 +237,9 @@ class Training:
         if stage == "ear":
             loss = self.ear_loss(EAR_BATCHES, rng)
         else:
-            batch = draw_batch(self.clips, self.recipe.batch // (2 if stage == "whole" else 1), rng)
-            if stage == "whole":
-                hide_references(batch, BLIND_SHARE)
+            batch = draw_batch(self.clips, self.recipe.batch // (2 if stage in DRAWING else 1), rng)
+            if stage in DRAWING:
+                hide_references(batch, self.blind_share())
                 loss = self.whole_loss(add_mirrored(batch), rng)
             else:
                 loss = self.judge_loss(batch.wanted, batch.lips, rng)
@@ -228,8 +250,9 @@ class Training:
     def learn(self, name: str, loss: Tensor, part_done: float) -> None:
         """One step of an optimiser."""
         optimiser = self.optimisers[name]
+        peak = self.recipe.peak_rate * (SHARP_RATE if self.stage()[0] == "sharp" else 1)
         for group in optimiser.param_groups:
-            group["lr"] = self.recipe.peak_rate * rate_at(part_done)
+            group["lr"] = peak * rate_at(part_done)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(
@@ -268,17 +291,18 @@ class Training:
     def whole_loss(self, batch: Batch, rng: np.random.Generator) -> Tensor:
         self.network.train()
         self.judge.eval()
+        weights = weights_of(batch.lips)
         with self.autocast():
             drawn = self.network(batch.mels, batch.faces.contiguous(memory_format=torch.channels_last)).float()
-            found = self.judge(lower_half(coarsen(drawn, rng)))
-        weights = weights_of(batch.lips)
+            found = self.judge(lower_half(coarsen(judged_in(drawn, weights == MOUTH_WEIGHT), rng)))
         pixels = (weights * (drawn - batch.wanted).abs()).mean()
         edges = edge_error(drawn, batch.wanted, weights)
-        is_first = self.stage()[1] < FIRST_PART and self.recipe.start is None
-        lips_weight = FIRST_LIPS_WEIGHT if is_first else LIPS_WEIGHT
+        lips_weight = FIRST_LIPS_WEIGHT if self.is_first() else LIPS_WEIGHT
         loss: Tensor = pixels + EDGE_WEIGHT * edges + lips_weight * lips_error(found, batch.lips)
         loss = loss + SPREAD_WEIGHT * spread_error(found, batch) + SHOWN_WEIGHT * shown_error(found, batch)
         loss = loss + MIRROR_WEIGHT * mirror_error(drawn, weights)
+        if self.stage()[0] == "sharp":
+            loss = loss + ALIKE_WEIGHT * (1 - likeness(drawn, batch.wanted, weights == MOUTH_WEIGHT))
         return loss + HEARD_WEIGHT * self.ear_loss(HEARD_BATCHES, rng)
 
     @torch.no_grad()
@@ -288,10 +312,10 @@ class Training:
         return {name: score_clips(self.network, self.judge, clips) for name, clips in self.held_out.items()}
 
     def keep_best(self) -> dict[str, dict[str, float]]:
-        """Score the network; write it where it is the best yet."""
+        """Score the network; write it where it is the best yet, or at the end."""
         scores = self.score()
         mean = float(np.mean([one["voice"] for one in scores.values()]))
-        if mean > self.progress.best:
+        if mean > self.progress.best or self.progress.steps["sharp"]:
             self.progress.best = mean
             write_weights(self.network, self.recipe.run / "model.safetensors")
         return scores
@@ -391,7 +415,8 @@ def shown_error(found: Tensor, batch: Batch) -> Tensor:
     gaps = (shape_of(found)[:, 0], shape_of(batch.lips)[:, 0], batch.shown)
     drawn, true, shown = (unusual(one, batch) - unusual(one, batch).mean() for one in gaps)
     both = (true * shown).mean()
-    least = LEAST_SHARE * true.square().mean() * shown.square().mean()  # where the two are alike nothing can be told
+    # Where the two are alike nothing can be told; of one sample and its mirror image nothing at all.
+    least = LEAST_SHARE * true.square().mean() * shown.square().mean() + NOTHING
     rest = (true.square().mean() * shown.square().mean() - both.square()).clamp(min=least)
     share = ((drawn * shown).mean() * true.square().mean() - (drawn * true).mean() * both) / rest
     error: Tensor = share.square()
@@ -414,6 +439,39 @@ def weights_of(lips: Tensor) -> Tensor:
     mouth = (in_rows[:, :, None] & in_columns[:, None, :])[:, None].float()
     lower = (places >= MASKED_FROM).float()[None, None, :, None]
     return 1 + (LOWER_WEIGHT - 1) * lower + (MOUTH_WEIGHT - LOWER_WEIGHT) * mouth
+
+
+def judged_in(drawn: Tensor, mouth: Tensor) -> Tensor:
+    """The same pictures, of which only the mouth learns from what a judge says.
+
+    A network that knows no lips yet comes to draw marks on chins and necks, which a judge takes for lips.
+    """
+    return torch.where(mouth, drawn, drawn.detach())
+
+
+def likeness(drawn: Tensor, wanted: Tensor, counted: Tensor) -> Tensor:
+    """The mean structural similarity of two pictures (B, 3, 96, 96) in grey, where (B, 1, 96, 96) says that it counts.
+
+    As `inference.faces.ssim` has it, of levels 0..1.
+    """
+    grey = drawn.new_tensor(LUMA).view(1, 3, 1, 1)
+    one, other = ((picture * grey).sum(1, keepdim=True) for picture in (drawn, wanted))
+    mean_one, mean_other = smooth(one), smooth(other)
+    var_one, var_other = smooth(one * one) - mean_one.square(), smooth(other * other) - mean_other.square()
+    covariance = smooth(one * other) - mean_one * mean_other
+    steady_light, steady_structure = (constant / 255**2 for constant in STABLE)
+    light = (2 * mean_one * mean_other + steady_light) / (mean_one.square() + mean_other.square() + steady_light)
+    structure = (2 * covariance + steady_structure) / (var_one + var_other + steady_structure)
+    counted = counted[..., WINDOW // 2 : -(WINDOW // 2), WINDOW // 2 : -(WINDOW // 2)]
+    found: Tensor = (light * structure)[counted].mean()
+    return found
+
+
+def smooth(pictures: Tensor) -> Tensor:
+    """(B, 1, H, W) under a Gaussian, only where all of it lies inside."""
+    line = torch.from_numpy(cv2.getGaussianKernel(WINDOW, SIGMA)).float().flatten()
+    across = functional.conv2d(pictures, line.view(1, 1, 1, WINDOW))
+    return functional.conv2d(across, line.view(1, 1, WINDOW, 1))
 
 
 def edge_error(drawn: Tensor, wanted: Tensor, weights: Tensor) -> Tensor:
@@ -442,14 +500,15 @@ def score_clips(network: Wav2Lip, judge: Judge, clips: Sequence[Talking]) -> dic
 
 
 def draw_clip(network: Wav2Lip, judge: Judge, clip: Talking, voice: Talking) -> tuple[np.ndarray, float]:
-    """The gap of each frame as drawn from itself to a voice, px, and the mean error in the mouth."""
-    gaps, errors = [], []
+    """The gap of each frame as drawn to a voice, in use as it is, px, and the mean error in the mouth."""
+    gaps, errors, reference = [], [], SteadyReference()
     n_frames = min(clip.n_frames, voice.n_frames)
     for first in range(0, n_frames, SCORE_BATCH):
         frames = range(first, min(first + SCORE_BATCH, n_frames))
         faces = stack_faces([cut_plain(clip.faces[i]) for i in frames])
         mels = torch.from_numpy(np.stack([voice.sound.window(i) for i in frames])[:, None])
-        drawn = network(mels, torch.from_numpy(faces).contiguous(memory_format=torch.channels_last))
+        shown = torch.from_numpy(reference.show(faces))
+        drawn = network(mels, shown.contiguous(memory_format=torch.channels_last))
         mouth = weights_of(torch.from_numpy(clip.lips[first : first + len(frames)])) == MOUTH_WEIGHT
         wrong = (drawn - torch.from_numpy(faces[:, 3:])).abs().mean(1, keepdim=True)[mouth]
         errors.append(float(wrong.mean()) * 255)
@@ -501,7 +560,7 @@ def train(recipe: Recipe) -> None:
     training.resume()
     while training.part_done() < 1:
         stage, loss = training.run_round()
-        scores = training.keep_best() if stage == "whole" else {}
+        scores = training.keep_best() if stage in DRAWING else {}
         training.save()
         line = {"round": training.progress.n_rounds, "stage": stage, "part_done": round(training.part_done(), 4)}
         log_line(recipe.run, {**line, "steps": training.progress.steps[stage], "loss": round(loss, 5), **scores})
@@ -516,6 +575,7 @@ def read_recipe(words: Sequence[str] | None = None) -> Recipe:
     parser.add_argument("--judge-steps", type=int, default=Recipe.judge_steps)
     parser.add_argument("--ear-steps", type=int, default=Recipe.ear_steps)
     parser.add_argument("--steps", type=int, default=Recipe.steps)
+    parser.add_argument("--sharp-steps", type=int, default=Recipe.sharp_steps)
     parser.add_argument("--n-voices", type=int, default=Recipe.n_voices, help="utterances of espeak-ng; 0: none")
     parser.add_argument("--batch", type=int, default=Recipe.batch)
     parser.add_argument("--round-steps", type=int, default=Recipe.round_steps)

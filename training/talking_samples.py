@@ -1,7 +1,7 @@
 """What lip sync sees in training beside what it hears: a face that keeps its mouth to itself.
 
-In use the upper half of a frame is given and that frame itself, and the mouth in it has nothing to do with what is
-heard. In training the same is shown, of another frame of the clip than the one that is asked for.
+In use the upper half of a frame is given, and one face whole for as long as it fits: a mouth that has nothing to do
+with what is heard. In training both are other frames of the clip than the one that is asked for.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from inference.lip_sync.preprocess import MASKED_FROM, SIDE, stack_faces
 from training.augmentation import MIRRORED_LIPS
-from training.face_changes import change_look, cut, draw_place, mirror, move_points
+from training.face_changes import change_look, cut, draw_place, mirror, move_a_little, move_points
 from training.sounds import SILENT_SHARE, Sound, hear, quiet_frames, silence
 from training.steady import steady
 from training.talking import MARGIN, Bytes, Floats, TalkingClip
@@ -24,7 +24,7 @@ from training.talking import MARGIN, Bytes, Floats, TalkingClip
 # Of the 20 lip points: the middle of the inner lips, upper and lower.
 INNER_TOP, INNER_BOTTOM = [13, 14, 15], [19, 18, 17]
 NEAREST_REFERENCE = 3  # frames from the one that is asked for: neighbours show the same mouth
-SAME_SHOWN = 0.7  # of the samples: the frame whose upper half is given is also the one that is shown whole, as in use
+SAME_SHOWN = 0.1  # of the samples: the frame whose upper half is given is also the one that is shown whole
 LEAST_SPREAD = 0.3  # px, of the gaps of a clip
 SEAM = 4  # rows either side of the masked part's edge, over which the two halves of a wanted face blend
 
@@ -125,7 +125,8 @@ def draw_sample(clip: Talking, rng: np.random.Generator) -> tuple[Floats, Bytes,
     other = given if rng.random() < SAME_SHOWN else draw_reference(clip, frame, rng)
     mel = silence(rng) if is_silent else clip.sound.draw(frame, rng)
     place = draw_place(rng)
-    upper, lower, shown = (cut(clip.faces[i], place) for i in (given, frame, other))
+    upper, lower = (cut(clip.faces[i], place) for i in (given, frame))
+    shown = cut(clip.faces[other], place if other == given else move_a_little(place, rng))
     seen, lips = [join_halves(upper, lower), shown], move_points(clip.lips[frame], place)
     if rng.random() < 0.5:
         seen, lips = mirror(seen, lips)

@@ -11,14 +11,15 @@ import torch
 
 from inference.faces import FaceBox, Landmarker
 from inference.faces.landmarks import Landmarker as AnyLandmarker
-from inference.lip_sync.preprocess import SIDE, Shot, cut_face
+from inference.faces.ssim import ssim
+from inference.lip_sync.preprocess import SIDE, Shot, cut_face, stack_faces
 from inference.models import Wav2Lip, Wav2LipWidths
 from inference.speaker import Film, FilmOptions
 from inference.speaker.sound import say, say_by_tone
 from inference.weights.tensors import load_into, read_tensors
 from training import drawn_mouths, lip_gain
 from training.drawn_mouths import DrawnMouths, find_lips, find_region, paste
-from training.face_changes import Place, change_look, cut, draw_place, mirror, move_points
+from training.face_changes import Place, change_look, cut, draw_place, mirror, move_a_little, move_points
 from training.lip_gain import Moved, amplify, find_gain, last_norm, look, mean_heard
 from training.lip_sync import (
     LOWER_WEIGHT,
@@ -26,10 +27,13 @@ from training.lip_sync import (
     WIDTHS,
     Judge,
     Recipe,
+    Training,
     correlate,
     edge_error,
     hide_references,
     is_held_out,
+    judged_in,
+    likeness,
     lips_error,
     mirror_error,
     shape_of,
@@ -204,6 +208,19 @@ def test_lips_move_with_their_picture(talking: Talking):
             assert (columns.mean(), rows.mean()) == pytest.approx(tuple(at[0]), abs=0.7)
 
 
+def test_another_frame_of_a_face_is_not_far_off():
+    """Its corners: by the turn and the scale of half a side each, and the shift."""
+    rng = np.random.default_rng(1)
+    corners = np.array([(0, 0), (95, 0), (0, 95), (95, 95)], np.float32)
+    moved = []
+    for _ in range(50):
+        place = draw_place(rng)
+        straight = replace(place, bend=np.zeros_like(place.bend))
+        other = move_a_little(straight, rng)
+        moved.append(np.abs(move_points(corners, other) - move_points(corners, straight)).max())
+    assert 0.5 < np.median(moved) < max(moved) < 6
+
+
 def test_two_pictures_of_a_sample_change_alike(talking: Talking):
     face = cut_plain(talking.faces[0])
     for seed in range(8):
@@ -324,6 +341,47 @@ def test_errors_count_most_in_the_mouth():
     assert edge_error(flat, edge, torch.ones(1, 1, SIDE, SIDE)) == pytest.approx(1 / (SIDE - 1))
 
 
+def test_a_judge_teaches_the_mouth_alone():
+    drawn = torch.rand(1, 3, SIDE, SIDE, requires_grad=True)
+    mouth = torch.zeros(1, 1, SIDE, SIDE, dtype=torch.bool)
+    mouth[..., 60:80, 30:66] = True
+    seen = judged_in(drawn, mouth)
+    assert torch.equal(seen, drawn)
+    seen.sum().backward()
+    assert drawn.grad is not None
+    assert torch.equal(drawn.grad, mouth.expand_as(drawn).float())
+
+
+def test_the_likeness_that_is_learnt_is_the_one_that_is_measured(steadied: Talking):
+    one, other = (cut_plain(steadied.faces[i]) for i in (0, 20))
+    stacked = torch.from_numpy(np.ascontiguousarray(stack_faces([one, other])[:, 3:]))
+    everywhere = torch.ones(1, 1, SIDE, SIDE, dtype=torch.bool)
+    found = likeness(stacked[:1], stacked[1:], everywhere).item()
+    assert found == pytest.approx(ssim(one, other), abs=2e-3)  # of levels that are not rounded
+    assert likeness(stacked[:1], stacked[:1], everywhere).item() == pytest.approx(1)
+    upper = everywhere.clone()
+    upper[..., SIDE // 2 :, :] = False
+    assert likeness(stacked[:1], stacked[1:], upper).item() > found  # less moves there
+
+
+def test_the_last_stage_sees_every_face(clip: TalkingClip, tmp_path: Path):
+    recipe = Recipe((tmp_path,), tmp_path, judge_steps=0, ear_steps=0, steps=4, sharp_steps=2, batch=4, n_voices=0)
+    training = Training(recipe, [prepare_steady(clip)], {})
+    assert training.stage() == ("whole", 0.0)
+    assert training.is_first()
+    first = training.blind_share()
+    training.progress.steps["whole"] = 3
+    assert first > training.blind_share() > 0
+    training.progress.steps["whole"] = 4
+    assert training.stage() == ("sharp", 0.0)
+    assert not training.is_first()
+    assert training.blind_share() == 0
+    stage, loss = training.run_round()
+    assert stage == "sharp"
+    assert np.isfinite(loss)
+    assert training.part_done() == 1
+
+
 def test_lips_that_move_too_little_are_an_error(steadied: Talking):
     batch = draw_batch([steadied], 16, np.random.default_rng(2))
     assert spread_error(batch.lips, batch) == 0
@@ -334,6 +392,11 @@ def test_lips_that_move_too_little_are_an_error(steadied: Talking):
         assert spread_error(found, batch).item() == pytest.approx(error, abs=1e-4)
     mean, spread = steadied.usual
     assert (mean, spread) == pytest.approx((steadied.gaps.mean(), steadied.gaps.std()))
+
+
+def test_of_one_sample_no_lips_follow_the_face_shown(steadied: Talking):
+    batch = add_mirrored(draw_batch([steadied], 1, np.random.default_rng(2)))
+    assert shown_error(batch.lips, batch) == pytest.approx(0, abs=1e-3)
 
 
 def test_lips_that_follow_the_face_shown_are_an_error(steadied: Talking):
@@ -412,7 +475,7 @@ def test_the_last_drawn_mouths_are_kept_with_their_lips(
 ):
     """What is drawn is here what was filmed."""
     monkeypatch.setattr(
-        drawn_mouths, "draw_faces", lambda _, faces, mels: np.stack([cut_plain(face) for face in faces])
+        drawn_mouths, "draw_beside", lambda _, faces, shown, mels: np.stack([cut_plain(face) for face in faces])
     )
     rng = np.random.default_rng(1)
     drawn = DrawnMouths(landmarker, [steadied], n_kept=8)
@@ -429,6 +492,34 @@ def test_the_last_drawn_mouths_are_kept_with_their_lips(
     nothing = DrawnMouths(landmarker, [nobody], n_kept=8)
     nothing.add(Wav2Lip(WIDTHS), 6, rng)
     assert len(nothing) == 0
+
+
+def test_a_film_is_drawn_with_one_face_shown(steadied: Talking, monkeypatch: pytest.MonkeyPatch):
+    given: list[np.ndarray] = []
+
+    def listen(network: Wav2Lip, stacked: np.ndarray, mels: np.ndarray) -> np.ndarray:
+        given.append(stacked)
+        return np.zeros((len(mels), SIDE, SIDE, 3), np.uint8)
+
+    monkeypatch.setattr(drawn_mouths, "draw_stacked", listen)
+    faces, mels = list(steadied.faces[:5]), np.zeros((5, 80, 16), np.float32)
+    drawn_mouths.draw_film(Wav2Lip(WIDTHS), faces, mels)
+    drawn_mouths.draw_beside(Wav2Lip(WIDTHS), faces, faces[::-1], mels)
+    plain = drawn_mouths.stack_plain(faces)
+    film, beside = given
+    assert np.array_equal(film[:, 3:], plain[:1, 3:].repeat(5, 0))
+    assert np.array_equal(beside[:, 3:], plain[::-1, 3:])
+    assert np.array_equal(film[:, :3], plain[:, :3])
+    assert np.array_equal(beside[:, :3], plain[:, :3])
+
+
+def test_a_network_draws_a_stack_of_faces():
+    torch.manual_seed(1)
+    drawn = drawn_mouths.draw_stacked(
+        Wav2Lip(WIDTHS), np.zeros((2, 6, SIDE, SIDE), np.float32), np.zeros((2, 80, 16), np.float32)
+    )
+    assert drawn.shape == (2, SIDE, SIDE, 3)
+    assert drawn.dtype == np.uint8
 
 
 def test_a_drawn_face_is_pasted_where_it_was_cut(steadied: Talking):
@@ -468,13 +559,15 @@ def test_the_recipe_runs_end_to_end_and_on(tmp_path: Path, capsys: pytest.Captur
     load_into(network, made)
     log = made.with_name("run") / "log.jsonl"
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [line["stage"] for line in lines] == ["judge", "ear", "whole"]
+    assert [line["stage"] for line in lines] == ["judge", "ear", "whole", "sharp"]
     assert lines[-1]["part_done"] == 1
     score = lines[-1][str(tmp_path / "sync" / "drawn")]
     assert set(score) == {"voice", "face", "gain", "error"}
-    ended = Recipe((tmp_path / "sync" / "drawn",), log.parent, judge_steps=1, ear_steps=1, steps=1, n_voices=0)
+    ended = Recipe(
+        (tmp_path / "sync" / "drawn",), log.parent, judge_steps=1, ear_steps=1, steps=1, sharp_steps=1, n_voices=0
+    )
     train(ended)
-    assert len(log.read_text().splitlines()) == 3
+    assert len(log.read_text().splitlines()) == 4
     train(replace(ended, steps=2, batch=2))
     assert json.loads(log.read_text().splitlines()[-1])["steps"] == 2
 
@@ -483,7 +576,9 @@ def test_the_same_seed_gives_the_same_weights(clip: TalkingClip, tmp_path: Path)
     clips = [replace(clip, name=f"c{i}") for i in range(3)]
     write_pack(clips, tmp_path / "pack.npz")
     made = []
-    tiny = Recipe((tmp_path,), tmp_path, judge_steps=1, ear_steps=1, steps=2, batch=2, n_voices=0, threads=1)
+    tiny = Recipe(
+        (tmp_path,), tmp_path, judge_steps=1, ear_steps=1, steps=2, sharp_steps=1, batch=2, n_voices=0, threads=1
+    )
     for name, seed, precision in (("a", 5, "bf16"), ("b", 5, "bf16"), ("c", 6, "bf16"), ("d", 5, "f32")):
         train(replace(tiny, run=tmp_path / name, seed=seed, precision=precision))
         made.append((tmp_path / name / "model.safetensors").read_bytes())
