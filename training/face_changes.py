@@ -42,8 +42,7 @@ def draw_place(rng: np.random.Generator) -> Place:
     scale = 1 + rng.uniform(-FURTHEST_SCALE, FURTHEST_SCALE)
     stretch = 1 + rng.uniform(-FURTHEST_STRETCH, FURTHEST_STRETCH)
     linear = turned(FURTHEST_TURN, rng) @ np.diag([scale * stretch, scale / stretch])
-    middle = np.full(2, SIDE / 2)
-    shift = middle - linear @ middle + rng.uniform(-FURTHEST_SHIFT, FURTHEST_SHIFT, 2)
+    shift = draw_shift(linear, FURTHEST_SHIFT, rng)
     controls = rng.uniform(-FURTHEST_BEND, FURTHEST_BEND, (BENDS, BENDS, 2)).astype(np.float32)
     bend = cv2.resize(controls, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
     return Place(np.column_stack([linear, shift]).astype(np.float32), np.asarray(bend, np.float32))
@@ -52,10 +51,15 @@ def draw_place(rng: np.random.Generator) -> Place:
 def move_a_little(place: Place, rng: np.random.Generator) -> Place:
     """Where the same face goes in another frame, in which its head and its box are not quite where they were."""
     linear = turned(ASIDE_TURN, rng) * (1 + rng.uniform(-ASIDE_SCALE, ASIDE_SCALE))
-    middle = np.full(2, SIDE / 2)
-    shift = middle - linear @ middle + rng.uniform(-ASIDE_SHIFT, ASIDE_SHIFT, 2)
+    shift = draw_shift(linear, ASIDE_SHIFT, rng)
     matrix = np.column_stack([linear @ place.matrix[:, :2], linear @ place.matrix[:, 2] + shift])
     return Place(matrix.astype(np.float32), place.bend)
+
+
+def draw_shift(linear: Floats, furthest: float, rng: np.random.Generator) -> Floats:
+    """(2,) px: so that what `linear` does is done about the middle of the face, which moves at most so far."""
+    middle = np.full(2, SIDE / 2)
+    return np.asarray(middle - linear @ middle + rng.uniform(-furthest, furthest, 2))
 
 
 def turned(furthest: float, rng: np.random.Generator) -> Floats:

@@ -135,8 +135,7 @@ class Judge(nn.Module):
         self.points = nn.Linear(n_in * 3 * 6, N_LIP_NUMBERS)
 
     def forward(self, lower: Tensor) -> Tensor:
-        grey = (lower * lower.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
-        found: Tensor = self.points(self.layers(grey).flatten(1)).float()
+        found: Tensor = self.points(self.layers(grey_of(lower)).flatten(1)).float()
         middle = found.new_tensor([SIDE / 2, SIDE * 0.78])
         points: Tensor = found.view(-1, 20, 2) * 10 + middle
         return points
@@ -292,9 +291,10 @@ class Training:
         self.network.train()
         self.judge.eval()
         weights = weights_of(batch.lips)
+        mouth = weights == MOUTH_WEIGHT
         with self.autocast():
             drawn = self.network(batch.mels, batch.faces.contiguous(memory_format=torch.channels_last)).float()
-            found = self.judge(lower_half(coarsen(judged_in(drawn, weights == MOUTH_WEIGHT), rng)))
+            found = self.judge(lower_half(coarsen(judged_in(drawn, mouth), rng)))
         pixels = (weights * (drawn - batch.wanted).abs()).mean()
         edges = edge_error(drawn, batch.wanted, weights)
         lips_weight = FIRST_LIPS_WEIGHT if self.is_first() else LIPS_WEIGHT
@@ -302,7 +302,7 @@ class Training:
         loss = loss + SPREAD_WEIGHT * spread_error(found, batch) + SHOWN_WEIGHT * shown_error(found, batch)
         loss = loss + MIRROR_WEIGHT * mirror_error(drawn, weights)
         if self.stage()[0] == "sharp":
-            loss = loss + ALIKE_WEIGHT * (1 - likeness(drawn, batch.wanted, weights == MOUTH_WEIGHT))
+            loss = loss + ALIKE_WEIGHT * (1 - likeness(drawn, batch.wanted, mouth))
         return loss + HEARD_WEIGHT * self.ear_loss(HEARD_BATCHES, rng)
 
     @torch.no_grad()
@@ -384,6 +384,11 @@ def hide_references(batch: Batch, share: float) -> None:
     batch.shown[:n_hidden] = batch.usual[:n_hidden, 0]  # nothing that lips could follow
 
 
+def grey_of(pictures: Tensor) -> Tensor:
+    """(B, 1, H, W) of (B, 3, H, W) BGR."""
+    return (pictures * pictures.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
 def lower_half(faces: Tensor) -> Tensor:
     return faces[:, :, MASKED_FROM:]
 
@@ -454,8 +459,7 @@ def likeness(drawn: Tensor, wanted: Tensor, counted: Tensor) -> Tensor:
 
     As `inference.faces.ssim` has it, of levels 0..1.
     """
-    grey = drawn.new_tensor(LUMA).view(1, 3, 1, 1)
-    one, other = ((picture * grey).sum(1, keepdim=True) for picture in (drawn, wanted))
+    one, other = grey_of(drawn), grey_of(wanted)
     mean_one, mean_other = smooth(one), smooth(other)
     var_one, var_other = smooth(one * one) - mean_one.square(), smooth(other * other) - mean_other.square()
     covariance = smooth(one * other) - mean_one * mean_other
