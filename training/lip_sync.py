@@ -7,18 +7,20 @@ of the clips' voices and of espeak-ng's; both take minutes. Then the whole netwo
 it, from the upper half of another frame of the clip and a third one whole, as one face is shown in use while it fits:
 as close to the true one as it can be, most of all in the mouth, and so that the judge finds the lips where they were
 (the loss that keeps them in step with the sound). At the end mouths are also to be like the true ones in structure,
-which errors of single pixels leave soft. The judge is not shipped. All of it is counted in steps: the same seed, packs
-and threads give the same again. The same command again goes on where it stopped. RUN/log.jsonl has a line per round,
-RUN/model.safetensors (float16) the best weights so far by how the mouths of held-out clips go with theirs, and the
-last ones of the end.
+which errors of single pixels leave soft; that costs strangers some of the step with their voice, and the mean of the
+weights before and after has most of both (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"). The judge
+is not shipped. All of it is counted in steps: the same seed, packs and threads give the same again. The same command
+again goes on where it stopped. RUN/log.jsonl has a line per round, RUN/model.safetensors (float16) the best weights so
+far by how the mouths of held-out clips go with theirs, and the last ones of the end.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -78,6 +80,7 @@ SHOWN_WEIGHT = 1.0  # of lips that go with those of the face that is shown
 FIRST_BLIND_SHARE, BLIND_SHARE = 0.5, 0.25
 FIRST_PART = 0.3  # of the training, in which lips count for more
 ALIKE_WEIGHT, SHARP_RATE = 1.0, 0.5  # at the end: of how unlike mouths are, and of the peak rate
+SHARP_SHARE = 0.5  # of what the end changes in the weights
 MIRROR_WEIGHT = 0.5  # of what is drawn otherwise on a mirrored face: lips were drawn open on one side
 GRADIENT_NORM = 1.0
 EAR_BATCHES = 5  # a step of the audio encoder alone takes so many times more, as it is so much cheaper
@@ -190,6 +193,7 @@ class Training:
             "sharp": optimiser_of(self.network),
         }
         self.progress = Progress()
+        self.soft: dict[str, Tensor] = {}  # the network's weights when the last stage began
         each = (recipe.judge_steps, recipe.ear_steps, recipe.steps, recipe.sharp_steps)
         self.budgets = dict(zip(STAGES, each, strict=True))
         self.heard = [hear_clips(clips)]
@@ -222,6 +226,8 @@ class Training:
     def run_round(self) -> tuple[str, float]:
         """Some steps, or fewer where a stage ends; its name and the mean of the losses."""
         stage, _ = self.stage()
+        if stage == "sharp" and not self.soft:
+            self.soft = {key: value.clone() for key, value in self.network.state_dict().items()}
         rng = np.random.default_rng((self.recipe.seed, ROUND_STRIDE + self.progress.n_rounds))
         n_left = self.budgets[stage] - self.progress.steps[stage]
         losses = []
@@ -305,19 +311,28 @@ class Training:
             loss = loss + ALIKE_WEIGHT * (1 - likeness(drawn, batch.wanted, mouth))
         return loss + HEARD_WEIGHT * self.ear_loss(HEARD_BATCHES, rng)
 
+    def made(self) -> Wav2Lip:
+        """The network as it would be shipped by now; its last stage is gone into only in part."""
+        if not self.soft:
+            return self.network
+        network = copy.deepcopy(self.network)
+        network.load_state_dict(between(self.soft, network.state_dict(), SHARP_SHARE))
+        return network
+
     @torch.no_grad()
-    def score(self) -> dict[str, dict[str, float]]:
-        self.network.eval()
+    def score(self, network: Wav2Lip) -> dict[str, dict[str, float]]:
+        network.eval()
         self.judge.eval()
-        return {name: score_clips(self.network, self.judge, clips) for name, clips in self.held_out.items()}
+        return {name: score_clips(network, self.judge, clips) for name, clips in self.held_out.items()}
 
     def keep_best(self) -> dict[str, dict[str, float]]:
         """Score the network; write it where it is the best yet, or at the end."""
-        scores = self.score()
+        network = self.made()
+        scores = self.score(network)
         mean = float(np.mean([one["voice"] for one in scores.values()]))
-        if mean > self.progress.best or self.progress.steps["sharp"]:
+        if mean > self.progress.best or self.soft:
             self.progress.best = mean
-            write_weights(self.network, self.recipe.run / "model.safetensors")
+            write_weights(network, self.recipe.run / "model.safetensors")
         return scores
 
     def parts(self) -> dict[str, nn.Module | torch.optim.Optimizer]:
@@ -327,7 +342,7 @@ class Training:
     def save(self) -> None:
         """Everything needed to go on."""
         state = {name: one.state_dict() for name, one in self.parts().items()}
-        save_state(self.recipe.run, {"state": state, "progress": asdict(self.progress)})
+        save_state(self.recipe.run, {"state": state, "soft": self.soft, "progress": asdict(self.progress)})
 
     def resume(self) -> None:
         kept = load_state(self.recipe.run)
@@ -337,6 +352,7 @@ class Training:
             return
         for name, one in self.parts().items():
             one.load_state_dict(kept["state"][name])
+        self.soft = kept["soft"]
         self.progress = Progress(**kept["progress"])
 
     def carry_on_from(self, checkpoint: Path) -> None:
@@ -347,6 +363,11 @@ class Training:
         kept = torch.load(checkpoint, map_location="cpu", weights_only=True)["state"]
         for name in ("network", "ear"):
             self.parts()[name].load_state_dict(kept[name])
+
+
+def between(one: Mapping[str, Tensor], other: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Weights that are so much of the way from one to the other; counts are the other's."""
+    return {key: one[key].lerp(value, share) if value.is_floating_point() else value for key, value in other.items()}
 
 
 def hear_clips(clips: Sequence[Talking]) -> list[Heard]:

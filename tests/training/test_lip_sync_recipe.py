@@ -382,6 +382,26 @@ def test_the_last_stage_sees_every_face(clip: TalkingClip, tmp_path: Path):
     assert training.part_done() == 1
 
 
+def test_what_is_made_lies_between_the_weights_before_and_after_the_last_stage(clip: TalkingClip, tmp_path: Path):
+    recipe = Recipe((tmp_path,), tmp_path, judge_steps=0, ear_steps=0, steps=1, sharp_steps=2, batch=4, n_voices=0)
+    training = Training(replace(recipe, round_steps=1), [prepare_steady(clip)], {"clips": [prepare(clip)]})
+    training.run_round()
+    assert training.made() is training.network
+    before = {key: value.clone() for key, value in training.network.state_dict().items()}
+    for _ in range(2):
+        assert training.run_round()[0] == "sharp"
+    training.keep_best()
+    training.save()
+    after, key = training.network.state_dict(), "face_encoder_blocks.0.0.conv_block.0.weight"
+    assert not torch.equal(before[key], after[key])
+    middle = ((before[key] + after[key]) / 2).half()
+    torch.testing.assert_close(read_tensors(tmp_path / "model.safetensors")[key], middle, rtol=0, atol=1e-3)
+    again = Training(recipe, training.clips, {})
+    again.resume()
+    made = training.made().state_dict()
+    assert all(torch.equal(again_made, made[name]) for name, again_made in again.made().state_dict().items())
+
+
 def test_lips_that_move_too_little_are_an_error(steadied: Talking):
     batch = draw_batch([steadied], 16, np.random.default_rng(2))
     assert spread_error(batch.lips, batch) == 0
