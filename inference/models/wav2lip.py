@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -21,26 +20,16 @@ AUDIO_RESIDUALS = (2, 2, 2, 1)
 
 
 class Wav2LipWidths(NamedTuple):
-    """Channels of each block: they come with the checkpoint. The default is the published network's.
-
-    hidden: the part of the whole face that the network is not shown, as it was trained without, but what surrounds it
-    carried on instead: first row and behind the last, first column and behind the last; empty for none, as in every
-    published checkpoint.
-    """
+    """Channels of each block: they come with the checkpoint. The default is the published network's."""
 
     face_encoder: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 512)
     audio_encoder: tuple[int, ...] = (32, 64, 128, 256, 512)
     face_decoder: tuple[int, ...] = (512, 512, 512, 384, 256, 128, 64)
     output: int = 32
-    hidden: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Wav2LipWidths:
-        """Those of a state dict.
-
-        Raises: KeyError, IndexError for a tensor that a Wav2Lip has and this has not; ValueError for a hidden part
-        that is none.
-        """
+        """Those of a state dict. Raises: KeyError, IndexError for a tensor that a Wav2Lip has and this has not."""
 
         def width(layer: str, axis: int = 0) -> int:
             return tensors[f"{layer}.conv_block.0.weight"].shape[axis]
@@ -52,67 +41,7 @@ class Wav2LipWidths(NamedTuple):
             # A transposed convolution's weights have their inputs first.
             (width("face_decoder_blocks.0.0"), *(width(f"face_decoder_blocks.{i}.0", 1) for i in range(1, 7))),
             width("output_block.0"),
-            check_hidden(tensors["hidden"].flatten()[:5].tolist()) if "hidden" in tensors else (),
         )
-
-
-def check_hidden(numbers: Sequence[float]) -> tuple[int, ...]:
-    """The part of a face that numbers name. Raises: ValueError where they name none."""
-    if not numbers:
-        return ()
-    rows, columns = numbers[:2], numbers[2:]
-    if not all(len(two) == 2 and 0 < two[0] < two[1] < FACE_SIDE for two in (rows, columns)) or any(
-        number != int(number) for number in numbers
-    ):
-        raise ValueError(
-            f"a hidden part {list(numbers)[:5]}: expected rows and columns, each from and to, inside of {FACE_SIDE}"
-        )
-    return tuple(int(number) for number in numbers)
-
-
-class Cover(nn.Module):
-    """Covers a part of pictures as smoothly as it can be with what surrounds it: each pixel is its neighbours' mean.
-
-    Neither black nor a mean of all: a network would have to learn to make a face of those, edges and all.
-    """
-
-    spread: Tensor  # (2 (H + W), H W): what of each pixel around comes to each pixel of the part
-
-    def __init__(self, part: Sequence[int]) -> None:
-        """part: first row and behind the last, first column and behind the last; not at the picture's edge."""
-        super().__init__()
-        self.top, self.bottom, self.left, self.right = part
-        self.register_buffer("spread", spread_of(self.bottom - self.top, self.right - self.left), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, 96, 96), and the same where nothing is covered."""
-        rows, columns = slice(self.top, self.bottom), slice(self.left, self.right)
-        across = (x[:, :, self.top - 1, columns], x[:, :, self.bottom, columns])
-        along = (x[:, :, rows, self.left - 1], x[:, :, rows, self.right])
-        size = (*x.shape[:2], self.bottom - self.top, self.right - self.left)
-        covered = (torch.cat([*across, *along], 2) @ self.spread).reshape(size)
-        middle = torch.cat([x[:, :, rows, : self.left], covered, x[:, :, rows, self.right :]], 3)
-        return torch.cat([x[:, :, : self.top], middle, x[:, :, self.bottom :]], 2)
-
-
-def spread_of(height: int, width: int) -> Tensor:
-    """(2 (H + W), H W): the solution of Laplace's equation for 1 at each pixel above, below, left and right."""
-    sides = [torch.zeros(n, height, width, dtype=torch.float64) for n in (width, width, height, height)]
-    rows, columns = torch.arange(height), torch.arange(width)
-    sides[0][columns, 0, columns] = 1
-    sides[1][columns, -1, columns] = 1
-    sides[2][rows, rows, 0] = 1
-    sides[3][rows, rows, -1] = 1
-    (down, falls), (across, turns) = waves_of(height), waves_of(width)
-    parts = down @ torch.cat(sides) @ across / (falls[:, None] + turns)
-    return (down @ parts @ across).flatten(1).float()
-
-
-def waves_of(n: int) -> tuple[Tensor, Tensor]:
-    """The sines (n, n) that a second difference over n pixels between two zeros scales, and by how much, negated."""
-    at = torch.arange(1, n + 1, dtype=torch.float64)
-    angles = torch.outer(at, at) * (math.pi / (n + 1))
-    return torch.sin(angles) * math.sqrt(2 / (n + 1)), 2 - 2 * torch.cos(at * (math.pi / (n + 1)))
 
 
 class Conv2d(nn.Module):
@@ -154,8 +83,7 @@ class Wav2Lip(nn.Module):
     """A U-Net over the face, joined at its bottom by an encoding of the voice.
 
     Source: Rudrabha/Wav2Lip models/wav2lip.py (names, order of layers, 36,298,035 parameters).
-    Deliberately different: the widths are free, and a part of the whole face may be hidden: a mouth that is to be
-    replaced is no help, and a small network comes to follow it.
+    Deliberately different: the widths are free.
     """
 
     def __init__(self, widths: Wav2LipWidths | None = None) -> None:
@@ -166,9 +94,6 @@ class Wav2Lip(nn.Module):
         self.face_decoder_blocks = face_decoder(widths)
         joined = widths.face_decoder[-1] + widths.face_encoder[0]
         self.output_block = nn.Sequential(Conv2d(joined, widths.output), nn.Conv2d(widths.output, 3, 1), nn.Sigmoid())
-        if widths.hidden:
-            self.register_buffer("hidden", torch.tensor(widths.hidden, dtype=torch.float32))
-            self.cover = Cover(widths.hidden)
 
     def forward(self, audio: Tensor, face: Tensor) -> Tensor:
         """The faces that speak: (B, 3, 96, 96) float, BGR, 0..1.
@@ -177,8 +102,6 @@ class Wav2Lip(nn.Module):
         face: (B, 6, 96, 96) float, BGR / 255: channels 0..2 with rows 48.. zero, 3..5 whole.
         """
         x = self.audio_encoder(audio)
-        if self.widths.hidden:
-            face = torch.cat([face[:, : FACE_CHANNELS // 2], self.cover(face[:, FACE_CHANNELS // 2 :])], 1)
         maps = []
         for encode in self.face_encoder_blocks:
             face = encode(face)

@@ -18,7 +18,7 @@ from inference.models.avatar_unet import AUDIO_SHAPES, MODES
 from inference.models.avatar_unet import FACE_CHANNELS as AVATAR_CHANNELS
 from inference.models.avatar_unet import FACE_SIDE as AVATAR_SIDE
 from inference.models.avatar_unet import WIDTHS as AVATAR_WIDTHS
-from inference.models.wav2lip import FACE_CHANNELS, FACE_SIDE, MEL_COLUMNS, MEL_ROWS, check_hidden
+from inference.models.wav2lip import FACE_CHANNELS, FACE_SIDE, MEL_COLUMNS, MEL_ROWS
 from inference.weights.avatar_graphs import build_encoder, build_unet
 from inference.weights.face_graphs import build_s3fd, build_wav2lip
 from inference.weights.openvino_graph import build_openvino
@@ -152,14 +152,10 @@ def make_of_widths(architecture: Architecture, said: str | None) -> nn.Module:
     if architecture in (AVATAR, EAR):
         return make_avatar(architecture, said)
     found, usual = json.loads(said or ""), Wav2LipWidths()
-    n_widths = len(usual) - 1  # behind them the hidden part, if any
-    if not isinstance(found, list) or not fits(found[:n_widths], list(usual)[:n_widths]):
+    if not isinstance(found, list) or not fits(found, list(usual)):
         raise ValueError(f"its widths are {str(said)[:80]}; expected at most {json.dumps(usual)}")
-    (faces, audio, decoder, output), behind = found[:n_widths], found[n_widths:]
-    if len(behind) > 1 or not all(isinstance(one, list) and all(type(n) is int for n in one) for one in behind):
-        raise ValueError(f"its widths are {str(said)[:80]}; expected at most one list of whole numbers behind them")
-    hidden = check_hidden(behind[0]) if behind else ()
-    return Wav2Lip(Wav2LipWidths(tuple(faces), tuple(audio), tuple(decoder), output, hidden))
+    faces, audio, decoder, output = found
+    return Wav2Lip(Wav2LipWidths(tuple(faces), tuple(audio), tuple(decoder), output))
 
 
 def make_avatar(architecture: Architecture, said: str | None) -> nn.Module:

@@ -23,7 +23,6 @@ Array = npt.NDArray[Any]
 Node = Any  # openvino.Node
 NORMED_FROM = 3  # of VGG's blocks: from here on each gives a map that is looked at
 NONE = (0, 0)
-COVER = "cover"  # the name of what covers a part of a face; it stays in float32
 
 
 def build_wav2lip(module: Wav2Lip) -> ov.Model:
@@ -32,7 +31,7 @@ def build_wav2lip(module: Wav2Lip) -> ov.Model:
 
     audio = ops.parameter([-1, 1, MEL_ROWS, MEL_COLUMNS], np.float32)
     face = ops.parameter([-1, FACE_CHANNELS, FACE_SIDE, FACE_SIDE], np.float32)
-    x, look = audio, hide(ops, face, module)
+    x, look = audio, face
     for layer in named_layers(module, "audio_encoder"):
         x = add_layer(ops, x, *layer)
     maps = []
@@ -48,32 +47,6 @@ def build_wav2lip(module: Wav2Lip) -> ov.Model:
     x = add_layer(ops, x, *last_but_one)
     x = ops.sigmoid(add_convolution(ops, x, last[0], numbers(last[1].weight), numbers(last[1].bias), last[1]))
     return as_model([x], [audio, face], ("audio", "face", "faces"), "Wav2Lip")
-
-
-def hide(ops: Any, face: Node, module: Wav2Lip) -> Node:
-    """The faces without what the network is not to be shown of them; as `Cover` covers it."""
-    if not module.widths.hidden:
-        return face
-    cover = module.cover
-    masked, x = ops.split(face, 1, 2).outputs()
-
-    def part(of: Node, start: int, stop: int, axis: int) -> Node:
-        return ops.slice(of, *(np.array([one]) for one in (start, stop, 1, axis)))
-
-    def line(of: Node, place: int, axis: int) -> Node:
-        return ops.squeeze(part(of, place, place + 1, axis), np.array([axis]))
-
-    rows, columns = part(x, cover.top, cover.bottom, 2), part(x, cover.left, cover.right, 3)
-    around = [line(columns, cover.top - 1, 2), line(columns, cover.bottom, 2)]
-    around += [line(rows, cover.left - 1, 3), line(rows, cover.right, 3)]
-    covered = ops.matmul(ops.concat(around, 2), ops.constant(numbers(cover.spread)), False, False)
-    covered.set_friendly_name(COVER)
-    size = np.array([0, 0, cover.bottom - cover.top, cover.right - cover.left])
-    covered = ops.reshape(covered, size, special_zero=True)
-    middle = ops.concat([part(rows, 0, cover.left, 3), covered, part(rows, cover.right, FACE_SIDE, 3)], 3)
-    return ops.concat(
-        [masked, ops.concat([part(x, 0, cover.top, 2), middle, part(x, cover.bottom, FACE_SIDE, 2)], 2)], 1
-    )
 
 
 def build_s3fd(module: S3FD) -> ov.Model:

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from inference.errors import InvalidRequest
 from inference.faces.ssim import ssim
 from inference.models.wav2lip import FACE_SIDE
-from inference.weights.face_graphs import COVER
 from inference.weights.quantise import Array, Sample, import_nncf
 
 if TYPE_CHECKING:
@@ -63,7 +62,6 @@ def quantise_faithfully(model: ov.Model, samples: Iterable[Sample], least_ssim: 
             measure,
             max_drop=1 - least_ssim,
             subset_size=len(measured),
-            ignored_scope=nncf.IgnoredScope(names=[COVER], validate=False),
             advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(ranking_subset_size=N_RANKED),
         )
     return Faithful(result, kept_layers(result), round(measure(compiled(result), range(len(held_out)))[0], 4))

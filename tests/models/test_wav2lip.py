@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ import torch
 from golden_weights import seeded_state, uniform
 
 from inference.models import Wav2Lip, Wav2LipWidths
-from inference.models.wav2lip import Cover
 
 NARROW = Wav2LipWidths((4, 6, 8, 10, 12, 14, 16), (3, 5, 7, 9, 11), (13, 12, 10, 8, 6, 5, 4), 7)
 
@@ -56,51 +54,3 @@ def test_widths_come_from_the_tensors():
         assert said.shape == (2, 3, 96, 96)
         assert torch.equal(said, narrow(audio, face))
         assert not torch.allclose(said, again(audio * 0.5, face), atol=1e-6)
-
-
-def test_a_hidden_part_of_the_whole_face_changes_nothing():
-    widths = NARROW._replace(hidden=(54, 90, 20, 76))
-    blind = Wav2Lip(widths).eval()
-    blind.load_state_dict(seeded_state(Wav2Lip(NARROW), 1.2) | {"hidden": torch.tensor(widths.hidden)})
-    assert Wav2LipWidths.of({key: value.half() for key, value in blind.state_dict().items()}) == widths
-    audio, face = inputs()
-    other = face.clone()
-    other[:, 3:, 54:90, 20:76] = torch.rand(2, 3, 36, 56)
-    with torch.inference_mode():
-        assert torch.equal(blind(audio, face), blind(audio, other))
-        for row, column, channel in ((53, 20, 3), (54, 19, 4), (90, 75, 5), (89, 76, 3), (30, 30, 0)):
-            other = face.clone()
-            other[:, channel, row, column] = 1 - face[:, channel, row, column]
-            assert not torch.equal(blind(audio, face), blind(audio, other))
-
-
-def test_a_cover_goes_on_from_what_surrounds_it():
-    cover = Cover((54, 90, 20, 76))
-    rows, columns = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="ij")
-    for smooth in (rows * 2 - columns + rows * columns * 0.1, rows**2 - columns**2):
-        torch.testing.assert_close(cover(smooth[None, None])[0, 0], smooth, atol=0.02, rtol=1e-5)
-    x = torch.rand(2, 3, 96, 96)
-    x[:, :, 53:91, 19:77] = 0.25
-    x[:, :, 54:90, 20:76] = torch.rand(2, 3, 36, 56)
-    covered = cover(x)
-    torch.testing.assert_close(covered[:, :, 53:91, 19:77], torch.full((2, 3, 38, 58), 0.25))
-    covered[:, :, 54:90, 20:76] = x[:, :, 54:90, 20:76]
-    assert torch.equal(covered, x)
-
-
-@pytest.mark.parametrize(
-    "hidden",
-    [
-        [1, 2, 3],
-        [5, 5, 1, 2],
-        [1, 2, 3, 96],
-        [0, 2, 3, 4],
-        [0.5, 2, 3, 4],
-        [1] * 9,
-        [math.nan, 2, 3, 4],
-        [1, math.inf, 3, 4],
-    ],
-)
-def test_a_hidden_part_that_is_none_is_refused(hidden: list[float]):
-    with pytest.raises(ValueError, match="a hidden part"):
-        Wav2LipWidths.of(Wav2Lip(NARROW).state_dict() | {"hidden": torch.tensor(hidden)})

@@ -15,7 +15,6 @@ import torch
 from golden_weights import seeded_state, uniform
 from openvino import opset13 as ops
 from safetensors import safe_open
-from safetensors.torch import save_file
 
 from container.cli import main
 from inference.backends import Device, OpenVinoNetwork
@@ -81,30 +80,6 @@ def test_wav2lips_graph_gives_what_the_module_gives(wav2lip: Wav2Lip, n: int):
     (found,) = OpenVinoNetwork(build_wav2lip(wav2lip))(*spoken(n))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.ptp(expected) > 0.1
-
-
-def test_what_a_checkpoint_hides_stays_hidden_in_other_forms(wav2lip: Wav2Lip, tmp_path: Path):
-    blind = Wav2Lip(NARROW._replace(hidden=(54, 90, 20, 76))).eval()
-    blind.load_state_dict(wav2lip.state_dict() | {"hidden": blind.state_dict()["hidden"]})
-    save_file(blind.state_dict(), tmp_path / "blind.safetensors")
-    found = from_path(tmp_path / "blind.safetensors", "blind.safetensors")
-    (expected,), (seeing,) = by_module(blind, *spoken()), by_module(wav2lip, *spoken())
-    assert np.abs(expected - seeing).max() > 0.01
-    for form, precision in (("safetensors", "f16"), ("openvino", "f32"), ("openvino", "f16")):
-        convert(found, form, precision, folder := tmp_path / f"{form}-{precision}")
-        spoke = load_generator(str(folder), CPU, WeightSources(tmp_path)).speak(*spoken())
-        assert np.abs(spoke - expected).max() < (1e-5 if precision == "f32" else 0.02)
-
-
-def test_a_converted_network_is_what_it_says_it_hides(wav2lip: Wav2Lip, tmp_path: Path):
-    blind = Wav2Lip(NARROW._replace(hidden=(54, 90, 20, 76))).eval()
-    save_file(blind.state_dict(), tmp_path / "blind.safetensors")
-    path = convert(from_path(tmp_path / "blind.safetensors", "blind.safetensors"), "openvino", "f32", tmp_path)[-1]
-    said = path.read_text()
-    assert "[54, 90, 20, 76]" in said
-    path.write_text(said.replace("[54, 90, 20, 76]", "[54, 90, 20, 75]"))
-    with pytest.raises(WrongWeights, match="another graph than Wav2Lip"):
-        read_openvino(path, None)
 
 
 @pytest.mark.parametrize("size", [(160, 128), (97, 131)])
@@ -188,25 +163,6 @@ def test_int8_runs_near_float32(
         load_generator(str(files["wav2lip"]), Device("cpu", "int8"), WeightSources(tmp_path))
 
 
-def test_what_a_checkpoint_hides_stays_hidden_in_int8(
-    wav2lip: Wav2Lip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: list
-):
-    pytest.importorskip("nncf")
-    blind = Wav2Lip(NARROW._replace(hidden=(54, 90, 20, 76))).eval()
-    blind.load_state_dict(wav2lip.state_dict() | {"hidden": blind.state_dict()["hidden"]})
-    save_file(blind.state_dict(), tmp_path / "blind.safetensors")
-    monkeypatch.setattr(quantise_faces.quantise_faithfully, "__defaults__", (0.5,))
-    found = from_path(tmp_path / "blind.safetensors", "blind.safetensors")
-    path = convert(found, "openvino", "int8", tmp_path, lambda _: samples, [].append)[-1]
-    generator = load_generator(str(path), Device("cpu", "auto"), WeightSources(tmp_path))
-    audio, face = samples[0]
-    other = face.copy()
-    other[:, 3:, 54:90, 20:76] = 1 - other[:, 3:, 54:90, 20:76]
-    said = generator.speak(audio, face)
-    assert np.array_equal(said, generator.speak(audio, other))
-    assert np.abs(said - by_module(blind, audio, face)[0]).mean() < 0.02
-
-
 def test_layers_that_harm_mouths_stay_in_float32_and_are_named(
     wav2lip: Wav2Lip, files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, samples: list
 ):
@@ -276,30 +232,11 @@ def test_one_network_is_not_taken_for_another(files: dict[str, Path], tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "said",
-    [
-        [[1, 2]],
-        [1, 2, 3, 4],
-        [[True] * 7, [3] * 5, [4] * 7, 7],
-        [[0] * 7, [3] * 5, [4] * 7, 7],
-        [[4] * 7, [3] * 5, [4] * 7, 7, [], []],
-        [[4] * 7, [3] * 5, [4] * 7, 7, 5],
-        [[4] * 7, [3] * 5, [4] * 7, 7, [1.5, 2, 3, 4]],
-    ],
+    "said", [[[1, 2]], [1, 2, 3, 4], [[True] * 7, [3] * 5, [4] * 7, 7], [[0] * 7, [3] * 5, [4] * 7, 7]]
 )
 def test_widths_that_are_none(said: list):
     with pytest.raises(ValueError, match="its widths are"):
         make_of_widths(WAV2LIP, json.dumps(said))
-
-
-def test_widths_say_what_is_hidden_or_nothing_of_it():
-    narrow = [[4] * 7, [3] * 5, [4] * 7, 7]
-    for behind, hidden in (([], ()), ([[]], ()), ([[1, 2, 3, 4]], (1, 2, 3, 4))):
-        module = make_of_widths(WAV2LIP, json.dumps(narrow + behind))
-        assert isinstance(module, Wav2Lip)
-        assert module.widths.hidden == hidden
-    with pytest.raises(ValueError, match="a hidden part"):
-        make_of_widths(WAV2LIP, json.dumps([*narrow, [1, 2, 3]]))
 
 
 def test_the_command_takes_what_the_user_brought(
