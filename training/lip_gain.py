@@ -2,9 +2,9 @@
 
     python -m training.lip_gain RUN/model.safetensors --talking PACKS [MORE_PACKS] -o model.safetensors
 
-Sound tells only in part how far a mouth is open, and a network that is unsure draws a mean of what it may be: its lips
-move less than the true ones, and a viewer, or a landmarker, sees noise beside them. So the audio encoder's last layer
-is set to differ from its own mean by a factor more: the least of a few with which drawn lips, as a landmarker sees
+Sound tells only in part how far a mouth is open, and an audio encoder that is unsure tells a mean of what it may be:
+lips move less than the true ones, and a viewer, or a landmarker, sees noise beside them. So its last layer is set to
+differ from its own mean by a factor more, before its ReLU: so does the shape that it tells. Taken is the least of a few with which drawn lips, as a landmarker sees
 them, go about as well with true ones as with any, on clips never trained on, each to the voice of the next one.
 Nothing is learned here.
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
@@ -22,29 +21,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inference.faces import FaceTracker, Landmarker
-from inference.faces.box import LIP_POINTS
+from inference.faces import Landmarker
 from inference.faces.load import load_landmarker
 from inference.models import Wav2Lip
 from inference.settings import Settings
 from inference.weights.architectures import WAV2LIP, load_module
-from training.drawn_mouths import ENLARGED, draw_film, enlarge, paste
-from training.lip_sync import Recipe, correlate, split_clips, write_weights
-from training.talking import Bytes, Floats
-from training.talking_samples import Talking, gap_of, prepare
+from training.drawn_mouths import Moved, measure
+from training.lip_sync import Recipe, split_clips, write_weights
+from training.talking_samples import Talking, prepare
 
 GAINS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0)
 SPARED = 0.015  # of the correlation is given up for a lower gain: high ones smear the lips of strangers
 FURTHEST = 1.25  # times as far as true lips is as far as drawn ones may move
 SEEN_EVERY = 5  # frames of a clip of which the layer's mean is taken
-
-
-@dataclass(frozen=True)
-class Moved:
-    """How drawn lips go with true ones: Pearson's correlation, and their deviation over the true one's."""
-
-    correlation: float
-    reach: float
 
 
 @torch.no_grad()
@@ -72,39 +61,6 @@ def mean_heard(network: Wav2Lip, clips: Sequence[Talking]) -> Tensor:
 def last_norm(network: Wav2Lip) -> nn.BatchNorm2d:
     block = cast(nn.Sequential, network.audio_encoder[-1].conv_block)
     return cast(nn.BatchNorm2d, block[1])
-
-
-def measure(network: Wav2Lip, clips: Sequence[Talking], landmarker: Landmarker) -> Moved | None:
-    """Each clip's voice on the next one's face; None where no drawn film shows a face throughout."""
-    found = []
-    for i, voice in enumerate(clips):
-        drawn = look(draw(network, clips[(i + 1) % len(clips)], voice), landmarker)
-        if drawn is not None:
-            true = voice.gaps[: len(drawn)]
-            found.append((correlate(drawn, true), float(drawn.std() / max(true.std(), 1e-6))))
-    if not found:
-        return None
-    correlation, reach = np.mean(found, axis=0).tolist()
-    return Moved(correlation, reach)
-
-
-def draw(network: Wav2Lip, face: Talking, voice: Talking) -> list[Bytes]:
-    """The face, with its margin, saying what the voice says: (120, 120, 3) each."""
-    n_frames = min(face.n_frames, voice.n_frames)
-    mels = np.stack([voice.sound.window(i) for i in range(n_frames)])
-    faces = list(face.faces[:n_frames])
-    return [paste(one, patch) for one, patch in zip(faces, draw_film(network, faces, mels), strict=True)]
-
-
-def look(pictures: Sequence[Bytes], landmarker: Landmarker) -> Floats | None:
-    """The gap between the lips in each, px; None where one shows no face."""
-    tracker, gaps = FaceTracker(landmarker), []
-    for picture in pictures:
-        (face,) = tracker.follow([enlarge(picture)])
-        if face is None:
-            return None
-        gaps.append(gap_of((face.points[LIP_POINTS] / ENLARGED).astype(np.float32)))
-    return np.stack(gaps)
 
 
 def find_gain(network: Wav2Lip, clips: Sequence[Talking], landmarker: Landmarker) -> tuple[float, dict[float, Moved]]:

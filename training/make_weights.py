@@ -63,7 +63,7 @@ def make_sync(making: Making) -> Path:
     recipe, made = lip_sync.Recipe(tuple(packs), run), making.folder / "made.safetensors"
     recipe = replace(recipe, n_voices=lip_sync.Recipe.n_voices if has_library() else 0)
     if making.is_tiny:
-        recipe = replace(recipe, judge_steps=1, ear_steps=1, steps=1, sharp_steps=1, batch=2, n_voices=0)
+        recipe = replace(recipe, ear_steps=1, steps=1, batch=2, n_voices=0)
     lip_sync.train(recipe)
     lip_gain.set_gain(run / "model.safetensors", recipe, made)
     return made

@@ -1,4 +1,4 @@
-"""What lip sync sees in training beside what it hears: a face that keeps its mouth to itself.
+"""What lip sync sees in training beside the shape that it is told: a face that keeps its mouth to itself.
 
 In use the upper half of a frame is given, and one face whole for as long as it fits: a mouth that has nothing to do
 with what is heard. In training both are other frames of the clip than the one that is asked for.
@@ -17,7 +17,7 @@ from torch import Tensor
 from inference.lip_sync.preprocess import MASKED_FROM, SIDE, stack_faces
 from training.augmentation import MIRRORED_LIPS
 from training.face_changes import change_look, cut, draw_place, mirror, move_a_little, move_points
-from training.sounds import SILENT_SHARE, Sound, hear, quiet_frames, silence
+from training.sounds import Sound, hear, quiet_frames
 from training.steady import steady
 from training.talking import MARGIN, Bytes, Floats, TalkingClip
 
@@ -25,7 +25,6 @@ from training.talking import MARGIN, Bytes, Floats, TalkingClip
 INNER_TOP, INNER_BOTTOM = [13, 14, 15], [19, 18, 17]
 NEAREST_REFERENCE = 3  # frames from the one that is asked for: neighbours show the same mouth
 SAME_SHOWN = 0.1  # of the samples: the frame whose upper half is given is also the one that is shown whole
-LEAST_SPREAD = 0.3  # px, of the gaps of a clip
 SEAM = 4  # rows either side of the masked part's edge, over which the two halves of a wanted face blend
 
 
@@ -38,7 +37,7 @@ class Talking:
     lips: Floats
     sound: Sound
     gaps: Floats  # (T,) between the lips, px
-    usual: Floats  # (2,) mean and deviation of the gaps
+    shapes: Floats  # (T, 3) of the mouth, as `shapes_of` has them
     quiet: tuple[int, ...]  # frames whose mouth rests
 
     @property
@@ -48,23 +47,29 @@ class Talking:
 
 @dataclass(frozen=True)
 class Batch:
-    """mels (B, 1, 80, 16), faces (B, 6, 96, 96), wanted (B, 3, 96, 96) of 0..1, lips (B, 20, 2) px of 96.
+    """faces (B, 6, 96, 96), wanted (B, 3, 96, 96) of 0..1, lips (B, 20, 2) px of 96.
 
-    usual: (B, 2) mean and deviation of the gap between the lips in each one's clip, px. shown: (B,) px, the gap in the
-    face that is shown whole.
+    shapes: (B, 3) of the mouths that are wanted, px, as `shapes_of` has them.
     """
 
-    mels: Tensor
     faces: Tensor
     wanted: Tensor
     lips: Tensor
-    usual: Tensor
-    shown: Tensor
+    shapes: Tensor
 
 
 def gap_of(lips: Floats) -> Floats:
     """How far the inner lips are apart, px: (...,) of (..., 20, 2)."""
     return np.asarray((lips[..., INNER_BOTTOM, 1] - lips[..., INNER_TOP, 1]).mean(-1), np.float32)
+
+
+def shapes_of(lips: Floats) -> Floats:
+    """(T, 3) px of a clip's (T, 20, 2): the gap between the lips, and how far height and width are off their means.
+
+    Lips differ more between people than a voice tells; what they do as they talk is alike.
+    """
+    height, width = lips[:, 9, 1] - lips[:, 3, 1], lips[:, 6, 0] - lips[:, 0, 0]
+    return np.stack([gap_of(lips), height - height.mean(), width - width.mean()], axis=1).astype(np.float32)
 
 
 def prepare(clip: TalkingClip) -> Talking:
@@ -80,26 +85,23 @@ def prepare_steady(clip: TalkingClip) -> Talking:
 def at_hand(clip: TalkingClip, faces: Bytes, lips: Floats) -> Talking:
     gaps = gap_of(lips)
     sound = hear(clip.samples, len(faces), (zlib.crc32(clip.name.encode()),))
-    usual = np.array([gaps.mean(), max(gaps.std(), LEAST_SPREAD)], np.float32)
-    return Talking(clip.name, faces, lips, sound, gaps, usual, quiet_frames(gaps))
+    return Talking(clip.name, faces, lips, sound, gaps, shapes_of(lips), quiet_frames(gaps))
 
 
 def draw_batch(clips: Sequence[Talking], size: int, rng: np.random.Generator) -> Batch:
     """Frames of steadied clips drawn at random, each with other frames of its clip to show whose mouth it is."""
     drawn = [clips[int(rng.integers(len(clips)))] for _ in range(size)]
-    mels, wanted, shown, lips, gaps = (
+    wanted, shown, lips, shapes = (
         list(column) for column in zip(*(draw_sample(clip, rng) for clip in drawn), strict=True)
     )
     whole = stack_faces(shown)
     masked = stack_faces(wanted)
     faces = np.concatenate([masked[:, :3], whole[:, 3:]], axis=1)
     return Batch(
-        torch.from_numpy(np.stack(mels)[:, None]),
         torch.from_numpy(faces),
         torch.from_numpy(np.ascontiguousarray(masked[:, 3:])),
         torch.from_numpy(np.stack(lips)),
-        torch.from_numpy(np.stack([clip.usual for clip in drawn])),
-        torch.tensor(gaps),
+        torch.from_numpy(np.stack(shapes)),
     )
 
 
@@ -108,22 +110,18 @@ def add_mirrored(batch: Batch) -> Batch:
     other_side = torch.tensor([-1.0, 1.0]), torch.tensor([SIDE - 1.0, 0.0])
     lips = batch.lips[:, MIRRORED_LIPS] * other_side[0] + other_side[1]
     return Batch(
-        torch.cat([batch.mels] * 2),
         torch.cat([batch.faces, batch.faces.flip(3)]),
         torch.cat([batch.wanted, batch.wanted.flip(3)]),
         torch.cat([batch.lips, lips]),
-        torch.cat([batch.usual] * 2),
-        torch.cat([batch.shown] * 2),
+        torch.cat([batch.shapes] * 2),
     )
 
 
-def draw_sample(clip: Talking, rng: np.random.Generator) -> tuple[Floats, Bytes, Bytes, Floats, float]:
-    """Its mel (80, 16), the face that is asked for and another (96, 96, 3), its lips (20, 2), the other's gap in px."""
-    is_silent = rng.random() < SILENT_SHARE
-    frame = int(rng.choice(clip.quiet)) if is_silent else int(rng.integers(clip.n_frames))
+def draw_sample(clip: Talking, rng: np.random.Generator) -> tuple[Bytes, Bytes, Floats, Floats]:
+    """The face that is asked for and another (96, 96, 3), and its lips (20, 2) and their shape (3,)."""
+    frame = int(rng.integers(clip.n_frames))
     given = draw_reference(clip, frame, rng)
     other = given if rng.random() < SAME_SHOWN else draw_reference(clip, frame, rng)
-    mel = silence(rng) if is_silent else clip.sound.draw(frame, rng)
     place = draw_place(rng)
     upper, lower = (cut(clip.faces[i], place) for i in (given, frame))
     shown = cut(clip.faces[other], place if other == given else move_a_little(place, rng))
@@ -131,7 +129,7 @@ def draw_sample(clip: Talking, rng: np.random.Generator) -> tuple[Floats, Bytes,
     if rng.random() < 0.5:
         seen, lips = mirror(seen, lips)
     wanted, shown = change_look(seen, rng)
-    return mel, wanted, shown, lips, float(clip.gaps[other])
+    return wanted, shown, lips, clip.shapes[frame]
 
 
 def join_halves(upper: Bytes, lower: Bytes) -> Bytes:

@@ -101,7 +101,10 @@ class Wav2Lip(nn.Module):
         audio: (B, 1, 80, 16) float mel, -4..4.
         face: (B, 6, 96, 96) float, BGR / 255: channels 0..2 with rows 48.. zero, 3..5 whole.
         """
-        x = self.audio_encoder(audio)
+        return self.draw(self.audio_encoder(audio), face)
+
+    def draw(self, x: Tensor, face: Tensor) -> Tensor:
+        """The same of what is heard: (B, widths.audio_encoder[-1], 1, 1), the audio encoder's output."""
         maps = []
         for encode in self.face_encoder_blocks:
             face = encode(face)

@@ -17,29 +17,24 @@ from inference.models import Wav2Lip, Wav2LipWidths
 from inference.speaker import Film, FilmOptions
 from inference.speaker.sound import say, say_by_tone
 from inference.weights.tensors import load_into, read_tensors
-from training import drawn_mouths, lip_gain
-from training.drawn_mouths import DrawnMouths, find_lips, find_region, paste
+from training import lip_gain
+from training.drawn_mouths import Moved, correlate, draw_film, look, measure, paste
 from training.face_changes import Place, change_look, cut, draw_place, mirror, move_a_little, move_points
-from training.lip_gain import Moved, amplify, find_gain, last_norm, look, mean_heard
+from training.lip_gain import amplify, find_gain, last_norm, mean_heard
 from training.lip_sync import (
     LOWER_WEIGHT,
     MOUTH_WEIGHT,
     WIDTHS,
-    Judge,
+    Ear,
     Recipe,
+    Scale,
+    Telling,
     Training,
-    correlate,
     edge_error,
-    hide_references,
     is_held_out,
-    judged_in,
     likeness,
-    lips_error,
     mirror_error,
-    shape_of,
-    shown_error,
     split_clips,
-    spread_error,
     train,
     weights_of,
 )
@@ -59,7 +54,6 @@ from training.talking import (
     write_pack,
 )
 from training.talking_samples import (
-    INNER_BOTTOM,
     Talking,
     add_mirrored,
     cut_plain,
@@ -68,6 +62,7 @@ from training.talking_samples import (
     join_halves,
     prepare,
     prepare_steady,
+    shapes_of,
 )
 
 
@@ -139,7 +134,7 @@ def test_a_frame_hears_the_sound_from_the_frame_before_on(clip: TalkingClip):
 
 def test_a_batch_never_shows_the_mouth_that_is_asked_for(steadied: Talking):
     batch = draw_batch([steadied], 16, np.random.default_rng(5))
-    assert batch.mels.shape == (16, 1, 80, 16)
+    assert batch.shapes.shape == (16, 3)
     assert batch.faces.shape == (16, 6, SIDE, SIDE)
     assert batch.wanted.shape == (16, 3, SIDE, SIDE)
     assert batch.lips.shape == (16, 20, 2)
@@ -147,11 +142,11 @@ def test_a_batch_never_shows_the_mouth_that_is_asked_for(steadied: Talking):
     assert torch.equal(batch.faces[:, :3, : SIDE // 2], batch.wanted[:, :, : SIDE // 2])
     shown = batch.faces[:, 3:]
     assert ((shown - batch.wanted).abs().flatten(1).amax(1) > 0.05).all()
-    assert -4 <= batch.mels.min() <= batch.mels.max() <= 4
-    assert torch.equal(batch.usual, torch.from_numpy(np.stack([steadied.usual] * 16)))
+    seen = batch.lips[:, 19, 1] - batch.lips[:, 13, 1]  # on faces of other sizes, bent and turned
+    assert correlate(seen.numpy(), batch.shapes[:, 0].numpy()) > 0.9
     again = draw_batch([steadied], 16, np.random.default_rng(5))
     assert torch.equal(again.faces, batch.faces)
-    assert torch.equal(again.mels, batch.mels)
+    assert torch.equal(again.shapes, batch.shapes)
 
 
 def test_upper_halves_do_not_tell_the_mouth(talking: Talking, steadied: Talking):
@@ -333,23 +328,58 @@ def test_errors_count_most_in_the_mouth():
     assert weights[65, 48] == MOUTH_WEIGHT
     assert weights[90, 48] == weights[65, 10] == LOWER_WEIGHT
     assert weights[20, 48] == 1
-    assert lips_error(lips, lips) == 0
-    assert lips_error(lips + 3, lips) == pytest.approx(2.5)  # smooth: 3 - 0.5; the gap is the same
     flat, edge = torch.zeros(1, 3, SIDE, SIDE), torch.zeros(1, 3, SIDE, SIDE)
     edge[..., 48:] = 1
     assert edge_error(flat, flat + 0.5, torch.ones(1, 1, SIDE, SIDE)) == 0  # of another level, but as sharp
     assert edge_error(flat, edge, torch.ones(1, 1, SIDE, SIDE)) == pytest.approx(1 / (SIDE - 1))
 
 
-def test_a_judge_teaches_the_mouth_alone():
-    drawn = torch.rand(1, 3, SIDE, SIDE, requires_grad=True)
-    mouth = torch.zeros(1, 1, SIDE, SIDE, dtype=torch.bool)
-    mouth[..., 60:80, 30:66] = True
-    seen = judged_in(drawn, mouth)
-    assert torch.equal(seen, drawn)
-    seen.sum().backward()
-    assert drawn.grad is not None
-    assert torch.equal(drawn.grad, mouth.expand_as(drawn).float())
+def test_shapes_are_of_what_lips_do_and_not_of_what_they_are(talking: Talking):
+    shapes = shapes_of(talking.lips)
+    assert shapes.shape == (75, 3)
+    assert np.array_equal(shapes[:, 0], talking.gaps)
+    assert np.allclose(shapes[:, 1:].mean(0), 0, atol=1e-4)
+    assert correlate(shapes[:, 1], talking.gaps) > 0.8  # a mouth that opens is higher
+    thicker = talking.lips.copy()
+    thicker[:, 9, 1] += 3
+    assert np.allclose(shapes_of(thicker), shapes, atol=1e-4)
+    scale = Scale.of([talking])
+    standard = scale.standardise(talking.shapes)
+    assert np.allclose((standard.mean(0), standard.std(0)), ([0] * 3, [1] * 3), atol=1e-4)
+
+
+def test_the_audio_encoder_tells_what_its_ear_reads(talking: Talking):
+    torch.manual_seed(3)
+    network, telling = Wav2Lip(WIDTHS), Telling(5)
+    ear, mels = Ear(network.audio_encoder), torch.from_numpy(talking.sound.window(30)[None, None])
+    mels = torch.cat([mels, mels.flip(3), mels * 0.5])
+    network.train()
+    network.audio_encoder(mels)  # statistics of its own
+    network.eval()
+    telling.end(network.audio_encoder, ear.shape)
+    told = telling(ear(mels))
+    assert told.shape == (3, 256, 1, 1)
+    torch.testing.assert_close(network.audio_encoder(mels), told, atol=1e-5, rtol=1e-4)
+    same = Telling(5)(torch.zeros(1, 3))
+    assert torch.equal(same, telling(torch.zeros(1, 3)))
+    assert not torch.equal(same, Telling(6)(torch.zeros(1, 3)))
+    near, far = telling(torch.tensor([[0.0, 0, 0], [0.2, 0, 0], [2, 0, 0]])).flatten(1).diff(dim=0).norm(dim=1)
+    assert 0 < near < far
+
+
+def test_what_listens_and_what_draws_are_learnt_apart(clip: TalkingClip, tmp_path: Path):
+    recipe = Recipe((tmp_path,), tmp_path, ear_steps=1, steps=1, batch=4, n_voices=0)
+    training = Training(recipe, [prepare_steady(clip)], {})
+    states = []
+    for stage in ("", "ear", "drawing"):
+        assert not stage or training.run_round()[0] == stage
+        states.append({name: value.clone() for name, value in training.network.state_dict().items()})
+    for name, (new, heard, drawn) in {name: [state[name] for state in states] for name in states[0]}.items():
+        if "running_mean" in name and not name.startswith("audio_encoder.12."):
+            listens = name.startswith("audio_encoder.")
+            assert torch.equal(new, heard) != listens, name
+            assert torch.equal(heard, drawn) == listens, name
+    assert training.part_done() == 1
 
 
 def test_the_likeness_that_is_learnt_is_the_one_that_is_measured(steadied: Talking):
@@ -364,85 +394,13 @@ def test_the_likeness_that_is_learnt_is_the_one_that_is_measured(steadied: Talki
     assert likeness(stacked[:1], stacked[1:], upper).item() > found  # less moves there
 
 
-def test_the_last_stage_sees_every_face(clip: TalkingClip, tmp_path: Path):
-    recipe = Recipe((tmp_path,), tmp_path, judge_steps=0, ear_steps=0, steps=4, sharp_steps=2, batch=4, n_voices=0)
-    training = Training(recipe, [prepare_steady(clip)], {})
-    assert training.stage() == ("whole", 0.0)
-    assert training.is_first()
-    first = training.blind_share()
-    training.progress.steps["whole"] = 3
-    assert first > training.blind_share() > 0
-    training.progress.steps["whole"] = 4
-    assert training.stage() == ("sharp", 0.0)
-    assert not training.is_first()
-    assert training.blind_share() == 0
-    stage, loss = training.run_round()
-    assert stage == "sharp"
-    assert np.isfinite(loss)
-    assert training.part_done() == 1
-
-
-def test_what_is_made_lies_between_the_weights_before_and_after_the_last_stage(clip: TalkingClip, tmp_path: Path):
-    recipe = Recipe((tmp_path,), tmp_path, judge_steps=0, ear_steps=0, steps=1, sharp_steps=2, batch=4, n_voices=0)
-    training = Training(replace(recipe, round_steps=1), [prepare_steady(clip)], {"clips": [prepare(clip)]})
-    training.run_round()
-    assert training.made() is training.network
-    before = {key: value.clone() for key, value in training.network.state_dict().items()}
-    for _ in range(2):
-        assert training.run_round()[0] == "sharp"
-    training.keep_best()
-    training.save()
-    after, key = training.network.state_dict(), "face_encoder_blocks.0.0.conv_block.0.weight"
-    assert not torch.equal(before[key], after[key])
-    middle = ((before[key] + after[key]) / 2).half()
-    torch.testing.assert_close(read_tensors(tmp_path / "model.safetensors")[key], middle, rtol=0, atol=1e-3)
-    again = Training(recipe, training.clips, {})
-    again.resume()
-    made = training.made().state_dict()
-    assert all(torch.equal(again_made, made[name]) for name, again_made in again.made().state_dict().items())
-
-
-def test_lips_that_move_too_little_are_an_error(steadied: Talking):
-    batch = draw_batch([steadied], 16, np.random.default_rng(2))
-    assert spread_error(batch.lips, batch) == 0
-    rest, _ = steadied.usual
-    for share, error in ((0.5, 0.25**2), (0.8, 0), (1.3, 0)):
-        found = batch.lips.clone()
-        found[:, INNER_BOTTOM, 1] += (share - 1) * (gap_in(batch.lips) - float(rest))[:, None]
-        assert spread_error(found, batch).item() == pytest.approx(error, abs=1e-4)
-    mean, spread = steadied.usual
-    assert (mean, spread) == pytest.approx((steadied.gaps.mean(), steadied.gaps.std()))
-
-
-def test_of_one_sample_no_lips_follow_the_face_shown(steadied: Talking):
-    batch = add_mirrored(draw_batch([steadied], 1, np.random.default_rng(2)))
-    assert shown_error(batch.lips, batch) == pytest.approx(0, abs=1e-3)
-
-
-def test_lips_that_follow_the_face_shown_are_an_error(steadied: Talking):
-    batch = draw_batch([steadied], 64, np.random.default_rng(2))
-    for share in (0.0, 0.5):
-        found = batch.lips.clone()  # lips parted by so much more, by what is shown
-        found[:, INNER_BOTTOM, 1] += share * (batch.shown - batch.shown.mean())[:, None]
-        assert shown_error(found, batch).item() == pytest.approx(share**2, abs=1e-3)
-    alike = replace(batch, shown=gap_in(batch.lips))
-    assert torch.isfinite(shown_error(batch.lips, alike))
-
-
-def test_what_is_hidden_is_not_followed(steadied: Talking):
-    batch = draw_batch([steadied], 8, np.random.default_rng(2))
-    hide_references(batch, 0.5)
-    assert not batch.faces[:4, 3:].any()
-    assert batch.faces[4:, 3:].flatten(1).any(1).all()
-    assert torch.equal(batch.shown[:4], batch.usual[:4, 0])
-    assert not torch.equal(batch.shown[4:], batch.usual[4:, 0])
-
-
 def test_a_mirrored_face_is_to_be_drawn_as_the_face_is(steadied: Talking):
     batch = add_mirrored(draw_batch([steadied], 3, np.random.default_rng(2)))
-    assert len(batch.mels) == len(batch.faces) == len(batch.wanted) == len(batch.lips) == 6
+    assert len(batch.faces) == len(batch.wanted) == len(batch.lips) == len(batch.shapes) == 6
     assert torch.equal(batch.faces[4], batch.faces[1].flip(2))
-    assert torch.allclose(gap_in(batch.lips)[3:], gap_in(batch.lips)[:3])
+    assert torch.equal(batch.shapes[3:], batch.shapes[:3])
+    gaps = gap_of(batch.lips.numpy())
+    assert np.allclose(gaps[3:], gaps[:3])
     corners = batch.lips[:, 0, 0], batch.lips[:, 6, 0]
     assert (corners[0] < corners[1]).all()
     assert torch.allclose(corners[0][:3] + corners[1][3:], torch.full((3,), SIDE - 1.0))
@@ -453,93 +411,34 @@ def test_a_mirrored_face_is_to_be_drawn_as_the_face_is(steadied: Talking):
     assert mirror_error(one_sided, weights) > 0.05
 
 
-def gap_in(lips: torch.Tensor) -> torch.Tensor:
-    return shape_of(lips)[:, 0]
+def test_a_film_is_drawn_with_one_face_shown(steadied: Talking):
+    faces, mels = list(steadied.faces[:3]), np.zeros((3, 80, 16), np.float32)
+    network, given = Wav2Lip(WIDTHS), []
+    network.register_forward_pre_hook(lambda _, inputs: given.append(inputs))
+    drawn = draw_film(network, faces, mels)
+    assert (drawn.shape, drawn.dtype) == ((3, SIDE, SIDE, 3), np.uint8)
+    plain = stack_faces([cut_plain(face) for face in faces])
+    heard, seen = given[0]
+    assert heard.shape == (3, 1, 80, 16)
+    assert np.array_equal(seen[:, 3:], plain[:1, 3:].repeat(3, 0))
+    assert np.array_equal(seen[:, :3], plain[:, :3])
 
 
-def test_a_judge_sees_no_colours():
-    torch.manual_seed(0)
-    judge = Judge().eval()
-    grey = torch.rand(1, 1, SIDE // 2, SIDE).expand(1, 3, -1, -1)
-    green = torch.cat([grey[:, :1] * 0, grey[:, :1] / 0.587, grey[:, :1] * 0], 1)
-    assert torch.allclose(judge(grey), judge(green), atol=1e-3)
-    assert not torch.equal(judge(grey), judge(1 - grey))
-
-
-def test_a_judge_learns_where_lips_are(steadied: Talking):
-    torch.manual_seed(0)
-    judge, rng = Judge(), np.random.default_rng(0)
-    optimiser = torch.optim.AdamW(judge.parameters(), lr=2e-3)
-    losses = []
-    for _ in range(40):
-        batch = draw_batch([steadied], 16, rng)
-        loss = lips_error(judge(batch.wanted[:, :, SIDE // 2 :]), batch.lips)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(loss.item())
-    assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
-
-
-def test_drawn_mouths_are_known_by_a_landmarker(steadied: Talking, landmarker: Landmarker):
-    region = find_region(steadied, landmarker)
-    assert region is not None
-    found = [find_lips(face, region, landmarker) for face in steadied.faces]
-    gaps = gap_of(np.stack([lips for lips in found if lips is not None]))
-    assert correlate(gaps, steadied.gaps) > 0.9
-    assert find_lips(np.full((KEPT, KEPT, 3), 90, np.uint8), region, landmarker) is None
-
-
-def test_the_last_drawn_mouths_are_kept_with_their_lips(
-    steadied: Talking, landmarker: Landmarker, monkeypatch: pytest.MonkeyPatch
+def test_drawn_lips_are_measured_against_the_voices_own(
+    talking: Talking, landmarker: Landmarker, monkeypatch: pytest.MonkeyPatch
 ):
-    """What is drawn is here what was filmed."""
-    monkeypatch.setattr(
-        drawn_mouths, "draw_beside", lambda _, faces, shown, mels: np.stack([cut_plain(face) for face in faces])
-    )
-    rng = np.random.default_rng(1)
-    drawn = DrawnMouths(landmarker, [steadied], n_kept=8)
-    drawn.add(Wav2Lip(WIDTHS), 6, rng)
-    assert len(drawn) == 6
-    drawn.add(Wav2Lip(WIDTHS), 6, rng)
-    assert len(drawn) == 8
-    faces, lips = drawn.draw_batch(40, rng)
-    assert faces.shape == (40, 3, SIDE, SIDE)
-    assert lips.shape == (40, 20, 2)
-    assert 0 <= faces.min() <= faces.max() <= 1
-    assert lips[..., 1].min() > 0.4 * SIDE
-    nobody = replace(steadied, faces=np.full_like(steadied.faces, 90))
-    nothing = DrawnMouths(landmarker, [nobody], n_kept=8)
-    nothing.add(Wav2Lip(WIDTHS), 6, rng)
-    assert len(nothing) == 0
-
-
-def test_a_film_is_drawn_with_one_face_shown(steadied: Talking, monkeypatch: pytest.MonkeyPatch):
-    given: list[np.ndarray] = []
-
-    def listen(network: Wav2Lip, stacked: np.ndarray, mels: np.ndarray) -> np.ndarray:
-        given.append(stacked)
-        return np.zeros((len(mels), SIDE, SIDE, 3), np.uint8)
-
-    monkeypatch.setattr(drawn_mouths, "draw_stacked", listen)
-    faces, mels = list(steadied.faces[:5]), np.zeros((5, 80, 16), np.float32)
-    drawn_mouths.draw_film(Wav2Lip(WIDTHS), faces, mels)
-    drawn_mouths.draw_beside(Wav2Lip(WIDTHS), faces, faces[::-1], mels)
-    plain = drawn_mouths.stack_plain(faces)
-    film, beside = given
-    assert np.array_equal(film[:, 3:], plain[:1, 3:].repeat(5, 0))
-    assert np.array_equal(beside[:, 3:], plain[::-1, 3:])
-    assert np.array_equal(film[:, :3], plain[:, :3])
-    assert np.array_equal(beside[:, :3], plain[:, :3])
-
-
-def test_a_network_draws_a_stack_of_faces():
-    torch.manual_seed(1)
-    drawn = drawn_mouths.draw_stacked(
-        Wav2Lip(WIDTHS), np.zeros((2, 6, SIDE, SIDE), np.float32), np.zeros((2, 80, 16), np.float32)
-    )
-    assert drawn.shape == (2, SIDE, SIDE, 3)
-    assert drawn.dtype == np.uint8
+    """What is drawn is here what was filmed, to the same voice and then to another one."""
+    monkeypatch.setattr("training.drawn_mouths.draw", lambda _, face, voice: list(face.faces))
+    same = measure(Wav2Lip(WIDTHS), [talking], landmarker)
+    assert same is not None
+    assert same.correlation > 0.9
+    assert 0.6 < same.reach < 1.1  # in so small a picture it sees less of it
+    later = replace(talking, gaps=np.roll(talking.gaps, 9))
+    other = measure(Wav2Lip(WIDTHS), [later], landmarker)
+    assert other is not None
+    assert other.correlation < 0.6
+    nobody = replace(talking, faces=np.full_like(talking.faces, 90))
+    assert measure(Wav2Lip(WIDTHS), [nobody], landmarker) is None
 
 
 def test_a_drawn_face_is_pasted_where_it_was_cut(steadied: Talking):
@@ -579,15 +478,13 @@ def test_the_recipe_runs_end_to_end_and_on(tmp_path: Path, capsys: pytest.Captur
     load_into(network, made)
     log = made.with_name("run") / "log.jsonl"
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [line["stage"] for line in lines] == ["judge", "ear", "whole", "sharp"]
+    assert [line["stage"] for line in lines] == ["ear", "drawing"]
     assert lines[-1]["part_done"] == 1
     score = lines[-1][str(tmp_path / "sync" / "drawn")]
-    assert set(score) == {"voice", "face", "gain", "error"}
-    ended = Recipe(
-        (tmp_path / "sync" / "drawn",), log.parent, judge_steps=1, ear_steps=1, steps=1, sharp_steps=1, n_voices=0
-    )
+    assert set(score) in (set(), {"correlation", "reach"})  # none where it does not draw faces yet
+    ended = Recipe((tmp_path / "sync" / "drawn",), log.parent, ear_steps=1, steps=1, n_voices=0)
     train(ended)
-    assert len(log.read_text().splitlines()) == 4
+    assert len(log.read_text().splitlines()) == 2
     train(replace(ended, steps=2, batch=2))
     assert json.loads(log.read_text().splitlines()[-1])["steps"] == 2
 
@@ -596,9 +493,7 @@ def test_the_same_seed_gives_the_same_weights(clip: TalkingClip, tmp_path: Path)
     clips = [replace(clip, name=f"c{i}") for i in range(3)]
     write_pack(clips, tmp_path / "pack.npz")
     made = []
-    tiny = Recipe(
-        (tmp_path,), tmp_path, judge_steps=1, ear_steps=1, steps=2, sharp_steps=1, batch=2, n_voices=0, threads=1
-    )
+    tiny = Recipe((tmp_path,), tmp_path, ear_steps=1, steps=2, batch=2, n_voices=0, threads=1)
     for name, seed, precision in (("a", 5, "bf16"), ("b", 5, "bf16"), ("c", 6, "bf16"), ("d", 5, "f32")):
         train(replace(tiny, run=tmp_path / name, seed=seed, precision=precision))
         made.append((tmp_path / name / "model.safetensors").read_bytes())
