@@ -4,9 +4,9 @@
 
 Sound tells only in part how far a mouth is open, and an audio encoder that is unsure tells a mean of what it may be:
 lips move less than the true ones, and a viewer, or a landmarker, sees noise beside them. So its last layer is set to
-differ from its own mean by a factor more, before its ReLU: so does the shape that it tells. Taken is the least of a few with which drawn lips, as a landmarker sees
-them, go about as well with true ones as with any, on clips never trained on, each to the voice of the next one.
-Nothing is learned here.
+differ from its own mean by a factor more, before its ReLU: so does the shape that it tells. Taken is the least of a few
+with which drawn lips, as a landmarker sees them, go about as well with true ones as with any, on clips never trained
+on, each to the voice of the next one. Nothing is learned here.
 """
 
 from __future__ import annotations
