@@ -4,7 +4,7 @@
 
 Sound tells only in part how far a mouth is open, and an audio encoder that is unsure tells a mean of what it may be:
 lips move less than the true ones, and a viewer, or a landmarker, sees noise beside them. So its last layer is set to
-differ from its own mean by a factor more, before its ReLU: so does the shape that it tells. Taken is the least of a few
+differ from its own mean by a factor more, before its ReLU: so does the shape that it tells. Taken is the most of a few
 with which drawn lips, as a landmarker sees them, go about as well with true ones as with any, on clips never trained
 on, each to the voice of the next one. Nothing is learned here.
 """
@@ -12,6 +12,7 @@ on, each to the voice of the next one. Nothing is learned here.
 from __future__ import annotations
 
 import argparse
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -31,7 +32,7 @@ from training.lip_sync import Recipe, split_clips, write_weights
 from training.talking_samples import Talking, prepare
 
 GAINS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0)
-SPARED = 0.015  # of the correlation is given up for a lower gain: high ones smear the lips of strangers
+SPARED = 0.02  # of the correlation is given up for lips that move further
 FURTHEST = 1.25  # times as far as true lips is as far as drawn ones may move
 SEEN_EVERY = 5  # frames of a clip of which the layer's mean is taken
 
@@ -64,22 +65,26 @@ def last_norm(network: Wav2Lip) -> nn.BatchNorm2d:
 
 
 def find_gain(network: Wav2Lip, clips: Sequence[Talking], landmarker: Landmarker) -> tuple[float, dict[float, Moved]]:
-    """The least of GAINS with which drawn lips go about as well with true ones as with any; and what each gives.
+    """The most of GAINS with which drawn lips go about as well with true ones as with any; and what each gives.
 
     The network comes back with that gain; with none where it draws no faces, as after a handful of steps.
     """
-    mean, done = mean_heard(network, clips), 1.0
+    mean, unmoved = mean_heard(network, clips), copy.deepcopy(last_norm(network).state_dict())
+
+    def set_to(gain: float) -> None:
+        last_norm(network).load_state_dict(unmoved)
+        amplify(network, mean, gain)
+
     tried: dict[float, Moved] = {}
     for gain in GAINS:
-        amplify(network, mean, gain / done)
-        done = gain
+        set_to(gain)
         moved = measure(network, clips, landmarker)
         if moved is None or (tried and moved.reach > FURTHEST):
             break
         tried[gain] = moved
     enough = max((moved.correlation for moved in tried.values()), default=0.0) - SPARED
-    best = next((gain for gain, moved in tried.items() if moved.correlation >= enough), 1.0)
-    amplify(network, mean, best / done)
+    best = max((gain for gain, moved in tried.items() if moved.correlation >= enough), default=1.0)
+    set_to(best)
     return best, tried
 
 

@@ -20,7 +20,7 @@ from inference.weights.tensors import load_into, read_tensors
 from training import lip_gain
 from training.drawn_mouths import Moved, correlate, draw_film, look, measure, paste
 from training.face_changes import Place, change_look, cut, draw_place, mirror, move_a_little, move_points
-from training.lip_gain import amplify, find_gain, last_norm, mean_heard
+from training.lip_gain import GAINS, amplify, find_gain, last_norm, mean_heard
 from training.lip_sync import (
     LOWER_WEIGHT,
     MOUTH_WEIGHT,
@@ -276,8 +276,10 @@ def test_a_gain_moves_the_audio_encoder_away_from_its_mean(talking: Talking):
     assert torch.allclose(after - mean[:, None, None], 2 * (before - mean[:, None, None]), atol=1e-4)
 
 
-def test_the_least_gain_is_taken_whose_lips_go_with_true_ones(talking: Talking, monkeypatch: pytest.MonkeyPatch):
-    assert gain_of(talking, monkeypatch, {1.0: 0.5, 1.5: 0.7, 2.0: 0.71, 2.5: 0.6}) == 1.5
+def test_the_most_gain_is_taken_whose_lips_go_with_true_ones(talking: Talking, monkeypatch: pytest.MonkeyPatch):
+    spoilt = dict.fromkeys(GAINS, 0.3)
+    assert gain_of(talking, monkeypatch, spoilt | {1.0: 0.71, 1.5: 0.7, 2.0: 0.68}) == 1.5
+    assert gain_of(talking, monkeypatch, spoilt | {1.0: 0.5, 1.5: 0.7, 2.0: 0.71}) == 2.0
 
 
 def test_no_gain_is_taken_that_moves_lips_too_far(talking: Talking, monkeypatch: pytest.MonkeyPatch):
