@@ -156,7 +156,7 @@ STARTER_SYNC = WeightSet(
     files=(
         WeightFile(
             "model.safetensors",
-            "9030e8f96f3b6a89a321b96c7885a832c2d15e4aae04de27116714166c5d0787",
+            "453b113ed1b4677aa00d9fa5c4989319ed797ce4dae8de61c37568f1816dfcf9",
             5_972_270,
         ),
     ),

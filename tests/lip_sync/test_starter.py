@@ -57,7 +57,7 @@ def test_it_draws_the_mouth_better_than_a_copied_one(found: Quality):
 
 
 def test_its_mouth_rests_in_silence(found: Quality):
-    assert found.rest < 0.5  # of one face, whose mouth is parted where it is shown whole; the card has means
+    assert found.rest < 0.4
 
 
 def test_the_card_speaks_of_these_bytes_and_keeps_its_promises():
