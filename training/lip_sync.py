@@ -69,7 +69,6 @@ class Recipe:
 
     talking: tuple[Path, ...]  # folders of packs
     run: Path
-    start: Path | None = None  # a run's checkpoint.pt, or weights, whose network is carried on from
     ear_steps: int = 3000  # of the audio encoder
     steps: int = 6000  # of the rest
     n_voices: int = 1600  # utterances of espeak-ng beside the clips' own sound; 0 where it is not installed
@@ -262,18 +261,10 @@ class Training:
     def resume(self) -> None:
         kept = load_state(self.recipe.run)
         if kept is None:
-            if self.recipe.start is not None:
-                self.carry_on_from(self.recipe.start)
             return
         for name, one in self.parts().items():
             one.load_state_dict(kept["state"][name])
         self.progress = Progress(**kept["progress"])
-
-    def carry_on_from(self, checkpoint: Path) -> None:
-        """Take another run's networks; the schedule and the optimisers are new."""
-        kept = torch.load(checkpoint, map_location="cpu", weights_only=True)["state"]
-        for name in ("network", "ear"):
-            self.parts()[name].load_state_dict(kept[name])
 
 
 def drawing_parts(network: Wav2Lip) -> list[nn.Module]:
@@ -398,7 +389,6 @@ def read_recipe(words: Sequence[str] | None = None) -> Recipe:
     parser = argparse.ArgumentParser(prog="python -m training.lip_sync", description=__doc__.splitlines()[0])
     parser.add_argument("--talking", type=Path, nargs="+", required=True, help="folders of packs of talking faces")
     parser.add_argument("-o", "--run", type=Path, required=True, help="folder for checkpoints, weights and log")
-    parser.add_argument("--start", type=Path, help="checkpoint.pt to carry on from")
     parser.add_argument("--ear-steps", type=int, default=Recipe.ear_steps)
     parser.add_argument("--steps", type=int, default=Recipe.steps)
     parser.add_argument("--n-voices", type=int, default=Recipe.n_voices, help="utterances of espeak-ng; 0: none")

@@ -384,6 +384,15 @@ def test_what_listens_and_what_draws_are_learnt_apart(clip: TalkingClip, tmp_pat
     assert training.part_done() == 1
 
 
+def test_a_score_is_of_each_folders_clips(clip: TalkingClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    recipe = Recipe((tmp_path,), tmp_path, ear_steps=0, steps=1, batch=4, n_voices=0)
+    training = Training(recipe, [prepare_steady(clip)], {"a": [prepare(clip)], "b": []})
+    moved = {1: Moved(0.51234, 0.7), 0: None}
+    monkeypatch.setattr("training.lip_sync.measure", lambda _, clips, landmarker: moved[len(clips)])
+    assert training.write() == {"a": {"correlation": 0.5123, "reach": 0.7}, "b": {}}
+    assert Wav2LipWidths.of(read_tensors(tmp_path / "model.safetensors")) == WIDTHS
+
+
 def test_the_likeness_that_is_learnt_is_the_one_that_is_measured(steadied: Talking):
     one, other = (cut_plain(steadied.faces[i]) for i in (0, 20))
     stacked = torch.from_numpy(np.ascontiguousarray(stack_faces([one, other])[:, 3:]))

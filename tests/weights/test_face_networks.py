@@ -232,7 +232,15 @@ def test_one_network_is_not_taken_for_another(files: dict[str, Path], tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "said", [[[1, 2]], [1, 2, 3, 4], [[True] * 7, [3] * 5, [4] * 7, 7], [[0] * 7, [3] * 5, [4] * 7, 7]]
+    "said",
+    [
+        [[1, 2]],
+        [1, 2, 3, 4],
+        [[True] * 7, [3] * 5, [4] * 7, 7],
+        [[0] * 7, [3] * 5, [4] * 7, 7],
+        [[4] * 7, [3] * 5, [4] * 7, 7, []],
+        [[4] * 7, [3] * 5, [4] * 7, 7, 5],
+    ],
 )
 def test_widths_that_are_none(said: list):
     with pytest.raises(ValueError, match="its widths are"):
