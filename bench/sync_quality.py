@@ -48,7 +48,7 @@ from inference.audio import SAMPLE_RATE, cut_window
 from inference.faces import FaceTracker, Landmarker
 from inference.faces.load import load_landmarker
 from inference.faces.ssim import ssim
-from inference.lip_sync import LipSyncer
+from inference.lip_sync import LipSyncer, SyncOptions
 from inference.lip_sync.compose import to_patches
 from inference.lip_sync.preprocess import cut_face, stack_faces
 from inference.media import open_media
@@ -94,6 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default="starter")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--reference", choices=("steady", "each"), default="steady", help="the face shown whole")
     parser.add_argument("--grid", type=Path, default=Path("../shared/grid"), help="where it is not, it is left out")
     parser.add_argument("--people", type=int, default=10, help="rendered ones, another for each sentence")
     parser.add_argument("--films", type=Path, nargs="*", default=[], help="of others who talk, with sound")
@@ -103,7 +104,8 @@ def main() -> None:
     if FIRST_PERSON + asked.people > FIRST_SEED:
         raise SystemExit(f"people from {FIRST_SEED} on were trained on; choose fewer")
     cv2.setNumThreads(1)
-    measure = Measure(LipSyncer([asked.checkpoint], precision=asked.precision))
+    options = SyncOptions(reference=asked.reference)
+    measure = Measure(LipSyncer([asked.checkpoint], precision=asked.precision), options=options)
     found = {}
     print(f"{'clips':26}{'n':>4}" + "".join(f"{name:>10}" for name in Quality.__annotations__))
     with tempfile.TemporaryDirectory(prefix="viseme-quality-") as folder:
@@ -140,8 +142,10 @@ def render(seed: int, folder: Path) -> Path:
 class Measure:
     """Makes films and looks at them."""
 
-    def __init__(self, syncer: LipSyncer, landmarker: Landmarker | None = None) -> None:
-        self.syncer = syncer
+    def __init__(
+        self, syncer: LipSyncer, landmarker: Landmarker | None = None, options: SyncOptions | None = None
+    ) -> None:
+        self.syncer, self.options = syncer, options
         self.landmarker = landmarker or load_landmarker("mediapipe", Settings.from_env().weight_sources)
         self._openings: dict[Path, Curve] = {}
 
@@ -178,7 +182,7 @@ class Measure:
 
     def speak(self, face: Path, samples: Samples) -> Curve:
         """How far the mouth opens in each frame of a film of that face with that voice."""
-        video = self.syncer.sync(face, as_wav(samples)).outputs[0].video
+        video = self.syncer.sync(face, as_wav(samples), self.options).outputs[0].video
         assert video is not None
         return self.look(video)
 
