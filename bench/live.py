@@ -30,7 +30,7 @@ import websockets
 from websockets.sync.client import connect
 
 from bench.live_server import NAME, serve
-from container.live.wire import FrameMessage, unpack_frame
+from container.live.frame_messages import FrameMessage, unpack_frame
 from container.protos import optimized_lipsyncsrv_pb2 as pb2
 from container.protos import optimized_lipsyncsrv_pb2_grpc as pb2_grpc
 from inference.avatar import list_avatars

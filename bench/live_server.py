@@ -15,11 +15,11 @@ import uvloop
 from starlette.applications import Starlette
 
 from container import rpc
-from container.live import legacy
-from container.live.line import WEBSOCKET_CONFIG, LineProtocol
-from container.live.pace import Pacer
+from container.live.frame_clock import Pacer
+from container.live.legacy import server as legacy
+from container.live.legacy.single_frames import Still, draw_still, make_still
 from container.live.session import LiveSession
-from container.live.stills import Still, draw_still, make_still
+from container.live.transport import WEBSOCKET_CONFIG, LineProtocol
 from container.rpc import RpcServer
 from container.stream import Live
 from inference.avatar import AvatarPackage

@@ -26,7 +26,7 @@ from typing import Any, Literal
 import numpy as np
 
 from container.client import FrameClient, StillFrame
-from container.live.stills import Still
+from container.live.legacy.single_frames import Still
 from inference.settings import Settings
 
 MOST_MS = 0.5  # a frame, that the protocol may add
@@ -165,8 +165,8 @@ def serving(package: Path, *options: str) -> Iterator[tuple[str, int]]:
 async def serve(package: Path, *, is_ready_made: bool) -> None:
     """Print the port, and serve until stdin ends."""
     from container import rpc
-    from container.live.avatars import Avatars
-    from container.live.stills import Tallies
+    from container.live.avatar_cache import Avatars
+    from container.live.legacy.single_frames import Tallies
 
     if is_ready_made:
         vars(rpc)["draw_still"] = give_still

@@ -21,6 +21,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from container.http.auth import check_token
 from container.intake import (
     ASYNC_HEADER,
     ClosingResponse,
@@ -29,7 +30,6 @@ from container.intake import (
     body_on_disk,
     limits_of,
 )
-from container.live.gate import check_token
 from container.metrics import Metrics
 from container.pool import Pool
 from container.statuses import Failure, failure_of

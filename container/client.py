@@ -24,7 +24,7 @@ from urllib.parse import quote, urlencode
 import numpy as np
 import numpy.typing as npt
 
-from container.live.wire import FrameMessage, unpack_frame
+from container.live.frame_messages import FrameMessage, unpack_frame
 
 FPS = 25
 AHEAD_S = 5.0  # of speech that is sent before it is spoken

@@ -22,9 +22,17 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 import container.protos.optimized_lipsyncsrv_pb2 as pb2
-from container.live.avatars import Avatars, find_package
-from container.live.speech import Speech
-from container.live.stills import LEGACY_RATE, VIDEO_TYPES, Still, Tallies, draw_still, hear, make_video_frame
+from container.live.avatar_cache import Avatars, find_package
+from container.live.legacy.audio_chunks import Speech
+from container.live.legacy.single_frames import (
+    LEGACY_RATE,
+    VIDEO_TYPES,
+    Still,
+    Tallies,
+    draw_still,
+    hear,
+    make_video_frame,
+)
 from container.statuses import failure_of
 from container.tls import read_certificate
 from inference.errors import AccessDenied, CallerError, InvalidRequest, NotReady, Overloaded

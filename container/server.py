@@ -15,8 +15,8 @@ from starlette.types import ASGIApp
 
 from container.app import Server, make_app
 from container.aws_routes import aws_routes
-from container.live.line import WEBSOCKET_CONFIG, LineProtocol
-from container.live.proxy import legacy_app
+from container.live.legacy.routes import legacy_app
+from container.live.transport import WEBSOCKET_CONFIG, LineProtocol
 from container.logs import set_up_logs
 from container.tls import read_certificate
 from inference.settings import Settings

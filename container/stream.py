@@ -19,17 +19,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from container.live.avatars import Avatars
-from container.live.gate import check_origin, check_token, chosen_protocol
-from container.live.legacy import MINIMAL, Dialect, OldClients
-from container.live.options import SessionOptions
-from container.live.pace import Pacer
-from container.live.page import page_routes
-from container.live.pictures import Pictures
-from container.live.proxy import legacy_routes
+from container.http.auth import check_origin, check_token, chosen_protocol
+from container.http.static_page import page_routes
+from container.live.avatar_cache import Avatars
+from container.live.connection import GOING_AWAY, INTERNAL_ERROR, NORMAL, RESTARTING, STALL_S, Ending, Talk
+from container.live.frame_clock import Pacer
+from container.live.frame_encoder import Pictures
+from container.live.legacy.routes import legacy_routes
+from container.live.legacy.server import MINIMAL, Dialect, OldClients
+from container.live.legacy.single_frames import Tallies, make_video_frame
 from container.live.session import LiveSession
-from container.live.stills import Tallies, make_video_frame
-from container.live.talk import GOING_AWAY, INTERNAL_ERROR, NORMAL, RESTARTING, STALL_S, Ending, Talk
+from container.live.session_options import SessionOptions
 from container.statuses import Failure, failure_of
 from inference.errors import AvatarNotFound, InvalidRequest, NotReady, Overloaded
 from inference.settings import Settings

@@ -14,7 +14,7 @@ from fake_worker import run_fake
 
 from container import pool as pool_module
 from container.app import Server, make_app
-from container.live import avatars as avatars_module
+from container.live import avatar_cache as avatars_module
 from container.server import http_config
 from inference.avatar.find import list_theirs
 from inference.settings import Settings

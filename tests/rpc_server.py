@@ -20,9 +20,9 @@ from stubs import make_if_missing
 
 make_if_missing()
 
-from container.live.avatars import Avatars  # noqa: E402 - after the stubs
+from container.live.avatar_cache import Avatars  # noqa: E402 - after the stubs
 from container.live.jpeg import PATCH_QUALITY  # noqa: E402
-from container.live.stills import Tallies  # noqa: E402
+from container.live.legacy.single_frames import Tallies  # noqa: E402
 from container.protos import optimized_lipsyncsrv_pb2 as pb2  # noqa: E402
 from container.rpc import RpcServer  # noqa: E402
 from inference.avatar import AvatarPackage  # noqa: E402

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from container.live.options import SessionOptions
-from container.live.outbox import Outbox
-from container.live.pace import FPS, Pacer
-from container.live.pictures import Pictures
-from container.live.wire import MOST_BACKGROUNDS, FrameMessage
+from container.live.frame_clock import FPS, Pacer
+from container.live.frame_encoder import Pictures
+from container.live.frame_messages import MOST_BACKGROUNDS, FrameMessage
+from container.live.send_queue import Outbox
+from container.live.session_options import SessionOptions
 from inference.errors import InvalidRequest
 
 if TYPE_CHECKING:

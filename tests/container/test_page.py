@@ -14,8 +14,8 @@ import pytest
 from live_app import PATIENCE_S, LiveApp, live_app, make_settings
 
 from container.app import Server
-from container.live import avatars as avatars_module
-from container.live.talk import RESTARTING, Ending
+from container.live import avatar_cache as avatars_module
+from container.live.connection import RESTARTING, Ending
 from inference.avatar import AvatarPackage
 
 sync_api = pytest.importorskip("playwright.sync_api")

@@ -24,7 +24,7 @@ from live_server import PATIENCE_S, LiveServer, live_server
 
 from container import pool as pool_module
 from container import server as server_module
-from container.live.wire import unpack_frame
+from container.live.frame_messages import unpack_frame
 from container.server import run_server
 from inference.settings import Settings
 

@@ -29,9 +29,9 @@ from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from container.app import Server
-from container.live import avatars as avatars_module
-from container.live.line import WEBSOCKET_CONFIG
-from container.live.wire import PATCH, WHOLE, FrameMessage, unpack_frame
+from container.live import avatar_cache as avatars_module
+from container.live.frame_messages import PATCH, WHOLE, FrameMessage, unpack_frame
+from container.live.transport import WEBSOCKET_CONFIG
 from container.stream import Live
 from inference.avatar import AvatarPackage
 from inference.speaker import Film

@@ -25,7 +25,7 @@ from rpc_server import (
     wait_until,
 )
 
-from container.live.avatars import N_NUMBERED
+from container.live.avatar_cache import N_NUMBERED
 from container.rpc import MAX_BATCH, MAX_RECEIVED, MAX_STREAMS, MAX_WAITING
 from inference.avatar import AvatarPackage
 from inference.settings import Settings
@@ -151,7 +151,7 @@ def test_a_reader_that_stalls_holds_back_its_own_stream_alone(
     rpc: Rpc, ours: Client, rehearsed: AvatarPackage, monkeypatch: pytest.MonkeyPatch
 ):
     """It asks for ten thousand frames and takes none: the server draws what the connection's buffers hold, no more."""
-    monkeypatch.setattr("container.live.stills.encode_jpeg", lambda *_: b"\xff" * 60_000)
+    monkeypatch.setattr("container.live.legacy.single_frames.encode_jpeg", lambda *_: b"\xff" * 60_000)
     drawn, calls = [], rpc.server.calls
     before = calls.n_streams
     options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
@@ -186,7 +186,7 @@ def settle(count: Any) -> None:
 
 def test_a_stalled_reader_is_given_up(rpc: Rpc, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("container.rpc.STALLED_S", 0.2)
-    monkeypatch.setattr("container.live.stills.encode_jpeg", lambda *_: b"\xff" * 1_000_000)
+    monkeypatch.setattr("container.live.legacy.single_frames.encode_jpeg", lambda *_: b"\xff" * 1_000_000)
     calls = rpc.server.calls
     before = calls.n_streams
     with grpc.insecure_channel(rpc.address, [("grpc.use_local_subchannel_pool", 1)]) as own:

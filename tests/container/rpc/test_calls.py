@@ -22,7 +22,7 @@ from rpc_server import (
 )
 
 from container.live.jpeg import WHOLE_QUALITY
-from container.live.stills import VIDEO_TYPES
+from container.live.legacy.single_frames import VIDEO_TYPES
 from inference.avatar import AvatarPackage
 from inference.faces.paste import slices_of
 from inference.settings import Settings

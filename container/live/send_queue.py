@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import replace
 from typing import Any
 
-from container.live.wire import FrameMessage
+from container.live.frame_messages import FrameMessage
 
 MOST_EVENTS = 64  # that wait for a client
 MOST_PCM = 2 * 48_000 * 10  # bytes of sound that wait: ten seconds at the highest rate

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from container.live.frame_clock import FPS
 from container.live.jpeg import PATCH_QUALITY, WHOLE_QUALITY, encode_jpeg
-from container.live.pace import FPS
 from inference.errors import InvalidRequest
 
 if TYPE_CHECKING:

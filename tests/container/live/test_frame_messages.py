@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from container.live.wire import PATCH, WHOLE, FrameMessage, unpack_frame
+from container.live.frame_messages import PATCH, WHOLE, FrameMessage, unpack_frame
 from inference.errors import InvalidRequest
 
 MESSAGE = FrameMessage(

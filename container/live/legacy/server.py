@@ -14,8 +14,8 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from container.live.avatars import Avatars
-from container.live.legacy_wire import (
+from container.live.avatar_cache import Avatars
+from container.live.legacy.messages import (
     MAX_AUDIO,
     MAX_FRAME_ID,
     FrameRequest,
@@ -24,8 +24,8 @@ from container.live.legacy_wire import (
     pack_video_frame,
     parse_request,
 )
-from container.live.line import LINE, Line
-from container.live.stills import LEGACY_RATE, VIDEO_TYPES, Still, Tallies, make_still, make_video_frame
+from container.live.legacy.single_frames import LEGACY_RATE, VIDEO_TYPES, Still, Tallies, make_still, make_video_frame
+from container.live.transport import LINE, Line
 from container.statuses import Failure, failure_of
 from inference.errors import InvalidRequest
 

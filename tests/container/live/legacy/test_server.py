@@ -22,9 +22,9 @@ from websockets.asyncio.client import ClientConnection
 from websockets.sync.client import connect
 
 from container.app import Server
-from container.live import avatars as avatars_module
-from container.live import legacy as legacy_module
-from container.live.proxy import legacy_app
+from container.live import avatar_cache as avatars_module
+from container.live.legacy import server as legacy_module
+from container.live.legacy.routes import legacy_app
 from inference.avatar import AvatarPackage
 
 MODEL = "sanders"

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from container.live.wire import PATCH, WHOLE
+from container.live.frame_messages import PATCH, WHOLE
 from inference.errors import InvalidRequest
 
 

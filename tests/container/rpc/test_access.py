@@ -21,7 +21,7 @@ from rpc_server import (
 )
 from tls import make_pair
 
-from container.live.stills import Tallies
+from container.live.legacy.single_frames import Tallies
 from container.rpc import RpcServer
 from inference.errors import InvalidRequest
 from inference.settings import Settings

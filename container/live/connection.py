@@ -10,10 +10,10 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from container.live.line import LINE, Line
-from container.live.outbox import TooSlow
+from container.live.frame_messages import FrameMessage
+from container.live.send_queue import TooSlow
 from container.live.session import LiveSession
-from container.live.wire import FrameMessage
+from container.live.transport import LINE, Line
 from container.statuses import failure_of
 from inference.errors import VisemeError
 

@@ -6,8 +6,8 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
+from container.live.frame_messages import PATCH, WHOLE, FrameMessage
 from container.live.jpeg import PATCH_QUALITY, WHOLE_QUALITY, encode_jpeg
-from container.live.wire import PATCH, WHOLE, FrameMessage
 
 if TYPE_CHECKING:
     from inference.avatar import AvatarPackage, TimedFrame

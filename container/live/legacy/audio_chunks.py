@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from container.live.pace import FPS
+from container.live.frame_clock import FPS
 from inference.errors import InvalidRequest
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from starlette.datastructures import Headers
 
-from container.live.gate import check_origin
+from container.http.auth import check_origin
 from inference.errors import AccessDenied
 
 

@@ -5,8 +5,8 @@ import json
 
 import pytest
 
-from container.live.outbox import MOST_EVENTS, MOST_PCM, Outbox, TooSlow
-from container.live.wire import PATCH, FrameMessage
+from container.live.frame_messages import PATCH, FrameMessage
+from container.live.send_queue import MOST_EVENTS, MOST_PCM, Outbox, TooSlow
 
 
 def frame(number: int, generation: int = 0, pcm: bytes | None = None) -> FrameMessage:

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from container.live.legacy import MINIMAL, OPTIMIZED, PROXY, Dialect
+from container.live.legacy.server import MINIMAL, OPTIMIZED, PROXY, Dialect
 
 if TYPE_CHECKING:
     from container.stream import Live

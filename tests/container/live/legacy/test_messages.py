@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from container.live.legacy_wire import (
+from container.live.legacy.messages import (
     MAX_AUDIO,
     FrameRequest,
     pack_answer,

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import random
 
-from container.live.pace import FPS, Pacer
+from container.live.frame_clock import FPS, Pacer
 
 
 class SimulatedClock:

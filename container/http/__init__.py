@@ -1,0 +1,1 @@
+"""What every HTTP port shares: authentication, request bodies, responses, errors, metrics, TLS."""
