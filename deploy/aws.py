@@ -13,7 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.validate import validate_parameters
 
-from deploy.causes import explain_call
+from deploy.diagnostics import explain_call
 from deploy.errors import CallFailed, DeployError
 
 Answer = dict[str, Any]

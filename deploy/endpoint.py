@@ -11,9 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from deploy import rollout, scaling
-from deploy.aws import Answer, Aws, LiveAws, Rehearsal
-from deploy.errors import DeployError
-from deploy.flags import (
+from deploy.arguments import (
     add_async_flags,
     add_capacity_flags,
     add_endpoint_flags,
@@ -24,11 +22,13 @@ from deploy.flags import (
     make_order,
     needs_archive,
 )
+from deploy.aws import Answer, Aws, LiveAws, Rehearsal
+from deploy.errors import DeployError
 from deploy.images import doubt_ami, has_gpu
 from deploy.package import build_archive
-from deploy.plan import VARIANT, Order, account_of, archive_key, check_name
+from deploy.requests import VARIANT, Order, account_of, archive_key, check_name
 from deploy.storage import ensure_bucket, upload
-from deploy.wait import Patience, say
+from deploy.waiting import Patience, say
 
 ARCHIVE = "model.tar.gz"
 

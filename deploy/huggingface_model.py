@@ -17,13 +17,13 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from deploy import rollout
+from deploy.arguments import add_endpoint_flags, add_model_flags, check_asked, make_order
 from deploy.aws import LiveAws, as_call_failed
 from deploy.endpoint import bring
 from deploy.errors import DeployError, WrongRequest
-from deploy.flags import add_endpoint_flags, add_model_flags, check_asked, make_order
 from deploy.images import STOCK_PYTHON, STOCK_PYTORCH, STOCK_TRANSFORMERS
-from deploy.plan import DOWNLOAD_TIMEOUT_S, HEALTH_CHECK_TIMEOUT_S, Order, check_name
-from deploy.wait import Patience, say, wait_until_in_service
+from deploy.requests import DOWNLOAD_TIMEOUT_S, HEALTH_CHECK_TIMEOUT_S, Order, check_name
+from deploy.waiting import Patience, say, wait_until_in_service
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from deploy.aws import Answer, Aws, LiveAws
 from deploy.errors import CallFailed, DeployError, WrongRequest
 from deploy.rollout import mode_of
 from deploy.storage import check_file, split_uri, upload
-from deploy.wait import TELL_EVERY_S, Patience, describe_endpoint, last_log_lines, say
+from deploy.waiting import TELL_EVERY_S, Patience, describe_endpoint, last_log_lines, say
 
 MAX_REALTIME_BYTES = 25_000_000
 MAX_ASYNC_BYTES = 1 << 30

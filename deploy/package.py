@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 
 from deploy.errors import DeployError, WrongRequest
 from deploy.storage import check_file
-from deploy.wait import say
+from deploy.waiting import say
 
 ROOT = Path(__file__).parents[1]
 ENTRY = "viseme_entry.py"

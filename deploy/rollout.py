@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from deploy import scaling
 from deploy.aws import Answer, Aws
 from deploy.errors import CallFailed, DeployError, RolledBack, WrongRequest
-from deploy.plan import ROLLBACK_ALARMS, VARIANT, Mode, Order, alarm_name, alarms, update_request
+from deploy.requests import ROLLBACK_ALARMS, VARIANT, Mode, Order, alarm_name, alarms, update_request
 from deploy.scaling import Bounds
 from deploy.versions import CONFIG, abandon, clean, delete_one, prepare
-from deploy.wait import Patience, describe_endpoint, wait_until_gone, wait_until_in_service
+from deploy.waiting import Patience, describe_endpoint, wait_until_gone, wait_until_in_service
 
 
 def create(aws: Aws, order: Order, patience: Patience) -> None:

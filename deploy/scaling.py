@@ -7,7 +7,7 @@ from typing import Any
 
 from deploy.aws import Aws
 from deploy.errors import CallFailed
-from deploy.plan import VARIANT, Mode, Order
+from deploy.requests import VARIANT, Mode, Order
 
 SERVICE = "application-autoscaling"
 DIMENSION = "sagemaker:variant:DesiredInstanceCount"

@@ -8,8 +8,8 @@ from typing import Any
 from deploy import storage
 from deploy.aws import Answer, Aws
 from deploy.errors import CallFailed, DeployError
-from deploy.plan import Order, account_of, config_request, is_archive_of, is_version_of, model_request
-from deploy.wait import Patience, is_missing
+from deploy.requests import Order, account_of, config_request, is_archive_of, is_version_of, model_request
+from deploy.waiting import Patience, is_missing
 
 # How each is deleted: the operation, and what it calls the name.
 CONFIG = ("DeleteEndpointConfig", "EndpointConfigName")

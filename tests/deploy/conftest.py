@@ -14,7 +14,7 @@ from botocore.stub import Stubber
 from moto import mock_aws
 from moto.sagemaker.models import FakeEndpointConfig
 
-from deploy import endpoint, wait
+from deploy import endpoint, waiting
 from deploy.aws import LiveAws
 
 BUILD = Path(__file__).parents[2] / "build"
@@ -58,7 +58,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
             return NOW
 
     monkeypatch.setattr(endpoint, "datetime", Clock)
-    monkeypatch.setattr(endpoint, "Patience", lambda: wait.Patience(poll_s=0, limit_s=5, sleep=lambda _: None))
+    monkeypatch.setattr(endpoint, "Patience", lambda: waiting.Patience(poll_s=0, limit_s=5, sleep=lambda _: None))
 
 
 class Script:

@@ -9,12 +9,12 @@ from pathlib import Path
 import boto3
 import pytest
 
-from deploy import endpoint, wait
+from deploy import endpoint, waiting
 from deploy.aws import LiveAws
 from deploy.endpoint import main
 from deploy.errors import CallFailed
 from deploy.versions import clean
-from deploy.wait import Patience
+from deploy.waiting import Patience
 
 REGION = "us-east-1"
 ACCOUNT = "123456789012"
@@ -817,7 +817,7 @@ def test_a_waiter_says_how_long_it_has_waited(script, capsys: pytest.CaptureFixt
     patience = Patience(sleep=lambda _: None, clock=lambda: next(times))
     for status in ["Creating"] * 5 + ["InService"]:
         script.expect("sagemaker", "DescribeEndpoint", NAMED, describe(status, NEW))
-    wait.wait_until_in_service(script.aws, "viseme", NEW, patience)
+    waiting.wait_until_in_service(script.aws, "viseme", NEW, patience)
     assert capsys.readouterr().err.splitlines() == [
         "viseme: Creating (20 s)",
         "viseme: Creating (80 s)",

@@ -14,7 +14,7 @@ from botocore.stub import ANY
 
 from deploy import invoke
 from deploy.invoke import main
-from deploy.wait import Patience
+from deploy.waiting import Patience
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 NAMED = {"EndpointName": "viseme"}

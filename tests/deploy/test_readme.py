@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from deploy import endpoint, huggingface_model, invoke
-from deploy.causes import CAUSES, DRIVER
+from deploy.diagnostics import CAUSES, DRIVER
 from deploy.images import AMIS
 
 ROOT = Path(__file__).parents[2]

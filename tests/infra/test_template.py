@@ -267,7 +267,7 @@ def test_the_command_it_gives_is_one_that_deploy_takes(template, mode):
 
 def test_deploy_and_template_agree(template):
     from deploy.images import COMMON_ACCOUNT
-    from deploy.plan import VARIANT
+    from deploy.requests import VARIANT
 
     assert template["Parameters"]["ImageAccount"]["Default"] == COMMON_ACCOUNT
     assert template["Parameters"]["VariantName"]["Default"] == VARIANT

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from deploy.aws import Answer, Aws
-from deploy.causes import explain_failure
+from deploy.diagnostics import explain_failure
 from deploy.errors import CallFailed, DeployError, RolledBack
 
 BUSY = {"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"}

@@ -11,7 +11,7 @@ from deploy.aws import Answer
 from deploy.errors import WrongRequest
 from deploy.images import AMIS, choose_ami, stock_image
 from deploy.package import ENTRY
-from deploy.plan import WORKERS, WORKERS_SETTING, AsyncPaths, Order, account_of, archive_key, check_capacity
+from deploy.requests import WORKERS, WORKERS_SETTING, AsyncPaths, Order, account_of, archive_key, check_capacity
 from deploy.scaling import Bounds
 from deploy.storage import default_bucket, folder_uri
 
