@@ -26,7 +26,7 @@ from inference.lip_reading.model import load_model
 from inference.lip_reading.options import FPS
 from inference.lip_reading.windows import Network
 from inference.settings import Settings
-from inference.weights.quantise import Sample
+from inference.conversion.int8_lip_coord_net import Sample
 
 HOLD, FAIL, NOTHING = 0, 1, 2  # exit codes
 # Of the range of the CPU's logits, that the GPU's may differ by.

@@ -35,9 +35,9 @@ from inference.lip_reading.windows import HOP, Network, run_windows, stitch
 from inference.media import open_media
 from inference.models import LipCoordNet
 from inference.settings import Settings
-from inference.weights.find import find_weights
-from inference.weights.quantise import find_highest
-from inference.weights.tensors import load_into
+from inference.weights.resolve import find_weights
+from inference.conversion.int8_lip_coord_net import find_highest
+from inference.weights.checkpoint import load_into
 
 REFERENCE = "f32"
 MOST_WORSE = 0.01  # of the word error rate on other speakers

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from inference.faces import FaceChoice
     from inference.lip_reading import LipReader, ReadOptions, Transcript
     from inference.settings import Settings
-    from inference.weights.architectures import Architecture
-    from inference.weights.quantise import Sample
+    from inference.conversion.architectures import Architecture
+    from inference.conversion.int8_lip_coord_net import Sample
 
 DONE, OURS, CALLERS = 0, 1, 2
 INTERRUPTED = 130  # 128 + SIGINT
@@ -295,7 +295,7 @@ def list_weights() -> None:
     """Print the weight sets known by name: job, state on this machine, source, licence, landmarks."""
     from inference.settings import Settings
     from inference.weights.registry import REGISTRY
-    from inference.weights.store import path_of
+    from inference.weights.cache import path_of
 
     cache = Settings.from_env().weights_cache
     for one in REGISTRY.values():
@@ -325,9 +325,9 @@ def verify_weights(
 ) -> None:
     """Print the SHA-256 of each file of a set, checked against the registry, or of a file of weights."""
     from inference.settings import Settings
-    from inference.weights.find import looks_like_path
+    from inference.weights.resolve import looks_like_path
     from inference.weights.registry import find_set
-    from inference.weights.store import check_hash, locate
+    from inference.weights.cache import check_hash, locate
 
     if looks_like_path(name) or Path(name).is_file():
         verify_file(Path(name))
@@ -340,9 +340,9 @@ def verify_weights(
 
 def verify_file(path: Path) -> None:
     """Whether a file is a whole network's weights; whose, and which set's where the registry knows the bytes."""
-    from inference.weights.architectures import load_module
-    from inference.weights.find import OPENVINO_SUFFIX, from_path
-    from inference.weights.openvino_model import read_openvino
+    from inference.conversion.architectures import load_module
+    from inference.weights.resolve import OPENVINO_SUFFIX, from_path
+    from inference.conversion.openvino_files import read_openvino
 
     found = from_path(path, str(path))
     if found.path.suffix == OPENVINO_SUFFIX:
@@ -379,8 +379,8 @@ def convert_weights(
     """Write weights in another form and print the files."""
     from container.samples import make_samples, make_speaking_samples
     from inference.settings import Settings
-    from inference.weights.architectures import LIP_COORD_NET
-    from inference.weights.convert import convert, find_convertible
+    from inference.conversion.architectures import LIP_COORD_NET
+    from inference.conversion.convert import convert, find_convertible
 
     sources = Settings.from_env().weight_sources
     found = find_convertible(name, sources)

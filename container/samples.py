@@ -22,7 +22,7 @@ from inference.media import Clip, Frame, open_media
 from inference.media.sound import Samples, read_sound
 from inference.speaker import Film, FilmOptions
 from inference.speaker.sound import say
-from inference.weights.quantise import Sample
+from inference.conversion.int8_lip_coord_net import Sample
 from inference.weights.sources import WeightSources
 
 N_SAMPLES = 32  # clips, of as many people, lights and rooms

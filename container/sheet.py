@@ -13,7 +13,7 @@ from inference.errors import InvalidRequest
 from inference.faces import FaceTracker, Landmarker
 from inference.media import Frame, MediaLimits, open_media
 from inference.media.sound import read_sound
-from inference.weights.store import whole_file
+from inference.weights.cache import whole_file
 
 Picture = npt.NDArray[np.uint8]  # (H, W, 3) BGR
 

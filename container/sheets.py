@@ -12,7 +12,7 @@ from inference.avatar import AvatarPackage
 from inference.avatar.compose import cut_face
 from inference.errors import InvalidRequest
 from inference.models.avatar_unet import MASKED_COLUMNS, MASKED_ROWS
-from inference.weights.store import whole_file
+from inference.weights.cache import whole_file
 
 Picture = npt.NDArray[np.uint8]  # (H, W, 3) BGR
 

@@ -23,7 +23,7 @@ from inference.avatar.write import Shot, package_folder, write_networks, write_p
 from inference.errors import StorageError
 from inference.speaker.sitter import STARTER_FRAMES, STARTER_SIDE, Sitter
 from inference.weights.registry import STARTER_AVATAR, WeightSet
-from inference.weights.store import check_hash
+from inference.weights.cache import check_hash
 
 FEATHER = 16  # px
 KEY_LENGTH = 16  # letters of a hash

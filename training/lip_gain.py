@@ -26,7 +26,7 @@ from inference.faces import Landmarker
 from inference.faces.load import load_landmarker
 from inference.models import Wav2Lip
 from inference.settings import Settings
-from inference.weights.architectures import WAV2LIP, load_module
+from inference.conversion.architectures import WAV2LIP, load_module
 from training.drawn_mouths import Moved, measure
 from training.lip_sync import Recipe, split_clips, write_weights
 from training.talking_samples import Talking, prepare

@@ -29,7 +29,7 @@ from torch.nn import functional
 
 from inference.lip_reading.decode import BLANK, FIRST_SYMBOL, decode_greedy, text_of
 from inference.models import LipCoordNet
-from inference.weights.tensors import load_into
+from inference.weights.checkpoint import load_into
 from training.augmentation import Augmentation, Sample, move_lips, warp_time
 from training.checkpoint import save_state, write_tensors
 from training.fresh_start import start_fresh

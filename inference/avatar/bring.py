@@ -28,7 +28,7 @@ from inference.errors import AvatarNotFound, BadPackage
 from inference.faces import FaceBox
 from inference.media import Frame, MediaDoor, MediaLimits, open_media
 from inference.media.frames import make_even
-from inference.weights.store import sha256_of
+from inference.weights.cache import sha256_of
 
 FILMS = ("full_body_video.mp4", "full_body_576_face_enhanced.mp4")
 CROP_FILMS = ("crops_328_video.mp4", "crops_328_1280x720.mp4")

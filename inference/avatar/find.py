@@ -8,7 +8,7 @@ from pathlib import Path
 from inference.avatar.manifest import ENCODER, MANIFEST, Manifest
 from inference.errors import AvatarNotFound, StorageError, WeightsNotFound
 from inference.settings import Settings
-from inference.weights.brought import find_brought
+from inference.weights.user_supplied import find_brought
 from inference.weights.registry import AVE
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from inference.errors import AvatarNotFound, BadPackage
 from inference.faces import FaceBox
-from inference.weights.store import sha256_of
+from inference.weights.cache import sha256_of
 
 MANIFEST, CROPS, BACKGROUND = "manifest.json", "crops328.npy", "background.mp4"
 NETWORK, ENCODER, FEATURES = "network.safetensors", "audio_encoder.safetensors", "features.npy"

@@ -14,9 +14,9 @@ from inference.backends.shared import SharedNetwork
 from inference.errors import InvalidRequest, WrongWeights
 from inference.models import AudioVisualEncoder, AvatarPainter, AvatarUNet
 from inference.models.avatar_unet import FACE_SIDE
-from inference.weights.avatar_graphs import build_encoder, build_painter
-from inference.weights.avatar_onnx import encoder_from_onnx, unet_from_onnx
-from inference.weights.tensors import Tensors, check_keys, read_tensors
+from inference.backends.graphs.avatar import build_encoder, build_painter
+from inference.conversion.onnx_avatar_import import encoder_from_onnx, unet_from_onnx
+from inference.weights.checkpoint import Tensors, check_keys, read_tensors
 
 Module = TypeVar("Module", bound=nn.Module)
 

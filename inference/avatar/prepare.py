@@ -27,7 +27,7 @@ from inference.faces import FaceBox, FaceTracker, Landmarker
 from inference.media import Frame, MediaDoor, MediaLimits, open_media
 from inference.media.frames import make_even
 from inference.models import AudioVisualEncoder, AvatarUNet
-from inference.weights.store import sha256_of
+from inference.weights.cache import sha256_of
 
 MOST_WITHOUT_FACE = 0.2  # of the frames: what lies between others is filled in
 # Of the crop's side: lips at rest are less than this apart (0.006 to 0.026 in films at hand), and stay so.

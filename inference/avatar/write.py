@@ -19,7 +19,7 @@ from inference.faces import FaceBox
 from inference.media import Frame
 from inference.media.encode import write_film
 from inference.models import AudioVisualEncoder, AvatarUNet
-from inference.weights.tensors import write_safetensors
+from inference.weights.checkpoint import write_safetensors
 
 FPS = 25
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from inference.errors import InvalidRequest, WeightsNotFound, WrongWeights
 from inference.faces.box import N_LANDMARKS, Detection, Face, FaceBox, FaceRegion
-from inference.weights.tensors import explain_foreign
+from inference.weights.checkpoint import reject_known_non_weights
 
 Frame = npt.NDArray[np.uint8]
 
@@ -136,7 +136,7 @@ def load_predictor(path: Path) -> Any:
 
 def check_head(head: bytes, path: Path) -> None:
     """Raises: WrongWeights where the first bytes are not those of a predictor of 68 points."""
-    explain_foreign(head, path)
+    reject_known_non_weights(head, path)
     if head.startswith(b"BZh"):
         raise WrongWeights(f"{path}: is still compressed; unpack it first (bunzip2)")
     n_points = count_points(head)

@@ -7,10 +7,10 @@ from pathlib import Path
 from inference.backends import OpenVinoNetwork
 from inference.errors import InvalidRequest
 from inference.faces.landmarks import Landmarker, MediaPipeLandmarker
-from inference.weights.find import from_set
+from inference.weights.resolve import from_set
 from inference.weights.registry import DLIB, FACE_DETECTOR, FACE_MESH, MEDIAPIPE
 from inference.weights.sources import WeightSources, as_sources
-from inference.weights.store import locate
+from inference.weights.cache import locate
 
 LANDMARKERS = ("mediapipe", "dlib")
 PREDICTOR_PATTERN = "shape_predictor_68_face_landmarks*.dat"

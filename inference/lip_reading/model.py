@@ -15,13 +15,13 @@ from inference.lip_reading.calibration import Calibration, from_card
 from inference.lip_reading.options import ModelInfo
 from inference.lip_reading.windows import Network
 from inference.models import LipCoordNet
-from inference.weights.find import OPENVINO_SUFFIX, FoundWeights, find_weights
-from inference.weights.int8_graph import quantise_convolutions
-from inference.weights.openvino_graph import build_openvino, split_at_time
-from inference.weights.openvino_model import read_openvino
+from inference.weights.resolve import OPENVINO_SUFFIX, FoundWeights, find_weights
+from inference.backends.graphs.int8 import quantise_convolutions
+from inference.backends.graphs.lip_coord_net import build_openvino, split_at_time
+from inference.conversion.openvino_files import read_openvino
 from inference.weights.registry import WeightSet, set_of_hash
 from inference.weights.sources import WeightSources, as_sources
-from inference.weights.tensors import load_into
+from inference.weights.checkpoint import load_into
 
 if TYPE_CHECKING:
     import openvino as ov

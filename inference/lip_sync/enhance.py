@@ -23,7 +23,7 @@ from inference.media import Frame
 from inference.weights.fetch import fetch
 from inference.weights.registry import SWIN2SR
 from inference.weights.sources import WeightSources
-from inference.weights.tensors import some
+from inference.weights.checkpoint import abbreviate
 
 if TYPE_CHECKING:
     from transformers import Swin2SRForImageSuperResolution
@@ -121,7 +121,7 @@ def read_swin2sr(transformers: ModuleType, path: Path) -> Swin2SRForImageSuperRe
         raise WrongWeights(f"{path}: not Swin2SR's weights, or damaged ({reason_of(err)})") from err
     wrong = [*said["missing_keys"], *said["unexpected_keys"], *(key for key, *_ in said["mismatched_keys"])]
     if wrong:
-        raise WrongWeights(f"{path}: not a whole Swin2SR; missing, left over or of another shape: {some(wrong)}")
+        raise WrongWeights(f"{path}: not a whole Swin2SR; missing, left over or of another shape: {abbreviate(wrong)}")
     found: Swin2SRForImageSuperResolution = model
     return found
 

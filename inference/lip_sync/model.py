@@ -12,10 +12,10 @@ from inference.backends import Device, OpenVinoNetwork, TorchNetwork, settle
 from inference.backends.openvino import Array
 from inference.errors import InvalidRequest, WeightsNotFound
 from inference.faces.s3fd import S3fdDetector
-from inference.weights.architectures import S3FD_DETECTOR, WAV2LIP, Architecture, load_module
-from inference.weights.brought import find_brought
-from inference.weights.find import DEFAULT_SETS, OPENVINO_SUFFIX, FoundWeights, find_weights, from_path
-from inference.weights.openvino_model import read_openvino
+from inference.conversion.architectures import S3FD_DETECTOR, WAV2LIP, Architecture, load_module
+from inference.weights.user_supplied import find_brought
+from inference.weights.resolve import DEFAULT_SETS, OPENVINO_SUFFIX, FoundWeights, find_weights, from_path
+from inference.conversion.openvino_files import read_openvino
 from inference.weights.registry import LIP_SYNC, REGISTRY
 from inference.weights.registry import S3FD as S3FD_SET
 from inference.weights.sources import WeightSources
@@ -58,7 +58,7 @@ def deployed(sources: WeightSources) -> list[str]:
     """The brought sets that are there; where there are none, the set that ships with Viseme."""
     found = []
     for one in REGISTRY.values():
-        if one.is_brought and one.job == LIP_SYNC:
+        if one.is_user_supplied and one.job == LIP_SYNC:
             try:
                 find_brought(one, sources)
             except WeightsNotFound:
@@ -100,7 +100,7 @@ def load_openvino(found: FoundWeights, architecture: Architecture, device: Devic
 
 def find_checkpoint(checkpoint: str, sources: WeightSources) -> FoundWeights:
     known = REGISTRY.get(checkpoint)
-    if known is not None and known.is_brought:
+    if known is not None and known.is_user_supplied:
         return from_path(find_brought(known, sources), known.name)
     return find_weights(checkpoint, LIP_SYNC, sources)
 

@@ -17,7 +17,7 @@ from inference.lip_sync.options import Smoothing, SyncOptions
 from inference.lip_sync.preprocess import REACH, Locate, T
 from inference.media import Frame, MediaLimits, Source
 from inference.weights.registry import MEDIAPIPE
-from inference.weights.store import sha256_of, whole_file
+from inference.weights.cache import sha256_of, whole_file
 
 log = logging.getLogger(__name__)
 

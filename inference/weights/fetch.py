@@ -7,11 +7,11 @@ from pathlib import Path
 
 from inference.errors import VisemeError, WeightsNotFound, WrongWeights
 from inference.weights import hub
-from inference.weights.brought import find_brought
-from inference.weights.carrier import fetch_mediapipe
+from inference.weights.cache import check_hash, discard, locate, path_of
+from inference.weights.mediapipe_wheel import fetch_mediapipe
 from inference.weights.registry import WeightFile, WeightSet, find_set
 from inference.weights.sources import WeightSources, as_sources
-from inference.weights.store import check_hash, discard, locate, path_of
+from inference.weights.user_supplied import find_brought
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ def fetch(name: str, sources: WeightSources | Path) -> list[Path]:
     bytes are not the registry's, StorageError where the network failed.
     """
     weight_set, sources = find_set(name), as_sources(sources)
-    if weight_set.is_brought:
+    if weight_set.is_user_supplied:
         return [find_brought(weight_set, sources)]
     try:
         return [locate(weight_set, file, sources.cache) for file in weight_set.files]

@@ -39,12 +39,12 @@ class HubSource:
 class WeightSet:
     """A set of weights that can be asked for by name.
 
-    short: what it is called where the job is known: each job has its own `starter`; None: by its name alone.
+    alias: what it is called where the job is known: each job has its own `starter`; None: by its name alone.
     shipped_in: folder of this package that holds the files; None where they are fetched to the cache.
     landmarks: the landmarker whose points the set was trained with; None where it takes none.
     language: what the text can be ("grid" for the GRID corpus' six-word commands); None where none.
     hub: where the files are fetched from; None where they come otherwise.
-    is_brought: whether the files may not be passed on, so that each user brings their own.
+    is_user_supplied: whether the files may not be passed on, so that each user brings their own.
     notice: what whoever chooses the set must be told about its licence; None where nothing binds them.
     """
 
@@ -54,17 +54,17 @@ class WeightSet:
     files: tuple[WeightFile, ...]
     source: str
     licence: str
-    short: str | None = None
+    alias: str | None = None
     shipped_in: Path | None = None
     landmarks: str | None = None
     language: str | None = None
     hub: HubSource | None = None
     notice: str | None = None
-    is_brought: bool = False
+    is_user_supplied: bool = False
 
     def names(self, job: str | None) -> set[str]:
         """What it may be asked for by, where the job is known, and where it is not (None)."""
-        return {self.name} if job is None or self.short is None else {self.name, self.short}
+        return {self.name} if job is None or self.alias is None else {self.name, self.alias}
 
     def read_card(self) -> dict[str, Any]:
         """The set's own figures, as measured when it was made; empty where it has none."""
@@ -150,7 +150,7 @@ DLIB = WeightSet(
 LIP_SYNC = "lip sync"
 STARTER_SYNC = WeightSet(
     name="starter_sync",
-    short="starter",
+    alias="starter",
     job=LIP_SYNC,
     architecture="Wav2Lip, narrower",
     files=(
@@ -178,7 +178,7 @@ WAV2LIP, WAV2LIP_GAN = (
         source="bring your own, from Rudrabha/Wav2Lip on GitHub",
         licence=WAV2LIP_LICENCE,
         notice=WAV2LIP_NOTICE,
-        is_brought=True,
+        is_user_supplied=True,
     )
     for name in ("wav2lip", "wav2lip_gan")
 )
@@ -189,7 +189,7 @@ S3FD = WeightSet(
     files=(WeightFile("s3fd.pth", None),),
     source="bring your own, from Rudrabha/Wav2Lip or 1adrianb/face-alignment on GitHub",
     licence="not stated for the weights; trained on WIDER FACE (research)",
-    is_brought=True,
+    is_user_supplied=True,
 )
 LIVE = "live avatars"
 # What avatars of SyncTalk_2D hear with: one encoder for all of them, which their own checkpoints do not hold.
@@ -200,12 +200,12 @@ AVE = WeightSet(
     files=(WeightFile("audio_visual_encoder.pth", None),),
     source="bring your own, from SyncTalk_2D on GitHub",
     licence="not stated for the weights",
-    is_brought=True,
+    is_user_supplied=True,
 )
 
 SWIN2SR = WeightSet(
     name="swin2sr",
-    job="mouths made sharper",
+    job="super-resolution",
     architecture="Swin2SR, classical, twice as large",
     files=(WeightFile("model.safetensors", "a515955815ab6dba3a9331d8c75db13a5166a5ffbcebf1a95ab676a5656ac4fb"),),
     source="caidas/swin2SR-classical-sr-x2-64 on the Hugging Face Hub, revision cee1c92",
@@ -245,7 +245,7 @@ def find_set(name: str, job: str | None = None) -> WeightSet:
     for one in known:
         if name in one.names(job):
             return one
-    names = ", ".join(one.name if job is None else one.short or one.name for one in known)
+    names = ", ".join(one.name if job is None else one.alias or one.name for one in known)
     raise WeightsNotFound(f"weights {name!r}: no such set and no such file; known: {names}")
 
 

@@ -13,8 +13,8 @@ from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_ex
 from inference.errors import InvalidRequest, MediaNotFound, StorageError, WeightsNotFound
 from inference.media import s3
 from inference.media.s3 import BUCKET_NAME, SCHEME, s3_client
+from inference.weights.cache import whole_file
 from inference.weights.sources import WeightSources
-from inference.weights.store import whole_file
 
 CHUNK_BYTES = 1 << 20
 MAX_BYTES = 2 << 30  # far above any model here; a wrong key must not fill the disk

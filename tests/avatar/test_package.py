@@ -30,7 +30,7 @@ from inference.media import open_media
 from inference.media.encode import write_film
 from inference.models import AudioVisualEncoder, AvatarUNet
 from inference.settings import Settings
-from inference.weights.tensors import write_safetensors
+from inference.weights.checkpoint import write_safetensors
 
 
 @pytest.fixture

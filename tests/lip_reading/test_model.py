@@ -11,9 +11,9 @@ from inference.backends import Device
 from inference.backends.openvino import has_bf16
 from inference.errors import InvalidRequest
 from inference.lip_reading.model import JOB, load_model, recorded_precisions, recorded_ranges
-from inference.weights import openvino_model
-from inference.weights.convert import convert
-from inference.weights.find import find_weights
+from inference.conversion import openvino_files
+from inference.conversion.convert import convert
+from inference.weights.resolve import find_weights
 from inference.weights.registry import STARTER, WeightSet
 from inference.weights.sources import WeightSources
 
@@ -65,7 +65,7 @@ def test_an_openvino_model_is_not_run_as_what_it_is_not(graph_file: Path, tmp_pa
 def test_a_quantised_model_is_int8_and_nothing_else(
     graph_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs: tuple[np.ndarray, np.ndarray]
 ):
-    read = openvino_model.read_openvino(graph_file)
+    read = openvino_files.read_openvino(graph_file)
     marked = replace(read, is_int8=True)
     monkeypatch.setattr("inference.lip_reading.model.read_openvino", lambda _: marked)
     assert load_model(graph_file, CPU, tmp_path).device == Device("cpu", "int8")

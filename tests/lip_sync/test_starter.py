@@ -12,8 +12,8 @@ from inference.lip_sync import LipSyncer
 from inference.models import Wav2Lip, Wav2LipWidths
 from inference.speaker import Film
 from inference.weights.registry import STARTER_SYNC
-from inference.weights.store import locate
-from inference.weights.tensors import load_into, read_tensors
+from inference.weights.cache import locate
+from inference.weights.checkpoint import load_into, read_tensors
 from training.rendered import FIRST_SEED, draw_sentence
 
 MOST_BYTES = 7_000_000

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from inference.models import LipCoordNet
 from inference.weights.registry import STARTER
-from inference.weights.tensors import load_into
+from inference.weights.checkpoint import load_into
 from training.augmentation import MIRRORED_LIPS, Augmentation, Sample, compress, drop_frames, jitter_time, mirror
 from training.lip_reading import Recipe, read_recipe, split_clips, train
 from training.mouths import NO_TARGET, MouthClip, decode_strip, load_packs, place_words, spread_characters, symbols_of

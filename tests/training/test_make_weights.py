@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from inference.models import LipCoordNet
-from inference.weights.tensors import load_into
+from inference.weights.checkpoint import load_into
 from training.make_weights import RECIPES, main
 
 

@@ -16,10 +16,10 @@ from inference.backends import Device
 from inference.errors import InvalidRequest, StorageError, WeightsNotFound, WrongWeights
 from inference.lip_reading.model import load_model
 from inference.models import LipCoordNet
-from inference.weights import tensors
+from inference.weights import checkpoint
 from inference.weights.fetch import fetch
-from inference.weights.find import find_weights
 from inference.weights.registry import HUB, REGISTRY, HubSource, WeightFile
+from inference.weights.resolve import find_weights
 from inference.weights.sources import WeightSources
 
 CPU = Device("cpu", "f32")
@@ -86,7 +86,7 @@ def test_a_model_is_loaded_from_the_hub_and_then_from_its_safetensors_copy(
     assert model.info.sha256 == hashlib.sha256(published).hexdigest()
     assert model.info.weights == "hub"
     assert find_weights("hub", JOB, sources).path.suffix == ".safetensors"
-    monkeypatch.setattr(tensors, "read_torch", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(checkpoint, "read_torch", lambda path: pytest.fail(f"{path} was read"))
     again = load_model("hub", CPU, replace(sources, hf_offline=True))
     assert again.info == model.info
     video, lips = torch.rand(1, 3, 4, 64, 128).numpy(), torch.rand(1, 4, 20, 2).numpy()
@@ -196,7 +196,7 @@ def test_a_file_of_unknown_hash_is_trusted_first_and_held_to_it(
 
 
 def find_and_check(sources: WeightSources) -> None:
-    from inference.weights.store import locate
+    from inference.weights.cache import locate
 
     locate(REGISTRY["hub"], REGISTRY["hub"].files[0], sources.cache)
 

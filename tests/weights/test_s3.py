@@ -14,8 +14,8 @@ from inference.backends import Device
 from inference.errors import AccessDenied, InvalidRequest, StorageError, WeightsNotFound, WrongWeights
 from inference.lip_reading.model import load_model
 from inference.weights import s3
-from inference.weights.find import find_weights
 from inference.weights.registry import STARTER
+from inference.weights.resolve import find_weights
 from inference.weights.sources import WeightSources
 
 JOB = "lip reading"

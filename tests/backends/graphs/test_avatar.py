@@ -7,8 +7,8 @@ from drawn_avatar import NARROW, NARROW_EAR
 from golden_weights import rng_for, seeded_state, uniform
 
 from inference.backends import OpenVinoNetwork
+from inference.backends.graphs.avatar import build_encoder, build_painter, build_unet
 from inference.models import AudioVisualEncoder, AvatarPainter, AvatarUNet
-from inference.weights.avatar_graphs import build_encoder, build_painter, build_unet
 
 
 def make_unet(mode: str) -> AvatarUNet:

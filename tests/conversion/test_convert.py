@@ -12,15 +12,15 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from inference.conversion import onnx_lip_coord_net
+from inference.conversion.convert import JOB, convert
+from inference.conversion.openvino_files import read_openvino
 from inference.errors import InvalidRequest, WrongWeights
 from inference.models import LipCoordNet
-from inference.weights import onnx_graph
-from inference.weights.convert import JOB, convert
-from inference.weights.find import FoundWeights, find_weights
-from inference.weights.openvino_model import read_openvino
+from inference.weights.checkpoint import load_into, read_tensors
 from inference.weights.registry import STARTER
+from inference.weights.resolve import FoundWeights, find_weights
 from inference.weights.sources import WeightSources
-from inference.weights.tensors import load_into, read_tensors
 
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
 # Batches and lengths.
@@ -92,7 +92,9 @@ def test_safetensors_hold_the_same_tensors_and_say_where_from(
 def test_an_onnx_file_names_its_axes_and_its_source(starter: FoundWeights, tmp_path: Path):
     (path,) = convert(starter, "onnx", "f32", tmp_path)
     model = onnx.load(path)
-    axes = {put.name: [d.dim_param or d.dim_value for d in put.type.tensor_type.shape.dim] for put in model.graph.input}
+    axes = {
+        port.name: [d.dim_param or d.dim_value for d in port.type.tensor_type.shape.dim] for port in model.graph.input
+    }
     assert axes == {"video": ["batch", 3, "time", 64, 128], "lips": ["batch", "time", 20, 2]}
     assert {p.key: p.value for p in model.metadata_props}["made_from_sha256"] == STARTER.files[0].sha256
 
@@ -162,4 +164,4 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(builtins, "__import__", without_onnx)
     with pytest.raises(InvalidRequest, match=r"pip install 'viseme\[onnx\]'"):
-        onnx_graph.import_onnx()
+        onnx_lip_coord_net.import_onnx()

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from inference.errors import WeightsNotFound, WrongWeights
-from inference.weights.store import check_recorded, whole_file, write_record
+from inference.weights.cache import check_recorded, whole_file, write_record
 
 Tensors = dict[str, Tensor]
 NESTED_KEYS = ("state_dict", "model_state_dict", "model")  # where training scripts put the tensors
@@ -49,7 +49,7 @@ def read_tensors(path: Path) -> Tensors:
         head = file.read(512)
     if looks_like_safetensors(head):
         return strip_prefixes(read_safetensors(path))
-    explain_foreign(head, path)
+    reject_known_non_weights(head, path)
     if head[:4] == ZIP_START:
         check_zip(path)
         return strip_prefixes(unnest(read_torch(path), path))
@@ -58,7 +58,7 @@ def read_tensors(path: Path) -> Tensors:
     raise WrongWeights(f"{path}: neither safetensors nor a torch file (starts with {head[:8].hex(' ')})")
 
 
-def explain_foreign(head: bytes, path: Path) -> None:
+def reject_known_non_weights(head: bytes, path: Path) -> None:
     """Raises: WrongWeights where the first bytes show a known thing that is no weights."""
     text = head.lstrip().lower()
     if not head:
@@ -162,10 +162,12 @@ def check_keys(found: Tensors, expected: Mapping[str, Tensor], file: str, archit
     extra = [key for key in found if key not in expected]
     if len(missing) == len(expected):
         raise WrongWeights(
-            f"{file}: weights of another model; expected {architecture} ({some(expected)}), found {some(found)}"
+            f"{file}: weights of another model; expected {architecture} ({abbreviate(expected)}), found {abbreviate(found)}"
         )
     if missing or extra:
-        raise WrongWeights(f"{file}: not a whole {architecture}; missing {some(missing)}; not expected {some(extra)}")
+        raise WrongWeights(
+            f"{file}: not a whole {architecture}; missing {abbreviate(missing)}; not expected {abbreviate(extra)}"
+        )
     for key, value in expected.items():
         if found[key].shape != value.shape:
             raise WrongWeights(
@@ -173,7 +175,7 @@ def check_keys(found: Tensors, expected: Mapping[str, Tensor], file: str, archit
             )
 
 
-def some(keys: Mapping[str, object] | list[str]) -> str:
+def abbreviate(keys: Mapping[str, object] | list[str]) -> str:
     """A few names of many."""
     names = list(keys)
     more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""

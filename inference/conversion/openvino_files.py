@@ -13,16 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inference.errors import WeightsNotFound, WrongWeights
-from inference.weights.architectures import ARCHITECTURES, LIP_COORD_NET, Architecture, make_of_widths
+from inference.conversion.architectures import ARCHITECTURES, LIP_COORD_NET, Architecture, make_of_widths
+from inference.errors import WrongWeights
+from inference.weights.cache import read_openvino_files
 
 if TYPE_CHECKING:
     import openvino as ov
 
 RT_INFO = "viseme"  # the section of a model's notes that is ours
 MADE_FROM, ARCHITECTURE, WIDTHS, WEIGHTS = "made_from_sha256", "architecture", "widths", "weights"
-MAX_GRAPH_BYTES = 4 << 20  # 90 kB to 1 MB are what `viseme weights convert` writes
-MAX_NUMBERS_BYTES = 160 << 20  # the largest, Wav2Lip in float32, takes 145 MB
 Node = Any  # openvino.Node
 # What stands between a stored number and its use.
 UNPACKING = {"Convert", "Multiply", "Subtract", "FakeQuantize"}
@@ -42,23 +41,6 @@ class OpenVinoFile:
     weights: str | None
 
 
-def sha256_of_openvino(path: Path) -> str:
-    """Of both files together. Raises: WeightsNotFound, WrongWeights."""
-    return hashlib.sha256(b"".join(read_files(path))).hexdigest()
-
-
-def read_files(path: Path) -> tuple[bytes, bytes]:
-    """The .xml and the .bin beside it, of bounded size."""
-    most = {path: MAX_GRAPH_BYTES, path.with_suffix(".bin"): MAX_NUMBERS_BYTES}
-    for file, n_bytes in most.items():
-        if not file.is_file():
-            raise WeightsNotFound(f"{path}: an OpenVINO model is two files, and {file.name} is not there")
-        if file.stat().st_size > n_bytes:
-            raise WrongWeights(f"{file}: {file.stat().st_size} bytes; at most {n_bytes} expected")
-    graph, numbers = (file.read_bytes() for file in most)
-    return graph, numbers
-
-
 def read_openvino(path: Path, architecture: Architecture | None = LIP_COORD_NET) -> OpenVinoFile:
     """Read a network as OpenVINO's two files. architecture: which one it has to be; None: which it says it is.
 
@@ -66,7 +48,7 @@ def read_openvino(path: Path, architecture: Architecture | None = LIP_COORD_NET)
     """
     import openvino as ov
 
-    graph, numbers = read_files(path)
+    graph, numbers = read_openvino_files(path)
     try:
         model = ov.Core().read_model(graph, ov.Tensor(np.frombuffer(numbers, np.uint8)))
     except RuntimeError as err:  # of every kind: OpenVINO has no finer ones
@@ -93,7 +75,7 @@ def check_graph(model: ov.Model, architecture: Architecture, path: Path) -> None
         expected = architecture.build(make_of_widths(architecture, said_of(model, WIDTHS)))
     except ValueError as err:
         raise WrongWeights(f"{path}: not {name} as `viseme weights convert` writes it: {err}") from err
-    found, wanted = describe_puts(model), describe_puts(expected)
+    found, wanted = describe_ports(model), describe_ports(expected)
     if found != wanted:
         raise WrongWeights(f"{path}: another network than {name}: it has {found}; expected {wanted}")
     met: dict[str, str] = {}  # names of the nodes that stand for each other
@@ -110,11 +92,11 @@ def check_graph(model: ov.Model, architecture: Architecture, path: Path) -> None
             waiting += zip(sources_of(ours), sources_of(theirs), strict=True)
 
 
-def describe_puts(model: ov.Model) -> str:
+def describe_ports(model: ov.Model) -> str:
     """Inputs and outputs: names, shapes, types."""
     return ", ".join(
-        f"{'/'.join(sorted(put.get_names()))} {put.get_partial_shape()} {put.get_element_type().get_type_name()}"
-        for put in (*model.inputs, *model.outputs)
+        f"{'/'.join(sorted(port.get_names()))} {port.get_partial_shape()} {port.get_element_type().get_type_name()}"
+        for port in (*model.inputs, *model.outputs)
     )
 
 
@@ -126,8 +108,8 @@ def is_alike(ours: Node, theirs: Node) -> bool:
         ours.get_type_name() == theirs.get_type_name()
         and ours.get_attributes() == theirs.get_attributes()
         and ours.get_input_size() == theirs.get_input_size()
-        and [put.get_source_output().get_index() for put in ours.inputs()]
-        == [value_of(put.get_source_output()).get_index() for put in theirs.inputs()]
+        and [port.get_source_output().get_index() for port in ours.inputs()]
+        == [value_of(port.get_source_output()).get_index() for port in theirs.inputs()]
     )
 
 
@@ -142,20 +124,20 @@ def are_numbers(ours: Node, theirs: Node) -> bool:
         node = waiting.pop()
         if node.get_type_name() not in {"Constant", *UNPACKING}:
             return False
-        waiting += [put.get_source_output().get_node() for put in node.inputs()]
+        waiting += [port.get_source_output().get_node() for port in node.inputs()]
     return True
 
 
 def sources_of(node: Node) -> list[Node]:
     """The nodes whose values this one takes."""
-    return [value_of(put.get_source_output()).get_node() for put in node.inputs()]
+    return [value_of(port.get_source_output()).get_node() for port in node.inputs()]
 
 
 def value_of(output: Any) -> Any:
     """What is quantised, where the output is a value's quantised form by constant bounds; else the output itself."""
     node = output.get_node()
     while node.get_type_name() == "FakeQuantize":
-        value, *bounds = (put.get_source_output() for put in node.inputs())
+        value, *bounds = (port.get_source_output() for port in node.inputs())
         if any(bound.get_node().get_type_name() != "Constant" for bound in bounds):
             break
         if value.get_node().get_type_name() in {"Constant", *UNPACKING - {"FakeQuantize"}}:

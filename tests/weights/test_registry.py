@@ -9,11 +9,11 @@ import pytest
 
 from inference.errors import WeightsNotFound, WrongWeights
 from inference.models import LipCoordNet
-from inference.weights import carrier
+from inference.weights import mediapipe_wheel
+from inference.weights.cache import keep, locate
+from inference.weights.checkpoint import load_into
 from inference.weights.fetch import fetch
 from inference.weights.registry import FACE_MESH, MEDIAPIPE, REGISTRY, STARTER, STARTER_SYNC, WeightFile, find_set
-from inference.weights.store import keep, locate
-from inference.weights.tensors import load_into
 
 
 def test_the_starter_is_shipped_whole_and_fits(tmp_path: Path):
@@ -33,7 +33,7 @@ def test_the_starters_card_speaks_of_these_bytes():
 def test_every_set_says_its_licence_and_hashes():
     for one in REGISTRY.values():
         assert one.licence
-        assert one.is_brought or all(file.sha256 and len(file.sha256) == 64 for file in one.files)
+        assert one.is_user_supplied or all(file.sha256 and len(file.sha256) == 64 for file in one.files)
         assert one.hub is None or len(one.hub.revision) == 40
 
 
@@ -94,11 +94,11 @@ def fake_pip(monkeypatch: pytest.MonkeyPatch, members: dict[str, bytes] | None, 
                     wheel.writestr(name, contents)
         return subprocess.CompletedProcess(command, 0 if members is not None else 1, "", stderr)
 
-    monkeypatch.setattr(carrier.subprocess, "run", run)
+    monkeypatch.setattr(mediapipe_wheel.subprocess, "run", run)
 
 
 def test_the_carrier_is_opened_and_checked(tmp_path: Path, weights_cache: Path, monkeypatch: pytest.MonkeyPatch):
-    contents = {m: (weights_cache / "mediapipe" / f.name).read_bytes() for f, m in carrier.MEMBERS.items()}
+    contents = {m: (weights_cache / "mediapipe" / f.name).read_bytes() for f, m in mediapipe_wheel.MEMBERS.items()}
     fake_pip(monkeypatch, contents)
     assert all(path.is_file() for path in fetch("mediapipe", tmp_path))
 

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from inference.backends.graphs.avatar import build_encoder, build_unet
+from inference.backends.graphs.lip_coord_net import build_openvino
+from inference.backends.graphs.wav2lip import build_s3fd, build_wav2lip
 from inference.errors import WrongWeights
 from inference.models import S3FD, AudioVisualEncoder, AvatarUNet, LipCoordNet, Wav2Lip, Wav2LipWidths
 from inference.models.audio_encoder import WIDTHS as EAR_WIDTHS
@@ -19,10 +22,7 @@ from inference.models.avatar_unet import FACE_CHANNELS as AVATAR_CHANNELS
 from inference.models.avatar_unet import FACE_SIDE as AVATAR_SIDE
 from inference.models.avatar_unet import WIDTHS as AVATAR_WIDTHS
 from inference.models.wav2lip import FACE_CHANNELS, FACE_SIDE, MEL_COLUMNS, MEL_ROWS
-from inference.weights.avatar_graphs import build_encoder, build_unet
-from inference.weights.face_graphs import build_s3fd, build_wav2lip
-from inference.weights.openvino_graph import build_openvino
-from inference.weights.tensors import check_keys, read_tensors, some
+from inference.weights.checkpoint import check_keys, read_tensors, abbreviate
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Architecture:
-    """name: the module's. mark: a tensor that it has and no other. make: the module with the tensors' widths.
+    """name: the module's. signature_key: a tensor that it has and no other. make: the module with the tensors' widths.
     build: the module as a graph. example: what it takes. inputs, outputs: their names in files.
     """
 
     name: str
-    mark: str
+    signature_key: str
     make: Callable[[Mapping[str, Tensor]], nn.Module]
     build: Callable[[Any], ov.Model]
     example: tuple[Tensor, ...]
@@ -105,7 +105,7 @@ def load_module(path: Path, architecture: Architecture | None = None) -> tuple[A
     Raises: WeightsNotFound, WrongWeights.
     """
     tensors = read_tensors(path)
-    if EAR.mark.removeprefix(EAR_PREFIX) in tensors:
+    if EAR.signature_key.removeprefix(EAR_PREFIX) in tensors:
         tensors = {EAR_PREFIX + key: value for key, value in tensors.items()}
     found = architecture or recognise(tensors, path)
     module = make_empty(found, tensors)
@@ -115,10 +115,12 @@ def load_module(path: Path, architecture: Architecture | None = None) -> tuple[A
 
 
 def recognise(tensors: Mapping[str, Tensor], path: Path) -> Architecture:
-    known = next((one for one in ARCHITECTURES.values() if one.mark in tensors), None)
+    known = next((one for one in ARCHITECTURES.values() if one.signature_key in tensors), None)
     if known is None:
         names = " or ".join(ARCHITECTURES)
-        raise WrongWeights(f"{path.name}: weights of another model; expected {names}, found {some(list(tensors))}")
+        raise WrongWeights(
+            f"{path.name}: weights of another model; expected {names}, found {abbreviate(list(tensors))}"
+        )
     return known
 
 

@@ -12,6 +12,9 @@ from pathlib import Path
 from inference.errors import WeightsNotFound, WrongWeights
 from inference.weights.registry import WeightFile, WeightSet
 
+MAX_GRAPH_BYTES = 4 << 20  # 90 kB to 1 MB are what `viseme weights convert` writes
+MAX_NUMBERS_BYTES = 160 << 20  # the largest, Wav2Lip in float32, takes 145 MB
+
 
 def locate(weight_set: WeightSet, file: WeightFile, cache: Path) -> Path:
     """The file of a set, its bytes checked.
@@ -84,6 +87,23 @@ def discard(path: Path) -> None:
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of_openvino(path: Path) -> str:
+    """Of both files together. Raises: WeightsNotFound, WrongWeights."""
+    return hashlib.sha256(b"".join(read_openvino_files(path))).hexdigest()
+
+
+def read_openvino_files(path: Path) -> tuple[bytes, bytes]:
+    """The .xml and the .bin beside it, of bounded size."""
+    most = {path: MAX_GRAPH_BYTES, path.with_suffix(".bin"): MAX_NUMBERS_BYTES}
+    for file, n_bytes in most.items():
+        if not file.is_file():
+            raise WeightsNotFound(f"{path}: an OpenVINO model is two files, and {file.name} is not there")
+        if file.stat().st_size > n_bytes:
+            raise WrongWeights(f"{file}: {file.stat().st_size} bytes; at most {n_bytes} expected")
+    graph, numbers = (file.read_bytes() for file in most)
+    return graph, numbers
 
 
 def keep(contents: bytes, weight_set: WeightSet, file: WeightFile, cache: Path) -> Path:

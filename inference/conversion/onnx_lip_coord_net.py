@@ -12,24 +12,16 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from torch import Tensor
 
+from inference.backends.graphs.lip_coord_net import CONVOLUTIONS, DIRECTIONS, Array, gates_in_onnx_order
 from inference.errors import InvalidRequest
 from inference.models.lip_coord_net import COORD_WIDTH, GRU_WIDTH, N_CLASSES, N_LIP_POINTS
-from inference.weights.store import whole_file
+from inference.weights.cache import whole_file
 
 OPSET = 17
 IR_VERSION = 8  # the oldest that knows this opset: the file opens in old runtimes too
-Array = npt.NDArray[Any]
-# kernel, stride, padding (of each side) of the convolutions, in time, height, width: as in the module
-CONVOLUTIONS = {
-    "conv1": ((3, 5, 5), (1, 2, 2), (1, 2, 2)),
-    "conv2": ((3, 5, 5), (1, 1, 1), (1, 2, 2)),
-    "conv3": ((3, 3, 3), (1, 1, 1), (1, 1, 1)),
-}
 POOL = {"kernel_shape": (1, 2, 2), "strides": (1, 2, 2)}
-DIRECTIONS = ("", "_reverse")
 
 
 def write_onnx(state: Mapping[str, Tensor], path: Path, about: dict[str, str], *, is_half: bool) -> None:
@@ -133,9 +125,3 @@ def add_gru(graph: Graph, state: Mapping[str, Array], name: str, x: str, width: 
     y = graph.add("GRU", [x, *weights], name, hidden_size=width, direction="bidirectional", linear_before_reset=1)
     y = graph.add("Transpose", [y], f"{name}.by_batch", perm=(0, 2, 1, 3))  # (T, 2, B, width) -> (T, B, 2, width)
     return graph.add("Reshape", [y, flat], f"{name}.out")
-
-
-def gates_in_onnx_order(rows: Array) -> Array:
-    """Torch stacks reset, update, new; ONNX update, reset, new."""
-    reset, update, new = np.split(rows, 3)
-    return np.concatenate([update, reset, new])

@@ -13,8 +13,8 @@ from inference.errors import WeightsNotFound, WrongWeights
 from inference.lip_reading.model import load_model
 from inference.models import LipCoordNet
 from inference.settings import Settings
-from inference.weights.find import find_weights
 from inference.weights.registry import HUB, STARTER
+from inference.weights.resolve import find_weights
 from inference.weights.sources import HUB_ENDPOINT, WeightSources
 
 JOB = "lip reading"

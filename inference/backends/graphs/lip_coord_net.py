@@ -13,13 +13,19 @@ import numpy.typing as npt
 from torch import Tensor
 
 from inference.models.lip_coord_net import COORD_WIDTH, GRU_WIDTH, N_LIP_POINTS
-from inference.weights.onnx_graph import CONVOLUTIONS, DIRECTIONS, gates_in_onnx_order
 
 if TYPE_CHECKING:
     import openvino as ov
 
 Array = npt.NDArray[Any]
 Node = Any  # openvino.Node
+# kernel, stride, padding (of each side) of the convolutions, in time, height, width: as in the module
+CONVOLUTIONS = {
+    "conv1": ((3, 5, 5), (1, 2, 2), (1, 2, 2)),
+    "conv2": ((3, 5, 5), (1, 1, 1), (1, 2, 2)),
+    "conv3": ((3, 3, 3), (1, 1, 1), (1, 1, 1)),
+}
+DIRECTIONS = ("", "_reverse")
 N_DIRECTIONS = len(DIRECTIONS)
 FIRST_GRU = "gru1"
 
@@ -45,8 +51,8 @@ def build_openvino(state: Mapping[str, Tensor]) -> ov.Model:
     scores = ops.matmul(both, weights["FC.weight"], transpose_a=False, transpose_b=True)
     logits = ops.add(scores, weights["FC.bias"])
     model = ov.Model([logits], [video, lips], "LipCoordNet")
-    for put, name in zip((*model.inputs, *model.outputs), ("video", "lips", "logits"), strict=True):
-        put.get_tensor().set_names({name})
+    for port, name in zip((*model.inputs, *model.outputs), ("video", "lips", "logits"), strict=True):
+        port.get_tensor().set_names({name})
     return model
 
 
@@ -110,3 +116,9 @@ def join_biases(of_input: Array, of_state: Array, width: int) -> Array:
     """(2, 3 * width) each, gates update, reset, new -> (2, 4 * width): those of the first two summed."""
     summed = of_input[:, : 2 * width] + of_state[:, : 2 * width]
     return np.concatenate([summed, of_input[:, 2 * width :], of_state[:, 2 * width :]], axis=1)
+
+
+def gates_in_onnx_order(rows: Array) -> Array:
+    """Torch stacks reset, update, new; ONNX update, reset, new."""
+    reset, update, new = np.split(rows, 3)
+    return np.concatenate([update, reset, new])

@@ -18,18 +18,18 @@ from safetensors import safe_open
 
 from container.cli import main
 from inference.backends import Device, OpenVinoNetwork
+from inference.backends.graphs.wav2lip import build_s3fd, build_wav2lip
+from inference.conversion import int8_wav2lip
+from inference.conversion.architectures import S3FD_DETECTOR, WAV2LIP, make_of_widths
+from inference.conversion.convert import convert, find_convertible, write_openvino
+from inference.conversion.openvino_files import read_openvino
 from inference.errors import InvalidRequest, WeightsNotFound, WrongWeights
 from inference.lip_sync import LipSyncer
 from inference.lip_sync.model import load_generator, load_s3fd
 from inference.models import S3FD, Wav2Lip, Wav2LipWidths
 from inference.settings import Settings
-from inference.weights import quantise_faces
-from inference.weights.architectures import S3FD_DETECTOR, WAV2LIP, make_of_widths
-from inference.weights.convert import convert, find_convertible, write_openvino
-from inference.weights.face_graphs import build_s3fd, build_wav2lip
-from inference.weights.find import from_path
-from inference.weights.openvino_model import read_openvino
 from inference.weights.registry import LIP_SYNC, REGISTRY, WeightFile, WeightSet
+from inference.weights.resolve import from_path
 from inference.weights.sources import WeightSources
 
 NARROW = Wav2LipWidths((4, 6, 8, 10, 12, 14, 16), (3, 5, 7, 9, 11), (13, 12, 10, 8, 6, 5, 4), 7)
@@ -150,7 +150,9 @@ def test_int8_runs_near_float32(
     found, said = from_path(files["wav2lip"], "wav2lip.pth"), []
     with pytest.raises(InvalidRequest, match="needs samples"):
         convert(found, "openvino", "int8", tmp_path)
-    monkeypatch.setattr(quantise_faces.quantise_faithfully, "__defaults__", (0.5,))  # the first try is good enough
+    monkeypatch.setattr(
+        int8_wav2lip.quantise_with_accuracy_control, "__defaults__", (0.5,)
+    )  # the first try is good enough
     path = convert(found, "openvino", "int8", tmp_path, lambda _: samples, said.append)[-1]
     assert "no layer had to stay in float32" in said[0]
     assert read_openvino(path, WAV2LIP).is_int8
@@ -192,7 +194,7 @@ def test_layers_that_harm_mouths_stay_in_float32_and_are_named(
 def test_few_samples_are_refused(wav2lip: Wav2Lip):
     pytest.importorskip("nncf")
     with pytest.raises(InvalidRequest, match="at least 2 expected"):
-        quantise_faces.quantise_faithfully(build_wav2lip(wav2lip), [])
+        int8_wav2lip.quantise_with_accuracy_control(build_wav2lip(wav2lip), [])
 
 
 def swap_relu(graph: openvino.Model) -> None:

@@ -30,7 +30,7 @@ def quantise_convolutions(model: ov.Model, highest: Mapping[str, float]) -> None
     found = {node.get_friendly_name(): node for node in model.get_ops()}
     for name, most in highest.items():
         convolution = found[name]
-        taken, weights = (put.get_source_output() for put in convolution.inputs())
+        taken, weights = (port.get_source_output() for port in convolution.inputs())
         convolution.input(1).replace_source_output(store_in_int8(ops, weights.get_node().get_data()).output(0))
         # Ahead of the pooling that a convolution's input may come from: a quarter of the bytes to pool.
         target = convolution.input(0)

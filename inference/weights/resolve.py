@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 from inference.errors import StorageError, WeightsNotFound
 from inference.media.s3 import SCHEME
 from inference.weights import hub, s3
+from inference.weights.cache import check_hash, check_recorded, locate, sha256_of, sha256_of_openvino, whole_file
 from inference.weights.fetch import fetch_from_hub
 from inference.weights.registry import LIP_SYNC, REGISTRY, HubSource, WeightFile, WeightSet, find_set, set_of_hash
 from inference.weights.sources import WeightSources
-from inference.weights.store import check_hash, check_recorded, locate, sha256_of, whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ PREFERRED = "model.safetensors"  # among several
 FOLDERS = ("", "pretrain")  # of a model directory, where weights are looked for
 DEFAULT_SETS = {"lip reading": "starter", LIP_SYNC: "starter"}
 # What a deployment may bring besides, each for a job that asks for it by name.
-BROUGHT = {Path(file.name).stem for one in REGISTRY.values() if one.is_brought for file in one.files}
+BROUGHT = {Path(file.name).stem for one in REGISTRY.values() if one.is_user_supplied for file in one.files}
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,6 @@ def from_path(path: Path, label: str) -> FoundWeights:
 def hash_of(file: Path) -> str:
     if file.suffix != OPENVINO_SUFFIX:
         return sha256_of(file)
-    from inference.weights.openvino_model import sha256_of_openvino
-
     return sha256_of_openvino(file)
 
 
@@ -131,7 +129,7 @@ def from_set(weight_set: WeightSet, sources: WeightSources) -> FoundWeights:
         return FoundWeights(theirs, weight_set.name, check_hash(theirs, file), weight_set)
     if weight_set.hub is None:
         path = locate(weight_set, file, sources.cache)
-        return FoundWeights(path, weight_set.short or weight_set.name, check_hash(path, file), weight_set)
+        return FoundWeights(path, weight_set.alias or weight_set.name, check_hash(path, file), weight_set)
     path = fetch_from_hub(weight_set, file, sources)
     sha256 = check_hash(path, file)
     return FoundWeights(safe_copy(path, sha256), weight_set.name, sha256, weight_set)
@@ -199,7 +197,7 @@ def safe_copy(path: Path, sha256: str) -> Path:
     """
     if path.suffix not in TORCH_SUFFIXES:
         return path
-    from inference.weights.tensors import is_copy_of, read_tensors, write_copy
+    from inference.weights.checkpoint import is_copy_of, read_tensors, write_copy
 
     copy = path.with_suffix(".safetensors")
     if not (copy.is_file() and is_copy_of(copy, sha256)):

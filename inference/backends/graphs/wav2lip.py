@@ -148,6 +148,6 @@ def as_model(outputs: list[Node], inputs: list[Node], names: tuple[str, ...], ti
     import openvino as ov
 
     model = ov.Model(outputs, inputs, title)
-    for put, name in zip((*model.inputs, *model.outputs), names, strict=True):
-        put.get_tensor().set_names({name})
+    for port, name in zip((*model.inputs, *model.outputs), names, strict=True):
+        port.get_tensor().set_names({name})
     return model

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from inference.conversion.architectures import LIP_COORD_NET, WAV2LIP, Architecture, load_module, widths_of
+from inference.conversion.int8_lip_coord_net import Sample, import_nncf, quantise
+from inference.conversion.int8_wav2lip import quantise_with_accuracy_control
+from inference.conversion.openvino_files import ARCHITECTURE, MADE_FROM, RT_INFO, WEIGHTS, WIDTHS
 from inference.errors import InvalidRequest
-from inference.weights.architectures import LIP_COORD_NET, WAV2LIP, Architecture, load_module, widths_of
-from inference.weights.brought import find_brought
-from inference.weights.find import FoundWeights, find_weights, from_path
-from inference.weights.openvino_model import ARCHITECTURE, MADE_FROM, RT_INFO, WEIGHTS, WIDTHS
-from inference.weights.quantise import Sample, import_nncf, quantise
-from inference.weights.quantise_faces import quantise_faithfully
+from inference.weights.checkpoint import write_safetensors
 from inference.weights.registry import LIP_SYNC, LIVE, REGISTRY
+from inference.weights.resolve import FoundWeights, find_weights, from_path
 from inference.weights.sources import WeightSources
-from inference.weights.tensors import write_safetensors
+from inference.weights.user_supplied import find_brought
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -46,7 +46,7 @@ def find_convertible(name: str, sources: WeightSources) -> FoundWeights:
     Raises: as `find_weights`; WeightsNotFound for a set that does not convert.
     """
     known = REGISTRY.get(name)
-    if known is not None and known.is_brought and not Path(name).is_file():
+    if known is not None and known.is_user_supplied and not Path(name).is_file():
         return replace(from_path(find_brought(known, sources), name), weight_set=known)
     return find_weights(name, known.job if known is not None and known.job in JOBS else JOB, sources)
 
@@ -88,8 +88,8 @@ def convert(
 
 
 def as_onnx(architecture: Architecture, module: nn.Module, path: Path, about: dict[str, str], *, is_half: bool) -> None:
-    from inference.weights.onnx_graph import write_onnx
-    from inference.weights.onnx_trace import trace_onnx
+    from inference.conversion.onnx_export import trace_onnx
+    from inference.conversion.onnx_lip_coord_net import write_onnx
 
     if architecture is LIP_COORD_NET:
         write_onnx(module.state_dict(), path, about, is_half=is_half)
@@ -136,7 +136,7 @@ def as_openvino(
         raise InvalidRequest("precision int8 needs samples of what the network takes")
     if architecture is not WAV2LIP:
         return quantise(model, make_samples(architecture))
-    result = quantise_faithfully(model, make_samples(architecture))
+    result = quantise_with_accuracy_control(model, make_samples(architecture))
     kept = f"in float32: {', '.join(result.kept)}" if result.kept else "no layer had to stay in float32"
     tell(f"mouths in int8 have an SSIM of {result.mouth_ssim} with float32's; {kept}")
     for key, value in {MOUTH_SSIM: str(result.mouth_ssim), KEPT_LAYERS: " ".join(result.kept)}.items():

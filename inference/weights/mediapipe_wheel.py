@@ -9,8 +9,8 @@ import zipfile
 from pathlib import Path
 
 from inference.errors import WeightsNotFound, WrongWeights
+from inference.weights.cache import keep
 from inference.weights.registry import FACE_DETECTOR, FACE_MESH, MEDIAPIPE
-from inference.weights.store import keep
 
 CARRIER = "mediapipe==0.10.21"  # the last version known to carry them
 MEMBERS = {

@@ -12,7 +12,7 @@ from safetensors.torch import save, save_file
 
 from inference.errors import WeightsNotFound, WrongWeights
 from inference.models import LipCoordNet
-from inference.weights.tensors import load_into, read_tensors
+from inference.weights.checkpoint import load_into, read_tensors
 
 OnDisk = Callable[[str, bytes], Path]
 

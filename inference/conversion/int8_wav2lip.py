@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from inference.conversion.int8_lip_coord_net import Array, Sample, import_nncf
 from inference.errors import InvalidRequest
 from inference.faces.ssim import ssim
 from inference.models.wav2lip import FACE_SIDE
-from inference.weights.quantise import Array, Sample, import_nncf
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -27,7 +27,7 @@ MOUTH_FROM = FACE_SIDE // 2  # rows
 
 
 @dataclass(frozen=True)
-class Faithful:
+class QuantisedWav2Lip:
     """A quantised Wav2Lip. kept: its layers that stay in float32. mouth_ssim: of held-out mouths with float32's."""
 
     model: ov.Model
@@ -35,7 +35,9 @@ class Faithful:
     mouth_ssim: float
 
 
-def quantise_faithfully(model: ov.Model, samples: Iterable[Sample], least_ssim: float = LEAST_SSIM) -> Faithful:
+def quantise_with_accuracy_control(
+    model: ov.Model, samples: Iterable[Sample], least_ssim: float = LEAST_SSIM
+) -> QuantisedWav2Lip:
     """Wav2Lip with as many convolutions in int8 as leave mouths what they are.
 
     Where held-out mouths are less alike, layers go back to float32, those first that harm most.
@@ -64,11 +66,11 @@ def quantise_faithfully(model: ov.Model, samples: Iterable[Sample], least_ssim: 
             subset_size=len(measured),
             advanced_accuracy_restorer_parameters=nncf.AdvancedAccuracyRestorerParameters(ranking_subset_size=N_RANKED),
         )
-    return Faithful(result, kept_layers(result), round(measure(compiled(result), range(len(held_out)))[0], 4))
+    return QuantisedWav2Lip(result, kept_layers(result), round(measure(compiled(result), range(len(held_out)))[0], 4))
 
 
 def by_name(model: ov.Model, samples: Iterable[Sample]) -> list[dict[str, Array]]:
-    names = [put.get_any_name() for put in model.inputs]
+    names = [port.get_any_name() for port in model.inputs]
     return [dict(zip(names, sample, strict=True)) for sample in samples]
 
 

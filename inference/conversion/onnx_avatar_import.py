@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from inference.backends.graphs.avatar import Folded, add_encoder, add_unet
+from inference.conversion.onnx_reader import OnnxGraph, OnnxNode, read_onnx
 from inference.errors import WrongWeights
 from inference.models import AudioVisualEncoder, AvatarUNet
 from inference.models.avatar_unet import MODES
-from inference.weights.avatar_graphs import Folded, add_encoder, add_unet
-from inference.weights.onnx_file import OnnxGraph, OnnxNode, read_onnx
-from inference.weights.tensors import Tensors
+from inference.weights.checkpoint import Tensors
 
 Array = npt.NDArray[Any]
 # What other nodes are called here. What does nothing to the numbers of a network of this shape is passed over.
@@ -41,7 +41,7 @@ class Step:
 INPUT = Step("input", ())
 
 
-class Plan:
+class GraphRecorder:
     """Draws a network's graph instead of running it."""
 
     def conv(self, x: Step, layer: Folded) -> Step:
@@ -64,7 +64,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Found:
+class OnnxConv:
     """A convolution of a file. bias: None where it has none. norm: gamma, beta, mean, variance and epsilon."""
 
     weight: Array
@@ -84,9 +84,11 @@ def unet_from_onnx(path: Path) -> tuple[Tensors, str]:
     problem: WrongWeights | None = None
     for mode in MODES:
         try:
-            found = match(graph, add_unet(Plan(), AvatarUNet(mode), INPUT, INPUT), path)
+            found = match(graph, add_unet(GraphRecorder(), AvatarUNet(mode), INPUT, INPUT), path)
             tensors = as_state(found)
-            check_layers(found, layers_of(add_unet(Plan(), AvatarUNet.like(tensors, mode), INPUT, INPUT)), path)
+            check_layers(
+                found, layers_of(add_unet(GraphRecorder(), AvatarUNet.like(tensors, mode), INPUT, INPUT)), path
+            )
         except WrongWeights as err:
             problem = problem or err
             continue
@@ -98,17 +100,17 @@ def unet_from_onnx(path: Path) -> tuple[Tensors, str]:
 def encoder_from_onnx(path: Path) -> Tensors:
     """The state dict of an exported encoder. Raises: as `unet_from_onnx`."""
     graph = read_onnx(path)
-    found = match(graph, add_encoder(Plan(), AudioVisualEncoder(), INPUT), path)
+    found = match(graph, add_encoder(GraphRecorder(), AudioVisualEncoder(), INPUT), path)
     tensors = as_state(found)
-    check_layers(found, layers_of(add_encoder(Plan(), AudioVisualEncoder.like(tensors), INPUT)), path)
+    check_layers(found, layers_of(add_encoder(GraphRecorder(), AudioVisualEncoder.like(tensors), INPUT)), path)
     return tensors
 
 
-def match(graph: OnnxGraph, ours: Step, path: Path) -> list[tuple[Folded, Found]]:
+def match(graph: OnnxGraph, ours: Step, path: Path) -> list[tuple[Folded, OnnxConv]]:
     """Walk both graphs from their ends, side by side: which of the file's convolutions is which of ours."""
     if len(graph.outputs) != 1:
         raise WrongWeights(f"{path}: {len(graph.outputs)} outputs; expected one")
-    pairs: dict[str, tuple[Folded, Found]] = {}
+    pairs: dict[str, tuple[Folded, OnnxConv]] = {}
     waiting, seen = [(ours, graph.outputs[0])], set()
     while waiting:
         step, name = waiting.pop()
@@ -124,7 +126,7 @@ def match(graph: OnnxGraph, ours: Step, path: Path) -> list[tuple[Folded, Found]
     return list(pairs.values())
 
 
-def look(graph: OnnxGraph, name: str) -> tuple[str, tuple[str, ...], Found | None]:
+def look(graph: OnnxGraph, name: str) -> tuple[str, tuple[str, ...], OnnxConv | None]:
     """What makes the value of that name, and out of which values; a batch norm belongs to its convolution."""
     node = graph.nodes.get(pass_over(graph, name))
     if node is None:
@@ -136,7 +138,7 @@ def look(graph: OnnxGraph, name: str) -> tuple[str, tuple[str, ...], Found | Non
     if node.op == "Conv":
         return "conv", node.inputs[:1], read_conv(graph, node, None)
     if node.op == "Add":
-        return "add", as_ours(graph, *node.inputs[:2]), None
+        return "add", canonical_operands(graph, *node.inputs[:2]), None
     return OPS.get(node.op, node.op), node.inputs[: 2 if node.op == "Concat" else 1], None
 
 
@@ -150,7 +152,7 @@ def pass_over(graph: OnnxGraph, name: str) -> str:
     return name
 
 
-def as_ours(graph: OnnxGraph, x: str, y: str) -> tuple[str, str]:
+def canonical_operands(graph: OnnxGraph, x: str, y: str) -> tuple[str, str]:
     """The two sides of a sum in the order that ours has: a value, then what convolutions made of it."""
     name = x
     for _ in range(LONGEST_BRANCH):
@@ -163,7 +165,7 @@ def as_ours(graph: OnnxGraph, x: str, y: str) -> tuple[str, str]:
     return x, y
 
 
-def read_conv(graph: OnnxGraph, conv: OnnxNode, norm: OnnxNode | None) -> Found:
+def read_conv(graph: OnnxGraph, conv: OnnxNode, norm: OnnxNode | None) -> OnnxConv:
     weight = numbers_of(graph, conv.inputs[1])
     bias = numbers_of(graph, conv.inputs[2]) if len(conv.inputs) > 2 else None
     normed = None
@@ -171,7 +173,7 @@ def read_conv(graph: OnnxGraph, conv: OnnxNode, norm: OnnxNode | None) -> Found:
         gamma, beta, mean, variance = (numbers_of(graph, name) for name in norm.inputs[1:5])
         normed = gamma, beta, mean, variance, EPSILON
     about = conv.attributes
-    return Found(
+    return OnnxConv(
         weight,
         bias,
         normed,
@@ -193,7 +195,7 @@ def numbers_of(graph: OnnxGraph, name: str) -> Array:
     raise WrongWeights(f"the numbers {name!r} are computed, or not in the file; expected them stored")
 
 
-def as_state(found: list[tuple[Folded, Found]]) -> Tensors:
+def as_state(found: list[tuple[Folded, OnnxConv]]) -> Tensors:
     """The state dict that says the same. What was folded stays folded: the norms then do nothing but add."""
     state: dict[str, Array] = {}
     for layer, conv in found:
@@ -234,7 +236,7 @@ def layers_of(end: Step) -> dict[str, Folded]:
     return layers
 
 
-def check_layers(found: list[tuple[Folded, Found]], expected: dict[str, Folded], path: Path) -> None:
+def check_layers(found: list[tuple[Folded, OnnxConv]], expected: dict[str, Folded], path: Path) -> None:
     """Raises: WrongWeights where a convolution of the file works in another way than ours."""
     for layer, conv in found:
         ours = expected[layer.name]

@@ -6,10 +6,10 @@ import pytest
 import torch
 from openvino import opset13 as ops
 
+from inference.backends.graphs.int8 import quantise_convolutions, store_in_int8
+from inference.backends.graphs.lip_coord_net import build_openvino
+from inference.conversion.int8_lip_coord_net import find_highest
 from inference.models import LipCoordNet
-from inference.weights.int8_graph import quantise_convolutions, store_in_int8
-from inference.weights.openvino_graph import build_openvino
-from inference.weights.quantise import find_highest
 
 
 def test_weights_lie_within_half_a_step_of_their_output_by_hand():

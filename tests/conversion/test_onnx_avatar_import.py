@@ -12,13 +12,13 @@ from drawn_avatar import NARROW, NARROW_EAR
 from golden_weights import rng_for, seeded_state, uniform
 
 from inference.backends import OpenVinoNetwork
+from inference.conversion.convert import convert
+from inference.conversion.onnx_avatar_import import encoder_from_onnx, unet_from_onnx
+from inference.conversion.onnx_reader import read_onnx
+from inference.conversion.openvino_files import read_openvino
 from inference.errors import WrongWeights
 from inference.models import AudioVisualEncoder, AvatarUNet
-from inference.weights.avatar_onnx import encoder_from_onnx, unet_from_onnx
-from inference.weights.convert import convert
-from inference.weights.find import from_path
-from inference.weights.onnx_file import read_onnx
-from inference.weights.openvino_model import read_openvino
+from inference.weights.resolve import from_path
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from inference.weights.architectures import Architecture, example_of
-from inference.weights.onnx_graph import OPSET, import_onnx
-from inference.weights.store import whole_file
+from inference.conversion.architectures import Architecture, example_of
+from inference.conversion.onnx_lip_coord_net import OPSET, import_onnx
+from inference.weights.cache import whole_file
 
 
 def trace_onnx(

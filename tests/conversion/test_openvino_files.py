@@ -10,15 +10,15 @@ import pytest
 import torch
 from openvino import opset13 as ops
 
+from inference.backends.graphs.lip_coord_net import build_openvino, split_at_time
+from inference.conversion.convert import JOB, write_openvino
+from inference.conversion.openvino_files import MADE_FROM, read_openvino
 from inference.errors import WeightsNotFound, WrongWeights
 from inference.models import LipCoordNet
-from inference.weights import openvino_model
-from inference.weights.convert import JOB, write_openvino
-from inference.weights.find import find_weights
-from inference.weights.openvino_graph import build_openvino, split_at_time
-from inference.weights.openvino_model import MADE_FROM, read_openvino
+from inference.weights import cache
+from inference.weights.checkpoint import read_tensors
+from inference.weights.resolve import find_weights
 from inference.weights.sources import WeightSources
-from inference.weights.tensors import read_tensors
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +133,6 @@ def test_files_too_large_are_refused_before_they_are_read(
     graph: openvino.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     xml = write(graph, tmp_path)
-    monkeypatch.setattr(openvino_model, "MAX_GRAPH_BYTES", 1000)
+    monkeypatch.setattr(cache, "MAX_GRAPH_BYTES", 1000)
     with pytest.raises(WrongWeights, match=r"net\.xml: \d+ bytes; at most 1000 expected"):
         read_openvino(xml)

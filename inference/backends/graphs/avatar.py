@@ -216,6 +216,6 @@ def as_model(output: Node, inputs: Sequence[Node], names: tuple[str, ...], title
     import openvino as ov
 
     model = ov.Model([output], list(inputs), title)
-    for put, name in zip((*model.inputs, *model.outputs), names, strict=True):
-        put.get_tensor().set_names({name})
+    for port, name in zip((*model.inputs, *model.outputs), names, strict=True):
+        port.get_tensor().set_names({name})
     return model

@@ -1,0 +1,1 @@
+"""Our networks as OpenVINO graphs, built node by node."""

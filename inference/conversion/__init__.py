@@ -1,0 +1,1 @@
+"""Converts weights between formats (safetensors, ONNX, OpenVINO) and quantises them to int8."""
