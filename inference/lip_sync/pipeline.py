@@ -27,9 +27,9 @@ from inference.lip_sync.model import Generator, find_s3fd, load_generators, load
 from inference.lip_sync.options import HIGHEST_FPS, LOWEST_FPS, STILL_FPS, Enhance, SyncOptions, SyncOutput, SyncResult
 from inference.lip_sync.preprocess import Locate, Shot, box_of_landmarks, find_boxes, shrink, smooth_boxes
 from inference.lip_sync.tracks import LOOKAHEAD, Fingerprint, KeptLocator, TrackCache, key_of, mediapipe_detector
+from inference.malloc_trim import HeapTrimmer
 from inference.media import Frame, MediaDoor, OpenedMedia, Source, VideoInfo, open_media
 from inference.media.encode import SUFFIXES, FilmWriter, write_film
-from inference.media.heap import HeapTrimmer
 from inference.media.sound import Samples
 from inference.media.voice import Voice, VoiceDoor, read_voice
 from inference.settings import Settings
@@ -331,7 +331,7 @@ def write_all(
                     writer.add(frame)
             clock.check("encode")
             size = each[0].shape[1], each[0].shape[0]
-            trimmer.passed(each[0].nbytes)
+            trimmer.count(each[0].nbytes)
             if progress is not None:
                 progress(n_done, film.n_frames)
     return size

@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from inference.media.heap import HeapTrimmer, find_trim
+from inference.malloc_trim import HeapTrimmer, find_malloc_trim
 
-# Blocks freed between blocks that live on: what glibc keeps unless it is told.
-HOLES = """
+# Frees blocks between blocks that stay in use: glibc keeps them unless it is trimmed.
+FRAGMENTED_HEAP = """
 import sys
 sys.path.insert(0, {root!r})
-from inference.media.heap import HeapTrimmer
+from inference.malloc_trim import HeapTrimmer
 import ctypes
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
@@ -25,21 +25,21 @@ for _ in range(600):
 for block in large:
     libc.free(block)
 before = rss()
-HeapTrimmer(1).passed(1)
+HeapTrimmer(1).count(1)
 print(before - rss())
 """
 
 
-def test_it_trims_after_so_many_bytes():
-    asked: list[int] = []
-    trimmer = HeapTrimmer(1000, asked.append)
+def test_the_heap_is_trimmed_after_so_many_bytes():
+    trims: list[int] = []
+    trimmer = HeapTrimmer(1000, lambda: trims.append(1))
     for n_bytes in (400, 400, 400, 900, 1000):
-        trimmer.passed(n_bytes)
-    assert asked == [0, 0]  # at 1200, and at 1900 again
+        trimmer.count(n_bytes)
+    assert len(trims) == 2  # at 1200, and at 1900 more
 
 
-@pytest.mark.skipif(find_trim() is None, reason="the C library has no malloc_trim")
-def test_holes_go_back_to_the_system(request: pytest.FixtureRequest):
-    script = HOLES.format(root=str(request.config.rootpath))
+@pytest.mark.skipif(find_malloc_trim() is None, reason="the C library has no malloc_trim")
+def test_freed_memory_returns_to_the_system(request: pytest.FixtureRequest):
+    script = FRAGMENTED_HEAP.format(root=str(request.config.rootpath))
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(run.stdout) > 40_000_000
