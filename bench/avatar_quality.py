@@ -22,7 +22,7 @@ from bench.clips import read_list
 from inference.audio.features import FPS
 from inference.audio.mel import FULL_SCALE, SAMPLE_RATE, Samples
 from inference.avatar import AvatarPackage
-from inference.avatar.boxes import mouth_gap
+from inference.avatar.crop_box import mouth_gap
 from inference.faces import FaceTracker, Landmarker
 from inference.faces.load import load_landmarker
 from inference.media import Frame

@@ -36,9 +36,9 @@ from inference.lip_reading.windows import HOP, run_windows, stitch
 from inference.lip_reading.word_times import align
 from inference.media import Clip, open_media
 from inference.settings import Settings
-from inference.speaker.look import Look, head_motion
-from inference.speaker.mouth import MouthShape
-from inference.speaker.scene import Scene
+from inference.rendering.appearance import Look, head_motion
+from inference.rendering.mouth_shape import MouthShape
+from inference.rendering.scene import Scene
 
 AS_IT_IS = "as it is"
 N_CHEWING = 10  # people

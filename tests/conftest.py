@@ -15,7 +15,7 @@ from speaking import SEED, SENTENCE
 
 from inference import handler
 from inference.avatar import AvatarPackage
-from inference.avatar.prepare import Sitting, build_package
+from inference.avatar.build import Sitting, build_package
 from inference.engines import Engines
 from inference.faces import Landmarker
 from inference.faces.load import load_landmarker

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from golden_weights import seeded_state
 
-from inference.avatar.prepare import Sitting
+from inference.avatar.build import Sitting
 from inference.models import AudioVisualEncoder, AvatarUNet
 from inference.speaker import Film, FilmOptions
 

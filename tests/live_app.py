@@ -16,7 +16,7 @@ from container import pool as pool_module
 from container.app import Server, make_app
 from container.live import avatar_cache as avatars_module
 from container.server import http_config
-from inference.avatar.find import list_theirs
+from inference.avatar.catalogue import list_theirs
 from inference.settings import Settings
 
 PATIENCE_S = 120.0  # only a guard against hanging

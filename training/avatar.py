@@ -22,15 +22,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from inference.avatar.boxes import box_of_landmarks
+from inference.avatar.crop_box import box_of_landmarks
 from inference.avatar.compose import CROP_SIDE, INSIDE
 from inference.faces import FaceBox
 from inference.faces.paste import slices_of
 from inference.models import AvatarUNet
 from inference.models.avatar_unet import FACE_SIDE, MASKED_COLUMNS, MASKED_ROWS
-from inference.speaker import Sitter
-from inference.speaker.mouth import MOST_OPEN, MouthShape
-from inference.speaker.sitter import FPS, STARTER_FRAMES, STARTER_SEED, STARTER_SIDE
+from inference.rendering import Sitter
+from inference.rendering.mouth_shape import MOST_OPEN, MouthShape
+from inference.rendering.portrait import FPS, STARTER_FRAMES, STARTER_SEED, STARTER_SIDE
 from inference.speaker.speech import Speech
 from inference.speaker.visemes import VISEMES
 from training.checkpoint import load_state, save_state, write_tensors

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from inference.audio.features import ROWS
 from inference.models import AudioVisualEncoder, AvatarUNet
-from inference.speaker.mouth import MouthShape
+from inference.rendering.mouth_shape import MouthShape
 from training.checkpoint import load_state, save_state, write_tensors
 from training.filmed import load_filmed
 from training.heard import Heard, draw_utterances

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from inference.audio.features import FIRST_WINDOW, FPS, LAST_WINDOW, window_start
 from inference.audio.mel import HOP, SAMPLE_RATE, mel_columns
 from inference.audio.windows import WINDOW
-from inference.speaker.mouth import MouthShape
+from inference.rendering.mouth_shape import MouthShape
 from training.phonemes import Espeak, Sounded, mouths_of
 
 Floats = npt.NDArray[np.float32]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from inference.speaker.mouth import MouthShape
+from inference.rendering.mouth_shape import MouthShape
 from inference.speaker.speech import Held, blend
 from inference.speaker.visemes import NEAR_BACK, NEAR_FRONT, REST, VISEMES, Viseme, vowel
 

@@ -29,7 +29,7 @@ from inference.media import Frame, open_media
 from inference.media.sound import read_sound
 from inference.settings import Settings
 from inference.speaker import Film, FilmOptions
-from inference.speaker.sound import Sound, say, say_by_tone
+from inference.speaker.synthesis import Sound, say, say_by_tone
 from training.rendered import FIRST_SEED, SIZES, draw_sentence
 
 FPS = 25.0

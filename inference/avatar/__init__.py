@@ -1,6 +1,6 @@
 """Live avatars: packages, and sessions that speak with them."""
 
-from inference.avatar.find import find_named, list_avatars
+from inference.avatar.catalogue import find_named, list_avatars
 from inference.avatar.package import AvatarPackage
 from inference.avatar.session import AvatarSession
 from inference.avatar.timed_frame import TimedFrame

@@ -10,12 +10,12 @@ from torch import nn
 
 from inference.backends import Device, OpenVinoNetwork, TorchNetwork, settle
 from inference.backends.cuda_graph import BATCHES, CudaGraphNetwork
+from inference.backends.graphs.avatar import build_encoder, build_painter
 from inference.backends.shared import SharedNetwork
+from inference.conversion.onnx_avatar_import import encoder_from_onnx, unet_from_onnx
 from inference.errors import InvalidRequest, WrongWeights
 from inference.models import AudioVisualEncoder, AvatarPainter, AvatarUNet
 from inference.models.avatar_unet import FACE_SIDE
-from inference.backends.graphs.avatar import build_encoder, build_painter
-from inference.conversion.onnx_avatar_import import encoder_from_onnx, unet_from_onnx
 from inference.weights.checkpoint import Tensors, check_keys, read_tensors
 
 Module = TypeVar("Module", bound=nn.Module)

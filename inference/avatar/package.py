@@ -15,20 +15,21 @@ import numpy.typing as npt
 from inference.audio.features import ROWS, Features, mel_of_window, reach_of_window, rows_of_frame
 from inference.audio.mel import Samples
 from inference.avatar import manifest as files
+from inference.avatar.catalogue import find_encoder, find_folder, find_starter, is_starter
 from inference.avatar.compose import CROP_SIDE, compose_patch, cut_face
 from inference.avatar.crops import Crops, open_array
-from inference.avatar.find import find_encoder, find_folder, find_starter, is_starter
-from inference.avatar.hearing import Row
 from inference.avatar.manifest import Idle, Manifest, check_files, read_manifest
 from inference.avatar.network import make_ear, make_painter, read_encoder, read_unet
 from inference.avatar.session import MAX_QUEUED_S, AvatarSession
+from inference.avatar.starter import discard
 from inference.avatar.timed_frame import TimedFrame
+from inference.avatar.utterance import Row
 from inference.backends import Device, choose_device
-from inference.backends.memory import give_back
 from inference.backends.shared import SharedNetwork
 from inference.errors import BadPackage, InvalidRequest, WeightsNotFound
 from inference.faces import FaceBox
 from inference.faces.paste import overwrite_face, slices_of
+from inference.malloc_trim import trim_heap
 from inference.media import Frame
 from inference.media.seek import FrameReader
 from inference.settings import Settings
@@ -84,8 +85,6 @@ class AvatarPackage:
         except BadPackage:
             if not is_starter(folder, settings):
                 raise
-        from inference.starter_avatar import discard
-
         discard(folder)  # it was made here, and is made again
         return cls._open(find_starter(settings), chosen, settings)
 
@@ -112,7 +111,7 @@ class AvatarPackage:
             features=open_features(folder, manifest, unet.audio_shape),
         )
         del unet  # its numbers stand in the graph; what reading them took is given back, too
-        give_back()
+        trim_heap()
         return cls(manifest, parts)
 
     @property

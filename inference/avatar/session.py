@@ -6,21 +6,20 @@ import threading
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
-from inference.audio.features import FPS
+from inference.audio.features import FPS, Features
 from inference.audio.mel import Samples
 from inference.audio.resample import Resampler
-from inference.avatar.hearing import Row, Utterance
+from inference.avatar.manifest import Idle
+from inference.avatar.ping_pong import Place
 from inference.avatar.timed_frame import TimedFrame
-from inference.avatar.walk import Place
+from inference.avatar.utterance import Row, Utterance
 from inference.errors import InvalidRequest, Overloaded
+from inference.faces import FaceBox
 from inference.media import Frame
-
-if TYPE_CHECKING:
-    from inference.avatar.package import AvatarPackage
 
 MAX_QUEUED_S = 120.0  # of speech that was pushed and not yet spoken
 MAX_UTTERANCES = 256  # that wait behind one another, however short
@@ -36,13 +35,31 @@ class Moment:
     place: Place
 
 
+class SessionPackage(Protocol):
+    """What a session needs of its package. `AvatarPackage` has it."""
+
+    @property
+    def n_frames(self) -> int: ...
+
+    @property
+    def idle(self) -> Idle: ...
+
+    def box(self, i: int, /) -> FaceBox: ...
+
+    def hear(self, window: Samples, /) -> Row: ...
+
+    def render(self, i: int, features: Features, /) -> Frame: ...
+
+    def silent_patch(self, i: int, /) -> Frame: ...
+
+
 class AvatarSession:
     """Push speech, take frames; any thread may do either. Frame n of the session lies at n / 25 s.
 
     Speech and silence share one count: a frame is numbered when it is taken, by `frames` or by `idle`.
     """
 
-    def __init__(self, package: AvatarPackage, sample_rate: int = 16_000, max_queued_s: float = MAX_QUEUED_S) -> None:
+    def __init__(self, package: SessionPackage, sample_rate: int = 16_000, max_queued_s: float = MAX_QUEUED_S) -> None:
         """See `AvatarPackage.session`."""
         Resampler(sample_rate)  # refuses a rate that no speech comes at
         self.package, self.sample_rate = package, sample_rate

@@ -1,7 +1,6 @@
 """A synthetic speaker: clips with known words, for demos, tests and training."""
 
-from inference.speaker.film import Film, FilmOptions, Shot
-from inference.speaker.sitter import Sitter
+from inference.speaker.clip import Film, FilmOptions
 from inference.speaker.speech import TimedWord
 
-__all__ = ["Film", "FilmOptions", "Shot", "Sitter", "TimedWord"]
+__all__ = ["Film", "FilmOptions", "TimedWord"]

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.errors import InvalidRequest
+from inference.rendering.mouth_shape import MouthShape
 from inference.speaker.lexicon import phonemes_of, words_of
-from inference.speaker.mouth import MouthShape
 from inference.speaker.visemes import REST, VISEMES, Viseme
 
 DEFAULT_LENGTH_S = 3.0  # as the clips of the GRID corpus; longer where the text is

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inference.speaker.mouth import MouthShape
+from inference.rendering.mouth_shape import MouthShape
 
 FREE = 0.02  # how much a consonant says about what it does not need: its neighbours decide
 

@@ -18,7 +18,7 @@ from inference.audio import (
     window_start,
 )
 from inference.audio.mel import LOWEST_HZ, SILENCE, mel_basis
-from inference.speaker.sound import RATE, say
+from inference.speaker.synthesis import RATE, say
 from inference.speaker.speech import Speech
 
 

@@ -7,9 +7,9 @@ import pytest
 from drawn_avatar import SEED, SENTENCE
 
 from inference.avatar import AvatarPackage
-from inference.avatar.prepare import Sitting
-from inference.speaker.sound import say
+from inference.avatar.build import Sitting
 from inference.speaker.speech import Speech
+from inference.speaker.synthesis import say
 
 
 @pytest.fixture(scope="session")

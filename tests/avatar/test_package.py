@@ -13,9 +13,9 @@ from drawn_avatar import HEIGHT, WIDTH
 from golden_weights import seeded_state
 
 from inference.avatar import AvatarPackage, find_named, list_avatars
+from inference.avatar.build import Sitting, build_package, choose_idle
 from inference.avatar.compose import cut_crop
 from inference.avatar.manifest import BACKGROUND, CROPS, ENCODER, MANIFEST, NETWORK, describe_files
-from inference.avatar.prepare import Sitting, build_package, choose_idle
 from inference.errors import (
     AvatarNotFound,
     BadPackage,

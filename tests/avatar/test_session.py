@@ -8,7 +8,7 @@ import pytest
 
 from inference.audio.features import LOOK_AHEAD_MS
 from inference.avatar import AvatarPackage, AvatarSession, TimedFrame
-from inference.avatar.walk import index_of_step
+from inference.avatar.ping_pong import index_of_step
 from inference.errors import InvalidRequest, Overloaded, WeightsNotFound
 
 

@@ -35,7 +35,7 @@ from container.live.transport import WEBSOCKET_CONFIG
 from container.stream import Live
 from inference.avatar import AvatarPackage
 from inference.speaker import Film
-from inference.speaker.sound import RATE, say
+from inference.speaker.synthesis import RATE, say
 
 SESSION = "/v1/avatars/drawn/session"
 STREAM = "/invocations-bidirectional-stream"

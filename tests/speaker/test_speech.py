@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from inference.errors import InvalidRequest
+from inference.rendering.mouth_shape import MouthShape
 from inference.speaker.lexicon import PRONUNCIATIONS, words_of
-from inference.speaker.mouth import MouthShape
 from inference.speaker.speech import Speech
 from inference.speaker.visemes import VISEMES
 

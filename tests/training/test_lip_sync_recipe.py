@@ -15,7 +15,7 @@ from inference.faces.ssim import ssim
 from inference.lip_sync.preprocess import SIDE, Shot, cut_face, stack_faces
 from inference.models import Wav2Lip, Wav2LipWidths
 from inference.speaker import Film, FilmOptions
-from inference.speaker.sound import say, say_by_tone
+from inference.speaker.synthesis import say, say_by_tone
 from inference.weights.checkpoint import load_into, read_tensors
 from training import lip_gain
 from training.drawn_mouths import Moved, correlate, draw_film, look, measure, paste

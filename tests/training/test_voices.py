@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inference.audio.features import mel_of_window
-from inference.avatar.hearing import Utterance
+from inference.avatar.utterance import Utterance
 from inference.speaker.visemes import REST, VISEMES
 from training.filmed import gaps_of, to_units
 from training.heard import (

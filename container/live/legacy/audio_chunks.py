@@ -25,7 +25,7 @@ class Speech:
 
         Raises: InvalidRequest.
         """
-        from inference.avatar.hearing import Utterance
+        from inference.avatar.utterance import Utterance
 
         rate = rate_of_chunks(chunks)
         if len(chunks) < LEAD + n_frames + TAIL:

@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.faces.landmarks import MESH_TO_68
-from inference.speaker.backdrop import paint_backdrop
-from inference.speaker.bend import Bend, bend_points, pulls_of
-from inference.speaker.body import paint_body
-from inference.speaker.geometry import (
+from inference.rendering.appearance import HeadPose, Look
+from inference.rendering.body import paint_body
+from inference.rendering.deformation import Bend, bend_points, pulls_of
+from inference.rendering.geometry import (
     DEPTH_STEPS,
     Points,
     depth_plane,
@@ -30,15 +30,10 @@ from inference.speaker.geometry import (
     shape_mesh,
     to_pixels,
 )
-from inference.speaker.inside import Eye, Mouth
-from inference.speaker.look import HeadPose, Look
-from inference.speaker.mouth import MouthShape
-from inference.speaker.texture import Sheet, paint_back_hair, paint_head
-
-Frame = npt.NDArray[np.uint8]
-Landmarks = npt.NDArray[np.float32]
-
-__all__ = ["Camera", "Frame", "Head", "HeadPose", "Landmarks", "Person"]
+from inference.rendering.mouth_interior import Eye, Mouth
+from inference.rendering.mouth_shape import MouthShape
+from inference.rendering.rendered_frame import Frame, Landmarks
+from inference.rendering.texture import Sheet, paint_back_hair, paint_head
 
 FRAME_HEIGHT = 288  # px, that pixels of poses and blur are counted in
 NARROWEST = 230  # px at FRAME_HEIGHT: in a narrower frame the head gets smaller
@@ -52,32 +47,6 @@ REACH = (11.5, 15.5, 13.5)  # units of the plane that a head may cover: to the s
 BODY_FOLLOWS = 0.7  # of the head's shift
 INNER_LIPS = ((61, 67), (62, 66), (63, 65))  # landmarks: upper, lower
 UPPER_LID_POINTS = ((37, 38), (43, 44))
-
-
-class Head:
-    """One person in one room, at one size of frame.
-
-    Everything that does not move is painted here, once; `draw` holds no state.
-    """
-
-    def __init__(self, look: Look, width: int, height: int) -> None:
-        self._person = Person(look, width, height, width / 2)
-        self._room = paint_backdrop(look, width, height)
-        self._camera = Camera(look, width, height)
-
-    def draw(self, pose: HeadPose, mouth: MouthShape, noise: np.random.Generator) -> tuple[Frame, Landmarks]:
-        """One frame (H, W, 3) uint8 BGR, and where the landmarks of what was drawn lie in it.
-
-        Returns: frame; (68, 2) float32, x and y in pixels (a pixel's centre is a whole number), in the order
-        of the project's 68 points.
-        """
-        frame = self._room.copy()
-        landmarks = self._person.draw_onto(frame, pose, mouth)
-        return self._camera.take(frame, noise), landmarks
-
-    def draw_empty(self, noise: np.random.Generator) -> Frame:
-        """The room with nobody in it: (H, W, 3) uint8 BGR."""
-        return self._camera.take(self._room.copy(), noise)
 
 
 class Camera:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from inference.speaker.backdrop import paint_backdrop
-from inference.speaker.head import Camera, Frame, HeadPose, Landmarks, Person
-from inference.speaker.look import Look
-from inference.speaker.mouth import MouthShape
+from inference.rendering.appearance import HeadPose, Look
+from inference.rendering.background import paint_backdrop
+from inference.rendering.head import Camera, Person
+from inference.rendering.mouth_shape import MouthShape
+from inference.rendering.rendered_frame import Frame, Landmarks
 
 
 class Scene:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from inference.errors import VisemeError
-from inference.speaker import sound as voice
-from inference.speaker.sound import RATE, has_espeak, say, say_by_espeak, say_by_tone
+from inference.speaker import synthesis as voice
 from inference.speaker.speech import Speech
+from inference.speaker.synthesis import RATE, has_espeak, say, say_by_espeak, say_by_tone
 
 SPEECH = Speech("BIN BLUE AT S TWO NOW", 4)
 

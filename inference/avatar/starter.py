@@ -15,16 +15,17 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 
-from inference.avatar.boxes import box_of_landmarks, fit_box
-from inference.avatar.find import MADE_IN, STARTER
+from inference.avatar.crop_box import box_of_landmarks, fit_box
 from inference.avatar.manifest import ENCODER, MANIFEST, NETWORK, Idle, Manifest, describe_files, write_manifest
 from inference.avatar.network import read_encoder, read_unet
 from inference.avatar.write import Shot, package_folder, write_networks, write_pictures
 from inference.errors import StorageError
-from inference.speaker.sitter import STARTER_FRAMES, STARTER_SIDE, Sitter
-from inference.weights.registry import STARTER_AVATAR, WeightSet
+from inference.rendering.portrait import STARTER_FRAMES, STARTER_SIDE, Sitter
 from inference.weights.cache import check_hash
+from inference.weights.registry import STARTER_AVATAR, WeightSet
 
+STARTER = "starter"  # its name
+MADE_IN = "avatars"  # folder of the data directory that generated packages are in
 FEATHER = 16  # px
 KEY_LENGTH = 16  # letters of a hash
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inference.speaker import geometry
-from inference.speaker.bend import LOWER_SHARE, Bend
-from inference.speaker.geometry import Mesh, Plane, Points, bell, floats, ramp, smooth_line
-from inference.speaker.look import Look
-from inference.speaker.mouth import MouthShape
-from inference.speaker.texture import Paint, light_of
+from inference.rendering import geometry
+from inference.rendering.appearance import Look
+from inference.rendering.deformation import LOWER_SHARE, Bend
+from inference.rendering.geometry import Mesh, Plane, Points, bell, floats, ramp, smooth_line
+from inference.rendering.mouth_shape import MouthShape
+from inference.rendering.texture import Paint, light_of
 
 DARK = floats([30, 26, 52]) / 255
 TOOTH = floats([170, 190, 204]) / 255

@@ -10,17 +10,16 @@ import numpy as np
 import pytest
 
 from bench.avatar_quality import Watcher, correlate
-from inference import starter_avatar
 from inference.avatar import AvatarPackage, list_avatars
-from inference.avatar.find import is_starter
+from inference.avatar.catalogue import is_starter
 from inference.avatar.manifest import CROPS, MANIFEST, read_manifest
+from inference.avatar.starter import key_of, starter_folder
 from inference.errors import BadPackage, StorageError
 from inference.faces import Landmarker
+from inference.rendering.portrait import STARTER_FRAMES
 from inference.settings import Settings
-from inference.speaker.sitter import STARTER_FRAMES
-from inference.speaker.sound import say_by_tone
 from inference.speaker.speech import Speech
-from inference.starter_avatar import starter_folder
+from inference.speaker.synthesis import say_by_tone
 from inference.weights.registry import STARTER_AVATAR
 from training.heard import gap_of
 
@@ -102,12 +101,12 @@ def test_other_weights_are_another_avatar(tmp_path: Path):
     changed = replace(
         STARTER_AVATAR, files=(replace(STARTER_AVATAR.files[0], sha256="0" * 64), STARTER_AVATAR.files[1])
     )
-    assert starter_avatar.key_of(changed, FEW) != starter_avatar.key_of(STARTER_AVATAR, FEW)
+    assert key_of(changed, FEW) != key_of(STARTER_AVATAR, FEW)
 
 
 def test_one_that_was_damaged_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     few = starter_folder(tmp_path, n_frames=FEW)
-    monkeypatch.setattr(starter_avatar.starter_folder, "__defaults__", (STARTER_AVATAR, FEW))
+    monkeypatch.setattr(starter_folder, "__defaults__", (STARTER_AVATAR, FEW))
     with (few / CROPS).open("r+b") as file:
         file.truncate(1000)
     settings = Settings.from_env({"VISEME_DATA_DIR": str(tmp_path)})

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inference.speaker.look import HAIR_STYLES, SKINS, Look, head_motion
+from inference.rendering.appearance import HAIR_STYLES, SKINS, Look, head_motion
 
 TIMES_S = np.arange(0, 20, 0.04)
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from inference.speaker.look import Look
+from inference.rendering.appearance import Look
 
 Points = npt.NDArray[np.floating]
 Plane = npt.NDArray[np.floating]  # (rows, columns), one value for each point of a grid

@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.audio.features import ROWS
-from inference.avatar.boxes import box_of_lms, mouth_gap, read_all_lms
+from inference.avatar.build import choose_idle
 from inference.avatar.compose import CROP_SIDE, cut_crop
+from inference.avatar.crop_box import box_of_lms, mouth_gap, read_all_lms
 from inference.avatar.crops import open_array
 from inference.avatar.manifest import MAX_BYTES, MAX_FRAMES, MAX_SIDE, Idle, Manifest, describe_files, write_manifest
 from inference.avatar.network import read_encoder, read_unet
 from inference.avatar.package import check_fit
-from inference.avatar.prepare import choose_idle
 from inference.avatar.write import FPS, Shot, package_folder, write_features, write_networks, write_pictures
 from inference.errors import AvatarNotFound, BadPackage
 from inference.faces import FaceBox

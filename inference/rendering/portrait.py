@@ -7,11 +7,10 @@ from fractions import Fraction
 
 import numpy as np
 
-from inference.speaker.film import NOISE_STREAM, Shot
-from inference.speaker.head import Frame, Landmarks
-from inference.speaker.look import Look, head_motion
-from inference.speaker.mouth import MouthShape
-from inference.speaker.scene import Scene
+from inference.rendering.appearance import Look, head_motion
+from inference.rendering.mouth_shape import MouthShape
+from inference.rendering.rendered_frame import NOISE_STREAM, Frame, Landmarks, Shot
+from inference.rendering.scene import Scene
 
 # The avatar that is shipped: its network was trained on this person alone.
 STARTER_SEED = 21

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference.avatar.boxes import (
+from inference.avatar.crop_box import (
     box_of_landmarks,
     box_of_lms,
     fill_gaps,

@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from inference.speaker import geometry
-from inference.speaker.geometry import (
+from inference.rendering import geometry
+from inference.rendering.appearance import Colour, Look
+from inference.rendering.geometry import (
     DEPTH_STEPS,
     Mesh,
     Plane,
@@ -25,7 +26,6 @@ from inference.speaker.geometry import (
     smooth_line,
     to_pixels,
 )
-from inference.speaker.look import Colour, Look
 
 Sheet = npt.NDArray[np.uint8]
 Paint = npt.NDArray[np.floating]  # (rows, columns, 3) BGR, 0..1

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from inference.speaker import Sitter
-from inference.speaker.mouth import MouthShape
+from inference.rendering import Sitter
+from inference.rendering.mouth_shape import MouthShape
 
 SIDE = 128
 INNER_LIPS = ((61, 67), (62, 66), (63, 65))

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from inference.speaker.geometry import DEPTH_STEPS, NOSE_BASE, Mesh, Plane, Points, bell, floats, plane_axes, ramp
-from inference.speaker.geometry import sample_plane as sample
-from inference.speaker.mouth import MouthShape
+from inference.rendering.geometry import DEPTH_STEPS, NOSE_BASE, Mesh, Plane, Points, bell, floats, plane_axes, ramp
+from inference.rendering.geometry import sample_plane as sample
+from inference.rendering.mouth_shape import MouthShape
 
 Pulls = npt.NDArray[np.float32]  # (9, rows, columns): how much skin gives way to each of the pulls below
 

@@ -11,7 +11,8 @@ import pytest
 from inference.errors import InvalidRequest
 from inference.faces import FaceTracker, Landmarker
 from inference.media import open_media
-from inference.speaker import Film, FilmOptions, Shot
+from inference.rendering import Shot
+from inference.speaker import Film, FilmOptions
 
 SENTENCE = "BIN BLUE AT F TWO NOW"
 SMALL = FilmOptions(width=192, height=144)

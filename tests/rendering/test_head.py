@@ -7,10 +7,10 @@ import pytest
 
 from inference.faces import Landmarker
 from inference.faces.track import FaceTracker
-from inference.speaker.head import Frame, Head, HeadPose, Landmarks
-from inference.speaker.look import Look, head_motion
-from inference.speaker.mouth import MouthShape
-from inference.speaker.scene import Scene
+from inference.rendering.appearance import HeadPose, Look, head_motion
+from inference.rendering.mouth_shape import MouthShape
+from inference.rendering.rendered_frame import Frame, Landmarks
+from inference.rendering.scene import Scene
 
 INNER_UPPER, INNER_LOWER = [61, 62, 63], [67, 66, 65]
 CORNERS = [48, 54]
@@ -31,13 +31,18 @@ def quiet(seed: int = 0) -> Look:
     return replace(Look.from_seed(seed), noise_sigma=0.0)
 
 
+def one_person(look: Look, width: int, height: int) -> Scene:
+    return Scene([look], width, height)
+
+
 @pytest.fixture(scope="module")
-def head() -> Head:
-    return Head(quiet(), 360, 288)
+def head() -> Scene:
+    return one_person(quiet(), 360, 288)
 
 
-def draw(head: Head, mouth: MouthShape, pose: HeadPose | None = None, seed: int = 0) -> tuple[Frame, Landmarks]:
-    return head.draw(pose or HeadPose(), mouth, np.random.default_rng(seed))
+def draw(head: Scene, mouth: MouthShape, pose: HeadPose | None = None, seed: int = 0) -> tuple[Frame, Landmarks]:
+    frame, (landmarks,) = head.draw([pose or HeadPose()], [mouth], np.random.default_rng(seed))
+    return frame, landmarks
 
 
 def gap(landmarks: Landmarks) -> float:
@@ -56,7 +61,7 @@ def mouth_of(frame: Frame, landmarks: Landmarks) -> Frame:
 
 @pytest.mark.parametrize(("width", "height"), [(160, 120), (240, 426), (360, 288), (640, 480)])
 def test_a_frame_and_its_landmarks(width: int, height: int):
-    frame, landmarks = draw(Head(Look.from_seed(2), width, height), OPEN)
+    frame, landmarks = draw(one_person(Look.from_seed(2), width, height), OPEN)
     assert frame.shape == (height, width, 3)
     assert frame.dtype == np.uint8
     assert landmarks.shape == (68, 2)
@@ -68,8 +73,8 @@ def test_a_frame_and_its_landmarks(width: int, height: int):
 def test_equal_shapes_are_equal_pixels():
     pose = HeadPose(yaw=0.1, x=2.5, blink=0.3)
     mouth = MouthShape(open=0.5, wide=0.2, teeth=0.4)
-    frame, landmarks = draw(Head(Look.from_seed(4), 360, 288), mouth, pose, seed=9)
-    other = Head(Look.from_seed(4), 360, 288)
+    frame, landmarks = draw(one_person(Look.from_seed(4), 360, 288), mouth, pose, seed=9)
+    other = one_person(Look.from_seed(4), 360, 288)
     draw(other, CHANGES["round"])  # leaves nothing behind
     again, same = draw(other, MouthShape(**vars(mouth)), pose, seed=9)
     assert np.array_equal(frame, again)
@@ -77,7 +82,7 @@ def test_equal_shapes_are_equal_pixels():
 
 
 def test_noise_changes_pixels_and_nothing_else():
-    head = Head(Look.from_seed(4), 360, 288)
+    head = one_person(Look.from_seed(4), 360, 288)
     frame, landmarks = draw(head, OPEN, seed=1)
     other, same = draw(head, OPEN, seed=2)
     assert not np.array_equal(frame, other)
@@ -86,7 +91,7 @@ def test_noise_changes_pixels_and_nothing_else():
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_every_part_of_a_shape_is_seen(head: Head, name: str):
+def test_every_part_of_a_shape_is_seen(head: Scene, name: str):
     rest, at_rest = draw(head, MouthShape())
     changed, landmarks = draw(head, CHANGES[name])
     box = mouth_of(np.abs(changed.astype(int) - rest), at_rest)
@@ -97,14 +102,14 @@ def test_every_part_of_a_shape_is_seen(head: Head, name: str):
 
 
 @pytest.mark.parametrize(("one", "other"), [(a, b) for a in CHANGES for b in CHANGES if a < b], ids=str)
-def test_shapes_differ_from_each_other(head: Head, one: str, other: str):
+def test_shapes_differ_from_each_other(head: Scene, one: str, other: str):
     first, landmarks = draw(head, CHANGES[one])
     second, _ = draw(head, CHANGES[other])
     box = mouth_of(np.abs(first.astype(int) - second), landmarks)
     assert (box.max(axis=2) > 25).mean() > 0.03
 
 
-def test_landmarks_follow_the_shape(head: Head):
+def test_landmarks_follow_the_shape(head: Scene):
     gaps = [gap(draw(head, MouthShape(open=o))[1]) for o in np.linspace(0, 1.8, 7)]
     assert gaps[0] == pytest.approx(0, abs=0.01)
     assert (np.diff(gaps) > 1.5).all()
@@ -115,7 +120,7 @@ def test_landmarks_follow_the_shape(head: Head):
     assert chin[1] > chin[0] + 5
 
 
-def test_small_changes_are_seen(head: Head):
+def test_small_changes_are_seen(head: Scene):
     """A hundredth of a unit is less than a tenth of a pixel, and changes the picture, a little."""
     for part in CHANGES:
         before, _ = draw(head, replace(MouthShape(open=0.4), **{part: 0.5}))
@@ -124,7 +129,7 @@ def test_small_changes_are_seen(head: Head):
         assert 1 <= change.max() < 60, part
 
 
-def test_what_was_drawn_is_where_the_landmarks_say(head: Head):
+def test_what_was_drawn_is_where_the_landmarks_say(head: Scene):
     """An open mouth is dark at the middle of its inner landmarks, also when the head is turned."""
     for pose in (HeadPose(), HeadPose(yaw=0.2, pitch=0.1, roll=0.1, x=12, y=-8)):
         frame, landmarks = draw(head, MouthShape(open=1.5), pose)
@@ -133,14 +138,14 @@ def test_what_was_drawn_is_where_the_landmarks_say(head: Head):
         assert frame[y - 1 : y + 2, x - 1 : x + 2].mean() < 0.6 * frame[chin_y, chin_x].mean()
 
 
-def test_blinks_shut_the_eyes(head: Head):
+def test_blinks_shut_the_eyes(head: Scene):
     seen, landmarks = draw(head, MouthShape())
     shut, closed = draw(head, MouthShape(), HeadPose(blink=1.0))
     assert (landmarks[41, 1] - landmarks[37, 1]) > 4 * (closed[41, 1] - closed[37, 1])
     assert np.array_equal(seen[180:], shut[180:])
 
 
-def test_an_empty_room_has_no_face(head: Head, landmarker: Landmarker):
+def test_an_empty_room_has_no_face(head: Scene, landmarker: Landmarker):
     room = head.draw_empty(np.random.default_rng(0))
     assert room.shape == (288, 360, 3)
     assert FaceTracker(landmarker).follow([room]) == (None,)
@@ -152,12 +157,12 @@ def test_faces_are_found(landmarker: Landmarker, width: int, height: int, seeds:
     errors, gaps, n_missed = [], [], 0
     for seed in seeds:
         look = Look.from_seed(seed)
-        head = Head(look, width, height)
+        head = one_person(look, width, height)
         tracker = FaceTracker(landmarker, detect_every=1)
         of_one = []
         for pose in head_motion(look, seed, np.linspace(0, 12, 8)):
             mouth = MouthShape(open=float(rng.uniform(0, 1.8)), wide=float(rng.uniform()), teeth=float(rng.uniform()))
-            frame, landmarks = head.draw(pose, mouth, rng)
+            frame, (landmarks,) = head.draw([pose], [mouth], rng)
             (face,) = tracker.follow([frame])
             if face is None:
                 n_missed += 1

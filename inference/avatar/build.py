@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from inference.avatar.boxes import (
+from inference.avatar.crop_box import (
     Points,
     box_of_landmarks,
     box_of_lms,

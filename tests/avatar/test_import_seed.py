@@ -14,8 +14,8 @@ from golden_weights import seeded_state
 from speaking import talk
 
 from inference.avatar import AvatarPackage
-from inference.avatar.bring import import_package
 from inference.avatar.compose import cut_crop
+from inference.avatar.import_seed import import_package
 from inference.errors import AvatarNotFound, BadPackage, InvalidRequest, MediaTruncated, WrongWeights
 from inference.faces import FaceBox
 from inference.media.encode import write_film

@@ -6,14 +6,13 @@ import logging
 from pathlib import Path
 
 from inference.avatar.manifest import ENCODER, MANIFEST, Manifest
+from inference.avatar.starter import MADE_IN, STARTER, starter_folder
 from inference.errors import AvatarNotFound, StorageError, WeightsNotFound
 from inference.settings import Settings
-from inference.weights.user_supplied import find_brought
 from inference.weights.registry import AVE
+from inference.weights.user_supplied import find_brought
 
 logger = logging.getLogger(__name__)
-
-STARTER, MADE_IN = "starter", "avatars"  # the avatar that is shipped, and where in the data directory it is made
 
 
 def find_folder(path: str | Path, settings: Settings) -> Path:
@@ -58,8 +57,6 @@ def list_theirs(settings: Settings) -> dict[str, Path]:
 
 
 def find_starter(settings: Settings) -> Path:
-    from inference.starter_avatar import starter_folder  # above this room: the speaker sits for it
-
     return starter_folder(settings.data_dir)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.avatar.walk import Place, index_of_step
+from inference.avatar.ping_pong import Place, index_of_step
 
 
 def test_the_order_is_upstreams(shared: Path):

@@ -11,25 +11,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from inference.errors import InvalidRequest, StorageError
 from inference.media.encode import Sound, write_film
-from inference.media.frames import Frame
-from inference.speaker.look import Look, head_motion
-from inference.speaker.mouth import MouthShape
-from inference.speaker.scene import Scene
-from inference.speaker.sound import RATE, say
+from inference.rendering.appearance import Look, head_motion
+from inference.rendering.mouth_shape import MouthShape
+from inference.rendering.rendered_frame import NOISE_STREAM, Landmarks, Shot
+from inference.rendering.scene import Scene
 from inference.speaker.speech import Speech
-
-Landmarks = npt.NDArray[np.float32]  # (68, 2) px
+from inference.speaker.synthesis import RATE, say
 
 MIN_SIDE, MAX_SIDE = 96, 3840
 MIN_FPS, MAX_FPS = 5.0, 120.0
 LISTENER_SEED = 104_729  # added to the seed for whoever only listens
 UNEVEN = 0.3  # of a frame's time: how far a picture of a film of variable rate may lie off its place
 EXACT_S = 1e-6  # times that differ by less are the same
-NOISE_STREAM, RATE_STREAM = 3, 4  # keep the draws of one purpose apart from another's
+RATE_STREAM = 4  # seeds the frame times apart from every other random draw
 
 
 @dataclass(frozen=True)
@@ -53,20 +50,6 @@ class FilmOptions:
         for start, end in self.hidden_s:
             if not 0 <= start < end:
                 raise InvalidRequest(f"hidden from {start:g} s to {end:g} s; two rising times expected")
-
-
-@dataclass(frozen=True)
-class Shot:
-    """One picture and what is in it.
-
-    frame: (H, W, 3) uint8 BGR. landmarks: (68, 2) float32 px of each person, the speaker first; none where
-    nobody is in the picture. mouth: the speaker's.
-    """
-
-    at_s: Fraction
-    frame: Frame
-    landmarks: tuple[Landmarks, ...]
-    mouth: MouthShape
 
 
 class Film:

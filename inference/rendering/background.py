@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from inference.speaker.geometry import floats
-from inference.speaker.look import Look
-from inference.speaker.texture import light_of
+from inference.rendering.appearance import Look
+from inference.rendering.geometry import floats
+from inference.rendering.texture import light_of
 
 Room = npt.NDArray[np.floating]  # (H, W, 3) BGR, 0..1
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from inference.speaker.geometry import LEFT, TOP, Mesh, Points, floats, smooth_line
-from inference.speaker.look import Look
-from inference.speaker.texture import SHIFT, Sheet, light_of, paint_neck
+from inference.rendering.appearance import Look
+from inference.rendering.geometry import LEFT, TOP, Mesh, Points, floats, smooth_line
+from inference.rendering.texture import SHIFT, Sheet, light_of, paint_neck
 
 SHOULDERS = [
     (0, 13.9),
