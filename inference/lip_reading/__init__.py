@@ -1,4 +1,4 @@
-"""Lip reading: a silent video into words."""
+"""Lip reading: transcribe a silent video of a face."""
 
 from inference.lip_reading.options import Alternative, ModelInfo, ReadOptions, Transcript, Word
 from inference.lip_reading.pipeline import LipReader

@@ -1,6 +1,6 @@
-"""What was measured of a checkpoint's outputs: how far they may be trusted, and how late they say a word.
+"""Calibration of one checkpoint: confidence of its words, and the delay of its word boundaries.
 
-`python -m bench.calibration` measures it and writes it into the card of the weights.
+`python -m bench.calibration` measures the constants and writes them into the card of the weights.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
-N_BOUNDARIES = 7  # of a sentence: the starts of its six words, and its end
-LEAST_POSTERIOR = 1e-4  # posteriors nearer to 0 or 1 than this are worth no more
+N_BOUNDARIES = 7  # boundaries per sentence: the starts of its six words, and its end
+POSTERIOR_FLOOR = 1e-4  # posteriors are clipped to this distance from 0 and 1
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Constants of one checkpoint.
+    """Calibration constants of one checkpoint.
 
     bias, posterior, agreement: log odds that a word is right = bias + posterior x the log odds that the lattice
-    gives it + agreement x how much its sentence agrees with free decoding (nats, 0 for wholly).
-    shift_s: how far from each boundary of a sentence the alignment lies. spread_s: its standard deviation.
+    gives it + agreement x the agreement of its sentence with unconstrained decoding (nats; 0 is full agreement).
+    shift_s: offset of the alignment from each boundary of a sentence, seconds. spread_s: its standard deviation.
     """
 
     bias: float = 0.0
@@ -33,22 +33,28 @@ class Calibration:
         assert len(self.shift_s) == len(self.spread_s) == N_BOUNDARIES
 
     def confidence(self, posterior: float, agreement: float) -> float:
-        """The probability that a word is right."""
+        """Return the probability that a word is right, 0..1."""
         return float(1 / (1 + np.exp(-(self.bias + self.posterior * log_odds(posterior) + self.agreement * agreement))))
 
 
 def log_odds(posterior: float) -> float:
-    p = min(max(posterior, LEAST_POSTERIOR), 1 - LEAST_POSTERIOR)
+    """Return the log odds of a probability, which is clipped by POSTERIOR_FLOOR."""
+    p = min(max(posterior, POSTERIOR_FLOOR), 1 - POSTERIOR_FLOOR)
     return float(np.log(p / (1 - p)))
 
 
 def from_card(card: dict[str, Any], sha256: str) -> Calibration:
-    """The constants in a card, where they were measured with these very weights; else those of a network
-    whose outputs are taken at half their word.
+    """Return the constants in a card if they were measured with these very weights.
+
+    Otherwise return defaults that give half weight to the posterior.
     """
-    found = card.get("calibration")
-    if found is None or found["sha256"] != sha256:
+    measured = card.get("calibration")
+    if measured is None or measured["sha256"] != sha256:
         return Calibration()
     return Calibration(
-        found["bias"], found["posterior"], found["agreement"], tuple(found["shift_s"]), tuple(found["spread_s"])
+        measured["bias"],
+        measured["posterior"],
+        measured["agreement"],
+        tuple(measured["shift_s"]),
+        tuple(measured["spread_s"]),
     )

@@ -1,4 +1,4 @@
-"""Captions out of words with times."""
+"""Captions from timed words: SubRip, WebVTT, and a table."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pysubs2
 
 from inference.lip_reading.options import Word
 
-LINE_WIDTH, LINES = 42, 2  # characters and lines on the screen, as broadcasters have it
-PAUSE_S = 0.8  # a silence this long ends a caption
-LONGEST_S = 6.0
-SHORTEST_S = 0.8  # on the screen, where the next caption leaves room
-READING_RATE = 17.0  # characters a second that a viewer reads; a caption stays so long where there is room
+LINE_WIDTH, MAX_LINES = 42, 2  # characters per line and lines per caption, as in broadcasting
+PAUSE_S = 0.8  # seconds of silence that end a caption
+MAX_DURATION_S = 6.0  # seconds on screen
+MIN_DURATION_S = 0.8  # seconds on screen, if the next caption leaves room
+READING_RATE = 17.0  # characters per second that viewers read; sets the display time if there is room
 
 CaptionFormat = Literal["srt", "vtt", "tsv"]
 
 
 @dataclass(frozen=True)
 class Caption:
-    """Lines of text and when they are shown, in seconds."""
+    """Lines of text and the time they are shown, in seconds."""
 
     start_s: float
     end_s: float
@@ -31,59 +31,63 @@ class Caption:
 
 
 def to_captions(words: Sequence[Word], form: CaptionFormat) -> str:
-    """SubRip, WebVTT, or a table with tabs: start and end in milliseconds, and the text."""
+    """Format words as captions.
+
+    Returns: SubRip or WebVTT, or a table with tabs: start and end in milliseconds, and the text.
+    """
     captions = cut_captions(words)
     if form == "tsv":
-        rows = [f"{round(c.start_s * 1000)}\t{round(c.end_s * 1000)}\t{' '.join(c.lines)}\n" for c in captions]
-        return "start\tend\ttext\n" + "".join(rows)
+        lines = [f"{round(c.start_s * 1000)}\t{round(c.end_s * 1000)}\t{' '.join(c.lines)}\n" for c in captions]
+        return "start\tend\ttext\n" + "".join(lines)
     file = pysubs2.SSAFile()
-    for one in captions:
-        text = r"\N".join(one.lines)
-        file.append(pysubs2.SSAEvent(start=round(one.start_s * 1000), end=round(one.end_s * 1000), text=text))
+    for caption in captions:
+        text = r"\N".join(caption.lines)
+        file.append(pysubs2.SSAEvent(start=round(caption.start_s * 1000), end=round(caption.end_s * 1000), text=text))
     return str(file.to_string(form))
 
 
 def cut_captions(words: Sequence[Word]) -> list[Caption]:
-    """Captions of up to two lines of 42 characters, each as long on the screen as it takes to read it, where
-    the next one leaves room.
+    """Split words into captions of at most two lines of 42 characters.
+
+    Each caption stays on screen for as long as it takes to read, if the next one leaves room.
     """
-    groups = list(group(words))
-    starts = [time_of(words[0].start) for words in groups]
-    following = [next_start for _, next_start in pairwise([*starts, float("inf")])]
+    groups = list(group_words(words))
+    starts = [seconds_or_zero(words[0].start) for words in groups]
+    next_starts = [next_start for _, next_start in pairwise([*starts, float("inf")])]
     return [
-        Caption(start, end_of(words, start, latest), tuple(textwrap.wrap(text_of(words), LINE_WIDTH)))
-        for words, start, latest in zip(groups, starts, following, strict=True)
+        Caption(start, end_time(words, start, latest), tuple(textwrap.wrap(join_words(words), LINE_WIDTH)))
+        for words, start, latest in zip(groups, starts, next_starts, strict=True)
     ]
 
 
-def end_of(words: Sequence[Word], start_s: float, latest_s: float) -> float:
-    """When a caption goes: after its last word, and not before it can be read."""
-    to_read_s = max(SHORTEST_S, min(len(text_of(words)) / READING_RATE, LONGEST_S))
-    return max(time_of(words[-1].end), min(start_s + to_read_s, latest_s))
+def end_time(words: Sequence[Word], start_s: float, latest_s: float) -> float:
+    """Return the end time: after the last word, and long enough to read if the next caption leaves room."""
+    reading_s = max(MIN_DURATION_S, min(len(join_words(words)) / READING_RATE, MAX_DURATION_S))
+    return max(seconds_or_zero(words[-1].end), min(start_s + reading_s, latest_s))
 
 
-def group(words: Sequence[Word]) -> Iterator[list[Word]]:
-    """Words that share a caption."""
-    held: list[Word] = []
+def group_words(words: Sequence[Word]) -> Iterator[list[Word]]:
+    """Yield the words of each caption."""
+    current: list[Word] = []
     for word in words:
-        if held and must_break(held, word):
-            yield held
-            held = []
-        held.append(word)
-    if held:
-        yield held
+        if current and starts_new_caption(current, word):
+            yield current
+            current = []
+        current.append(word)
+    if current:
+        yield current
 
 
-def must_break(held: list[Word], word: Word) -> bool:
-    too_wide = len(textwrap.wrap(text_of([*held, word]), LINE_WIDTH)) > LINES
-    paused = time_of(word.start) - time_of(held[-1].end) >= PAUSE_S
-    too_long = time_of(word.end) - time_of(held[0].start) > LONGEST_S
-    return too_wide or paused or too_long
+def starts_new_caption(current: list[Word], word: Word) -> bool:
+    is_too_wide = len(textwrap.wrap(join_words([*current, word]), LINE_WIDTH)) > MAX_LINES
+    is_after_pause = seconds_or_zero(word.start) - seconds_or_zero(current[-1].end) >= PAUSE_S
+    is_too_long = seconds_or_zero(word.end) - seconds_or_zero(current[0].start) > MAX_DURATION_S
+    return is_too_wide or is_after_pause or is_too_long
 
 
-def text_of(words: Sequence[Word]) -> str:
+def join_words(words: Sequence[Word]) -> str:
     return " ".join(word.word for word in words)
 
 
-def time_of(seconds: float | None) -> float:
+def seconds_or_zero(seconds: float | None) -> float:
     return seconds if seconds is not None else 0.0

@@ -1,4 +1,4 @@
-"""From logits to words."""
+"""Greedy CTC decoding: from logits to words."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPACE = " "
 
 @dataclass(frozen=True)
 class Emitted:
-    """A character and the run of frames that said it; `last` is inclusive."""
+    """A character and the run of frames that emitted it; `last` is inclusive."""
 
     character: str
     first: int
@@ -32,7 +32,10 @@ class Emitted:
 
 @dataclass(frozen=True)
 class Reading:
-    """What logits say. confidence: 0..1, 0 where nothing was read. alternatives: best first, with the text itself."""
+    """Text decoded from logits.
+
+    confidence: 0..1; 0 if there are no words. alternatives: best first; the first is the text itself.
+    """
 
     text: str
     words: tuple[Word, ...]
@@ -41,33 +44,37 @@ class Reading:
 
 
 def read_greedy(logits: Logits, fps: float) -> Reading:
-    """The text of the best class of each frame; the reference that every other decoder is compared with."""
+    """Decode the best class of each frame: the reference for every other decoder.
+
+    logits: (T, 28) float32. fps: frames per second, for the times of the words.
+    """
     emitted = decode_greedy(np.argmax(logits, axis=1))
-    confidence = round(confidence_of(emitted, log_softmax(logits)), 4)
+    confidence = round(mean_confidence(emitted, log_softmax(logits)), 4)
     return Reading(text_of(emitted), tuple(words_of(emitted, logits, fps)), confidence)
 
 
 def decode_greedy(labels: npt.NDArray[np.integer]) -> list[Emitted]:
-    """The best class of each frame -> characters, by CTC's rule.
+    """Collapse the best class of each frame to characters, by the rule of CTC.
 
-    labels: (T,) 0..27. A class counts where it differs from the frame before and is no blank; a space
-    after a space is skipped; spaces at both ends are cut.
+    labels: (T,) 0..27. A class counts if it differs from the frame before and is not the blank; a space
+    after a space is skipped; spaces at both ends are removed.
     Source: SilentSpeak/LipCoordNet dataset.py ctc_arr2txt.
     """
     emitted: list[Emitted] = []
-    at = 0
+    position = 0
     for label, run in groupby(labels.tolist()):
-        first, at = at, at + len(list(run))
+        first, position = position, position + len(list(run))
         if label < FIRST_SYMBOL:
             continue
         character = SYMBOLS[label - FIRST_SYMBOL]
         if character == SPACE and emitted and emitted[-1].character == SPACE:
             continue
-        emitted.append(Emitted(character, first, at - 1))
-    return strip(emitted)
+        emitted.append(Emitted(character, first, position - 1))
+    return strip_spaces(emitted)
 
 
-def strip(emitted: list[Emitted]) -> list[Emitted]:
+def strip_spaces(emitted: list[Emitted]) -> list[Emitted]:
+    """Remove spaces at both ends."""
     kept = [i for i, one in enumerate(emitted) if one.character != SPACE]
     return emitted[kept[0] : kept[-1] + 1] if kept else []
 
@@ -77,10 +84,10 @@ def text_of(emitted: list[Emitted]) -> str:
 
 
 def words_of(emitted: list[Emitted], logits: Logits, fps: float) -> list[Word]:
-    """Words with the times of the frames that said them.
+    """Return the words with the times of the frames that emitted them.
 
     logits: (T, 28). A word starts with the first frame of its first character and ends after the last
-    frame of its last. Confidence: geometric mean of its characters' probabilities, each where it peaks.
+    frame of its last. Confidence: geometric mean of the peak probabilities of its characters.
     """
     log_p = log_softmax(logits)
     return [
@@ -88,20 +95,21 @@ def words_of(emitted: list[Emitted], logits: Logits, fps: float) -> list[Word]:
             word=text_of(letters),
             start=round(letters[0].first / fps, 3),
             end=round((letters[-1].last + 1) / fps, 3),
-            confidence=round(confidence_of(letters, log_p), 4),
+            confidence=round(mean_confidence(letters, log_p), 4),
         )
         for letters in split_words(emitted)
     ]
 
 
 def split_words(emitted: list[Emitted]) -> Iterator[list[Emitted]]:
+    """Yield the characters of each word."""
     for is_space, letters in groupby(emitted, key=lambda one: one.character == SPACE):
         if not is_space:
             yield list(letters)
 
 
-def confidence_of(emitted: list[Emitted], log_p: Logits) -> float:
-    """Geometric mean over characters of the highest probability each reaches; 0 for none."""
+def mean_confidence(emitted: list[Emitted], log_p: Logits) -> float:
+    """Return the geometric mean of the peak probabilities of the characters; 0 if there are none."""
     if not emitted:
         return 0.0
     peaks = [log_p[one.first : one.last + 1, SYMBOLS.index(one.character) + FIRST_SYMBOL].max() for one in emitted]
@@ -109,6 +117,7 @@ def confidence_of(emitted: list[Emitted], log_p: Logits) -> float:
 
 
 def log_softmax(logits: npt.NDArray[Real]) -> npt.NDArray[Real]:
+    """Return log probabilities over the last axis."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     result: npt.NDArray[Real] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return result

@@ -1,4 +1,4 @@
-"""How well clips with known words are read: error rates, slots, letters, and what confidences are worth."""
+"""Evaluation on clips with known words: error rates, accuracy per slot, confusions, and reliability of confidences."""
 
 from __future__ import annotations
 
@@ -16,14 +16,18 @@ from inference.lip_reading.options import Word
 Symbol = TypeVar("Symbol", bound=Hashable)
 Floats = npt.NDArray[np.float64]
 
-SLOTS = ("command", "colour", "preposition", "letter", "digit", "adverb")  # of a sentence of the GRID corpus
-LETTER = SLOTS.index("letter")
-N_BINS = 10  # of confidence, each a tenth wide
+SLOT_NAMES = ("command", "colour", "preposition", "letter", "digit", "adverb")  # slots of a sentence of the GRID corpus
+LETTER_SLOT = SLOT_NAMES.index("letter")
+N_BINS = 10  # bins of confidence, each a tenth wide
 
 
 @dataclass(frozen=True)
 class ReadClip:
-    """One clip: what was said, in capitals with single spaces, and what one decoder read."""
+    """One transcribed clip.
+
+    reference: the spoken words, in capitals with single spaces. hypothesis: the output of one decoder; words: the
+    same, with times and confidences.
+    """
 
     said: str
     read: str
@@ -32,8 +36,11 @@ class ReadClip:
 
 
 @dataclass(frozen=True)
-class Bin:
-    """Words whose confidence lies between two bounds. confidence, right: their means; nan where there are none."""
+class ConfidenceBin:
+    """Words whose confidence is between two bounds.
+
+    confidence, right: mean confidence, and share of correct words; NaN if the bin is empty.
+    """
 
     low: float
     high: float
@@ -44,27 +51,27 @@ class Bin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """What confidences are worth.
+    """Reliability of the confidences of one decoder.
 
-    n_words: that were read. n_right: of these. expected_error: the mean distance of confidence from the share of
-    right words, over the bins. area_under_roc: the chance that a right word scores over a wrong one; None where
-    all are right, or all wrong.
+    n_words: recognised words. n_right: correct ones among them. expected_error: expected calibration error, the mean
+    distance of confidence from the share of correct words, over the bins. area_under_roc: the probability that a
+    correct word scores above a wrong one; None if all are correct, or all wrong.
     """
 
     n_words: int
     n_right: int
     expected_error: float
     area_under_roc: float | None
-    bins: tuple[Bin, ...]
+    bins: tuple[ConfidenceBin, ...]
 
 
 @dataclass(frozen=True)
 class Score:
-    """One decoder on some clips.
+    """Scores of one decoder on some clips.
 
-    wer, cer: errors over words and characters said. slots: share of right words in each slot, over clips that say
-    a GRID sentence; empty without such. letters: (said, read, how often), most often first; read is "-" for none.
-    speakers: WER of each, where there are several.
+    wer, cer: errors over words and characters of the references. slots: share of correct words in each slot, over the
+    clips whose reference is a GRID sentence; empty if there are none. letters: (reference, hypothesis, count), most
+    frequent first; the hypothesis is "-" for a missing word. speakers: WER of each speaker, if there are several.
     """
 
     n_clips: int
@@ -77,28 +84,28 @@ class Score:
     reliability: Reliability
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON: null where there is no number."""
+        """Return plain values for JSON; null stands for NaN."""
         bins = [vars(one) | ({"confidence": None, "right": None} if not one.n_words else {}) for one in self.bins]
         return vars(self) | {"reliability": vars(self.reliability) | {"bins": bins}}
 
     @property
-    def bins(self) -> tuple[Bin, ...]:
+    def bins(self) -> tuple[ConfidenceBin, ...]:
         return self.reliability.bins
 
 
 def score(clips: Sequence[ReadClip]) -> Score:
-    """All measures of one decoder; of one clip at least."""
+    """Score one decoder. clips: at least one."""
     speakers = sorted({clip.speaker for clip in clips})
-    own = {name: [clip for clip in clips if clip.speaker == name] for name in speakers}
+    by_speaker = {name: [clip for clip in clips if clip.speaker == name] for name in speakers}
     return Score(
         n_clips=len(clips),
         wer=word_error_rate(clips),
         cer=error_rate([(list(clip.said), list(clip.read)) for clip in clips]),
         n_sentences_right=sum(clip.said == clip.read for clip in clips),
         slots=score_slots(clips),
-        letters=confuse_letters(clips),
-        speakers={name: word_error_rate(of_one) for name, of_one in own.items()} if len(own) > 1 else {},
-        reliability=weigh_confidence(clips),
+        letters=count_letter_confusions(clips),
+        speakers={name: word_error_rate(own) for name, own in by_speaker.items()} if len(by_speaker) > 1 else {},
+        reliability=measure_reliability(clips),
     )
 
 
@@ -106,94 +113,116 @@ def word_error_rate(clips: Sequence[ReadClip]) -> float:
     return error_rate([(clip.said.split(), clip.read.split()) for clip in clips])
 
 
-def error_rate(pairs: Sequence[tuple[list[str], list[str]]]) -> float:
-    """Symbols to insert, delete or change, over all that were said."""
-    n_said = sum(len(said) for said, _ in pairs)
-    return sum(a != b for said, read in pairs for a, b in align(said, read)) / n_said
+def error_rate(pairs: Sequence[tuple[Sequence[Symbol], Sequence[Symbol]]]) -> float:
+    """Return edits / length of the references, over all pairs of (reference, hypothesis) together.
+
+    Words give the word error rate, characters the character error rate.
+    """
+    n_symbols = sum(len(reference) for reference, _ in pairs)
+    return sum(edit_distance(reference, hypothesis) for reference, hypothesis in pairs) / max(n_symbols, 1)
 
 
-def align(said: Sequence[Symbol], read: Sequence[Symbol]) -> list[tuple[Symbol | None, Symbol | None]]:
-    """The two beside each other with the fewest differences; None stands against what only one of them has."""
-    costs = np.zeros((len(said) + 1, len(read) + 1), int)
-    costs[:, 0], costs[0] = np.arange(len(said) + 1), np.arange(len(read) + 1)
-    for i, a in enumerate(said, 1):
-        for j, b in enumerate(read, 1):
-            costs[i, j] = min(costs[i - 1, j - 1] + (a != b), costs[i - 1, j] + 1, costs[i, j - 1] + 1)
+def edit_distance(reference: Sequence[Symbol], hypothesis: Sequence[Symbol]) -> int:
+    """Return the Levenshtein distance: the fewest symbols to insert, delete or change."""
+    row = list(range(len(hypothesis) + 1))
+    for i, expected in enumerate(reference, 1):
+        above, row = row, [i]
+        for j, found in enumerate(hypothesis, 1):
+            row.append(min(above[j] + 1, row[-1] + 1, above[j - 1] + (expected != found)))
+    return row[-1]
+
+
+def align(reference: Sequence[Symbol], hypothesis: Sequence[Symbol]) -> list[tuple[Symbol | None, Symbol | None]]:
+    """Align two sequences with the fewest edits.
+
+    Returns: pairs of symbols; None stands for the missing symbol of an insertion or a deletion. Among alignments with
+    equally few edits, a match or a substitution is preferred to a deletion, and a deletion to an insertion, from the
+    end backwards. The scores per slot depend on this order.
+    """
+    distances = np.zeros((len(reference) + 1, len(hypothesis) + 1), int)
+    distances[:, 0], distances[0] = np.arange(len(reference) + 1), np.arange(len(hypothesis) + 1)
+    for i, a in enumerate(reference, 1):
+        for j, b in enumerate(hypothesis, 1):
+            distances[i, j] = min(distances[i - 1, j - 1] + (a != b), distances[i - 1, j] + 1, distances[i, j - 1] + 1)
     pairs: list[tuple[Symbol | None, Symbol | None]] = []
-    i, j = len(said), len(read)
+    i, j = len(reference), len(hypothesis)
     while i or j:
-        if i and j and costs[i, j] == costs[i - 1, j - 1] + (said[i - 1] != read[j - 1]):
+        if i and j and distances[i, j] == distances[i - 1, j - 1] + (reference[i - 1] != hypothesis[j - 1]):
             i, j = i - 1, j - 1
-            pairs.append((said[i], read[j]))
-        elif i and costs[i, j] == costs[i - 1, j] + 1:
+            pairs.append((reference[i], hypothesis[j]))
+        elif i and distances[i, j] == distances[i - 1, j] + 1:
             i -= 1
-            pairs.append((said[i], None))
+            pairs.append((reference[i], None))
         else:
             j -= 1
-            pairs.append((None, read[j]))
+            pairs.append((None, hypothesis[j]))
     return pairs[::-1]
 
 
-def is_grid(words: Sequence[str]) -> bool:
+def is_grid_sentence(words: Sequence[str]) -> bool:
     return len(words) == len(GRID) and all(word in slot for word, slot in zip(words, GRID, strict=True))
 
 
-def read_slots(clip: ReadClip) -> list[str | None]:
-    """What was read in the place of each word that was said; None where nothing was."""
-    return [read for said, read in align(clip.said.split(), clip.read.split()) if said is not None]
+def aligned_hypotheses(clip: ReadClip) -> list[str | None]:
+    """Return what was recognised for each word of the reference; None for a missing word."""
+    return [
+        hypothesis for reference, hypothesis in align(clip.said.split(), clip.read.split()) if reference is not None
+    ]
 
 
 def score_slots(clips: Sequence[ReadClip]) -> dict[str, float]:
-    said = [clip.said.split() for clip in clips]
+    references = [clip.said.split() for clip in clips]
     right = [
-        [a == b for a, b in zip(words, read_slots(clip), strict=True)]
-        for words, clip in zip(said, clips, strict=True)
-        if is_grid(words)
+        [a == b for a, b in zip(words, aligned_hypotheses(clip), strict=True)]
+        for words, clip in zip(references, clips, strict=True)
+        if is_grid_sentence(words)
     ]
-    return dict(zip(SLOTS, np.mean(right, axis=0).tolist(), strict=True)) if right else {}
+    return dict(zip(SLOT_NAMES, np.mean(right, axis=0).tolist(), strict=True)) if right else {}
 
 
-def confuse_letters(clips: Sequence[ReadClip]) -> tuple[tuple[str, str, int], ...]:
+def count_letter_confusions(clips: Sequence[ReadClip]) -> tuple[tuple[str, str, int], ...]:
     counts = Counter(
-        (clip.said.split()[LETTER], read_slots(clip)[LETTER] or "-") for clip in clips if is_grid(clip.said.split())
+        (clip.said.split()[LETTER_SLOT], aligned_hypotheses(clip)[LETTER_SLOT] or "-")
+        for clip in clips
+        if is_grid_sentence(clip.said.split())
     )
     return tuple((a, b, n) for (a, b), n in sorted(counts.items(), key=lambda one: (-one[1], one[0])))
 
 
-def weigh_confidence(clips: Sequence[ReadClip]) -> Reliability:
-    """Each word that was read counts: it is right where the word that was said in its place is the same."""
+def measure_reliability(clips: Sequence[ReadClip]) -> Reliability:
+    """Measure how far confidences can be trusted. A word is correct if the reference has the same word in its place."""
     pairs = [
-        (word.confidence or 0.0, said == word.word)
+        (word.confidence or 0.0, reference == word.word)
         for clip in clips
-        for word, said in zip(clip.words, said_for(clip), strict=True)
+        for word, reference in zip(clip.words, aligned_references(clip), strict=True)
     ]
     confidence = np.array([one for one, _ in pairs], float)
     right = np.array([one for _, one in pairs], bool)
-    places = np.minimum((confidence * N_BINS).astype(int), N_BINS - 1)
-    bins = tuple(fill_bin(i, confidence[places == i], right[places == i]) for i in range(N_BINS))
-    off = sum(one.n_words * abs(one.confidence - one.right) for one in bins if one.n_words)
+    bin_indices = np.minimum((confidence * N_BINS).astype(int), N_BINS - 1)
+    bins = tuple(make_bin(i, confidence[bin_indices == i], right[bin_indices == i]) for i in range(N_BINS))
+    total_error = sum(one.n_words * abs(one.confidence - one.right) for one in bins if one.n_words)
     return Reliability(
         n_words=len(pairs),
         n_right=int(right.sum()),
-        expected_error=off / max(len(pairs), 1),
+        expected_error=total_error / max(len(pairs), 1),
         area_under_roc=area_under_roc(confidence, right),
         bins=bins,
     )
 
 
-def said_for(clip: ReadClip) -> list[str | None]:
-    """What was said in the place of each word that was read; None where nothing was."""
+def aligned_references(clip: ReadClip) -> list[str | None]:
+    """Return the word of the reference for each recognised word; None for an inserted word."""
     words = [word.word for word in clip.words]
-    return [said for said, read in align(clip.said.split(), words) if read is not None]
+    return [reference for reference, hypothesis in align(clip.said.split(), words) if hypothesis is not None]
 
 
-def fill_bin(place: int, confidence: Floats, right: npt.NDArray[np.bool_]) -> Bin:
+def make_bin(index: int, confidence: Floats, right: npt.NDArray[np.bool_]) -> ConfidenceBin:
     n_words = len(right)
     means = (float(confidence.mean()), float(right.mean())) if n_words else (float("nan"), float("nan"))
-    return Bin(place / N_BINS, (place + 1) / N_BINS, n_words, *means)
+    return ConfidenceBin(index / N_BINS, (index + 1) / N_BINS, n_words, *means)
 
 
 def area_under_roc(confidence: Floats, right: npt.NDArray[np.bool_]) -> float | None:
-    """The chance that a right word scores over a wrong one, a tie counting half."""
+    """Return the probability that a correct word scores above a wrong one; a tie counts half."""
     a, b = confidence[right][:, None], confidence[~right]
     return float(((a > b) + 0.5 * (a == b)).mean()) if a.size and b.size else None

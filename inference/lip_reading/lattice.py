@@ -1,8 +1,8 @@
-"""A language of fixed slots as graphs of CTC states: the best path, and the weight of every sentence.
+"""A grammar of fixed slots as graphs of CTC states: the best path, and the weight of every sentence.
 
-A sentence has one word out of each slot, spaces between words, and may be followed by another one. CTC
-lets every character last, and puts blanks between: a state is a character or blank at one place of one
-word. Words of one slot share what follows them, so that GRID's 64,000 sentences need 260 states.
+A sentence has one word from each slot, with spaces between words, and may be followed by another sentence. CTC
+lets every character last, and puts blanks between: a state is a character or blank at one position of one
+word. Words of one slot share their successors, so that GRID's 64,000 sentences need only 260 states.
 """
 
 from __future__ import annotations
@@ -21,121 +21,125 @@ Slots = tuple[tuple[str, ...], ...]
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
-IDLE = 0  # the state in which nothing was said yet
+IDLE = 0  # the state before the first character
 SPACE_LABEL = SYMBOLS.index(SPACE) + FIRST_SYMBOL
-# A partial path may outweigh the best whole one, which is 1, and die later; it must not overflow before.
-HEAVIEST = 1e250
-BLOCK = 256  # frames whose leaves are held at once: 3 MB for GRID's 1600
+# A partial path may outweigh the best whole path, which weighs 1, and die later; it must not overflow before that.
+MAX_WEIGHT = 1e250
+BLOCK_FRAMES = 256  # frames whose leaves are held at once: 3 MB for GRID's 1600 leaves
 
 
-def label_of(character: str) -> int:
-    """The class of a character, 1..27."""
+def class_of(character: str) -> int:
+    """Return the class of a character, 1..27."""
     return SYMBOLS.index(character) + FIRST_SYMBOL
 
 
-class States:
-    """A graph while it is being built: for each state its class and the states that may come before it."""
+class LatticeBuilder:
+    """Builds a graph: for each state its class and its predecessors."""
 
     def __init__(self) -> None:
         self.labels: list[int] = []
-        self.before: list[list[int]] = []
+        self.predecessors: list[list[int]] = []
 
-    def add(self, label: int, *before: int) -> int:
-        """A state that may last, and may follow those; returns its number."""
+    def add(self, label: int, *predecessors: int) -> int:
+        """Add a state that may repeat and may follow the given states; return its index."""
         self.labels.append(label)
-        self.before.append([len(self.labels) - 1, *before])
+        self.predecessors.append([len(self.labels) - 1, *predecessors])
         return len(self.labels) - 1
 
     def add_idle(self) -> list[int]:
-        """Blanks and spaces in any order, before anything is said; its first state is IDLE."""
+        """Add blanks and spaces in any order, before the first character; return both states. The first one is IDLE."""
         blank, space = self.add(BLANK), self.add(SPACE_LABEL)
-        self.before[blank].append(space)
-        self.before[space].append(blank)
+        self.predecessors[blank].append(space)
+        self.predecessors[space].append(blank)
         return [blank, space]
 
     def add_word(self, word: str, entries: Sequence[int]) -> int:
-        """The characters of a word after any of `entries`; returns its last one's state.
+        """Add the characters of a word after any of `entries`; return the state of its last character.
 
-        Between characters there may be a blank, between equal ones there must be.
+        A blank may come between characters; between equal characters it must.
         """
-        at = self.add(label_of(word[0]), *entries)
+        at = self.add(class_of(word[0]), *entries)
         for last, character in pairwise(word):
             blank = self.add(BLANK, at)
-            at = self.add(label_of(character), blank, *([at] if character != last else []))
+            at = self.add(class_of(character), blank, *([at] if character != last else []))
         return at
 
-    def add_gap(self, *ends: int) -> list[int]:
-        """What parts words: blanks and spaces, after a first space; returns the states it may end in."""
+    def add_word_boundary(self, *ends: int) -> list[int]:
+        """Add a word boundary: a space, then blanks and spaces; return the states it may end in."""
         space = self.add(SPACE_LABEL, *ends)
         blank = self.add(BLANK, space)
-        self.before[space].append(blank)
+        self.predecessors[space].append(blank)
         return [space, blank]
 
-    def table(self, nowhere: int) -> Indices:
-        """(S, P) states that may come before each, padded with `nowhere`."""
-        width = max(map(len, self.before))
-        return np.array([row + [nowhere] * (width - len(row)) for row in self.before])
+    def predecessor_table(self, padding: int) -> Indices:
+        """Return the (S, P) predecessors of each state, padded with `padding`."""
+        width = max(map(len, self.predecessors))
+        return np.array([row + [padding] * (width - len(row)) for row in self.predecessors])
 
 
 @dataclass(frozen=True)
 class Lattice:
     """Sentences with pauses before, between and after them.
 
-    labels: (S,) the class each state says. before: (S, P) which states may come before it; S + s stands for
-    "a word of slot s has ended", S + n_slots for none. cost: (S, P) what each step costs: a sentence's start does.
-    exits: (n_slots, E) the states that end a word of each slot, padded with S + n_slots.
-    closed: the states in which no sentence is open.
+    labels: (S,) the class that each state emits. predecessors: (S, P) the states that may precede it; S + s stands for
+    "a word of slot s has ended", S + n_slots is padding. cost: (S, P) cost of each step, in nats; only the first states
+    of a sentence have one. exits: (n_slots, E) the states that end a word of each slot, padded with S + n_slots.
+    final_states: the states in which no sentence is open.
     """
 
     labels: Indices
-    before: Indices
+    predecessors: Indices
     cost: Floats
     exits: Indices
-    closed: Indices
+    final_states: Indices
 
 
 @lru_cache(maxsize=8)
 def build_lattice(slots: Slots, sentence_cost: float = 0.0, *, once: bool = False) -> Lattice:
-    """once: exactly one sentence; otherwise any number, none among them.
+    """Build the lattice of the sentences that slots allow.
 
-    sentence_cost: nats that every sentence costs; the prior against reading speech into silence.
+    sentence_cost: nats that every sentence costs; the prior against decoding speech from silence. exactly_one: exactly
+    one sentence; otherwise any number, zero included.
     """
-    states = States()
+    states = LatticeBuilder()
     entries = idle = states.add_idle()
     n_slots = len(slots)
     n_states = 2 * sum(len(word) for words in slots for word in words) + 2 * n_slots + (2 if once else 0)
     exits: list[list[int]] = []
-    opening: list[int] = []  # states that begin a sentence
+    first_states: list[int] = []  # first states of a sentence
     for s, words in enumerate(slots):
         if s:
-            entries = states.add_gap(n_states + s - 1)
+            entries = states.add_word_boundary(n_states + s - 1)
         exits.append([])
         for word in words:
-            opening += [] if s else [len(states.labels)]
+            first_states += [] if s else [len(states.labels)]
             end = states.add_word(word, entries)
             exits[s] += [end, states.add(BLANK, end)]
     last = n_states + n_slots - 1
     if once:
-        idle = states.add_gap(last)
+        idle = states.add_word_boundary(last)
     else:
-        states.before[idle[1]].append(last)  # after a sentence is before the next one
+        states.predecessors[idle[1]].append(last)  # the end of a sentence may precede the next one
     assert len(states.labels) == n_states
-    table = states.table(n_states + n_slots)
+    table = states.predecessor_table(n_states + n_slots)
     cost = np.zeros(table.shape)
-    cost[opening, 1:] = sentence_cost
-    return Lattice(np.array(states.labels), table, cost, pad(exits, n_states + n_slots), np.array(exits[-1] + idle))
+    cost[first_states, 1:] = sentence_cost
+    return Lattice(
+        np.array(states.labels), table, cost, pad_rows(exits, n_states + n_slots), np.array(exits[-1] + idle)
+    )
 
 
-def pad(rows: Sequence[Sequence[int]], filler: int) -> Indices:
+def pad_rows(rows: Sequence[Sequence[int]], padding: int) -> Indices:
+    """Return rows as one array, each padded to the longest."""
     width = max(map(len, rows))
-    return np.array([[*row, *[filler] * (width - len(row))] for row in rows])
+    return np.array([[*row, *[padding] * (width - len(row))] for row in rows])
 
 
 def find_pointers(lattice: Lattice, log_p: Floats) -> tuple[npt.NDArray[np.int16], Floats]:
-    """Viterbi's algorithm, forward, from nothing said.
+    """Run the forward pass of Viterbi's algorithm, from the idle state.
 
     log_p: (T, 28).
-    Returns: (T, S) the best state before each state of each frame; (S,) the scores after the last frame.
+    Returns: (T, S) the best predecessor of each state in each frame; (S,) the scores after the last frame.
     """
     n_states, n_slots = len(lattice.labels), len(lattice.exits)
     pointers = np.empty((len(log_p), n_states), np.int16)
@@ -143,33 +147,33 @@ def find_pointers(lattice: Lattice, log_p: Floats) -> tuple[npt.NDArray[np.int16
     scores = np.full(n_states + n_slots + 1, -np.inf)
     origins = np.arange(n_states + n_slots + 1)
     scores[IDLE] = 0.0
-    leave(lattice, scores, origins, slots)
+    update_word_exits(lattice, scores, origins, slots)
     for t, row in enumerate(log_p):
-        reached = scores[lattice.before] - lattice.cost
+        reached = scores[lattice.predecessors] - lattice.cost
         best = reached.argmax(axis=1)
-        pointers[t] = origins[lattice.before[rows, best]]
+        pointers[t] = origins[lattice.predecessors[rows, best]]
         scores[:n_states] = reached[rows, best] + row[lattice.labels]
-        leave(lattice, scores, origins, slots)
+        update_word_exits(lattice, scores, origins, slots)
     return pointers, scores[:n_states]
 
 
-def leave(lattice: Lattice, scores: Floats, origins: Indices, slots: Indices) -> None:
-    """Set, in place, the score of having ended a word of each slot, and the state it was ended in."""
+def update_word_exits(lattice: Lattice, scores: Floats, origins: Indices, slots: Indices) -> None:
+    """Set, in place, the score of having ended a word of each slot, and the state that ended it."""
     n_states = len(lattice.labels)
-    ended = scores[lattice.exits]
-    best = ended.argmax(axis=1)
-    scores[n_states:-1] = ended[slots, best]
+    exit_scores = scores[lattice.exits]
+    best = exit_scores.argmax(axis=1)
+    scores[n_states:-1] = exit_scores[slots, best]
     origins[n_states:-1] = lattice.exits[slots, best]
 
 
 def best_path(lattice: Lattice, log_p: Floats) -> Indices:
-    """(T,) the states of the most probable path that ends with no sentence open."""
+    """Return the (T,) states of the most probable path that ends with no sentence open."""
     pointers, scores = find_pointers(lattice, log_p)
-    return follow_back(pointers, int(lattice.closed[scores[lattice.closed].argmax()]))
+    return backtrack(pointers, int(lattice.final_states[scores[lattice.final_states].argmax()]))
 
 
-def follow_back(pointers: npt.NDArray[np.int16], state: int) -> Indices:
-    """The path that ends in a state."""
+def backtrack(pointers: npt.NDArray[np.int16], state: int) -> Indices:
+    """Return the path that ends in a state."""
     path = np.empty(len(pointers), np.int64)
     for t in range(len(pointers) - 1, -1, -1):
         path[t] = state
@@ -178,71 +182,77 @@ def follow_back(pointers: npt.NDArray[np.int16], state: int) -> Indices:
 
 
 @dataclass(frozen=True)
-class Tree:
-    """Every beginning of a sentence apart: one leaf for each sequence of words of some slots.
+class PrefixTree:
+    """A tree with one branch for every beginning of a sentence: one leaf for each sequence of words of some slots.
 
-    labels: (S,). before: (S, P), padded with S. leaves: (n_leaves, E) the states that end each sequence,
+    labels: (S,). predecessors: (S, P), padded with S. leaves: (n_leaves, E) the states that end each sequence,
     in the order of `itertools.product`.
     """
 
     labels: Indices
-    before: Indices
+    predecessors: Indices
     leaves: Indices
 
 
 @lru_cache(maxsize=8)
-def grow(slots: Slots, *, gap: bool) -> Tree:
-    """gap: whether what parts the last word from the next one belongs to the tree; a leaf ends in it."""
-    states = States()
+def build_prefix_tree(slots: Slots, *, ends_in_boundary: bool) -> PrefixTree:
+    """Build the prefix tree of some slots.
+
+    ends_in_boundary: append the word boundary after the last word; the leaves are then its states.
+    """
+    states = LatticeBuilder()
     leaves = [states.add_idle()]
     for s, words in enumerate(slots):
         ends = [states.add_word(word, entries) for entries in leaves for word in words]
         is_last = s + 1 == len(slots)
         leaves = (
             [[end] for end in ends]
-            if is_last and not gap
-            else [states.add_gap(end, states.add(BLANK, end)) for end in ends]
+            if is_last and not ends_in_boundary
+            else [states.add_word_boundary(end, states.add(BLANK, end)) for end in ends]
         )
     n_states = len(states.labels)
-    return Tree(np.array(states.labels), states.table(n_states), np.array(leaves))
+    return PrefixTree(np.array(states.labels), states.predecessor_table(n_states), np.array(leaves))
 
 
-def weigh_leaves(tree: Tree, weights: Floats) -> Iterator[Floats]:
-    """weights: (T, 28) of each class in each frame.
+def iterate_leaf_weights(tree: PrefixTree, weights: Floats) -> Iterator[Floats]:
+    """Run the forward algorithm over a tree. weights: (T, 28) of each class in each frame.
 
     Yields: (n_leaves,) for each frame: the sum over all paths from the first frame that are in the leaf now.
     """
     n_states = len(tree.labels)
-    before = np.ascontiguousarray(tree.before.T)  # sums down long rows are several times as fast
+    predecessors = np.ascontiguousarray(tree.predecessors.T)  # sums down long rows are several times as fast
     leaves = np.ascontiguousarray(tree.leaves.T)
-    reached = np.zeros(n_states + 1)
-    reached[IDLE] = 1.0
+    totals = np.zeros(n_states + 1)
+    totals[IDLE] = 1.0
     for row in weights:
-        total = reached[before].sum(axis=0) * row[tree.labels]
-        reached[:n_states] = np.minimum(total, HEAVIEST)
-        yield reached[leaves].sum(axis=0)
+        arriving = totals[predecessors].sum(axis=0) * row[tree.labels]
+        totals[:n_states] = np.minimum(arriving, MAX_WEIGHT)
+        yield totals[leaves].sum(axis=0)
 
 
 def weigh_sentences(slots: Slots, n_head: int, weights: Floats) -> Floats:
-    """The weight of every sentence: the sum over all its paths, each the product of its frames' weights.
+    """Compute the weight of every sentence: the sum over all its paths of the product of their weights per frame.
 
-    weights: (T, 28). n_head: how many slots are counted from the front; the others from the back. The two
-    halves meet after each frame in turn, so that no sentence needs states of its own.
+    weights: (T, 28). n_prefix: number of slots in the prefix; the others are the suffix, scored from the back. The two
+    halves meet after each frame in turn, so no sentence needs states of its own.
     Returns: an array with one axis for each slot.
     """
-    head, tail = grow(slots[:n_head], gap=False), grow(mirror(slots[n_head:]), gap=True)
-    to_come = np.array(list(weigh_leaves(tail, weights[::-1])))[::-1]
-    ended = weigh_leaves(head, weights)
+    head, tail = (
+        build_prefix_tree(slots[:n_head], ends_in_boundary=False),
+        build_prefix_tree(reverse_slots(slots[n_head:]), ends_in_boundary=True),
+    )
+    suffix_weights = np.array(list(iterate_leaf_weights(tail, weights[::-1])))[::-1]
+    prefix_weights = iterate_leaf_weights(head, weights)
     table = np.zeros((len(head.leaves), len(tail.leaves)))
-    for t in range(0, len(weights) - 1, BLOCK):
-        following = to_come[t + 1 : t + 1 + BLOCK]
-        table += np.array(list(islice(ended, len(following)))).T @ following
+    for t in range(0, len(weights) - 1, BLOCK_FRAMES):
+        following = suffix_weights[t + 1 : t + 1 + BLOCK_FRAMES]
+        table += np.array(list(islice(prefix_weights, len(following)))).T @ following
     sizes = [len(words) for words in slots]
     n_tail = len(slots) - n_head
     by_slot = table.reshape(sizes[:n_head] + sizes[n_head:][::-1])
     return by_slot.transpose([*range(n_head), *(n_head + i for i in reversed(range(n_tail)))])
 
 
-def mirror(slots: Slots) -> Slots:
-    """The same language read from the back."""
+def reverse_slots(slots: Slots) -> Slots:
+    """Return the same grammar, spelled backwards."""
     return tuple(tuple(word[::-1] for word in words) for words in reversed(slots))

@@ -1,4 +1,4 @@
-"""The network that reads, with its weights in it."""
+"""Load the lip reading network with its weights."""
 
 from __future__ import annotations
 
@@ -10,31 +10,33 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from inference.backends import Device, OpenVinoNetwork, TorchNetwork, settle
-from inference.errors import InvalidRequest
+from inference.backends.graphs.int8 import quantise_convolutions
+from inference.backends.graphs.lip_coord_net import build_openvino, split_at_time
+from inference.backends.stored_precision import check_on_cpu, check_stored_precision, not_quantised
+from inference.conversion.openvino_files import read_openvino
 from inference.lip_reading.calibration import Calibration, from_card
 from inference.lip_reading.options import ModelInfo
 from inference.lip_reading.windows import Network
 from inference.models import LipCoordNet
-from inference.weights.resolve import OPENVINO_SUFFIX, FoundWeights, find_weights
-from inference.backends.graphs.int8 import quantise_convolutions
-from inference.backends.graphs.lip_coord_net import build_openvino, split_at_time
-from inference.conversion.openvino_files import read_openvino
-from inference.weights.registry import WeightSet, set_of_hash
-from inference.weights.sources import WeightSources, as_sources
 from inference.weights.checkpoint import load_into
+from inference.weights.registry import WeightSet, set_of_hash
+from inference.weights.resolve import OPENVINO_SUFFIX, FoundWeights, find_weights
+from inference.weights.sources import WeightSources, as_sources
 
 if TYPE_CHECKING:
     import openvino as ov
 
 JOB = "lip reading"
-NETWORK = "LipCoordNet"
+NETWORK_NAME = "LipCoordNet"
 DEFAULT_LANDMARKS = "mediapipe"
 
 
 @dataclass(frozen=True)
 class ReadingModel:
-    """A network to call with (video, lips), what it is, which landmarks it was trained with, which language
-    it speaks (None: not known), how its outputs are to be taken, and where it runs.
+    """A network ready to run, called with (video, lips), and all that is known about it.
+
+    landmarks: which landmarks it was trained with. language: the language it was trained on. Both are None if unknown.
+    calibration: how far to trust its outputs. device: where it runs.
     """
 
     network: Network
@@ -46,8 +48,9 @@ class ReadingModel:
 
 
 def load_model(weights: str | Path | None, device: Device, sources: WeightSources | Path) -> ReadingModel:
-    """LipCoordNet with the weights that `find_weights` finds; sources: a folder alone is the cache.
+    """Load LipCoordNet with the weights that `find_weights` finds.
 
+    sources: a path alone is the cache folder.
     Raises: InvalidRequest, WeightsNotFound, WrongWeights, AccessDenied, StorageError.
     """
     found = find_weights(weights, JOB, as_sources(sources))
@@ -57,13 +60,10 @@ def load_model(weights: str | Path | None, device: Device, sources: WeightSource
     device = settle(device, *recorded_precisions(card, found.sha256))
     highest = recorded_ranges(card, found.sha256)
     if device.precision == "int8" and not highest:
-        raise InvalidRequest(
-            f"precision int8: the weights {found.label} are not quantised; 'viseme weights convert {found.label} "
-            "--to openvino --precision int8 -o DIR' makes those that are, and '--weights DIR' takes them"
-        )
+        raise not_quantised(found.label, "--weights")
     module = LipCoordNet()
     load_into(module, found.path)
-    info = ModelInfo(NETWORK, found.label, found.sha256)
+    info = ModelInfo(NETWORK_NAME, found.label, found.sha256)
     calibration = from_card(card, found.sha256)
     return ReadingModel(
         run_by_best(module, device, highest), info, found.landmarks, found.language, calibration, device
@@ -71,45 +71,46 @@ def load_model(weights: str | Path | None, device: Device, sources: WeightSource
 
 
 def run_by_best(module: LipCoordNet, device: Device, highest: Mapping[str, float]) -> Network:
-    """The network in the runtime that is fastest for that device: in bf16 and int8 on a CPU OpenVINO, elsewhere torch.
+    """Compile the network for the fastest runtime of its device: OpenVINO for bf16 and int8 on a CPU, torch otherwise.
 
-    highest: of the inputs of the convolutions that int8 is for.
+    highest: largest input of each convolution that int8 quantises.
     """
     if device.name != "cpu" or device.precision not in ("bf16", "int8"):
         return TorchNetwork(module, device)
     graph = build_openvino(module.state_dict())
     if device.precision == "int8":
         quantise_convolutions(graph, highest)
-    return run_by_openvino(graph, device)
+    return compile_openvino(graph, device)
 
 
-def run_by_openvino(model: ov.Model, device: Device) -> Network:
-    """In bf16 only the convolutions are: they take nine tenths of the time, while the GRUs carry every error on."""
+def compile_openvino(model: ov.Model, device: Device) -> Network:
+    """Compile an OpenVINO model.
+
+    In bf16 only the convolutions are bf16: they take nine tenths of the time, while the GRUs accumulate every error.
+    """
     n_threads = torch.get_num_threads()
     if device.precision != "bf16":
         return OpenVinoNetwork(model, device.precision, n_threads)
-    frames, time = split_at_time(model)
-    see, tell = OpenVinoNetwork(frames, "bf16", n_threads), OpenVinoNetwork(time, "f32", n_threads)
-    return lambda video, lips: tell(see(video)[0], lips)
+    frame_part, time_part = split_at_time(model)
+    frame_encoder = OpenVinoNetwork(frame_part, "bf16", n_threads)
+    sequence_decoder = OpenVinoNetwork(time_part, "f32", n_threads)
+    return lambda video, lips: sequence_decoder(frame_encoder(video)[0], lips)
 
 
 def load_openvino(found: FoundWeights, device: Device) -> ReadingModel:
-    """A model in OpenVINO's form, of which the file says from which weights it was made."""
-    if device.name != "cpu":
-        raise InvalidRequest(f"{found.label}: an OpenVINO model runs on a CPU, not on {device.name}; choose device cpu")
-    read = read_openvino(found.path)
+    """Load a model in OpenVINO's format; its file names the weights it was converted from."""
+    check_on_cpu(found.label, device)
+    stored = read_openvino(found.path)
     if device.precision == "auto":
-        device = Device(device.name, "int8" if read.is_int8 else "f32")
-    if read.is_int8 != (device.precision == "int8"):
-        have, expected = ("", "auto or int8") if read.is_int8 else ("not ", "auto, f32 or bf16")
-        raise InvalidRequest(f"{found.label}: is {have}quantised to int8; expected precision {expected}")
-    origin = set_of_hash(read.made_from) if read.made_from else None
+        device = Device(device.name, "int8" if stored.is_int8 else "f32")
+    check_stored_precision(found.label, device, is_int8=stored.is_int8)
+    origin = set_of_hash(stored.made_from) if stored.made_from else None
     return ReadingModel(
-        run_by_openvino(read.model, device),
-        ModelInfo(NETWORK, found.label, read.sha256),
+        compile_openvino(stored.model, device),
+        ModelInfo(NETWORK_NAME, found.label, stored.sha256),
         origin.landmarks if origin else None,
         origin.language if origin else None,
-        from_card(card_of(origin), read.made_from or ""),
+        from_card(card_of(origin), stored.made_from or ""),
         device,
     )
 
@@ -119,12 +120,15 @@ def card_of(weight_set: WeightSet | None) -> dict[str, Any]:
 
 
 def recorded_precisions(card: dict[str, Any], sha256: str) -> list[str]:
-    """What `auto` may mean on a CPU, the cheapest first: what `python -m bench.precisions` found for these weights."""
+    """Return the precisions that `auto` may choose on a CPU, the cheapest first.
+
+    `python -m bench.precisions` measures them; empty if it did not measure these very weights.
+    """
     found = card.get("cpu_precision", {})
     return list(found["precisions"]) if found.get("sha256") == sha256 else []
 
 
 def recorded_ranges(card: dict[str, Any], sha256: str) -> dict[str, float]:
-    """How high the inputs of the convolutions go, as measured for these very weights; empty where it was not."""
+    """Return the largest input of each convolution, as measured for these very weights; empty if it was not."""
     found = card.get("int8", {})
     return dict(found["highest"]) if found.get("sha256") == sha256 else {}

@@ -1,4 +1,4 @@
-"""What a caller may ask of lip reading, and what comes back."""
+"""Options and results of lip reading."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from inference.faces import FaceChoice
 
 Decoder = Literal["auto", "greedy", "grammar"]
 DECODERS: tuple[Decoder, ...] = ("auto", "greedy", "grammar")
-N_BEST, MOST_BEST = 5, 100
-FPS = 25.0  # frames a second, that the networks were trained on
+N_BEST, MOST_BEST = 5, 100  # alternatives: by default, and at most
+FPS = 25.0  # frames per second: the rate that the networks were trained at
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """One request.
+    """Options of one request.
 
-    Raises: InvalidRequest for a value that is none.
+    Raises: InvalidRequest if an option is invalid.
     """
 
-    face: FaceChoice = "largest"  # or which one, from 0, left to right, in the first frame with that many
-    decoder: Decoder = "auto"  # grammar where the weights speak a language that we know, else greedy
-    n_best: int = N_BEST  # how many readings the grammar decoder tells; greedy has none but its own
-    exact: bool = False  # detect the face anew in every frame; slower, for footage that cuts a lot
+    face: FaceChoice = "largest"  # or an index from 0, left to right, in the first frame with that many faces
+    decoder: Decoder = "auto"  # grammar if the weights were trained on a known language, else greedy
+    n_best: int = N_BEST  # alternatives that the grammar decoder returns; greedy returns its own text only
+    exact: bool = False  # detect the face in every frame; slower, for footage with many cuts
 
     def __post_init__(self) -> None:
         is_index = isinstance(self.face, int) and not isinstance(self.face, bool) and self.face >= 0
@@ -39,7 +39,7 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class Word:
-    """A word, when it was said (seconds from the first frame), and how sure we are (0..1)."""
+    """A word, its start and end (seconds from the first frame), and its confidence (0..1)."""
 
     word: str
     start: float | None
@@ -49,7 +49,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Alternative:
-    """One of the n best readings of the whole; the best of them is the text. confidence: its posterior, 0..1."""
+    """One of the n best transcripts of the whole video; the first is the text. confidence: its posterior, 0..1."""
 
     text: str
     confidence: float
@@ -57,7 +57,7 @@ class Alternative:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Which network read: its architecture, the name or path of its weights, their SHA-256."""
+    """The network that was used: its architecture, the name or path of its weights, their SHA-256."""
 
     name: str
     weights: str
@@ -66,10 +66,10 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Transcript:
-    """What was read.
+    """The result of lip reading.
 
-    num_frames: at `fps`. duration_s: num_frames / fps. confidence: 0..1; 0 where nothing was read.
-    frames_without_face: filled in from their neighbours.
+    num_frames: at `fps`. duration_s: num_frames / fps. confidence: 0..1; 0 if there are no words.
+    frames_without_face: frames filled in from their neighbours.
     timings_ms: wall time by stage, and "total".
     """
 
@@ -86,5 +86,5 @@ class Transcript:
     warnings: tuple[str, ...] = field(default=())
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Return plain values for JSON."""
         return asdict(self)

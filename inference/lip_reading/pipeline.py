@@ -1,4 +1,4 @@
-"""Lip reading: a video in, a transcript out."""
+"""Lip reading: from a video to a transcript."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ from inference.media import Clip, Frame, MediaDoor, OpenedMedia, Source, open_me
 from inference.settings import Settings
 from inference.stages import StageClock
 
-# Called with the seconds of video read so far, and how many the file says it has (None: it does not say).
+# Called with the seconds of video read so far, and the duration that the file declares (None if it does not).
 Progress = Callable[[float, float | None], None]
 
 T = TypeVar("T")
 
-BATCH_SIZE = {"cpu": 2, "cuda": 16}  # windows at a time
+BATCH_SIZE = {"cpu": 2, "cuda": 16}  # windows per batch
 
 
 @dataclass(frozen=True)
-class Seen(Generic[T]):
-    """What was made of a video's mouths, and how many there were."""
+class ExtractionResult(Generic[T]):
+    """The result for a video's mouths, and the number of frames."""
 
     found: T
     n_frames: int
     n_without_face: int
 
 
-class Tally:
-    """The same mouths, counted."""
+class CountingIterator:
+    """Iterates over mouths and counts them."""
 
     def __init__(self, mouths: Iterable[Mouth]) -> None:
         self._mouths = mouths
@@ -71,10 +71,12 @@ class LipReader:
         settings: Settings | None = None,
         media: MediaDoor = open_media,
     ) -> None:
-        """weights: a set's name, a file, s3://bucket/key or hf://owner/name; None for those the
-        deployment brought (SM_MODEL_DIR, else HF_MODEL_ID, else `starter`).
-        landmarks: None for those the weights were trained with.
-        media: how films are opened; a `MediaChild`'s `open` decodes them in a process with limits.
+        """Load the models.
+
+        weights: a set's name, a file, s3://bucket/key or hf://owner/name; None for those of the deployment
+        (SM_MODEL_DIR, else HF_MODEL_ID, else `starter`).
+        landmarks: None for those that the weights were trained with.
+        media: opens videos; the `open` of a `SandboxedDecoder` decodes them in a process with limits.
 
         Raises: InvalidRequest, WeightsNotFound, WrongWeights, DeviceUnavailable.
         """
@@ -86,7 +88,7 @@ class LipReader:
         self._landmarker = load_landmarker(
             landmarks or self.model.landmarks or DEFAULT_LANDMARKS, settings.weight_sources
         )
-        self.warnings = self._notices() + self._check_landmarks()
+        self.warnings = self._landmarker_notices() + self._check_landmarks()
 
     def read(
         self,
@@ -98,57 +100,68 @@ class LipReader:
     ) -> Transcript:
         """Read the lips of one face in a video.
 
-        source: a path, or the bytes of a file. clock: counts the stages' time; wall time by default.
-        progress, on_words: called between windows; what they raise ends the reading.
-        Raises: MediaError (and below it NoFaceFound), where the video cannot be read.
+        source: a path, or the bytes of a file. clock: measures the time of each stage; wall time by default.
+        progress, on_words: called between windows; an exception they raise ends the work.
+        Raises: MediaError (including NoFaceFound) if the video cannot be read.
         """
         options, clock = options or ReadOptions(), clock or StageClock()
-        read = self._read_sentences if self._has_grammar(options) else self._read_windows
-        seen = self._see(source, options, progress, clock, lambda mouths: read(mouths, options, clock, on_words))
-        return self._transcribe(seen, clock)
+        decode = self._read_sentences if self._has_grammar(options) else self._read_windows
+        extracted = self._extract_mouths(
+            source, options, progress, clock, lambda mouths: decode(mouths, options, clock, on_words)
+        )
+        return self._transcribe(extracted, clock)
 
     def read_by_each(
         self, source: Source, decoders: Sequence[Decoder], options: ReadOptions | None = None
     ) -> dict[Decoder, Transcript]:
-        """The same by several decoders; from one pass through the networks, where the video is one window."""
+        """Read a video with several decoders.
+
+        A video of at most one window passes through the networks once, for all decoders.
+        """
         options, clock = options or ReadOptions(), StageClock()
-        seen = self._see(source, options, None, clock, lambda mouths: self._stitch(mouths, clock, None))
-        asked = {name: replace(options, decoder=name) for name in decoders}
+        extracted = self._extract_mouths(
+            source, options, None, clock, lambda mouths: self._run_network(mouths, clock, None)
+        )
+        options_by_decoder = {name: replace(options, decoder=name) for name in decoders}
         return {
             name: self.read(source, one)
-            if self._has_grammar(one) and seen.n_frames > WINDOW
-            else self._transcribe(Seen(self._decode(seen.found, one), seen.n_frames, seen.n_without_face), clock)
-            for name, one in asked.items()
+            if self._has_grammar(one) and extracted.n_frames > WINDOW
+            else self._transcribe(
+                ExtractionResult(self._decode(extracted.found, one), extracted.n_frames, extracted.n_without_face),
+                clock,
+            )
+            for name, one in options_by_decoder.items()
         }
 
     def warm_up(self, frame_bgr: Frame) -> None:
-        """Run every network once, so that what does not work here shows now and the first request is fast."""
+        """Run every network once, so that a fault of this machine shows now and the first request is fast."""
         self._landmarker.detect(frame_bgr)
         self._landmarker.find_landmarks(frame_bgr, FaceRegion(frame_bgr.shape[1] / 2, frame_bgr.shape[0] / 2, 64, 0))
         blank = Mouth(np.zeros((CROP_HEIGHT, CROP_WIDTH, 3), np.uint8), np.zeros((N_LIP_POINTS, 2), np.float32))
         stitch(run_windows(cut_windows([blank], HOP), self.model.network, 1))
 
-    def _see(
+    def _extract_mouths(
         self,
         source: Source,
         options: ReadOptions,
         progress: Progress | None,
         clock: StageClock,
-        read: Callable[[Iterator[Mouth]], T],
-    ) -> Seen[T]:
-        """What `read` makes of the mouths. A chain of generators: each pulls from the one before, and no stage
-        holds the whole video.
+        decode: Callable[[Iterator[Mouth]], T],
+    ) -> ExtractionResult[T]:
+        """Extract the mouths of a video and return what `decode` makes of them.
+
+        A chain of generators: each pulls from the one before, and no stage holds the whole video.
         """
         with clock.stage("decode"), self._open_media(source, self._limits) as media:
-            check_moves(media)
+            check_not_still(media)
             tracker = FaceTracker(self._landmarker, options.face, EXACT if options.exact else DETECT_EVERY)
-            clips = clock.watch("decode", report(media.read_clips(FPS), progress, media.video.duration_s))
+            clips = clock.watch("decode", report_progress(media.read_clips(FPS), progress, media.video.duration_s))
             tracked = clock.watch("faces", track_faces(clips, tracker))
-            tally = Tally(clock.watch("mouths", crop_mouths(tracked, media.name, tracker)))
-            found = read(iter(tally))
-        return Seen(found, tally.n_frames, tally.n_without_face)
+            counted = CountingIterator(clock.watch("mouths", crop_mouths(tracked, media.name, tracker)))
+            found = decode(iter(counted))
+        return ExtractionResult(found, counted.n_frames, counted.n_without_face)
 
-    def _stitch(self, mouths: Iterable[Mouth], clock: StageClock, on_rows: OnRows | None) -> Logits:
+    def _run_network(self, mouths: Iterable[Mouth], clock: StageClock, on_rows: OnRows | None) -> Logits:
         windows = clock.watch("mouths", cut_windows(mouths, HOP))
         results = clock.watch("network", run_windows(windows, self.model.network, BATCH_SIZE[self.device.name]))
         return stitch(results, on_rows).logits
@@ -156,25 +169,27 @@ class LipReader:
     def _read_windows(
         self, mouths: Iterator[Mouth], options: ReadOptions, clock: StageClock, on_words: OnWords | None
     ) -> Reading:
-        logits = self._stitch(mouths, clock, None if on_words is None else WordStream(on_words, FPS).hear)
+        logits = self._run_network(mouths, clock, None if on_words is None else WordStream(on_words, FPS).hear)
         with clock.stage("words"):
             return self._decode(logits, options)
 
     def _read_sentences(
         self, mouths: Iterator[Mouth], options: ReadOptions, clock: StageClock, on_words: OnWords | None
     ) -> Reading:
-        """By the grammar: a video of one window as it is, a longer one sentence by sentence."""
-        head = list(islice(mouths, WINDOW + 1))
-        if len(head) <= WINDOW:
-            return self._read_windows(iter(head), options, clock, None)
-        passages = []
-        found = read_by_sentence(chain(head, mouths), self.model.network, options.n_best, self.model.calibration)
-        for passage in clock.watch("network", found):
-            passages.append(passage)
-            if on_words is not None and passage.words:
-                on_words(passage.words)
+        """Decode with the grammar: a video of one window as it is, a longer one sentence by sentence."""
+        first_mouths = list(islice(mouths, WINDOW + 1))
+        if len(first_mouths) <= WINDOW:
+            return self._read_windows(iter(first_mouths), options, clock, None)
+        spans = []
+        found = read_by_sentence(
+            chain(first_mouths, mouths), self.model.network, options.n_best, self.model.calibration
+        )
+        for span in clock.watch("network", found):
+            spans.append(span)
+            if on_words is not None and span.words:
+                on_words(span.words)
         with clock.stage("words"):
-            return join_passages(passages, options.n_best)
+            return join_passages(spans, options.n_best)
 
     def _has_grammar(self, options: ReadOptions) -> bool:
         return options.decoder == "grammar" or (options.decoder == "auto" and self.model.language == LANGUAGE)
@@ -184,23 +199,23 @@ class LipReader:
             return read_grammar(logits, FPS, options.n_best, self.model.calibration)
         return read_greedy(logits, FPS)
 
-    def _transcribe(self, seen: Seen[Reading], clock: StageClock) -> Transcript:
-        reading = seen.found
+    def _transcribe(self, extracted: ExtractionResult[Reading], clock: StageClock) -> Transcript:
+        reading = extracted.found
         return Transcript(
             text=reading.text,
             words=reading.words,
             confidence=reading.confidence,
-            num_frames=seen.n_frames,
+            num_frames=extracted.n_frames,
             fps=FPS,
-            duration_s=round(seen.n_frames / FPS, 3),
-            frames_without_face=seen.n_without_face,
+            duration_s=round(extracted.n_frames / FPS, 3),
+            frames_without_face=extracted.n_without_face,
             model=self.model.info,
             timings_ms=clock.as_ms(),
             alternatives=reading.alternatives,
             warnings=self.warnings,
         )
 
-    def _notices(self) -> tuple[str, ...]:
+    def _landmarker_notices(self) -> tuple[str, ...]:
         return (self._landmarker.notice,) if self._landmarker.notice else ()
 
     def _check_landmarks(self) -> tuple[str, ...]:
@@ -213,14 +228,14 @@ class LipReader:
         )
 
 
-def check_moves(media: OpenedMedia) -> None:
-    """Raises: UnsupportedMedia for a still picture."""
+def check_not_still(media: OpenedMedia) -> None:
+    """Raise UnsupportedMedia if the file is a still image."""
     if media.video.is_still:
-        raise UnsupportedMedia(f"{media.name}: a still picture ({media.video.codec}); expected a video of a face")
+        raise UnsupportedMedia(f"{media.name}: a still image ({media.video.codec}); expected a video of a face")
 
 
-def report(clips: Iterable[Clip], progress: Progress | None, total_s: float | None) -> Iterator[Clip]:
-    """The same clips, telling `progress` how far they reach."""
+def report_progress(clips: Iterable[Clip], progress: Progress | None, total_s: float | None) -> Iterator[Clip]:
+    """Yield the same clips and report how much was read to `progress`."""
     done_s = 0.0
     for clip in clips:
         yield clip

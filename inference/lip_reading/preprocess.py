@@ -1,4 +1,4 @@
-"""From frames with faces to what the network takes: mouths without holes, cut into windows."""
+"""Preprocessing: from frames with faces to windows of mouth crops, with gaps filled."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from inference.faces.box import LIP_POINTS
 from inference.faces.crop import CROP_HEIGHT, CROP_WIDTH, crop_mouth
 from inference.media import Clip, Frame
 
-WINDOW = 75  # frames, 3 s at 25 fps: all that the networks ever saw
-# Longer than this, a hole is not blended from both sides but held: half of it from each.
-BLEND_AT_MOST = 12  # frames
+WINDOW = 75  # frames, 3 s at 25 fps: the length of every training clip
+# A longer gap is not blended from both sides; each half repeats the nearer side.
+MAX_BLENDED_GAP = 12  # frames
 
 
 @dataclass(frozen=True)
 class Mouth:
-    """One frame of what the network takes.
+    """One frame of the network's input.
 
     crop: (64, 128, 3) uint8 BGR, aligned. lips: (20, 2) float32, points 48..67 as x / frame width,
-    y / frame height, not aligned. hole: 0 where the face was seen, else how many frames in a row lack it.
+    y / frame height, not aligned. gap_length: 0 if the face was found, else how many frames in a row lack it.
     """
 
     crop: npt.NDArray[np.uint8]
@@ -37,9 +37,9 @@ class Mouth:
 class Window:
     """A run of frames for one pass of the network.
 
-    start: its first frame, counted from the video's. n_frames: how many of the rows are the video's;
-    the rest pad a short clip.
-    video: (75, 64, 128, 3) uint8 BGR. lips: (75, 20, 2) float32. holes: one hole length per real frame.
+    start: its first frame, counted from the start of the video. n_frames: number of rows that are frames of the
+    video; the rest pad a short clip.
+    video: (75, 64, 128, 3) uint8 BGR. lips: (75, 20, 2) float32. gap_lengths: one per frame of the video.
     """
 
     start: int
@@ -50,15 +50,15 @@ class Window:
 
 
 def track_faces(clips: Iterable[Clip], tracker: FaceTracker) -> Iterator[tuple[Clip, FaceTrack]]:
-    """Each clip with the track of the one face that is read."""
+    """Yield each clip with the track of the selected face."""
     for clip in clips:
         yield clip, tracker.follow(clip.frames)
 
 
 def crop_mouths(tracked: Iterable[tuple[Clip, FaceTrack]], name: str, tracker: FaceTracker) -> Iterator[Mouth]:
-    """A mouth for every frame; where the face was not seen it is filled in from its neighbours.
+    """Yield one mouth crop per frame; frames without the face are filled in from their neighbours.
 
-    Raises: NoFaceFound when no frame shows the face.
+    Raises: NoFaceFound if no frame shows the face.
     """
     last: Mouth | None = None
     n_missing, n_frames = 0, 0
@@ -68,7 +68,7 @@ def crop_mouths(tracked: Iterable[tuple[Clip, FaceTrack]], name: str, tracker: F
             if face is None:
                 n_missing += 1
                 continue
-            mouth = cut_mouth(frame, face)
+            mouth = extract_mouth(frame, face)
             yield from fill(last, mouth, n_missing)
             yield mouth
             last, n_missing = mouth, 0
@@ -77,47 +77,47 @@ def crop_mouths(tracked: Iterable[tuple[Clip, FaceTrack]], name: str, tracker: F
     yield from fill(last, None, n_missing)
 
 
-def cut_mouth(frame: Frame, face: Face) -> Mouth:
+def extract_mouth(frame: Frame, face: Face) -> Mouth:
     height, width = frame.shape[:2]
     lips = face.points[LIP_POINTS] / np.array([width, height])
     return Mouth(crop_mouth(frame, face.points), lips.astype(np.float32))
 
 
 def fill(before: Mouth | None, after: Mouth | None, n_missing: int) -> Iterator[Mouth]:
-    """The frames of a hole: blended from both sides where it is short, else the nearer side's."""
+    """Yield the frames of a gap: a short one is blended from both sides, a long one repeats the nearer side."""
     for i in range(n_missing):
         if before is None or after is None:
-            side = before or after
-            assert side is not None
-            yield replace(side, hole=n_missing)
+            nearest = before or after
+            assert nearest is not None
+            yield replace(nearest, hole=n_missing)
             continue
-        share = (i + 1) / (n_missing + 1)
-        if n_missing > BLEND_AT_MOST:
-            share = float(share > 0.5)
-        crop = np.rint(before.crop * (1 - share) + after.crop * share).astype(np.uint8)
-        lips = (before.lips * (1 - share) + after.lips * share).astype(np.float32)
+        weight = (i + 1) / (n_missing + 1)
+        if n_missing > MAX_BLENDED_GAP:
+            weight = float(weight > 0.5)
+        crop = np.rint(before.crop * (1 - weight) + after.crop * weight).astype(np.uint8)
+        lips = (before.lips * (1 - weight) + after.lips * weight).astype(np.float32)
         yield Mouth(crop, lips, n_missing)
 
 
 def cut_windows(mouths: Iterable[Mouth], hop: int) -> Iterator[Window]:
-    """Windows of 75 frames every `hop` frames; the last one ends with the video.
+    """Yield windows of 75 frames every `hop` frames; the last one ends with the video.
 
-    A video under 75 frames gives one window, padded.
+    A video of fewer than 75 frames gives one padded window.
     """
-    held: deque[Mouth] = deque(maxlen=WINDOW)
+    recent: deque[Mouth] = deque(maxlen=WINDOW)
     n_frames, last_end, next_end = 0, 0, WINDOW
     for mouth in mouths:
-        held.append(mouth)
+        recent.append(mouth)
         n_frames += 1
         if n_frames == next_end:
-            yield stack_window(held, n_frames)
+            yield stack_window(recent, n_frames)
             last_end, next_end = n_frames, n_frames + hop
     if n_frames != last_end:
-        yield stack_window(held, n_frames)
+        yield stack_window(recent, n_frames)
 
 
 def stack_window(mouths: Sequence[Mouth], end: int) -> Window:
-    """The last frames up to `end` as one window; zeros follow a short clip, as in upstream's training."""
+    """Stack the last frames up to `end`; zeros pad a short clip, as in upstream's training."""
     n = len(mouths)
     video = np.zeros((WINDOW, CROP_HEIGHT, CROP_WIDTH, 3), np.uint8)
     lips = np.zeros((WINDOW, *mouths[0].lips.shape), np.float32)

@@ -1,9 +1,9 @@
-"""Long films, sentence by sentence: each read as a clip of its own.
+"""Long videos, segmented into sentences, each decoded as a clip of its own.
 
-The networks were trained on clips of one sentence with a mouth at rest before and after it. A window that cuts a
-sentence in two, or shows parts of two, they read badly; the same frames without their neighbours, and with the first
-and the last held for a while, they read as well as a clip. So a film is walked through: of all the places where the
-next sentence may end, the one is taken up to which the frames most probably say exactly one.
+The networks were trained on clips of one sentence, with the mouth at rest before and after it. They decode a window
+badly if it cuts a sentence in two, or shows parts of two. Without their neighbours, and with the first and the last
+frame repeated, the same frames decode as well as a clip. So the video is segmented from left to right: among all
+frames that may end the next sentence, the one is chosen up to which the frames most probably contain exactly one.
 """
 
 from __future__ import annotations
@@ -23,29 +23,31 @@ from inference.lip_reading.options import FPS
 from inference.lip_reading.preprocess import WINDOW, Mouth, stack_window
 from inference.lip_reading.windows import SILENT_HOLE, Network, run_windows
 
-SHORTEST = 25  # frames, one second: six words take longer
-# Frames after which the next sentence may end: those looked at first, the neighbours of the best of them, and, where
-# none says a sentence clearly, more. Past a window its last 75 frames are looked at: a pause came before.
-FIRST_ENDS = tuple(range(31, WINDOW + 1, 6))
-NEAR = (-3, 3)
-MORE_ENDS = tuple(range(28, WINDOW + 1, 3))
-FAR_ENDS = tuple(range(WINDOW + 6, WINDOW + 40, 6))
-FARTHEST = FAR_ENDS[-1] + max(NEAR)
-CLEAR = -2.5  # nats: a twelfth of all that could be read there is one sentence
-HOPELESS = -15.0  # nats: no end nearby makes a sentence of what is so far from one
-PACE = 24  # frames gone on by where no sentence is read: what is left of a window holds a whole one
-LEAST_WEIGHT = 1e-300
+MIN_FRAMES = 25  # frames, one second: six words take longer
+# Candidate ends of the next sentence, in frames: a coarse grid first, then the neighbours of its best, and a finer grid
+# if no candidate is clearly one sentence. Ends beyond a window use its last 75 frames: they begin with a pause.
+COARSE_ENDS = tuple(range(31, WINDOW + 1, 6))
+NEIGHBOURS = (-3, 3)
+FINE_ENDS = tuple(range(28, WINDOW + 1, 3))
+LATE_ENDS = tuple(range(WINDOW + 6, WINDOW + 40, 6))
+FARTHEST = LATE_ENDS[-1] + max(NEIGHBOURS)
+ACCEPT_ABOVE = -2.5  # nats: exactly one sentence has a twelfth of the probability of all that could be decoded there
+REJECT_BELOW = -15.0  # nats: below this, no nearby end turns the frames into a sentence
+STRIDE = 24  # frames skipped if there is no sentence: what is left of a window still holds a whole one
+MIN_WEIGHT = 1e-300
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """Frames of the held ones, read as a clip: [start, end). rows: (75, 28), of which `n_before` come before them.
-    score: the log of how probably they say exactly one sentence.
+class Hypothesis:
+    """Buffered frames [start, end), decoded as a clip.
+
+    rows: (75, 28) logits; the first `n_padded_before` repeat the first frame. score: log probability that the frames
+    contain exactly one sentence.
     """
 
     start: int
     end: int
-    n_before: int
+    n_padded_before: int
     rows: Logits
     score: float
 
@@ -53,86 +55,92 @@ class Attempt:
 def read_by_sentence(
     mouths: Iterable[Mouth], network: Network, n_best: int, calibration: Calibration
 ) -> Iterator[Passage]:
-    """A film's sentences, with their times in it; nothing is read into a long hole. At most 114 frames are held."""
+    """Yield the decoded sentences of a video, with their times in it.
+
+    Long gaps without a face are not decoded. At most 114 frames are buffered.
+    """
     first = 0
-    for is_hole, stretch in groupby(mouths, key=lambda mouth: mouth.hole >= SILENT_HOLE):
-        if is_hole:
-            first += sum(1 for _ in stretch)
+    for is_gap, run in groupby(mouths, key=lambda mouth: mouth.hole >= SILENT_HOLE):
+        if is_gap:
+            first += sum(1 for _ in run)
             continue
-        walk = Walk(stretch, network, first)
-        yield from walk.passages(n_best, calibration)
-        first = walk.first
+        segmenter = SentenceSegmenter(run, network, first)
+        yield from segmenter.spans(n_best, calibration)
+        first = segmenter.first
 
 
-class Walk:
-    """Through a stretch of film without a long hole. first: the frame of the film that the next one held is."""
+class SentenceSegmenter:
+    """Segments a run of frames without a long gap into sentences.
+
+    first: the frame of the video that is first in the buffer.
+    """
 
     def __init__(self, mouths: Iterable[Mouth], network: Network, first: int) -> None:
         self._mouths = iter(mouths)
         self._network = network
-        self._held: list[Mouth] = []
+        self._buffer: list[Mouth] = []
         self.first = first
 
-    def passages(self, n_best: int, calibration: Calibration) -> Iterator[Passage]:
-        """A passage for each sentence, and for each second in which none begins."""
-        while self._hold(FARTHEST) >= SHORTEST:
-            best = self._glance() or self._find_end()
-            passage = read_passage(best.rows, FPS, n_best, calibration)
-            if passage.sentences:
+    def spans(self, n_best: int, calibration: Calibration) -> Iterator[Passage]:
+        """Yield a span for each sentence, and for each second in which none begins."""
+        while self._fill_buffer(FARTHEST) >= MIN_FRAMES:
+            best = self._silent_window() or self._find_end()
+            span = read_passage(best.rows, FPS, n_best, calibration)
+            if span.sentences:
                 start, end = (self.first + at for at in (best.start, best.end))
-                yield passage.moved(start - best.n_before, start, end, FPS)
-                self._drop(best.end)
+                yield span.moved(start - best.n_padded_before, start, end, FPS)
+                self._advance(best.end)
             else:
-                said_nothing = best.rows[best.n_before : best.n_before + PACE]
-                yield Passage((), count_stray_words(log_softmax(said_nothing.astype(np.float64)), ()))
-                self._drop(PACE)
-        self._drop(len(self._held))
+                skipped = best.rows[best.n_padded_before : best.n_padded_before + STRIDE]
+                yield Passage((), count_stray_words(log_softmax(skipped.astype(np.float64)), ()))
+                self._advance(STRIDE)
+        self._advance(len(self._buffer))
 
-    def _hold(self, n_frames: int) -> int:
-        """Hold so many frames, or what is left of the stretch; returns how many are held."""
-        self._held += islice(self._mouths, n_frames - len(self._held))
-        return len(self._held)
+    def _fill_buffer(self, n_frames: int) -> int:
+        """Fill the buffer up to so many frames, or to the end of the run; return how many are buffered."""
+        self._buffer += islice(self._mouths, n_frames - len(self._buffer))
+        return len(self._buffer)
 
-    def _drop(self, n_frames: int) -> None:
-        self._held = self._held[n_frames:]
+    def _advance(self, n_frames: int) -> None:
+        self._buffer = self._buffer[n_frames:]
         self.first += n_frames
 
-    def _glance(self) -> Attempt | None:
-        """A window of the frames held, if not a character is read in it: then no end has to be looked for."""
-        whole = self._attempt(0, min(len(self._held), WINDOW))
+    def _silent_window(self) -> Hypothesis | None:
+        """Return a window of the buffered frames if no character is decoded in it: the search can then be skipped."""
+        whole = self._decode_frames(0, min(len(self._buffer), WINDOW))
         return None if decode_greedy(whole.rows.argmax(axis=1)) else whole
 
-    def _find_end(self) -> Attempt:
-        """The best attempt at the next sentence."""
-        last = len(self._held)
-        tried: dict[int, Attempt] = {}
-        best = self._try([*FIRST_ENDS, last] if last <= WINDOW else FIRST_ENDS, tried)
-        best = self._try([best.end + step for step in NEAR], tried)
-        if best.score < CLEAR:
-            best = self._try([*FAR_ENDS, *[last] * (last < FARTHEST)], tried)
-        if HOPELESS < best.score < CLEAR:
-            best = self._try([*MORE_ENDS, *(best.end + step for step in NEAR)], tried)
+    def _find_end(self) -> Hypothesis:
+        """Return the best hypothesis for the next sentence."""
+        last = len(self._buffer)
+        tried: dict[int, Hypothesis] = {}
+        best = self._try_ends([*COARSE_ENDS, last] if last <= WINDOW else COARSE_ENDS, tried)
+        best = self._try_ends([best.end + step for step in NEIGHBOURS], tried)
+        if best.score < ACCEPT_ABOVE:
+            best = self._try_ends([*LATE_ENDS, *[last] * (last < FARTHEST)], tried)
+        if REJECT_BELOW < best.score < ACCEPT_ABOVE:
+            best = self._try_ends([*FINE_ENDS, *(best.end + step for step in NEIGHBOURS)], tried)
         return best
 
-    def _try(self, ends: Iterable[int], tried: dict[int, Attempt]) -> Attempt:
-        """Read up to each of these ends that was not tried; returns the best of all."""
+    def _try_ends(self, ends: Iterable[int], tried: dict[int, Hypothesis]) -> Hypothesis:
+        """Decode up to each of these ends that was not tried yet; return the best hypothesis of all."""
         for end in ends:
-            if end not in tried and SHORTEST <= end <= len(self._held):
-                tried[end] = self._attempt(max(end - WINDOW, 0), end)
+            if end not in tried and MIN_FRAMES <= end <= len(self._buffer):
+                tried[end] = self._decode_frames(max(end - WINDOW, 0), end)
         return max(tried.values(), key=lambda one: one.score)
 
-    def _attempt(self, start: int, end: int) -> Attempt:
-        """Read these frames in the middle of a window, the first and the last held on both sides."""
-        own = self._held[start:end]
-        n_before = (WINDOW - len(own)) // 2
-        clip = [own[0]] * n_before + own + [own[-1]] * (WINDOW - len(own) - n_before)
+    def _decode_frames(self, start: int, end: int) -> Hypothesis:
+        """Decode these frames in the middle of a window, with the first and the last frame repeated on both sides."""
+        own = self._buffer[start:end]
+        n_padded_before = (WINDOW - len(own)) // 2
+        clip = [own[0]] * n_padded_before + own + [own[-1]] * (WINDOW - len(own) - n_padded_before)
         ((_, rows),) = run_windows([stack_window(clip, WINDOW)], self._network, 1)
-        return Attempt(start, end, n_before, rows, score_one_sentence(rows))
+        return Hypothesis(start, end, n_padded_before, rows, score_one_sentence(rows))
 
 
 def score_one_sentence(rows: Logits) -> float:
-    """The log of the probability of exactly one sentence of the language, whichever, in (T, 28) logits."""
+    """Return the log probability that (T, 28) logits contain exactly one sentence of the grammar, whichever."""
     log_p = log_softmax(rows.astype(np.float64))
     highest = log_p.max(axis=1)
     weights = weigh_sentences(GRID, N_HEAD, np.exp(log_p - highest[:, None]))
-    return math.log(max(float(weights.sum()), LEAST_WEIGHT)) + float(highest.sum())
+    return math.log(max(float(weights.sum()), MIN_WEIGHT)) + float(highest.sum())

@@ -1,4 +1,4 @@
-"""Windows through the network, and their logits stitched into one run."""
+"""Run windows through the network and stitch their logits together."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from inference.lip_reading.preprocess import Window
 Network = Callable[..., Sequence[npt.NDArray[Any]]]
 OnRows = Callable[[Logits, int], None]
 
-# Frames between windows. They overlap by 15: near its edges a window lacks context, but each one is
-# read as a sentence of its own, so much overlap reads words twice (measured on joined clips).
+# Frames between windows. They overlap by 15: near its edges a window lacks context, but each window is
+# decoded as a sentence of its own, so a larger overlap duplicates words (measured on joined clips).
 HOP = 60
-# A hole this long says nothing: no word is read into it.
+# A gap this long is silenced: no word is decoded in it.
 SILENT_HOLE = 25  # frames
 N_LIP_POINTS = 20
-SURE_BLANK = 20.0  # logit of the blank there, over zeros
+BLANK_LOGIT = 20.0  # logit of the blank in such a gap; the others are 0
 
 
 def run_windows(windows: Iterable[Window], network: Network, batch_size: int) -> Iterator[tuple[Window, Logits]]:
-    """Each window with its logits, (75, 28) float32; at most `batch_size` windows are held."""
+    """Yield each window with its logits, (75, 28) float32; at most `batch_size` windows are held."""
     iterator = iter(windows)
     while batch := list(islice(iterator, batch_size)):
         video = np.stack([window.video for window in batch])
@@ -36,44 +36,44 @@ def run_windows(windows: Iterable[Window], network: Network, batch_size: int) ->
 
 
 def to_network_input(video: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """(B, T, 64, 128, 3) uint8 -> (B, 3, T, 64, 128) float32 in 0..1, BGR as before."""
+    """Convert (B, T, 64, 128, 3) uint8 to (B, 3, T, 64, 128) float32 in 0..1; the colour order stays BGR."""
     return np.ascontiguousarray(video.transpose(0, 4, 1, 2, 3), dtype=np.float32) / np.float32(255)
 
 
 @dataclass(frozen=True)
-class Stitched:
-    """One row for each frame of a video. logits: (T, 28) float32. holes: 0, or the length of the hole."""
+class StitchedLogits:
+    """One row for each frame of a video. logits: (T, 28) float32. gap_lengths: 0, or the length of the gap."""
 
     logits: Logits
     holes: tuple[int, ...]
 
 
-def stitch(results: Iterable[tuple[Window, Logits]], on_rows: OnRows | None = None) -> Stitched:
-    """The logits of all windows as one run.
+def stitch(results: Iterable[tuple[Window, Logits]], on_rows: OnRows | None = None) -> StitchedLogits:
+    """Stitch the logits of all windows into one run.
 
-    on_rows: called after each window with the rows it gave and the frame that the first of them is of;
-    rows may come again, when a later window takes them over.
-    Where two overlap, the first half of what they share is the earlier one's, the rest the later one's.
+    on_rows: called after each window with its rows and the frame of the first of them;
+    rows may be repeated if a later window replaces them.
+    The earlier of two overlapping windows keeps the first half of the shared frames, the later one the rest.
     """
-    runs: list[Logits] = []
-    holes: list[int] = []
+    parts: list[Logits] = []
+    gap_lengths: list[int] = []
     for window, logits in results:
-        n_shared = len(holes) - window.start
-        n_later = (n_shared + 1) // 2  # of the shared frames that the later window takes over
+        n_shared = len(gap_lengths) - window.start
+        n_later = (n_shared + 1) // 2  # shared frames that the later window replaces
         if n_later:
-            runs[-1] = runs[-1][:-n_later]
+            parts[-1] = parts[-1][:-n_later]
         kept = slice(n_shared - n_later, window.n_frames)
-        runs.append(silence_holes(logits[kept], window.holes[kept]))
+        parts.append(blank_gaps(logits[kept], window.holes[kept]))
         if on_rows is not None:
-            on_rows(runs[-1], window.start + n_shared - n_later)
-        holes.extend(window.holes[n_shared:])
-    return Stitched(np.concatenate(runs), tuple(holes))
+            on_rows(parts[-1], window.start + n_shared - n_later)
+        gap_lengths.extend(window.holes[n_shared:])
+    return StitchedLogits(np.concatenate(parts), tuple(gap_lengths))
 
 
-def silence_holes(logits: npt.NDArray[Any], holes: Sequence[int]) -> Logits:
-    """The same with long holes blank: held pictures can only look like speech by chance."""
+def blank_gaps(logits: npt.NDArray[Any], gap_lengths: Sequence[int]) -> Logits:
+    """Return the logits with long gaps set to blank: repeated crops can look like speech only by chance."""
     rows = logits.astype(np.float32)
-    silent = np.array(holes) >= SILENT_HOLE
+    silent = np.array(gap_lengths) >= SILENT_HOLE
     rows[silent] = 0
-    rows[silent, BLANK] = SURE_BLANK
+    rows[silent, BLANK] = BLANK_LOGIT
     return rows
