@@ -29,8 +29,8 @@ from inference.media import Frame
 from inference.media.open import open_media
 from inference.media.sound import read_sound
 from inference.settings import Settings
-from training.heard import count_frames, gap_of, speak
-from training.phonemes import Espeak, mouths_of
+from training.avatar.espeak import Espeak, mouths_of
+from training.avatar.utterances import count_frames, gap_of, speak
 
 Openings = npt.NDArray[np.float64]  # (T,) between the inner lips, in any unit
 

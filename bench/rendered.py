@@ -21,7 +21,7 @@ from inference.lip_reading import LipReader, ReadOptions
 from inference.speaker import Film, FilmOptions
 from inference.speaker.lexicon import PRONUNCIATIONS, phonemes_of
 from inference.speaker.visemes import VISEMES
-from training.rendered import FIRST_SEED, draw_sentence
+from training.lip_reading.render_clips import FIRST_SEED, draw_sentence
 
 LETTER = 3  # its slot in a sentence
 

@@ -56,7 +56,7 @@ from inference.media.encode import write_film
 from inference.media.sound import Samples
 from inference.settings import Settings
 from inference.speaker import Film
-from training.rendered import FIRST_SEED, draw_sentence
+from training.lip_reading.render_clips import FIRST_SEED, draw_sentence
 
 PIECE_S = 0.4  # of shuffled sound
 AWAY = 37  # frames between a picture and the one of the same clip that is copied

@@ -14,8 +14,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from training import avatar, ear, join, lip_gain, lip_reading, lip_sync, rendered, talking
-from training.phonemes import has_library
+from training.avatar import assemble, train_audio_encoder, train_unet
+from training.avatar.espeak import has_library
+from training.lip_reading import render_clips
+from training.lip_reading import train as train_reading
+from training.lip_sync import face_packs, mouth_gain
+from training.lip_sync import train as train_sync
 
 
 @dataclass(frozen=True)
@@ -30,42 +34,42 @@ class Making:
 def make_reading(making: Making) -> Path:
     """LipCoordNet: rendered sentences, two by each person, beside the GRID mouths; from nothing."""
     packs, run = making.folder / "rendered", making.folder / "run"
-    rendered.make_packs(packs, 4 if making.is_tiny else 1400, rendered.FIRST_SEED, of_each=2)
+    render_clips.make_packs(packs, 4 if making.is_tiny else 1400, render_clips.FIRST_SEED, of_each=2)
     mouths = [packs] if making.grid is None or making.is_tiny else [making.grid / "mouths", packs]
-    recipe = lip_reading.Recipe(tuple(mouths), start=None, run=run, epochs=1 if making.is_tiny else 45)
-    lip_reading.train(replace(recipe, held_out=1) if making.is_tiny else recipe)
+    recipe = train_reading.Recipe(tuple(mouths), start=None, run=run, epochs=1 if making.is_tiny else 45)
+    train_reading.train(replace(recipe, held_out=1) if making.is_tiny else recipe)
     return run / "model.safetensors"
 
 
 def make_avatar(making: Making) -> Path:
     """The painter of the rendered sitter, and the ear that tells it the mouth; two voices' kinds where GRID is."""
     heard, painted, made = (making.folder / name for name in ("ear", "painter", "made"))
-    listening, painting = ear.Recipe(heard), avatar.Recipe(painted)
+    listening, painting = train_audio_encoder.Recipe(heard), train_unet.Recipe(painted)
     if making.is_tiny:
         listening = replace(listening, n_utterances=2, n_held_out=1, steps=1, batch=1)
         painting = replace(painting, n_scored=1, steps=1, batch=1)
     elif making.grid is not None:
         listening = replace(listening, clips=making.grid / "talking", mouths=making.grid / "mouths")
-    ear.train(listening)
-    avatar.train(painting)
-    join.write_avatar(join.Recipe(heard / "ear.safetensors", painted / "painter.safetensors", made))
+    train_audio_encoder.train(listening)
+    train_unet.train(painting)
+    assemble.write_avatar(assemble.Recipe(heard / "ear.safetensors", painted / "painter.safetensors", made))
     return made / "network.safetensors"
 
 
 def make_sync(making: Making) -> Path:
     """Wav2Lip, narrow: rendered people beside the GRID talking faces, and espeak-ng's voices where it is installed."""
     filmed, drawn, run = (making.folder / name for name in ("filmed", "drawn", "run"))
-    talking.make_packs(drawn, None, 2 if making.is_tiny else 250)
+    face_packs.make_packs(drawn, None, 2 if making.is_tiny else 250)
     packs = [drawn]
     if making.grid is not None and not making.is_tiny:
-        talking.make_packs(filmed, making.grid / "talking", 0)
+        face_packs.make_packs(filmed, making.grid / "talking", 0)
         packs = [filmed, drawn]
-    recipe, made = lip_sync.Recipe(tuple(packs), run), making.folder / "made.safetensors"
-    recipe = replace(recipe, n_voices=lip_sync.Recipe.n_voices if has_library() else 0)
+    recipe, made = train_sync.Recipe(tuple(packs), run), making.folder / "made.safetensors"
+    recipe = replace(recipe, n_voices=train_sync.Recipe.n_voices if has_library() else 0)
     if making.is_tiny:
         recipe = replace(recipe, ear_steps=1, steps=1, batch=2, n_voices=0)
-    lip_sync.train(recipe)
-    lip_gain.set_gain(run / "model.safetensors", recipe, made)
+    train_sync.train(recipe)
+    mouth_gain.set_gain(run / "model.safetensors", recipe, made)
     return made
 
 

@@ -21,7 +21,7 @@ from inference.settings import Settings
 from inference.speaker.speech import Speech
 from inference.speaker.synthesis import say_by_tone
 from inference.weights.registry import STARTER_AVATAR
-from training.heard import gap_of
+from training.avatar.utterances import gap_of
 
 FEW = 3  # frames, where it does not matter how many
 

@@ -21,7 +21,7 @@ from inference.settings import Settings
 from inference.speaker import Film
 from inference.stages import StageClock
 from inference.weights.registry import STARTER
-from training.rendered import draw_sentence
+from training.lip_reading.render_clips import draw_sentence
 
 # The card's figures are rounded, and two of the 174 words may turn on how a machine computes.
 ROUNDING = 0.013

@@ -1,11 +1,11 @@
 """Train the painter of the avatar that is shipped: a narrow U-Net that gives a rendered sitter any mouth.
 
-    python -m training.avatar -o RUN
+    python -m training.avatar.train_unet -o RUN
 
 The network sees the sitter at rest and, where an avatar's audio branch joins it, the mouth as seven numbers, the same
-at each place but for some noise; it learns to paint what the renderer draws. Nothing is left to chance, so pictures are
-sharp, and no voice is needed: `training.join` puts an ear in front, which reads those numbers out of sound. The same
-command again goes on where it stopped. RUN/log.jsonl has a line per round; RUN/painter.safetensors is the best so far.
+at each place but for some noise; it learns to paint what the renderer draws. Nothing is left to chance, so images are
+sharp, and no audio is needed: `training.avatar.assemble` puts an audio encoder in front, which predicts those numbers.
+The same command again goes on where it stopped. RUN/log.jsonl has a line per round; RUN/painter.safetensors is the best so far.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from inference.avatar.crop_box import box_of_landmarks
 from inference.avatar.compose import CROP_SIDE, INSIDE
+from inference.avatar.crop_box import box_of_landmarks
 from inference.faces import FaceBox
 from inference.faces.paste import slices_of
 from inference.models import AvatarUNet
@@ -33,10 +33,10 @@ from inference.rendering.mouth_shape import MOST_OPEN, MouthShape
 from inference.rendering.portrait import FPS, STARTER_FRAMES, STARTER_SEED, STARTER_SIDE
 from inference.speaker.speech import Speech
 from inference.speaker.visemes import VISEMES
-from training.checkpoint import load_state, save_state, write_tensors
-from training.copying import WIDEN, joint_of, paint, start_as_copy, weight_of
-from training.ear import N_SHAPES, UNET_WIDTHS
-from training.lip_reading import follow, log_line, rate_at
+from training.avatar.identity_init import WIDEN, joint_of, paint, start_as_copy, weight_of
+from training.avatar.train_audio_encoder import N_SHAPES, UNET_WIDTHS
+from training.common.checkpoint import load_state, save_state, write_tensors
+from training.lip_reading.train import follow, log_line, rate_at
 
 Bytes = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float32]
@@ -300,7 +300,7 @@ def window_at(corner: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, 
 
 
 def make_unet() -> AvatarUNet:
-    """Its audio branch is not used here: `training.join` brings another."""
+    """Its audio branch is not used here: `training.avatar.assemble` brings another."""
     unet = AvatarUNet("ave", UNET_WIDTHS, 1)
     return unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
@@ -340,7 +340,7 @@ def train(recipe: Recipe) -> None:
 
 def read_recipe(words: Sequence[str] | None = None) -> Recipe:
     """The command line as a recipe."""
-    parser = argparse.ArgumentParser(prog="python -m training.avatar", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m training.avatar.train_unet", description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--run", type=Path, required=True, help="folder for checkpoints, weights and log")
     for name in ("n_scored", "steps"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(Recipe, name))

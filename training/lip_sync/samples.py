@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from inference.lip_sync.preprocess import MASKED_FROM, SIDE, stack_faces
-from training.augmentation import MIRRORED_LIPS
-from training.face_changes import change_look, cut, draw_place, mirror, move_a_little, move_points
-from training.sounds import Sound, hear, quiet_frames
-from training.steady import steady
-from training.talking import MARGIN, Bytes, Floats, TalkingClip
+from training.lip_reading.augmentation import MIRRORED_LIPS
+from training.lip_sync.audio_samples import Sound, hear, quiet_frames
+from training.lip_sync.augmentation import change_look, cut, draw_place, mirror, move_a_little, move_points
+from training.lip_sync.face_packs import MARGIN, Bytes, Floats, TalkingClip
+from training.lip_sync.stabilise import steady
 
 # Of the 20 lip points: the middle of the inner lips, upper and lower.
 INNER_TOP, INNER_BOTTOM = [13, 14, 15], [19, 18, 17]

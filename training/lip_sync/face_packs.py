@@ -1,7 +1,7 @@
 """Make packs of talking faces with their voices, which lip sync learns from.
 
-    python -m training.talking -o PACKS --clips ../shared/grid/talking [--leave-out NAMES]
-    python -m training.talking -o PACKS --rendered 150
+    python -m training.lip_sync.face_packs -o PACKS --clips ../shared/grid/talking [--leave-out NAMES]
+    python -m training.lip_sync.face_packs -o PACKS --rendered 150
 
 Faces are found and boxed as `viseme sync` finds and boxes them, and kept with a margin so that training may shift
 and scale them. A pack that is there already is kept.
@@ -30,7 +30,7 @@ from inference.media.sound import read_sound
 from inference.settings import Settings
 from inference.speaker import Film, FilmOptions
 from inference.speaker.synthesis import Sound, say, say_by_tone
-from training.rendered import FIRST_SEED, SIZES, draw_sentence
+from training.lip_reading.render_clips import FIRST_SEED, SIZES, draw_sentence
 
 FPS = 25.0
 MARGIN = 12  # px around the face of 96
@@ -176,7 +176,7 @@ def make_packs(folder: Path, clips: Path | None, n_rendered: int, first_seed: in
 
 def main(words: Sequence[str] | None = None) -> None:
     """Read the command line and make the packs."""
-    parser = argparse.ArgumentParser(prog="python -m training.talking", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m training.lip_sync.face_packs", description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--folder", type=Path, required=True, help="where the packs go")
     parser.add_argument("--clips", type=Path, help="folder of filmed clips with sound, SPEAKER_NAME.mp4")
     parser.add_argument("--rendered", type=int, default=0, help="this many clips of the synthetic speaker")

@@ -1,6 +1,6 @@
 """Train LipCoordNet from packs of mouth crops, from nothing or on from weights.
 
-    python -m training.lip_reading --mouths PACKS [MORE_PACKS] [--start model.safetensors] -o RUN --epochs 20
+    python -m training.lip_reading.train --mouths PACKS [MORE_PACKS] [--start model.safetensors] -o RUN --epochs 20
 
 The same command again goes on where it stopped. RUN/log.jsonl has a line per epoch, RUN/model.safetensors
 the best weights so far (float16): those with the lowest mean of the word error rates on each folder's held-out
@@ -30,13 +30,13 @@ from torch.nn import functional
 from inference.lip_reading.decode import BLANK, FIRST_SYMBOL, decode_greedy, text_of
 from inference.models import LipCoordNet
 from inference.weights.checkpoint import load_into
-from training.augmentation import Augmentation, Sample, move_lips, warp_time
-from training.checkpoint import save_state, write_tensors
-from training.fresh_start import start_fresh
-from training.joining import cut_anywhere
-from training.mouths import NO_TARGET, MouthClip, load_packs, spread_characters, symbols_of
-from training.scoring import Score, score_texts
-from training.views import Views, drop_maps, sample_of, show_frames, show_views
+from training.common.checkpoint import save_state, write_tensors
+from training.lip_reading.augmentation import Augmentation, Sample, move_lips, warp_time
+from training.lip_reading.cached_features import Views, drop_maps, sample_of, show_frames, show_views
+from training.lip_reading.concatenate import cut_anywhere
+from training.lip_reading.initialise import start_fresh
+from training.lip_reading.mouth_packs import NO_TARGET, MouthClip, load_packs, spread_characters, symbols_of
+from training.lip_reading.scoring import Score, score_texts
 
 WARM_UP = 0.08  # part of the run in which the learning rate climbs
 LOWEST_RATE = 0.002  # of the peak, at both ends
@@ -409,7 +409,7 @@ def log_line(run: Path, line: dict[str, object]) -> None:
 
 def read_recipe(words: Sequence[str] | None = None) -> Recipe:
     """The command line as a recipe."""
-    parser = argparse.ArgumentParser(prog="python -m training.lip_reading", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m training.lip_reading.train", description=__doc__.splitlines()[0])
     parser.add_argument("--mouths", type=Path, nargs="+", required=True, help="folders of packs of mouth crops (.npz)")
     parser.add_argument("--start", type=Path, help="weights to carry on from; from nothing without them")
     parser.add_argument("-o", "--run", type=Path, required=True, help="folder for checkpoints, weights and log")

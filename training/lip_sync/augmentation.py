@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 
 from inference.lip_sync.preprocess import SIDE
-from training.augmentation import MIRRORED_LIPS
-from training.talking import MARGIN, Bytes, Floats
+from training.lip_reading.augmentation import MIRRORED_LIPS
+from training.lip_sync.face_packs import MARGIN, Bytes, Floats
 
 FURTHEST_SHIFT, FURTHEST_SCALE = 6.0, 0.08  # of a face in its crop: px, and share
 FURTHEST_STRETCH = 0.09  # of its width against its height, either way

@@ -1,6 +1,6 @@
-"""Make packs of mouth crops from rendered clips, in the form that `training.lip_reading` reads.
+"""Make packs of mouth crops from rendered clips, in the form that `training.lip_reading.train` reads.
 
-    python -m training.rendered -o PACKS --clips 600 --of-each 2
+    python -m training.lip_reading.render_clips -o PACKS --clips 600 --of-each 2
 
 Sentences of the GRID language are drawn at random and said by the synthetic speaker, `--of-each` of them by one
 person. The mouths are found and cut as reading finds and cuts them. A pack that is there already is kept.
@@ -24,7 +24,7 @@ from inference.lip_reading.preprocess import Mouth, crop_mouths, track_faces
 from inference.media import Clip
 from inference.settings import Settings
 from inference.speaker import Film, FilmOptions, TimedWord
-from training.mouths import N_FRAMES
+from training.lip_reading.mouth_packs import N_FRAMES
 
 FPS = 25.0
 PACK = 100  # clips
@@ -87,7 +87,7 @@ def pack_mouths(name: str, person: str, mouths: Sequence[Mouth], words: Sequence
 
 
 def write_pack(clips: Sequence[Rendered], path: Path) -> None:
-    """A pack as `training.mouths` reads it, replaced in one move."""
+    """A pack as `training.lip_reading.mouth_packs` reads it, replaced in one move."""
     partial = path.with_name(f".{path.name}.partial.npz")
     np.savez(
         partial,
@@ -121,7 +121,9 @@ def make_packs(folder: Path, n_clips: int, first_seed: int, of_each: int = 1) ->
 
 def main() -> None:
     """Read the command line and make the packs."""
-    parser = argparse.ArgumentParser(prog="python -m training.rendered", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m training.lip_reading.render_clips", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("-o", "--folder", type=Path, required=True, help="where the packs go")
     parser.add_argument("--clips", type=int, default=600)
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from inference.lip_reading.decode import SYMBOLS
-from training.augmentation import Sample
-from training.joining import append, cut_anywhere, join_parts
-from training.mouths import BETWEEN_WORDS, NO_TARGET, place_words, spread_characters, visible_text
+from training.lip_reading.augmentation import Sample
+from training.lip_reading.concatenate import append, cut_anywhere, join_parts
+from training.lip_reading.mouth_packs import BETWEEN_WORDS, NO_TARGET, place_words, spread_characters, visible_text
 
 ONE, OTHER = "BIN BLUE AT F TWO NOW", "SET RED IN Q SIX SOON"
 

@@ -8,8 +8,9 @@ import pytest
 from inference.audio.features import mel_of_window
 from inference.avatar.utterance import Utterance
 from inference.speaker.visemes import REST, VISEMES
-from training.filmed import gaps_of, to_units
-from training.heard import (
+from training.avatar.espeak import Espeak, Sounded, hold, mouths_of, visemes_of
+from training.avatar.real_clips import gaps_of, to_units
+from training.avatar.utterances import (
     HELD_OUT_PEOPLE,
     PEOPLE,
     cut_windows,
@@ -20,7 +21,6 @@ from training.heard import (
     roughen,
     speak,
 )
-from training.phonemes import Espeak, Sounded, hold, mouths_of, visemes_of
 
 needs_espeak = pytest.mark.skipif(ctypes.util.find_library("espeak-ng") is None, reason="espeak-ng is not installed")
 OPEN, PRESS = 0, 3

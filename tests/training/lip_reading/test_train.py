@@ -10,11 +10,27 @@ import torch
 from safetensors.torch import load_file
 
 from inference.models import LipCoordNet
-from inference.weights.registry import STARTER
 from inference.weights.checkpoint import load_into
-from training.augmentation import MIRRORED_LIPS, Augmentation, Sample, compress, drop_frames, jitter_time, mirror
-from training.lip_reading import Recipe, read_recipe, split_clips, train
-from training.mouths import NO_TARGET, MouthClip, decode_strip, load_packs, place_words, spread_characters, symbols_of
+from inference.weights.registry import STARTER
+from training.lip_reading.augmentation import (
+    MIRRORED_LIPS,
+    Augmentation,
+    Sample,
+    compress,
+    drop_frames,
+    jitter_time,
+    mirror,
+)
+from training.lip_reading.mouth_packs import (
+    NO_TARGET,
+    MouthClip,
+    decode_strip,
+    load_packs,
+    place_words,
+    spread_characters,
+    symbols_of,
+)
+from training.lip_reading.train import Recipe, read_recipe, split_clips, train
 
 WORDS = "BIN BLUE AT F TWO NOW"
 

@@ -17,11 +17,35 @@ from inference.models import Wav2Lip, Wav2LipWidths
 from inference.speaker import Film, FilmOptions
 from inference.speaker.synthesis import say, say_by_tone
 from inference.weights.checkpoint import load_into, read_tensors
-from training import lip_gain
-from training.drawn_mouths import Moved, correlate, draw_film, look, measure, paste
-from training.face_changes import Place, change_look, cut, draw_place, mirror, move_a_little, move_points
-from training.lip_gain import GAINS, amplify, find_gain, last_norm, mean_heard
-from training.lip_sync import (
+from training.avatar.espeak import has_library
+from training.lip_sync.audio_samples import Heard, change_sound, draw_heard, hear, silence, speak_voices, stretch_voice
+from training.lip_sync.augmentation import Place, change_look, cut, draw_place, mirror, move_a_little, move_points
+from training.lip_sync.evaluate import Moved, correlate, draw_film, look, measure, paste
+from training.lip_sync.face_packs import (
+    KEPT,
+    MARGIN,
+    TalkingClip,
+    cut_with_margin,
+    film_clip,
+    film_rendered,
+    load_talking,
+    voice_of,
+    write_pack,
+)
+from training.lip_sync.mouth_gain import GAINS, amplify, find_gain, last_norm, mean_heard
+from training.lip_sync.samples import (
+    Talking,
+    add_mirrored,
+    cut_plain,
+    draw_batch,
+    gap_of,
+    join_halves,
+    prepare,
+    prepare_steady,
+    shapes_of,
+)
+from training.lip_sync.stabilise import steady
+from training.lip_sync.train import (
     LOWER_WEIGHT,
     MOUTH_WEIGHT,
     WIDTHS,
@@ -38,32 +62,8 @@ from training.lip_sync import (
     train,
     weights_of,
 )
+from training.lip_sync.train import mouth_gain as lip_gain
 from training.make_weights import main
-from training.phonemes import has_library
-from training.sounds import Heard, change_sound, draw_heard, hear, silence, speak_voices, stretch_voice
-from training.steady import steady
-from training.talking import (
-    KEPT,
-    MARGIN,
-    TalkingClip,
-    cut_with_margin,
-    film_clip,
-    film_rendered,
-    load_talking,
-    voice_of,
-    write_pack,
-)
-from training.talking_samples import (
-    Talking,
-    add_mirrored,
-    cut_plain,
-    draw_batch,
-    gap_of,
-    join_halves,
-    prepare,
-    prepare_steady,
-    shapes_of,
-)
 
 
 @pytest.fixture(scope="module")
@@ -388,7 +388,7 @@ def test_a_score_is_of_each_folders_clips(clip: TalkingClip, tmp_path: Path, mon
     recipe = Recipe((tmp_path,), tmp_path, ear_steps=0, steps=1, batch=4, n_voices=0)
     training = Training(recipe, [prepare_steady(clip)], {"a": [prepare(clip)], "b": []})
     moved = {1: Moved(0.51234, 0.7), 0: None}
-    monkeypatch.setattr("training.lip_sync.measure", lambda _, clips, landmarker: moved[len(clips)])
+    monkeypatch.setattr("training.lip_sync.train.measure", lambda _, clips, landmarker: moved[len(clips)])
     assert training.write() == {"a": {"correlation": 0.5123, "reach": 0.7}, "b": {}}
     assert Wav2LipWidths.of(read_tensors(tmp_path / "model.safetensors")) == WIDTHS
 
@@ -439,7 +439,7 @@ def test_drawn_lips_are_measured_against_the_voices_own(
     talking: Talking, landmarker: Landmarker, monkeypatch: pytest.MonkeyPatch
 ):
     """What is drawn is here what was filmed, to the same voice and then to another one."""
-    monkeypatch.setattr("training.drawn_mouths.draw", lambda _, face, voice: list(face.faces))
+    monkeypatch.setattr("training.lip_sync.evaluate.draw", lambda _, face, voice: list(face.faces))
     same = measure(Wav2Lip(WIDTHS), [talking], landmarker)
     assert same is not None
     assert same.correlation > 0.9

@@ -13,9 +13,9 @@ from torch import Tensor
 from inference.audio import WINDOW, mel_columns, window_start
 from inference.audio.mel import FULL_SCALE, HIGHEST, SILENCE
 from inference.lip_sync.options import SyncOptions
-from training.heard import count_frames, gap_of, roughen, speak
-from training.phonemes import Espeak, mouths_of
-from training.talking import FPS, Floats, Samples
+from training.avatar.espeak import Espeak, mouths_of
+from training.avatar.utterances import count_frames, gap_of, roughen, speak
+from training.lip_sync.face_packs import FPS, Floats, Samples
 
 Halves = npt.NDArray[np.float16]
 

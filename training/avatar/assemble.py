@@ -1,6 +1,6 @@
 """Put an ear in front of a painter: the two networks of an avatar.
 
-    python -m training.join --ear EAR/ear.safetensors --painter RUN/painter.safetensors -o OUT
+    python -m training.avatar.assemble --ear EAR/ear.safetensors --painter RUN/painter.safetensors -o OUT
 
 Writes OUT/network.safetensors and OUT/audio_encoder.safetensors (float16). Where the painter takes seven numbers of a
 mouth, the avatar's U-Net takes the map of its audio branch, out of which the ear reads those numbers linearly: the two
@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from inference.audio.features import ROWS
 from inference.models import AvatarUNet
-from training.avatar import BRANCH
-from training.checkpoint import write_tensors
-from training.copying import WIDEN, joint_of, weight_of
-from training.ear import EAR_WIDTHS, N_SHAPES, UNET_WIDTHS, Ear
+from training.avatar.identity_init import WIDEN, joint_of, weight_of
+from training.avatar.train_audio_encoder import EAR_WIDTHS, N_SHAPES, UNET_WIDTHS, Ear
+from training.avatar.train_unet import BRANCH
+from training.common.checkpoint import write_tensors
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,9 @@ def write_avatar(recipe: Recipe) -> None:
 
 def read_recipe(words: Sequence[str] | None = None) -> Recipe:
     """The command line as a recipe."""
-    parser = argparse.ArgumentParser(prog="python -m training.join", description=__doc__.splitlines()[0])
-    parser.add_argument("--ear", type=Path, required=True, help="ear.safetensors of training.ear")
-    parser.add_argument("--painter", type=Path, required=True, help="painter.safetensors of training.avatar")
+    parser = argparse.ArgumentParser(prog="python -m training.avatar.assemble", description=__doc__.splitlines()[0])
+    parser.add_argument("--ear", type=Path, required=True, help="of training.avatar.train_audio_encoder")
+    parser.add_argument("--painter", type=Path, required=True, help="painter.safetensors of training.avatar.train_unet")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the two networks")
     parser.add_argument("--gain", type=float, default=Recipe.gain, help="of the mouth's opening over what is heard")
     parser.add_argument("--shut", type=float, default=Recipe.shut, help="taken off it")

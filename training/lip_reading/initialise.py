@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from inference.models import LipCoordNet
-from training.mouths import MouthClip, decode_strip
+from training.lip_reading.mouth_packs import MouthClip, decode_strip
 
 N_SEEN = 8  # clips
 LEAST_SPREAD = 1e-4  # of an input that hardly moves

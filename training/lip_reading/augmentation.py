@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from training.mouths import CROP_HEIGHT, CROP_WIDTH, Bytes, Floats, Integers
+from training.lip_reading.mouth_packs import CROP_HEIGHT, CROP_WIDTH, Bytes, Floats, Integers
 
 # Points 48..67 seen in a mirror: outer lips 48..59, inner lips 60..67, left and right changing places.
 MIRRORED_LIPS = np.array([6, 5, 4, 3, 2, 1, 0, 11, 10, 9, 8, 7, 16, 15, 14, 13, 12, 19, 18, 17])

@@ -1,7 +1,7 @@
 """Train an avatar's ear: the encoder of the mel and the U-Net's audio branch, on the mouth that belongs to the sound.
 
-    python -m training.ear -o EAR
-    python -m training.ear -o EAR --clips ../shared/grid/talking --mouths ../shared/grid/mouths
+    python -m training.avatar.train_audio_encoder -o EAR
+    python -m training.avatar.train_audio_encoder -o EAR --clips ../shared/grid/talking --mouths ../shared/grid/mouths
 
 Voices are those of espeak-ng, whose phonemes are known to the sample; with clips, real ones too, of which the gap
 between the lips was measured. The same command again goes on where it stopped. EAR/log.jsonl has a line per round;
@@ -26,10 +26,10 @@ from torch.nn import functional
 from inference.audio.features import ROWS
 from inference.models import AudioVisualEncoder, AvatarUNet
 from inference.rendering.mouth_shape import MouthShape
-from training.checkpoint import load_state, save_state, write_tensors
-from training.filmed import load_filmed
-from training.heard import Heard, draw_utterances
-from training.lip_reading import follow, log_line, rate_at
+from training.avatar.real_clips import load_filmed
+from training.avatar.utterances import Heard, draw_utterances
+from training.common.checkpoint import load_state, save_state, write_tensors
+from training.lip_reading.train import follow, log_line, rate_at
 
 UNET_WIDTHS = (8, 16, 32, 64, 128)
 EAR_WIDTHS = (16, 32, 64, 128, 256)
@@ -96,7 +96,7 @@ def read_mouth(places: Tensor) -> Tensor:
 
 
 def gap_of(mouths: Tensor) -> Tensor:
-    """`training.heard.gap_of` in torch, of (..., 7)."""
+    """`training.avatar.utterances.gap_of` in torch, of (..., 7)."""
     is_open, _, _, press, _, teeth, tongue = mouths.clamp_min(0).unbind(-1)
     gap = (is_open**4 + (0.34 * teeth) ** 4 + (0.5 * tongue) ** 4 + 1e-6) ** 0.25
     return gap * (1 - press.clamp_max(1))
@@ -270,7 +270,9 @@ def train(recipe: Recipe) -> None:
 
 def read_recipe(words: Sequence[str] | None = None) -> Recipe:
     """The command line as a recipe."""
-    parser = argparse.ArgumentParser(prog="python -m training.ear", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m training.avatar.train_audio_encoder", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("-o", "--run", type=Path, required=True, help="folder for checkpoints, the ear and the log")
     parser.add_argument("--clips", type=Path, help="folder of filmed clips with sound, SPEAKER_NAME.mp4")
     parser.add_argument("--mouths", type=Path, help="folder of packs of their mouths (.npz)")

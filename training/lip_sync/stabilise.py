@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from inference.lip_sync.preprocess import MASKED_FROM, SIDE
-from training.talking import KEPT, MARGIN, Bytes, Floats
+from training.lip_sync.face_packs import KEPT, MARGIN, Bytes, Floats
 
 SMOOTHING_PX = 1.0  # sigma, of the pictures that are compared
 STEPS, CLOSE_ENOUGH = 30, 1e-4  # of the search for a place

@@ -1,6 +1,6 @@
 """Have the lips of a trained Wav2Lip move as far as it takes to be seen.
 
-    python -m training.lip_gain RUN/model.safetensors --talking PACKS [MORE_PACKS] -o model.safetensors
+    python -m training.lip_sync.mouth_gain RUN/model.safetensors --talking PACKS [MORE_PACKS] -o model.safetensors
 
 Sound tells only in part how far a mouth is open, and an audio encoder that is unsure tells a mean of what it may be:
 lips move less than the true ones, and a viewer, or a landmarker, sees noise beside them. So its last layer is set to
@@ -22,14 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from inference.conversion.architectures import WAV2LIP, load_module
 from inference.faces import Landmarker
 from inference.faces.load import load_landmarker
 from inference.models import Wav2Lip
 from inference.settings import Settings
-from inference.conversion.architectures import WAV2LIP, load_module
-from training.drawn_mouths import Moved, measure
-from training.lip_sync import Recipe, split_clips, write_weights
-from training.talking_samples import Talking, prepare
+from training.lip_sync.evaluate import Moved, measure
+from training.lip_sync.samples import Talking, prepare
+from training.lip_sync.train import Recipe, split_clips, write_weights
 
 GAINS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0)
 SPARED = 0.02  # of the correlation is given up for lips that move further
@@ -90,7 +90,7 @@ def find_gain(network: Wav2Lip, clips: Sequence[Talking], landmarker: Landmarker
 
 def main(words: Sequence[str] | None = None) -> None:
     """Read the command line, write the weights, and print what each gain gave."""
-    parser = argparse.ArgumentParser(prog="python -m training.lip_gain", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m training.lip_sync.mouth_gain", description=__doc__.splitlines()[0])
     parser.add_argument("weights", type=Path)
     parser.add_argument("--talking", type=Path, nargs="+", required=True, help="the packs of the training")
     parser.add_argument("-o", "--output", type=Path, required=True)

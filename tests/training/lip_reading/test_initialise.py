@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from training.fresh_start import start_fresh
-from training.mouths import MouthClip, decode_strip, place_words
+from training.lip_reading.initialise import start_fresh
+from training.lip_reading.mouth_packs import MouthClip, decode_strip, place_words
 
 
 def clip_of(seed: int) -> MouthClip:

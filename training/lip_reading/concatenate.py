@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from training.augmentation import Sample, take_frames
-from training.mouths import BETWEEN_WORDS, N_FRAMES, Bytes, Floats, visible_text
+from training.lip_reading.augmentation import Sample, take_frames
+from training.lip_reading.mouth_packs import BETWEEN_WORDS, N_FRAMES, Bytes, Floats, visible_text
 
 MOST_BRIDGING = 5  # frames blended between two clips
 RATES = (0.92, 1.08)  # frames of the film per frame of the window

@@ -15,8 +15,8 @@ from inference.lip_sync.compose import to_patches
 from inference.lip_sync.preprocess import stack_faces
 from inference.lip_sync.reference import SteadyReference
 from inference.models import Wav2Lip
-from training.talking import MARGIN, Bytes, Floats
-from training.talking_samples import Talking, cut_plain, gap_of
+from training.lip_sync.face_packs import MARGIN, Bytes, Floats
+from training.lip_sync.samples import Talking, cut_plain, gap_of
 
 ENLARGED = 3  # faces are shown to the landmarker at so many times their size
 STILL = 1e-6  # px: a deviation below it is none

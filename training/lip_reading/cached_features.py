@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from inference.models import LipCoordNet
-from training.augmentation import Augmentation, Sample
-from training.mouths import MouthClip, decode_strip
+from training.lip_reading.augmentation import Augmentation, Sample
+from training.lip_reading.mouth_packs import MouthClip, decode_strip
 
 Views = dict[str, list[Sample]]  # by a clip's name; `frames` are (T, 3072) float16
 

@@ -11,7 +11,7 @@ from inference.audio.features import FIRST_WINDOW, FPS, LAST_WINDOW, window_star
 from inference.audio.mel import HOP, SAMPLE_RATE, mel_columns
 from inference.audio.windows import WINDOW
 from inference.rendering.mouth_shape import MouthShape
-from training.phonemes import Espeak, Sounded, mouths_of
+from training.avatar.espeak import Espeak, Sounded, mouths_of
 
 Floats = npt.NDArray[np.float32]
 

@@ -12,9 +12,10 @@ from torch import nn
 from inference.avatar.network import read_encoder, read_unet
 from inference.faces import FaceBox
 from inference.models import AvatarUNet
-from training import avatar, ear
-from training.copying import measure_levels, paint, start_as_copy
-from training.join import join
+from training.avatar import train_audio_encoder as ear
+from training.avatar import train_unet as avatar
+from training.avatar.assemble import join
+from training.avatar.identity_init import measure_levels, paint, start_as_copy
 from training.make_weights import main
 
 WIDTHS = (8, 8, 8, 16, 16)

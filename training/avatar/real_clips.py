@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from inference.audio.mel import FULL_SCALE, SAMPLE_RATE
 from inference.media.sound import read_sound
-from training.heard import Heard, count_frames, cut_windows, roughen
-from training.mouths import MouthClip, load_packs
-from training.talking_samples import INNER_BOTTOM, INNER_TOP
+from training.avatar.utterances import Heard, count_frames, cut_windows, roughen
+from training.lip_reading.mouth_packs import MouthClip, load_packs
+from training.lip_sync.samples import INNER_BOTTOM, INNER_TOP
 
 Floats = npt.NDArray[np.float32]
 

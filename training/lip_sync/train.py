@@ -1,6 +1,6 @@
 """Train a narrow Wav2Lip from packs of talking faces.
 
-    python -m training.lip_sync --talking PACKS [MORE_PACKS] -o RUN
+    python -m training.lip_sync.train --talking PACKS [MORE_PACKS] -o RUN
 
 Sound tells a mouth only in part, and a network that is to draw what it is unsure of draws a mouth that hardly moves.
 So the two are learnt apart. First the audio encoder learns what shape a mouth has with a sound, of the clips' voices
@@ -34,12 +34,12 @@ from inference.lip_sync.preprocess import MASKED_FROM, SIDE
 from inference.models import Wav2Lip, Wav2LipWidths
 from inference.models.wav2lip import Conv2d
 from inference.settings import Settings
-from training.checkpoint import load_state, save_state, write_tensors
-from training.drawn_mouths import measure
-from training.lip_reading import log_line, rate_at
-from training.sounds import N_SHAPE, Heard, draw_heard, speak_voices
-from training.talking import Floats, TalkingClip, load_talking
-from training.talking_samples import Batch, Talking, add_mirrored, draw_batch, prepare, prepare_steady
+from training.common.checkpoint import load_state, save_state, write_tensors
+from training.lip_reading.train import log_line, rate_at
+from training.lip_sync.audio_samples import N_SHAPE, Heard, draw_heard, speak_voices
+from training.lip_sync.evaluate import measure
+from training.lip_sync.face_packs import Floats, TalkingClip, load_talking
+from training.lip_sync.samples import Batch, Talking, add_mirrored, draw_batch, prepare, prepare_steady
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -386,7 +386,7 @@ def train(recipe: Recipe) -> None:
 
 def read_recipe(words: Sequence[str] | None = None) -> Recipe:
     """The command line as a recipe."""
-    parser = argparse.ArgumentParser(prog="python -m training.lip_sync", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m training.lip_sync.train", description=__doc__.splitlines()[0])
     parser.add_argument("--talking", type=Path, nargs="+", required=True, help="folders of packs of talking faces")
     parser.add_argument("-o", "--run", type=Path, required=True, help="folder for checkpoints, weights and log")
     parser.add_argument("--ear-steps", type=int, default=Recipe.ear_steps)

@@ -1,0 +1,1 @@
+"""How the starter avatar was made: utterances, audio encoder, U-Net, assembly."""

@@ -1,0 +1,1 @@
+"""What all trainings share: run state and weight files."""

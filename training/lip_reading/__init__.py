@@ -1,0 +1,1 @@
+"""How the starter weights of LipCoordNet were made: clips, mouth packs, augmentation, training."""
