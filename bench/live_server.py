@@ -15,13 +15,13 @@ import uvloop
 from starlette.applications import Starlette
 
 from container import rpc
-from container.live.frame_clock import Pacer
+from container.live.frame_clock import FrameClock
 from container.live.legacy import server as legacy
-from container.live.legacy.single_frames import Still, draw_still, make_still
+from container.live.legacy.single_frames import NumberedFrame, render_frame, render_frame_with_audio
 from container.live.session import LiveSession
-from container.live.transport import WEBSOCKET_CONFIG, LineProtocol
+from container.live.transport import WEBSOCKET_CONFIG, BackpressureProtocol
 from container.rpc import RpcServer
-from container.stream import Live
+from container.stream import AvatarServer
 from inference.avatar import AvatarPackage
 from inference.settings import Settings
 
@@ -30,10 +30,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Unpaced(Pacer):
+class Unpaced(FrameClock):
     """Frames are always due."""
 
-    async def until(self, _frame: int) -> None:
+    async def wait_until_due(self, _frame: int) -> None:
         await asyncio.sleep(0)
 
 
@@ -54,10 +54,10 @@ class Stopwatch:
 
         return timed
 
-    def around_stills(self, function: Callable[..., Still]) -> Callable[..., Still]:
-        made: dict[int, Still] = {}
+    def around_stills(self, function: Callable[..., NumberedFrame]) -> Callable[..., NumberedFrame]:
+        made: dict[int, NumberedFrame] = {}
 
-        def remember(package: AvatarPackage, frame: int, *args: Any, **kwargs: Any) -> Still:
+        def remember(package: AvatarPackage, frame: int, *args: Any, **kwargs: Any) -> NumberedFrame:
             if not self.is_instant or frame not in made:
                 made[frame] = function(package, frame, *args, **kwargs)
             return made[frame]
@@ -76,19 +76,24 @@ def serve(pipe: Connection, folder: Path, is_paced: bool) -> None:
 
 async def run(pipe: Connection, folder: Path, is_paced: bool) -> None:
     watch = Stopwatch()
-    setattr(legacy, "make_still", watch.around_stills(make_still))  # noqa: B010 - where it is called from
-    setattr(rpc, "draw_still", watch.around_stills(draw_still))  # noqa: B010
+    setattr(legacy, "render_frame_with_audio", watch.around_stills(render_frame_with_audio))  # noqa: B010 - where it is called from
+    setattr(rpc, "render_frame", watch.around_stills(render_frame))  # noqa: B010
     if not is_paced:
         # One core for all of it: idle threads of the network's spin for a while, and the client is to have its own.
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    LiveSession.make = watch.around(LiveSession.make)  # type: ignore[method-assign]
+    LiveSession.render_next_frame = watch.around(LiveSession.render_next_frame)  # type: ignore[method-assign]
     settings = Settings.from_env().asked(avatars=folder)
-    live = Live(settings, pacer=Pacer if is_paced else Unpaced)
+    live = AvatarServer(settings, make_clock=FrameClock if is_paced else Unpaced)
     config = uvicorn.Config(
-        Starlette(routes=live.routes()), port=0, log_config=None, ws=LineProtocol, lifespan="off", **WEBSOCKET_CONFIG
+        Starlette(routes=live.routes()),
+        port=0,
+        log_config=None,
+        ws=BackpressureProtocol,
+        lifespan="off",
+        **WEBSOCKET_CONFIG,
     )
     http = uvicorn.Server(config)
-    grpc = RpcServer(live.avatars, live.tallies, settings, 0, lambda: True)
+    grpc = RpcServer(live.avatars, live.latencies, settings, 0, lambda: True)
     async with live.running():
         network_ms = await time_network(live)
         serving = asyncio.create_task(http.serve())
@@ -104,14 +109,14 @@ async def run(pipe: Connection, folder: Path, is_paced: bool) -> None:
         await serving
 
 
-async def time_network(live: Live, n_calls: int = 30) -> list[float]:
+async def time_network(live: AvatarServer, n_calls: int = 30) -> list[float]:
     """The U-Net alone, with nothing around it."""
     import numpy as np
 
-    async with live.avatars.lease(NAME) as avatar:
+    async with live.avatars.acquire(NAME) as avatar:
         heard = np.zeros(avatar.audio_shape, np.float32)
         watch = Stopwatch()
-        paint: Callable[..., Any] = watch.around(avatar.paint)
+        paint: Callable[..., Any] = watch.around(avatar.generate)
         for i in range(n_calls + 5):
-            await live.avatars.run(paint, i % avatar.n_frames, heard)
+            await live.avatars.run_in_thread(paint, i % avatar.n_frames, heard)
         return watch.taken_ms[5:]

@@ -25,8 +25,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from container.client import FrameClient, StillFrame
-from container.live.legacy.single_frames import Still
+from container.client import FrameClient, ReceivedFrame
+from container.live.legacy.single_frames import NumberedFrame
 from inference.settings import Settings
 
 MOST_MS = 0.5  # a frame, that the protocol may add
@@ -75,7 +75,7 @@ def time_kinds(address: str, avatar: str, n: int, cpu: Callable[[], float] | Non
     return found
 
 
-def time_frames(ask: Callable[[int], StillFrame], n: int, cpu: Callable[[], float] | None) -> dict[str, float]:
+def time_frames(ask: Callable[[int], ReceivedFrame], n: int, cpu: Callable[[], float] | None) -> dict[str, float]:
     """Milliseconds of a frame, asked for one after the other: medians, and the CPU's mean where `cpu` tells seconds."""
     waited, network = [], []
     for i in range(SETTLED):
@@ -104,7 +104,7 @@ def make_package(output: Path) -> Path:
 
 
 @contextmanager
-def one_by_one(client: FrameClient, avatar: str) -> Iterator[Callable[[int], StillFrame]]:
+def one_by_one(client: FrameClient, avatar: str) -> Iterator[Callable[[int], ReceivedFrame]]:
     """A stream on which each frame is asked for when the one before has come."""
     wanted: list[int] = []
     asked, is_over = threading.Semaphore(0), threading.Event()
@@ -118,7 +118,7 @@ def one_by_one(client: FrameClient, avatar: str) -> Iterator[Callable[[int], Sti
 
     answers = client.stream(avatar, requests())
 
-    def ask(i: int) -> StillFrame:
+    def ask(i: int) -> ReceivedFrame:
         wanted.append(i)
         asked.release()
         return next(answers)
@@ -165,25 +165,25 @@ def serving(package: Path, *options: str) -> Iterator[tuple[str, int]]:
 async def serve(package: Path, *, is_ready_made: bool) -> None:
     """Print the port, and serve until stdin ends."""
     from container import rpc
-    from container.live.avatar_cache import Avatars
-    from container.live.legacy.single_frames import Tallies
+    from container.live.avatar_cache import AvatarCache
+    from container.live.legacy.single_frames import LatencyByAvatar
 
     if is_ready_made:
-        vars(rpc)["draw_still"] = give_still
+        vars(rpc)["render_frame"] = give_still
     settings = Settings.from_env().model_copy(update={"avatars": package.parent})
-    avatars = Avatars(settings)
-    server = rpc.RpcServer(avatars, Tallies(), settings, 0, lambda: True)
-    async with avatars.lease(package.name):
+    avatars = AvatarCache(settings)
+    server = rpc.RpcServer(avatars, LatencyByAvatar(), settings, 0, lambda: True)
+    async with avatars.acquire(package.name):
         print(await server.start(), flush=True)
         await asyncio.to_thread(sys.stdin.read)
         await server.stop()
     await avatars.close()
 
 
-def give_still(*_given: object, is_whole: bool) -> Still:
+def give_still(*_given: object, is_whole: bool) -> NumberedFrame:
     """A frame that was drawn before."""
     jpeg = bytes(SIZES["whole" if is_whole else "patch"])
-    return Still(jpeg, (549.0, 231.0, 731.0, 413.0), (182, 182, 3), "packaged", 0.0, 0.0, 0.0)
+    return NumberedFrame(jpeg, (549.0, 231.0, 731.0, 413.0), (182, 182, 3), "packaged", 0.0, 0.0, 0.0)
 
 
 if __name__ == "__main__":

@@ -1,47 +1,44 @@
-"""A client for live avatars, without any engine: sessions over WebSocket, single frames over gRPC.
+"""A client for live avatars that needs no engine: sessions over WebSocket, single frames over gRPC.
 
 with LiveClient("ws://127.0.0.1:8080", "starter") as client:
     for frame in client.speak(pcm):
         show(frame.jpeg, frame.x, frame.y), play(frame.pcm)
 
 with FrameClient("127.0.0.1:50051") as client:
-    for still in client.speak("starter", pcm):
-        show(still.jpeg)
+    for frame in client.speak("starter", pcm):
+        show(frame.jpeg)
 """
 
 from __future__ import annotations
 
 import json
 import ssl
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal, Self
 from urllib.parse import quote, urlencode
 
 import numpy as np
 import numpy.typing as npt
 
+from container.live.frame_clock import FPS
 from container.live.frame_messages import FrameMessage, unpack_frame
+from container.live.legacy.audio_chunks import CHUNKS_AFTER, CHUNKS_BEFORE, LOOK_AHEAD_CHUNKS, OVERLAP_FRAMES
 
-FPS = 25
-AHEAD_S = 5.0  # of speech that is sent before it is spoken
-MAX_MESSAGE = 64 << 20  # bytes
-PATIENCE_S = 30.0  # for a message, or an answer
-LEAD, TAIL = 8, 7  # stretches of 40 ms that a batch needs before its frames and behind them
-LOOK_AHEAD = 6  # more of them, that its last frames hear
-BATCH = 50  # frames
-# Of them that are asked for again, and thrown away: the first ones of a batch hear somewhat less than those behind
-# them. Windows of the spectrogram fall on the same places every five frames.
-SEAM = 5
+SEND_AHEAD_S = 5.0  # of speech that is sent before it is spoken
+MAX_MESSAGE_BYTES = 64 << 20
+TIMEOUT_S = 30.0  # for a message or a response
+BATCH_FRAMES = 50  # per gRPC request
+N_CONTEXT_CHUNKS = CHUNKS_BEFORE + CHUNKS_AFTER + LOOK_AHEAD_CHUNKS  # sent with a batch besides one for each frame
 
 Samples = npt.NDArray[np.int16]
 
 
-class Refused(Exception):
-    """The server said no. code: stable, such as avatar_not_found or overloaded."""
+class RequestRejected(Exception):
+    """The server rejected a request. code: the stable code, such as avatar_not_found or overloaded."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -49,16 +46,33 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True)
-class Event:
-    """What a session tells beside its frames: ready, speech_started, speech_finished, interrupted, stats."""
+class SessionEvent:
+    """An event of a session, such as ready, speech_started, speech_finished, interrupted or stats.
+
+    fields: the event's other keys.
+    """
 
     kind: str
     generation: int
-    about: dict[str, Any] = field(default_factory=dict)
+    fields: dict[str, Any] = field(default_factory=dict)
 
 
-class LiveClient:
-    """A session with one avatar. Receives in one thread; `interrupt` and `send` may come from another."""
+class ClosingClient(ABC):
+    """A client that is closed at the end of a `with` block."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connection."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc_info: object) -> None:
+        self.close()
+
+
+class LiveClient(ClosingClient):
+    """A session with one avatar. Receive in one thread; `interrupt` and `send` may be called from another."""
 
     def __init__(
         self,
@@ -69,56 +83,58 @@ class LiveClient:
         frames: Literal["patch", "whole"] = "patch",
         token: str | None = None,
         ca_file: Path | None = None,
-        patience_s: float = PATIENCE_S,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
-        """url: ws:// or wss://. ca_file: PEM of who signed the server's certificate, where the system knows it not.
+        """Open a session.
 
-        Raises: Refused, OSError where nobody answers, TimeoutError.
+        url: ws:// or wss://.
+        ca_file: PEM file of the authority that signed the server's certificate, if the system does not trust it.
+        Raises: RequestRejected, OSError if the server cannot be reached, TimeoutError.
         """
         from websockets.sync.client import connect
 
         query = urlencode({"sample_rate": sample_rate, "frames": frames})
         self._open = ExitStack()
-        with spoken_of():
+        with translate_errors():
             connection = connect(
                 f"{url.rstrip('/')}/v1/avatars/{quote(avatar, safe='')}/session?{query}",
                 additional_headers={} if token is None else {"Authorization": f"Bearer {token}"},
                 ssl=ssl.create_default_context(cafile=ca_file) if url.startswith("wss:") else None,
-                max_size=MAX_MESSAGE,
+                max_size=MAX_MESSAGE_BYTES,
                 compression=None,
-                ping_interval=None,  # `receive` finds out for itself when nothing comes any more
-                open_timeout=patience_s,
+                ping_interval=None,  # `receive` detects a dead connection by its own timeout
+                open_timeout=timeout_s,
             )
             self._socket = self._open.enter_context(connection)
-        self.sample_rate, self._patience_s = sample_rate, patience_s
-        self._generation = 0  # interrupts that were sent
+        self.sample_rate, self._timeout_s = sample_rate, timeout_s
+        self._generation = 0  # interrupts sent
         self.ready = self.receive_event("ready")
 
     def send(self, pcm: Samples) -> None:
-        """Speech, any amount of it: (n,) int16 mono at the session's rate."""
-        with spoken_of():
+        """Send audio of any length: (n,) int16 mono at the session's sample rate."""
+        with translate_errors():
             self._socket.send(pcm.astype("<i2").tobytes())
 
     def flush(self) -> None:
-        """The utterance is over."""
-        self._tell("flush")
+        """Mark the end of the utterance."""
+        self._send_command("flush")
 
     def interrupt(self) -> None:
-        """Drop what is not spoken yet; whoever iterates over `speak` comes to its end."""
+        """Drop all speech that is not spoken yet. A running iteration over `speak` ends."""
         self._generation += 1
-        self._tell("interrupt")
+        self._send_command("interrupt")
 
     def speak(self, pcm: Samples) -> Iterator[FrameMessage]:
-        """Say this; its frames as they come, each with its sound. It ends with the speech, or at an interrupt.
+        """Speak the audio, and yield its frames as they arrive, each with its part of the audio.
 
-        Raises: Refused, TimeoutError.
+        Ends at the end of the speech, or at an interrupt. Raises: RequestRejected, TimeoutError.
         """
         generation, n_sent, n_spoken = self._generation, 0, 0
         while True:
-            while n_sent < len(pcm) and n_sent - n_spoken < AHEAD_S * self.sample_rate:
-                piece = pcm[n_sent : n_sent + self.sample_rate]
-                self.send(piece)
-                n_sent += len(piece)
+            while n_sent < len(pcm) and n_sent - n_spoken < SEND_AHEAD_S * self.sample_rate:
+                chunk = pcm[n_sent : n_sent + self.sample_rate]
+                self.send(chunk)
+                n_sent += len(chunk)
                 if n_sent == len(pcm):
                     self.flush()
             message = self.receive()
@@ -126,73 +142,66 @@ class LiveClient:
                 return
             if message.generation < generation:
                 continue
-            if isinstance(message, Event):
+            if isinstance(message, SessionEvent):
                 if message.kind == "speech_finished":
                     return
             elif message.is_speaking:
                 n_spoken += len(message.pcm) // 2
                 yield message
 
-    def receive(self) -> FrameMessage | Event:
-        """The next frame or event. Raises: Refused for an error that the server tells, TimeoutError."""
-        with spoken_of():
-            message = self._socket.recv(self._patience_s)
+    def receive(self) -> FrameMessage | SessionEvent:
+        """Return the next frame or event. Raises: RequestRejected if the server reports an error, TimeoutError."""
+        with translate_errors():
+            message = self._socket.recv(self._timeout_s)
         if isinstance(message, bytes):
             return unpack_frame(message)
-        about = json.loads(message)
-        kind, generation = about.pop("type"), about.pop("generation", 0)
+        fields = json.loads(message)
+        kind, generation = fields.pop("type"), fields.pop("generation", 0)
         if kind == "error":
-            raise Refused(about["code"], about["message"])
-        return Event(kind, generation, about)
+            raise RequestRejected(fields["code"], fields["message"])
+        return SessionEvent(kind, generation, fields)
 
-    def receive_event(self, kind: str) -> Event:
-        """The next event of that kind; what comes before it is dropped."""
-        while not (isinstance(message := self.receive(), Event) and message.kind == kind):
+    def receive_event(self, kind: str) -> SessionEvent:
+        """Return the next event of this kind, and drop all messages before it."""
+        while not (isinstance(message := self.receive(), SessionEvent) and message.kind == kind):
             pass
         return message
 
     def close(self) -> None:
+        """Close the session."""
         self._open.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _tell(self, kind: str) -> None:
-        with spoken_of():
+    def _send_command(self, kind: str) -> None:
+        with translate_errors():
             self._socket.send(json.dumps({"type": kind}))
 
 
 @contextmanager
-def spoken_of() -> Iterator[None]:
-    """What the library makes of refusals, and of the server's leaving, in our words."""
+def translate_errors() -> Iterator[None]:
+    """Raise `RequestRejected` for a rejected handshake or a closed connection."""
     from websockets.exceptions import ConnectionClosed, InvalidStatus
 
     try:
         yield
     except InvalidStatus as err:
-        raise refusal_of(err.response.status_code, bytes(err.response.body or b"")) from err
+        raise rejection_of(err.response.status_code, bytes(err.response.body or b"")) from err
     except ConnectionClosed as err:
-        said = err.rcvd.reason if err.rcvd is not None else ""
-        raise Refused("closed", f"the session is over{': ' if said else ''}{said}") from err
+        reason = err.rcvd.reason if err.rcvd is not None else ""
+        raise RequestRejected("closed", f"the session is closed{': ' if reason else ''}{reason}") from err
 
 
-def refusal_of(status: int, body: bytes) -> Refused:
-    """Of the server's own form; a proxy in between may say something else."""
+def rejection_of(status: int, body: bytes) -> RequestRejected:
+    """Return the error in an HTTP response; a proxy's response may not have the server's form."""
     try:
         error = json.loads(body)["error"]
-        return Refused(str(error["code"]), str(error["message"]))
+        return RequestRejected(str(error["code"]), str(error["message"]))
     except (ValueError, KeyError, TypeError):
-        return Refused("refused", f"status {status}: {body[:200].decode(errors='replace')}")
+        return RequestRejected("refused", f"status {status}: {body[:200].decode(errors='replace')}")
 
 
 @dataclass(frozen=True)
-class StillFrame:
-    """One frame. bounds: left, top, right, bottom of the face in the whole frame."""
+class ReceivedFrame:
+    """One frame. bounds: left, top, right, bottom of the face, in pixels of the whole frame."""
 
     frame_id: int
     jpeg: bytes
@@ -200,8 +209,8 @@ class StillFrame:
     network_ms: float
 
 
-class FrameClient:
-    """Frames by their number."""
+class FrameClient(ClosingClient):
+    """A client for single frames by number."""
 
     def __init__(
         self,
@@ -211,14 +220,18 @@ class FrameClient:
         token: str | None = None,
         ca_file: Path | None = None,
         is_secure: bool = False,
-        patience_s: float = PATIENCE_S,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
-        """is_secure: over TLS; so it is with a ca_file, the PEM of who signed the server's certificate."""
+        """Create a client; it connects at the first call.
+
+        is_secure: whether to use TLS.
+        ca_file: PEM file of the authority that signed the server's certificate; implies TLS.
+        """
         import grpc
 
         from container.protos.optimized_lipsyncsrv_pb2_grpc import OptimizedLipSyncServiceStub
 
-        options = [("grpc.max_receive_message_length", MAX_MESSAGE)]
+        options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
         if ca_file is not None or is_secure:
             roots = None if ca_file is None else ca_file.read_bytes()
             self._channel = grpc.secure_channel(address, grpc.ssl_channel_credentials(roots), options)
@@ -228,87 +241,86 @@ class FrameClient:
         self._metadata = [("viseme-frames", frames)] + (
             [("authorization", f"Bearer {token}")] if token is not None else []
         )
-        self._patience_s = patience_s
+        self._timeout_s = timeout_s
 
     def avatars(self) -> list[str]:
-        """The names of those in the server's memory."""
+        """Return the names of the avatars in the server's memory. Raises: RequestRejected, TimeoutError."""
         import container.protos.optimized_lipsyncsrv_pb2 as pb2
 
-        return list(self._ask(self._stub.ListModels, pb2.ListModelsRequest()).loaded_models)
+        return list(self._call(self._stub.ListModels, pb2.ListModelsRequest()).loaded_models)
 
-    def frame(self, avatar: str, frame_id: int) -> StillFrame:
-        """A frame with the sound that is packaged with it. Raises: Refused."""
+    def frame(self, avatar: str, frame_id: int) -> ReceivedFrame:
+        """Return a frame that speaks the audio features in the package. Raises: RequestRejected, TimeoutError."""
         import container.protos.optimized_lipsyncsrv_pb2 as pb2
 
         request = pb2.OptimizedInferenceRequest(model_name=avatar, frame_id=frame_id)
-        return still_of(self._ask(self._stub.GenerateInference, request))
+        return read_frame(self._call(self._stub.GenerateInference, request))
 
-    def stream(self, avatar: str, frame_ids: Iterable[int]) -> Iterator[StillFrame]:
-        """The same for many, each sent when it is done. Raises: Refused."""
+    def stream(self, avatar: str, frame_ids: Iterable[int]) -> Iterator[ReceivedFrame]:
+        """Yield the same for many frames, each as soon as it is rendered. Raises: RequestRejected."""
         import container.protos.optimized_lipsyncsrv_pb2 as pb2
 
         requests = (pb2.OptimizedInferenceRequest(model_name=avatar, frame_id=one) for one in frame_ids)
-        with answered():
-            for answer in self._stub.StreamInference(requests, metadata=self._metadata):
-                yield still_of(answer)
+        with translate_rpc_errors():
+            for response in self._stub.StreamInference(requests, metadata=self._metadata):
+                yield read_frame(response)
 
-    def speak(self, avatar: str, pcm: Samples, first: int = 0, sample_rate: int = 16_000) -> Iterator[StillFrame]:
-        """The frames of the package from `first` on that say this, one for every 40 ms of it.
+    def speak(self, avatar: str, pcm: Samples, first: int = 0, sample_rate: int = 16_000) -> Iterator[ReceivedFrame]:
+        """Yield the package's frames from `first` on, speaking the audio: one for every 40 ms of it.
 
-        pcm: (n,) int16 mono. Raises: Refused, also where the package has fewer frames.
+        pcm: (n,) int16 mono. Raises: RequestRejected, for instance if the package has too few frames; TimeoutError.
         """
         import container.protos.optimized_lipsyncsrv_pb2 as pb2
 
-        chunks = cut_chunks(pcm, sample_rate)
-        n_frames = len(chunks) - LEAD - TAIL - LOOK_AHEAD
-        for at in range(0, n_frames, BATCH):
-            start, end = max(at - SEAM, 0), min(at + BATCH, n_frames)
+        chunks = split_chunks(pcm, sample_rate)
+        n_frames = len(chunks) - N_CONTEXT_CHUNKS
+        for batch_start in range(0, n_frames, BATCH_FRAMES):
+            start, end = max(batch_start - OVERLAP_FRAMES, 0), min(batch_start + BATCH_FRAMES, n_frames)
             request = pb2.BatchInferenceWithAudioRequest(
                 model_name=avatar,
                 start_frame_id=first + start,
                 frame_count=end - start,
-                audio_chunks=chunks[start : end + LEAD + TAIL + LOOK_AHEAD],
+                audio_chunks=chunks[start : end + N_CONTEXT_CHUNKS],
             )
-            for answer in self._ask(self._stub.GenerateBatchWithAudio, request).responses[at - start :]:
-                yield still_of(answer)
+            responses = self._call(self._stub.GenerateBatchWithAudio, request).responses
+            for response in responses[batch_start - start :]:
+                yield read_frame(response)
 
     def close(self) -> None:
+        """Close the connection."""
         self._channel.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _ask(self, call: Any, request: Any) -> Any:
-        with answered():
-            return call(request, timeout=self._patience_s, metadata=self._metadata)
+    def _call(self, method: Any, request: Any) -> Any:
+        with translate_rpc_errors():
+            return method(request, timeout=self._timeout_s, metadata=self._metadata)
 
 
-def cut_chunks(pcm: Samples, sample_rate: int) -> list[bytes]:
-    """Stretches of 40 ms, silence before the first and behind the last."""
-    n_samples, odd = divmod(sample_rate, FPS)
-    if odd:
+def split_chunks(pcm: Samples, sample_rate: int) -> list[bytes]:
+    """Split audio into chunks of 40 ms, with chunks of silence before the first and after the last.
+
+    Raises: ValueError if 40 ms are not a whole number of samples.
+    """
+    n_samples, remainder = divmod(sample_rate, FPS)
+    if remainder:
         raise ValueError(f"sample rate {sample_rate}: expected a multiple of {FPS}, so that 40 ms are whole samples")
     n_frames = -(-len(pcm) // n_samples)
-    padded = np.zeros((LEAD + n_frames + TAIL + LOOK_AHEAD, n_samples), "<i2")
-    padded[LEAD:].reshape(-1)[: len(pcm)] = pcm
+    padded = np.zeros((n_frames + N_CONTEXT_CHUNKS, n_samples), "<i2")
+    padded[CHUNKS_BEFORE:].reshape(-1)[: len(pcm)] = pcm
     return [chunk.tobytes() for chunk in padded]
 
 
-def still_of(answer: Any) -> StillFrame:
-    """Raises: Refused."""
-    if not answer.success:
-        raise Refused("frame_refused", answer.error)
-    return StillFrame(answer.frame_id, answer.prediction_data, tuple(answer.bounds), answer.inference_time_ms)
+def read_frame(response: Any) -> ReceivedFrame:
+    """Convert a response. Raises: RequestRejected if it contains an error."""
+    if not response.success:
+        raise RequestRejected("frame_refused", response.error)
+    return ReceivedFrame(
+        response.frame_id, response.prediction_data, tuple(response.bounds), response.inference_time_ms
+    )
 
 
 @contextmanager
-def answered() -> Iterator[None]:
-    """A status that is not OK as `Refused`, or as TimeoutError."""
+def translate_rpc_errors() -> Iterator[None]:
+    """Raise `RequestRejected` or TimeoutError for a call whose status is not OK."""
     import grpc
 
     try:
@@ -317,4 +329,4 @@ def answered() -> Iterator[None]:
         if err.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
             raise TimeoutError(err.details()) from err
         code = dict(err.trailing_metadata() or ()).get("viseme-code", err.code().name.lower())
-        raise Refused(code, err.details()) from err
+        raise RequestRejected(code, err.details()) from err

@@ -1,7 +1,7 @@
-"""gRPC: the service that old clients know, over the avatars that every door shares.
+"""gRPC: the service that older clients use, over the same avatars as every other protocol.
 
-An answer that has a field for success says there whether a frame could be drawn, with the status OK: one bad frame
-ends no batch and no stream. All else that fails has a status, and its stable code in the trailing metadata.
+A response with a `success` field reports in it whether the frame could be rendered, with status OK, so that one invalid
+frame ends neither a batch nor a stream. Every other failure has a status, and its stable code in the trailing metadata.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 import container.protos.optimized_lipsyncsrv_pb2 as pb2
-from container.live.avatar_cache import Avatars, find_package
-from container.live.legacy.audio_chunks import Speech
+from container.live.avatar_cache import AvatarCache, find_package
+from container.live.legacy.audio_chunks import AudioChunkEncoder
 from container.live.legacy.single_frames import (
-    LEGACY_RATE,
+    LEGACY_SAMPLE_RATE,
     VIDEO_TYPES,
-    Still,
-    Tallies,
-    draw_still,
-    hear,
-    make_video_frame,
+    LatencyByAvatar,
+    NumberedFrame,
+    encode_video_frame,
+    features_for,
+    render_frame,
 )
 from container.statuses import failure_of
 from container.tls import read_certificate
@@ -42,21 +42,21 @@ if TYPE_CHECKING:
     from inference.avatar import AvatarPackage
     from inference.settings import Settings
 
-LOG = logging.getLogger("viseme.rpc")
+logger = logging.getLogger("viseme.rpc")
 DESCRIPTOR = pb2.DESCRIPTOR.services_by_name["OptimizedLipSyncService"]
 SERVICE = DESCRIPTOR.full_name
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-MAX_BATCH = 250  # frames: 10 s; 13 MB of them at 1280x720
-MAX_STREAMS = 64
-MAX_WAITING = 64  # callers for frames: some seconds of work on two cores
-MAX_RECEIVED = 6 << 20  # bytes of a message: a batch's sound at 192 kHz is 4 MB
-MAX_SENT = 64 << 20
-MAX_PICTURES = 60 << 20  # of a batch; the rest is for what stands beside them
-STALLED_S = 30.0  # for a client to take the answer that lies before it
-GRACE_S = 2.0  # at the end, for batches that are being drawn
-CODE_KEY = "viseme-code"  # in the trailing metadata
-FRAMES_KEY = "viseme-frames"  # in the metadata: whole, or patch for who puts the face into the frame himself
-# True of every frame that is drawn here.
+MAX_BATCH = 250  # frames in a batch: 10 s of video; 13 MB of JPEGs at 1280x720
+MAX_STREAMS = 64  # open at a time
+MAX_WAITING = 64  # unfinished calls for frames: some seconds of work on two cores
+MAX_RECEIVED_BYTES = 6 << 20  # of a request; the audio of a batch at 192 kHz is 4 MB
+MAX_SENT_BYTES = 64 << 20  # of a response
+MAX_BATCH_JPEG_BYTES = 60 << 20  # of all JPEGs in a response; the rest of MAX_SENT_BYTES is for the other fields
+STALL_TIMEOUT_S = 30.0  # for a client to read the next response of a stream
+GRACE_S = 2.0  # for batches that are being rendered when the server stops
+CODE_KEY = "viseme-code"  # trailing metadata: the stable code of an error
+FRAMES_KEY = "viseme-frames"  # request metadata: whole, or patch for clients that paste the face themselves
+# Reported with every frame; all of them always apply.
 OPTIMIZATIONS = ("memory_mapped_crops", "compiled_network", "network_shared_by_sessions")
 
 STATUS_CODES = {
@@ -72,21 +72,21 @@ STATUS_CODES = {
     507: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
 OPTIONS = (
-    ("grpc.so_reuseport", 0),  # else a second server would share the port, and take half of the callers
-    ("grpc.max_receive_message_length", MAX_RECEIVED),
-    ("grpc.max_send_message_length", MAX_SENT),
-    ("grpc.max_concurrent_streams", 128),  # of one connection
-    ("grpc.keepalive_time_ms", 60_000),  # a client that is gone without a word is found out
+    ("grpc.so_reuseport", 0),  # otherwise a second server could share the port, and would get half of the calls
+    ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
+    ("grpc.max_send_message_length", MAX_SENT_BYTES),
+    ("grpc.max_concurrent_streams", 128),  # per connection
+    ("grpc.keepalive_time_ms", 60_000),  # detects clients that vanished without closing the connection
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
 
-Count = Callable[[str, str, float], None]
-Context = Any  # grpc.aio.ServicerContext: gRPC brings no types
+RecordCall = Callable[[str, str, float], None]  # takes a call's route, status and duration in seconds
+RpcContext = Any  # grpc.aio.ServicerContext: gRPC ships no types
 
 
 def status_of(err: BaseException) -> tuple[grpc.StatusCode, str, str]:
-    """The status, the message and the stable code of an error."""
+    """Return the status, the message and the stable code of an error."""
     failure = failure_of(err)
     if isinstance(err, Overloaded):
         return grpc.StatusCode.RESOURCE_EXHAUSTED, failure.message, failure.code
@@ -94,22 +94,22 @@ def status_of(err: BaseException) -> tuple[grpc.StatusCode, str, str]:
 
 
 @asynccontextmanager
-async def answering(context: Context) -> AsyncIterator[None]:
-    """Every error becomes its status here."""
+async def map_errors(context: RpcContext) -> AsyncIterator[None]:
+    """Abort the call with the status of any error inside of the block. Unexpected errors are logged."""
     try:
         yield
     except grpc.aio.AbortError:
         raise
     except Exception as err:
-        status, said, code = status_of(err)
+        status, details, code = status_of(err)
         if status == grpc.StatusCode.INTERNAL:
-            LOG.exception("unforeseen")
-        await context.abort(status, said, ((CODE_KEY, code),))
+            logger.exception("unexpected error")
+        await context.abort(status, details, ((CODE_KEY, code),))
 
 
 @asynccontextmanager
-async def counted(name: str, context: Context, count: Count) -> AsyncIterator[None]:
-    """Count a call by the name of the status that it ends with."""
+async def record_metrics(name: str, context: RpcContext, record_call: RecordCall) -> AsyncIterator[None]:
+    """Record a call under the name of its final status."""
     started, status = time.monotonic(), grpc.StatusCode.UNKNOWN
     try:
         yield
@@ -121,141 +121,151 @@ async def counted(name: str, context: Context, count: Count) -> AsyncIterator[No
         status = context.code()
         raise
     finally:
-        count(f"grpc {name}", status.name, time.monotonic() - started)
+        record_call(f"grpc {name}", status.name, time.monotonic() - started)
 
 
-def count_nothing(_route: str, _status: str, _took_s: float) -> None:
-    """Where nobody asks how many calls there were."""
+def ignore_call(_route: str, _status: str, _took_s: float) -> None:
+    """Record nothing, if there are no metrics."""
 
 
-class LipSync:
-    """The ten calls."""
+class AvatarFrameService:
+    """The ten calls of `OptimizedLipSyncService`."""
 
     def __init__(
-        self, avatars: Avatars, tallies: Tallies, settings: Settings, is_ready: Callable[[], bool], count: Count
+        self,
+        avatars: AvatarCache,
+        latencies: LatencyByAvatar,
+        settings: Settings,
+        is_ready: Callable[[], bool],
+        record_call: RecordCall,
     ) -> None:
-        self._avatars, self._tallies, self._settings, self._is_ready = avatars, tallies, settings, is_ready
-        self._count = count
-        self.n_waiting = 0  # callers, for frames
+        self._avatars, self._latencies, self._settings, self._is_ready = avatars, latencies, settings, is_ready
+        self._record_call = record_call
+        self.n_waiting = 0  # unfinished calls for frames
         self.n_streams = 0
         self._started = time.monotonic()
 
     def handlers(self) -> Any:
-        """For a server. Requests are parsed in here: gRPC would take bytes that are none for a fault of ours."""
+        """Return the handlers for a gRPC server.
+
+        They parse requests themselves, because gRPC reports malformed bytes as INTERNAL.
+        """
         methods = {call.name: self._handler(call) for call in DESCRIPTOR.methods}
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
     def _handler(self, call: Any) -> Any:
-        work, kind = getattr(self, call.name), message_factory.GetMessageClass(call.input_type)
+        method, request_class = getattr(self, call.name), message_factory.GetMessageClass(call.input_type)
 
-        async def answer(raw: bytes, context: Context) -> Any:
-            async with counted(call.name, context, self._count), answering(context):
-                return await work(parse(kind, raw), context)
+        async def unary(raw: bytes, context: RpcContext) -> Any:
+            async with record_metrics(call.name, context, self._record_call), map_errors(context):
+                return await method(parse(request_class, raw), context)
 
-        async def answer_each(raw: AsyncIterator[bytes], context: Context) -> None:
-            async with counted(call.name, context, self._count), answering(context):
-                await work(parse_each(kind, raw), context)
+        async def stream(raw: AsyncIterator[bytes], context: RpcContext) -> None:
+            async with record_metrics(call.name, context, self._record_call), map_errors(context):
+                await method(parse_each(request_class, raw), context)
 
         serialise = message_factory.GetMessageClass(call.output_type).SerializeToString
         if call.client_streaming:
-            return grpc.stream_stream_rpc_method_handler(answer_each, response_serializer=serialise)
-        return grpc.unary_unary_rpc_method_handler(answer, response_serializer=serialise)
+            return grpc.stream_stream_rpc_method_handler(stream, response_serializer=serialise)
+        return grpc.unary_unary_rpc_method_handler(unary, response_serializer=serialise)
 
-    async def GenerateInference(self, request: Any, context: Context) -> Any:  # noqa: N802 - the service's names
-        """One frame, moved by the features that are packaged with it."""
-        with self._place():
-            return await self._draw(request.model_name, request.frame_id, is_whole=wants_whole(context))
+    async def GenerateInference(self, request: Any, context: RpcContext) -> Any:  # noqa: N802 - named by the service
+        """Render one frame from the audio features in the package."""
+        with self._reserve_slot():
+            return await self._render(request.model_name, request.frame_id, is_whole=wants_whole(context))
 
-    async def GenerateBatchInference(self, request: Any, context: Context) -> Any:  # noqa: N802
-        """The same for several frames, in the order that they were asked for."""
+    async def GenerateBatchInference(self, request: Any, context: RpcContext) -> Any:  # noqa: N802
+        """Render several frames from the audio features in the package, in the requested order."""
         check_batch(len(request.frame_ids))
-        name, draw = request.model_name, partial(self._draw, request.model_name, is_whole=wants_whole(context))
-        with self._place():
+        name, render = request.model_name, partial(self._render, request.model_name, is_whole=wants_whole(context))
+        with self._reserve_slot():
             try:
-                async with self._avatars.lease(name):
+                async with self._avatars.acquire(name):
                     pass
-            except CallerError as err:  # found once, not for each frame
-                return refuse_all(name, request.frame_ids, err)
-            return await batch_of(draw(index) for index in request.frame_ids)
+            except CallerError as err:  # the same for each frame, so load the package only once
+                return failed_batch(name, request.frame_ids, err)
+            return await batch_response(render(index) for index in request.frame_ids)
 
-    async def GenerateBatchWithAudio(self, request: Any, context: Context) -> Any:  # noqa: N802
-        """Frames in a row, moved by the sound that comes along."""
+    async def GenerateBatchWithAudio(self, request: Any, context: RpcContext) -> Any:  # noqa: N802
+        """Render consecutive frames from the audio in the request."""
         check_batch(request.frame_count)
-        name, draw = request.model_name, partial(self._draw, request.model_name, is_whole=wants_whole(context))
+        name, render = request.model_name, partial(self._render, request.model_name, is_whole=wants_whole(context))
         indices = range(request.start_frame_id, request.start_frame_id + request.frame_count)
-        with self._place():
+        with self._reserve_slot():
             try:
-                async with self._avatars.lease(name) as package:
+                async with self._avatars.acquire(name) as package:
                     chunks = list(request.audio_chunks)
-                    speech = await self._avatars.run_numbered(Speech, package, chunks, len(indices))
+                    encoder = await self._avatars.run_single_frame(AudioChunkEncoder, package, chunks, len(indices))
             except CallerError as err:
-                return refuse_all(name, indices, err)
-            return await batch_of(draw(index, listen=partial(speech.listen, k)) for k, index in enumerate(indices))
+                return failed_batch(name, indices, err)
+            return await batch_response(
+                render(index, get_features=partial(encoder.encode, k)) for k, index in enumerate(indices)
+            )
 
-    async def StreamInference(self, requests: AsyncIterator[Any], context: Context) -> None:  # noqa: N802
-        """An answer for each request, in order. The next request is read when its answer was taken."""
-        with self._stream():
+    async def StreamInference(self, requests: AsyncIterator[Any], context: RpcContext) -> None:  # noqa: N802
+        """Send a frame for each request, in order. The next request is read once the client has read the response."""
+        with self._reserve_stream():
             is_whole = wants_whole(context)
             async for request in requests:
                 self._check_ready()
-                answer = await self._draw(request.model_name, request.frame_id, is_whole=is_whole)
+                response = await self._render(request.model_name, request.frame_id, is_whole=is_whole)
                 try:
-                    async with asyncio.timeout(STALLED_S):
-                        await context.write(answer)
+                    async with asyncio.timeout(STALL_TIMEOUT_S):
+                        await context.write(response)
                 except TimeoutError as err:
-                    raise Overloaded(f"an answer was not taken in {STALLED_S:g} s") from err
+                    raise Overloaded(f"the client did not read a response within {STALL_TIMEOUT_S:g} s") from err
 
-    async def LoadPackage(self, request: Any, _context: Context) -> Any:  # noqa: N802
-        """A package of the server's own folder, into memory."""
+    async def LoadPackage(self, request: Any, _context: RpcContext) -> Any:  # noqa: N802
+        """Load a package from the server's own folder."""
         started, name = time.perf_counter(), request.package_name
         try:
-            await self._avatars.run(check_folder, name, request.package_dir, self._settings)
-            async with self._avatars.lease(name) as package:
-                return loaded(name, package, elapsed_ms(started))
+            await self._avatars.run_in_thread(check_folder, name, request.package_dir, self._settings)
+            async with self._avatars.acquire(name) as package:
+                return load_response(name, package, elapsed_ms(started))
         except CallerError as err:
             return pb2.LoadPackageResponse(package_name=name[:64], message="the package was not loaded", error=str(err))
 
-    async def GetStats(self, request: Any, _context: Context) -> Any:  # noqa: N802
-        """What the network took for one package's frames."""
-        async with self._avatars.lease(request.model_name) as package:
-            tally = self._tallies.read(request.model_name)
+    async def GetStats(self, request: Any, _context: RpcContext) -> Any:  # noqa: N802
+        """Return how long the network took for the frames of one package."""
+        async with self._avatars.acquire(request.model_name) as package:
+            latency = self._latencies.get(request.model_name)
             return pb2.StatsResponse(
                 model_name=request.model_name,
-                total_requests=clip_count(tally.n_requests),
-                avg_inference_time_ms=tally.mean_ms,
-                min_inference_time_ms=tally.min_ms,
-                max_inference_time_ms=tally.max_ms,
+                total_requests=clip_int32(latency.n_requests),
+                avg_inference_time_ms=latency.mean_ms,
+                min_inference_time_ms=latency.min_ms,
+                max_inference_time_ms=latency.max_ms,
                 frame_count=package.n_frames,
                 device=package.device,
                 optimizations_active=OPTIMIZATIONS,
             )
 
-    async def ListModels(self, _request: Any, _context: Context) -> Any:  # noqa: N802
-        """The packages in memory."""
-        names = self._avatars.loaded
+    async def ListModels(self, _request: Any, _context: RpcContext) -> Any:  # noqa: N802
+        """List the packages in memory."""
+        names = self._avatars.loaded_names
         return pb2.ListModelsResponse(loaded_models=names, count=len(names))
 
-    async def HealthCheck(self, _request: Any, _context: Context) -> Any:  # noqa: N802
-        """Whether frames can be asked for."""
+    async def HealthCheck(self, _request: Any, _context: RpcContext) -> Any:  # noqa: N802
+        """Return whether the server renders frames."""
         ready = self._is_ready()
         return pb2.HealthResponse(
             healthy=ready,
             status="SERVING" if ready else "NOT_SERVING",
-            loaded_models=len(self._avatars.loaded),
+            loaded_models=len(self._avatars.loaded_names),
             uptime_seconds=int(time.monotonic() - self._started),
         )
 
-    async def GetVideoFrame(self, request: Any, _context: Context) -> Any:  # noqa: N802
-        """A frame as it was filmed."""
+    async def GetVideoFrame(self, request: Any, _context: RpcContext) -> Any:  # noqa: N802
+        """Return a frame of the source video."""
         index, video = request.frame_id, request.video_type
-        with self._place():
-            async with self._avatars.lease(request.model_name) as package:
-                jpeg = await self._avatars.run_numbered(make_video_frame, package, index, video)
+        with self._reserve_slot():
+            async with self._avatars.acquire(request.model_name) as package:
+                jpeg = await self._avatars.run_single_frame(encode_video_frame, package, index, video)
         return pb2.GetVideoFrameResponse(success=True, frame_data=jpeg, frame_id=index, video_type=video)
 
-    async def GetModelMetadata(self, request: Any, _context: Context) -> Any:  # noqa: N802
-        """What a package holds. No sound lies in one: `audio_path` stays empty."""
-        async with self._avatars.lease(request.model_name) as package:
+    async def GetModelMetadata(self, request: Any, _context: RpcContext) -> Any:  # noqa: N802
+        """Describe a package. `audio_path` stays empty, because packages contain no audio."""
+        async with self._avatars.acquire(request.model_name) as package:
             box = package.box(0)
             return pb2.GetModelMetadataResponse(
                 success=True,
@@ -265,30 +275,37 @@ class LipSync:
                 bounds=[box.left, box.top, box.right, box.bottom],
             )
 
-    async def _draw(
-        self, name: str, index: int, *, is_whole: bool, listen: Callable[[], tuple[Features, str]] | None = None
+    async def _render(
+        self,
+        name: str,
+        index: int,
+        *,
+        is_whole: bool,
+        get_features: Callable[[], tuple[Features, str]] | None = None,
     ) -> Any:
-        """The answer for one frame; it says so itself where the caller's mistake left none."""
+        """Return the response for one frame. If the caller made a mistake, it contains the error instead."""
         started = time.perf_counter()
         try:
-            async with self._avatars.lease(name) as package:
-                listen = listen or partial(hear, package, index, None, LEGACY_RATE)
-                still = await self._avatars.run_numbered(draw_still, package, index, listen, is_whole=is_whole)
+            async with self._avatars.acquire(name) as package:
+                get_features = get_features or partial(features_for, package, index, None, LEGACY_SAMPLE_RATE)
+                frame = await self._avatars.run_single_frame(
+                    render_frame, package, index, get_features, is_whole=is_whole
+                )
         except CallerError as err:
-            return refusal(name, index, err)
-        self._tallies.add(name, still.infer_ms)
-        return answer_of(still, name, index, elapsed_ms(started))
+            return failed_frame(name, index, err)
+        self._latencies.add(name, frame.infer_ms)
+        return frame_response(frame, name, index, elapsed_ms(started))
 
     def _check_ready(self) -> None:
         if not self._is_ready():
             raise NotReady("the server is going down, or its models are not loaded; try another one")
 
     @contextmanager
-    def _place(self) -> Iterator[None]:
-        """Among those who wait for frames. Raises: Overloaded where all are taken, NotReady."""
+    def _reserve_slot(self) -> Iterator[None]:
+        """Count a call for frames inside of the block. Raises: Overloaded if there are too many, NotReady."""
         self._check_ready()
         if self.n_waiting >= MAX_WAITING:
-            raise Overloaded(f"{self.n_waiting} callers wait for frames already; try again in a second")
+            raise Overloaded(f"{self.n_waiting} calls for frames are waiting, which is the limit; retry in a second")
         self.n_waiting += 1
         try:
             yield
@@ -296,9 +313,9 @@ class LipSync:
             self.n_waiting -= 1
 
     @contextmanager
-    def _stream(self) -> Iterator[None]:
+    def _reserve_stream(self) -> Iterator[None]:
         if self.n_streams >= MAX_STREAMS:
-            raise Overloaded(f"{self.n_streams} streams are open already; try again in a few seconds")
+            raise Overloaded(f"{self.n_streams} streams are open, which is the limit; retry in a few seconds")
         self.n_streams += 1
         try:
             yield
@@ -306,61 +323,65 @@ class LipSync:
             self.n_streams -= 1
 
 
-def wants_whole(context: Context) -> bool:
-    """Whether the caller wants whole frames. Raises: InvalidRequest."""
-    asked = dict(context.invocation_metadata() or ()).get(FRAMES_KEY, "whole")
-    if asked not in ("whole", "patch"):
-        raise InvalidRequest(f"{FRAMES_KEY} {asked[:40]!r}: expected whole or patch")
-    return bool(asked == "whole")
+def wants_whole(context: RpcContext) -> bool:
+    """Return whether the caller requests whole frames. Raises: InvalidRequest if the metadata is invalid."""
+    value = dict(context.invocation_metadata() or ()).get(FRAMES_KEY, "whole")
+    if value not in ("whole", "patch"):
+        raise InvalidRequest(f"{FRAMES_KEY} {value[:40]!r}: expected whole or patch")
+    return bool(value == "whole")
 
 
-def parse(kind: Any, raw: bytes) -> Any:
-    """Raises: InvalidRequest."""
+def parse(message_class: Any, raw: bytes) -> Any:
+    """Decode a message. Raises: InvalidRequest if the bytes are not one of this class."""
     try:
-        return kind.FromString(raw)
+        return message_class.FromString(raw)
     except message.DecodeError as err:
-        raise InvalidRequest(f"{len(raw)} bytes that hold no {kind.DESCRIPTOR.name}") from err
+        raise InvalidRequest(f"{len(raw)} bytes that are not a valid {message_class.DESCRIPTOR.name}") from err
 
 
-async def parse_each(kind: Any, raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+async def parse_each(message_class: Any, raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:
     async for one in raw:
-        yield parse(kind, one)
+        yield parse(message_class, one)
 
 
-def answer_of(still: Still, name: str, index: int, took_ms: int) -> Any:
+def frame_response(frame: NumberedFrame, name: str, index: int, took_ms: int) -> Any:
     return pb2.OptimizedInferenceResponse(
         success=True,
-        prediction_data=still.jpeg,
-        bounds=still.bounds,
+        prediction_data=frame.jpeg,
+        bounds=frame.bounds,
         processing_time_ms=took_ms,
         model_name=name,
         frame_id=index,
-        prediction_shape="x".join(map(str, still.shape)),
-        prepare_time_ms=still.prepare_ms,
-        inference_time_ms=still.infer_ms,
-        composite_time_ms=still.compose_ms,
+        prediction_shape="x".join(map(str, frame.shape)),
+        prepare_time_ms=frame.prepare_ms,
+        inference_time_ms=frame.infer_ms,
+        composite_time_ms=frame.compose_ms,
         optimizations=OPTIMIZATIONS,
     )
 
 
-async def batch_of(drawings: Iterable[Awaitable[Any]]) -> Any:
-    """One after the other: where the caller leaves, or the deadline passes, the rest is never begun."""
+async def batch_response(frames: Iterable[Awaitable[Any]]) -> Any:
+    """Render the frames one after another, so that a canceled or expired call never starts the remaining ones.
+
+    Raises: InvalidRequest if their JPEGs are too large for one response.
+    """
     started, n_bytes = time.perf_counter(), 0
-    answers: list[Any] = []
-    for drawing in drawings:
-        answers.append(await drawing)
-        n_bytes += len(answers[-1].prediction_data)
-        if n_bytes > MAX_PICTURES:
+    responses: list[Any] = []
+    for frame in frames:
+        responses.append(await frame)
+        n_bytes += len(responses[-1].prediction_data)
+        if n_bytes > MAX_BATCH_JPEG_BYTES:
             raise InvalidRequest(
-                f"{len(answers)} frames of the batch take {n_bytes} bytes; at most {MAX_PICTURES} may: ask for fewer"
+                f"{len(responses)} frames of the batch take {n_bytes} bytes; expected at most {MAX_BATCH_JPEG_BYTES}: "
+                "request fewer frames"
             )
     took_ms = (time.perf_counter() - started) * 1000
     return pb2.BatchInferenceResponse(
-        responses=answers, total_processing_time_ms=clip_count(took_ms), avg_frame_time_ms=took_ms / len(answers)
+        responses=responses, total_processing_time_ms=clip_int32(took_ms), avg_frame_time_ms=took_ms / len(responses)
     )
 
 
-def loaded(name: str, package: AvatarPackage, took_ms: int) -> Any:
+def load_response(name: str, package: AvatarPackage, took_ms: int) -> Any:
     features = package.packaged_features
     return pb2.LoadPackageResponse(
         success=True,
@@ -375,67 +396,72 @@ def loaded(name: str, package: AvatarPackage, took_ms: int) -> Any:
     )
 
 
-def refusal(name: str, index: int, err: CallerError) -> Any:
-    """An answer without a picture; the name is cut, so that a batch of them stays small."""
+def failed_frame(name: str, index: int, err: CallerError) -> Any:
+    """Return a response without a frame. The name is cut, so that a batch of such responses stays small."""
     return pb2.OptimizedInferenceResponse(
         model_name=name[:64], frame_id=max(min(index, 2**31 - 1), -(2**31)), error=str(err)
     )
 
 
-def refuse_all(name: str, indices: Iterable[int], err: CallerError) -> Any:
-    return pb2.BatchInferenceResponse(responses=[refusal(name, index, err) for index in indices])
+def failed_batch(name: str, indices: Iterable[int], err: CallerError) -> Any:
+    return pb2.BatchInferenceResponse(responses=[failed_frame(name, index, err) for index in indices])
 
 
-def check_folder(name: str, given: str, settings: Settings) -> None:
-    """Whether a caller's folder is that of the package it names; nothing is read by what callers say.
+def check_folder(name: str, folder: str, settings: Settings) -> None:
+    """Check that a caller's folder is that of the package it names. Callers' paths are compared, and never opened.
 
-    given: empty, or from the folder of packages or the one around it on, or the whole path.
+    folder: empty, absolute, or relative to the folder of packages or to its parent.
     Raises: AvatarNotFound, AccessDenied.
     """
-    folder = find_package(name, settings)
-    if given and all(os.path.normpath(start / given) != os.path.normpath(folder) for start in folder.parents[:2]):
-        raise AccessDenied(f"package_dir {given[:80]!r}: expected nothing, or {name!r}, in the server's own folder")
+    own = find_package(name, settings)
+    if folder and all(os.path.normpath(start / folder) != os.path.normpath(own) for start in own.parents[:2]):
+        raise AccessDenied(
+            f"package_dir {folder[:80]!r}: expected nothing, or {name!r}, in the server's own folder of packages"
+        )
 
 
 def check_batch(n_frames: int) -> None:
+    """Check the size of a batch. Raises: InvalidRequest."""
     if not 0 < n_frames <= MAX_BATCH:
         raise InvalidRequest(f"a batch of {n_frames} frames; expected 1 to {MAX_BATCH}")
 
 
-def clip_count(n: float) -> int:
-    """As an int32 has room for."""
+def clip_int32(n: float) -> int:
+    """Round a count or time down, to at most the largest int32."""
     return min(int(n), 2**31 - 1)
 
 
 def elapsed_ms(started: float) -> int:
-    return clip_count((time.perf_counter() - started) * 1000)
+    return clip_int32((time.perf_counter() - started) * 1000)
 
 
-class TokenCheck(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """Lets only those in who bring the server's token, as over HTTP; whether it is healthy anybody may ask."""
+class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Rejects calls without the server's token, except for those to gRPC's health service, as over HTTP."""
 
-    def __init__(self, token: str, count: Count) -> None:
+    def __init__(self, token: str, record_call: RecordCall) -> None:
         self._expected = f"Bearer {token}".encode()
-        self._refusals = {f"/{SERVICE}/{call.name}": refusing(call.name, count) for call in DESCRIPTOR.methods}
-        self._other = refusing("other", count)  # names that a caller makes up are not counted one by one
+        self._rejections = {
+            f"/{SERVICE}/{call.name}": reject_call(call.name, record_call) for call in DESCRIPTOR.methods
+        }
+        self._other = reject_call("other", record_call)  # one name for all unknown routes, so metrics stay bounded
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
-        given = dict(details.invocation_metadata).get("authorization", "")
-        shown = given if isinstance(given, bytes) else given.encode()
-        if details.method.startswith(f"/{HEALTH}/") or hmac.compare_digest(shown, self._expected):
+        value = dict(details.invocation_metadata).get("authorization", "")
+        given = value if isinstance(value, bytes) else value.encode()
+        if details.method.startswith(f"/{HEALTH}/") or hmac.compare_digest(given, self._expected):
             return await continuation(details)
-        return self._refusals.get(details.method, self._other)
+        return self._rejections.get(details.method, self._other)
 
 
-def refusing(name: str, count: Count) -> Any:
-    """A handler that fits every kind of call, as it reads nothing."""
+def reject_call(name: str, record_call: RecordCall) -> Any:
+    """Return a handler that rejects a call as unauthenticated. It fits every kind of call, as it reads nothing."""
 
-    async def refuse(_requests: AsyncIterator[Any], context: Context) -> None:
-        said = "expected the metadata authorization: Bearer with the server's token"
-        async with counted(name, context, count):
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, said, ((CODE_KEY, "access_denied"),))
+    async def reject(_requests: AsyncIterator[Any], context: RpcContext) -> None:
+        details = "expected the metadata authorization: Bearer with the server's token"
+        async with record_metrics(name, context, record_call):
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, details, ((CODE_KEY, "access_denied"),))
 
-    return grpc.stream_stream_rpc_method_handler(refuse)
+    return grpc.stream_stream_rpc_method_handler(reject)
 
 
 class RpcServer:
@@ -445,24 +471,30 @@ class RpcServer:
 
     def __init__(
         self,
-        avatars: Avatars,
-        tallies: Tallies,
+        avatars: AvatarCache,
+        latencies: LatencyByAvatar,
         settings: Settings,
         port: int,
         is_ready: Callable[[], bool],
-        count: Count = count_nothing,
+        record_call: RecordCall = ignore_call,
     ) -> None:
-        """port: 0 lets the system choose. count: is told each call's route, status and seconds."""
-        self._settings, self._port, self._count = settings, port, count
+        """Create a server that is not started yet.
+
+        port: 0 lets the system choose one. record_call: called at the end of each call.
+        """
+        self._settings, self._port, self._record_call = settings, port, record_call
         self._server: Any = None
-        self.calls = LipSync(avatars, tallies, settings, is_ready, count)
+        self.service = AvatarFrameService(avatars, latencies, settings, is_ready, record_call)
 
     async def start(self) -> int:
-        """Open the port and return it. Raises: OSError where it cannot be had, InvalidRequest for a bad certificate."""
+        """Open the port and return it.
+
+        Raises: OSError if the port is not available, InvalidRequest if the certificate is invalid.
+        """
         token = self._settings.token
-        checks = [TokenCheck(token, self._count)] if token is not None else []
-        self._server = grpc.aio.server(interceptors=checks, options=OPTIONS)
-        self._server.add_generic_rpc_handlers((self.calls.handlers(),))
+        interceptors = [TokenInterceptor(token, self._record_call)] if token is not None else []
+        self._server = grpc.aio.server(interceptors=interceptors, options=OPTIONS)
+        self._server.add_generic_rpc_handlers((self.service.handlers(),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (SERVICE, HEALTH, reflection.SERVICE_NAME)
@@ -474,7 +506,7 @@ class RpcServer:
         return port
 
     async def stop(self) -> None:
-        """Say so to who asks for health, and close; what takes longer than two seconds is given up."""
+        """Report NOT_SERVING to health checks, and close. Calls that take longer than two seconds are canceled."""
         if self._server is not None:
             await self._health.enter_graceful_shutdown()
             await self._server.stop(GRACE_S)
@@ -489,4 +521,4 @@ class RpcServer:
                 return int(self._server.add_secure_port(address, credentials))
             return int(self._server.add_insecure_port(address))
         except RuntimeError as err:
-            raise OSError(f"{address}: cannot be had for gRPC ({err})") from err
+            raise OSError(f"{address}: gRPC cannot use this address ({err})") from err

@@ -1,4 +1,4 @@
-"""Live avatars over WebSocket: sessions, SageMaker's bidirectional stream, and what a page needs to show them."""
+"""Live avatars over WebSocket: sessions, SageMaker's bidirectional stream, and the HTTP routes of the web page."""
 
 from __future__ import annotations
 
@@ -14,20 +14,29 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from starlette.applications import Starlette
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from container.http.auth import check_origin, check_token, chosen_protocol
+from container.http.auth import check_origin, check_token, choose_subprotocol
 from container.http.static_page import page_routes
-from container.live.avatar_cache import Avatars
-from container.live.connection import GOING_AWAY, INTERNAL_ERROR, NORMAL, RESTARTING, STALL_S, Ending, Talk
-from container.live.frame_clock import Pacer
-from container.live.frame_encoder import Pictures
-from container.live.legacy.routes import legacy_routes
-from container.live.legacy.server import MINIMAL, Dialect, OldClients
-from container.live.legacy.single_frames import Tallies, make_video_frame
+from container.live.avatar_cache import AvatarCache
+from container.live.connection import (
+    GOING_AWAY,
+    INTERNAL_ERROR,
+    NORMAL,
+    SERVICE_RESTART,
+    STALL_TIMEOUT_S,
+    CloseReason,
+    SessionConnection,
+)
+from container.live.frame_clock import FrameClock
+from container.live.frame_encoder import FrameEncoder
+from container.live.legacy.routes import legacy_app, legacy_routes
+from container.live.legacy.server import MINIMAL, LegacyServer
+from container.live.legacy.single_frames import LatencyByAvatar, encode_video_frame
 from container.live.session import LiveSession
 from container.live.session_options import SessionOptions
 from container.statuses import Failure, failure_of
@@ -37,69 +46,77 @@ from inference.settings import Settings
 if TYPE_CHECKING:
     from inference.avatar import AvatarPackage
 
-LOG = logging.getLogger("viseme.live")
+logger = logging.getLogger("viseme.live")
 MAX_SESSIONS = 256
 SAGEMAKER_PATH = "/invocations-bidirectional-stream"
-SAGEMAKER_S = 30 * 60.0  # its longest stream
-LEAVE_S = 0.1  # between looks at whether a session is silent, once the server goes down
+MAX_STREAM_S = 30 * 60.0  # SageMaker's limit on the length of a stream
+DRAIN_POLL_S = 0.1  # between checks for silence in each session while the server drains
 
 
-class Live:
-    """The avatars of this server and all who speak with them."""
+class AvatarServer:
+    """Serves the avatars of this server to all WebSocket clients."""
 
     def __init__(
         self,
         settings: Settings,
-        stall_s: float = STALL_S,
-        longest_s: float = SAGEMAKER_S,
-        pacer: Callable[[], Pacer] = Pacer,
+        stall_timeout_s: float = STALL_TIMEOUT_S,
+        max_stream_s: float = MAX_STREAM_S,
+        make_clock: Callable[[], FrameClock] = FrameClock,
     ) -> None:
-        """stall_s: after which a client that takes nothing is dropped. longest_s: of SageMaker's streams.
+        """Create a server without any loaded avatar; see `running`.
 
-        pacer: makes the clock of each session.
+        stall_timeout_s: a client that reads nothing for this long is disconnected.
+        max_stream_s: the limit of SageMaker's streams. make_clock: creates the clock of each session.
         """
         self.settings = settings
-        self.avatars = Avatars(settings)
-        self.tallies = Tallies()
-        self.old_clients = OldClients(self.avatars, self.tallies, stall_s)
+        self.avatars = AvatarCache(settings)
+        self.latencies = LatencyByAvatar()
+        self.legacy = LegacyServer(self.avatars, self.latencies, stall_timeout_s)
         self.is_draining = False
-        self._stall_s, self._longest_s, self._pacer = stall_s, longest_s, pacer
-        self.talks: dict[Talk, LiveSession] = {}
-        self._pictures: WeakKeyDictionary[AvatarPackage, Pictures] = WeakKeyDictionary()
+        self._stall_timeout_s, self._max_stream_s, self._make_clock = stall_timeout_s, max_stream_s, make_clock
+        self.connections: dict[SessionConnection, LiveSession] = {}
+        self._encoders: WeakKeyDictionary[AvatarPackage, FrameEncoder] = WeakKeyDictionary()
 
     def routes(self) -> list[BaseRoute]:
-        """On SageMaker the stream alone, unless the others were asked for: nothing but the platform reaches it."""
-        stream = WebSocketRoute(SAGEMAKER_PATH, self.serve_stream)
+        """Return the routes of the main port.
+
+        On SageMaker that is the stream alone unless VISEME_REALTIME is set: only the platform can reach the container.
+        """
+        stream = WebSocketRoute(SAGEMAKER_PATH, self.serve_sagemaker_stream)
         if self.settings.on_sagemaker and not self.settings.realtime:
             return [stream]
-        return [stream, *self.page_routes(), *legacy_routes(self, MINIMAL)]
+        return [stream, *self.page_routes(), *legacy_routes(self.legacy, MINIMAL, self.admit_legacy)]
 
     def page_routes(self) -> list[BaseRoute]:
-        """The page for people, and what it asks for."""
+        """Return the routes of the web page and of the API that it uses."""
         return [*page_routes(), *self.session_routes()]
 
     def session_routes(self) -> list[BaseRoute]:
         return [
             Route("/v1/avatars", self.list_avatars),
-            Route("/v1/avatars/{name}/background/{index:int}", self.show_background),
+            Route("/v1/avatars/{name}/background/{index:int}", self.get_background),
             WebSocketRoute("/v1/avatars/{name}/session", self.serve_session),
         ]
 
+    def legacy_app(self, index: int) -> Starlette:
+        """Return the application of one legacy port. index: of the port in the setting `legacy_ports`."""
+        return legacy_app(self.legacy, index, self.admit_legacy, lambda: self.is_draining, self.page_routes())
+
     @property
     def n_sessions(self) -> int:
-        return len(self.talks)
+        return len(self.connections)
 
     @property
     def n_speaking(self) -> int:
-        """Sessions with speech that is not spoken yet."""
-        return sum(not live.is_silent for live in self.talks.values())
+        """Number of sessions with audio that is not spoken yet."""
+        return sum(not session.is_silent for session in self.connections.values())
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """While the server runs: load what was asked for, and drop what goes."""
+        """Run the background tasks inside of the block. With VISEME_REALTIME, load all avatars first."""
         if self.settings.realtime:
             await self.avatars.load_all()
-        tasks = [asyncio.create_task(one) for one in (self.avatars.keep_looking(), self.old_clients.broadcast())]
+        tasks = [asyncio.create_task(one) for one in (self.avatars.watch_folder(), self.legacy.broadcast())]
         try:
             yield
         finally:
@@ -109,191 +126,205 @@ class Live:
             await self.avatars.close()
 
     def drain(self) -> None:
-        """Let nobody in any more; sessions end as they fall silent."""
+        """Reject new sessions, and end each running one as soon as it is silent."""
         self.is_draining = True
 
-    def pictures_of(self, package: AvatarPackage) -> Pictures:
-        return self._pictures.setdefault(package, Pictures(package))
+    def encoder_of(self, package: AvatarPackage) -> FrameEncoder:
+        return self._encoders.setdefault(package, FrameEncoder(package))
 
     async def list_avatars(self, request: Request) -> Response:
+        """Return the avatars as JSON."""
         try:
-            self.check_open(request)
-            return JSONResponse([asdict(one) for one in await self.avatars.known()])
+            self.check_access(request)
+            return JSONResponse([asdict(info) for info in await self.avatars.list_packages()])
         except Exception as err:  # noqa: BLE001 - the edge
-            return refusal(err)
+            return http_error(err)
 
-    async def show_background(self, request: Request) -> Response:
-        """A frame as it was filmed: what lies under patches."""
+    async def get_background(self, request: Request) -> Response:
+        """Return a frame of the source video as JPEG: the background of patches."""
         try:
-            self.check_open(request)
-            async with self.avatars.lease(request.path_params["name"]) as package:
+            self.check_access(request)
+            async with self.avatars.acquire(request.path_params["name"]) as package:
                 index = request.path_params["index"]
-                jpeg = await self.avatars.run(make_video_frame, package, index, "full_body")
+                jpeg = await self.avatars.run_in_thread(encode_video_frame, package, index, "full_body")
         except Exception as err:  # noqa: BLE001 - the edge
-            return refusal(err)
-        # Behind a token it is for nobody but the caller, whatever stands in between. An avatar may be replaced under
-        # its name, so a copy is asked about before it is shown again.
-        tag = f'"{hashlib.sha256(jpeg).hexdigest()}"'
-        kept = f"{'public' if self.settings.token is None else 'private'}, no-cache"
-        headers = {"cache-control": kept, "etag": tag}
-        if tag in request.headers.get("if-none-match", ""):
+            return http_error(err)
+        # Protected by a token, it must not be stored in a shared cache. An avatar may be replaced under the same name,
+        # so caches must revalidate.
+        etag = f'"{hashlib.sha256(jpeg).hexdigest()}"'
+        cache_control = f"{'public' if self.settings.token is None else 'private'}, no-cache"
+        headers = {"cache-control": cache_control, "etag": etag}
+        if etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         return Response(jpeg, media_type="image/jpeg", headers=headers)
 
-    def check_open(self, connection: HTTPConnection) -> None:
-        """Raises: NotReady, AccessDenied."""
+    def check_access(self, connection: HTTPConnection) -> None:
+        """Check that a client may connect. Raises: NotReady if the server drains, AccessDenied."""
         if self.is_draining:
             raise NotReady("the server is going down; try another one")
         check_token(connection.headers, self.settings.token)
-        if not self.settings.on_sagemaker:  # there nothing but the platform can reach us
+        if not self.settings.on_sagemaker:  # on SageMaker, only the platform can reach the container
             check_origin(connection.headers, self.settings.token, self.settings.allowed_origins)
 
-    def check_room(self) -> None:
-        """Raises: Overloaded."""
+    def check_capacity(self) -> None:
+        """Check that another session fits. Raises: Overloaded."""
         if self.n_sessions >= MAX_SESSIONS:
-            raise Overloaded(f"{self.n_sessions} sessions are held already; try again later")
+            raise Overloaded(f"{self.n_sessions} sessions are open, which is the limit; try again later")
 
     async def serve_session(self, socket: WebSocket) -> None:
-        """A session with the avatar that the path names."""
+        """Serve a session with the avatar in the path."""
         name = socket.path_params["name"]
-        async with self.admitted(socket, name, dict(socket.query_params)) as options:
+        async with self.admit(socket, name, dict(socket.query_params)) as options:
             if options is not None:
-                await self.talk(socket, name, options)
+                await self.serve_connection(socket, name, options)
 
-    async def serve_stream(self, socket: WebSocket) -> None:
-        """The same, as SageMaker's platform passes it on: `avatar` in the query, and an end after 30 minutes."""
+    async def serve_sagemaker_stream(self, socket: WebSocket) -> None:
+        """Serve a session over SageMaker's bidirectional stream.
+
+        The avatar is in the query, and the session's length is limited.
+        """
         query = dict(socket.query_params)
         name = query.pop("avatar", None)
         if name is None:
             try:
-                self.check_open(socket)  # before anything is looked for, or made, for a stranger
+                self.check_access(socket)  # first: listing the avatars may create the starter
             except Exception as err:  # noqa: BLE001 - the edge
-                await deny(socket, err)
+                await deny_handshake(socket, err)
                 return
-            name = await self.choose_avatar()
-        async with self.admitted(socket, name, query, in_band=True) as options:
+            name = await self.default_avatar()
+        async with self.admit(socket, name, query, in_band=True) as options:
             if options is not None:
-                await self.talk(socket, name, options, longest_s=self._longest_s)
+                await self.serve_connection(socket, name, options, max_duration_s=self._max_stream_s)
 
-    async def choose_avatar(self) -> str:
-        """The one to speak with where none is named: the starter, or else the first."""
-        names = [one.name for one in await self.avatars.known()]
+    async def default_avatar(self) -> str:
+        """Return the name of the avatar for requests that name none: the starter, or else the first."""
+        names = [info.name for info in await self.avatars.list_packages()]
         return "starter" if "starter" in names or not names else names[0]
 
-    async def serve_old_client(self, socket: WebSocket, dialect: Dialect) -> None:
-        """Frames asked for by number."""
+    async def admit_legacy(self, socket: WebSocket) -> bool:
+        """Accept the connection of an older client, or reject its handshake; return whether it was accepted."""
         try:
-            self.check_open(socket)
+            self.check_access(socket)
         except Exception as err:  # noqa: BLE001 - the edge
-            await deny(socket, err)
-            return
-        await socket.accept(chosen_protocol(socket))
-        await self.old_clients.serve(socket, dialect)
+            await deny_handshake(socket, err)
+            return False
+        await socket.accept(choose_subprotocol(socket))
+        return True
 
     @asynccontextmanager
-    async def admitted(
+    async def admit(
         self, socket: WebSocket, name: str, query: Mapping[str, str], *, in_band: bool = False
     ) -> AsyncIterator[SessionOptions | None]:
-        """Accept the connection, or refuse it, and then give None.
+        """Accept the connection and yield the session's options, or reject it and yield None.
 
-        in_band: the refusal is a message, as SageMaker wants it, except where the caller may not come in at all.
+        in_band: report invalid requests in a message, as SageMaker requires. Without access, the handshake fails.
         """
         try:
-            self.check_open(socket)
-            self.check_room()
+            self.check_access(socket)
+            self.check_capacity()
         except Exception as err:  # noqa: BLE001 - the edge
-            await deny(socket, err)
+            await deny_handshake(socket, err)
             yield None
             return
         try:
-            options = SessionOptions.read(query)
-            await self.avatars.check(name)
+            options = SessionOptions.parse(query)
+            await self.avatars.check_exists(name)
         except (AvatarNotFound, InvalidRequest) as err:
             if not in_band:
-                await deny(socket, err)
+                await deny_handshake(socket, err)
             else:
-                await socket.accept(chosen_protocol(socket))
-                await tell_sagemaker(socket, failure_of(err))
+                await socket.accept(choose_subprotocol(socket))
+                await close_stream_with_error(socket, failure_of(err))
             yield None
             return
-        await socket.accept(chosen_protocol(socket))
+        await socket.accept(choose_subprotocol(socket))
         yield options
 
-    async def talk(self, socket: WebSocket, name: str, options: SessionOptions, longest_s: float | None = None) -> None:
-        """Serve one session to its end. longest_s: None for as long as the client stays."""
+    async def serve_connection(
+        self, socket: WebSocket, name: str, options: SessionOptions, max_duration_s: float | None = None
+    ) -> None:
+        """Serve one session until it ends. max_duration_s: of SageMaker's streams; None for no limit."""
         started = time.monotonic()
-        is_sagemaker = longest_s is not None
+        is_sagemaker = max_duration_s is not None
         try:
-            async with self.avatars.lease(name) as package:
-                pictures = self.pictures_of(package)
-                live = LiveSession(package, pictures, options, self.avatars.run, self._pacer())
-                ending = await self.run_talk(socket, live, longest_s)
+            async with self.avatars.acquire(name) as package:
+                encoder = self.encoder_of(package)
+                session = LiveSession(package, encoder, options, self.avatars.run_in_thread, self._make_clock())
+                closed = await self.run_connection(socket, session, max_duration_s)
         except WebSocketDisconnect:
-            ending = Ending(None)
-        except Exception as err:  # noqa: BLE001 - the edge: what was not foreseen is logged
-            ending = await fail(socket, err, is_sagemaker=is_sagemaker)
-        LOG.info("session", extra={"avatar": name, "took_s": round(time.monotonic() - started, 1), "code": ending.code})
+            closed = CloseReason(None)
+        except Exception as err:  # noqa: BLE001 - the edge: unexpected errors are logged
+            closed = await close_with_error(socket, err, is_sagemaker=is_sagemaker)
+        took_s = round(time.monotonic() - started, 1)
+        logger.info("session", extra={"avatar": name, "took_s": took_s, "code": closed.code})
 
-    async def run_talk(self, socket: WebSocket, live: LiveSession, longest_s: float | None) -> Ending:
-        talk = Talk(socket, live, self._stall_s)
-        self.talks[talk] = live
-        watch = asyncio.create_task(self.watch(talk, live, longest_s))
+    async def run_connection(
+        self, socket: WebSocket, session: LiveSession, max_duration_s: float | None
+    ) -> CloseReason:
+        connection = SessionConnection(socket, session, self._stall_timeout_s)
+        self.connections[connection] = session
+        limits = asyncio.create_task(self.enforce_limits(connection, session, max_duration_s))
         try:
-            ending = await talk.run()
-            if ending.code is not None:
-                await talk.say_goodbye()
-                if longest_s is not None and ending.code != NORMAL:
-                    await socket.send_text(model_stream_error("session_ended", ending.reason))
-                await socket.close(ending.code, ending.reason)
+            closed = await connection.run()
+            if closed.code is not None:
+                await connection.flush_remaining()
+                if max_duration_s is not None and closed.code != NORMAL:
+                    await socket.send_text(model_stream_error("session_ended", closed.reason))
+                await socket.close(closed.code, closed.reason)
         finally:
-            watch.cancel()
-            del self.talks[talk]
-            live.close()
-        return ending
+            limits.cancel()
+            del self.connections[connection]
+            session.close()
+        return closed
 
-    async def watch(self, talk: Talk, live: LiveSession, longest_s: float | None) -> None:
-        """End the session where its time is over, or the server goes down and it is silent."""
-        ends = time.monotonic() + longest_s if longest_s is not None else float("inf")
-        while time.monotonic() < ends:
-            if self.is_draining and live.is_silent:
-                talk.end(Ending(RESTARTING, "the server is going down"))
+    async def enforce_limits(
+        self, connection: SessionConnection, session: LiveSession, max_duration_s: float | None
+    ) -> None:
+        """End the session when its time is over, or when the server drains and the session is silent."""
+        deadline = time.monotonic() + max_duration_s if max_duration_s is not None else float("inf")
+        while time.monotonic() < deadline:
+            if self.is_draining and session.is_silent:
+                connection.request_close(CloseReason(SERVICE_RESTART, "the server is going down"))
                 return
-            await asyncio.sleep(min(LEAVE_S if self.is_draining else 1.0, max(ends - time.monotonic(), 0.0)))
-        talk.end(Ending(GOING_AWAY, f"a stream lasts {longest_s:g} s at most"))
+            poll_s = DRAIN_POLL_S if self.is_draining else 1.0
+            await asyncio.sleep(min(poll_s, max(deadline - time.monotonic(), 0.0)))
+        connection.request_close(CloseReason(GOING_AWAY, f"the stream has reached its limit of {max_duration_s:g} s"))
 
 
-def refusal(err: Exception) -> Response:
-    """An error as an answer over HTTP."""
+def http_error(err: Exception) -> Response:
+    """Return the HTTP response to an error, and log it if it is unexpected."""
     failure = failure_of(err)
     if failure.code == "internal_error":
-        LOG.error("unforeseen", exc_info=err)
+        logger.error("unexpected error", exc_info=err)
     return Response(failure.body(), failure.status, headers=failure.headers())
 
 
-async def deny(socket: WebSocket, err: Exception) -> None:
-    """Refuse the handshake, with the status and the body that HTTP callers get."""
-    await socket.send_denial_response(refusal(err))
+async def deny_handshake(socket: WebSocket, err: Exception) -> None:
+    """Reject a WebSocket handshake with the status and body that an HTTP request would get."""
+    await socket.send_denial_response(http_error(err))
 
 
-async def fail(socket: WebSocket, err: Exception, *, is_sagemaker: bool) -> Ending:
-    """Tell the client why its session is over."""
+async def close_with_error(socket: WebSocket, err: Exception, *, is_sagemaker: bool) -> CloseReason:
+    """Report an error to the client and close the connection."""
     failure = failure_of(err)
     if failure.code == "internal_error":
-        LOG.error("unforeseen", exc_info=err)
+        logger.error("unexpected error", exc_info=err)
     with contextlib.suppress(WebSocketDisconnect):
         if is_sagemaker:
-            await tell_sagemaker(socket, failure)
+            await close_stream_with_error(socket, failure)
         else:
-            about = {"type": "error", "generation": 0, "code": failure.code, "message": failure.message}
-            await socket.send_text(json.dumps(about))
+            event = {"type": "error", "generation": 0, "code": failure.code, "message": failure.message}
+            await socket.send_text(json.dumps(event))
             await socket.close(INTERNAL_ERROR, failure.code)
-    return Ending(INTERNAL_ERROR, failure.code)
+    return CloseReason(INTERNAL_ERROR, failure.code)
 
 
-async def tell_sagemaker(socket: WebSocket, failure: Failure) -> None:
+async def close_stream_with_error(socket: WebSocket, failure: Failure) -> None:
+    """Report an error in the form of SageMaker's bidirectional streams, and close the connection."""
     await socket.send_text(model_stream_error(failure.code, failure.message))
     await socket.close(INTERNAL_ERROR, failure.code)
 
 
 def model_stream_error(code: str, message: str) -> str:
+    """Return the JSON of an error message of SageMaker's bidirectional streams."""
     return json.dumps({"ModelStreamError": {"ErrorCode": code, "Message": message}})

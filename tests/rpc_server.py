@@ -20,9 +20,9 @@ from stubs import make_if_missing
 
 make_if_missing()
 
-from container.live.avatar_cache import Avatars  # noqa: E402 - after the stubs
+from container.live.avatar_cache import AvatarCache  # noqa: E402 - after the stubs
 from container.live.jpeg import PATCH_QUALITY  # noqa: E402
-from container.live.legacy.single_frames import Tallies  # noqa: E402
+from container.live.legacy.single_frames import LatencyByAvatar  # noqa: E402
 from container.protos import optimized_lipsyncsrv_pb2 as pb2  # noqa: E402
 from container.rpc import RpcServer  # noqa: E402
 from inference.avatar import AvatarPackage  # noqa: E402
@@ -37,7 +37,7 @@ class Rpc:
     """A server that runs. call: run a coroutine function in its event loop."""
 
     server: RpcServer
-    avatars: Avatars
+    avatars: AvatarCache
     call: Callable[..., Any]
     port: int = 0
     is_ready: bool = True
@@ -51,7 +51,7 @@ class Rpc:
         """The one in the server's memory."""
 
         async def find() -> AvatarPackage:
-            async with self.avatars.lease(name) as package:
+            async with self.avatars.acquire(name) as package:
                 return package
 
         found: AvatarPackage = self.call(find)
@@ -67,12 +67,12 @@ def rpc_server(settings: Settings) -> Iterator[Rpc]:
     def call(work: Callable[..., Any], *given: object) -> Any:
         return asyncio.run_coroutine_threadsafe(work(*given), loop).result(PATIENCE_S)
 
-    avatars = Avatars(settings)
+    avatars = AvatarCache(settings)
 
     def count(*told: Any) -> None:
         running.counted.append(told)
 
-    server = RpcServer(avatars, Tallies(), settings, 0, lambda: running.is_ready, count)
+    server = RpcServer(avatars, LatencyByAvatar(), settings, 0, lambda: running.is_ready, count)
     running = Rpc(server, avatars, call)
     try:
         running.port = call(running.server.start)

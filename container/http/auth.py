@@ -1,4 +1,4 @@
-"""Who may come in."""
+"""Authentication and origin checks of HTTP and WebSocket requests."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from starlette.requests import HTTPConnection
 
 from inference.errors import AccessDenied
 
-PROTOCOL = "viseme"
-BEARER = "bearer."  # before the token, base64url without padding, where a browser can set no header
+SUBPROTOCOL = "viseme"  # the WebSocket subprotocol that the server accepts
+BEARER_PREFIX = "bearer."  # of a subprotocol; the token follows, in base64url without padding
 
 
 def check_token(headers: Headers, token: str | None) -> None:
-    """Raises: AccessDenied where the server wants a token and the caller has not sent it."""
+    """Check the server's token. Raises: AccessDenied if one is configured and the request does not carry it."""
     if token is None:
         return
-    given = headers.get("authorization", "").removeprefix("Bearer ").encode() or token_of_protocols(headers)
+    given = headers.get("authorization", "").removeprefix("Bearer ").encode() or token_from_subprotocols(headers)
     if not hmac.compare_digest(given, token.encode()):
         raise AccessDenied("expected the header Authorization: Bearer with the server's token")
 
 
 def check_origin(headers: Headers, token: str | None, allowed: Sequence[str]) -> None:
-    """Keep out pages of other sites, which any browser on this machine may have open: no rule of its own keeps it
-    from opening a WebSocket to anywhere. Pages of this host, on any port, may come in, as may those that are
-    `allowed` ("*": all), whoever has the token, and whatever is no browser and so says no origin.
+    """Reject requests from web pages of other sites.
+
+    Browsers let any page open a WebSocket to any host, so an unguarded server must check the origin itself. Accepted
+    are pages of the server's own host on any port, the origins in `allowed` ("*" allows all), every request if a token
+    is configured (`check_token` guards it), and requests without an Origin header, which no browser sends.
 
     Raises: AccessDenied.
     """
@@ -38,33 +40,43 @@ def check_origin(headers: Headers, token: str | None, allowed: Sequence[str]) ->
         return
     host = host_of(f"//{headers.get('host', '')}")
     if host is None or host_of(origin) != host:
-        raise AccessDenied(f"a page of {origin[:100]} may not come in: VISEME_ALLOWED_ORIGINS or VISEME_TOKEN let it")
+        raise AccessDenied(
+            f"origin {origin[:100]} is not allowed; add it to VISEME_ALLOWED_ORIGINS, or protect the server with "
+            "VISEME_TOKEN"
+        )
 
 
 def host_of(address: str) -> str | None:
-    """None where it names none, or is no address."""
+    """Return the host name of a URL, or None if it has none or is not a valid URL."""
     try:
         return urlsplit(address).hostname
     except ValueError:
         return None
 
 
-def token_of_protocols(headers: Headers) -> bytes:
-    """Of `Sec-WebSocket-Protocol: viseme, bearer.TOKEN`: all that JavaScript can set of a WebSocket's headers."""
-    for one in protocols_of(headers):
-        if one.startswith(BEARER):
-            packed = one.removeprefix(BEARER)
+def token_from_subprotocols(headers: Headers) -> bytes:
+    """Return the token in `Sec-WebSocket-Protocol: viseme, bearer.TOKEN`, or b"" if there is none.
+
+    Of a WebSocket's headers, JavaScript can set this one only.
+    """
+    for subprotocol in offered_subprotocols(headers):
+        if subprotocol.startswith(BEARER_PREFIX):
+            encoded = subprotocol.removeprefix(BEARER_PREFIX)
             try:
-                return base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4))
+                return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
             except (ValueError, binascii.Error):
                 return b""
     return b""
 
 
-def protocols_of(headers: Headers) -> list[str]:
+def offered_subprotocols(headers: Headers) -> list[str]:
+    """Return the WebSocket subprotocols that the client offers, in its order."""
     return [one.strip() for line in headers.getlist("sec-websocket-protocol") for one in line.split(",")]
 
 
-def chosen_protocol(connection: HTTPConnection) -> str | None:
-    """A browser that offers protocols wants one of them chosen, and the token is none."""
-    return PROTOCOL if PROTOCOL in protocols_of(connection.headers) else None
+def choose_subprotocol(connection: HTTPConnection) -> str | None:
+    """Return the subprotocol to accept, or None if the client did not offer it.
+
+    A browser that offers subprotocols closes the connection unless the server accepts one; the token is not one.
+    """
+    return SUBPROTOCOL if SUBPROTOCOL in offered_subprotocols(connection.headers) else None

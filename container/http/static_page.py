@@ -1,4 +1,4 @@
-"""The page for people: files of ours, and nothing from elsewhere."""
+"""The web page of live avatars, served from `container/web` without any third-party file."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ FOLDER = Path(__file__).parents[1] / "web"
 FILES = {"/": ("index.html", "text/html"), "/live.js": ("live.js", "text/javascript")}
 HEADERS = {
     "cache-control": "no-cache",
-    # Nothing of strangers is ever shown on it; what is left is to be framed by one.
+    # The page shows no third-party content; what remains is to forbid other sites to frame it.
     "content-security-policy": "object-src 'none'; base-uri 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
 }
 
 
 def page_routes() -> list[BaseRoute]:
-    """It is shown without a token, which it asks for itself."""
-    return [Route(path, show_page) for path in FILES]
+    """Return the routes of the page. They need no token: the page itself asks the user for it."""
+    return [Route(path, serve_file) for path in FILES]
 
 
-def show_page(request: Request) -> Response:
+def serve_file(request: Request) -> Response:
+    """Return one file of the page."""
     name, media_type = FILES[request.url.path]
     return Response((FOLDER / name).read_bytes(), media_type=media_type, headers=HEADERS)

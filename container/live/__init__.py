@@ -1,1 +1,1 @@
-"""Avatars that speak live: the packages of this server, its sessions, and the wire formats of older clients."""
+"""Live avatars: loaded packages, sessions that stream frames in real time, and the wire formats of older clients."""

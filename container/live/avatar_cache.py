@@ -1,4 +1,4 @@
-"""The avatars that this server speaks with: loaded when they are first asked for, dropped when their folders go."""
+"""The avatar packages of this server: loaded at their first use, dropped when their folders are removed or replaced."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from inference.settings import Settings
 if TYPE_CHECKING:
     from inference.avatar import AvatarPackage
 
-LOG = logging.getLogger("viseme.live")
-# Networks run one at a time, by all cores; the other threads decode, encode and wait for them.
+logger = logging.getLogger("viseme.live")
+# Networks run one at a time, on all cores; the other threads decode, encode and wait for them.
 N_THREADS = 8
-# Of them, for frames that are asked for by their number: however many ask, sessions get to the network in time.
-N_NUMBERED = 2
-LOOK_S = 2.0  # between looks at the folder
+# Threads that single-frame requests may occupy, so that any number of them leaves the network free for sessions.
+N_SINGLE_FRAME_THREADS = 2
+REFRESH_INTERVAL_S = 2.0  # between checks of the folders
 
 P = ParamSpec("P")
 T = TypeVar("T")
-# What tells a package from another one in the same place: when its manifest was written, its inode, its size.
-Stamp = tuple[int, int, int]
+# Identifies what is stored under a name: modification time (ns), inode and size (bytes) of the manifest.
+PackageVersion = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class AvatarInfo:
-    """A package, as its manifest describes it."""
+    """A package, as its manifest describes it. width and height in pixels."""
 
     name: str
     frames: int
@@ -42,11 +42,11 @@ class AvatarInfo:
     height: int
 
 
-class Held:
-    """A package in memory, or on its way there. It is closed when it is dropped and nobody uses it any more."""
+class CacheEntry:
+    """A package that is loaded or loading. It is closed once it was dropped and has no users."""
 
-    def __init__(self, stamp: Stamp, loading: asyncio.Task[AvatarPackage]) -> None:
-        self.stamp = stamp
+    def __init__(self, version: PackageVersion, loading: asyncio.Task[AvatarPackage]) -> None:
+        self.version = version
         self.loading = loading
         self.n_users = 0
         self.is_dropped = False
@@ -57,155 +57,159 @@ class Held:
             self.loading.result().close()
 
 
-class Avatars:
-    """Packages by name, shared by every door of the server. To be used in one event loop."""
+class AvatarCache:
+    """The loaded packages by name, shared by all protocols of the server. Use it in one event loop only."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._held: dict[str, Held] = {}
+        self._entries: dict[str, CacheEntry] = {}
         self._threads = ThreadPoolExecutor(N_THREADS, "viseme-live")
-        self._numbered = asyncio.Semaphore(N_NUMBERED)
+        self._single_frames = asyncio.Semaphore(N_SINGLE_FRAME_THREADS)
 
-    async def run(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call it in a thread: whatever decodes, encodes or runs a network, so that /ping stays quick."""
+    async def run_in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function that decodes, encodes or runs a network in a thread, so that /ping answers at once."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))
 
-    async def run_numbered(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The same for a frame that is asked for by its number: who asks waits in line, with all who do."""
-        async with self._numbered:
-            return await self.run(function, *args, **kwargs)
+    async def run_single_frame(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function for a single-frame request in a thread, queued behind the other single-frame requests."""
+        async with self._single_frames:
+            return await self.run_in_thread(function, *args, **kwargs)
 
-    async def known(self) -> list[AvatarInfo]:
-        """Every package that could be asked for now."""
-        return await self.run(describe_all, self._settings)
+    async def list_packages(self) -> list[AvatarInfo]:
+        """List every package that can be requested now."""
+        return await self.run_in_thread(describe_packages, self._settings)
 
     @property
-    def loaded(self) -> list[str]:
-        """The names of those in memory."""
-        return sorted(name for name, held in self._held.items() if held.loading.done())
+    def loaded_names(self) -> list[str]:
+        """Names of the packages in memory, sorted."""
+        return sorted(name for name, entry in self._entries.items() if entry.loading.done())
 
     @asynccontextmanager
-    async def lease(self, name: str) -> AsyncIterator[AvatarPackage]:
-        """The package of that name, which stays usable as long as it is leased.
+    async def acquire(self, name: str) -> AsyncIterator[AvatarPackage]:
+        """Load the package if necessary, and keep it open inside of the block.
 
-        Raises: AvatarNotFound, BadPackage, and what else `AvatarPackage.load` does.
+        Raises: AvatarNotFound, BadPackage, and the other errors of `AvatarPackage.load`.
         """
-        held = self._held.get(name) or await self._hold(name)
-        held.n_users += 1
+        entry = self._entries.get(name) or await self._load_entry(name)
+        entry.n_users += 1
         try:
-            # Shielded: who waits may go away, and others wait for the same.
-            yield await asyncio.shield(held.loading)
+            # Shielded: if this caller is canceled, others still wait for the same package.
+            yield await asyncio.shield(entry.loading)
         finally:
-            held.n_users -= 1
-            held.close_if_unused()
+            entry.n_users -= 1
+            entry.close_if_unused()
 
-    async def check(self, name: str) -> None:
-        """Raises: AvatarNotFound where there is no such package; whether it is sound shows when it is loaded."""
-        if name not in self._held:
-            await self.run(stamp_of, name, self._settings)
+    async def check_exists(self, name: str) -> None:
+        """Check that there is a package of this name; it is not read before it is loaded. Raises: AvatarNotFound."""
+        if name not in self._entries:
+            await self.run_in_thread(read_version, name, self._settings)
 
     async def load_all(self) -> None:
-        """Load what is known now, so that no caller waits for it. One that cannot be loaded is logged."""
-        for info in await self.known():
+        """Load all packages, so that no client waits for one. A package that cannot be loaded is logged."""
+        for info in await self.list_packages():
             try:
-                async with self.lease(info.name):
+                async with self.acquire(info.name):
                     pass
             except AvatarError as err:
-                LOG.warning("an avatar could not be loaded", extra={"avatar": info.name, "reason": str(err)})
+                logger.warning("an avatar could not be loaded", extra={"avatar": info.name, "reason": str(err)})
 
-    async def _hold(self, name: str) -> Held:
-        stamp = await self.run(stamp_of, name, self._settings)
-        held = self._held.get(name)  # somebody else may have asked for it meanwhile
-        if held is None:
-            held = Held(stamp, asyncio.create_task(self._load(name)))
-            self._held[name] = held
-        return held
+    async def _load_entry(self, name: str) -> CacheEntry:
+        version = await self.run_in_thread(read_version, name, self._settings)
+        entry = self._entries.get(name)  # another caller may have added it meanwhile
+        if entry is None:
+            entry = CacheEntry(version, asyncio.create_task(self._load(name)))
+            self._entries[name] = entry
+        return entry
 
     async def _load(self, name: str) -> AvatarPackage:
         try:
-            package = await self.run(load_package, name, self._settings)
+            package = await self.run_in_thread(load_package, name, self._settings)
         except BaseException:
-            self._held.pop(name, None)  # asked for again, it is tried again
+            self._entries.pop(name, None)  # the next request tries again
             raise
-        LOG.info("an avatar was loaded", extra={"avatar": name, "frames": package.n_frames})
+        logger.info("an avatar was loaded", extra={"avatar": name, "frames": package.n_frames})
         return package
 
-    async def keep_looking(self) -> None:
-        """Drop packages whose folders are gone, or hold another one, until canceled."""
+    async def watch_folder(self) -> None:
+        """Drop packages whose folders are removed or replaced, until canceled."""
         while True:
-            await asyncio.sleep(LOOK_S)
-            await self.look()
+            await asyncio.sleep(REFRESH_INTERVAL_S)
+            await self.refresh()
 
-    async def look(self) -> None:
-        """Drop what is gone. Sessions that speak with it end as they would have."""
-        for name, held in list(self._held.items()):
-            if not held.loading.done():
+    async def refresh(self) -> None:
+        """Drop packages whose folders were removed or replaced. Sessions that use one continue to their end."""
+        for name, entry in list(self._entries.items()):
+            if not entry.loading.done():
                 continue
-            stamp: Stamp | None = None
+            version: PackageVersion | None = None
             with contextlib.suppress(AvatarNotFound):
-                stamp = await self.run(stamp_of, name, self._settings)
-            if stamp != held.stamp and self._held.get(name) is held:
-                LOG.info("an avatar was dropped", extra={"avatar": name})
+                version = await self.run_in_thread(read_version, name, self._settings)
+            if version != entry.version and self._entries.get(name) is entry:
+                logger.info("an avatar was dropped", extra={"avatar": name})
                 self._drop(name)
 
     def _drop(self, name: str) -> None:
-        held = self._held.pop(name)
-        held.is_dropped = True
-        held.close_if_unused()
+        entry = self._entries.pop(name)
+        entry.is_dropped = True
+        entry.close_if_unused()
 
     async def close(self) -> None:
-        """Drop everything. What a thread still does is waited for."""
-        for held in self._held.values():
-            held.loading.cancel()
-        for name in list(self._held):
+        """Drop all packages, and wait for the calls that run in threads."""
+        for entry in self._entries.values():
+            entry.loading.cancel()
+        for name in list(self._entries):
             self._drop(name)
         await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
 
 
 def load_package(name: str, settings: Settings) -> AvatarPackage:
-    """Raises: AvatarNotFound, BadPackage, and what else `AvatarPackage.load` does."""
+    """Load a package. Raises: AvatarNotFound, BadPackage, and the other errors of `AvatarPackage.load`."""
     from inference.avatar import AvatarPackage
 
-    # Which lip reading and lip sync know, and avatars do not.
+    # Lip reading and lip sync have int8 weights; avatars do not.
     precision = "auto" if settings.precision == "int8" else settings.precision
     return AvatarPackage.load(find_package(name, settings), settings.device, precision, settings)
 
 
 def find_packages(settings: Settings) -> dict[str, Path]:
+    """Return the folder of every package by its name."""
     from inference.avatar import list_avatars
 
     return list_avatars(settings)
 
 
 def find_package(name: str, settings: Settings) -> Path:
-    """By its name, never by a path: callers are not to choose which folder is read. Raises: AvatarNotFound."""
+    """Return the folder of a package.
+
+    The name is never a path: clients must not choose which folder is read. Raises: AvatarNotFound.
+    """
     from inference.avatar import find_named
 
     return find_named(name, settings)
 
 
-def stamp_of(name: str, settings: Settings) -> Stamp:
-    """Raises: AvatarNotFound."""
+def read_version(name: str, settings: Settings) -> PackageVersion:
+    """Return the version of the package that is stored under a name now. Raises: AvatarNotFound."""
     from inference.avatar.manifest import MANIFEST
 
     folder = find_package(name, settings)
     try:
         stat = (folder / MANIFEST).stat()
     except OSError as err:
-        raise AvatarNotFound(f"avatar {name!r}: its folder has just gone") from err
+        raise AvatarNotFound(f"avatar {name!r}: its folder was removed just now") from err
     return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
-def describe_all(settings: Settings) -> list[AvatarInfo]:
-    """Those whose manifests can be read; the log names the others."""
+def describe_packages(settings: Settings) -> list[AvatarInfo]:
+    """Describe the packages whose manifests are readable, and log the others."""
     from inference.avatar.manifest import read_manifest
 
-    found: list[AvatarInfo] = []
+    described: list[AvatarInfo] = []
     for name, folder in find_packages(settings).items():
         try:
-            one = read_manifest(folder)
+            manifest = read_manifest(folder)
         except AvatarError as err:
-            LOG.warning("a folder of avatars holds a broken one", extra={"avatar": name, "reason": str(err)})
+            logger.warning("an avatar folder has an invalid manifest", extra={"avatar": name, "reason": str(err)})
             continue
-        found.append(AvatarInfo(name, one.frames, one.fps, one.width, one.height))
-    return found
+        described.append(AvatarInfo(name, manifest.frames, manifest.fps, manifest.width, manifest.height))
+    return described

@@ -1,4 +1,4 @@
-"""A WebSocket and a session, until one of them ends."""
+"""One WebSocket connection and its session, until one of them ends."""
 
 from __future__ import annotations
 
@@ -11,111 +11,115 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from container.live.frame_messages import FrameMessage
-from container.live.send_queue import TooSlow
+from container.live.send_queue import SlowClient
 from container.live.session import LiveSession
-from container.live.transport import LINE, Line
+from container.live.transport import transport_of
 from container.statuses import failure_of
 from inference.errors import VisemeError
 
-LOG = logging.getLogger("viseme.live")
-STALL_S = 10.0  # without a byte taken, a client is dropped
-BYE_S = 5.0  # for the last messages
-# Of WebSocket: https://www.rfc-editor.org/rfc/rfc6455#section-7.4
-NORMAL, GOING_AWAY, INTERNAL_ERROR, RESTARTING = 1000, 1001, 1011, 1012
+logger = logging.getLogger("viseme.live")
+STALL_TIMEOUT_S = 10.0  # a client that reads nothing for this long is disconnected
+FLUSH_TIMEOUT_S = 5.0  # for the last messages of a session
+# WebSocket close codes: https://www.iana.org/assignments/websocket
+NORMAL, GOING_AWAY, INTERNAL_ERROR, SERVICE_RESTART = 1000, 1001, 1011, 1012
 
 
 @dataclass(frozen=True)
-class Ending:
-    """Why a session is over, and what the client is told. code: None where nobody is there to be told."""
+class CloseReason:
+    """Why a session ended. code: the WebSocket close code, or None if the client is already gone."""
 
     code: int | None
     reason: str = ""
 
 
-class Talk:
-    """Passes messages on until the client, the session or the server ends it."""
+class SessionConnection:
+    """Passes messages between a client and its session until the client, the session or the server ends it."""
 
-    def __init__(self, socket: WebSocket, live: LiveSession, stall_s: float = STALL_S) -> None:
-        self._socket, self._live, self._stall_s = socket, live, stall_s
-        self._line: Line | None = socket.scope.get("extensions", {}).get(LINE, {}).get(LINE)
-        self._asked = asyncio.get_running_loop().create_future()
+    def __init__(self, socket: WebSocket, session: LiveSession, stall_timeout_s: float = STALL_TIMEOUT_S) -> None:
+        self._socket, self._session, self._stall_timeout_s = socket, session, stall_timeout_s
+        self._transport = transport_of(socket)
+        self._close_request: asyncio.Future[CloseReason] = asyncio.get_running_loop().create_future()
 
-    def end(self, ending: Ending) -> None:
-        """Have it end from outside."""
-        if not self._asked.done():
-            self._asked.set_result(ending)
+    def request_close(self, reason: CloseReason) -> None:
+        """Make `run` return this reason. Later requests have no effect."""
+        if not self._close_request.done():
+            self._close_request.set_result(reason)
 
-    async def run(self) -> Ending:
-        """Until it is over. Raises: whatever the engine raised."""
-        parts: tuple[Coroutine[Any, Any, Ending], ...] = (self._listen(), self._play(), self._send(), self._wait())
-        tasks = [asyncio.create_task(one) for one in parts]
+    async def run(self) -> CloseReason:
+        """Serve the session until it ends. Raises: any error of the engine."""
+        parts: tuple[Coroutine[Any, Any, CloseReason], ...] = (
+            self._receive(),
+            self._produce_frames(),
+            self._send(),
+            self._wait_for_close_request(),
+        )
+        tasks = [asyncio.create_task(part) for part in parts]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            return await self._conclude(next(one for one in tasks if one in done))
+            return await self._result_of(next(task for task in tasks if task in done))
         finally:
-            for one in tasks:
-                one.cancel()
+            for task in tasks:
+                task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _conclude(self, first: asyncio.Task[Ending]) -> Ending:
-        """Raises: what was not the client's doing."""
+    async def _result_of(self, finished: asyncio.Task[CloseReason]) -> CloseReason:
+        """Return why the session ended. Raises: any error that the client did not cause."""
         try:
-            return first.result()
+            return finished.result()
         except (WebSocketDisconnect, asyncio.CancelledError):
-            return Ending(None)
-        except TooSlow as err:
-            LOG.info("a client that takes nothing was dropped", extra={"reason": str(err)})
-            if self._line is not None:
-                self._line.cut()
-            return Ending(None)
+            return CloseReason(None)
+        except SlowClient as err:
+            logger.info("a client that reads too slowly was disconnected", extra={"reason": str(err)})
+            if self._transport is not None:
+                self._transport.abort()
+            return CloseReason(None)
 
-    async def _wait(self) -> Ending:
-        ending: Ending = await self._asked
-        return ending
+    async def _wait_for_close_request(self) -> CloseReason:
+        return await self._close_request
 
-    async def _play(self) -> Ending:
-        await self._live.play()
-        return Ending(NORMAL)
+    async def _produce_frames(self) -> CloseReason:
+        await self._session.produce_frames()
+        return CloseReason(NORMAL)
 
-    async def _listen(self) -> Ending:
-        while not self._live.is_closed:
-            await self._live.outbox.wait_for_room()
+    async def _receive(self) -> CloseReason:
+        while not self._session.is_closed:
+            await self._session.queue.wait_until_half_empty()
             message = await self._socket.receive()
             if message["type"] == "websocket.disconnect":
-                return Ending(None)
+                return CloseReason(None)
             content = message.get("bytes")
             try:
-                await self._live.take(message["text"] if content is None else content)
+                await self._session.handle_message(message["text"] if content is None else content)
             except VisemeError as err:
                 failure = failure_of(err)
-                self._live.tell_error(failure.code, failure.message)
-        return Ending(NORMAL)
+                self._session.send_error(failure.code, failure.message)
+        return CloseReason(NORMAL)
 
-    async def _send(self) -> Ending:
-        """Raises: TooSlow."""
+    async def _send(self) -> CloseReason:
+        """Send queued messages until canceled. Raises: SlowClient."""
         while True:
-            await self._live.outbox.wait()
+            await self._session.queue.wait_until_not_empty()
             await self._send_next()
 
     async def _send_next(self) -> None:
-        """The newest frame is chosen when the client can take it, not before."""
-        if self._line is not None and not self._line.writable.is_set():
+        """Send one message. It is popped only once the client can read it, so that it is the newest frame."""
+        if self._transport is not None and not self._transport.is_writable:
             try:
-                async with asyncio.timeout(self._stall_s):
-                    await self._line.wait()
+                async with asyncio.timeout(self._stall_timeout_s):
+                    await self._transport.wait_until_writable()
             except TimeoutError as err:
-                raise TooSlow(f"not a byte was taken in {self._stall_s:g} s") from err
-        message = self._live.outbox.take()
+                raise SlowClient(f"the client read nothing for {self._stall_timeout_s:g} s") from err
+        message = self._session.queue.pop()
         if isinstance(message, FrameMessage):
             await self._socket.send_bytes(message.pack())
         elif message is not None:
             await self._socket.send_text(message)
 
-    async def say_goodbye(self) -> None:
-        """Send what still waits, where the client takes it."""
+    async def flush_remaining(self) -> None:
+        """Send the messages that are still queued, if the client reads them in time."""
         try:
-            async with asyncio.timeout(min(BYE_S, self._stall_s)):
-                while self._live.outbox.n_waiting:
+            async with asyncio.timeout(min(FLUSH_TIMEOUT_S, self._stall_timeout_s)):
+                while self._session.queue.n_queued:
                     await self._send_next()
-        except (TimeoutError, TooSlow, WebSocketDisconnect):
-            LOG.info("a client was gone before its last messages")
+        except (TimeoutError, SlowClient, WebSocketDisconnect):
+            logger.info("a client left before its last messages were sent")

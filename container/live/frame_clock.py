@@ -1,4 +1,4 @@
-"""When frames are due, by the wall clock."""
+"""The wall clock that paces frames."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 FPS = 25
 
 
-class Pacer:
-    """Frame n is due n / 25 s after the start.
+class FrameClock:
+    """A clock by which frame n is due n / 25 s after the start.
 
-    Each due time is counted from the start, not from the frame before: lateness does not add up.
+    Each due time is counted from the start, not from the previous frame, so lateness does not add up.
     """
 
     def __init__(
@@ -20,15 +20,18 @@ class Pacer:
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """now: in seconds. sleep: for so many seconds or somewhat longer."""
+        """Start the clock.
+
+        now: returns the current time in seconds. sleep: waits that many seconds, or slightly longer.
+        """
         self._now, self._sleep = now, sleep
         self._start = now()
 
-    async def until(self, frame: int) -> None:
-        """Return when the frame is due; at once where it is late."""
-        while (wait := self._start + frame / FPS - self._now()) > 0:
-            await self._sleep(wait)
+    async def wait_until_due(self, frame: int) -> None:
+        """Return when the frame is due, or at once if it is late."""
+        while (wait_s := self._start + frame / FPS - self._now()) > 0:
+            await self._sleep(wait_s)
 
     def lateness_s(self, frame: int) -> float:
-        """How long ago the frame was due; negative before."""
+        """Return how long ago the frame was due, in seconds; negative if it is not due yet."""
         return self._now() - self._start - frame / FPS

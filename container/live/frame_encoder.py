@@ -1,4 +1,4 @@
-"""The pictures of timed frames, encoded; those of silence once for all who listen to it."""
+"""JPEG encoding of session frames. Idle frames are cached, because all silent sessions share them."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from container.live.jpeg import PATCH_QUALITY, WHOLE_QUALITY, encode_jpeg
 if TYPE_CHECKING:
     from inference.avatar import AvatarPackage, TimedFrame
 
-N_KEPT = 256  # pictures of silence: 10 s of them, or half of that in both kinds
+MAX_CACHED = 256  # JPEGs of idle frames: 10 s, or 5 s if clients use both kinds
 
 
-class Pictures:
-    """JPEGs of one avatar. To be used by any threads at once."""
+class FrameEncoder:
+    """The JPEG encoder and cache of one avatar. Thread-safe."""
 
     def __init__(self, package: AvatarPackage) -> None:
         self._package = package
-        self._kept: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._cache: OrderedDict[tuple[int, int], bytes] = OrderedDict()
         self._lock = threading.Lock()
 
     def encode(self, timed: TimedFrame, kind: int) -> bytes:
-        """kind: PATCH the box region, WHOLE the frame with it."""
+        """Encode a frame as JPEG. kind: PATCH for the face's box, WHOLE for the composed frame."""
         if timed.is_speaking:
             return self._encode(timed, kind)
-        key = timed.background, kind  # nothing else makes a difference in silence
+        key = timed.background, kind  # in silence, frames differ in nothing else
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
         jpeg = self._encode(timed, kind)
         with self._lock:
-            self._kept[key] = jpeg
-            while len(self._kept) > N_KEPT:
-                self._kept.popitem(last=False)
+            self._cache[key] = jpeg
+            while len(self._cache) > MAX_CACHED:
+                self._cache.popitem(last=False)
         return jpeg
 
-    def message(self, timed: TimedFrame, kind: int, *, tells_background: bool = False) -> FrameMessage:
-        """The frame as it goes to a client."""
+    def make_message(self, timed: TimedFrame, kind: int, *, with_background: bool = False) -> FrameMessage:
+        """Encode a frame as a message. with_background: whether it contains the index of its background frame."""
         box = timed.box
         x, y, w, h = int(box.left), int(box.top), int(box.width), int(box.height)
         if kind == WHOLE:
@@ -57,10 +57,10 @@ class Pictures:
             h,
             self.encode(timed, kind),
             timed.pcm.astype("<i2").tobytes(),
-            timed.background if tells_background else 0,
+            timed.background if with_background else 0,
         )
 
     def _encode(self, timed: TimedFrame, kind: int) -> bytes:
         if kind == PATCH:
             return encode_jpeg(timed.patch, PATCH_QUALITY)
-        return encode_jpeg(self._package.whole(timed), WHOLE_QUALITY)
+        return encode_jpeg(self._package.compose_frame(timed), WHOLE_QUALITY)

@@ -3,8 +3,8 @@
     u8 kind (3 patch, 4 whole frame) | u8 flags (1 speaking) | u16 reserved | u32 generation | u32 frame | u32 pts_ms |
     u16 x | u16 y | u16 w | u16 h | u32 jpeg_len | jpeg | u32 pcm_len | pcm
 
-`reserved` is 0, or for a client that asked for it the number of the frame that lies under a patch: without it, a
-patch of an avatar that moves its head cannot be put in its place.
+`reserved` is 0, or, if the client requested it, the index of the background frame that the patch belongs on. Without
+that index, a client cannot place the patch of an avatar that moves its head.
 """
 
 from __future__ import annotations
@@ -16,16 +16,17 @@ from inference.errors import InvalidRequest
 
 PATCH, WHOLE = 3, 4
 SPEAKING = 1
-HEAD = struct.Struct("<BBHIIIHHHHI")  # up to the JPEG
+HEADER = struct.Struct("<BBHIIIHHHHI")  # all fields before the JPEG
 LENGTH = struct.Struct("<I")
-MOST_BACKGROUNDS = 1 << 16  # that fit in `reserved`
+MAX_BACKGROUNDS = 1 << 16  # background frames that the 16 bits of `reserved` can number
 
 
 @dataclass(frozen=True)
 class FrameMessage:
-    """One frame on its way to a client. x, y, w, h: where the picture goes, in pixels of the whole frame.
+    """One frame, as sent to a client.
 
-    pcm: int16, little-endian, mono: the sound of this frame, behind that of frames before it that were dropped.
+    x, y, w, h: the rectangle that the image fills, in pixels of the whole frame.
+    pcm: int16 little-endian mono, the audio of this frame, preceded by that of the frames dropped before it.
     """
 
     kind: int
@@ -42,35 +43,36 @@ class FrameMessage:
     background: int = 0
 
     def pack(self) -> bytes:
-        head = HEAD.pack(
+        """Encode the message."""
+        header = HEADER.pack(
             self.kind,
             SPEAKING if self.is_speaking else 0,
             self.background,
             self.generation,
             self.frame,
-            self.pts_ms % (1 << 32),  # after 49 days it begins anew
+            self.pts_ms % (1 << 32),  # wraps after 49 days
             self.x,
             self.y,
             self.w,
             self.h,
             len(self.jpeg),
         )
-        return b"".join((head, self.jpeg, LENGTH.pack(len(self.pcm)), self.pcm))
+        return b"".join((header, self.jpeg, LENGTH.pack(len(self.pcm)), self.pcm))
 
 
 def unpack_frame(message: bytes) -> FrameMessage:
-    """What `FrameMessage.pack` made. Raises: InvalidRequest for anything else."""
-    if len(message) < HEAD.size + LENGTH.size:
-        raise InvalidRequest(f"a frame of {len(message)} bytes; expected {HEAD.size + LENGTH.size} at least")
-    kind, flags, background, generation, frame, pts_ms, x, y, w, h, n_jpeg = HEAD.unpack_from(message)
+    """Decode what `FrameMessage.pack` encoded. Raises: InvalidRequest if the bytes are not such a message."""
+    if len(message) < HEADER.size + LENGTH.size:
+        raise InvalidRequest(f"a frame of {len(message)} bytes; expected at least {HEADER.size + LENGTH.size}")
+    kind, flags, background, generation, frame, pts_ms, x, y, w, h, n_jpeg = HEADER.unpack_from(message)
     if kind not in (PATCH, WHOLE):
         raise InvalidRequest(f"a frame of kind {kind}; expected {PATCH} or {WHOLE}")
-    behind = HEAD.size + n_jpeg
-    if behind + LENGTH.size > len(message):
-        raise InvalidRequest(f"a picture of {n_jpeg} bytes in a frame of {len(message)}")
-    (n_pcm,) = LENGTH.unpack_from(message, behind)
-    pcm = message[behind + LENGTH.size :]
+    jpeg_end = HEADER.size + n_jpeg
+    if jpeg_end + LENGTH.size > len(message):
+        raise InvalidRequest(f"a JPEG of {n_jpeg} bytes in a frame of {len(message)} bytes; expected a smaller one")
+    (n_pcm,) = LENGTH.unpack_from(message, jpeg_end)
+    pcm = message[jpeg_end + LENGTH.size :]
     if len(pcm) != n_pcm:
-        raise InvalidRequest(f"{len(pcm)} bytes of sound; expected the {n_pcm} that the frame declares")
-    jpeg, is_speaking = message[HEAD.size : behind], bool(flags & SPEAKING)
+        raise InvalidRequest(f"{len(pcm)} bytes of audio; expected the {n_pcm} that the frame declares")
+    jpeg, is_speaking = message[HEADER.size : jpeg_end], bool(flags & SPEAKING)
     return FrameMessage(kind, is_speaking, generation, frame, pts_ms, x, y, w, h, jpeg, pcm, background)

@@ -1,4 +1,4 @@
-"""Pictures as clients get them."""
+"""JPEG encoding of frames."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import numpy.typing as npt
 
 from inference.errors import VisemeError
 
-PATCH_QUALITY = 90  # some 4 KB for 182 px
-WHOLE_QUALITY = 85  # some 50 KB for 1280x720
+PATCH_QUALITY = 90  # JPEG quality of a face patch: about 4 KB at 182 px
+WHOLE_QUALITY = 85  # JPEG quality of a whole frame: about 50 KB at 1280x720
 
 
-def encode_jpeg(picture_bgr: npt.NDArray[np.uint8], quality: int) -> bytes:
-    """(H, W, 3) uint8 BGR as a JPEG file."""
+def encode_jpeg(image_bgr: npt.NDArray[np.uint8], quality: int) -> bytes:
+    """Encode an (H, W, 3) uint8 BGR image as a JPEG file."""
     import cv2
 
-    is_done, packed = cv2.imencode(".jpg", picture_bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    if not is_done:
-        raise VisemeError(f"a picture of {picture_bgr.shape} could not be encoded as a JPEG")
-    return packed.tobytes()
+    is_encoded, jpeg = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not is_encoded:
+        raise VisemeError(f"an image of shape {image_bgr.shape} could not be encoded as JPEG")
+    return jpeg.tobytes()

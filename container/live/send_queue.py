@@ -1,4 +1,4 @@
-"""What waits to be sent to one client, never much of it."""
+"""The bounded queue of messages to one client."""
 
 from __future__ import annotations
 
@@ -10,70 +10,75 @@ from typing import Any
 
 from container.live.frame_messages import FrameMessage
 
-MOST_EVENTS = 64  # that wait for a client
-MOST_PCM = 2 * 48_000 * 10  # bytes of sound that wait: ten seconds at the highest rate
+MAX_QUEUED_MESSAGES = 64
+MAX_QUEUED_PCM_BYTES = 2 * 48_000 * 10  # 10 s of int16 audio at 48 kHz
 
 
-class TooSlow(Exception):
-    """The client takes nothing, and more waits for it than is kept."""
+class SlowClient(Exception):
+    """Raised if a client reads so slowly that its queue is full, or not at all."""
 
 
-class Outbox:
-    """Events and frames in their order, for a client that may be slow.
+class SendQueue:
+    """Events and frames for one client, in order.
 
-    A frame that is still here when the next one comes is dropped, but not its sound: that goes with the next one.
+    A frame that is still queued when the next one is pushed is dropped. Its audio is not: the next frame carries it.
     """
 
     def __init__(self) -> None:
-        self._waiting: deque[FrameMessage | str] = deque()
-        self._filled = asyncio.Event()
-        self._emptied = asyncio.Event()
+        self._messages: deque[FrameMessage | str] = deque()
+        self._pushed = asyncio.Event()
+        self._popped = asyncio.Event()
         self.n_dropped = 0
 
-    def put_event(self, kind: str, generation: int, **about: Any) -> None:
-        """Raises: TooSlow."""
-        if len(self._waiting) >= MOST_EVENTS:
-            raise TooSlow(f"{len(self._waiting)} messages wait for the client")
-        self._waiting.append(json.dumps({"type": kind, "generation": generation} | about))
-        self._filled.set()
+    def push_event(self, kind: str, generation: int, **fields: Any) -> None:
+        """Append an event as JSON text. Raises: SlowClient if the queue is full."""
+        if len(self._messages) >= MAX_QUEUED_MESSAGES:
+            raise SlowClient(f"{len(self._messages)} messages are queued for the client; the limit is reached")
+        self._messages.append(json.dumps({"type": kind, "generation": generation} | fields))
+        self._pushed.set()
 
-    def put_frame(self, frame: FrameMessage) -> None:
-        """Raises: TooSlow."""
-        last = self._waiting[-1] if self._waiting else None
+    def push_frame(self, frame: FrameMessage) -> None:
+        """Append a frame in place of one that is still queued.
+
+        Raises: SlowClient if the audio of dropped frames is over the limit.
+        """
+        last = self._messages[-1] if self._messages else None
         if isinstance(last, FrameMessage):
-            self._waiting.pop()
+            self._messages.pop()
             self.n_dropped += 1
             if last.generation == frame.generation:
                 frame = replace(frame, pcm=last.pcm + frame.pcm)
-        if len(frame.pcm) > MOST_PCM:
-            raise TooSlow(f"{len(frame.pcm)} bytes of sound wait for the client")
-        self._waiting.append(frame)
-        self._filled.set()
+        if len(frame.pcm) > MAX_QUEUED_PCM_BYTES:
+            raise SlowClient(
+                f"{len(frame.pcm)} bytes of audio are queued for the client; at most {MAX_QUEUED_PCM_BYTES} expected"
+            )
+        self._messages.append(frame)
+        self._pushed.set()
 
     def drop_frames(self) -> None:
-        """Forget all frames, and their sound with them: the speech was interrupted."""
-        kept = [one for one in self._waiting if isinstance(one, str)]
-        self.n_dropped += len(self._waiting) - len(kept)
-        self._waiting = deque(kept)
+        """Drop all queued frames and their audio, because the speech was interrupted."""
+        events = [message for message in self._messages if isinstance(message, str)]
+        self.n_dropped += len(self._messages) - len(events)
+        self._messages = deque(events)
 
     @property
-    def n_waiting(self) -> int:
-        """Messages."""
-        return len(self._waiting)
+    def n_queued(self) -> int:
+        """Number of queued messages."""
+        return len(self._messages)
 
-    async def wait(self) -> None:
-        """Return when something is here."""
-        while not self._waiting:
-            self._filled.clear()
-            await self._filled.wait()
+    async def wait_until_not_empty(self) -> None:
+        """Return when a message is queued."""
+        while not self._messages:
+            self._pushed.clear()
+            await self._pushed.wait()
 
-    async def wait_for_room(self) -> None:
-        """Return when less than half of what may is here: who causes many events is to take them first."""
-        while len(self._waiting) > MOST_EVENTS // 2:
-            self._emptied.clear()
-            await self._emptied.wait()
+    async def wait_until_half_empty(self) -> None:
+        """Return when the queue is at most half full, so that a client reads its events before it causes more."""
+        while len(self._messages) > MAX_QUEUED_MESSAGES // 2:
+            self._popped.clear()
+            await self._popped.wait()
 
-    def take(self) -> FrameMessage | str | None:
-        """The first of what waits."""
-        self._emptied.set()
-        return self._waiting.popleft() if self._waiting else None
+    def pop(self) -> FrameMessage | str | None:
+        """Remove and return the oldest message, or None if the queue is empty."""
+        self._popped.set()
+        return self._messages.popleft() if self._messages else None

@@ -1,148 +1,161 @@
-"""One client's session: its speech comes in, frames go out by the wall clock."""
+"""One client's session: audio is pushed, and frames are produced by the wall clock."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from container.live.frame_clock import FPS, Pacer
-from container.live.frame_encoder import Pictures
-from container.live.frame_messages import MOST_BACKGROUNDS, FrameMessage
-from container.live.send_queue import Outbox
+from container.live.frame_clock import FPS, FrameClock
+from container.live.frame_encoder import FrameEncoder
+from container.live.frame_messages import MAX_BACKGROUNDS, FrameMessage
+from container.live.send_queue import SendQueue
 from container.live.session_options import SessionOptions
 from inference.errors import InvalidRequest
+from inference.requests.body import load_object
 
 if TYPE_CHECKING:
     from inference.avatar import AvatarPackage, AvatarSession
 
-STATS_EVERY = 5 * FPS  # frames
-MAX_TEXT = 4096  # characters of a command
-PIECE = 1 << 16  # bytes of sound that are taken in at once; of more, piece by piece in a thread
+STATS_INTERVAL = 5 * FPS  # frames between `stats` events
+MAX_COMMAND_CHARS = 4096
+MAX_INLINE_BYTES = 1 << 16  # of audio that is pushed in the event loop; a larger message is pushed in a thread
 
 
 class Runner(Protocol):
-    """Calls a function in a thread."""
+    """A function that calls another one in a thread."""
 
     def __call__(self, function: Callable[..., Any], *args: Any) -> Awaitable[Any]: ...
 
 
 class LiveSession:
-    """Takes a client's messages, and fills its outbox. All but `make` happens in the event loop."""
+    """Handles a client's messages and fills its queue. All methods but `render_next_frame` run in the event loop."""
 
     def __init__(
-        self, package: AvatarPackage, pictures: Pictures, options: SessionOptions, run: Runner, pacer: Pacer
+        self, package: AvatarPackage, encoder: FrameEncoder, options: SessionOptions, run: Runner, clock: FrameClock
     ) -> None:
-        """Raises: WeightsNotFound where the package cannot hear, InvalidRequest."""
-        self._package, self._pictures, self._run, self._pacer = package, pictures, run, pacer
-        self.outbox = Outbox()
-        self._odd = b""  # half a sample, until the other half comes
-        self._has_heard = False
+        """Open the session and queue its `ready` event.
+
+        Raises: WeightsNotFound if the package has no audio encoder, InvalidRequest if an option does not fit it.
+        """
+        self._package, self._encoder, self._run, self._clock = package, encoder, run, clock
+        self.queue = SendQueue()
+        self._partial_sample = b""  # the first byte of a sample whose second byte is in the next message
+        self._has_audio = False
         self._is_speaking = False
-        self._n_given = 0  # frames
-        self._n_before = 0  # of those, given before the session began anew
+        self._n_frames = 0  # frames produced
+        self._n_before_restart = 0  # frames produced before `start` restarted the session
         self._options, self._session = options, self._open(options)
         self.is_closed = False
-        self._tell("ready", **self._describe())
+        self._send_event("ready", **self._describe())
 
     @property
     def is_silent(self) -> bool:
-        """Whether all speech that came was spoken."""
+        """Whether all audio that was pushed has been spoken."""
         return not self._session.has_speech
 
-    async def take(self, message: bytes | str) -> None:
-        """Sound, or a command. Raises: VisemeError where it is neither, or no more of it fits; the session goes on."""
-        if isinstance(message, str):
-            self._obey(parse_command(message))
-        else:
-            await self._hear(message)
+    async def handle_message(self, message: bytes | str) -> None:
+        """Push audio, or execute a command.
 
-    async def _hear(self, message: bytes) -> None:
-        whole = self._odd + message
-        n_bytes = len(whole) // 2 * 2
-        self._odd = whole[n_bytes:]
-        self._has_heard = True
-        pcm = np.frombuffer(whole[:n_bytes], "<i2").astype(np.int16, copy=False)
-        if n_bytes <= PIECE:
+        Raises: VisemeError if the message is invalid or too much audio is queued. The session can continue.
+        """
+        if isinstance(message, str):
+            self._handle_command(parse_command(message))
+        else:
+            await self._push_audio(message)
+
+    async def _push_audio(self, message: bytes) -> None:
+        samples = self._partial_sample + message
+        n_bytes = len(samples) // 2 * 2
+        self._partial_sample = samples[n_bytes:]
+        self._has_audio = True
+        pcm = np.frombuffer(samples[:n_bytes], "<i2").astype(np.int16, copy=False)
+        if n_bytes <= MAX_INLINE_BYTES:
             self._session.push_audio(pcm)
         else:
             await self._run(self._session.push_audio, pcm)
 
-    def _obey(self, command: dict[str, Any]) -> None:
+    def _handle_command(self, command: dict[str, Any]) -> None:
         kind = command.pop("type")
         if kind == "flush":
-            self._odd = b""
+            self._partial_sample = b""
             self._session.flush()
         elif kind == "interrupt":
             self._interrupt()
         elif kind == "close":
             self.is_closed = True
         elif kind == "start":
-            self._start_anew(self._options.with_changes(command))
+            self._restart(self._options.with_changes(command))
         else:
             raise InvalidRequest(f"message of type {str(kind)[:40]!r}; expected start, flush, interrupt or close")
 
     def _interrupt(self) -> None:
         self._session.interrupt()
-        self.outbox.drop_frames()
-        self._odd, self._is_speaking = b"", False
-        self._tell("interrupted")
+        self.queue.drop_frames()
+        self._partial_sample, self._is_speaking = b"", False
+        self._send_event("interrupted")
 
-    def _start_anew(self, options: SessionOptions) -> None:
-        if self._has_heard or self._session.generation:
-            raise InvalidRequest("message of type 'start': expected before any sound and any interrupt")
-        # The old one is not closed: a frame of it may be on its way.
-        self._session, self._options, self._n_before = self._open(options), options, self._n_given
-        self._tell("ready", **self._describe())
+    def _restart(self, options: SessionOptions) -> None:
+        if self._has_audio or self._session.generation:
+            raise InvalidRequest("message of type 'start': expected before the first audio and the first interrupt")
+        # The previous session is not closed: a thread may still be rendering one of its frames.
+        self._session, self._options, self._n_before_restart = self._open(options), options, self._n_frames
+        self._send_event("ready", **self._describe())
 
     def _open(self, options: SessionOptions) -> AvatarSession:
-        if options.background and self._package.n_frames > MOST_BACKGROUNDS:
-            raise InvalidRequest(f"background=1: {self._package.n_frames} frames; expected {MOST_BACKGROUNDS} at most")
+        if options.background and self._package.n_frames > MAX_BACKGROUNDS:
+            raise InvalidRequest(
+                f"background=1: the avatar has {self._package.n_frames} frames; expected at most {MAX_BACKGROUNDS}"
+            )
         return self._package.session(options.sample_rate)
 
-    async def play(self) -> None:
-        """Make each frame when it is due, for ever. Frames are late where making them takes longer than 40 ms."""
+    async def produce_frames(self) -> None:
+        """Queue each frame when it is due, until canceled. Frames are late if rendering takes longer than 40 ms."""
         while True:
-            await self._pacer.until(self._n_given)
-            made: FrameMessage = await self._run(self.make, self._session, self._n_before, self._options)
-            if made.frame < self._n_given:
-                continue  # the session began anew while it was made
-            self._n_given = made.frame + 1
-            if made.generation != self._session.generation:
-                if made.is_speaking:
+            await self._clock.wait_until_due(self._n_frames)
+            frame: FrameMessage = await self._run(
+                self.render_next_frame, self._session, self._n_before_restart, self._options
+            )
+            if frame.frame < self._n_frames:
+                continue  # the session restarted during rendering
+            self._n_frames = frame.frame + 1
+            if frame.generation != self._session.generation:
+                if frame.is_speaking:
                     continue
-                made = replace(made, generation=self._session.generation)
-            self._announce(made)
-            self.outbox.put_frame(made)
-            if self._n_given % STATS_EVERY == 0:
-                self._tell("stats", **self._measure())
+                frame = replace(frame, generation=self._session.generation)
+            self._send_speech_event(frame)
+            self.queue.push_frame(frame)
+            if self._n_frames % STATS_INTERVAL == 0:
+                self._send_event("stats", **self._stats())
 
-    def make(self, session: AvatarSession, n_before: int, options: SessionOptions) -> FrameMessage:
-        """The next frame, in a thread: of speech where some is ready, else of silence."""
+    def render_next_frame(self, session: AvatarSession, n_before: int, options: SessionOptions) -> FrameMessage:
+        """Render and encode the next frame of speech, or an idle frame if no speech is ready. Call it in a thread.
+
+        n_before: added to the frame's number.
+        """
         timed = next(session.frames(), None)
         if timed is None:
             timed = session.idle()
         if n_before:
             timed = replace(timed, frame=timed.frame + n_before)
-        return self._pictures.message(timed, options.kind, tells_background=options.background)
+        return self._encoder.make_message(timed, options.kind, with_background=options.background)
 
-    def _announce(self, frame: FrameMessage) -> None:
-        """Say when speech begins and ends. Where sound is late, silence in the middle of it is no end."""
+    def _send_speech_event(self, frame: FrameMessage) -> None:
+        """Report the start and end of speech. Idle frames in the middle of it, while audio is late, do not end it."""
         if frame.is_speaking and not self._is_speaking:
             self._is_speaking = True
-            self._tell("speech_started", frame=frame.frame, pts_ms=frame.pts_ms)
+            self._send_event("speech_started", frame=frame.frame, pts_ms=frame.pts_ms)
         elif self._is_speaking and not frame.is_speaking and self.is_silent:
             self._is_speaking = False
-            self._tell("speech_finished", frame=frame.frame, pts_ms=frame.pts_ms)
+            self._send_event("speech_finished", frame=frame.frame, pts_ms=frame.pts_ms)
 
-    def tell_error(self, code: str, message: str) -> None:
-        self._tell("error", code=code, message=message)
+    def send_error(self, code: str, message: str) -> None:
+        self._send_event("error", code=code, message=message)
 
-    def _tell(self, kind: str, **about: Any) -> None:
-        self.outbox.put_event(kind, self._session.generation, **about)
+    def _send_event(self, kind: str, **fields: Any) -> None:
+        self.queue.push_event(kind, self._session.generation, **fields)
 
     def _describe(self) -> dict[str, Any]:
         package = self._package
@@ -154,12 +167,12 @@ class LiveSession:
             "n_frames": package.n_frames,
         } | self._options.model_dump()
 
-    def _measure(self) -> dict[str, Any]:
+    def _stats(self) -> dict[str, Any]:
         return {
-            "frames": self._n_given,
-            "dropped": self.outbox.n_dropped,
+            "frames": self._n_frames,
+            "dropped": self.queue.n_dropped,
             "queued_ms": round(self._session.queued_s * 1000),
-            "late_ms": round(max(self._pacer.lateness_s(self._n_given - 1), 0.0) * 1000, 1),
+            "late_ms": round(max(self._clock.lateness_s(self._n_frames - 1), 0.0) * 1000, 1),
         }
 
     def close(self) -> None:
@@ -167,13 +180,10 @@ class LiveSession:
 
 
 def parse_command(text: str) -> dict[str, Any]:
-    """Raises: InvalidRequest."""
-    if len(text) > MAX_TEXT:
-        raise InvalidRequest(f"a command of {len(text)} characters; at most {MAX_TEXT} expected")
-    try:
-        command = json.loads(text)
-    except (ValueError, RecursionError) as err:
-        raise InvalidRequest(f"a text message that is no JSON: {text[:40]!r}") from err
-    if not isinstance(command, dict) or not isinstance(command.get("type"), str):
+    """Decode a command. Raises: InvalidRequest if it is too long, or not a JSON object with a `type`."""
+    if len(text) > MAX_COMMAND_CHARS:
+        raise InvalidRequest(f"a command of {len(text)} characters; expected at most {MAX_COMMAND_CHARS}")
+    command = load_object(text, "text message")
+    if not isinstance(command.get("type"), str):
         raise InvalidRequest(f'{text[:40]!r}: expected an object with a "type"')
     return command

@@ -1,4 +1,4 @@
-"""What a client may ask of its session."""
+"""The options of a session."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from inference.errors import InvalidRequest
 
 
 class SessionOptions(BaseModel):
-    """Given in the query of the address, or by `{"type": "start", ...}` before the first sound."""
+    """Options from the query of the URL, or from a `{"type": "start", ...}` message before the first audio."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    sample_rate: int = Field(16_000, ge=4_000, le=192_000)  # of the sound that comes, and goes back
+    sample_rate: int = Field(16_000, ge=4_000, le=192_000)  # of the audio in both directions, in Hz
     frames: Literal["patch", "whole"] = "patch"
-    background: bool = False  # whether `reserved` tells which frame lies under a patch
+    background: bool = False  # whether `reserved` contains the index of the background frame
 
     @property
     def kind(self) -> int:
+        """Kind of the frame messages: PATCH or WHOLE."""
         return WHOLE if self.frames == "whole" else PATCH
 
     @classmethod
-    def read(cls, given: Mapping[str, object]) -> SessionOptions:
-        """Raises: InvalidRequest naming the option."""
+    def parse(cls, fields: Mapping[str, object]) -> SessionOptions:
+        """Validate options. Raises: InvalidRequest that names the first invalid one."""
         try:
-            return cls.model_validate(given)
+            return cls.model_validate(fields)
         except ValidationError as err:
             first = err.errors()[0]
             raise InvalidRequest(f"{first['loc'][0]}={first['input']!r}: {first['msg']}") from err
 
-    def with_changes(self, given: Mapping[str, object]) -> SessionOptions:
-        """Raises: InvalidRequest."""
-        return SessionOptions.read(self.model_dump() | dict(given))
+    def with_changes(self, changes: Mapping[str, object]) -> SessionOptions:
+        """Return a copy with some options replaced. Raises: InvalidRequest if one is invalid."""
+        return SessionOptions.parse(self.model_dump() | dict(changes))

@@ -1,4 +1,4 @@
-"""The WebSocket connection under ASGI: what a live session has to know of it, and a server has to bound."""
+"""Flow control of WebSocket connections: what ASGI does not expose, and the limits that a server needs."""
 
 from __future__ import annotations
 
@@ -7,66 +7,82 @@ import socket
 from dataclasses import dataclass
 from typing import Any
 
+from starlette.websockets import WebSocket
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-LINE = "viseme.line"  # under the scope's extensions
-# Two minutes of speech at 16 kHz. The declared length of a message is compared with it before anything is kept.
-MAX_MESSAGE = 4 << 20  # bytes
-PING_S = 60.0  # as SageMaker's platform does
-PONG_S = 60.0  # for the answer: a client that is gone is dropped then
-# What the kernel takes beyond what the network has taken. More would only make what a slow client sees older.
-UNSENT = 64 << 10  # bytes
+EXTENSION = "viseme.transport"  # key of the ClientTransport in the extensions of the ASGI scope
+# Two minutes of speech at 16 kHz. A message's declared length is checked against it before anything is buffered.
+MAX_MESSAGE_BYTES = 4 << 20
+PING_INTERVAL_S = 60.0  # the interval of SageMaker's platform
+PONG_TIMEOUT_S = 60.0  # a client that does not answer a ping in this time is disconnected
+# Limit of the kernel's buffer of unsent bytes. A larger one would only delay the frames that a slow client sees.
+MAX_UNSENT_BYTES = 64 << 10
 
-# For uvicorn.Config. Deflate costs 2 ms a frame, and JPEGs get no smaller.
+# Arguments of uvicorn.Config. No compression: deflate costs 2 ms a frame, and JPEGs get no smaller.
 WEBSOCKET_CONFIG: dict[str, Any] = {
-    "ws_max_size": MAX_MESSAGE,
-    "ws_ping_interval": PING_S,
-    "ws_ping_timeout": PONG_S,
+    "ws_max_size": MAX_MESSAGE_BYTES,
+    "ws_ping_interval": PING_INTERVAL_S,
+    "ws_ping_timeout": PONG_TIMEOUT_S,
     "ws_per_message_deflate": False,
 }
 
 
 @dataclass(frozen=True)
-class Line:
-    """The client's side of a connection."""
+class ClientTransport:
+    """The transport to one client."""
 
     writable: asyncio.Event
     transport: asyncio.Transport
 
-    async def wait(self) -> None:
-        """Return when all that was sent before is on its way, so that the next message goes at once."""
+    @property
+    def is_writable(self) -> bool:
+        """Whether the next message is sent at once."""
+        return self.writable.is_set()
+
+    async def wait_until_writable(self) -> None:
+        """Return when all earlier messages are in the kernel's buffer, so that the next one is sent at once."""
         await self.writable.wait()
 
-    def cut(self) -> None:
-        """End the connection at once. To close it would wait for ever for a client that reads nothing."""
+    def abort(self) -> None:
+        """End the connection at once. Closing it properly would wait forever for a client that does not read."""
         self.transport.abort()
 
 
-class LineProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's, with nothing kept for slow clients, and its `Line` in the scope."""
+class BackpressureProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket protocol, without write buffering, and with its `ClientTransport` in the ASGI scope."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._heard_at = self.loop.time()
-        self.transport.set_write_buffer_limits(high=1, low=0)  # with 0, TLS would take nothing for too much
-        one = self.transport.get_extra_info("socket")
-        if one is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT)
+        self._last_received_at = self.loop.time()
+        # high=0 would make asyncio's TLS transport report every write as over the limit.
+        self.transport.set_write_buffer_limits(high=1, low=0)
+        sock = self.transport.get_extra_info("socket")
+        if sock is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
-        if self.response.status_code == 101:  # the application's task was made, and has not begun
-            self.scope["extensions"][LINE] = {LINE: Line(self.writable, self.transport)}
+        if self.response.status_code == 101:  # the application's task is created, but has not run yet
+            self.scope["extensions"][EXTENSION] = {EXTENSION: ClientTransport(self.writable, self.transport)}
 
     def data_received(self, data: bytes) -> None:
-        self._heard_at = self.loop.time()
+        self._last_received_at = self.loop.time()
         super().data_received(data)
 
     def keepalive_timeout(self) -> None:
-        """Cut off who is gone; not who has more to say than we take, as its answer lies behind all of that."""
-        if self._heard_at > self.ping_sent_at:
+        """Disconnect a client that is gone, but not one that sends faster than the server reads.
+
+        The pong of such a client is queued behind its other messages, so anything received since the ping counts.
+        """
+        if self._last_received_at > self.ping_sent_at:
             self.pong_timer = self.pending_ping_payload = None
             self.schedule_ping()
             return
         super().keepalive_timeout()
         self.transport.abort()
+
+
+def transport_of(websocket: WebSocket) -> ClientTransport | None:
+    """Return the transport of a connection, or None if its server does not use `BackpressureProtocol`."""
+    found: ClientTransport | None = websocket.scope.get("extensions", {}).get(EXTENSION, {}).get(EXTENSION)
+    return found

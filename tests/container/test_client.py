@@ -16,7 +16,7 @@ from rpc_server import Rpc, rpc_server
 from tls import make_pair
 
 from container.app import Server
-from container.client import Event, FrameClient, LiveClient, Refused, cut_chunks, refusal_of
+from container.client import FrameClient, LiveClient, RequestRejected, SessionEvent, rejection_of, split_chunks
 from inference.settings import Settings
 
 RATE = 16_000
@@ -72,7 +72,7 @@ def listen(client: LiveClient) -> None:
 
 
 def test_what_is_said_comes_back_with_frames(client: LiveClient):
-    assert client.ready.about["avatar"] == "drawn"
+    assert client.ready.fields["avatar"] == "drawn"
     for n_samples in (5000, 640 * 8):
         pcm = voice(n_samples)
         said = list(client.speak(pcm))
@@ -89,7 +89,7 @@ def test_whole_frames_at_another_rate(app: LiveApp):
     with LiveClient(app.ws("/"), "drawn", token="sesame", frames="whole", sample_rate=24_000) as client:
         said = list(client.speak(pcm))
         assert np.array_equal(joined(said), pcm)
-        assert unpack(said[0].jpeg).shape == (client.ready.about["height"], client.ready.about["width"], 3)
+        assert unpack(said[0].jpeg).shape == (client.ready.fields["height"], client.ready.fields["width"], 3)
 
 
 def test_an_interrupt_ends_what_is_said_and_nothing_after_it(client: LiveClient):
@@ -105,50 +105,50 @@ def test_an_interrupt_ends_what_is_said_and_nothing_after_it(client: LiveClient)
 
 
 def test_frames_come_in_silence_too(client: LiveClient):
-    while isinstance(frame := client.receive(), Event):
+    while isinstance(frame := client.receive(), SessionEvent):
         pass
     assert not frame.is_speaking
     client.send(voice(4000))
     client.flush()
-    assert client.receive_event("speech_started").about["frame"] > frame.frame
+    assert client.receive_event("speech_started").fields["frame"] > frame.frame
     assert client.receive_event("speech_finished").generation == 0
 
 
 def test_refusals_carry_the_servers_code(app: LiveApp):
     for avatar, token, code in [("nobody", "sesame", "avatar_not_found"), ("drawn", "x", "access_denied")]:
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(RequestRejected) as caught:
             LiveClient(app.ws(""), avatar, token=token)
         assert caught.value.code == code
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(RequestRejected) as caught:
         LiveClient(app.ws(""), "drawn", token="sesame", sample_rate=1)
     assert caught.value.code == "invalid_request"
     assert "sample_rate" in str(caught.value)
 
 
 def test_an_error_in_the_middle_is_raised_and_the_session_goes_on(client: LiveClient):
-    client._tell("sing")
-    with pytest.raises(Refused, match="message of type 'sing'") as caught:
+    client._send_command("sing")
+    with pytest.raises(RequestRejected, match="message of type 'sing'") as caught:
         client.receive_event("speech_started")
     assert caught.value.code == "invalid_request"
     assert len(list(client.speak(voice(640)))) == 1
 
 
 def test_a_session_that_is_over_says_so(client: LiveClient):
-    client._tell("close")
-    with pytest.raises(Refused, match="the session is over") as caught:
+    client._send_command("close")
+    with pytest.raises(RequestRejected, match="the session is closed") as caught:
         listen(client)
     assert caught.value.code == "closed"
 
 
 def test_a_server_that_says_nothing_is_not_waited_for(client: LiveClient):
-    client._patience_s = 0.0
+    client._timeout_s = 0.0
     with pytest.raises(TimeoutError):
         listen(client)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b'{"error": 5}'])
 def test_a_proxy_that_refuses_is_told_as_it_is(body: bytes):
-    refused = refusal_of(502, body)
+    refused = rejection_of(502, body)
     assert (refused.code, str(refused)) == ("refused", f"status 502: {body.decode()}")
 
 
@@ -170,22 +170,22 @@ def test_frames_by_their_number(frames: FrameClient, rpc: Rpc):
 def test_batches_of_speech_join_without_a_seam(frames: FrameClient, monkeypatch: pytest.MonkeyPatch):
     """What is said in batches is what is said in one."""
     pcm = voice(31 * 640 - 100)
-    monkeypatch.setattr("container.client.BATCH", 10)
+    monkeypatch.setattr("container.client.BATCH_FRAMES", 10)
     said = list(frames.speak("drawn", pcm, first=2))
     assert [one.frame_id for one in said] == list(range(2, 33))
-    monkeypatch.setattr("container.client.BATCH", 40)
+    monkeypatch.setattr("container.client.BATCH_FRAMES", 40)
     assert [one.jpeg for one in frames.speak("drawn", pcm, first=2)] == [one.jpeg for one in said]
     quiet = list(frames.speak("drawn", np.zeros(31 * 640, np.int16), first=2))
     assert all(a.jpeg != b.jpeg for a, b in zip(said, quiet, strict=True))
 
 
 def test_chunks_hold_the_speech_with_silence_around_it():
-    chunks = cut_chunks(np.arange(1, 1001, dtype=np.int16), 16_000)
+    chunks = split_chunks(np.arange(1, 1001, dtype=np.int16), 16_000)
     assert len(chunks) == 8 + 2 + 7 + 6
     whole = np.frombuffer(b"".join(chunks), "<i2")
     assert np.array_equal(np.flatnonzero(whole), np.arange(8 * 640, 8 * 640 + 1000))
     with pytest.raises(ValueError, match="sample rate 11024"):
-        cut_chunks(np.zeros(5, np.int16), 11_024)
+        split_chunks(np.zeros(5, np.int16), 11_024)
 
 
 def test_a_frame_that_is_refused(frames: FrameClient, rpc: Rpc):
@@ -194,28 +194,28 @@ def test_a_frame_that_is_refused(frames: FrameClient, rpc: Rpc):
         lambda: list(frames.stream("drawn", [75])),
         lambda: list(frames.speak("drawn", voice(640 * 3), first=74)),
     ):
-        with pytest.raises(Refused, match="frame 75 of drawn"):
+        with pytest.raises(RequestRejected, match="frame 75 of drawn"):
             call()
-    with pytest.raises(Refused) as caught, FrameClient(rpc.address, token="x") as stranger:
+    with pytest.raises(RequestRejected) as caught, FrameClient(rpc.address, token="x") as stranger:
         stranger.avatars()
     assert caught.value.code == "access_denied"
-    with pytest.raises(Refused) as caught, FrameClient(rpc.address, token="x") as stranger:
+    with pytest.raises(RequestRejected) as caught, FrameClient(rpc.address, token="x") as stranger:
         list(stranger.stream("drawn", [1]))
     assert caught.value.code == "access_denied"
 
 
 def test_an_answer_that_takes_too_long(frames: FrameClient, rpc: Rpc, monkeypatch: pytest.MonkeyPatch):
-    going_on, package = threading.Event(), rpc.package("drawn")
-    paint = package.paint
-    monkeypatch.setattr(package, "paint", lambda *given: (going_on.wait(60), paint(*given))[1])
-    frames._patience_s = 0.2
+    going_on, package = threading.SessionEvent(), rpc.package("drawn")
+    generate = package.generate
+    monkeypatch.setattr(package, "generate", lambda *given: (going_on.wait(60), generate(*given))[1])
+    frames._timeout_s = 0.2
     with pytest.raises(TimeoutError):
         frames.frame("drawn", 1)
     going_on.set()
 
 
 def test_nobody_there():
-    with FrameClient("127.0.0.1:1") as client, pytest.raises(Refused) as caught:
+    with FrameClient("127.0.0.1:1") as client, pytest.raises(RequestRejected) as caught:
         client.avatars()
     assert caught.value.code == "unavailable"
     with pytest.raises(OSError, match=r"refused|Connect"):

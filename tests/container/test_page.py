@@ -15,7 +15,7 @@ from live_app import PATIENCE_S, LiveApp, live_app, make_settings
 
 from container.app import Server
 from container.live import avatar_cache as avatars_module
-from container.live.connection import RESTARTING, Ending
+from container.live.connection import SERVICE_RESTART, CloseReason
 from inference.avatar import AvatarPackage
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -191,8 +191,8 @@ def test_an_interrupt_is_silent_at_once(page: Any, bursts: Path):
 def test_a_lost_connection_comes_back(page: Any, app: LiveApp):
     start(page)
     wait_for_state(page, "connected")
-    (talk,) = list(app.server.live.talks)
-    app.call(lambda: talk.end(Ending(RESTARTING)))
+    (connection,) = list(app.server.live.connections)
+    app.call(lambda: connection.request_close(CloseReason(SERVICE_RESTART)))
     wait_for_state(page, "connecting again")
     wait_for_state(page, "connected")
     page.wait_for_function("window.seen.at(-1).frame < 50")  # a new session counts from 0

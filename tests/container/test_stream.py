@@ -32,10 +32,10 @@ from container.app import Server
 from container.live import avatar_cache as avatars_module
 from container.live.frame_messages import PATCH, WHOLE, FrameMessage, unpack_frame
 from container.live.transport import WEBSOCKET_CONFIG
-from container.stream import Live
+from container.stream import AvatarServer
 from inference.avatar import AvatarPackage
-from inference.speaker import Film
-from inference.speaker.synthesis import RATE, say
+from inference.speaker import SyntheticClip
+from inference.speaker.synthesis import SYNTHESIS_RATE, synthesise
 
 SESSION = "/v1/avatars/drawn/session"
 STREAM = "/invocations-bidirectional-stream"
@@ -69,7 +69,9 @@ def loaded(avatar_folder: Path, lent: AvatarPackage, monkeypatch: pytest.MonkeyP
 @pytest.fixture(scope="module")
 def speech() -> np.ndarray:
     """Six tenths of a second, in no whole number of frames."""
-    said = say(Film("BIN BLUE AT F TWO NOW", 3).speech, 3)[RATE // 2 :][: round(SPOKEN_S * RATE) + 7]
+    said = synthesise(SyntheticClip("BIN BLUE AT F TWO NOW", 3).speech, 3)[SYNTHESIS_RATE // 2 :][
+        : round(SPOKEN_S * SYNTHESIS_RATE) + 7
+    ]
     return np.rint(said * 32_767).astype(np.int16)
 
 
@@ -365,7 +367,7 @@ def test_a_hostile_length_is_refused_before_it_is_kept(app: LiveApp):
 
 def test_a_client_that_never_reads_is_dropped_and_hurts_nobody(loaded: Path, tmp_path: Path, speech: np.ndarray):
     server = Server(make_settings(tmp_path, avatars=loaded.parent))
-    server.live = Live(server.settings, stall_s=0.5)
+    server.live = AvatarServer(server.settings, stall_timeout_s=0.5)
 
     async def go(app: LiveApp) -> None:
         async with session(app) as client:
@@ -427,7 +429,7 @@ def test_packages_come_and_go_while_it_runs(avatar_folder: Path, tmp_path: Path,
             await client.until("ready")
             if during is not None:
                 shutil.rmtree(during)
-                wait_until(lambda: server.live.avatars.loaded == [])
+                wait_until(lambda: server.live.avatars.loaded_names == [])
             for _ in range(3):
                 await client.next_frame()
 
@@ -495,7 +497,7 @@ def test_the_token_opens_every_door(loaded: Path, tmp_path: Path):
 
 
 def test_nothing_is_looked_for_on_behalf_of_a_stranger(loaded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    async def known() -> list[Any]:
+    async def list_packages() -> list[Any]:
         raise AssertionError("the avatars were looked through, and the starter made")
 
     async def enter(app: LiveApp) -> None:
@@ -503,7 +505,7 @@ def test_nothing_is_looked_for_on_behalf_of_a_stranger(loaded: Path, tmp_path: P
             pass
 
     server = Server(make_settings(tmp_path, avatars=loaded.parent, token="open sesame"))
-    monkeypatch.setattr(server.live.avatars, "known", known)
+    monkeypatch.setattr(server.live.avatars, "list_packages", list_packages)
     with live_app(server) as app:
         with pytest.raises(InvalidStatus) as refused:
             asyncio.run(enter(app))
@@ -523,7 +525,7 @@ def test_a_page_of_another_site_stays_out(app: LiveApp):
 
 def test_a_stream_of_sagemakers_ends_in_time(loaded: Path, tmp_path: Path):
     server = Server(make_settings(tmp_path, avatars=loaded.parent, on_sagemaker=True))
-    server.live = Live(server.settings, longest_s=1.0)
+    server.live = AvatarServer(server.settings, max_stream_s=1.0)
 
     async def go(app: LiveApp) -> Client:
         async with session(app, STREAM) as client:  # the only avatar there is
@@ -534,7 +536,7 @@ def test_a_stream_of_sagemakers_ends_in_time(loaded: Path, tmp_path: Path):
         client = asyncio.run(go(app))
         assert client.events[0]["type"] == "ready"
         assert client.frames
-        assert "1 s at most" in client.events[-1]["ModelStreamError"]["Message"]
+        assert "limit of 1 s" in client.events[-1]["ModelStreamError"]["Message"]
         for path in ("/v1/avatars", "/v1/avatars/drawn/background/0"):
             assert httpx.get(app.http(path)).status_code == 404
         with pytest.raises(InvalidStatus):
@@ -549,7 +551,7 @@ async def refused(app: LiveApp, path: str) -> None:
 def test_on_sagemaker_the_other_doors_open_where_they_are_asked_for(loaded: Path, tmp_path: Path):
     settings = make_settings(tmp_path, avatars=loaded.parent, on_sagemaker=True, realtime=True)
     with live_app(Server(settings)) as app:
-        assert app.server.live.avatars.loaded == ["drawn"]  # before anybody came
+        assert app.server.live.avatars.loaded_names == ["drawn"]  # before anybody came
         assert httpx.get(app.http("/v1/avatars")).status_code == 200
         asyncio.run(refused(app, SESSION))
 
@@ -610,14 +612,14 @@ def test_who_is_gone_is_cut_off_and_who_talks_is_not(
 
     with live_app(Server(make_settings(tmp_path, avatars=loaded.parent))) as app:
         gone, talking = handshake(app), handshake(app)
-        talks = app.server.live.talks
-        wait_until(lambda: len(talks) == 2)
+        connections = app.server.live.connections
+        wait_until(lambda: len(connections) == 2)
         give_up = time.monotonic() + PATIENCE_S
-        while len(talks) == 2 and time.monotonic() < give_up:
+        while len(connections) == 2 and time.monotonic() < give_up:
             talking.sendall(flush)
             talking.recv(1 << 16)
             gone.recv(1 << 16)
-        assert len(talks) == 1
+        assert len(connections) == 1
         talking.sendall(flush)
         gone.close()
         talking.close()

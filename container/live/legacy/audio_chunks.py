@@ -1,4 +1,4 @@
-"""Speech that comes with a request, for frames in a row."""
+"""Audio that comes with a request for consecutive frames, in chunks of 40 ms."""
 
 from __future__ import annotations
 
@@ -14,49 +14,61 @@ if TYPE_CHECKING:
     from inference.audio.features import Features
     from inference.avatar import AvatarPackage
 
-LEAD, TAIL = 8, 7  # chunks before the first frame and behind the last one
+CHUNKS_BEFORE = 8  # chunks required before that of the first frame
+CHUNKS_AFTER = 7  # chunks required after that of the last frame
+LOOK_AHEAD_CHUNKS = 6  # further chunks that the audio encoder uses for the last frames if they are sent
+# Frames at the start of a batch whose features do not have their full context yet. A client that joins batches requests
+# them again and drops them. Five frames, because the spectrogram's windows repeat their positions every five frames.
+OVERLAP_FRAMES = 5
 
 
-class Speech:
-    """Sound in chunks of 40 ms around some frames in a row, and what each of the frames hears of it."""
+class AudioChunkEncoder:
+    """Encodes chunks of audio around consecutive frames to the audio features of each frame."""
 
     def __init__(self, package: AvatarPackage, chunks: Sequence[bytes], n_frames: int) -> None:
-        """chunks: s16le mono, all of one length, 8 before the first frame, one for each, and 7 or more behind.
+        """Take the chunks of a request.
 
-        Raises: InvalidRequest.
+        chunks: int16 little-endian mono, all of the same length: 8 before the first frame, one for each frame, and at
+        least 7 after the last frame.
+        Raises: InvalidRequest if there are too few chunks, or their lengths are invalid.
         """
         from inference.avatar.utterance import Utterance
 
-        rate = rate_of_chunks(chunks)
-        if len(chunks) < LEAD + n_frames + TAIL:
+        sample_rate = sample_rate_of(chunks)
+        n_expected = CHUNKS_BEFORE + n_frames + CHUNKS_AFTER
+        if len(chunks) < n_expected:
             raise InvalidRequest(
-                f"{len(chunks)} chunks of audio for {n_frames} frames; expected {LEAD + n_frames + TAIL} at least: "
-                f"{LEAD} before the first frame, one for each, {TAIL} behind the last"
+                f"{len(chunks)} chunks of audio for {n_frames} frames; expected at least {n_expected}: "
+                f"{CHUNKS_BEFORE} before the first frame, one for each frame, {CHUNKS_AFTER} after the last"
             )
         self._package = package
-        self._utterance = Utterance(rate)
+        self._utterance = Utterance(sample_rate)
         self._utterance.push(np.frombuffer(b"".join(chunks), np.dtype("<i2")).astype(np.int16))
         self._utterance.end()
-        self._n_heard = 0  # chunks
+        self._n_encoded = 0  # chunks
 
-    def listen(self, k: int) -> tuple[Features, str]:
-        """What the frame k after the first one hears, (16, numbers), and whose sound that is. k never falls."""
-        while self._n_heard < LEAD + k:
-            self._step()
-        return self._step(), "request"
+    def encode(self, k: int) -> tuple[Features, str]:
+        """Return the (16, n_features) audio features of frame k of the request, and their source, "request".
 
-    def _step(self) -> Features:
-        new = [self._package.hear(window) for window in self._utterance.take_windows()]
-        features = self._utterance.rows_with(new)
-        self._utterance.advance(new)
-        self._n_heard += 1
+        k must not be lower than in the call before.
+        """
+        while self._n_encoded < CHUNKS_BEFORE + k:
+            self._encode_next()
+        return self._encode_next(), "request"
+
+    def _encode_next(self) -> Features:
+        rows = [self._package.encode_audio(window) for window in self._utterance.take_windows()]
+        features = self._utterance.stack_rows(rows)
+        self._utterance.advance(rows)
+        self._n_encoded += 1
         return features
 
 
-def rate_of_chunks(chunks: Sequence[bytes]) -> int:
-    """Samples a second, by what 40 ms of them take."""
+def sample_rate_of(chunks: Sequence[bytes]) -> int:
+    """Return the sample rate at which each chunk is 40 ms long. Raises: InvalidRequest if the lengths are invalid."""
     lengths = sorted({len(chunk) for chunk in chunks})
     if len(lengths) != 1 or lengths[0] == 0 or lengths[0] % 2:
-        found = ", ".join(map(str, lengths[:4])) or "none"
-        raise InvalidRequest(f"chunks of {found} bytes; expected 40 ms of s16le mono in each, 1280 bytes at 16 kHz")
+        sizes = ", ".join(map(str, lengths[:4]))
+        found = f"audio chunks of {sizes} bytes" if sizes else "no audio chunks"
+        raise InvalidRequest(f"{found}; expected 40 ms of s16le mono in each, such as 1280 bytes at 16 kHz")
     return lengths[0] // 2 * FPS

@@ -1,8 +1,9 @@
-"""The port of the older proxy: its WebSocket, its health, and a page."""
+"""The routes and ports of older clients: WebSockets, and on the old proxy's port its health check and a page."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -10,41 +11,52 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
-from container.live.legacy.server import MINIMAL, OPTIMIZED, PROXY, Dialect
+from container.live.legacy.server import MINIMAL, OPTIMIZED, PROXY, LegacyProtocol, LegacyServer
 
-if TYPE_CHECKING:
-    from container.stream import Live
-
-# By their place in `legacy_ports`.
-DIALECTS = (MINIMAL, OPTIMIZED, PROXY)
+PROTOCOLS = (MINIMAL, OPTIMIZED, PROXY)  # by index in the setting `legacy_ports`
+# Accepts a connection, or rejects it; returns whether it was accepted.
+Admit = Callable[[WebSocket], Awaitable[bool]]
 
 
-def legacy_app(live: Live, place: int) -> Starlette:
-    """What is served on one of the older ports, given its place among them."""
-    dialect = DIALECTS[place]
-    routes = legacy_routes(live, dialect)
-    if dialect is PROXY:
-        routes += [Route("/health", lambda request: tell_health(live, request)), *live.page_routes()]
+def legacy_app(
+    legacy: LegacyServer,
+    index: int,
+    admit: Admit,
+    is_draining: Callable[[], bool],
+    page_routes: Sequence[BaseRoute],
+) -> Starlette:
+    """Return the application of one legacy port.
+
+    index: of the port in the setting `legacy_ports`. page_routes: served on the proxy's port.
+    """
+    protocol = PROTOCOLS[index]
+    routes = legacy_routes(legacy, protocol, admit)
+    if protocol is PROXY:
+
+        def health(_request: Request) -> Response:
+            return health_response(legacy, is_healthy=not is_draining())
+
+        routes += [Route("/health", health), *page_routes]
     return Starlette(routes=routes)
 
 
-def legacy_routes(live: Live, dialect: Dialect) -> list[BaseRoute]:
-    """Older clients connect to `/`, those of the proxy to `/ws`."""
+def legacy_routes(legacy: LegacyServer, protocol: LegacyProtocol, admit: Admit) -> list[BaseRoute]:
+    """Return the WebSocket routes: older clients connect to `/`, those of the proxy to `/ws`."""
 
     async def serve(socket: WebSocket) -> None:
-        await live.serve_old_client(socket, dialect)
+        if await admit(socket):
+            await legacy.serve(socket, protocol)
 
     return [WebSocketRoute("/", serve), WebSocketRoute("/ws", serve)]
 
 
-def tell_health(live: Live, _request: Request) -> Response:
-    """The proxy passed requests on to servers elsewhere; here the only one is this process."""
-    is_healthy = not live.is_draining
+def health_response(legacy: LegacyServer, *, is_healthy: bool) -> Response:
+    """Return the proxy's health report. The proxy had several backends; here this process is the only one."""
     backend: dict[str, Any] = {
         "address": "in-process",
         "healthy": is_healthy,
-        "total_requests": live.old_clients.n_requests,
-        "error_count": live.old_clients.n_failed,
+        "total_requests": legacy.n_requests,
+        "error_count": legacy.n_failed,
     }
     body = {"healthy": is_healthy, "total_backends": 1, "healthy_count": int(is_healthy), "backends": [backend]}
     return JSONResponse(body, 200 if is_healthy else 503)

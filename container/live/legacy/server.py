@@ -1,4 +1,4 @@
-"""Older clients: frames asked for one by one, in JSON or in the binary form, on one connection."""
+"""The server of older clients: each frame is requested by number, in JSON or in binary, on one connection."""
 
 from __future__ import annotations
 
@@ -14,37 +14,49 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from container.live.avatar_cache import Avatars
+from container.live.avatar_cache import AvatarCache
 from container.live.legacy.messages import (
-    MAX_AUDIO,
+    MAX_AUDIO_BYTES,
     MAX_FRAME_ID,
     FrameRequest,
-    pack_answer,
     pack_error,
+    pack_response,
     pack_video_frame,
     parse_request,
 )
-from container.live.legacy.single_frames import LEGACY_RATE, VIDEO_TYPES, Still, Tallies, make_still, make_video_frame
-from container.live.transport import LINE, Line
+from container.live.legacy.single_frames import (
+    LEGACY_SAMPLE_RATE,
+    VIDEO_TYPES,
+    LatencyByAvatar,
+    NumberedFrame,
+    encode_video_frame,
+    render_frame_with_audio,
+)
+from container.live.transport import transport_of
 from container.statuses import Failure, failure_of
 from inference.errors import InvalidRequest
+from inference.requests.body import load_object
 
-LOG = logging.getLogger("viseme.live")
-BROADCAST_S = 5.0
-MAX_RATE = 192_000  # samples a second
-MAX_JSON = 2 << 20  # characters: the longest sound in base64, and room
+logger = logging.getLogger("viseme.live")
+BROADCAST_INTERVAL_S = 5.0
+MAX_SAMPLE_RATE = 192_000  # Hz
+MAX_JSON_CHARS = 2 << 20  # the longest audio in base64, and some room
 
 
 @dataclass(frozen=True)
-class Dialect:
-    """In what the older servers differ. name: of `protocol` in answers. tells_stats: whether they do so unasked."""
+class LegacyProtocol:
+    """The differences between the older servers.
+
+    name: of `protocol` in responses. binary_ack: the response to `switch_to_binary`.
+    broadcasts_stats: whether the server sends statistics unprompted.
+    """
 
     name: str
     binary_ack: dict[str, Any]
-    tells_stats: bool = True
+    broadcasts_stats: bool = True
 
 
-MINIMAL = Dialect(
+MINIMAL = LegacyProtocol(
     "json_fallback",
     {
         "type": "protocol_info",
@@ -53,61 +65,62 @@ MINIMAL = Dialect(
         "message": "Binary protocol available",
     },
 )
-OPTIMIZED = Dialect("json_optimized", MINIMAL.binary_ack)
-PROXY = Dialect("json", {"type": "protocol_ack", "message": "Binary protocol supported"}, tells_stats=False)
+OPTIMIZED = LegacyProtocol("json_optimized", MINIMAL.binary_ack)
+PROXY = LegacyProtocol("json", {"type": "protocol_ack", "message": "Binary protocol supported"}, broadcasts_stats=False)
 
 
-class OldClients:
-    """All older clients of this server, and what they asked for."""
+class LegacyServer:
+    """Serves all older clients, and counts their requests."""
 
-    def __init__(self, avatars: Avatars, tallies: Tallies, stall_s: float) -> None:
-        """stall_s: after which a client that takes nothing is dropped."""
-        self._avatars, self._tallies, self._stall_s = avatars, tallies, stall_s
-        self._connected: set[OldClient] = set()
+    def __init__(self, avatars: AvatarCache, latencies: LatencyByAvatar, stall_timeout_s: float) -> None:
+        """stall_timeout_s: a client that reads nothing for this long is disconnected."""
+        self._avatars, self._latencies, self._stall_timeout_s = avatars, latencies, stall_timeout_s
+        self._connections: set[LegacyConnection] = set()
         self.n_json, self.n_binary, self.n_failed, self._total_ms = 0, 0, 0, 0.0
         self._handlers: dict[str, Callable[[dict[str, Any]], Awaitable[str | bytes]]] = {
-            "get_models": self._tell_models,
-            "get_model_stats": self._tell_model_stats,
+            "get_models": self._get_models,
+            "get_model_stats": self._get_model_stats,
             "list_models": self._list_models,
-            "get_metadata": self._tell_metadata,
-            "get_video_frame": self._give_video_frame,
+            "get_metadata": self._get_metadata,
+            "get_video_frame": self._get_video_frame,
         }
 
     @property
     def n_requests(self) -> int:
         return self.n_json + self.n_binary
 
-    async def serve(self, socket: WebSocket, dialect: Dialect) -> None:
-        """Answer an accepted connection until it ends. Each message gets one answer, in their order."""
-        client = OldClient(socket, dialect, self._stall_s)
-        self._connected.add(client)
+    async def serve(self, socket: WebSocket, protocol: LegacyProtocol) -> None:
+        """Serve an accepted connection until it ends. Each message gets one response, in order."""
+        connection = LegacyConnection(socket, protocol, self._stall_timeout_s)
+        self._connections.add(connection)
         try:
-            while (message := await client.receive()) is not None:
+            while (message := await connection.receive()) is not None:
                 if isinstance(message, bytes):
-                    await client.send(await self._answer_binary(message))
+                    await connection.send(await self._handle_binary(message))
                 else:
-                    await client.send(await self._answer_json(message, dialect))
+                    await connection.send(await self._handle_json(message, protocol))
         except WebSocketDisconnect:
             return
         except TimeoutError:
-            LOG.info("an older client that takes nothing was dropped")
-            client.cut()
+            logger.info("an older client that reads nothing was disconnected")
+            connection.abort()
         finally:
-            self._connected.discard(client)
+            self._connections.discard(connection)
 
     async def broadcast(self) -> None:
-        """Tell everybody what was asked for so far, every 5 s, until canceled."""
+        """Send the statistics to all clients regularly, until canceled, as the older servers did."""
         while True:
-            await asyncio.sleep(BROADCAST_S)
+            await asyncio.sleep(BROADCAST_INTERVAL_S)
             if self.n_requests:
-                told = json.dumps(self.measure())
-                for client in [one for one in self._connected if one.dialect.tells_stats and one.is_free]:
+                text = json.dumps(self.stats())
+                ready = [one for one in self._connections if one.protocol.broadcasts_stats and one.can_send_now]
+                for connection in ready:
                     try:
-                        await client.send(told)
+                        await connection.send(text)
                     except (WebSocketDisconnect, TimeoutError):
-                        client.cut()
+                        connection.abort()
 
-    def measure(self) -> dict[str, Any]:
+    def stats(self) -> dict[str, Any]:
         return {
             "type": "stats",
             "total_requests": self.n_requests,
@@ -115,159 +128,147 @@ class OldClients:
             "json_requests": self.n_json,
             "binary_percentage": 100 * self.n_binary / max(self.n_requests, 1),
             "average_time_ms": self._total_ms / max(self.n_requests, 1),
-            "connected_clients": len(self._connected),
+            "connected_clients": len(self._connections),
         }
 
-    async def _answer_binary(self, message: bytes) -> bytes:
+    async def _handle_binary(self, message: bytes) -> bytes:
         started = time.perf_counter()
         self.n_binary += 1
         try:
             request = parse_request(message)
-            still = await self._make(request, LEGACY_RATE)
+            frame = await self._render(request, LEGACY_SAMPLE_RATE)
         except Exception as err:  # noqa: BLE001 - the edge
-            return pack_error(ms_since(started), self._fail(err).message)
-        took_ms = self._account(request.model_name, still, started)
-        return pack_answer(request.frame_id, took_ms, align(still.jpeg), still.bounds)
+            return pack_error(ms_since(started), self._record_failure(err).message)
+        took_ms = self._record(request.model_name, frame, started)
+        return pack_response(request.frame_id, took_ms, pad_jpeg(frame.jpeg), frame.bounds)
 
-    async def _answer_json(self, text: str, dialect: Dialect) -> str | bytes:
+    async def _handle_json(self, text: str, protocol: LegacyProtocol) -> str | bytes:
         started = time.perf_counter()
         self.n_json += 1
-        about = {"request_id": self.n_requests, "protocol": dialect.name}
-        asked: dict[str, Any] = {}
+        common = {"request_id": self.n_requests, "protocol": protocol.name}
+        fields: dict[str, Any] = {}
         try:
-            asked = parse_json(text)
-            kind = asked.get("type") or "inference"
+            fields = parse_json(text)
+            kind = fields.get("type") or "inference"
             if kind in ("switch_to_binary", "test_binary"):
-                return json.dumps(dialect.binary_ack)
+                return json.dumps(protocol.binary_ack)
             if kind == "get_stats":
-                return json.dumps(self.measure())
+                return json.dumps(self.stats())
             if kind == "inference":
-                return await self._infer(asked, started, about)
-            return await self._handler_of(kind)(asked)
+                return await self._infer(fields, started, common)
+            return await self._handler_of(kind)(fields)
         except Exception as err:  # noqa: BLE001 - the edge
-            return self._tell_failure(asked, self._fail(err), about | {"processing_time_ms": ms_since(started)})
+            failure = self._record_failure(err)
+            return json_error(fields, failure, common | {"processing_time_ms": ms_since(started)})
 
     def _handler_of(self, kind: object) -> Callable[[dict[str, Any]], Awaitable[str | bytes]]:
         if not isinstance(kind, str) or kind not in self._handlers:
             raise InvalidRequest(f"Unknown message type: {str(kind)[:40]}")
         return self._handlers[kind]
 
-    def _tell_failure(self, asked: dict[str, Any], failure: Failure, about: dict[str, Any]) -> str:
-        """As each of the older servers does: under the type that the answer would have had."""
-        types = {
-            "list_models": "model_list",
-            "get_models": "models",
-            "get_model_stats": "model_stats",
-            "get_metadata": "metadata",
-            "get_video_frame": "video_frame",
-        }
-        kind = asked.get("type") or "inference"
-        answer = {"success": False, "error": failure.message, "code": failure.code} | about
-        if kind != "inference":
-            answer["type"] = types.get(kind, "error") if isinstance(kind, str) else "error"
-        return json.dumps(answer | {key: asked[key] for key in ("model_name", "frame_id") if is_plain(asked.get(key))})
-
-    async def _infer(self, asked: dict[str, Any], started: float, about: dict[str, Any]) -> str:
-        request, rate = read_request(asked), asked.get("sample_rate", LEGACY_RATE)
-        still = await self._make(request, rate)
-        took_ms = self._account(request.model_name, still, started)
+    async def _infer(self, fields: dict[str, Any], started: float, common: dict[str, Any]) -> str:
+        request, sample_rate = parse_json_request(fields), fields.get("sample_rate", LEGACY_SAMPLE_RATE)
+        frame = await self._render(request, sample_rate)
+        took_ms = self._record(request.model_name, frame, started)
         times = {
-            "prepare_time_ms": still.prepare_ms,
-            "inference_time_ms": still.infer_ms,
-            "composite_time_ms": still.compose_ms,
+            "prepare_time_ms": frame.prepare_ms,
+            "inference_time_ms": frame.infer_ms,
+            "composite_time_ms": frame.compose_ms,
         }
-        answer = {
+        response = {
             "success": True,
             "model_name": request.model_name,
             "frame_id": request.frame_id,
-            "prediction_data": base64.b64encode(still.jpeg).decode(),
-            "prediction_shape": "x".join(map(str, still.shape)),
-            "bounds": still.bounds,
+            "prediction_data": base64.b64encode(frame.jpeg).decode(),
+            "prediction_shape": "x".join(map(str, frame.shape)),
+            "bounds": frame.bounds,
             "processing_time_ms": took_ms,
-            "metadata": {"audio": still.heard} | times,
+            "metadata": {"audio": frame.audio_source} | times,
         }
-        return json.dumps(answer | times | about)
+        return json.dumps(response | times | common)
 
-    async def _make(self, request: FrameRequest, rate: int) -> Still:
-        async with self._avatars.lease(request.model_name) as package:
-            return await self._avatars.run_numbered(make_still, package, request.frame_id, request.audio, rate)
+    async def _render(self, request: FrameRequest, sample_rate: int) -> NumberedFrame:
+        async with self._avatars.acquire(request.model_name) as package:
+            return await self._avatars.run_single_frame(
+                render_frame_with_audio, package, request.frame_id, request.audio, sample_rate
+            )
 
-    async def _tell_models(self, _asked: dict[str, Any]) -> str:
-        names = [one.name for one in await self._avatars.known()]
+    async def _get_models(self, _fields: dict[str, Any]) -> str:
+        names = [info.name for info in await self._avatars.list_packages()]
         return json.dumps({"type": "models", "models": {"loaded_models": names, "count": len(names)}})
 
-    async def _list_models(self, _asked: dict[str, Any]) -> str:
-        names = [one.name for one in await self._avatars.known()]
+    async def _list_models(self, _fields: dict[str, Any]) -> str:
+        names = [info.name for info in await self._avatars.list_packages()]
         return json.dumps({"type": "model_list", "models": names, "count": len(names)})
 
-    async def _tell_model_stats(self, asked: dict[str, Any]) -> str:
-        name = read_name(asked)
-        async with self._avatars.lease(name) as package:
+    async def _get_model_stats(self, fields: dict[str, Any]) -> str:
+        name = parse_name(fields)
+        async with self._avatars.acquire(name) as package:
             n_frames = package.n_frames
-        tally = self._tallies.read(name)
+        latency = self._latencies.get(name)
         stats = {
             "model_name": name,
-            "total_requests": tally.n_requests,
-            "avg_inference_time_ms": tally.mean_ms,
-            "min_inference_time_ms": tally.min_ms,
-            "max_inference_time_ms": tally.max_ms,
+            "total_requests": latency.n_requests,
+            "avg_inference_time_ms": latency.mean_ms,
+            "min_inference_time_ms": latency.min_ms,
+            "max_inference_time_ms": latency.max_ms,
             "frame_count": n_frames,
         }
         return json.dumps({"type": "model_stats", "stats": stats})
 
-    async def _tell_metadata(self, asked: dict[str, Any]) -> str:
-        name = read_name(asked)
-        async with self._avatars.lease(name) as package:
+    async def _get_metadata(self, fields: dict[str, Any]) -> str:
+        name = parse_name(fields)
+        async with self._avatars.acquire(name) as package:
             box = package.box(0)
-            answer = {
+            metadata = {
                 "type": "metadata",
                 "success": True,
                 "model_name": name,
                 "frame_count": package.n_frames,
                 "available_videos": VIDEO_TYPES,
-                "audio_path": "",  # packages hold features of sound, and no sound
+                "audio_path": "",  # packages contain audio features, but no audio
                 "bounds": [box.left, box.top, box.right, box.bottom],
             }
-        return json.dumps(answer)
+        return json.dumps(metadata)
 
-    async def _give_video_frame(self, asked: dict[str, Any]) -> bytes:
-        name, frame_id = read_name(asked), read_frame_id(asked)
-        video_type = asked.get("video_type") or "full_body"
-        async with self._avatars.lease(name) as package:
-            jpeg = await self._avatars.run_numbered(make_video_frame, package, frame_id, str(video_type))
+    async def _get_video_frame(self, fields: dict[str, Any]) -> bytes:
+        name, frame_id = parse_name(fields), parse_frame_id(fields)
+        video_type = fields.get("video_type") or "full_body"
+        async with self._avatars.acquire(name) as package:
+            jpeg = await self._avatars.run_single_frame(encode_video_frame, package, frame_id, str(video_type))
         return pack_video_frame(frame_id, str(video_type), jpeg)
 
-    def _account(self, name: str, still: Still, started: float) -> float:
-        """What the request took, in ms."""
+    def _record(self, name: str, frame: NumberedFrame, started: float) -> float:
+        """Count a request, and return how long it took in milliseconds."""
         took_ms = ms_since(started)
         self._total_ms += took_ms
-        self._tallies.add(name, still.infer_ms)
+        self._latencies.add(name, frame.infer_ms)
         return took_ms
 
-    def _fail(self, err: Exception) -> Failure:
+    def _record_failure(self, err: Exception) -> Failure:
         self.n_failed += 1
         failure = failure_of(err)
         if failure.code == "internal_error":
-            LOG.error("unforeseen", exc_info=err)
+            logger.error("unexpected error", exc_info=err)
         return failure
 
 
-class OldClient:
-    """One connection. Its answers, and what it is told unasked, go out one at a time."""
+class LegacyConnection:
+    """One connection. Responses and broadcasts are sent one at a time."""
 
-    def __init__(self, socket: WebSocket, dialect: Dialect, stall_s: float) -> None:
-        self.dialect = dialect
-        self._socket, self._stall_s = socket, stall_s
-        self._line: Line | None = socket.scope.get("extensions", {}).get(LINE, {}).get(LINE)
+    def __init__(self, socket: WebSocket, protocol: LegacyProtocol, stall_timeout_s: float) -> None:
+        self.protocol = protocol
+        self._socket, self._stall_timeout_s = socket, stall_timeout_s
+        self._transport = transport_of(socket)
         self._sending = asyncio.Lock()
 
     @property
-    def is_free(self) -> bool:
-        """Whether it takes a message at once."""
-        return not self._sending.locked() and (self._line is None or self._line.writable.is_set())
+    def can_send_now(self) -> bool:
+        """Whether a message would be sent at once."""
+        return not self._sending.locked() and (self._transport is None or self._transport.is_writable)
 
     async def receive(self) -> str | bytes | None:
-        """The next message; None where there will be none."""
+        """Return the next message, or None if the connection is closed."""
         message = await self._socket.receive()
         if message["type"] == "websocket.disconnect":
             return None
@@ -275,12 +276,12 @@ class OldClient:
         return str(message["text"]) if content is None else content
 
     async def send(self, message: str | bytes) -> None:
-        """Raises: TimeoutError where the client takes nothing, WebSocketDisconnect where it is gone."""
+        """Send a message. Raises: TimeoutError if the client reads nothing, WebSocketDisconnect if it is gone."""
         async with self._sending:
-            if self._line is None or not self._line.writable.is_set():
-                async with asyncio.timeout(self._stall_s):
+            if self._transport is None or not self._transport.is_writable:
+                async with asyncio.timeout(self._stall_timeout_s):
                     await self._send(message)
-            else:  # it goes at once
+            else:  # sent at once, so no timeout is needed
                 await self._send(message)
 
     async def _send(self, message: str | bytes) -> None:
@@ -289,68 +290,88 @@ class OldClient:
         else:
             await self._socket.send_text(message)
 
-    def cut(self) -> None:
-        if self._line is not None:
-            self._line.cut()
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def json_error(fields: dict[str, Any], failure: Failure, common: dict[str, Any]) -> str:
+    """Return an error response. As in the older servers, its type is that of the response to the same request."""
+    types = {
+        "list_models": "model_list",
+        "get_models": "models",
+        "get_model_stats": "model_stats",
+        "get_metadata": "metadata",
+        "get_video_frame": "video_frame",
+    }
+    kind = fields.get("type") or "inference"
+    response = {"success": False, "error": failure.message, "code": failure.code} | common
+    if kind != "inference":
+        response["type"] = types.get(kind, "error") if isinstance(kind, str) else "error"
+    echoed = {key: fields[key] for key in ("model_name", "frame_id") if is_echoable(fields.get(key))}
+    return json.dumps(response | echoed)
 
 
 def parse_json(text: str) -> dict[str, Any]:
-    """Raises: InvalidRequest."""
-    if len(text) > MAX_JSON:
-        raise InvalidRequest(f"a message of {len(text)} characters; at most {MAX_JSON} expected")
-    try:
-        asked = json.loads(text)
-    except (ValueError, RecursionError) as err:
-        raise InvalidRequest(f"a text message that is no JSON: {text[:40]!r}") from err
-    if not isinstance(asked, dict):
-        raise InvalidRequest(f"{text[:40]!r}: expected an object")
-    return asked
+    """Decode a JSON message. Raises: InvalidRequest if it is too long or not an object."""
+    if len(text) > MAX_JSON_CHARS:
+        raise InvalidRequest(f"a message of {len(text)} characters; expected at most {MAX_JSON_CHARS}")
+    return load_object(text, "text message")
 
 
-def read_request(asked: dict[str, Any]) -> FrameRequest:
-    """Raises: InvalidRequest naming the key that is wrong."""
-    rate = asked.get("sample_rate", LEGACY_RATE)
-    if not isinstance(rate, int) or isinstance(rate, bool) or not 0 < rate <= MAX_RATE:
-        raise InvalidRequest(f"sample_rate {str(rate)[:40]!r}: expected up to {MAX_RATE} samples a second")
-    return FrameRequest(read_name(asked), read_frame_id(asked), read_audio(asked.get("audio_override")))
+def parse_json_request(fields: dict[str, Any]) -> FrameRequest:
+    """Read a frame request from a JSON object. Raises: InvalidRequest that names the invalid key."""
+    sample_rate = fields.get("sample_rate", LEGACY_SAMPLE_RATE)
+    if not isinstance(sample_rate, int) or isinstance(sample_rate, bool) or not 0 < sample_rate <= MAX_SAMPLE_RATE:
+        raise InvalidRequest(f"sample_rate {str(sample_rate)[:40]!r}: expected 1 to {MAX_SAMPLE_RATE} Hz")
+    return FrameRequest(parse_name(fields), parse_frame_id(fields), parse_audio(fields.get("audio_override")))
 
 
-def read_name(asked: dict[str, Any]) -> str:
-    name = asked.get("model_name")
+def parse_name(fields: dict[str, Any]) -> str:
+    """Read `model_name`. Raises: InvalidRequest."""
+    name = fields.get("model_name")
     if not isinstance(name, str) or not name:
         raise InvalidRequest(f"model_name {str(name)[:40]!r}: expected the name of an avatar")
     return name
 
 
-def read_frame_id(asked: dict[str, Any]) -> int:
-    frame_id = asked.get("frame_id", 0)
+def parse_frame_id(fields: dict[str, Any]) -> int:
+    """Read `frame_id`. Raises: InvalidRequest."""
+    frame_id = fields.get("frame_id", 0)
     if not isinstance(frame_id, int) or isinstance(frame_id, bool) or not 0 <= frame_id <= MAX_FRAME_ID:
-        raise InvalidRequest(f"frame_id {str(frame_id)[:40]!r}: expected a whole number from 0 on")
+        raise InvalidRequest(f"frame_id {str(frame_id)[:40]!r}: expected an integer of at least 0")
     return frame_id
 
 
-def read_audio(given: object) -> bytes | None:
-    if given is None or given == "":
+def parse_audio(encoded: object) -> bytes | None:
+    """Decode `audio_override`, or return None if it is empty. Raises: InvalidRequest."""
+    if encoded is None or encoded == "":
         return None
-    if not isinstance(given, str):
-        raise InvalidRequest(f"audio_override of type {type(given).__name__}: expected base64")
-    if len(given) > MAX_AUDIO * 4 // 3 + 4:
-        raise InvalidRequest(f"audio_override of {len(given)} characters: at most {MAX_AUDIO} bytes expected")
+    if not isinstance(encoded, str):
+        raise InvalidRequest(f"audio_override of type {type(encoded).__name__}: expected base64")
+    if len(encoded) > MAX_AUDIO_BYTES * 4 // 3 + 4:
+        raise InvalidRequest(
+            f"audio_override of {len(encoded)} characters: expected the base64 of at most {MAX_AUDIO_BYTES} bytes"
+        )
     try:
-        return base64.b64decode(given, validate=True) or None
+        return base64.b64decode(encoded, validate=True) or None
     except (ValueError, binascii.Error) as err:
-        raise InvalidRequest(f"audio_override: no base64 ({err})") from err
+        raise InvalidRequest(f"audio_override: not base64 ({err})") from err
 
 
-def align(jpeg: bytes) -> bytes:
-    """With zeros behind it, which no decoder minds: one browser client maps the bounds in place as float32."""
+def pad_jpeg(jpeg: bytes) -> bytes:
+    """Append zero bytes so that the bounds behind the JPEG are 4-byte aligned.
+
+    One browser client maps the bounds in place as float32. Decoders ignore the padding.
+    """
     return jpeg + bytes(-(len(jpeg) + 17) % 4)
 
 
-def is_plain(value: object) -> bool:
-    """Whether a caller's value may be told back to him: short, and of a kind that we take."""
+def is_echoable(value: object) -> bool:
+    """Return whether a value of the request may be repeated in the response: an integer or a short string."""
     return isinstance(value, int) or (isinstance(value, str) and len(value) <= 255)
 
 
 def ms_since(started: float) -> float:
+    """Return the milliseconds since a `time.perf_counter` value."""
     return (time.perf_counter() - started) * 1000

@@ -1,4 +1,4 @@
-"""Single frames asked for by their number, as older clients do."""
+"""Single frames requested by number, as older clients do."""
 
 from __future__ import annotations
 
@@ -19,31 +19,32 @@ if TYPE_CHECKING:
     from inference.audio.features import Features
     from inference.avatar import AvatarPackage
 
-LEGACY_RATE = 24_000  # of the sound that older clients send, in windows of 640 ms
-MAX_SOUND_S = 10.0
+LEGACY_SAMPLE_RATE = 24_000  # Hz; older clients send audio at this rate, in windows of 640 ms
+MAX_AUDIO_S = 10.0
 VIDEO_TYPES = ("full_body", "face_regions", "crops_328", "rois_320", "masked_regions", "model_inputs")
 
 
 @dataclass(frozen=True)
-class Still:
-    """A frame with the mouth that speaks, as a JPEG, and what it took; infer_ms is of the network alone.
+class NumberedFrame:
+    """A rendered frame as JPEG, and how long it took. infer_ms is the time of the network alone.
 
-    bounds: left, top, right, bottom of the face in the whole frame. shape: height, width, channels of the picture.
-    heard: `packaged`, `request` or `silence`.
+    bounds: left, top, right, bottom of the face, in pixels of the whole frame.
+    shape: height, width, channels of the JPEG.
+    audio_source: `packaged`, `request` or `silence`.
     """
 
     jpeg: bytes
     bounds: tuple[float, float, float, float]
     shape: tuple[int, int, int]
-    heard: str
+    audio_source: str
     prepare_ms: float
     infer_ms: float
     compose_ms: float
 
 
 @dataclass
-class Tally:
-    """What one avatar, or a door, was asked for."""
+class LatencyStats:
+    """Statistics of the network's time per frame, in milliseconds."""
 
     n_requests: int = 0
     total_ms: float = 0.0
@@ -62,104 +63,114 @@ class Tally:
 
 
 @dataclass
-class Tallies:
-    """Frames made by number, by avatar; over all doors, as the engine is one."""
+class LatencyByAvatar:
+    """Statistics of single frames by avatar, over all protocols, because they share the network."""
 
-    of: dict[str, Tally] = field(default_factory=dict)
+    by_name: dict[str, LatencyStats] = field(default_factory=dict)
 
     def add(self, name: str, took_ms: float) -> None:
-        self.of.setdefault(name, Tally()).add(took_ms)
+        self.by_name.setdefault(name, LatencyStats()).add(took_ms)
 
-    def read(self, name: str) -> Tally:
-        return self.of.get(name, Tally())
+    def get(self, name: str) -> LatencyStats:
+        return self.by_name.get(name, LatencyStats())
 
 
-def make_still(
-    package: AvatarPackage, frame_id: int, audio: bytes | None = None, sample_rate: int = LEGACY_RATE
-) -> Still:
-    """Frame `frame_id` of the package while it speaks; to be called in a thread.
+def render_frame_with_audio(
+    package: AvatarPackage, frame_id: int, audio: bytes | None = None, sample_rate: int = LEGACY_SAMPLE_RATE
+) -> NumberedFrame:
+    """Render frame `frame_id` of the package, speaking. Call it in a thread.
 
-    audio: 16-bit little-endian mono PCM, of which the frame speaks the middle 40 ms and hears the rest around it.
-    None speaks the packaged audio where there is some, else silence.
-    Raises: InvalidRequest for a frame that does not exist, or sound that is none; WeightsNotFound where the package
-    cannot hear.
+    audio: int16 little-endian mono PCM. The frame speaks its middle 40 ms; the rest is context. None speaks the
+    packaged audio features, or silence if the package has none.
+    Raises: InvalidRequest if the frame does not exist or the audio is invalid, WeightsNotFound if the package has no
+    audio encoder.
     """
-    return draw_still(package, frame_id, lambda: hear(package, frame_id, audio, sample_rate))
+    return render_frame(package, frame_id, lambda: features_for(package, frame_id, audio, sample_rate))
 
 
-def draw_still(
-    package: AvatarPackage, frame_id: int, listen: Callable[[], tuple[Features, str]], *, is_whole: bool = True
-) -> Still:
-    """The same with what `listen` gives: the features that the frame hears, (16, numbers), and whose sound that is.
+def render_frame(
+    package: AvatarPackage,
+    frame_id: int,
+    get_features: Callable[[], tuple[Features, str]],
+    *,
+    is_whole: bool = True,
+) -> NumberedFrame:
+    """Render frame `frame_id` of the package from audio features.
 
-    is_whole: else the region of the face's box alone, at the box's own size.
+    get_features: returns the (16, n_features) features and their source.
+    is_whole: False renders the box of the face alone, at its own size.
+    Raises: InvalidRequest if the frame does not exist, and the errors of `get_features`.
     """
     from inference.avatar.compose import compose_patch
 
     check_frame(package, frame_id)
     times = [time.perf_counter()]
-    features, heard = listen()
+    features, audio_source = get_features()
     times.append(time.perf_counter())
-    said = package.paint(frame_id, features)
+    face = package.generate(frame_id, features)
     times.append(time.perf_counter())
     box = package.box(frame_id)
-    picture = compose_patch(package.crop(frame_id), said, box)
+    image = compose_patch(package.crop(frame_id), face, box)
     if is_whole:
-        picture = paste(package, frame_id, picture)
-    jpeg = encode_jpeg(picture, WHOLE_QUALITY if is_whole else PATCH_QUALITY)
+        image = paste_patch(package, frame_id, image)
+    jpeg = encode_jpeg(image, WHOLE_QUALITY if is_whole else PATCH_QUALITY)
     times.append(time.perf_counter())
     prepare_ms, infer_ms, compose_ms = ((b - a) * 1000 for a, b in pairwise(times))
     bounds = (float(box.left), float(box.top), float(box.right), float(box.bottom))
-    height, width, n_channels = picture.shape
-    return Still(jpeg, bounds, (height, width, n_channels), heard, prepare_ms, infer_ms, compose_ms)
+    height, width, n_channels = image.shape
+    return NumberedFrame(jpeg, bounds, (height, width, n_channels), audio_source, prepare_ms, infer_ms, compose_ms)
 
 
 def check_frame(package: AvatarPackage, frame_id: int) -> None:
+    """Check that a frame exists. Raises: InvalidRequest."""
     if not 0 <= frame_id < package.n_frames:
         raise InvalidRequest(f"frame {frame_id} of {package.name}: expected 0 to {package.n_frames - 1}")
 
 
-def paste(package: AvatarPackage, frame_id: int, patch: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+def paste_patch(package: AvatarPackage, frame_id: int, patch: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the background frame with the patch in its box: (H, W, 3) uint8 BGR."""
     from inference.faces.paste import overwrite_face
 
     whole: npt.NDArray[np.uint8] = overwrite_face(package.background(frame_id), patch, package.box(frame_id))
     return whole
 
 
-def hear(package: AvatarPackage, frame_id: int, audio: bytes | None, sample_rate: int) -> tuple[Features, str]:
-    """What the frame hears, (16, numbers), and whose sound that is."""
+def features_for(package: AvatarPackage, frame_id: int, audio: bytes | None, sample_rate: int) -> tuple[Features, str]:
+    """Return the (16, n_features) audio features of a frame, and their source."""
     if audio:
-        return hear_middle(package, to_samples(audio, sample_rate), sample_rate), "request"
+        return encode_centre_window(package, decode_pcm(audio, sample_rate), sample_rate), "request"
     if package.packaged_features is not None:
         return package.features_at(frame_id), "packaged"
-    return hear_middle(package, np.zeros(0, np.int16), sample_rate), "silence"
+    return encode_centre_window(package, np.zeros(0, np.int16), sample_rate), "silence"
 
 
-def to_samples(audio: bytes, sample_rate: int) -> npt.NDArray[np.int16]:
-    if len(audio) % 2 or len(audio) > 2 * sample_rate * MAX_SOUND_S:
+def decode_pcm(audio: bytes, sample_rate: int) -> npt.NDArray[np.int16]:
+    """Return audio as an (n,) int16 array. Raises: InvalidRequest if it is no int16 PCM or too long."""
+    if len(audio) % 2 or len(audio) > 2 * sample_rate * MAX_AUDIO_S:
         raise InvalidRequest(
-            f"audio of {len(audio)} bytes; expected 16-bit mono PCM at {sample_rate} Hz, {MAX_SOUND_S:g} s at most"
+            f"audio of {len(audio)} bytes; expected 16-bit mono PCM at {sample_rate} Hz, at most {MAX_AUDIO_S:g} s"
         )
     return np.frombuffer(audio, "<i2").astype(np.int16)
 
 
-def hear_middle(package: AvatarPackage, samples: npt.NDArray[np.int16], sample_rate: int) -> Features:
-    """What the middle 40 ms of the sound hear: of 16 stretches of 40 ms the ninth, as upstream counts them."""
+def encode_centre_window(package: AvatarPackage, samples: npt.NDArray[np.int16], sample_rate: int) -> Features:
+    """Return the audio features of the middle 40 ms: of 16 spans of 40 ms the ninth, as upstream counts them."""
     from inference.audio import SAMPLE_RATE, Resampler, Tape
     from inference.audio.features import reach_of_window, windows_of_frame
 
-    resampler, tape = Resampler(sample_rate), Tape()
-    tape.append(resampler.push(samples))
-    tape.append(resampler.finish())
-    middle = tape.end * FPS // SAMPLE_RATE // 2
-    return np.stack([package.hear(tape.read(*reach_of_window(k))) for k in windows_of_frame(middle)])
+    resampler, buffer = Resampler(sample_rate), Tape()
+    buffer.append(resampler.push(samples))
+    buffer.append(resampler.finish())
+    middle = buffer.end * FPS // SAMPLE_RATE // 2
+    return np.stack([package.encode_audio(buffer.read(*reach_of_window(k))) for k in windows_of_frame(middle)])
 
 
-def make_video_frame(package: AvatarPackage, frame_id: int, video_type: str) -> bytes:
-    """A frame of what was filmed, as a JPEG, the mouth as it was.
+def encode_video_frame(package: AvatarPackage, frame_id: int, video_type: str) -> bytes:
+    """Encode a frame of the source video as JPEG, with its original mouth.
 
-    video_type: `full_body` the whole frame; `crops_328`, or `face_regions`, the crop of 328 px; `rois_320` what the
-    network sees of it; `model_inputs`, or `masked_regions`, that with the mouth hidden. Raises: InvalidRequest.
+    video_type: `full_body` for the whole frame; `crops_328` or `face_regions` for the 328 px crop; `rois_320` for the
+    part of the crop that the network gets; `model_inputs` or `masked_regions` for that part with the mouth masked.
+    Raises: InvalidRequest if the frame or the video type does not exist.
     """
     from inference.avatar.compose import cut_face
 
@@ -171,12 +182,12 @@ def make_video_frame(package: AvatarPackage, frame_id: int, video_type: str) -> 
     if video_type == "rois_320":
         return encode_jpeg(cut_face(package.crop(frame_id)), WHOLE_QUALITY)
     if video_type in ("model_inputs", "masked_regions"):
-        return encode_jpeg(hide_mouth(package.crop(frame_id)), WHOLE_QUALITY)
+        return encode_jpeg(mask_mouth(package.crop(frame_id)), WHOLE_QUALITY)
     raise InvalidRequest(f"video_type {video_type[:40]!r}; expected {', '.join(VIDEO_TYPES)}")
 
 
-def hide_mouth(crop: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """(320, 320, 3) of a crop of 328: the second picture that the network is given."""
+def mask_mouth(crop: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the network's masked input: (320, 320, 3) uint8 BGR, cut from a 328 px crop."""
     from inference.avatar.compose import cut_face
     from inference.models.avatar_unet import MASKED_COLUMNS, MASKED_ROWS
 

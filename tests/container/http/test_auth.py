@@ -39,7 +39,7 @@ def test_pages_of_the_servers_own_host_come_in(origin: str | None, host: str):
     ],
 )
 def test_pages_of_other_sites_stay_out(origin: str, host: str):
-    with pytest.raises(AccessDenied, match=r"a page of .* VISEME_ALLOWED_ORIGINS or VISEME_TOKEN"):
+    with pytest.raises(AccessDenied, match=r"origin .* is not allowed; .* VISEME_ALLOWED_ORIGINS.* VISEME_TOKEN"):
         enter(origin, host)
 
 

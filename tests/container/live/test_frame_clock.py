@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import random
 
-from container.live.frame_clock import FPS, Pacer
+from container.live.frame_clock import FPS, FrameClock
 
 
 class SimulatedClock:
@@ -26,13 +26,13 @@ class SimulatedClock:
 
 def test_an_hour_of_frames_does_not_drift():
     clock = SimulatedClock(3)
-    pacer = Pacer(clock.now, clock.sleep)
+    frame_clock = FrameClock(clock.now, clock.sleep)
 
     async def play() -> list[float]:
         lateness = []
         for frame in range(3600 * FPS):
-            await pacer.until(frame)
-            lateness.append(pacer.lateness_s(frame))
+            await frame_clock.wait_until_due(frame)
+            lateness.append(frame_clock.lateness_s(frame))
             clock.work(0.0, 0.035)
         return lateness
 
@@ -44,14 +44,14 @@ def test_an_hour_of_frames_does_not_drift():
 
 def test_late_frames_catch_up():
     clock = SimulatedClock(4)
-    pacer = Pacer(clock.now, clock.sleep)
+    frame_clock = FrameClock(clock.now, clock.sleep)
 
     async def play() -> None:
-        await pacer.until(10)
+        await frame_clock.wait_until_due(10)
         clock.work(1.0, 1.0)  # the engine stood still for a second
         for frame in range(11, 60):
-            await pacer.until(frame)
+            await frame_clock.wait_until_due(frame)
             clock.work(0.005, 0.005)
-        assert pacer.lateness_s(59) < 0.01
+        assert frame_clock.lateness_s(59) < 0.01
 
     asyncio.run(play())

@@ -32,9 +32,9 @@ def test_what_is_packed_is_unpacked(message: FrameMessage):
     [
         (b"", "a frame of 0 bytes"),
         (b"\x01" + MESSAGE.pack()[1:], "kind 1"),
-        (MESSAGE.pack()[:-1], "3 bytes of sound; expected the 4"),
-        (MESSAGE.pack() + b"\x00", "5 bytes of sound; expected the 4"),
-        (MESSAGE.pack()[:24] + struct.pack("<I", 1 << 31) + MESSAGE.pack()[28:], "a picture of 2147483648 bytes"),
+        (MESSAGE.pack()[:-1], "3 bytes of audio; expected the 4"),
+        (MESSAGE.pack() + b"\x00", "5 bytes of audio; expected the 4"),
+        (MESSAGE.pack()[:24] + struct.pack("<I", 1 << 31) + MESSAGE.pack()[28:], "a JPEG of 2147483648 bytes"),
     ],
 )
 def test_damaged_frames_are_refused(damaged: bytes, reason: str):

@@ -25,8 +25,8 @@ from rpc_server import (
     wait_until,
 )
 
-from container.live.avatar_cache import N_NUMBERED
-from container.rpc import MAX_BATCH, MAX_RECEIVED, MAX_STREAMS, MAX_WAITING
+from container.live.avatar_cache import N_SINGLE_FRAME_THREADS
+from container.rpc import MAX_BATCH, MAX_RECEIVED_BYTES, MAX_STREAMS, MAX_WAITING
 from inference.avatar import AvatarPackage
 from inference.settings import Settings
 
@@ -52,7 +52,7 @@ def test_a_long_name_is_not_multiplied(ours: Client):
 
 def test_a_huge_message_is_refused(ours: Client):
     with pytest.raises(grpc.RpcError) as caught:
-        ours.GenerateBatchWithAudio(frame_count=1, audio_chunks=[b"\0" * (MAX_RECEIVED + 1)])
+        ours.GenerateBatchWithAudio(frame_count=1, audio_chunks=[b"\0" * (MAX_RECEIVED_BYTES + 1)])
     assert caught.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
@@ -60,7 +60,7 @@ def test_nothing_of_ours_leaks_out_of_a_fault(ours: Client, rehearsed: AvatarPac
     def fail(*_: object) -> None:
         raise RuntimeError("a secret path")
 
-    monkeypatch.setattr(rehearsed, "paint", fail)
+    monkeypatch.setattr(rehearsed, "generate", fail)
     with pytest.raises(grpc.RpcError) as caught:
         ours.GenerateInference(model_name="rehearsed", frame_id=1)
     code, said, stable = refused(caught.value)
@@ -71,17 +71,17 @@ def test_nothing_of_ours_leaks_out_of_a_fault(ours: Client, rehearsed: AvatarPac
 def test_who_comes_when_all_places_are_taken_is_told_to_come_again(
     rpc: Rpc, channel: grpc.Channel, ours: Client, rehearsed: AvatarPackage, monkeypatch: pytest.MonkeyPatch
 ):
-    going_on, paint = threading.Event(), rehearsed.paint
+    going_on, paint = threading.Event(), rehearsed.generate
 
     def wait(*given: Any) -> Any:
         assert going_on.wait(PATIENCE_S)
         return paint(*given)
 
-    monkeypatch.setattr(rehearsed, "paint", wait)
+    monkeypatch.setattr(rehearsed, "generate", wait)
     call = channel.unary_unary(f"/{SERVICE}/GenerateInference")
     request = Proto(our_table()).message("OptimizedInferenceRequest")(model_name="rehearsed").SerializeToString()
     waiting = [call.future(request, timeout=PATIENCE_S) for _ in range(MAX_WAITING)]
-    wait_until(lambda: rpc.server.calls.n_waiting == MAX_WAITING)
+    wait_until(lambda: rpc.server.service.n_waiting == MAX_WAITING)
     with pytest.raises(grpc.RpcError) as caught:
         ours.GenerateInference(model_name="rehearsed")
     assert refused(caught.value)[::2] == (grpc.StatusCode.RESOURCE_EXHAUSTED, "overloaded")
@@ -94,20 +94,20 @@ def test_who_comes_when_all_places_are_taken_is_told_to_come_again(
 def test_frames_by_number_leave_threads_to_sessions(
     rpc: Rpc, channel: grpc.Channel, rehearsed: AvatarPackage, monkeypatch: pytest.MonkeyPatch
 ):
-    going_on, busy, paint = threading.Event(), [], rehearsed.paint
+    going_on, busy, paint = threading.Event(), [], rehearsed.generate
 
     def wait(*given: Any) -> Any:
         busy.append(given[0])
         assert going_on.wait(PATIENCE_S)
         return paint(*given)
 
-    monkeypatch.setattr(rehearsed, "paint", wait)
+    monkeypatch.setattr(rehearsed, "generate", wait)
     call = channel.unary_unary(f"/{SERVICE}/GenerateInference")
     request = Proto(our_table()).message("OptimizedInferenceRequest")(model_name="rehearsed").SerializeToString()
     waiting = [call.future(request, timeout=PATIENCE_S) for _ in range(20)]
-    wait_until(lambda: rpc.server.calls.n_waiting == 20 and len(busy) == N_NUMBERED)
-    assert rpc.call(rpc.avatars.run, lambda: "a session's frame") == "a session's frame"
-    assert len(busy) == N_NUMBERED
+    wait_until(lambda: rpc.server.service.n_waiting == 20 and len(busy) == N_SINGLE_FRAME_THREADS)
+    assert rpc.call(rpc.avatars.run_in_thread, lambda: "a session's frame") == "a session's frame"
+    assert len(busy) == N_SINGLE_FRAME_THREADS
     going_on.set()
     assert len([one.result() for one in waiting]) == len(busy) == 20
 
@@ -118,14 +118,14 @@ def test_frames_by_number_leave_threads_to_sessions(
 def test_work_stops_when_the_callers_deadline_passes(
     rpc: Rpc, ours: Client, rehearsed: AvatarPackage, monkeypatch: pytest.MonkeyPatch
 ):
-    painted, paint = [], rehearsed.paint
+    painted, paint = [], rehearsed.generate
     monkeypatch.setattr(
-        rehearsed, "paint", lambda *given: (painted.append(given[0]), time.sleep(0.05), paint(*given))[2]
+        rehearsed, "generate", lambda *given: (painted.append(given[0]), time.sleep(0.05), paint(*given))[2]
     )
     with pytest.raises(grpc.RpcError) as caught:
         ours.GenerateBatchInference({"timeout": 0.5}, model_name="rehearsed", frame_ids=range(75))
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    wait_until(lambda: rpc.server.calls.n_waiting == 0)
+    wait_until(lambda: rpc.server.service.n_waiting == 0)
     n_painted = len(painted)
     assert n_painted < 75
     assert ours.GenerateInference(model_name="rehearsed", frame_id=1).success
@@ -135,15 +135,15 @@ def test_work_stops_when_the_callers_deadline_passes(
 def test_work_stops_when_the_caller_leaves(
     rpc: Rpc, channel: grpc.Channel, rehearsed: AvatarPackage, monkeypatch: pytest.MonkeyPatch
 ):
-    painted, paint = [], rehearsed.paint
+    painted, paint = [], rehearsed.generate
     monkeypatch.setattr(
-        rehearsed, "paint", lambda *given: (painted.append(given[0]), time.sleep(0.05), paint(*given))[2]
+        rehearsed, "generate", lambda *given: (painted.append(given[0]), time.sleep(0.05), paint(*given))[2]
     )
     message = Proto(our_table()).message("BatchInferenceRequest")(model_name="rehearsed", frame_ids=range(75))
     call = channel.unary_unary(f"/{SERVICE}/GenerateBatchInference").future(message.SerializeToString())
     wait_until(lambda: painted)
     call.cancel()
-    wait_until(lambda: rpc.server.calls.n_waiting == 0)
+    wait_until(lambda: rpc.server.service.n_waiting == 0)
     assert len(painted) < 75
 
 
@@ -152,12 +152,12 @@ def test_a_reader_that_stalls_holds_back_its_own_stream_alone(
 ):
     """It asks for ten thousand frames and takes none: the server draws what the connection's buffers hold, no more."""
     monkeypatch.setattr("container.live.legacy.single_frames.encode_jpeg", lambda *_: b"\xff" * 60_000)
-    drawn, calls = [], rpc.server.calls
+    drawn, calls = [], rpc.server.service
     before = calls.n_streams
     options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
     with grpc.insecure_channel(rpc.address, options) as own:
-        paint = rehearsed.paint
-        monkeypatch.setattr(rehearsed, "paint", lambda *given: drawn.append(given[0]) or paint(*given))
+        paint = rehearsed.generate
+        monkeypatch.setattr(rehearsed, "generate", lambda *given: drawn.append(given[0]) or paint(*given))
         stalled = (
             Proto(our_table())
             .client(own)
@@ -185,9 +185,9 @@ def settle(count: Any) -> None:
 
 
 def test_a_stalled_reader_is_given_up(rpc: Rpc, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("container.rpc.STALLED_S", 0.2)
+    monkeypatch.setattr("container.rpc.STALL_TIMEOUT_S", 0.2)
     monkeypatch.setattr("container.live.legacy.single_frames.encode_jpeg", lambda *_: b"\xff" * 1_000_000)
-    calls = rpc.server.calls
+    calls = rpc.server.service
     before = calls.n_streams
     with grpc.insecure_channel(rpc.address, [("grpc.use_local_subchannel_pool", 1)]) as own:
         stalled = (
@@ -272,7 +272,7 @@ def test_a_batch_that_runs_is_finished_when_the_server_stops(rpc_settings: Setti
         message = Proto(our_table()).message("BatchInferenceRequest")(model_name="rehearsed", frame_ids=range(20))
         own.package("rehearsed")
         call = opened.unary_unary(f"/{SERVICE}/GenerateBatchInference").future(message.SerializeToString())
-        wait_until(lambda: own.server.calls.n_waiting)
+        wait_until(lambda: own.server.service.n_waiting)
         own.is_ready = False
         own.call(own.server.stop)
         answer = Proto(our_table()).message("BatchInferenceResponse").FromString(call.result(PATIENCE_S))

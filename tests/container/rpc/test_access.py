@@ -21,7 +21,7 @@ from rpc_server import (
 )
 from tls import make_pair
 
-from container.live.legacy.single_frames import Tallies
+from container.live.legacy.single_frames import LatencyByAvatar
 from container.rpc import RpcServer
 from inference.errors import InvalidRequest
 from inference.settings import Settings
@@ -80,15 +80,15 @@ def test_a_stopped_server_leaves_its_port(rpc_settings: Settings):
 
 
 def test_a_port_that_is_taken_is_said(rpc: Rpc, rpc_settings: Settings):
-    second = RpcServer(rpc.avatars, Tallies(), rpc_settings, rpc.port, lambda: True)
-    with pytest.raises(OSError, match=f"127.0.0.1:{rpc.port}: cannot be had"):
+    second = RpcServer(rpc.avatars, LatencyByAvatar(), rpc_settings, rpc.port, lambda: True)
+    with pytest.raises(OSError, match=f"127.0.0.1:{rpc.port}: gRPC cannot use this address"):
         rpc.call(second.start)
     rpc.call(second.stop)
 
 
 def test_a_server_that_never_started_can_be_stopped(rpc: Rpc, rpc_settings: Settings):
     """As happens to it where another port cannot be had."""
-    rpc.call(RpcServer(rpc.avatars, Tallies(), rpc_settings, 0, lambda: True).stop)
+    rpc.call(RpcServer(rpc.avatars, LatencyByAvatar(), rpc_settings, 0, lambda: True).stop)
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +154,6 @@ def test_a_bad_certificate_stops_the_start_by_name(rpc: Rpc, rpc_settings: Setti
         (tmp_path / "other").mkdir()
         pair = replace(pair, key=make_pair(tmp_path / "other").key)
     settings = rpc_settings.model_copy(update={"tls_cert": pair.cert, "tls_key": pair.key})
-    server = RpcServer(rpc.avatars, Tallies(), settings, 0, lambda: True)
+    server = RpcServer(rpc.avatars, LatencyByAvatar(), settings, 0, lambda: True)
     with pytest.raises(InvalidRequest, match="expected PEM files of a certificate and of its key"):
         rpc.call(server.start)

@@ -131,8 +131,8 @@ def test_chunks_tell_their_rate(client: Client, drawn: AvatarPackage):
 @pytest.mark.parametrize(
     ("chunks", "said"),
     [
-        ([], "none bytes"),
-        ([b"\0" * 1280] * 16, "16 chunks of audio for 2 frames; expected 17 at least"),
+        ([], "no audio chunks"),
+        ([b"\0" * 1280] * 16, "16 chunks of audio for 2 frames; expected at least 17"),
         ([b"\0" * 1280] * 16 + [b"\0" * 1278], "1278, 1280 bytes; expected 40 ms"),
         ([b"\0" * 1281] * 17, "1281 bytes"),
         ([b""] * 17, "0 bytes"),
@@ -147,7 +147,7 @@ def test_sound_that_is_none_is_said_in_every_answer(client: Client, chunks: list
 
 def test_without_features_a_frame_rests(client: Client, drawn: AvatarPackage):
     answer = client.GenerateInference({"metadata": (("viseme-frames", "patch"),)}, model_name="drawn", frame_id=0)
-    expected = drawn.render(0, np.tile(drawn.hear_silence(), (16, 1)))
+    expected = drawn.render(0, np.tile(drawn.encode_silence(), (16, 1)))
     assert np.array_equal(unpack(answer.prediction_data), packed(expected))
 
 
@@ -259,7 +259,7 @@ def test_a_package_is_loaded_while_the_server_runs(client: Client, rpc: Rpc, rpc
         assert "later" in client.ListModels().loaded_models
     finally:
         (rpc_settings.avatars / "later").unlink()
-        rpc.call(rpc.avatars.look)
+        rpc.call(rpc.avatars.refresh)
     assert "later" not in client.ListModels().loaded_models
     assert "'later'" in client.GenerateInference(model_name="later").error
 

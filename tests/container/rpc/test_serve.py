@@ -55,7 +55,7 @@ def test_one_process_serves_http_and_grpc_and_ends_in_the_middle_of_a_stream(
                 list(endless)
             assert caught.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
         assert live.process.wait(PATIENCE_S) == 0
-        assert "unforeseen" not in live.log.read_text()
+        assert "unexpected error" not in live.log.read_text()
 
 
 def test_a_bad_certificate_is_the_callers_mistake(tmp_path: Path):

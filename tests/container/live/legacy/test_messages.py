@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from container.live.legacy.messages import (
-    MAX_AUDIO,
+    MAX_AUDIO_BYTES,
     FrameRequest,
-    pack_answer,
     pack_error,
+    pack_response,
     pack_video_frame,
     parse_request,
 )
@@ -38,7 +38,7 @@ def test_recorded_answers_come_out_byte_for_byte(recorded: dict[str, Any]):
         said, whole = one["decoded"], bytes.fromhex(one["hex"])
         if one["kind"] == "ok":
             jpeg = bytes.fromhex(said["image_hex"])
-            assert pack_answer(said["frame_id"], said["processing_time_ms"] + 0.9, jpeg, said["bounds"]) == whole
+            assert pack_response(said["frame_id"], said["processing_time_ms"] + 0.9, jpeg, said["bounds"]) == whole
         else:
             assert pack_error(said["processing_time_ms"], said["error"]) == whole
 
@@ -80,10 +80,10 @@ def test_both_forms_are_told_apart_by_their_length(message: bytes, expected: Fra
         (struct.pack("<I", 500) + bytes(15), "Invalid model name length: 500"),
         (struct.pack("<I", 0xFFFFFFFF) + bytes(20), "Invalid model name length: 4294967295"),
         (struct.pack("<I", 256) + bytes(264), "Invalid model name length: 256"),
-        (LONG[:-4] + struct.pack("<I", 0xFFFFFFFF) + b"\x01\x02", "Invalid audio data length: 4294967295, and 2 bytes"),
-        (LONG + b"\x00", "Invalid audio data length: 0, and 1 bytes"),
-        (LONG[:-4] + struct.pack("<I", MAX_AUDIO + 2) + bytes(MAX_AUDIO + 2), "Invalid audio data length"),
-        (b"\x02\xff\xfe\x00\x00\x00\x00", "Invalid model name: .* no UTF-8"),
+        (LONG[:-4] + struct.pack("<I", 0xFFFFFFFF) + b"\x01\x02", "Invalid audio data length: 4294967295, but 2 bytes"),
+        (LONG + b"\x00", "Invalid audio data length: 0, but 1 bytes"),
+        (LONG[:-4] + struct.pack("<I", MAX_AUDIO_BYTES + 2) + bytes(MAX_AUDIO_BYTES + 2), "Invalid audio data length"),
+        (b"\x02\xff\xfe\x00\x00\x00\x00", "Invalid model name: .* is not UTF-8"),
     ],
 )
 def test_other_messages_are_refused(message: bytes, reason: str):

@@ -24,7 +24,6 @@ from websockets.sync.client import connect
 from container.app import Server
 from container.live import avatar_cache as avatars_module
 from container.live.legacy import server as legacy_module
-from container.live.legacy.routes import legacy_app
 from inference.avatar import AvatarPackage
 
 MODEL = "sanders"
@@ -41,7 +40,7 @@ def app(
     server = Server(make_settings(folder, avatars=folder))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(avatars_module, "load_package", lambda _name, _settings: Lent(avatar_package))
-        patch.setattr(legacy_module, "BROADCAST_S", 24 * 3600.0)  # answers alone are looked at
+        patch.setattr(legacy_module, "BROADCAST_INTERVAL_S", 24 * 3600.0)  # answers alone are looked at
         with live_app(server) as running:
             yield running
 
@@ -157,13 +156,13 @@ def test_json_answers_have_the_keys_that_clients_read(app: LiveApp, avatar_packa
         ({"model_name": MODEL, "frame_id": -1}, "frame_id '-1'"),
         ({"model_name": MODEL, "frame_id": True}, "frame_id 'True'"),
         ({"model_name": MODEL, "frame_id": 1.5}, "frame_id '1.5'"),
-        ({"model_name": MODEL, "audio_override": "?"}, "audio_override: no base64"),
+        ({"model_name": MODEL, "audio_override": "?"}, "audio_override: not base64"),
         ({"model_name": MODEL, "audio_override": 5}, "audio_override of type int"),
         ({"model_name": MODEL, "audio_override": "AAAA"}, "audio of 3 bytes; expected 16-bit mono PCM at 24000"),
         ({"model_name": MODEL, "audio_override": "AAA="}, None),
         ({"model_name": MODEL, "audio_override": "AAA=", "sample_rate": "x"}, "sample_rate 'x'"),
         ({"model_name": MODEL, "audio_override": "AAA=", "sample_rate": 10**400}, "sample_rate '1000"),
-        ({"model_name": MODEL, "pad": "x" * legacy_module.MAX_JSON}, "characters; at most"),
+        ({"model_name": MODEL, "pad": "x" * legacy_module.MAX_JSON_CHARS}, "characters; expected at most"),
         ({"model_name": MODEL, "audio_override": "A" * 1_400_000}, "audio_override of 1400000 characters"),
         ({"type": "dance"}, "Unknown message type: dance"),
         ({"type": ["get_stats"]}, "Unknown message type"),
@@ -234,7 +233,7 @@ def test_counts_are_told_when_asked(app: LiveApp):
 
 
 def test_counts_are_told_unasked_to_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(legacy_module, "BROADCAST_S", 0.05)
+    monkeypatch.setattr(legacy_module, "BROADCAST_INTERVAL_S", 0.05)
     with (
         live_app(Server(make_settings(tmp_path))) as app,
         connect(app.ws("/"), ping_interval=None, proxy=None) as one,
@@ -335,7 +334,7 @@ def test_the_ports_of_older_servers(app: LiveApp):
     async def go() -> list[Any]:
         found: list[Any] = []
         for place in range(3):
-            config = uvicorn.Config(legacy_app(app.server.live, place), port=0, log_config=None, lifespan="off")
+            config = uvicorn.Config(app.server.live.legacy_app(place), port=0, log_config=None, lifespan="off")
             http = uvicorn.Server(config)
             serving = asyncio.create_task(http.serve())
             while not http.started:
