@@ -25,9 +25,9 @@ import torch
 from inference.audio.features import mel_of_window
 from inference.avatar import AvatarPackage
 from inference.avatar.compose import CROP_SIDE, compose_patch, cut_face
-from inference.avatar.manifest import Idle, Manifest, describe_files, write_manifest
-from inference.avatar.network import make_ear, make_painter
-from inference.avatar.write import Shot, package_folder, write_networks, write_pictures
+from inference.avatar.manifest import IdleRange, Manifest, describe_files, write_manifest
+from inference.avatar.network import make_audio_encoder, make_generator
+from inference.avatar.write import CroppedFrame, atomic_package_folder, write_frames, write_networks
 from inference.backends import choose_device, settle
 from inference.faces import FaceBox
 from inference.faces.paste import overwrite_face
@@ -70,7 +70,7 @@ def measure_stages(device: str, precision: str) -> dict[str, Any]:
     chosen = settle(choose_device(device, precision), "bf16")
     unet, encoder = AvatarUNet().eval(), AudioVisualEncoder().eval()
     plain_ms = time_plain(unet)
-    painter, ear = make_painter(unet, chosen, n_threads=1), make_ear(encoder, chosen)
+    painter, ear = make_generator(unet, chosen, n_threads=1), make_audio_encoder(encoder, chosen)
     rng = np.random.default_rng(0)
     frame = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     crops = rng.integers(0, 256, (16, CROP_SIDE, CROP_SIDE, 3), np.uint8)
@@ -129,9 +129,9 @@ def make_package(output: Path) -> Path:
     box = FaceBox(500, 200, 500 + SIDE, 200 + SIDE)
     small = rng.integers(60, 200, (HEIGHT // 16, WIDTH // 16, 3), np.uint8)
     frame = np.asarray(cv2.resize(small, (WIDTH, HEIGHT)), np.uint8)
-    with package_folder(output) as folder:
-        shots = (Shot(np.roll(frame, 4 * i, axis=1), box) for i in range(N_FRAMES))
-        written = write_pictures(folder, shots, "noise")
+    with atomic_package_folder(output) as folder:
+        shots = (CroppedFrame(np.roll(frame, 4 * i, axis=1), box) for i in range(N_FRAMES))
+        written = write_frames(folder, shots, "noise")
         write_networks(folder, AvatarUNet(), AudioVisualEncoder())
         manifest = Manifest(
             name="full",
@@ -139,7 +139,7 @@ def make_package(output: Path) -> Path:
             width=WIDTH,
             height=HEIGHT,
             mode="ave",
-            idle=Idle(first=0, last=99, is_shut=False),
+            idle=IdleRange(first=0, last=99, is_shut=False),
             landmarks="none",
             made_from={},
             files=describe_files(folder),
@@ -152,7 +152,7 @@ def make_package(output: Path) -> Path:
 def speak_and_weigh(folder: Path, device: str, precision: str) -> dict[str, Any]:
     """To be run in a process of its own."""
     small = AvatarUNet(widths=(4, 4, 4, 4, 4))
-    make_painter(small, choose_device(device, precision))  # libraries and their threads are no package's
+    make_generator(small, choose_device(device, precision))  # libraries and their threads are no package's
     before = memory_mb()
     package = AvatarPackage.load(folder, device, precision)
     loaded = memory_mb()

@@ -66,7 +66,7 @@ class Watcher:
         session = self.package.session(SAMPLE_RATE)
         session.push_audio(samples)
         session.flush()
-        frames = [self.package.whole(timed) for timed in session.frames()]
+        frames = [self.package.compose_frame(timed) for timed in session.frames()]
         session.close()
         return frames
 

@@ -35,10 +35,10 @@ from inference.lip_reading.preprocess import Mouth, crop_mouths, cut_windows, tr
 from inference.lip_reading.windows import HOP, run_windows, stitch
 from inference.lip_reading.word_times import align
 from inference.media import Clip, open_media
-from inference.settings import Settings
-from inference.rendering.appearance import Look, head_motion
+from inference.rendering.appearance import Appearance, head_motion
 from inference.rendering.mouth_shape import MouthShape
 from inference.rendering.scene import Scene
+from inference.settings import Settings
 
 AS_IT_IS = "as it is"
 N_CHEWING = 10  # people
@@ -126,7 +126,7 @@ class Network:
     def chew(self, seed: int) -> Logits:
         """Logits of somebody rendered who chews for three seconds."""
         times = np.arange(75) / FPS
-        look, rng = Look.from_seed(seed), np.random.default_rng(seed)
+        look, rng = Appearance.from_seed(seed), np.random.default_rng(seed)
         scene = Scene([look], 360, 288)
         phase = rng.uniform(0, 6) + 2 * np.pi * rng.uniform(*CHEWS_A_SECOND) * times
         shapes = [MouthShape(open=0.6 * max(np.sin(p), 0.0), press=max(-np.sin(p), 0.0)) for p in phase]

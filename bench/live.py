@@ -34,12 +34,12 @@ from container.live.frame_messages import FrameMessage, unpack_frame
 from container.protos import optimized_lipsyncsrv_pb2 as pb2
 from container.protos import optimized_lipsyncsrv_pb2_grpc as pb2_grpc
 from inference.avatar import list_avatars
-from inference.avatar.manifest import Idle, Manifest, describe_files, write_manifest
-from inference.avatar.write import Shot, package_folder, write_networks, write_pictures
+from inference.avatar.manifest import IdleRange, Manifest, describe_files, write_manifest
+from inference.avatar.write import CroppedFrame, atomic_package_folder, write_frames, write_networks
 from inference.faces import FaceBox
 from inference.models import AudioVisualEncoder, AvatarUNet
 from inference.settings import Settings
-from inference.speaker import Film, FilmOptions
+from inference.speaker import SyntheticClip, SyntheticClipOptions
 
 MOST_OVER_MS = 0.5  # per frame, above the engine's own time
 SETTLED, N_ROUNDS = 10, 100  # calls of each protocol left out, and measured
@@ -80,12 +80,12 @@ def find_avatar(folder: Path, given: Path | None) -> None:
 def write_package(folder: Path) -> None:
     """Pictures of the synthetic speaker, and networks of the starter's size with random weights."""
     torch.manual_seed(1)
-    film = Film(TEXT, SEED, FilmOptions(width=SIDE, height=SIDE, length_s=N_FRAMES / FPS + 1))
+    film = SyntheticClip(TEXT, SEED, SyntheticClipOptions(width=SIDE, height=SIDE, length_s=N_FRAMES / FPS + 1))
     frames = [shot.frame for shot in islice(film.shots(), N_FRAMES)]
     left = (SIDE - BOX) // 2
     box = FaceBox(left, left, left + BOX, left + BOX)
-    with package_folder(folder) as part:
-        written = write_pictures(part, (Shot(frame, box) for frame in frames), NAME)
+    with atomic_package_folder(folder) as part:
+        written = write_frames(part, (CroppedFrame(frame, box) for frame in frames), NAME)
         ear = AudioVisualEncoder((16, 32, 64, 128, 256)).eval()
         write_networks(part, AvatarUNet("ave", WIDTHS, N_AUDIO).eval(), ear)
         manifest = Manifest(
@@ -94,7 +94,7 @@ def write_package(folder: Path) -> None:
             width=written.width,
             height=written.height,
             mode="ave",
-            idle=Idle(first=0, last=N_FRAMES - 1, is_shut=True),
+            idle=IdleRange(first=0, last=N_FRAMES - 1, is_shut=True),
             landmarks="none",
             made_from={},
             files=describe_files(part),

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from inference.speaker import Film
+from inference.speaker import SyntheticClip
 
 READY_S = 300  # for the models to load
 EVERY_S = 0.02  # between pings
@@ -94,7 +94,7 @@ def main() -> None:
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        Film("NOW").write(folder / "film.mp4")
+        SyntheticClip("NOW").write(folder / "film.mp4")
         film = (folder / "film.mp4").read_bytes()
         answers: multiprocessing.Queue[dict[int, int]] = spawn.Queue()
         with serving(folder) as port:

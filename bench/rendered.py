@@ -18,7 +18,7 @@ from pathlib import Path
 import jiwer
 
 from inference.lip_reading import LipReader, ReadOptions
-from inference.speaker import Film, FilmOptions
+from inference.speaker import SyntheticClip, SyntheticClipOptions
 from inference.speaker.lexicon import PRONUNCIATIONS, phonemes_of
 from inference.speaker.visemes import VISEMES
 from training.lip_reading.render_clips import FIRST_SEED, draw_sentence
@@ -51,11 +51,11 @@ def main() -> None:
     reader = LipReader(weights=asked.weights)
     options = ReadOptions(decoder=asked.decoder)
     seeds = range(asked.first_seed, asked.first_seed + asked.sentences)
-    show([read_rendered(seed, reader, options, FilmOptions(width=width, height=height)) for seed in seeds])
+    show([read_rendered(seed, reader, options, SyntheticClipOptions(width=width, height=height)) for seed in seeds])
 
 
-def read_rendered(seed: int, reader: LipReader, options: ReadOptions, filmed: FilmOptions) -> Read:
-    film = Film(draw_sentence(seed), seed, filmed)
+def read_rendered(seed: int, reader: LipReader, options: ReadOptions, filmed: SyntheticClipOptions) -> Read:
+    film = SyntheticClip(draw_sentence(seed), seed, filmed)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
         began = time.perf_counter()

@@ -17,7 +17,7 @@ import torch
 from inference.lip_sync import LipSyncer
 from inference.media.encode import Sound, write_film
 from inference.models import Wav2Lip
-from inference.speaker import Film, FilmOptions
+from inference.speaker import SyntheticClip, SyntheticClipOptions
 from inference.stages import StageClock
 
 TEXT, SEED = "BIN BLUE AT F TWO NOW", 3
@@ -48,7 +48,7 @@ def measure(folder: Path, precision: str, seconds: float, width: int, height: in
     network = Wav2Lip().eval()
     torch.save(network.state_dict(), folder / "random.pth")
     face, voice = folder / "face.mp4", folder / "voice.mp4"
-    Film(TEXT, SEED, FilmOptions(width=width, height=height)).write(face)
+    SyntheticClip(TEXT, SEED, SyntheticClipOptions(width=width, height=height)).write(face)
     write_voice(voice, seconds)
     syncer = LipSyncer([folder / "random.pth"], device="cpu", precision=precision)
     syncer.sync(face, voice, output=folder / "warm.mp4")

@@ -26,7 +26,7 @@ from inference.media.encode import write_film
 from inference.media.sound import SoundForm
 from inference.media.voice import Voice
 from inference.models import Wav2Lip, Wav2LipWidths
-from inference.speaker import Film
+from inference.speaker import SyntheticClip
 
 MIB = 1024  # KiB, the unit of ru_maxrss on Linux
 BRIEF_S = 10.0
@@ -63,7 +63,7 @@ def main() -> None:
 def faces(clip: Path | None, folder: Path) -> list[Frame]:
     if clip is None:
         clip = folder / "rendered.mp4"
-        Film(TEXT, SEED).write(clip)
+        SyntheticClip(TEXT, SEED).write(clip)
     return frames_of(clip)
 
 

@@ -55,7 +55,7 @@ from inference.media import open_media
 from inference.media.encode import write_film
 from inference.media.sound import Samples
 from inference.settings import Settings
-from inference.speaker import Film
+from inference.speaker import SyntheticClip
 from training.lip_reading.render_clips import FIRST_SEED, draw_sentence
 
 PIECE_S = 0.4  # of shuffled sound
@@ -135,7 +135,7 @@ def kinds(grid: Path, n_people: int, films: list[Path], folder: Path) -> dict[st
 
 def render(seed: int, folder: Path) -> Path:
     path = folder / f"person{seed}.mp4"
-    Film(draw_sentence(seed), seed).write(path)
+    SyntheticClip(draw_sentence(seed), seed).write(path)
     return path
 
 

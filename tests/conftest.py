@@ -9,19 +9,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from drawn_avatar import sit
+from drawn_avatar import make_source
 from narrow_wav2lip import write_checkpoints
 from speaking import SEED, SENTENCE
 
 from inference import handler
 from inference.avatar import AvatarPackage
-from inference.avatar.build import Sitting, build_package
+from inference.avatar.build import AvatarSource, build_package
 from inference.engines import Engines
 from inference.faces import Landmarker
 from inference.faces.load import load_landmarker
 from inference.lip_reading import LipReader
 from inference.settings import Settings
-from inference.speaker import Film
+from inference.speaker import SyntheticClip
 from inference.weights.fetch import fetch
 
 # What decides how our code behaves, and is not to be inherited from whoever runs the tests.
@@ -64,21 +64,23 @@ def reader(weights_cache: Path) -> LipReader:
 def talking_film(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """Three seconds of the synthetic speaker at 25 fps, 360x288, with sound."""
     path = tmp_path_factory.mktemp("speaker") / "film.mp4"
-    Film(SENTENCE, SEED).write(path)
+    SyntheticClip(SENTENCE, SEED).write(path)
     return path.read_bytes()
 
 
 @pytest.fixture(scope="session")
-def avatar_sitting(tmp_path_factory: pytest.TempPathFactory) -> Sitting:
+def avatar_source(tmp_path_factory: pytest.TempPathFactory) -> AvatarSource:
     """What a tiny avatar of the synthetic speaker is built from."""
-    return sit(tmp_path_factory.mktemp("sitting"))
+    return make_source(tmp_path_factory.mktemp("sitting"))
 
 
 @pytest.fixture(scope="session")
-def avatar_folder(avatar_sitting: Sitting, landmarker: Landmarker, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def avatar_folder(
+    avatar_source: AvatarSource, landmarker: Landmarker, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The package of that avatar, called `drawn`: 75 frames of 320x240, new speech."""
     folder = tmp_path_factory.mktemp("avatars") / "drawn"
-    build_package(avatar_sitting, folder, landmarker)
+    build_package(avatar_source, folder, landmarker)
     return folder
 
 

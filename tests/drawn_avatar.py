@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from golden_weights import seeded_state
 
-from inference.avatar.build import Sitting
+from inference.avatar.build import AvatarSource
 from inference.models import AudioVisualEncoder, AvatarUNet
-from inference.speaker import Film, FilmOptions
+from inference.speaker import SyntheticClip, SyntheticClipOptions
 
 NARROW, N_AUDIO = (4, 6, 8, 10, 12), 2
 NARROW_EAR = (4, 6, 8, 10, 32)  # 16 rows of 32 are 2 x 16 x 16
@@ -20,11 +20,11 @@ SENTENCE, SEED = "BIN BLUE AT F TWO NOW", 3
 WIDTH, HEIGHT = 320, 240
 
 
-def sit(folder: Path) -> Sitting:
+def make_source(folder: Path) -> AvatarSource:
     """Three seconds of the speaker, and tiny checkpoints in the forms that are met in the wild."""
-    Film(SENTENCE, SEED, FilmOptions(width=WIDTH, height=HEIGHT)).write(folder / "film.mp4")
+    SyntheticClip(SENTENCE, SEED, SyntheticClipOptions(width=WIDTH, height=HEIGHT)).write(folder / "film.mp4")
     unet = seeded_state(AvatarUNet("ave", NARROW, N_AUDIO), 1.0)
     torch.save({"model_state_dict": {f"module.{k}": v for k, v in unet.items()}, "epoch": 3}, folder / "unet.pth")
-    ear = seeded_state(AudioVisualEncoder(NARROW_EAR), 1.0)
-    torch.save({k.removeprefix("audio_encoder."): v for k, v in ear.items()}, folder / "ear.pth")
-    return Sitting(folder / "film.mp4", folder / "unet.pth", folder / "ear.pth")
+    audio_encoder = seeded_state(AudioVisualEncoder(NARROW_EAR), 1.0)
+    torch.save({k.removeprefix("audio_encoder."): v for k, v in audio_encoder.items()}, folder / "ear.pth")
+    return AvatarSource(folder / "film.mp4", folder / "unet.pth", folder / "ear.pth")

@@ -16,7 +16,7 @@ from container import pool as pool_module
 from container.app import Server, make_app
 from container.live import avatar_cache as avatars_module
 from container.server import http_config
-from inference.avatar.catalogue import list_theirs
+from inference.avatar.catalogue import list_user_avatars
 from inference.settings import Settings
 
 PATIENCE_S = 120.0  # only a guard against hanging
@@ -55,7 +55,7 @@ class LiveApp:
 def live_app(server: Server) -> Iterator[LiveApp]:
     """Serve in a thread until the block is left. The starter is not there: it would be made anew for each server."""
     kept, pool_module.run_worker = pool_module.run_worker, run_fake
-    listed, avatars_module.find_packages = avatars_module.find_packages, list_theirs
+    listed, avatars_module.find_packages = avatars_module.find_packages, list_user_avatars
     config = http_config(make_app(server), server.settings.model_copy(update={"port": 0}))
     http = uvicorn.Server(config)
     loops: list[asyncio.AbstractEventLoop] = []

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 
-from inference.speaker import Film, FilmOptions
+from inference.speaker import SyntheticClip, SyntheticClipOptions
 
 SENTENCE = "BIN BLUE AT F TWO NOW"
 SEED = 3
@@ -22,7 +22,7 @@ def talk(n_frames: int, width: int = 360, height: int = 288) -> list[np.ndarray]
 @cache
 def draw(width: int, height: int) -> tuple[np.ndarray, ...]:
     """Two sentences from the first word to the last."""
-    film = Film(f"{SENTENCE} {SENTENCE}", SEED, FilmOptions(width=width, height=height))
+    film = SyntheticClip(f"{SENTENCE} {SENTENCE}", SEED, SyntheticClipOptions(width=width, height=height))
     words = film.speech.timed_words()
     spoken = range(int(words[0].start_s * FPS), int(words[-1].end_s * FPS))
     return tuple(shot.frame for i, shot in enumerate(film.shots()) if i in spoken)

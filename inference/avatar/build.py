@@ -11,17 +11,24 @@ import numpy.typing as npt
 
 from inference.avatar.crop_box import (
     Points,
-    box_of_landmarks,
-    box_of_lms,
-    fill_gaps,
+    crop_box_from_landmarks,
+    crop_box_from_lms,
     fit_box,
+    interpolate_missing,
     mouth_gap,
     read_all_lms,
 )
-from inference.avatar.manifest import MAX_FRAMES, FileInfo, Idle, Manifest, describe_files, write_manifest
+from inference.avatar.manifest import MAX_FRAMES, FileInfo, IdleRange, Manifest, describe_files, write_manifest
 from inference.avatar.network import read_encoder, read_unet
-from inference.avatar.package import check_fit
-from inference.avatar.write import FPS, Shot, package_folder, write_features, write_networks, write_pictures
+from inference.avatar.package import check_encoder_fits
+from inference.avatar.write import (
+    FPS,
+    CroppedFrame,
+    atomic_package_folder,
+    write_features,
+    write_frames,
+    write_networks,
+)
 from inference.errors import BadPackage, MediaTooLarge, NoFaceFound, UnsupportedMedia
 from inference.faces import FaceBox, FaceTracker, Landmarker
 from inference.media import Frame, MediaDoor, MediaLimits, open_media
@@ -29,15 +36,15 @@ from inference.media.frames import make_even
 from inference.models import AudioVisualEncoder, AvatarUNet
 from inference.weights.cache import sha256_of
 
-MOST_WITHOUT_FACE = 0.2  # of the frames: what lies between others is filled in
+MAX_SHARE_WITHOUT_FACE = 0.2  # of the frames: what lies between others is filled in
 # Of the crop's side: lips at rest are less than this apart (0.006 to 0.026 in films at hand), and stay so.
 SHUT_GAP, STILL_GAP = 0.03, 0.01
-LEAST_IDLE, MOST_IDLE = 10, 100  # frames
+MIN_IDLE_FRAMES, MAX_IDLE_FRAMES = 10, 100  # frames
 Progress = Callable[[int], None]  # called with the number of frames looked at so far
 
 
 @dataclass(frozen=True)
-class Sitting:
+class AvatarSource:
     """What an avatar is built from.
 
     video: a film of one person, at any rate. checkpoint: a U-Net's weights. encoder: those of the network that hears;
@@ -55,7 +62,7 @@ class Sitting:
 
 
 def build_package(
-    sitting: Sitting,
+    source: AvatarSource,
     output: Path,
     landmarker: Landmarker,
     name: str | None = None,
@@ -68,13 +75,13 @@ def build_package(
     name: None for that of the folder. Raises: InvalidRequest where the folder is there already, MediaError (below it
     NoFaceFound), WeightsError, BadPackage for landmarks that do not fit the film, StorageError.
     """
-    unet, encoder = read_unet(sitting.checkpoint, sitting.mode), read_ear(sitting)
+    unet, encoder = read_unet(source.checkpoint, source.mode), read_source_encoder(source)
     if encoder is not None:
-        check_fit(encoder.widths[-1], unet.audio_shape, sitting.checkpoint.name)
-    film = Film(sitting.video, limits, media)
-    points = find_points(film.frames(), landmarker, film.name, progress)
-    with package_folder(output) as folder:
-        written = write_pictures(folder, film.shots(choose_boxes(sitting, points)), film.name)
+        check_encoder_fits(encoder.widths[-1], unet.audio_shape, source.checkpoint.name)
+    video = SourceVideo(source.video, limits, media)
+    points = track_landmarks(video.frames(), landmarker, video.name, progress)
+    with atomic_package_folder(output) as folder:
+        written = write_frames(folder, video.cropped_frames(choose_boxes(source, points)), video.name)
         manifest = Manifest(
             name=name or output.name,
             frames=len(written.boxes),
@@ -82,16 +89,16 @@ def build_package(
             height=written.height,
             mode=unet.mode,  # type: ignore[arg-type]
             idle=choose_idle([mouth_gap(one) for one in points]),
-            landmarks=landmarker.name if sitting.lms is None else "lms110",
-            made_from=describe_sources(sitting),
-            files=complete(folder, unet, encoder, sitting.features),
+            landmarks=landmarker.name if source.lms is None else "lms110",
+            made_from=describe_sources(source),
+            files=write_networks_and_features(folder, unet, encoder, source.features),
             boxes=written.rows(),
         )
         write_manifest(folder, manifest)
     return manifest
 
 
-class Film:
+class SourceVideo:
     """The film that an avatar is built from, read once for its landmarks and once for its pictures."""
 
     def __init__(self, video: Path, limits: MediaLimits | None, media: MediaDoor) -> None:
@@ -107,17 +114,17 @@ class Film:
                     raise MediaTooLarge(f"{self.name}: over {MAX_FRAMES} frames; that is the limit")
                 yield from map(make_even, clip.frames)
 
-    def shots(self, boxes: Sequence[FaceBox]) -> Iterator[Shot]:
+    def cropped_frames(self, boxes: Sequence[FaceBox]) -> Iterator[CroppedFrame]:
         n_frames = 0
         for frame, box in zip(self.frames(), boxes, strict=False):
             height, width = frame.shape[:2]
-            yield Shot(frame, fit_box(box, width, height, f"{self.name}, frame {n_frames}"))
+            yield CroppedFrame(frame, fit_box(box, width, height, f"{self.name}, frame {n_frames}"))
             n_frames += 1
         if n_frames != len(boxes):
             raise UnsupportedMedia(f"{self.name}: {n_frames} frames; {len(boxes)} when it was read first")
 
 
-def find_points(
+def track_landmarks(
     frames: Iterable[Frame], landmarker: Landmarker, name: str, progress: Progress | None = None
 ) -> list[Points]:
     """The 68 landmarks of each frame; those of frames without a face lie between their neighbours'.
@@ -132,24 +139,24 @@ def find_points(
         if progress is not None:
             progress(len(found))
     n_without = sum(points is None for points in found)
-    if n_without > MOST_WITHOUT_FACE * len(found) or n_without == len(found):
+    if n_without > MAX_SHARE_WITHOUT_FACE * len(found) or n_without == len(found):
         raise NoFaceFound(
-            f"{name}: {n_without} of {len(found)} frames show no face; at most {MOST_WITHOUT_FACE:.0%} expected"
+            f"{name}: {n_without} of {len(found)} frames show no face; at most {MAX_SHARE_WITHOUT_FACE:.0%} expected"
         )
-    return fill_gaps(found)
+    return interpolate_missing(found)
 
 
-def choose_boxes(sitting: Sitting, points: Sequence[Points]) -> list[FaceBox]:
+def choose_boxes(source: AvatarSource, points: Sequence[Points]) -> list[FaceBox]:
     """By upstream's landmarks where they are given, else by ours. Raises: BadPackage where there are not as many."""
-    if sitting.lms is None:
-        return [box_of_landmarks(one) for one in points]
-    given = read_all_lms(sitting.lms)
+    if source.lms is None:
+        return [crop_box_from_landmarks(one) for one in points]
+    given = read_all_lms(source.lms)
     if len(given) != len(points):
-        raise BadPackage(f"{sitting.lms}: landmarks of {len(given)} frames; {sitting.video.name} has {len(points)}")
-    return [box_of_lms(one) for one in given]
+        raise BadPackage(f"{source.lms}: landmarks of {len(given)} frames; {source.video.name} has {len(points)}")
+    return [crop_box_from_lms(one) for one in given]
 
 
-def choose_idle(gaps: Sequence[float]) -> Idle:
+def choose_idle(gaps: Sequence[float]) -> IdleRange:
     """The longest stretch with the mouth shut and still, of 0.4 to 4 s; the first 4 s, to be shut by the network, where
     there is none.
 
@@ -160,16 +167,16 @@ def choose_idle(gaps: Sequence[float]) -> Idle:
         if gap >= SHUT_GAP:
             start = i + 1
             continue
-        while max(gaps[start : i + 1]) - min(gaps[start : i + 1]) > STILL_GAP or i - start >= MOST_IDLE:
+        while max(gaps[start : i + 1]) - min(gaps[start : i + 1]) > STILL_GAP or i - start >= MAX_IDLE_FRAMES:
             start += 1
         if i + 1 - start > n_shut:
             first, n_shut = start, i + 1 - start
-    if n_shut < LEAST_IDLE:
-        return Idle(first=0, last=min(len(gaps), MOST_IDLE) - 1, is_shut=False)
-    return Idle(first=first, last=first + n_shut - 1, is_shut=True)
+    if n_shut < MIN_IDLE_FRAMES:
+        return IdleRange(first=0, last=min(len(gaps), MAX_IDLE_FRAMES) - 1, is_shut=False)
+    return IdleRange(first=first, last=first + n_shut - 1, is_shut=True)
 
 
-def complete(
+def write_networks_and_features(
     folder: Path, unet: AvatarUNet, encoder: AudioVisualEncoder | None, features: npt.NDArray[np.float32] | None
 ) -> dict[str, FileInfo]:
     write_networks(folder, unet, encoder)
@@ -178,10 +185,10 @@ def complete(
     return describe_files(folder)
 
 
-def read_ear(sitting: Sitting) -> AudioVisualEncoder | None:
-    return None if sitting.encoder is None else read_encoder(sitting.encoder)
+def read_source_encoder(source: AvatarSource) -> AudioVisualEncoder | None:
+    return None if source.encoder is None else read_encoder(source.encoder)
 
 
-def describe_sources(sitting: Sitting) -> dict[str, str]:
-    given = [sitting.video, sitting.checkpoint, *([sitting.encoder] if sitting.encoder else [])]
+def describe_sources(source: AvatarSource) -> dict[str, str]:
+    given = [source.video, source.checkpoint, *([source.encoder] if source.encoder else [])]
     return {path.name: sha256_of(path) for path in given}

@@ -28,12 +28,12 @@ def find_named(name: str, settings: Settings, reason: str = "there is none of th
 
     Raises: AvatarNotFound with that reason, StorageError.
     """
-    theirs = list_theirs(settings)
-    if name in theirs:
-        return theirs[name]
+    user_avatars = list_user_avatars(settings)
+    if name in user_avatars:
+        return user_avatars[name]
     if name == STARTER:
         return find_starter(settings)
-    known = ", ".join([*theirs, *([] if STARTER in theirs else [STARTER])])
+    known = ", ".join([*user_avatars, *([] if STARTER in user_avatars else [STARTER])])
     raise AvatarNotFound(f"avatar {name[:80]!r}: {reason}; known: {known}")
 
 
@@ -41,7 +41,7 @@ def list_avatars(settings: Settings) -> dict[str, Path]:
     """Packages by name: those in VISEME_AVATARS, called by their folders; and `starter`, which is made now where it is
     not there, and left out, with a warning, where the data directory cannot hold it.
     """
-    found = list_theirs(settings)
+    found = list_user_avatars(settings)
     if STARTER not in found:
         try:
             found = {STARTER: find_starter(settings)} | found
@@ -50,10 +50,10 @@ def list_avatars(settings: Settings) -> dict[str, Path]:
     return found
 
 
-def list_theirs(settings: Settings) -> dict[str, Path]:
+def list_user_avatars(settings: Settings) -> dict[str, Path]:
     """Those in VISEME_AVATARS."""
-    theirs = sorted(settings.avatars.glob(f"*/{MANIFEST}")) if settings.avatars is not None else []
-    return {path.parent.name: path.parent for path in theirs}
+    user_avatars = sorted(settings.avatars.glob(f"*/{MANIFEST}")) if settings.avatars is not None else []
+    return {path.parent.name: path.parent for path in user_avatars}
 
 
 def find_starter(settings: Settings) -> Path:

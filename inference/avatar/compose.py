@@ -20,7 +20,7 @@ Frame = npt.NDArray[np.uint8]
 
 CROP_SIDE = 328  # px
 MARGIN = 4  # of the crop around what the network sees: cut away, not shrunk
-INSIDE = slice(MARGIN, MARGIN + FACE_SIDE)
+NETWORK_REGION = slice(MARGIN, MARGIN + FACE_SIDE)
 
 
 def cut_crop(frame_bgr: Frame, box: FaceBox) -> Frame:
@@ -30,10 +30,10 @@ def cut_crop(frame_bgr: Frame, box: FaceBox) -> Frame:
 
 def cut_face(crop_bgr: Frame) -> Frame:
     """What the network sees of a crop: a view, (320, 320, 3)."""
-    return crop_bgr[INSIDE, INSIDE]
+    return crop_bgr[NETWORK_REGION, NETWORK_REGION]
 
 
-def compose_patch(crop_bgr: Frame, said_bgr: Frame, box: FaceBox, feather: int = 0) -> Frame:
+def compose_patch(crop_bgr: Frame, generated_bgr: Frame, box: FaceBox, feather: int = 0) -> Frame:
     """The region of the box with the face that speaks: (h, w, 3) uint8 BGR, at the box's size.
 
     said_bgr: (320, 320, 3) uint8, the network's answer. feather: over how many of its px, from each edge on, it fades
@@ -41,19 +41,19 @@ def compose_patch(crop_bgr: Frame, said_bgr: Frame, box: FaceBox, feather: int =
     """
     whole = crop_bgr.copy()
     if feather:
-        weight = fade(feather)
-        said_bgr = np.asarray(cv2.blendLinear(said_bgr, cut_face(crop_bgr), weight, 1 - weight), np.uint8)
-    whole[INSIDE, INSIDE] = said_bgr
+        weight = feather_mask(feather)
+        generated_bgr = np.asarray(cv2.blendLinear(generated_bgr, cut_face(crop_bgr), weight, 1 - weight), np.uint8)
+    whole[NETWORK_REGION, NETWORK_REGION] = generated_bgr
     return resize(whole, int(box.width), int(box.height))
 
 
 @cache
-def fade(feather: int) -> npt.NDArray[np.float32]:
+def feather_mask(feather: int) -> npt.NDArray[np.float32]:
     """How much of the network's answer is taken: (320, 320) float32, 0 at the edges and 1 inside."""
     at = np.arange(FACE_SIDE) + 0.5
     ramp = ease(np.minimum(at, FACE_SIDE - at) / feather)
     return np.outer(ramp, ramp).astype(np.float32)
 
 
-def resize(picture: Frame, width: int, height: int) -> Frame:
-    return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+def resize(image: Frame, width: int, height: int) -> Frame:
+    return np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)

@@ -19,32 +19,32 @@ MIN_SIDE = 48  # px: a smaller face has nothing to learn from
 MAX_LMS_BYTES = 16 << 10
 # Of the 68 points; how far the crop reaches beyond the ends of the jaw, as a share of its width.
 JAW_ENDS, NOSE = (0, 16), 29
-WIDER = 0.03
+WIDTH_MARGIN = 0.03
 INNER_TOP, INNER_BOTTOM = (61, 62, 63), (67, 66, 65)  # the inner lips
 LMS_INNER_TOP, LMS_INNER_BOTTOM = (103, 104, 105), (109, 108, 107)
 
 
-def box_of_lms(points: Points) -> FaceBox:
+def crop_box_from_lms(points: Points) -> FaceBox:
     """The crop of upstream's 110 landmarks, (110, 2): whole pixels.
 
     Source: SyncTalk_2D inference_328.py.
     """
     left, right, top = points[LMS_LEFT, 0], points[LMS_RIGHT, 0], points[LMS_TOP, 1]
-    return square(float(left), float(right), float(top))
+    return square_box(float(left), float(right), float(top))
 
 
-def box_of_landmarks(points: Points) -> FaceBox:
+def crop_box_from_landmarks(points: Points) -> FaceBox:
     """The same crop out of 68 landmarks, (68, 2): whole pixels.
 
     Upstream's 110 points of one real avatar were laid onto ours of ten people, by eyes, nose and corners of the mouth:
     its crop is 1.06 times as wide as from point 0 to 16 (0.98 to 1.14), its top at point 29 (0.01 of the width above).
     """
     left, right = points[JAW_ENDS[0], 0], points[JAW_ENDS[1], 0]
-    more = WIDER * (right - left)
-    return square(float(left - more), float(right + more), float(points[NOSE, 1]))
+    margin = WIDTH_MARGIN * (right - left)
+    return square_box(float(left - margin), float(right + margin), float(points[NOSE, 1]))
 
 
-def square(left: float, right: float, top: float) -> FaceBox:
+def square_box(left: float, right: float, top: float) -> FaceBox:
     side = int(right) - int(left)
     return FaceBox(int(left), int(top), int(left) + side, int(top) + side)
 
@@ -64,9 +64,9 @@ def fit_box(box: FaceBox, width: int, height: int, what: str) -> FaceBox:
 def mouth_gap(points: Points) -> float:
     """How far the lips are apart, as a share of the crop's side. points: (68, 2), or upstream's (110, 2)."""
     if len(points) == N_LMS:
-        top, bottom, box = LMS_INNER_TOP, LMS_INNER_BOTTOM, box_of_lms(points)
+        top, bottom, box = LMS_INNER_TOP, LMS_INNER_BOTTOM, crop_box_from_lms(points)
     else:
-        top, bottom, box = INNER_TOP, INNER_BOTTOM, box_of_landmarks(points)
+        top, bottom, box = INNER_TOP, INNER_BOTTOM, crop_box_from_landmarks(points)
     gaps = points[list(bottom)] - points[list(top)]
     return float(np.hypot(*gaps.T).mean() / max(box.width, 1))
 
@@ -94,7 +94,7 @@ def read_all_lms(folder: Path) -> list[npt.NDArray[np.float64]]:
     return [read_lms(folder / f"{i}.lms") for i in numbers]
 
 
-def fill_gaps(found: Sequence[Points | None]) -> list[Points]:
+def interpolate_missing(found: Sequence[Points | None]) -> list[Points]:
     """The points of every frame; those of a frame without a face lie between its neighbours'.
 
     Raises: ValueError where there are none at all.

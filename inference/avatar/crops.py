@@ -13,7 +13,7 @@ from inference.errors import BadPackage
 from inference.media import Frame
 
 
-def open_array(path: Path) -> npt.NDArray[Any]:
+def open_npy(path: Path) -> npt.NDArray[Any]:
     """An array that numpy wrote, memory-mapped and read as data only. Raises: BadPackage."""
     try:
         found: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
@@ -22,12 +22,12 @@ def open_array(path: Path) -> npt.NDArray[Any]:
     return found
 
 
-class Crops:
+class CropArray:
     """(N, side, side, 3) uint8 BGR in a .npy file."""
 
     def __init__(self, path: Path, shape: tuple[int, ...]) -> None:
         """Raises: BadPackage for an array of another shape or type."""
-        found = open_array(path)
+        found = open_npy(path)
         if found.dtype != np.uint8 or found.shape != shape or not found.flags.c_contiguous:
             raise BadPackage(f"{path}: {found.dtype} of {found.shape}; expected uint8 of {shape}")
         self._offset = path.stat().st_size - found.nbytes

@@ -18,37 +18,54 @@ import numpy.typing as npt
 from inference.audio.features import ROWS
 from inference.avatar.build import choose_idle
 from inference.avatar.compose import CROP_SIDE, cut_crop
-from inference.avatar.crop_box import box_of_lms, mouth_gap, read_all_lms
-from inference.avatar.crops import open_array
-from inference.avatar.manifest import MAX_BYTES, MAX_FRAMES, MAX_SIDE, Idle, Manifest, describe_files, write_manifest
+from inference.avatar.crop_box import crop_box_from_lms, mouth_gap, read_all_lms
+from inference.avatar.crops import open_npy
+from inference.avatar.manifest import (
+    MAX_FRAMES,
+    MAX_MANIFEST_BYTES,
+    MAX_SIDE,
+    IdleRange,
+    Manifest,
+    describe_files,
+    write_manifest,
+)
 from inference.avatar.network import read_encoder, read_unet
-from inference.avatar.package import check_fit
-from inference.avatar.write import FPS, Shot, package_folder, write_features, write_networks, write_pictures
+from inference.avatar.package import check_encoder_fits
+from inference.avatar.write import (
+    FPS,
+    CroppedFrame,
+    atomic_package_folder,
+    write_features,
+    write_frames,
+    write_networks,
+)
 from inference.errors import AvatarNotFound, BadPackage
 from inference.faces import FaceBox
 from inference.media import Frame, MediaDoor, MediaLimits, open_media
 from inference.media.frames import make_even
 from inference.weights.cache import sha256_of
 
-FILMS = ("full_body_video.mp4", "full_body_576_face_enhanced.mp4")
-CROP_FILMS = ("crops_328_video.mp4", "crops_328_1280x720.mp4")
-BOXES = ("cache/crop_rectangles.json", "crop_rectangles.json", "crop_rects.json")
-NETWORKS = (
+VIDEO_NAMES = ("full_body_video.mp4", "full_body_576_face_enhanced.mp4")
+CROP_VIDEO_NAMES = ("crops_328_video.mp4", "crops_328_1280x720.mp4")
+BOX_NAMES = ("cache/crop_rectangles.json", "crop_rectangles.json", "crop_rects.json")
+NETWORK_NAMES = (
     *("checkpoint/best_trainloss.pth", "best_trainloss.pth", "checkpoint/model_best.onnx", "model_best.onnx"),
     "models/generator.onnx",
 )
-ENCODERS = ("audio_visual_encoder.pth", "models/audio_encoder.onnx")
+ENCODER_NAMES = ("audio_visual_encoder.pth", "models/audio_encoder.onnx")
 FEATURES, LMS, INFO = "aud_ave.npy", "landmarks", "package_info.json"
-APART = 24.0  # levels: a film of crops that differs more from the film's own boxes, on average, is of something else
+MAX_CROP_DIFFERENCE = (
+    24.0  # levels: a film of crops that differs more from the film's own boxes, on average, is of something else
+)
 
 
 @dataclass
-class Seed:
+class SeedPackage:
     """What there is of a seed package. notes: what in it contradicts what, and what was made of it."""
 
     folder: Path
-    film: Path | None
-    crops: Path | None
+    video: Path | None
+    crop_video: Path | None
     boxes: Path | None
     lms: Path | None
     network: Path | None
@@ -72,20 +89,20 @@ def import_package(
     Raises: AvatarNotFound, BadPackage naming all that is missing, InvalidRequest where `output` is there already,
     MediaError, WeightsError, StorageError.
     """
-    seed = survey(source, checkpoint, encoder)
-    film, network = check_whole(seed)
+    seed = scan_package(source, checkpoint, encoder)
+    video, network = require_parts(seed)
     unet = read_unet(network, mode)
-    ear = None if seed.encoder is None else read_encoder(seed.encoder)
-    if ear is not None:
-        check_fit(ear.widths[-1], unet.audio_shape, source.name)
+    audio_encoder = None if seed.encoder is None else read_encoder(seed.encoder)
+    if audio_encoder is not None:
+        check_encoder_fits(audio_encoder.widths[-1], unet.audio_shape, source.name)
     boxes, idle = find_boxes(seed)
     features = find_features(seed, unet.audio_shape, len(boxes))
-    with package_folder(output) as folder:
-        written = write_pictures(folder, read_shots(seed, film, boxes, limits, media), film.name)
+    with atomic_package_folder(output) as folder:
+        written = write_frames(folder, read_cropped_frames(seed, video, boxes, limits, media), video.name)
         if len(written.boxes) != len(boxes):
-            raise BadPackage(f"{source}: {film.name} has {len(written.boxes)} frames; there are {len(boxes)} boxes")
-        check_said(seed, len(boxes))
-        write_networks(folder, unet, ear)
+            raise BadPackage(f"{source}: {video.name} has {len(written.boxes)} frames; there are {len(boxes)} boxes")
+        check_declared_counts(seed, len(boxes))
+        write_networks(folder, unet, audio_encoder)
         if features is not None:
             write_features(folder, features)
         manifest = Manifest(
@@ -96,7 +113,7 @@ def import_package(
             mode=unet.mode,  # type: ignore[arg-type]
             idle=idle,
             landmarks="lms110",
-            made_from={path.name: sha256_of(path) for path in (film, network)},
+            made_from={path.name: sha256_of(path) for path in (video, network)},
             files=describe_files(folder),
             boxes=written.rows(),
         )
@@ -104,65 +121,65 @@ def import_package(
     return manifest, seed.notes
 
 
-def survey(source: Path, checkpoint: Path | None, encoder: Path | None) -> Seed:
+def scan_package(source: Path, checkpoint: Path | None, encoder: Path | None) -> SeedPackage:
     """Look for every part under each of its names."""
     if not source.is_dir():
         raise AvatarNotFound(f"{source}: no such folder; expected a seed package")
     info = read_json(source / INFO)
-    said = info.get("videos", {}) if isinstance(info, dict) else {}
+    declared = info.get("videos", {}) if isinstance(info, dict) else {}
     lms = source / LMS
-    seed = Seed(
+    seed = SeedPackage(
         folder=source,
-        film=find(source, (*named(said, "full_body_img"), *FILMS)),
-        crops=find(source, (*named(said, "crops_328"), *CROP_FILMS)),
-        boxes=find(source, BOXES),
+        video=find_first(source, (*declared_video(declared, "full_body_img"), *VIDEO_NAMES)),
+        crop_video=find_first(source, (*declared_video(declared, "crops_328"), *CROP_VIDEO_NAMES)),
+        boxes=find_first(source, BOX_NAMES),
         lms=lms if lms.is_dir() and any(lms.glob("*.lms")) else None,
-        network=checkpoint or find(source, NETWORKS),
-        encoder=encoder or find(source, ENCODERS),
-        features=find(source, (FEATURES,)),
+        network=checkpoint or find_first(source, NETWORK_NAMES),
+        encoder=encoder or find_first(source, ENCODER_NAMES),
+        features=find_first(source, (FEATURES,)),
     )
-    there = [name for name in NETWORKS if (source / name).is_file()]
-    if checkpoint is None and len(there) > 1:
-        seed.notes.append(f"of {' and '.join(there)}, {there[0]} was taken")
+    present = [name for name in NETWORK_NAMES if (source / name).is_file()]
+    if checkpoint is None and len(present) > 1:
+        seed.notes.append(f"of {' and '.join(present)}, {present[0]} was taken")
     return seed
 
 
-def named(videos: Any, kind: str) -> tuple[str, ...]:
+def declared_video(videos: Any, kind: str) -> tuple[str, ...]:
     """The file that the package's own description names, where that is a plain name."""
     entry = videos.get(kind) if isinstance(videos, dict) else None
     name = entry.get("video_file") if isinstance(entry, dict) else None
     return (name,) if isinstance(name, str) and Path(name).name == name else ()
 
 
-def find(source: Path, names: Sequence[str]) -> Path | None:
+def find_first(source: Path, names: Sequence[str]) -> Path | None:
     return next((source / name for name in names if (source / name).is_file()), None)
 
 
-def check_whole(seed: Seed) -> tuple[Path, Path]:
+def require_parts(seed: SeedPackage) -> tuple[Path, Path]:
     """The film and the network. Raises: BadPackage naming everything that is missing."""
     missing = []
-    if seed.film is None:
-        missing.append(f"the film of the whole picture ({' or '.join(FILMS)})")
+    if seed.video is None:
+        missing.append(f"the film of the whole picture ({' or '.join(VIDEO_NAMES)})")
     if seed.boxes is None and seed.lms is None:
-        missing.append(f"the boxes ({' or '.join(BOXES)}, or {LMS}/*.lms)")
+        missing.append(f"the boxes ({' or '.join(BOX_NAMES)}, or {LMS}/*.lms)")
     if seed.network is None:
-        missing.append(f"the network ({' or '.join(NETWORKS)}, or --checkpoint)")
-    if missing or seed.film is None or seed.network is None:
+        missing.append(f"the network ({' or '.join(NETWORK_NAMES)}, or --checkpoint)")
+    if missing or seed.video is None or seed.network is None:
         raise BadPackage(f"{seed.folder}: missing: {'; '.join(missing)}")
-    return seed.film, seed.network
+    return seed.video, seed.network
 
 
-def find_boxes(seed: Seed) -> tuple[list[FaceBox], Idle]:
+def find_boxes(seed: SeedPackage) -> tuple[list[FaceBox], IdleRange]:
     """The boxes, checked against the landmarks where both are there, and the frames to be shown in silence."""
     points = read_all_lms(seed.lms) if seed.lms is not None else None
-    by_lms = [box_of_lms(one) for one in points] if points is not None else None
+    by_lms = [crop_box_from_lms(one) for one in points] if points is not None else None
     boxes = read_boxes(seed.boxes) if seed.boxes is not None else by_lms or []
     if by_lms is not None and len(by_lms) != len(boxes):
         seed.notes.append(f"landmarks of {len(by_lms)} frames, but {len(boxes)} boxes: the boxes count")
     elif by_lms is not None and by_lms != boxes:
         i = next(i for i, (a, b) in enumerate(zip(by_lms, boxes, strict=True)) if a != b)
         seed.notes.append(
-            f"box {i} is {as_text(boxes[i])}, by its landmarks {as_text(by_lms[i])}: the boxes count "
+            f"box {i} is {format_box(boxes[i])}, by its landmarks {format_box(by_lms[i])}: the boxes count "
             f"({sum(a != b for a, b in zip(by_lms, boxes, strict=True))} differ)"
         )
     if points is None or len(points) != len(boxes):
@@ -188,11 +205,11 @@ def read_boxes(path: Path) -> list[FaceBox]:
     return [FaceBox(*row) for row in boxes.astype(int).tolist()]
 
 
-def find_features(seed: Seed, audio_shape: tuple[int, ...], n_frames: int) -> npt.NDArray[np.float32] | None:
+def find_features(seed: SeedPackage, audio_shape: tuple[int, ...], n_frames: int) -> npt.NDArray[np.float32] | None:
     """The packaged features, (N, numbers); left out, with a note, where the network does not hear such ones."""
     if seed.features is None:
         return None
-    found = open_array(seed.features)
+    found = open_npy(seed.features)
     if not np.issubdtype(found.dtype, np.floating) or found.ndim < 2 or len(found) > MAX_FRAMES:
         raise BadPackage(f"{seed.features}: {found.dtype} of {found.shape}; expected floats of (N, numbers)")
     features = np.asarray(found, np.float32).reshape(len(found), -1)
@@ -207,38 +224,40 @@ def find_features(seed: Seed, audio_shape: tuple[int, ...], n_frames: int) -> np
     return features
 
 
-def read_shots(
-    seed: Seed, film: Path, boxes: Sequence[FaceBox], limits: MediaLimits | None, media: MediaDoor
-) -> Iterator[Shot]:
+def read_cropped_frames(
+    seed: SeedPackage, video: Path, boxes: Sequence[FaceBox], limits: MediaLimits | None, media: MediaDoor
+) -> Iterator[CroppedFrame]:
     """Each frame with its box and its crop: the package's own where it is of the same face, else cut out of the frame.
 
     Raises: BadPackage for a box outside its frame, or where there are more frames than boxes.
     """
     with ExitStack() as stack:
-        crops = read_frames(seed.crops, limits, media, stack) if seed.crops is not None else iter(())
-        for i, frame in enumerate(read_frames(film, limits, media, stack)):
+        crops = read_frames(seed.crop_video, limits, media, stack) if seed.crop_video is not None else iter(())
+        for i, frame in enumerate(read_frames(video, limits, media, stack)):
             if i >= len(boxes):
-                raise BadPackage(f"{seed.folder}: {film.name} has more frames than there are boxes, {len(boxes)}")
+                raise BadPackage(f"{seed.folder}: {video.name} has more frames than there are boxes, {len(boxes)}")
             box = boxes[i]
             height, width = frame.shape[:2]
             if not (0 <= box.left < box.right <= width and 0 <= box.top < box.bottom <= height):
-                raise BadPackage(f"{seed.folder}: box {i}, {as_text(box)}, does not lie in its {width}x{height} frame")
+                raise BadPackage(
+                    f"{seed.folder}: box {i}, {format_box(box)}, does not lie in its {width}x{height} frame"
+                )
             crop = next(crops, None)
-            if crop is None or not is_of_box(seed, crop, frame, box, i):
+            if crop is None or not matches_box(seed, crop, frame, box, i):
                 crop, crops = None, iter(())  # and from here on all are cut
-            yield Shot(make_even(frame), box, crop)
+            yield CroppedFrame(make_even(frame), box, crop)
 
 
-def is_of_box(seed: Seed, crop: Frame, frame: Frame, box: FaceBox, i: int) -> bool:
+def matches_box(seed: SeedPackage, crop: Frame, frame: Frame, box: FaceBox, i: int) -> bool:
     """Whether a crop of the package's own shows what its box shows; if not, a note says so."""
-    assert seed.crops is not None
+    assert seed.crop_video is not None
     if crop.shape[:2] != (CROP_SIDE, CROP_SIDE):
         found = f"is {crop.shape[1]}x{crop.shape[0]}, not {CROP_SIDE}x{CROP_SIDE}"
-    elif (apart := float(np.abs(crop.astype(int) - cut_crop(frame, box)).mean())) > APART:
-        found = f"is {apart:.0f} levels from what its box shows"
+    elif (difference := float(np.abs(crop.astype(int) - cut_crop(frame, box)).mean())) > MAX_CROP_DIFFERENCE:
+        found = f"is {difference:.0f} levels from what its box shows"
     else:
         return True
-    seed.notes.append(f"{seed.crops.name}: frame {i} {found}: crops from there on were cut out of the film")
+    seed.notes.append(f"{seed.crop_video.name}: frame {i} {found}: crops from there on were cut out of the film")
     return False
 
 
@@ -247,27 +266,27 @@ def read_frames(path: Path, limits: MediaLimits | None, media: MediaDoor, stack:
     return (frame for clip in opened.read_clips(FPS) for frame in clip.frames)
 
 
-def check_said(seed: Seed, n_frames: int) -> None:
+def check_declared_counts(seed: SeedPackage, n_frames: int) -> None:
     """Note where the package's own description says something else than is there."""
     info = read_json(seed.folder / INFO)
     videos = info.get("videos") if isinstance(info, dict) else None
     for kind, entry in videos.items() if isinstance(videos, dict) else ():
-        said = entry.get("frame_count") if isinstance(entry, dict) else None
-        if isinstance(said, int) and said != n_frames:
-            seed.notes.append(f"{INFO} says {said} frames of {kind}; there are {n_frames}")
+        declared = entry.get("frame_count") if isinstance(entry, dict) else None
+        if isinstance(declared, int) and declared != n_frames:
+            seed.notes.append(f"{INFO} says {declared} frames of {kind}; there are {n_frames}")
 
 
 def read_json(path: Path) -> Any:
     """None where there is no such file. Raises: BadPackage."""
     if not path.is_file():
         return None
-    if path.stat().st_size > MAX_BYTES:
-        raise BadPackage(f"{path}: {path.stat().st_size} bytes; at most {MAX_BYTES} expected")
+    if path.stat().st_size > MAX_MANIFEST_BYTES:
+        raise BadPackage(f"{path}: {path.stat().st_size} bytes; at most {MAX_MANIFEST_BYTES} expected")
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as err:
         raise BadPackage(f"{path}: not JSON ({err})") from err
 
 
-def as_text(box: FaceBox) -> str:
+def format_box(box: FaceBox) -> str:
     return ",".join(str(int(value)) for value in (box.left, box.top, box.right, box.bottom))

@@ -15,9 +15,9 @@ from inference.weights.cache import sha256_of
 
 MANIFEST, CROPS, BACKGROUND = "manifest.json", "crops328.npy", "background.mp4"
 NETWORK, ENCODER, FEATURES = "network.safetensors", "audio_encoder.safetensors", "features.npy"
-NEEDED = (CROPS, BACKGROUND, NETWORK)
-OPTIONAL = (ENCODER, FEATURES)
-MAX_BYTES = 64 << 20  # of the manifest; a box takes some 30
+REQUIRED_FILES = (CROPS, BACKGROUND, NETWORK)
+OPTIONAL_FILES = (ENCODER, FEATURES)
+MAX_MANIFEST_BYTES = 64 << 20  # of the manifest; a box takes some 30
 MAX_FRAMES = 100_000  # over an hour
 MAX_SIDE = 8192
 
@@ -25,18 +25,18 @@ Side = Annotated[int, Field(ge=16, le=MAX_SIDE)]
 Pixels = Annotated[int, Field(ge=0, le=MAX_SIDE)]
 
 
-class Plain(BaseModel):
+class StrictModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
-class FileInfo(Plain):
+class FileInfo(StrictModel):
     """What a file of the package must be, to the byte."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     n_bytes: int = Field(ge=0)
 
 
-class Idle(Plain):
+class IdleRange(StrictModel):
     """The frames that are shown in silence, back and forth, from the first to the last.
 
     is_shut: their mouths are shut as filmed, so that they are shown as they are; else the network shuts them.
@@ -47,7 +47,7 @@ class Idle(Plain):
     is_shut: bool
 
 
-class Manifest(Plain):
+class Manifest(StrictModel):
     """An avatar package: `boxes` are left, top, right, bottom in whole pixels, right and bottom exclusive."""
 
     format: Literal["viseme-avatar"] = "viseme-avatar"
@@ -58,7 +58,7 @@ class Manifest(Plain):
     width: Side
     height: Side
     mode: Literal["ave", "hubert", "wenet"]
-    idle: Idle
+    idle: IdleRange
     landmarks: str  # whose points the boxes are of
     feather: Annotated[int, Field(ge=0, le=64)] = (
         0  # px of the network's 320 that fade into the crop; 0 is upstream's way
@@ -68,7 +68,7 @@ class Manifest(Plain):
     boxes: list[tuple[Pixels, Pixels, Pixels, Pixels]]
 
     @model_validator(mode="after")
-    def agrees_with_itself(self) -> Manifest:
+    def check_consistency(self) -> Manifest:
         if len(self.boxes) != self.frames:
             raise ValueError(f"{len(self.boxes)} boxes for {self.frames} frames")
         for i, (left, top, right, bottom) in enumerate(self.boxes):
@@ -78,10 +78,10 @@ class Manifest(Plain):
                 )
         if not self.idle.first <= self.idle.last < self.frames:
             raise ValueError(f"idle frames {self.idle.first} to {self.idle.last} of {self.frames}")
-        missing = [name for name in NEEDED if name not in self.files]
-        strange = [name for name in self.files if name not in (*NEEDED, *OPTIONAL)]
-        if missing or strange:
-            raise ValueError(f"files: {', '.join(missing) or 'none'} missing, {', '.join(strange) or 'none'} unknown")
+        missing = [name for name in REQUIRED_FILES if name not in self.files]
+        unknown = [name for name in self.files if name not in (*REQUIRED_FILES, *OPTIONAL_FILES)]
+        if missing or unknown:
+            raise ValueError(f"files: {', '.join(missing) or 'none'} missing, {', '.join(unknown) or 'none'} unknown")
         return self
 
     def box(self, index: int) -> FaceBox:
@@ -93,8 +93,8 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     if not path.is_file():
         raise AvatarNotFound(f"{folder}: no {MANIFEST} in it; expected the folder of an avatar package")
-    if path.stat().st_size > MAX_BYTES:
-        raise BadPackage(f"{path}: {path.stat().st_size} bytes; at most {MAX_BYTES} expected")
+    if path.stat().st_size > MAX_MANIFEST_BYTES:
+        raise BadPackage(f"{path}: {path.stat().st_size} bytes; at most {MAX_MANIFEST_BYTES} expected")
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except ValidationError as err:
@@ -117,7 +117,7 @@ def check_files(folder: Path, manifest: Manifest) -> None:
 
 def describe_files(folder: Path) -> dict[str, FileInfo]:
     """Those of a package that is being made."""
-    paths = [folder / name for name in (*NEEDED, *OPTIONAL) if (folder / name).is_file()]
+    paths = [folder / name for name in (*REQUIRED_FILES, *OPTIONAL_FILES) if (folder / name).is_file()]
     return {path.name: FileInfo(sha256=sha256_of(path), n_bytes=path.stat().st_size) for path in paths}
 
 

@@ -21,10 +21,10 @@ from inference.weights.checkpoint import Tensors, check_keys, read_tensors
 Module = TypeVar("Module", bound=nn.Module)
 
 PRECISIONS = ("auto", "f32", "f16", "bf16")
-BEST_ON_CPU = "bf16"  # half the time of f32
+CPU_PRECISION = "bf16"  # half the time of f32
 ONNX_SUFFIX = ".onnx"
-EAR_PREFIX = "audio_encoder."  # which published encoders lack
-MOST_WIDE = 2048  # channels: a file that asks for more is no avatar's
+ENCODER_PREFIX = "audio_encoder."  # which published encoders lack
+MAX_CHANNELS = 2048  # channels: a file that asks for more is no avatar's
 
 
 def read_unet(path: Path, mode: str | None = None) -> AvatarUNet:
@@ -40,12 +40,12 @@ def read_unet(path: Path, mode: str | None = None) -> AvatarUNet:
         mode = found
     else:
         tensors = read_tensors(path)
-    check_size(tensors, path.name)
+    check_widths(tensors, path.name)
     try:
         module = AvatarUNet.like(tensors, mode)
     except (KeyError, IndexError, ValueError, RuntimeError):
         module = AvatarUNet(mode or "ave")  # another network's tensors: the check below names them
-    return fill(module, tensors, path.name)
+    return load_checked(module, tensors, path.name)
 
 
 def read_encoder(path: Path) -> AudioVisualEncoder:
@@ -54,25 +54,25 @@ def read_encoder(path: Path) -> AudioVisualEncoder:
     Raises: WeightsNotFound, WrongWeights.
     """
     tensors = encoder_from_onnx(path) if path.suffix == ONNX_SUFFIX else read_tensors(path)
-    if not any(key.startswith(EAR_PREFIX) for key in tensors):
-        tensors = {EAR_PREFIX + key: value for key, value in tensors.items()}
-    tensors = {key: value for key, value in tensors.items() if key.startswith(EAR_PREFIX)}
-    check_size(tensors, path.name)
+    if not any(key.startswith(ENCODER_PREFIX) for key in tensors):
+        tensors = {ENCODER_PREFIX + key: value for key, value in tensors.items()}
+    tensors = {key: value for key, value in tensors.items() if key.startswith(ENCODER_PREFIX)}
+    check_widths(tensors, path.name)
     try:
         module = AudioVisualEncoder.like(tensors)
     except (KeyError, IndexError, ValueError, RuntimeError):
         module = AudioVisualEncoder()
-    return fill(module, tensors, path.name)
+    return load_checked(module, tensors, path.name)
 
 
-def check_size(tensors: Tensors, file: str) -> None:
+def check_widths(tensors: Tensors, file: str) -> None:
     """Raises: WrongWeights where a network of such widths would take what memory there is."""
     for key, value in tensors.items():
-        if value.dim() and max(value.shape) > 2 * MOST_WIDE:
-            raise WrongWeights(f"{file}: {key} has shape {list(value.shape)}; at most {2 * MOST_WIDE} wide expected")
+        if value.dim() and max(value.shape) > 2 * MAX_CHANNELS:
+            raise WrongWeights(f"{file}: {key} has shape {list(value.shape)}; at most {2 * MAX_CHANNELS} wide expected")
 
 
-def fill(module: Module, tensors: Tensors, file: str) -> Module:
+def load_checked(module: Module, tensors: Tensors, file: str) -> Module:
     check_keys(tensors, module.state_dict(), file, type(module).__name__)
     for key, value in tensors.items():
         if not torch.isfinite(value).all():
@@ -81,7 +81,7 @@ def fill(module: Module, tensors: Tensors, file: str) -> Module:
     return module.eval()
 
 
-def make_painter(unet: AvatarUNet, device: Device, n_threads: int = 0) -> SharedNetwork:
+def make_generator(unet: AvatarUNet, device: Device, n_threads: int = 0) -> SharedNetwork:
     """(1, 320, 320, 3) uint8 BGR faces and (1, *audio_shape) float32 into (1, 320, 320, 3) uint8 that speak.
 
     By any threads at once. On a CPU one after the other, by all cores; on a GPU several in one batch.
@@ -91,14 +91,14 @@ def make_painter(unet: AvatarUNet, device: Device, n_threads: int = 0) -> Shared
     if device.precision not in PRECISIONS:
         raise InvalidRequest(f"precision {device.precision!r}: avatars run in {', '.join(PRECISIONS)}")
     module = AvatarPainter(unet)
-    device = settle(device, BEST_ON_CPU)
+    device = settle(device, CPU_PRECISION)
     if device.name != "cpu":
         examples = (torch.zeros(1, FACE_SIDE, FACE_SIDE, 3, dtype=torch.uint8), torch.zeros(1, *unet.audio_shape))
         return SharedNetwork(CudaGraphNetwork(module, device, examples), BATCHES[-1])
     return SharedNetwork(OpenVinoNetwork(build_painter(module), device.precision, n_threads))
 
 
-def make_ear(encoder: AudioVisualEncoder, device: Device) -> SharedNetwork:
+def make_audio_encoder(encoder: AudioVisualEncoder, device: Device) -> SharedNetwork:
     """(1, 1, 80, 16) float32 mels into (1, features) float32, in float32 everywhere: it takes 2 ms on a CPU."""
     if device.name != "cpu":
         return SharedNetwork(TorchNetwork(encoder, Device(device.name, "f32")))

@@ -17,13 +17,13 @@ from inference.audio.mel import Samples
 from inference.avatar import manifest as files
 from inference.avatar.catalogue import find_encoder, find_folder, find_starter, is_starter
 from inference.avatar.compose import CROP_SIDE, compose_patch, cut_face
-from inference.avatar.crops import Crops, open_array
-from inference.avatar.manifest import Idle, Manifest, check_files, read_manifest
-from inference.avatar.network import make_ear, make_painter, read_encoder, read_unet
+from inference.avatar.crops import CropArray, open_npy
+from inference.avatar.manifest import IdleRange, Manifest, check_files, read_manifest
+from inference.avatar.network import make_audio_encoder, make_generator, read_encoder, read_unet
 from inference.avatar.session import MAX_QUEUED_S, AvatarSession
 from inference.avatar.starter import discard
 from inference.avatar.timed_frame import TimedFrame
-from inference.avatar.utterance import Row
+from inference.avatar.utterance import FeatureRow
 from inference.backends import Device, choose_device
 from inference.backends.shared import SharedNetwork
 from inference.errors import BadPackage, InvalidRequest, WeightsNotFound
@@ -34,40 +34,42 @@ from inference.media import Frame
 from inference.media.seek import FrameReader
 from inference.settings import Settings
 
-N_SILENT_KEPT = 128  # patches: 5 s of idle frames
-NO_EAR = (
+MAX_SILENT_PATCHES = 128  # patches: 5 s of idle frames
+MISSING_ENCODER = (
     "{name}: holds no audio encoder, so it can speak its packaged features alone; build it with --encoder "
     "audio_visual_encoder.pth (of SyncTalk_2D), or put that file into SM_MODEL_DIR or {cache}"
 )
-NO_FRONT_END = "{name}: hears {mode} features, which Viseme does not make of sound; it can speak given features alone"
+UNSUPPORTED_MODE = (
+    "{name}: hears {mode} features, which Viseme does not make of sound; it can speak given features alone"
+)
 
 
 @dataclass(frozen=True)
-class Parts:
+class PackageParts:
     """What a package is made of, opened. ear: None where new speech cannot be heard."""
 
-    crops: Crops  # (N, 328, 328, 3)
+    crops: CropArray  # (N, 328, 328, 3)
     reader: FrameReader
     device: str  # cpu or cuda
-    painter: SharedNetwork
+    generator: SharedNetwork
     audio_shape: tuple[int, ...]
-    ear: SharedNetwork | None
-    no_ear: str  # why not
+    audio_encoder: SharedNetwork | None
+    missing_encoder_message: str  # why not
     features: Features | None
 
 
 class AvatarPackage:
     """Immutable; any number of sessions in any threads may share it. To be closed when none does any more."""
 
-    def __init__(self, manifest: Manifest, parts: Parts) -> None:
+    def __init__(self, manifest: Manifest, parts: PackageParts) -> None:
         self._manifest, self._parts = manifest, parts
         self.name, self.n_frames, self.fps = manifest.name, manifest.frames, float(manifest.fps)
         self.width, self.height, self.mode = manifest.width, manifest.height, manifest.mode
         self.audio_shape, self.device = parts.audio_shape, parts.device
         self.packaged_features = parts.features
-        self._silent: OrderedDict[int, Frame] = OrderedDict()
+        self._silent_patches: OrderedDict[int, Frame] = OrderedDict()
         self._silent_lock = threading.Lock()
-        self._silent_row: Row | None = None
+        self._silence_features: FeatureRow | None = None
 
     @classmethod
     def load(
@@ -95,19 +97,19 @@ class AvatarPackage:
         unet = read_unet(folder / files.NETWORK, manifest.mode)
         encoder = find_encoder(folder, manifest, settings)
         if encoder is not None:
-            check_fit(read_encoder(encoder).widths[-1], unet.audio_shape, manifest.name)
+            check_encoder_fits(read_encoder(encoder).widths[-1], unet.audio_shape, manifest.name)
         cache = settings.weights_cache / "ave"
-        no_ear = (NO_EAR if manifest.mode == "ave" else NO_FRONT_END).format(
+        missing_encoder_message = (MISSING_ENCODER if manifest.mode == "ave" else UNSUPPORTED_MODE).format(
             name=manifest.name, mode=manifest.mode, cache=cache
         )
-        parts = Parts(
-            crops=Crops(folder / files.CROPS, (manifest.frames, CROP_SIDE, CROP_SIDE, 3)),
+        parts = PackageParts(
+            crops=CropArray(folder / files.CROPS, (manifest.frames, CROP_SIDE, CROP_SIDE, 3)),
             reader=open_background(folder, manifest),
             device=chosen.name,
-            painter=make_painter(unet, chosen),
+            generator=make_generator(unet, chosen),
             audio_shape=unet.audio_shape,
-            ear=make_ear(read_encoder(encoder), chosen) if encoder is not None else None,
-            no_ear=no_ear,
+            audio_encoder=make_audio_encoder(read_encoder(encoder), chosen) if encoder is not None else None,
+            missing_encoder_message=missing_encoder_message,
             features=open_features(folder, manifest, unet.audio_shape),
         )
         del unet  # its numbers stand in the graph; what reading them took is given back, too
@@ -115,13 +117,13 @@ class AvatarPackage:
         return cls(manifest, parts)
 
     @property
-    def idle(self) -> Idle:
+    def idle(self) -> IdleRange:
         return self._manifest.idle
 
     @property
-    def can_hear(self) -> bool:
+    def accepts_audio(self) -> bool:
         """Whether it can speak new speech."""
-        return self._parts.ear is not None
+        return self._parts.audio_encoder is not None
 
     def describe(self) -> dict[str, Any]:
         """Plain values, for JSON; of the boxes how many and how large."""
@@ -132,7 +134,7 @@ class AvatarPackage:
             "box_sides": [min(sides), max(sides)],
             "audio_shape": list(self.audio_shape),
             "packaged_features": features,
-            "can_hear": self.can_hear,
+            "can_hear": self.accepts_audio,
         }
 
     def box(self, i: int) -> FaceBox:
@@ -151,21 +153,21 @@ class AvatarPackage:
         """What frame i shows in its box: (h, w, 3) uint8 BGR."""
         return np.ascontiguousarray(self.background(i)[slices_of(self.box(i))])
 
-    def whole(self, timed: TimedFrame) -> Frame:
+    def compose_frame(self, timed: TimedFrame) -> Frame:
         """The frame that a patch belongs to, with the patch in it: (H, W, 3) uint8 BGR."""
         return overwrite_face(self.background(timed.background), timed.patch, timed.box)
 
-    def paint(self, i: int, features: npt.ArrayLike) -> Frame:
+    def generate(self, i: int, features: npt.ArrayLike) -> Frame:
         """The network's answer for frame i: (320, 320, 3) uint8 BGR, not composed. features: see `render`."""
-        heard = np.asarray(features, np.float32)
-        if heard.size != math.prod(self.audio_shape):
+        values = np.asarray(features, np.float32)
+        if values.size != math.prod(self.audio_shape):
             raise InvalidRequest(
-                f"{heard.size} numbers of audio features; {self.name} takes {math.prod(self.audio_shape)}, "
+                f"{values.size} numbers of audio features; {self.name} takes {math.prod(self.audio_shape)}, "
                 f"as {' x '.join(map(str, self.audio_shape))}"
             )
         face = np.ascontiguousarray(cut_face(self.crop(i)))
-        (said,) = self._parts.painter(face[None], heard.reshape(1, *self.audio_shape))
-        return np.asarray(said[0], np.uint8)
+        (generated,) = self._parts.generator(face[None], values.reshape(1, *self.audio_shape))
+        return np.asarray(generated[0], np.uint8)
 
     def render(self, i: int, features: npt.ArrayLike) -> Frame:
         """The box region of frame i with the mouth that speaks: (h, w, 3) uint8 BGR, at the box's size.
@@ -173,7 +175,7 @@ class AvatarPackage:
         features: float32 of `audio_shape`, or as many in another; in mode ave the 16 rows around a frame, (16, 512).
         Raises: InvalidRequest for another number of them, IndexError for a frame that does not exist.
         """
-        patch = compose_patch(self.crop(i), self.paint(i, features), self.box(i), self._manifest.feather)
+        patch = compose_patch(self.crop(i), self.generate(i, features), self.box(i), self._manifest.feather)
         self._parts.crops.release(i)
         return patch
 
@@ -183,23 +185,23 @@ class AvatarPackage:
             raise InvalidRequest(f"{self.name}: holds no packaged audio features; audio has to come with the request")
         return rows_of_frame(self.packaged_features, i)
 
-    def hear(self, window: Samples) -> Row:
+    def encode_audio(self, window: Samples) -> FeatureRow:
         """The features of one window: (numbers,) float32. window: its 3,801 samples, int16 at 16 kHz."""
-        if self._parts.ear is None:
-            raise WeightsNotFound(self._parts.no_ear)
+        if self._parts.audio_encoder is None:
+            raise WeightsNotFound(self._parts.missing_encoder_message)
         if not window.any():
-            return self.hear_silence()
-        return np.asarray(self._parts.ear(mel_of_window(window)[None, None])[0][0])
+            return self.encode_silence()
+        return np.asarray(self._parts.audio_encoder(mel_of_window(window)[None, None])[0][0])
 
-    def hear_silence(self) -> Row:
+    def encode_silence(self) -> FeatureRow:
         """The features of a silent window."""
-        if self._silent_row is None:
-            if self._parts.ear is None:
-                raise WeightsNotFound(self._parts.no_ear)
+        if self._silence_features is None:
+            if self._parts.audio_encoder is None:
+                raise WeightsNotFound(self._parts.missing_encoder_message)
             low, high = reach_of_window(0)
             mel = mel_of_window(np.zeros(high - low, np.int16))
-            self._silent_row = np.asarray(self._parts.ear(mel[None, None])[0][0])
-        return self._silent_row
+            self._silence_features = np.asarray(self._parts.audio_encoder(mel[None, None])[0][0])
+        return self._silence_features
 
     def silent_patch(self, i: int) -> Frame:
         """The box region of frame i with the mouth shut: as it was filmed where it was shut then, else painted so."""
@@ -207,15 +209,15 @@ class AvatarPackage:
         if idle.is_shut and idle.first <= i <= idle.last:
             return self.region(i)
         with self._silent_lock:
-            if i in self._silent:
-                self._silent.move_to_end(i)
-                return self._silent[i]
-        patch = self.render(i, np.tile(self.hear_silence(), (ROWS, 1)))
+            if i in self._silent_patches:
+                self._silent_patches.move_to_end(i)
+                return self._silent_patches[i]
+        patch = self.render(i, np.tile(self.encode_silence(), (ROWS, 1)))
         patch.flags.writeable = False
         with self._silent_lock:
-            self._silent[i] = patch
-            while len(self._silent) > N_SILENT_KEPT:
-                self._silent.popitem(last=False)
+            self._silent_patches[i] = patch
+            while len(self._silent_patches) > MAX_SILENT_PATCHES:
+                self._silent_patches.popitem(last=False)
         return patch
 
     def session(self, sample_rate: int = 16_000, max_queued_s: float = MAX_QUEUED_S) -> AvatarSession:
@@ -223,8 +225,8 @@ class AvatarPackage:
 
         Raises: InvalidRequest for a rate that no speech comes at, WeightsNotFound where new speech cannot be heard.
         """
-        if not self.can_hear:
-            raise WeightsNotFound(self._parts.no_ear)
+        if not self.accepts_audio:
+            raise WeightsNotFound(self._parts.missing_encoder_message)
         return AvatarSession(self, sample_rate, max_queued_s)
 
     def close(self) -> None:
@@ -235,7 +237,7 @@ class AvatarPackage:
 def open_features(folder: Path, manifest: Manifest, audio_shape: tuple[int, ...]) -> Features | None:
     if files.FEATURES not in manifest.files:
         return None
-    features = open_array(folder / files.FEATURES)
+    features = open_npy(folder / files.FEATURES)
     n_numbers = math.prod(audio_shape) // ROWS
     if features.dtype != np.float32 or features.ndim != 2 or features.shape[1] != n_numbers:
         raise BadPackage(
@@ -257,7 +259,7 @@ def open_background(folder: Path, manifest: Manifest) -> FrameReader:
     return reader
 
 
-def check_fit(n_features: int, audio_shape: tuple[int, ...], name: str) -> None:
+def check_encoder_fits(n_features: int, audio_shape: tuple[int, ...], name: str) -> None:
     if n_features * ROWS != math.prod(audio_shape):
         raise BadPackage(
             f"{name}: the audio encoder gives {n_features} features, so {n_features * ROWS} in {ROWS} rows; "

@@ -17,23 +17,23 @@ def index_of_step(step: int, n_frames: int) -> int:
 
 
 @dataclass(frozen=True)
-class Place:
+class PingPongPosition:
     """A frame of the package and the way on from it: 1 or -1."""
 
     frame: int = 0
-    heading: int = 1
+    direction: int = 1
 
-    def step(self, n_frames: int) -> Place:
+    def step(self, n_frames: int) -> PingPongPosition:
         """The next over all frames, as `index_of_step` has it."""
         return self.step_within(0, n_frames - 1)
 
-    def step_within(self, first: int, last: int) -> Place:
+    def step_within(self, first: int, last: int) -> PingPongPosition:
         """The next towards that stretch, then back and forth in it."""
-        heading = self.heading
+        direction = self.direction
         if self.frame >= last:
-            heading = -1
+            direction = -1
         if self.frame <= first:
-            heading = 1
+            direction = 1
         if first == last == self.frame:
-            return Place(self.frame, heading)
-        return Place(self.frame + heading, heading)
+            return PingPongPosition(self.frame, direction)
+        return PingPongPosition(self.frame + direction, direction)

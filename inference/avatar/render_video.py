@@ -15,13 +15,13 @@ from inference.media.encode import write_film
 from inference.media.voice import VoiceDoor, read_voice
 from inference.stages import StageClock
 
-PIECE = SAMPLE_RATE  # samples pushed at a time: memory does not grow with the voice
-SILENT = "silent_audio"
+PUSH_SIZE = SAMPLE_RATE  # samples pushed at a time: memory does not grow with the voice
+SILENT_WARNING = "silent_audio"
 Progress = Callable[[int, int], None]  # called with the number of frames made so far, and of all
 
 
 @dataclass(frozen=True)
-class Spoken:
+class RenderedVideo:
     """What was made."""
 
     num_frames: int
@@ -32,7 +32,7 @@ class Spoken:
     warnings: tuple[str, ...] = ()
 
 
-def speak_film(
+def render_video(
     package: AvatarPackage,
     audio: Source,
     output: Path,
@@ -40,7 +40,7 @@ def speak_film(
     voice: VoiceDoor = read_voice,
     progress: Progress | None = None,
     clock: StageClock | None = None,
-) -> Spoken:
+) -> RenderedVideo:
     """Have the avatar say what is heard, and write the film with its sound; it appears whole or not at all.
 
     audio: any file with sound: a path, or its bytes. The film lasts as long, to the next frame, and its frames are the
@@ -48,33 +48,33 @@ def speak_film(
     Raises: MediaError (below it NoAudio), InvalidRequest for what cannot be written, StorageError, WeightsNotFound.
     """
     clock = clock or StageClock()
-    with voice(audio, limits) as heard:
+    with voice(audio, limits) as source_audio:
         with clock.stage("sound"):
-            samples = heard.as_mono(SAMPLE_RATE)
+            samples = source_audio.as_mono(SAMPLE_RATE)
         n_frames = -(-len(samples) * FPS // SAMPLE_RATE)
-        with write_film(output, package.fps, heard) as film:
-            for n_done, timed in enumerate(clock.watch("speak", speak(package, samples)), 1):
+        with write_film(output, package.fps, source_audio) as writer:
+            for n_done, timed in enumerate(clock.watch("speak", generate_frames(package, samples)), 1):
                 with clock.stage("compose"):
-                    frame = package.whole(timed)
+                    frame = package.compose_frame(timed)
                 with clock.stage("encode"):
-                    film.add(frame)
+                    writer.add(frame)
                 if progress is not None:
                     progress(n_done, n_frames)
-    return Spoken(
+    return RenderedVideo(
         num_frames=n_frames,
         duration_s=round(n_frames / package.fps, 3),
         width=package.width,
         height=package.height,
         timings_ms=clock.as_ms(),
-        warnings=() if samples.any() else (SILENT,),
+        warnings=() if samples.any() else (SILENT_WARNING,),
     )
 
 
-def speak(package: AvatarPackage, samples: Samples) -> Iterator[TimedFrame]:
+def generate_frames(package: AvatarPackage, samples: Samples) -> Iterator[TimedFrame]:
     """The frames of a whole utterance, (N,) int16 at 16 kHz, each made as it is taken."""
     session = package.session()
-    for at in range(0, len(samples), PIECE):
-        session.push_audio(samples[at : at + PIECE])
+    for at in range(0, len(samples), PUSH_SIZE):
+        session.push_audio(samples[at : at + PUSH_SIZE])
         yield from session.frames()
     session.flush()
     yield from session.frames()

@@ -13,10 +13,10 @@ import numpy as np
 from inference.audio.features import FPS, Features
 from inference.audio.mel import Samples
 from inference.audio.resample import Resampler
-from inference.avatar.manifest import Idle
-from inference.avatar.ping_pong import Place
+from inference.avatar.manifest import IdleRange
+from inference.avatar.ping_pong import PingPongPosition
 from inference.avatar.timed_frame import TimedFrame
-from inference.avatar.utterance import Row, Utterance
+from inference.avatar.utterance import FeatureRow, Utterance
 from inference.errors import InvalidRequest, Overloaded
 from inference.faces import FaceBox
 from inference.media import Frame
@@ -26,13 +26,13 @@ MAX_UTTERANCES = 256  # that wait behind one another, however short
 
 
 @dataclass(frozen=True)
-class Moment:
+class PendingFrame:
     """What the next frame of speech is made of, as it was found: the session may be interrupted meanwhile."""
 
     utterance: Utterance
     windows: list[Samples]
     pcm: Samples
-    place: Place
+    position: PingPongPosition
 
 
 class SessionPackage(Protocol):
@@ -42,11 +42,11 @@ class SessionPackage(Protocol):
     def n_frames(self) -> int: ...
 
     @property
-    def idle(self) -> Idle: ...
+    def idle(self) -> IdleRange: ...
 
     def box(self, i: int, /) -> FaceBox: ...
 
-    def hear(self, window: Samples, /) -> Row: ...
+    def encode_audio(self, window: Samples, /) -> FeatureRow: ...
 
     def render(self, i: int, features: Features, /) -> Frame: ...
 
@@ -68,10 +68,10 @@ class AvatarSession:
         self._utterances: deque[Utterance] = deque()
         self._is_open = False  # whether the last utterance is still coming
         self._n_frames = 0
-        self._place = Place()
+        self._position = PingPongPosition()
         self._is_closed = False
         self._lock = threading.Lock()  # held for moments only: pushing and interrupting never wait for a network
-        self._taking = threading.Lock()  # held while a frame is made
+        self._render_lock = threading.Lock()  # held while a frame is made
 
     @property
     def queued_s(self) -> float:
@@ -105,7 +105,7 @@ class AvatarSession:
             if len(pcm) == 0:
                 return
             if not self._is_open:
-                self._begin()
+                self._start_utterance()
             self._utterances[-1].push(pcm)
 
     def flush(self) -> None:
@@ -120,50 +120,50 @@ class AvatarSession:
         """Drop all speech at once. Not even a frame that is being made is given any more; `generation` rises."""
         with self._lock:
             self._check_open()
-            self._drop()
+            self._drop_speech()
             self.generation += 1
 
     def frames(self) -> Iterator[TimedFrame]:
         """The frames of speech that are ready now, each made as it is taken; it ends at an interrupt."""
-        return self._speak_on(self.generation)
+        return self._frames_of_generation(self.generation)
 
-    def _speak_on(self, generation: int) -> Iterator[TimedFrame]:
-        while (frame := self._speak(generation)) is not None:
+    def _frames_of_generation(self, generation: int) -> Iterator[TimedFrame]:
+        while (frame := self._render_next(generation)) is not None:
             yield frame
 
     def idle(self) -> TimedFrame:
         """The next frame of silence, mouth shut, whether speech is ready or not. Raises: InvalidRequest once closed."""
-        with self._taking:
+        with self._render_lock:
             with self._lock:
                 self._check_open()
                 idle = self.package.idle
-                place = self._place.step_within(idle.first, idle.last)
-            patch = self.package.silent_patch(place.frame)
+                position = self._position.step_within(idle.first, idle.last)
+            patch = self.package.silent_patch(position.frame)
             with self._lock:
                 first, last = (n * self.sample_rate // FPS for n in (self._n_frames, self._n_frames + 1))
-                return self._give(place, patch, np.zeros(last - first, np.int16), is_speaking=False)
+                return self._emit(position, patch, np.zeros(last - first, np.int16), is_speaking=False)
 
     def close(self) -> None:
         """Drop everything; nothing can be pushed or taken any more. May be called again."""
         with self._lock:
-            self._drop()
+            self._drop_speech()
             self._is_closed = True
 
-    def _speak(self, generation: int) -> TimedFrame | None:
-        with self._taking:
-            moment = self._find_moment(generation)
-            if moment is None:
+    def _render_next(self, generation: int) -> TimedFrame | None:
+        with self._render_lock:
+            pending = self._next_pending(generation)
+            if pending is None:
                 return None
-            package, place = self.package, moment.place
-            rows: list[Row] = [package.hear(window) for window in moment.windows]
-            patch = package.render(place.frame, moment.utterance.rows_with(rows))
+            package, position = self.package, pending.position
+            rows: list[FeatureRow] = [package.encode_audio(window) for window in pending.windows]
+            patch = package.render(position.frame, pending.utterance.stack_rows(rows))
             with self._lock:
                 if generation != self.generation or self._is_closed:
                     return None
-                moment.utterance.advance(rows)
-                return self._give(place, patch, moment.pcm, is_speaking=True)
+                pending.utterance.advance(rows)
+                return self._emit(position, patch, pending.pcm, is_speaking=True)
 
-    def _find_moment(self, generation: int) -> Moment | None:
+    def _next_pending(self, generation: int) -> PendingFrame | None:
         with self._lock:
             if generation != self.generation or self._is_closed:
                 return None
@@ -172,17 +172,17 @@ class AvatarSession:
             if not self._utterances or not self._utterances[0].is_ready:
                 return None
             first = self._utterances[0]
-            return Moment(first, first.take_windows(), first.pcm(), self._place.step(self.package.n_frames))
+            return PendingFrame(first, first.take_windows(), first.pcm(), self._position.step(self.package.n_frames))
 
-    def _give(self, place: Place, patch: Frame, pcm: Samples, *, is_speaking: bool) -> TimedFrame:
+    def _emit(self, position: PingPongPosition, patch: Frame, pcm: Samples, *, is_speaking: bool) -> TimedFrame:
         frame = TimedFrame(
-            self._n_frames, self.generation, is_speaking, place.frame, self.package.box(place.frame), patch, pcm
+            self._n_frames, self.generation, is_speaking, position.frame, self.package.box(position.frame), patch, pcm
         )
         self._n_frames += 1
-        self._place = place
+        self._position = position
         return frame
 
-    def _begin(self) -> None:
+    def _start_utterance(self) -> None:
         if len(self._utterances) >= MAX_UTTERANCES:
             raise Overloaded(f"{len(self._utterances)} utterances wait; at most {MAX_UTTERANCES} expected")
         self._utterances.append(Utterance(self.sample_rate))
@@ -191,7 +191,7 @@ class AvatarSession:
     def _n_queued(self) -> int:
         return sum(one.n_pending for one in self._utterances)
 
-    def _drop(self) -> None:
+    def _drop_speech(self) -> None:
         self._utterances.clear()
         self._is_open = False
 

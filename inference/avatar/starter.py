@@ -15,12 +15,12 @@ from functools import cache
 from itertools import islice
 from pathlib import Path
 
-from inference.avatar.crop_box import box_of_landmarks, fit_box
-from inference.avatar.manifest import ENCODER, MANIFEST, NETWORK, Idle, Manifest, describe_files, write_manifest
+from inference.avatar.crop_box import crop_box_from_landmarks, fit_box
+from inference.avatar.manifest import ENCODER, MANIFEST, NETWORK, IdleRange, Manifest, describe_files, write_manifest
 from inference.avatar.network import read_encoder, read_unet
-from inference.avatar.write import Shot, package_folder, write_networks, write_pictures
+from inference.avatar.write import CroppedFrame, atomic_package_folder, write_frames, write_networks
 from inference.errors import StorageError
-from inference.rendering.portrait import STARTER_FRAMES, STARTER_SIDE, Sitter
+from inference.rendering.portrait import STARTER_FRAMES, STARTER_SIDE, Portrait
 from inference.weights.cache import check_hash
 from inference.weights.registry import STARTER_AVATAR, WeightSet
 
@@ -36,11 +36,11 @@ def starter_folder(data_dir: Path, weights: WeightSet = STARTER_AVATAR, n_frames
     Several processes may ask at once: one makes it, the others wait. Another Viseme that draws or paints otherwise
     makes another one. Raises: WrongWeights, StorageError.
     """
-    folder = data_dir / MADE_IN / f"{STARTER}-{key_of(weights, n_frames)}"
+    folder = data_dir / MADE_IN / f"{STARTER}-{cache_key(weights, n_frames)}"
     if not (folder / MANIFEST).is_file():
         with lock_beside(folder):
             if not (folder / MANIFEST).is_file():
-                make(folder, weights, n_frames)
+                make_starter(folder, weights, n_frames)
     return folder
 
 
@@ -54,22 +54,22 @@ def discard(folder: Path) -> None:
 
 
 @cache
-def key_of(weights: WeightSet, n_frames: int) -> str:
+def cache_key(weights: WeightSet, n_frames: int) -> str:
     """Of all that the package is made of: the weights' bytes, and how the speaker is drawn, by the first picture."""
     digest = hashlib.sha256(repr([(file.name, file.sha256) for file in weights.files]).encode())
     digest.update(f"{n_frames} {STARTER_SIDE} {FEATHER} {sorted(Manifest.model_fields)}".encode())
-    (first,) = islice(Sitter().listen(), 1)
+    (first,) = islice(Portrait().idle_frames(), 1)
     digest.update(first.frame.tobytes())
     return digest.hexdigest()[:KEY_LENGTH]
 
 
-def make(output: Path, weights: WeightSet, n_frames: int) -> None:
+def make_starter(output: Path, weights: WeightSet, n_frames: int) -> None:
     assert weights.shipped_in is not None
     for file in weights.files:
         check_hash(weights.shipped_in / file.name, file)
     unet, encoder = read_unet(weights.shipped_in / NETWORK), read_encoder(weights.shipped_in / ENCODER)
-    with package_folder(output) as folder:
-        written = write_pictures(folder, sit(n_frames), STARTER)
+    with atomic_package_folder(output) as folder:
+        written = write_frames(folder, cropped_idle_frames(n_frames), STARTER)
         write_networks(folder, unet, encoder)
         manifest = Manifest(
             name=STARTER,
@@ -77,7 +77,7 @@ def make(output: Path, weights: WeightSet, n_frames: int) -> None:
             width=written.width,
             height=written.height,
             mode="ave",
-            idle=Idle(first=0, last=n_frames - 1, is_shut=True),
+            idle=IdleRange(first=0, last=n_frames - 1, is_shut=True),
             landmarks="drawn",
             feather=FEATHER,
             made_from={file.name: str(file.sha256) for file in weights.files},
@@ -87,11 +87,11 @@ def make(output: Path, weights: WeightSet, n_frames: int) -> None:
         write_manifest(folder, manifest)
 
 
-def sit(n_frames: int) -> Iterator[Shot]:
+def cropped_idle_frames(n_frames: int) -> Iterator[CroppedFrame]:
     """The speaker with the mouth at rest, framed by what is known of each picture."""
-    for shot in Sitter().listen(n_frames):
+    for shot in Portrait().idle_frames(n_frames):
         height, width = shot.frame.shape[:2]
-        yield Shot(shot.frame, fit_box(box_of_landmarks(shot.landmarks[0]), width, height, STARTER))
+        yield CroppedFrame(shot.frame, fit_box(crop_box_from_landmarks(shot.landmarks[0]), width, height, STARTER))
 
 
 @contextmanager

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
 
 from inference.audio import Resampler, Tape
-from inference.audio.features import FPS, Features, mel_of_window, reach_of_window, windows_of_frame
+from inference.audio.features import FPS, Features, reach_of_window, windows_of_frame
 from inference.audio.mel import Samples
 
-Row = npt.NDArray[np.float32]  # (numbers,)
-# Takes the (80, 16) mel of a window, gives its row of features.
-Encode = Callable[[npt.NDArray[np.float32]], Row]
+FeatureRow = npt.NDArray[np.float32]  # (numbers,)
 
 
 class Utterance:
@@ -29,10 +26,10 @@ class Utterance:
         self._resampler = Resampler(sample_rate)
         self._rate = sample_rate
         self._pcm = Tape()  # as it came
-        self._heard = Tape()  # at 16 kHz
+        self._resampled = Tape()  # at 16 kHz
         self._has_ended = False
         self._frame = 0  # the next
-        self._rows: deque[Row] = deque(maxlen=len(windows_of_frame(0)))
+        self._rows: deque[FeatureRow] = deque(maxlen=len(windows_of_frame(0)))
 
     @property
     def n_pending(self) -> int:
@@ -50,15 +47,15 @@ class Utterance:
         if self._has_ended:
             return not self.is_over
         _, behind = reach_of_window(windows_of_frame(self._frame)[-1])
-        return self._heard.end >= behind and self._pcm.end >= self._start_of(self._frame + 1)
+        return self._resampled.end >= behind and self._pcm.end >= self._start_of(self._frame + 1)
 
     def push(self, pcm: Samples) -> None:
         self._pcm.append(pcm)
-        self._heard.append(self._resampler.push(pcm))
+        self._resampled.append(self._resampler.push(pcm))
 
     def end(self) -> None:
         """Nothing more comes: the last frames hear silence."""
-        self._heard.append(self._resampler.finish())
+        self._resampled.append(self._resampler.finish())
         self._has_ended = True
 
     def pcm(self) -> Samples:
@@ -69,24 +66,20 @@ class Utterance:
         """The samples of each window that the next frame hears and the one before did not."""
         windows = windows_of_frame(self._frame)
         new = windows[-1:] if self._rows else windows
-        return [self._heard.read(*reach_of_window(k)) for k in new]
+        return [self._resampled.read(*reach_of_window(k)) for k in new]
 
-    def rows_with(self, new: list[Row]) -> Features:
+    def stack_rows(self, new: list[FeatureRow]) -> Features:
         """All that the next frame hears, (16, numbers), given the rows of the windows that were taken."""
         kept = list(self._rows)[len(new) :] if self._rows else []
         return np.stack([*kept, *new])
 
-    def advance(self, new: list[Row]) -> None:
+    def advance(self, new: list[FeatureRow]) -> None:
         """The next frame is the one after; what no frame hears any more is forgotten."""
         self._rows.extend(new)
         self._frame += 1
         self._pcm.forget(self._start_of(self._frame))
-        self._heard.forget(reach_of_window(windows_of_frame(self._frame)[-1])[0])
+        self._resampled.forget(reach_of_window(windows_of_frame(self._frame)[-1])[0])
 
     def _start_of(self, frame: int) -> int:
         """Where a frame's own sound begins. Rounded down, from zero each time: there is no drift."""
         return frame * self._rate // FPS
-
-
-def encode_windows(windows: list[Samples], encode: Encode) -> list[Row]:
-    return [encode(mel_of_window(window)) for window in windows]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from inference.atomic_write import atomic_folder
 from inference.avatar import manifest as files
 from inference.avatar.compose import CROP_SIDE, cut_crop
 from inference.errors import InvalidRequest, StorageError, UnsupportedMedia
@@ -25,7 +25,7 @@ FPS = 25
 
 
 @dataclass
-class Pictures:
+class PackageFrames:
     """What was written of a film. boxes: of its frames."""
 
     width: int = 0
@@ -38,7 +38,7 @@ class Pictures:
 
 
 @dataclass(frozen=True)
-class Shot:
+class CroppedFrame:
     """A frame, (H, W, 3) uint8 BGR with even sides, and the box of its face: whole pixels inside it.
 
     crop: (328, 328, 3); None has it cut out of the frame.
@@ -50,23 +50,19 @@ class Shot:
 
 
 @contextmanager
-def package_folder(output: Path) -> Iterator[Path]:
+def atomic_package_folder(output: Path) -> Iterator[Path]:
     """A folder to write to, which becomes `output` when all went well, and vanishes when not.
 
     Raises: InvalidRequest where something is there already, also if it came meanwhile; StorageError.
     """
     if output.exists() and not is_empty(output):
-        raise already_there(output)
+        raise output_exists(output)
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.part-") as part:
-            folder = Path(part) / output.name
-            folder.mkdir()
+        with atomic_folder(output) as folder:
             yield folder
-            folder.rename(output)  # over an empty folder, but over nothing else
     except OSError as err:
         if err.errno in (errno.ENOTEMPTY, errno.EEXIST):
-            raise already_there(output) from err
+            raise output_exists(output) from err
         raise StorageError(f"{output}: the package could not be written ({err.strerror or err})") from err
 
 
@@ -74,19 +70,19 @@ def is_empty(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 
 
-def already_there(output: Path) -> InvalidRequest:
+def output_exists(output: Path) -> InvalidRequest:
     return InvalidRequest(f"{output}: is there already; expected a folder that is still to be made")
 
 
-def write_pictures(folder: Path, shots: Iterable[Shot], name: str) -> Pictures:
+def write_frames(folder: Path, frames: Iterable[CroppedFrame], name: str) -> PackageFrames:
     """The film and the crops of a package, frame by frame. Raises: UnsupportedMedia where frames change their size."""
-    written = Pictures()
+    written = PackageFrames()
     with (
-        write_film(folder / files.BACKGROUND, FPS, is_seekable=True) as film,
+        write_film(folder / files.BACKGROUND, FPS, is_seekable=True) as video,
         CropWriter(folder / files.CROPS) as crops,
     ):
-        for shot in shots:
-            height, width = shot.frame.shape[:2]
+        for cropped in frames:
+            height, width = cropped.frame.shape[:2]
             if not written.boxes:
                 written.width, written.height = width, height
             elif (width, height) != (written.width, written.height):
@@ -94,9 +90,9 @@ def write_pictures(folder: Path, shots: Iterable[Shot], name: str) -> Pictures:
                     f"{name}: frame {len(written.boxes)} is {width}x{height}, those before "
                     f"{written.width}x{written.height}; expected one size"
                 )
-            film.add(shot.frame)
-            crops.add(cut_crop(shot.frame, shot.box) if shot.crop is None else shot.crop)
-            written.boxes.append(shot.box)
+            video.add(cropped.frame)
+            crops.add(cut_crop(cropped.frame, cropped.box) if cropped.crop is None else cropped.crop)
+            written.boxes.append(cropped.box)
     return written
 
 

@@ -1,6 +1,6 @@
 """A rendered person in front of a camera: appearance, mouth shapes, head, scene. Nothing here knows text or audio."""
 
-from inference.rendering.portrait import Sitter
-from inference.rendering.rendered_frame import Shot
+from inference.rendering.portrait import Portrait
+from inference.rendering.rendered_frame import RenderedFrame
 
-__all__ = ["Shot", "Sitter"]
+__all__ = ["Portrait", "RenderedFrame"]

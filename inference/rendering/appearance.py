@@ -24,7 +24,7 @@ SKINS: tuple[Colour, ...] = (
 )
 # A tone's own range of lips, from skin: blue, green, red factors of the lighter and the darker skins.
 LIP_TINTS = ((0.62, 0.56, 0.9), (0.74, 0.62, 0.92), (0.6, 0.48, 0.88), (0.72, 0.68, 0.88))
-HAIRS: tuple[Colour, ...] = (
+HAIR_COLOURS: tuple[Colour, ...] = (
     (22, 20, 22),
     (26, 32, 44),
     (34, 50, 76),
@@ -47,7 +47,7 @@ CLOTHES: tuple[Colour, ...] = (
     (128, 104, 52),
     (84, 116, 132),
 )
-BACKDROPS = ("plain", "gradient", "shelf", "window", "lamps")
+BACKGROUNDS = ("plain", "gradient", "shelf", "window", "lamps")
 WALLS: tuple[Colour, ...] = (
     (178, 136, 62),
     (146, 150, 152),
@@ -68,7 +68,7 @@ CLOSING_S, SHUT_S, OPENING_S = 0.08, 0.04, 0.13  # of a blink
 
 
 @dataclass(frozen=True)
-class Look:
+class Appearance:
     """One person and one room. Lengths are in units of the canonical face mesh (cm), colours BGR 0..255.
 
     Factors are 1 for the canonical face; directions are x to the viewer's right, y down, z to the viewer.
@@ -99,7 +99,7 @@ class Look:
     light_strength: float  # of the directed light, beside `ambient`
     ambient: float
     warmth: float  # -1 (blue light) .. 1 (yellow)
-    backdrop: str  # of BACKDROPS
+    background: str  # of BACKDROPS
     wall: Colour
     wall_far: Colour  # the colour that a gradient runs to
     noise_sigma: float  # of the camera, in grey levels
@@ -109,12 +109,12 @@ class Look:
     blinks_per_min: float
 
     @classmethod
-    def from_seed(cls, seed: int) -> Look:
+    def from_seed(cls, seed: int) -> Appearance:
         """A look drawn from `np.random.default_rng(seed)`; equal seeds look equal."""
         rng = np.random.default_rng(seed)
         skin = int(rng.integers(len(SKINS)))
         fair = skin < FAIR_SKINS
-        hair = int(rng.integers(len(HAIRS) if fair else DARK_HAIRS))
+        hair = int(rng.integers(len(HAIR_COLOURS) if fair else DARK_HAIRS))
         style = str(rng.choice(HAIR_STYLES))
         eyes = int(rng.integers(len(EYES) if fair else 2))
         light, strength, ambient = draw_light(rng)
@@ -127,7 +127,7 @@ class Look:
             seed=seed,
             skin=jitter(rng, SKINS[skin], 5),
             lip_tint=LIP_TINTS[int(rng.integers(len(LIP_TINTS)))],
-            hair=jitter(rng, HAIRS[hair], 5),
+            hair=jitter(rng, HAIR_COLOURS[hair], 5),
             hair_style=style,
             hairline=near(0.0, 0.5),
             part=near(0.0, 3.0),
@@ -149,7 +149,7 @@ class Look:
             light_strength=strength,
             ambient=ambient,
             warmth=near(0.0, 0.8),
-            backdrop=BACKDROPS[int(rng.integers(len(BACKDROPS)))],
+            background=BACKGROUNDS[int(rng.integers(len(BACKGROUNDS)))],
             wall=jitter(rng, WALLS[int(wall)], 14),
             wall_far=jitter(rng, WALLS[int(wall_far)], 14),
             noise_sigma=float(rng.uniform(1.0, 2.6)),
@@ -192,19 +192,19 @@ class HeadPose:
     brow: float = 0.0
 
 
-def head_motion(look: Look, seed: int, times_s: Times) -> list[HeadPose]:
+def head_motion(appearance: Appearance, seed: int, times_s: Times) -> list[HeadPose]:
     """The pose at each time, in seconds: the same at the same time, whichever other times are asked for."""
     rng = np.random.default_rng([seed, 6])
     yaw, pitch, roll, x, y, brow = (sway(rng, times_s) for _ in range(6))
     still = float(rng.uniform(-0.05, 0.05))  # nobody sits quite straight
-    blink = blinks(look, seed, times_s)
+    blink = blinks(appearance, seed, times_s)
     rows = np.stack(
         [
-            still + look.sway * YAW * yaw,
-            look.sway * PITCH * pitch,
-            look.sway * ROLL * roll,
-            look.sway * SHIFT_X * x,
-            look.sway * SHIFT_Y * y,
+            still + appearance.sway * YAW * yaw,
+            appearance.sway * PITCH * pitch,
+            appearance.sway * ROLL * roll,
+            appearance.sway * SHIFT_X * x,
+            appearance.sway * SHIFT_Y * y,
             blink,
             np.clip(0.15 + 0.25 * brow, 0, 1),
         ],
@@ -222,9 +222,9 @@ def sway(rng: np.random.Generator, times_s: Times) -> npt.NDArray[np.float64]:
     return np.asarray(np.sin(2 * np.pi * np.multiply.outer(times_s, hz) + phase) @ size)
 
 
-def blinks(look: Look, seed: int, times_s: Times) -> npt.NDArray[np.float64]:
+def blinks(appearance: Appearance, seed: int, times_s: Times) -> npt.NDArray[np.float64]:
     """0..1 at each time. Time is cut into slots; each slot's blink is drawn from the seed and its number."""
-    slot_s = 60 / look.blinks_per_min
+    slot_s = 60 / appearance.blinks_per_min
     shut = np.zeros(len(times_s))
     slots = np.floor(np.asarray(times_s, np.float64) / slot_s).astype(int)
     for slot in range(int(slots.min(initial=0)) - 1, int(slots.max(initial=0)) + 1):

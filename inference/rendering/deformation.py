@@ -11,21 +11,31 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from inference.rendering.geometry import DEPTH_STEPS, NOSE_BASE, Mesh, Plane, Points, bell, floats, plane_axes, ramp
+from inference.rendering.geometry import (
+    DEPTH_STEPS,
+    NOSE_BASE,
+    Mesh,
+    Plane,
+    Points,
+    as_float32,
+    gaussian,
+    plane_axes,
+    smoothstep,
+)
 from inference.rendering.geometry import sample_plane as sample
 from inference.rendering.mouth_shape import MouthShape
 
-Pulls = npt.NDArray[np.float32]  # (9, rows, columns): how much skin gives way to each of the pulls below
+BasisFields = npt.NDArray[np.float32]  # (9, rows, columns): how much skin gives way to each of the pulls below
 
-INVERSIONS = 6  # steps of the fixed-point search; each leaves less than half the error
+INVERSION_STEPS = 6  # steps of the fixed-point search; each leaves less than half the error
 LOWER_SHARE, UPPER_SHARE, CORNER_SHARE = 0.80, 0.20, 0.28  # of the gap: how far lips and corners go
 CHIN_SHARE = 0.85
 TEETH_GAP, TONGUE_GAP = 0.34, 0.5  # the least gap that shows them
-LIP_REACH = 2.2  # below the seam, where the lower lip's own movement ends and the chin's is whole
+LIP_EXTENT = 2.2  # below the seam, where the lower lip's own movement ends and the chin's is whole
 
 
 @dataclass(frozen=True)
-class Bend:
+class MouthDeformation:
     """What a shape does to one face's skin.
 
     gap: between the inner lips, at the middle. spread: how much wider the mouth is, 0 as at rest.
@@ -38,7 +48,7 @@ class Bend:
     lower: Plane
 
     @classmethod
-    def of(cls, pulls: Pulls, mouth: MouthShape, brow: float = 0.0) -> Bend:
+    def from_shape(cls, fields: BasisFields, mouth: MouthShape, brow: float = 0.0) -> MouthDeformation:
         gap = (mouth.open**4 + (TEETH_GAP * mouth.teeth) ** 4 + (TONGUE_GAP * mouth.tongue) ** 4) ** 0.25
         gap *= 1 - mouth.press
         spread = 0.24 * mouth.wide - 0.36 * mouth.round + 0.05 * mouth.press
@@ -48,47 +58,48 @@ class Bend:
         chin = (CHIN_SHARE - CORNER_SHARE) * gap - 0.22 * mouth.tuck
         lower = [*both, chin, (LOWER_SHARE - CORNER_SHARE) * gap, -0.42 * mouth.tuck, 0]
         upper = [*both, 0, 0, 0, -(UPPER_SHARE + CORNER_SHARE) * gap - 0.16 * mouth.tuck]
-        moved = floats([aside, upper, lower]) @ pulls.reshape(len(pulls), -1)
-        dx, up, down = moved.reshape(3, *pulls.shape[1:])
+        moved = as_float32([aside, upper, lower]) @ fields.reshape(len(fields), -1)
+        dx, up, down = moved.reshape(3, *fields.shape[1:])
         return cls(gap, spread, np.dstack([dx, up]), np.dstack([dx, down]))
 
-    def move(self, at: Points, lower: bool) -> Points:
+    def displacement(self, at: Points, lower: bool) -> Points:
         """Where skin that rests at `at` (rows, columns, 2) goes: displacement, of the same shape."""
         return sample(self.lower if lower else self.upper, at, DEPTH_STEPS)
 
-    def rest_of(self, at: Points, lower: bool) -> Points:
+    def rest_position(self, at: Points, lower: bool) -> Points:
         """Which skin is seen at `at` (rows, columns, 2): the inverse of `move`."""
         rest = at
-        for _ in range(INVERSIONS):
-            rest = at - self.move(rest, lower)
+        for _ in range(INVERSION_STEPS):
+            rest = at - self.displacement(rest, lower)
         return rest
 
 
-def pulls_of(mesh: Mesh) -> Pulls:
-    """How skin at each point of the plane gives way, in the order that `Bend.of` weighs."""
+def basis_fields(mesh: Mesh) -> BasisFields:
+    """How skin at each point of the plane gives way, in the order that `Bend.from_shape` weighs."""
     x, y = plane_axes(DEPTH_STEPS)
     x, y = np.broadcast_arrays(x, y)
     side, corner = np.abs(x), mesh.corner
     v = y - mesh.seam_at(x)
     parted = np.maximum(1 - (side / corner) ** 2, 0)
-    chin = ramp(v, 0, LIP_REACH)
-    near = ramp(y, NOSE_BASE, 3.2) * bell(v, 0, 1.7) * (1 - ramp(side, corner, corner + 3))
-    reach = np.minimum(side, corner) * (1 - ramp(side, corner, corner + 4))
-    pulls = [
-        np.sign(x) * reach * bell(v, 0, 2.0) * ramp(y, NOSE_BASE - 0.4, 3.0),  # corners, sideways
-        ramp(y, NOSE_BASE - 0.4, 4.2) * (1 - ramp(side, 3.5, 7.6)),  # cheeks and corners that follow the jaw
+    chin = smoothstep(v, 0, LIP_EXTENT)
+    near = smoothstep(y, NOSE_BASE, 3.2) * gaussian(v, 0, 1.7) * (1 - smoothstep(side, corner, corner + 3))
+    reach = np.minimum(side, corner) * (1 - smoothstep(side, corner, corner + 4))
+    fields = [
+        np.sign(x) * reach * gaussian(v, 0, 2.0) * smoothstep(y, NOSE_BASE - 0.4, 3.0),  # corners, sideways
+        smoothstep(y, NOSE_BASE - 0.4, 4.2)
+        * (1 - smoothstep(side, 3.5, 7.6)),  # cheeks and corners that follow the jaw
         v * near,  # lips that swell
         np.minimum(side / corner, 1.3) ** 2 * near,  # corners, upwards
-        bell(y, -4.8, 1.3) * (1 - ramp(side, 4.5, 7.0)),  # brows
-        chin * (1 - ramp(side, 4.2, 7.4)),
+        gaussian(y, -4.8, 1.3) * (1 - smoothstep(side, 4.5, 7.0)),  # brows
+        chin * (1 - smoothstep(side, 4.2, 7.4)),
         parted * (1 - chin),  # the lower lip, away from the upper
         parted**0.5 * (1 - chin),  # the lower lip, as a whole
-        parted * ramp(v, -LIP_REACH, 0),  # the upper lip
+        parted * smoothstep(v, -LIP_EXTENT, 0),  # the upper lip
     ]
-    return floats(np.stack(pulls))
+    return as_float32(np.stack(fields))
 
 
-def bend_points(bend: Bend, points: Points, is_lower: npt.NDArray[np.bool_]) -> Points:
+def deform_points(deformation: MouthDeformation, points: Points, is_lower: npt.NDArray[np.bool_]) -> Points:
     """Displaced points (n, 2); those of the lower field are told by `is_lower` (n,)."""
-    lower, upper = (bend.move(points[:, None], lower=which)[:, 0] for which in (True, False))
-    return floats(points + np.where(is_lower[:, None], lower, upper))
+    lower, upper = (deformation.displacement(points[:, None], lower=which)[:, 0] for which in (True, False))
+    return as_float32(points + np.where(is_lower[:, None], lower, upper))

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from inference.rendering.appearance import Look
+from inference.rendering.appearance import Appearance
 
 Points = npt.NDArray[np.floating]
 Plane = npt.NDArray[np.floating]  # (rows, columns), one value for each point of a grid
@@ -25,7 +25,7 @@ MESH_FILE = Path(__file__).parent / "geometry" / "canonical_face.npz"
 # The part of the plane that textures and depth cover.
 LEFT, RIGHT, TOP, BOTTOM = -14.0, 14.0, -17.0, 17.0
 DEPTH_STEPS = 6  # samples of depth per unit: the mesh's own points lie 0.3 to 1.5 apart
-DEEPEST = -5.0  # of hair and ears, which lie outside the mesh
+MIN_DEPTH = -5.0  # of hair and ears, which lie outside the mesh
 
 # Indices of the mesh, left to right for the viewer.
 OUTER_UPPER_LIP = [61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291]
@@ -40,7 +40,7 @@ OVAL = [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379
 OVAL += [148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]
 
 NOSE_BASE, MOUTH_MIDDLE = 2.2, 4.27  # y
-CORNERS_UP = 0.16  # of the mouth: a friendlier rest than the canonical one
+CORNER_LIFT = 0.16  # of the mouth: a friendlier rest than the canonical one
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Mesh:
         return np.interp(x, self.seam[:, 0], self.seam[:, 1]).astype(np.float32)
 
 
-def floats(values: npt.ArrayLike) -> npt.NDArray[np.float32]:
+def as_float32(values: npt.ArrayLike) -> npt.NDArray[np.float32]:
     return np.asarray(values, np.float32)
 
 
@@ -69,39 +69,39 @@ def floats(values: npt.ArrayLike) -> npt.NDArray[np.float32]:
 def canonical_mesh() -> tuple[Points, npt.NDArray[np.int32]]:
     """MediaPipe's canonical face (Apache-2.0; its source is written inside the file), y turned down."""
     with np.load(MESH_FILE) as stored:
-        vertices = stored["vertices"] * floats([1, -1, 1])
+        vertices = stored["vertices"] * as_float32([1, -1, 1])
         triangles = stored["triangles"].astype(np.int32)
     return vertices, triangles
 
 
-def bell(value: npt.NDArray[np.floating], middle: float, width: float) -> Plane:
-    return floats(np.exp(-(((value - middle) / width) ** 2)))
+def gaussian(value: npt.NDArray[np.floating], middle: float, width: float) -> Plane:
+    return as_float32(np.exp(-(((value - middle) / width) ** 2)))
 
 
-def ramp(value: npt.NDArray[np.floating], low: float, high: float) -> Plane:
+def smoothstep(value: npt.NDArray[np.floating], low: float, high: float) -> Plane:
     """0 below `low`, 1 above `high`, smooth between."""
     t = np.clip((value - low) / (high - low), 0, 1)
-    return floats(t * t * (3 - 2 * t))
+    return as_float32(t * t * (3 - 2 * t))
 
 
-def shape_mesh(look: Look) -> Mesh:
+def shape_mesh(appearance: Appearance) -> Mesh:
     """One person's face, its lips closed."""
     vertices, triangles = canonical_mesh()
     vertices = close_lips(vertices)
     x, y = vertices[:, 0].copy(), vertices[:, 1].copy()
-    near_mouth = bell(y, MOUTH_MIDDLE, 1.6) * (1 - ramp(np.abs(x), 2.6, 5.0))
-    near_nose = bell(y, 1.4, 1.3) * (1 - ramp(np.abs(x), 1.6, 3.2))
-    jaw = ramp(y, 0.0, 7.0)
-    x_factor = look.face_width * (1 + (look.jaw_width - 1) * jaw)
-    x_factor *= 1 + (look.mouth_width - 1) * near_mouth
-    x_factor *= 1 + (look.nose_width - 1) * near_nose
-    y_moved = y + look.chin_length * ramp(y, 5.4, 8.5)
-    y_moved += (look.lip_fullness - 1) * (y - MOUTH_MIDDLE) * near_mouth
-    y_moved += look.nose_length * bell(y, 1.6, 1.4) * (1 - ramp(np.abs(x), 1.4, 3.0))
-    y_moved -= look.brow_height * bell(y, -4.7, 1.0)
-    y_moved -= CORNERS_UP * (np.abs(x) / 2.4) ** 2 * near_mouth * (np.abs(x) < 5)
+    near_mouth = gaussian(y, MOUTH_MIDDLE, 1.6) * (1 - smoothstep(np.abs(x), 2.6, 5.0))
+    near_nose = gaussian(y, 1.4, 1.3) * (1 - smoothstep(np.abs(x), 1.6, 3.2))
+    jaw = smoothstep(y, 0.0, 7.0)
+    x_factor = appearance.face_width * (1 + (appearance.jaw_width - 1) * jaw)
+    x_factor *= 1 + (appearance.mouth_width - 1) * near_mouth
+    x_factor *= 1 + (appearance.nose_width - 1) * near_nose
+    y_moved = y + appearance.chin_length * smoothstep(y, 5.4, 8.5)
+    y_moved += (appearance.lip_fullness - 1) * (y - MOUTH_MIDDLE) * near_mouth
+    y_moved += appearance.nose_length * gaussian(y, 1.6, 1.4) * (1 - smoothstep(np.abs(x), 1.4, 3.0))
+    y_moved -= appearance.brow_height * gaussian(y, -4.7, 1.0)
+    y_moved -= CORNER_LIFT * (np.abs(x) / 2.4) ** 2 * near_mouth * (np.abs(x) < 5)
     vertices[:, 0], vertices[:, 1] = x * x_factor, y_moved
-    grow_eyes(vertices, look.eye_size)
+    scale_eyes(vertices, appearance.eye_size)
     return Mesh(vertices, triangles, seam_of(vertices))
 
 
@@ -114,11 +114,11 @@ def close_lips(vertices: Points) -> Points:
     return closed
 
 
-def grow_eyes(vertices: Points, factor: float) -> None:
+def scale_eyes(vertices: Points, factor: float) -> None:
     for upper, lower in zip(UPPER_LIDS, LOWER_LIDS, strict=True):
         ring = sorted({*upper, *lower})
         middle = vertices[ring].mean(axis=0)
-        vertices[ring, :2] = middle[:2] + (vertices[ring, :2] - middle[:2]) * floats([1 + (factor - 1) / 2, factor])
+        vertices[ring, :2] = middle[:2] + (vertices[ring, :2] - middle[:2]) * as_float32([1 + (factor - 1) / 2, factor])
 
 
 def seam_of(vertices: Points) -> Points:
@@ -137,12 +137,12 @@ def smooth_line(points: npt.NDArray[np.floating], n: int, closed: bool = False) 
     index = index % m if closed else np.clip(index, 0, m - 1)
     a, b, c, d = (points[index[:, i]] for i in range(4))
     curve = b + 0.5 * t * (c - a + t * (2 * a - 5 * b + 4 * c - d + t * (3 * (b - c) + d - a)))
-    return floats(curve)
+    return as_float32(curve)
 
 
 def to_pixels(points: npt.NDArray[np.floating], steps: float) -> Points:
     """Units -> pixels of a plane with `steps` pixels per unit; pixel (0, 0) has its centre half a step inside."""
-    return floats(points[..., :2] * np.float32(steps) - floats([LEFT * steps + 0.5, TOP * steps + 0.5]))
+    return as_float32(points[..., :2] * np.float32(steps) - as_float32([LEFT * steps + 0.5, TOP * steps + 0.5]))
 
 
 def plane_axes(steps: float) -> tuple[Plane, Plane]:
@@ -156,22 +156,22 @@ def plane_axes(steps: float) -> tuple[Plane, Plane]:
 def depth_plane(mesh: Mesh) -> Plane:
     """Depth z at every point of the plane, DEPTH_STEPS samples per unit; beyond the mesh it rounds off backwards."""
     x, y = plane_axes(DEPTH_STEPS)
-    depth, covered = raster_depth(mesh, (y.shape[0], x.shape[1]))
+    depth, covered = rasterise_depth(mesh, (y.shape[0], x.shape[1]))
     distance, labels = cv2.distanceTransformWithLabels(
         (~covered).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
     of_label = np.zeros(int(labels.max()) + 1, np.float32)
     of_label[labels[covered]] = depth[covered]
     away = distance / DEPTH_STEPS
-    falls = 0.3 * away**1.5 + 0.9 * away * ramp(y, 2.0, 6.0)  # steeper at the jaw than into the hair
-    depth = np.maximum(of_label[labels] - falls, DEEPEST).astype(np.float32)
+    falls = 0.3 * away**1.5 + 0.9 * away * smoothstep(y, 2.0, 6.0)  # steeper at the jaw than into the hair
+    depth = np.maximum(of_label[labels] - falls, MIN_DEPTH).astype(np.float32)
     fine, smooth = (cv2.GaussianBlur(depth, (0, 0), width * DEPTH_STEPS) for width in (0.22, 1.1))
     features = cv2.distanceTransform(covered.astype(np.uint8), cv2.DIST_L2, 5) / DEPTH_STEPS
-    return floats(smooth + (fine - smooth) * ramp(features, 0.4, 2.0))  # the mesh is coarse along its edge
+    return as_float32(smooth + (fine - smooth) * smoothstep(features, 0.4, 2.0))  # the mesh is coarse along its edge
 
 
-def raster_depth(mesh: Mesh, shape: tuple[int, int]) -> tuple[Plane, npt.NDArray[np.bool_]]:
-    depth = np.full(shape, np.float32(DEEPEST))
+def rasterise_depth(mesh: Mesh, shape: tuple[int, int]) -> tuple[Plane, npt.NDArray[np.bool_]]:
+    depth = np.full(shape, np.float32(MIN_DEPTH))
     covered = np.zeros(shape, bool)
     corners = to_pixels(mesh.vertices, DEPTH_STEPS)
     order = np.argsort(mesh.vertices[mesh.triangles, 2].mean(axis=1))
@@ -198,9 +198,9 @@ def fill_triangle(depth: Plane, covered: npt.NDArray[np.bool_], corners: Points,
 
 def sample_plane(plane: Plane, at: Points, steps: float) -> Plane:
     """Values of a plane at points (rows, columns, 2) in units."""
-    return fetch(plane, to_pixels(at, steps), cv2.BORDER_REPLICATE).astype(np.float32, copy=False)
+    return sample_image(plane, to_pixels(at, steps), cv2.BORDER_REPLICATE).astype(np.float32, copy=False)
 
 
-def fetch(picture: npt.NDArray[Any], where: Points, border: int = cv2.BORDER_CONSTANT) -> npt.NDArray[Any]:
+def sample_image(image: npt.NDArray[Any], positions: Points, border: int = cv2.BORDER_CONSTANT) -> npt.NDArray[Any]:
     """Pixels of a picture at (rows, columns, 2) float32 x and y, bilinear."""
-    return cv2.remap(picture, where, None, cv2.INTER_LINEAR, borderMode=border)  # type: ignore[call-overload,no-any-return]
+    return cv2.remap(image, positions, None, cv2.INTER_LINEAR, borderMode=border)  # type: ignore[call-overload,no-any-return]

@@ -16,35 +16,35 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.faces.landmarks import MESH_TO_68
-from inference.rendering.appearance import HeadPose, Look
+from inference.rendering.appearance import Appearance, HeadPose
 from inference.rendering.body import paint_body
-from inference.rendering.deformation import Bend, bend_points, pulls_of
+from inference.rendering.deformation import MouthDeformation, basis_fields, deform_points
 from inference.rendering.geometry import (
     DEPTH_STEPS,
     Points,
+    as_float32,
     depth_plane,
-    fetch,
-    floats,
-    ramp,
+    sample_image,
     sample_plane,
     shape_mesh,
+    smoothstep,
     to_pixels,
 )
-from inference.rendering.mouth_interior import Eye, Mouth
+from inference.rendering.mouth_interior import Eye, MouthInterior
 from inference.rendering.mouth_shape import MouthShape
 from inference.rendering.rendered_frame import Frame, Landmarks
-from inference.rendering.texture import Sheet, paint_back_hair, paint_head
+from inference.rendering.texture import TextureMap, paint_back_hair, paint_head
 
 FRAME_HEIGHT = 288  # px, that pixels of poses and blur are counted in
-NARROWEST = 230  # px at FRAME_HEIGHT: in a narrower frame the head gets smaller
-SCALE = 7.7  # px per unit at FRAME_HEIGHT: a face about 115 px wide
-EYES_AT = 0.52  # of the frame's height, where the plane's origin lies
-CAMERA = 90.0  # units from the plane: perspective
-PIVOT = floats([0.0, 5.0, -3.0])  # where the neck turns
-INVERSIONS = 4  # of the pose, steps of a fixed-point search
-CELL = 0.36  # units between the points of the grid
-REACH = (11.5, 15.5, 13.5)  # units of the plane that a head may cover: to the sides, up, down
-BODY_FOLLOWS = 0.7  # of the head's shift
+MIN_PERSON_WIDTH = 230  # px at FRAME_HEIGHT: in a narrower frame the head gets smaller
+PIXELS_PER_UNIT = 7.7  # px per unit at FRAME_HEIGHT: a face about 115 px wide
+EYE_LEVEL = 0.52  # of the frame's height, where the plane's origin lies
+CAMERA_DISTANCE = 90.0  # units from the plane: perspective
+PIVOT = as_float32([0.0, 5.0, -3.0])  # where the neck turns
+INVERSION_STEPS = 4  # of the pose, steps of a fixed-point search
+CELL_SIZE = 0.36  # units between the points of the grid
+HEAD_EXTENT = (11.5, 15.5, 13.5)  # units of the plane that a head may cover: to the sides, up, down
+BODY_FOLLOW_RATIO = 0.7  # of the head's shift
 INNER_LIPS = ((61, 67), (62, 66), (63, 65))  # landmarks: upper, lower
 UPPER_LID_POINTS = ((37, 38), (43, 44))
 
@@ -54,15 +54,15 @@ class Camera:
 
     SPARE = 64  # px by which the sheet is larger than the frame
 
-    def __init__(self, look: Look, width: int, height: int) -> None:
-        self._sigma = look.blur * math.sqrt(height / FRAME_HEIGHT)
-        rng = np.random.default_rng([look.seed, 5])
+    def __init__(self, appearance: Appearance, width: int, height: int) -> None:
+        self._sigma = appearance.blur * math.sqrt(height / FRAME_HEIGHT)
+        rng = np.random.default_rng([appearance.seed, 5])
         shape = (height + self.SPARE, width + self.SPARE)
         grey = rng.standard_normal((*shape, 1), np.float32)
         colour = rng.standard_normal((*shape, 3), np.float32)
-        self._noise = np.round(look.noise_sigma * (0.8 * grey + 0.6 * colour)).astype(np.int16)
+        self._noise = np.round(appearance.noise_sigma * (0.8 * grey + 0.6 * colour)).astype(np.int16)
 
-    def take(self, frame: Frame, noise: np.random.Generator) -> Frame:
+    def capture(self, frame: Frame, noise: np.random.Generator) -> Frame:
         height, width = frame.shape[:2]
         top, left = noise.integers(self.SPARE, size=2)
         if self._sigma > 0:
@@ -119,61 +119,65 @@ class Patch:
 class Person:
     """One person's layers, and where in a frame they belong."""
 
-    def __init__(self, look: Look, width: int, height: int, centre_x: float, room_x: float | None = None) -> None:
+    def __init__(
+        self, appearance: Appearance, width: int, height: int, centre_x: float, person_width: float | None = None
+    ) -> None:
         """centre_x: px of the frame where the head belongs; room_x: px of its width that are the person's."""
         self._size = (width, height)
-        self._unit = min(height / FRAME_HEIGHT, (room_x or width) / NARROWEST)  # a px of a pose
-        self._scale = SCALE * self._unit / look.distance
-        self._centre = floats([centre_x - 0.5, EYES_AT * height - 0.5])
+        self._unit = min(height / FRAME_HEIGHT, (person_width or width) / MIN_PERSON_WIDTH)  # a px of a pose
+        self._scale = PIXELS_PER_UNIT * self._unit / appearance.distance
+        self._centre = as_float32([centre_x - 0.5, EYE_LEVEL * height - 0.5])
         self._steps = float(np.clip(1.4 * self._scale, 6, 32))
-        self._mesh = shape_mesh(look)
+        self._mesh = shape_mesh(appearance)
         self._depth = depth_plane(self._mesh)
-        self._pulls = pulls_of(self._mesh)
-        self._head = paint_head(self._mesh, self._depth, look, self._steps)
-        self._back_hair = paint_back_hair(self._mesh, look, self._steps)
-        self._mouth = Mouth(self._mesh, look)
-        self._eyes = [Eye.of(self._mesh, look, side) for side in (0, 1)]
+        self._basis_fields = basis_fields(self._mesh)
+        self._head = paint_head(self._mesh, self._depth, appearance, self._steps)
+        self._back_hair = paint_back_hair(self._mesh, appearance, self._steps)
+        self._mouth_interior = MouthInterior(self._mesh, appearance)
+        self._eyes = [Eye.from_mesh(self._mesh, appearance, side) for side in (0, 1)]
         self._margin = math.ceil(0.08 * height)
         self._body_top = max(0, int(self._centre[1] + 3 * self._scale) - self._margin)
-        self._body = self._paint_body(look)
+        self._body = self._paint_body(appearance)
         self._rest = self._mesh.vertices[MESH_TO_68, :2]
         self._is_lower = self._rest[:, 1] > self._mesh.seam_at(self._rest[:, 0]) + 0.05
         self._is_lower[[lower for _, lower in INNER_LIPS]] = True
 
     def draw_onto(self, frame: Frame, pose: HeadPose, mouth: MouthShape) -> Landmarks:
         """Draw over the frame in place. Returns: (68, 2) float32."""
-        bend = Bend.of(self._pulls, mouth, pose.brow)
+        deformation = MouthDeformation.from_shape(self._basis_fields, mouth, pose.brow)
         grid = self._grid(pose)
         at = self._plane_at(grid.points(), pose)
         everything = Patch(0, 0, grid.columns, grid.rows)
         box = frame[grid.top : grid.top + grid.rows * grid.cell, grid.left : grid.left + grid.columns * grid.cell]
         room = (slice(0, box.shape[0]), slice(0, box.shape[1]))
         if self._back_hair is not None:
-            hair = self._fetch(self._back_hair, grid, at, everything)
-            lay_over(box, hair[room])
+            hair = self._sample(self._back_hair, grid, at, everything)
+            composite(box, hair[room])
         self._draw_body(frame, pose)
-        lay_over(box, self._draw_head(grid, at, bend, mouth, pose)[room])
-        return self._landmarks(bend, pose)
+        composite(box, self._draw_head(grid, at, deformation, mouth, pose)[room])
+        return self._landmarks(deformation, pose)
 
-    def _paint_body(self, look: Look) -> Sheet:
+    def _paint_body(self, appearance: Appearance) -> TextureMap:
         margin, (width, height) = self._margin, self._size
         size = (width + 2 * margin, height - self._body_top + 2 * margin)
         origin = (float(self._centre[0]) + margin, float(self._centre[1]) - self._body_top + margin)
-        return paint_body(self._mesh, look, size, origin, self._scale)
+        return paint_body(self._mesh, appearance, size, origin, self._scale)
 
     def _draw_body(self, frame: Frame, pose: HeadPose) -> None:
         width, height = self._size
-        x, y = pose.x * self._unit * BODY_FOLLOWS, pose.y * self._unit * BODY_FOLLOWS
-        shift = floats([[1, 0, x - self._margin], [0, 1, y - self._margin]])
+        x, y = pose.x * self._unit * BODY_FOLLOW_RATIO, pose.y * self._unit * BODY_FOLLOW_RATIO
+        shift = as_float32([[1, 0, x - self._margin], [0, 1, y - self._margin]])
         part = frame[self._body_top :]
-        lay_over(part, cv2.warpAffine(self._body, shift, (width, height - self._body_top)).astype(np.uint8, copy=False))
+        composite(
+            part, cv2.warpAffine(self._body, shift, (width, height - self._body_top)).astype(np.uint8, copy=False)
+        )
 
     def _grid(self, pose: HeadPose) -> Grid:
         """Cells over all of the head that the frame shows."""
         width, height = self._size
-        cell = max(1, round(CELL * self._scale))
-        x, y = self._centre + floats([pose.x, pose.y]) * self._unit
-        side, up, down = (reach * self._scale for reach in REACH)
+        cell = max(1, round(CELL_SIZE * self._scale))
+        x, y = self._centre + as_float32([pose.x, pose.y]) * self._unit
+        side, up, down = (reach * self._scale for reach in HEAD_EXTENT)
         left, top = max(0, int(x - side)), max(0, int(y - up))
         columns = max(1, math.ceil((min(width, x + side) - left) / cell))
         rows = max(1, math.ceil((min(height, y + down) - top) / cell))
@@ -181,16 +185,16 @@ class Person:
 
     def _plane_at(self, pixels: Points, pose: HeadPose) -> Points:
         """Points of the face's plane (the mouth as it is now) that are seen at pixels (..., 2)."""
-        turn = rotation(pose)
+        turn = rotation_matrix(pose)
         back = np.linalg.inv(turn[:2, :2]) / self._scale
-        shift = self._centre + floats([pose.x, pose.y]) * self._unit
+        shift = self._centre + as_float32([pose.x, pose.y]) * self._unit
         seen_x, seen_y = pixels[..., 0] - shift[0], pixels[..., 1] - shift[1]
         pivot_x, pivot_y = PIVOT[:2] * self._scale
         (aside, aloft), pivot_z = turn[:2, 2] * self._scale, PIVOT[2]
         depth = near = np.zeros(pixels.shape[:-1], np.float32)
         at = np.empty_like(pixels)
-        for _ in range(INVERSIONS):
-            closer, in_front = 1 - near / CAMERA, depth - pivot_z
+        for _ in range(INVERSION_STEPS):
+            closer, in_front = 1 - near / CAMERA_DISTANCE, depth - pivot_z
             flat_x = seen_x * closer - pivot_x - aside * in_front
             flat_y = seen_y * closer - pivot_y - aloft * in_front
             around_x = back[0, 0] * flat_x + back[0, 1] * flat_y
@@ -203,19 +207,21 @@ class Person:
     def _pixels_of(self, points: Points, pose: HeadPose) -> Points:
         """Where points (n, 2) of the plane are seen: the inverse of `_plane_at`."""
         depth = sample_plane(self._depth, points[:, None], DEPTH_STEPS)[:, 0]
-        turned = (np.column_stack([points, depth]) - PIVOT) @ rotation(pose).T + PIVOT
-        flat = turned[:, :2] / (1 - turned[:, 2:] / CAMERA)
-        shift = self._centre + floats([pose.x, pose.y]) * self._unit
+        turned = (np.column_stack([points, depth]) - PIVOT) @ rotation_matrix(pose).T + PIVOT
+        flat = turned[:, :2] / (1 - turned[:, 2:] / CAMERA_DISTANCE)
+        shift = self._centre + as_float32([pose.x, pose.y]) * self._unit
         return (flat * self._scale + shift).astype(np.float32)
 
-    def _fetch(self, sheet: Sheet, grid: Grid, rest: Points, patch: Patch) -> Sheet:
-        where = grid.fine(to_pixels(rest, self._steps), patch)
-        return fetch(sheet, where).astype(np.uint8, copy=False)
+    def _sample(self, texture: TextureMap, grid: Grid, rest: Points, patch: Patch) -> TextureMap:
+        positions = grid.fine(to_pixels(rest, self._steps), patch)
+        return sample_image(texture, positions).astype(np.uint8, copy=False)
 
-    def _draw_head(self, grid: Grid, at: Points, bend: Bend, mouth: MouthShape, pose: HeadPose) -> Sheet:
+    def _draw_head(
+        self, grid: Grid, at: Points, deformation: MouthDeformation, mouth: MouthShape, pose: HeadPose
+    ) -> TextureMap:
         """The head as a sheet over the grid's box."""
-        above, below = bend.rest_of(at, lower=False), bend.rest_of(at, lower=True)
-        head = self._fetch(self._head, grid, above, Patch(0, 0, grid.columns, grid.rows))
+        above, below = deformation.rest_position(at, lower=False), deformation.rest_position(at, lower=True)
+        head = self._sample(self._head, grid, above, Patch(0, 0, grid.columns, grid.rows))
         for eye in self._eyes:
             self._draw_eye(head, grid, above, eye, pose)
         over_above = above[..., 1] - self._mesh.seam_at(above[..., 0])  # below the seam, as the upper field has it
@@ -225,10 +231,10 @@ class Person:
         if patch is None:
             return head
         patch = Patch(0, patch.top, grid.columns, grid.rows)
-        chin = self._fetch(self._head, grid, below, patch)
+        chin = self._sample(self._head, grid, below, patch)
         gap = grid.patch_of((over_above > -0.4) & (over_below < 0.4) & near)
         if gap is not None:
-            self._draw_gap(chin, patch, grid, gap, at, (over_above, over_below), bend, mouth)
+            self._draw_gap(chin, patch, grid, gap, at, (over_above, over_below), deformation, mouth)
         upper = np.clip(0.5 - grid.fine(over_above, patch) * self._scale, 0, 1)
         rows = grid.pixels(patch)
         head[rows] = cv2.blendLinear(np.ascontiguousarray(head[rows]), chin, upper, 1 - upper)
@@ -236,31 +242,31 @@ class Person:
 
     def _draw_gap(
         self,
-        chin: Sheet,
+        chin: TextureMap,
         whole: Patch,
         grid: Grid,
         gap: Patch,
         at: Points,
         over: tuple[Points, Points],
-        bend: Bend,
+        deformation: MouthDeformation,
         mouth: MouthShape,
     ) -> None:
         """The inside of the mouth, behind the lower lip."""
         soft = 0.5 / self._scale
-        where = grid.fine(at, gap)
-        inside, teeth = self._mouth.paint(where, bend, mouth, soft)
+        positions = grid.fine(at, gap)
+        inside, teeth = self._mouth_interior.colours_at(positions, deformation, mouth, soft)
         upper = np.clip(0.5 - grid.fine(over[0], gap) * self._scale, 0, 1)
         lower = np.clip(0.5 + grid.fine(over[1], gap) * self._scale, 0, 1)
         left = np.maximum(1 - upper, 1e-3)  # of the pixel, for what is not the upper lip: lips that touch leave no gap
         lip = np.minimum(lower / left, 1) * (1 - mouth.tuck * teeth)
-        corner = self._mesh.corner * (1 + bend.spread)
-        lip = np.maximum(lip, ramp(np.abs(where[..., 0]), corner - 0.1, corner + 0.1))  # no gap is beyond
+        corner = self._mesh.corner * (1 + deformation.spread)
+        lip = np.maximum(lip, smoothstep(np.abs(positions[..., 0]), corner - 0.1, corner + 0.1))  # no gap is beyond
         rows, columns = grid.pixels(gap)
         first = whole.top * grid.cell
         part = chin[rows.start - first : rows.stop - first, columns]
         part[..., :3] = np.round(inside * 255 * (1 - lip)[..., None] + part[..., :3] * lip[..., None])
 
-    def _draw_eye(self, head: Sheet, grid: Grid, rest: Points, eye: Eye, pose: HeadPose) -> None:
+    def _draw_eye(self, head: TextureMap, grid: Grid, rest: Points, eye: Eye, pose: HeadPose) -> None:
         away = np.abs(rest - eye.middle)
         patch = grid.patch_of((away[..., 0] < 1.8) & (away[..., 1] < 0.9))
         if patch is None:
@@ -268,11 +274,11 @@ class Person:
         rows = grid.pixels(patch)
         skin = head[rows][..., :3].astype(np.float32) / 255
         gaze = (-0.45 * math.sin(pose.yaw), 0.4 * math.sin(pose.pitch))  # held on the camera
-        seen = eye.lay(skin, grid.fine(rest, patch), pose.blink, gaze, 0.5 / self._scale)
+        seen = eye.draw_over(skin, grid.fine(rest, patch), pose.blink, gaze, 0.5 / self._scale)
         head[rows][..., :3] = np.round(np.clip(seen, 0, 1) * 255)
 
-    def _landmarks(self, bend: Bend, pose: HeadPose) -> Landmarks:
-        points = bend_points(bend, self._blinked(pose.blink), self._is_lower)
+    def _landmarks(self, deformation: MouthDeformation, pose: HeadPose) -> Landmarks:
+        points = deform_points(deformation, self._blinked(pose.blink), self._is_lower)
         for upper, lower in INNER_LIPS:  # a lip that is tucked behind the other is not seen
             points[lower, 1] = max(points[lower, 1], points[upper, 1])
         return self._pixels_of(points, pose)
@@ -286,7 +292,7 @@ class Person:
         return points
 
 
-def rotation(pose: HeadPose) -> npt.NDArray[np.float32]:
+def rotation_matrix(pose: HeadPose) -> npt.NDArray[np.float32]:
     """(3, 3): x right, y down, z to the viewer; yaw first, then pitch, then roll."""
     sy, cy = math.sin(pose.yaw), math.cos(pose.yaw)
     sp, cp = math.sin(pose.pitch), math.cos(pose.pitch)
@@ -294,11 +300,11 @@ def rotation(pose: HeadPose) -> npt.NDArray[np.float32]:
     about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     about_x = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
     about_z = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
-    return floats(about_z @ about_x @ about_y)
+    return as_float32(about_z @ about_x @ about_y)
 
 
-def lay_over(part: Frame, sheet: Sheet) -> None:
+def composite(part: Frame, texture: TextureMap) -> None:
     """Lay a sheet over a part of the frame, in place."""
-    left = cv2.cvtColor(cv2.bitwise_not(sheet[..., 3]), cv2.COLOR_GRAY2BGR)
+    left = cv2.cvtColor(cv2.bitwise_not(texture[..., 3]), cv2.COLOR_GRAY2BGR)
     below = cv2.multiply(part, left, scale=1 / 255)
-    part[:] = cv2.add(below, cv2.cvtColor(sheet, cv2.COLOR_BGRA2BGR))
+    part[:] = cv2.add(below, cv2.cvtColor(texture, cv2.COLOR_BGRA2BGR))

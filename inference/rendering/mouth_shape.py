@@ -7,7 +7,7 @@ from dataclasses import astuple, dataclass
 import numpy as np
 import numpy.typing as npt
 
-MOST_OPEN = 1.8  # of `open`
+MAX_OPEN = 1.8  # of `open`
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from inference.rendering.appearance import Look, head_motion
+from inference.rendering.appearance import Appearance, head_motion
 from inference.rendering.mouth_shape import MouthShape
-from inference.rendering.rendered_frame import NOISE_STREAM, Frame, Landmarks, Shot
+from inference.rendering.rendered_frame import NOISE_STREAM, Frame, Landmarks, RenderedFrame
 from inference.rendering.scene import Scene
 
 # The avatar that is shipped: its network was trained on this person alone.
@@ -19,27 +19,27 @@ STARTER_FRAMES = 250  # 10 s
 FPS = 25
 
 
-class Sitter:
+class Portrait:
     """One person. The same seed, size and time give the same picture."""
 
     def __init__(self, seed: int = STARTER_SEED, width: int = STARTER_SIDE, height: int = STARTER_SIDE) -> None:
         self._seed = seed
-        self._look = Look.from_seed(seed)
-        self._scene = Scene([self._look], width, height)
+        self._appearance = Appearance.from_seed(seed)
+        self._scene = Scene([self._appearance], width, height)
 
-    def draw(self, at_s: float, mouth: MouthShape, grain: int) -> tuple[Frame, Landmarks]:
+    def draw(self, at_s: float, mouth: MouthShape, noise_index: int) -> tuple[Frame, Landmarks]:
         """The person at a time, with that mouth: (H, W, 3) uint8 BGR, and the (68, 2) float32 landmarks in it.
 
         grain: which noise of the camera lies over it; pictures of one grain differ by what is asked for alone.
         """
-        (pose,) = head_motion(self._look, self._seed, np.array([at_s]))
-        noise = np.random.default_rng((self._seed, NOISE_STREAM, grain))
+        (pose,) = head_motion(self._appearance, self._seed, np.array([at_s]))
+        noise = np.random.default_rng((self._seed, NOISE_STREAM, noise_index))
         frame, (landmarks,) = self._scene.draw([pose], [mouth], noise)
         return frame, landmarks
 
-    def listen(self, n_frames: int = STARTER_FRAMES, fps: int = FPS) -> Iterator[Shot]:
+    def idle_frames(self, n_frames: int = STARTER_FRAMES, fps: int = FPS) -> Iterator[RenderedFrame]:
         """A film with the mouth at rest."""
         for i in range(n_frames):
             at = Fraction(i, fps)
             frame, landmarks = self.draw(float(at), MouthShape(), i)
-            yield Shot(at, frame, (landmarks,), MouthShape())
+            yield RenderedFrame(at, frame, (landmarks,), MouthShape())

@@ -17,7 +17,7 @@ NOISE_STREAM = 3  # seeds the camera noise apart from every other random draw
 
 
 @dataclass(frozen=True)
-class Shot:
+class RenderedFrame:
     """A rendered frame and its ground truth.
 
     frame: (H, W, 3) uint8 BGR. landmarks: (68, 2) float32 px of each person, the speaker first; empty if the frame

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from inference.rendering.appearance import HeadPose, Look
-from inference.rendering.background import paint_backdrop
+from inference.rendering.appearance import Appearance, HeadPose
+from inference.rendering.background import paint_background
 from inference.rendering.head import Camera, Person
 from inference.rendering.mouth_shape import MouthShape
 from inference.rendering.rendered_frame import Frame, Landmarks
@@ -16,11 +16,14 @@ from inference.rendering.rendered_frame import Frame, Landmarks
 class Scene:
     """People in the order they sit, left to right; room and camera are the first one's."""
 
-    def __init__(self, looks: Sequence[Look], width: int, height: int) -> None:
-        each = width / len(looks)
-        self._people = [Person(look, width, height, (i + 0.5) * each, room_x=each) for i, look in enumerate(looks)]
-        self._room = paint_backdrop(looks[0], width, height)
-        self._camera = Camera(looks[0], width, height)
+    def __init__(self, appearances: Sequence[Appearance], width: int, height: int) -> None:
+        each = width / len(appearances)
+        self._people = [
+            Person(appearance, width, height, (i + 0.5) * each, person_width=each)
+            for i, appearance in enumerate(appearances)
+        ]
+        self._room = paint_background(appearances[0], width, height)
+        self._camera = Camera(appearances[0], width, height)
 
     def draw(
         self, poses: Sequence[HeadPose], mouths: Sequence[MouthShape], noise: np.random.Generator
@@ -31,8 +34,8 @@ class Scene:
             person.draw_onto(frame, pose, mouth)
             for person, pose, mouth in zip(self._people, poses, mouths, strict=True)
         ]
-        return self._camera.take(frame, noise), landmarks
+        return self._camera.capture(frame, noise), landmarks
 
     def draw_empty(self, noise: np.random.Generator) -> Frame:
         """The room with nobody in it: (H, W, 3) uint8 BGR."""
-        return self._camera.take(self._room.copy(), noise)
+        return self._camera.capture(self._room.copy(), noise)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,25 +11,26 @@ from typing import Any
 
 import numpy as np
 
+from inference.atomic_write import atomic_file
 from inference.errors import InvalidRequest, StorageError
 from inference.media.encode import Sound, write_film
-from inference.rendering.appearance import Look, head_motion
+from inference.rendering.appearance import Appearance, head_motion
 from inference.rendering.mouth_shape import MouthShape
-from inference.rendering.rendered_frame import NOISE_STREAM, Landmarks, Shot
+from inference.rendering.rendered_frame import NOISE_STREAM, Landmarks, RenderedFrame
 from inference.rendering.scene import Scene
-from inference.speaker.speech import Speech
-from inference.speaker.synthesis import RATE, say
+from inference.speaker.speech import SynthesisedSpeech
+from inference.speaker.synthesis import SYNTHESIS_RATE, synthesise
 
 MIN_SIDE, MAX_SIDE = 96, 3840
 MIN_FPS, MAX_FPS = 5.0, 120.0
 LISTENER_SEED = 104_729  # added to the seed for whoever only listens
-UNEVEN = 0.3  # of a frame's time: how far a picture of a film of variable rate may lie off its place
-EXACT_S = 1e-6  # times that differ by less are the same
+MAX_TIME_JITTER = 0.3  # of a frame's time: how far a picture of a film of variable rate may lie off its place
+TIME_TOLERANCE_S = 1e-6  # times that differ by less are the same
 RATE_STREAM = 4  # seeds the frame times apart from every other random draw
 
 
 @dataclass(frozen=True)
-class FilmOptions:
+class SyntheticClipOptions:
     """How to film. Raises: InvalidRequest where something is out of range."""
 
     width: int = 360
@@ -52,16 +52,16 @@ class FilmOptions:
                 raise InvalidRequest(f"hidden from {start:g} s to {end:g} s; two rising times expected")
 
 
-class Film:
+class SyntheticClip:
     """Somebody saying a text. The same text, seed and options give the same pictures."""
 
-    def __init__(self, text: str, seed: int = 0, options: FilmOptions | None = None) -> None:
+    def __init__(self, text: str, seed: int = 0, options: SyntheticClipOptions | None = None) -> None:
         """Raises: InvalidRequest for words without a pronunciation, or too short a length."""
         if seed < 0:
             raise InvalidRequest(f"seed {seed}; a number from 0 on expected")
-        self.options = options or FilmOptions()
+        self.options = options or SyntheticClipOptions()
         self.seed = seed
-        self.speech = Speech(text, seed, self.options.length_s)
+        self.speech = SynthesisedSpeech(text, seed, self.options.length_s)
         self.n_frames = max(round(self.speech.length_s * self.options.fps), 1)
 
     def times(self) -> list[Fraction]:
@@ -70,27 +70,29 @@ class Film:
         even = [i / rate for i in range(self.n_frames)]
         if not self.options.is_uneven:
             return even
-        shifts = np.random.default_rng((self.seed, RATE_STREAM)).uniform(-UNEVEN, UNEVEN, self.n_frames)
+        shifts = np.random.default_rng((self.seed, RATE_STREAM)).uniform(
+            -MAX_TIME_JITTER, MAX_TIME_JITTER, self.n_frames
+        )
         shifts[0] = 0
         return [at + Fraction(round(float(shift) * 1000), 1000) / rate for at, shift in zip(even, shifts, strict=True)]
 
-    def shots(self) -> Iterator[Shot]:
+    def shots(self) -> Iterator[RenderedFrame]:
         """Draw the pictures one after another."""
         seeds = [self.seed] + [self.seed + LISTENER_SEED] * self.options.has_listener
-        looks = [Look.from_seed(seed) for seed in seeds]
+        appearances = [Appearance.from_seed(seed) for seed in seeds]
         times = self.times()
         seconds = np.array([float(at) for at in times])
         mouths = self.speech.mouths(seconds)
-        poses = [head_motion(look, seed, seconds) for look, seed in zip(looks, seeds, strict=True)]
-        scene = Scene(looks, self.options.width, self.options.height)
+        poses = [head_motion(appearance, seed, seconds) for appearance, seed in zip(appearances, seeds, strict=True)]
+        scene = Scene(appearances, self.options.width, self.options.height)
         for i, (at, mouth) in enumerate(zip(times, mouths, strict=True)):
             noise = np.random.default_rng((self.seed, NOISE_STREAM, i))
-            if any(start <= float(at) + EXACT_S < end for start, end in self.options.hidden_s):
-                yield Shot(at, scene.draw_empty(noise), (), mouth)
+            if any(start <= float(at) + TIME_TOLERANCE_S < end for start, end in self.options.hidden_s):
+                yield RenderedFrame(at, scene.draw_empty(noise), (), mouth)
                 continue
-            shapes = [mouth] + [MouthShape()] * (len(looks) - 1)
+            shapes = [mouth] + [MouthShape()] * (len(appearances) - 1)
             frame, landmarks = scene.draw([one[i] for one in poses], shapes, noise)
-            yield Shot(at, frame, tuple(landmarks), mouth)
+            yield RenderedFrame(at, frame, tuple(landmarks), mouth)
 
     def truth(self) -> dict[str, Any]:
         """What is said, and when; `write` adds what is seen in each frame."""
@@ -121,18 +123,20 @@ class Film:
 
         Raises: InvalidRequest, StorageError.
         """
-        sound = Sound(say(self.speech, self.seed), RATE) if with_sound else None
-        seen = []
+        sound = Sound(synthesise(self.speech, self.seed), SYNTHESIS_RATE) if with_sound else None
+        rendered = []
         with write_film(path, self.options.fps, sound) as writer:
             for shot in self.shots():
                 writer.add(shot.frame, shot.at_s)
-                seen.append({"time": round(float(shot.at_s), 4), "people": [describe(one) for one in shot.landmarks]})
-        beside = path.with_suffix(".json")
-        write_json({**self.truth(), "frames": seen}, beside)
-        return beside
+                rendered.append(
+                    {"time": round(float(shot.at_s), 4), "people": [describe_person(one) for one in shot.landmarks]}
+                )
+        truth_path = path.with_suffix(".json")
+        write_json({**self.truth(), "frames": rendered}, truth_path)
+        return truth_path
 
 
-def describe(landmarks: Landmarks) -> dict[str, Any]:
+def describe_person(landmarks: Landmarks) -> dict[str, Any]:
     low, high = landmarks.min(axis=0), landmarks.max(axis=0)
     return {
         "box": [round(float(value), 1) for value in (*low, *high)],
@@ -141,11 +145,8 @@ def describe(landmarks: Landmarks) -> dict[str, Any]:
 
 
 def write_json(truth: dict[str, Any], path: Path) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_text(json.dumps(truth))
-        os.replace(partial, path)
+        with atomic_file(path) as partial:
+            partial.write_text(json.dumps(truth))
     except OSError as err:
         raise StorageError(f"{path.name}: could not be written ({err.strerror or err})") from err
-    finally:
-        partial.unlink(missing_ok=True)

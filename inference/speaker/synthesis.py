@@ -13,19 +13,19 @@ import numpy.typing as npt
 
 from inference.errors import VisemeError
 from inference.speaker.lexicon import spelling_of
-from inference.speaker.speech import Phone, Speech, TimedWord
+from inference.speaker.speech import Phone, SynthesisedSpeech, TimedWord
 
-Sound = npt.NDArray[np.float32]  # (N,) mono, -1..1, at RATE
+Waveform = npt.NDArray[np.float32]  # (N,) mono, -1..1, at RATE
 
-RATE = 16000
+SYNTHESIS_RATE = 16000
 PEAK = 0.5
 FADE_S = 0.004
-STEP = RATE // 200  # samples between two spectral shapes: 5 ms
+STEP_SAMPLES = SYNTHESIS_RATE // 200  # samples between two spectral shapes: 5 ms
 ESPEAK = "espeak-ng"
 ESPEAK_TIMEOUT_S = 20
-SPEEDS = (80, 450)  # words a minute that espeak-ng speaks at
-USUAL_SPEED = 175
-SILENT = 0.01  # of full scale: cut at both ends of a spoken word
+SPEED_RANGE = (80, 450)  # words a minute that espeak-ng speaks at
+DEFAULT_SPEED = 175
+SILENCE_LEVEL = 0.01  # of full scale: cut at both ends of a spoken word
 
 # Formants in Hz of a man's vowels and sonorants, after Peterson and Barney (1952), rounded.
 FORMANTS = {
@@ -44,43 +44,43 @@ NOISES = {
 }  # fmt: skip
 STOPS = frozenset(("P", "B", "T", "D", "K", "G", "CH", "JH"))
 BURST = 0.55  # part of a stop that is silent before it bursts
-HUM = {"Z": 0.25, "V": 0.3, "DH": 0.3, "B": 0.2, "D": 0.2, "G": 0.2, "JH": 0.15, "M": 0.5, "N": 0.5}
+VOICING = {"Z": 0.25, "V": 0.3, "DH": 0.3, "B": 0.2, "D": 0.2, "G": 0.2, "JH": 0.15, "M": 0.5, "N": 0.5}
 BANDWIDTHS = (90.0, 130.0, 200.0)  # of the formants, Hz
 
 
-def say(speech: Speech, seed: int) -> Sound:
+def synthesise(speech: SynthesisedSpeech, seed: int) -> Waveform:
     """The speech as sound, as long as the film: (N,) float32 at 16 kHz."""
-    return say_by_espeak(speech, seed) if has_espeak() else say_by_tone(speech, seed)
+    return synthesise_with_espeak(speech, seed) if has_espeak() else synthesise_with_formants(speech, seed)
 
 
 def has_espeak() -> bool:
     return shutil.which(ESPEAK) is not None
 
 
-def say_by_espeak(speech: Speech, seed: int) -> Sound:
+def synthesise_with_espeak(speech: SynthesisedSpeech, seed: int) -> Waveform:
     """Each word spoken by espeak-ng in the time that it has, so that lips and sound agree."""
     pitch = int(np.random.default_rng((seed, 2)).integers(25, 75))
-    sound = np.zeros(round(speech.length_s * RATE), np.float32)
-    spoken: dict[tuple[str, int], Sound] = {}
+    waveform = np.zeros(round(speech.length_s * SYNTHESIS_RATE), np.float32)
+    cached: dict[tuple[str, int], Waveform] = {}
     for word in speech.timed_words():
-        n_samples = round((word.end_s - word.start_s) * RATE)
+        n_samples = round((word.end_s - word.start_s) * SYNTHESIS_RATE)
         key = (word.word, n_samples)
-        if key not in spoken:
-            spoken[key] = fit(speak_in(word, pitch), n_samples)
-        start = round(word.start_s * RATE)
-        sound[start : start + n_samples] += spoken[key][: len(sound) - start]
-    return at_peak(sound)
+        if key not in cached:
+            cached[key] = fit_length(espeak_word(word, pitch), n_samples)
+        start = round(word.start_s * SYNTHESIS_RATE)
+        waveform[start : start + n_samples] += cached[key][: len(waveform) - start]
+    return normalise_peak(waveform)
 
 
-def speak_in(word: TimedWord, pitch: int) -> Sound:
+def espeak_word(word: TimedWord, pitch: int) -> Waveform:
     """A word at the speed that comes nearest to its time."""
     seconds = word.end_s - word.start_s
-    usual = speak(word.word, USUAL_SPEED, pitch)
-    speed = USUAL_SPEED * len(usual) / RATE / seconds
-    return speak(word.word, int(np.clip(speed, *SPEEDS)), pitch)
+    default = run_espeak(word.word, DEFAULT_SPEED, pitch)
+    speed = DEFAULT_SPEED * len(default) / SYNTHESIS_RATE / seconds
+    return run_espeak(word.word, int(np.clip(speed, *SPEED_RANGE)), pitch)
 
 
-def speak(word: str, speed: int, pitch: int) -> Sound:
+def run_espeak(word: str, speed: int, pitch: int) -> Waveform:
     """A word without the silence around it. Raises: VisemeError where espeak-ng fails."""
     command = [ESPEAK, "-v", "en-gb", "-s", str(speed), "-p", str(pitch), "--stdout", spelling_of(word)]
     try:
@@ -90,93 +90,98 @@ def speak(word: str, speed: int, pitch: int) -> Sound:
     with wave.open(io.BytesIO(answer.stdout)) as file:
         rate = file.getframerate()
         samples = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / np.float32(32768)
-    loud = np.flatnonzero(np.abs(samples) > SILENT)
+    loud = np.flatnonzero(np.abs(samples) > SILENCE_LEVEL)
     if not len(loud):
         raise VisemeError(f"{ESPEAK} gave only silence for {word}")
-    return fit(samples[loud[0] : loud[-1] + 1], round((loud[-1] + 1 - loud[0]) * RATE / rate))
+    return fit_length(samples[loud[0] : loud[-1] + 1], round((loud[-1] + 1 - loud[0]) * SYNTHESIS_RATE / rate))
 
 
-def fit(samples: Sound, n_samples: int) -> Sound:
+def fit_length(samples: Waveform, n_samples: int) -> Waveform:
     """As many samples as wanted, with soft ends: resampled, which moves the pitch by what is left to fit."""
     fitted = np.array(cv2.resize(samples[None], (n_samples, 1), interpolation=cv2.INTER_LINEAR)[0], np.float32)
-    n_fade = min(round(FADE_S * RATE), n_samples // 2)
+    n_fade = min(round(FADE_S * SYNTHESIS_RATE), n_samples // 2)
     fade = np.linspace(0, 1, n_fade, dtype=np.float32)
     fitted[:n_fade] *= fade
     fitted[n_samples - n_fade :] *= fade[::-1]
     return fitted
 
 
-def say_by_tone(speech: Speech, seed: int) -> Sound:
+def synthesise_with_formants(speech: SynthesisedSpeech, seed: int) -> Waveform:
     """Harmonics under the formants of each phoneme, and bands of noise for the sounds without a voice."""
     rng = np.random.default_rng((seed, 2))
-    n_samples = round(speech.length_s * RATE)
-    voice = np.zeros((n_samples // STEP + 2, 4), np.float32)  # strength, then three formants in Hz
-    voice[:, 1:] = FORMANTS["AH"]
+    n_samples = round(speech.length_s * SYNTHESIS_RATE)
+    formant_track = np.zeros((n_samples // STEP_SAMPLES + 2, 4), np.float32)  # strength, then three formants in Hz
+    formant_track[:, 1:] = FORMANTS["AH"]
     noise = np.zeros(n_samples, np.float32)
     for phone in speech.phones:
-        set_voice(voice, phone)
+        set_formants(formant_track, phone)
         add_noise(noise, phone, rng)
-    hum = harmonics(smooth(voice), n_samples, rng.uniform(95, 190))
-    return at_peak(hum + noise)
+    hum = synthesise_harmonics(smooth_formants(formant_track), n_samples, rng.uniform(95, 190))
+    return normalise_peak(hum + noise)
 
 
-def set_voice(voice: npt.NDArray[np.float32], phone: Phone) -> None:
+def set_formants(formant_track: npt.NDArray[np.float32], phone: Phone) -> None:
     """The strength of the voice and its formants while a phoneme sounds, in place."""
-    first, last = round(phone.start_s * RATE / STEP), round(phone.end_s * RATE / STEP)
+    first, last = (
+        round(phone.start_s * SYNTHESIS_RATE / STEP_SAMPLES),
+        round(phone.end_s * SYNTHESIS_RATE / STEP_SAMPLES),
+    )
     targets = GLIDES.get(phone.phoneme, (phone.phoneme, phone.phoneme))
     if targets[0] in FORMANTS:
         share = np.linspace(0, 1, last - first, dtype=np.float32)[:, None]
         start, end = (np.array(FORMANTS[target], np.float32) for target in targets)
-        voice[first:last, 1:] = start * (1 - share) + end * share
-    voice[first:last, 0] = HUM.get(phone.phoneme, 1.0 if targets[0] in FORMANTS else 0.0)
+        formant_track[first:last, 1:] = start * (1 - share) + end * share
+    formant_track[first:last, 0] = VOICING.get(phone.phoneme, 1.0 if targets[0] in FORMANTS else 0.0)
 
 
-def add_noise(sound: Sound, phone: Phone, rng: np.random.Generator) -> None:
+def add_noise(waveform: Waveform, phone: Phone, rng: np.random.Generator) -> None:
     """The hiss or burst of a phoneme, in place."""
     if phone.phoneme not in NOISES:
         return
     low, high, strength = NOISES[phone.phoneme]
-    start, end = round(phone.start_s * RATE), round(phone.end_s * RATE)
+    start, end = round(phone.start_s * SYNTHESIS_RATE), round(phone.end_s * SYNTHESIS_RATE)
     if phone.phoneme in STOPS:
         start += round((end - start) * BURST)
     spectrum = np.fft.rfft(rng.normal(0, 1, end - start))
-    frequencies = np.fft.rfftfreq(end - start, 1 / RATE)
+    frequencies = np.fft.rfftfreq(end - start, 1 / SYNTHESIS_RATE)
     spectrum[(frequencies < low) | (frequencies > high)] = 0
     hiss = np.fft.irfft(spectrum, end - start) * np.hanning(end - start)
-    sound[start:end] += (strength * hiss).astype(np.float32)
+    waveform[start:end] += (strength * hiss).astype(np.float32)
 
 
-def smooth(voice: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def smooth_formants(formant_track: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Formants and strength glide over some 20 ms instead of jumping."""
-    return np.asarray(cv2.blur(voice, (1, 5)), np.float32)
+    return np.asarray(cv2.blur(formant_track, (1, 5)), np.float32)
 
 
-def harmonics(voice: npt.NDArray[np.float32], n_samples: int, pitch_hz: float) -> Sound:
+def synthesise_harmonics(formant_track: npt.NDArray[np.float32], n_samples: int, pitch_hz: float) -> Waveform:
     """The voiced part: multiples of a falling pitch, each as loud as the formants near it make it."""
-    at = np.arange(n_samples) / STEP
+    at = np.arange(n_samples) / STEP_SAMPLES
     pitch = (
-        pitch_hz * np.linspace(1.08, 0.9, n_samples) * (1 + 0.01 * np.sin(2 * np.pi * 5 * np.arange(n_samples) / RATE))
+        pitch_hz
+        * np.linspace(1.08, 0.9, n_samples)
+        * (1 + 0.01 * np.sin(2 * np.pi * 5 * np.arange(n_samples) / SYNTHESIS_RATE))
     )
-    phase = 2 * np.pi * np.cumsum(pitch) / RATE
-    sound = np.zeros(n_samples, np.float32)
-    steps = np.arange(len(voice))
+    phase = 2 * np.pi * np.cumsum(pitch) / SYNTHESIS_RATE
+    waveform = np.zeros(n_samples, np.float32)
+    steps = np.arange(len(formant_track))
     for k in range(1, int(4000 / pitch_hz)):
-        loudness = voice[:, 0] * envelope(voice[:, 1:], k * pitch_hz) / np.sqrt(k)
-        sound += (np.interp(at, steps, loudness) * np.sin(k * phase)).astype(np.float32)
-    return sound
+        loudness = formant_track[:, 0] * formant_gain(formant_track[:, 1:], k * pitch_hz) / np.sqrt(k)
+        waveform += (np.interp(at, steps, loudness) * np.sin(k * phase)).astype(np.float32)
+    return waveform
 
 
-def envelope(formants: npt.NDArray[np.float32], frequency: float) -> npt.NDArray[np.float32]:
+def formant_gain(formant_track: npt.NDArray[np.float32], frequency: float) -> npt.NDArray[np.float32]:
     """(S,) how loud a frequency is under (S, 3) formants in Hz."""
     gains = (1.0, 0.6, 0.3)
     parts = [
-        gain / (1 + ((frequency - formants[:, i]) / width) ** 2)
+        gain / (1 + ((frequency - formant_track[:, i]) / width) ** 2)
         for i, (gain, width) in enumerate(zip(gains, BANDWIDTHS, strict=True))
     ]
     return np.asarray(np.sum(parts, axis=0), np.float32)
 
 
-def at_peak(sound: Sound) -> Sound:
+def normalise_peak(waveform: Waveform) -> Waveform:
     """The same sound with its loudest sample at PEAK."""
-    loudest = float(np.abs(sound).max(initial=0))
-    return (sound * (PEAK / loudest)).astype(np.float32) if loudest else sound
+    peak = float(np.abs(waveform).max(initial=0))
+    return (waveform * (PEAK / peak)).astype(np.float32) if peak else waveform

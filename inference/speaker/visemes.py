@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from inference.rendering.mouth_shape import MouthShape
 
-FREE = 0.02  # how much a consonant says about what it does not need: its neighbours decide
+FREE_WEIGHT = 0.02  # how much a consonant says about what it does not need: its neighbours decide
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class Viseme:
 
     def weights(self) -> tuple[float, ...]:
         """How strongly each part of the shape is asked for, in the order of MouthShape's fields."""
-        return tuple(1.0 if name in self.needs else FREE for name in MouthShape.__dataclass_fields__)
+        return tuple(1.0 if name in self.needs else FREE_WEIGHT for name in MouthShape.__dataclass_fields__)
 
 
-ALL = frozenset(MouthShape.__dataclass_fields__)
+ALL_PARTS = frozenset(MouthShape.__dataclass_fields__)
 
 
 def vowel(duration_s: float, **shape: float) -> Viseme:
-    return Viseme(MouthShape(**shape), duration_s, ALL)
+    return Viseme(MouthShape(**shape), duration_s, ALL_PARTS)
 
 
 def consonant(duration_s: float, needs: str, **shape: float) -> Viseme:

@@ -18,13 +18,13 @@ from inference.audio import (
     window_start,
 )
 from inference.audio.mel import LOWEST_HZ, SILENCE, mel_basis
-from inference.speaker.synthesis import RATE, say
-from inference.speaker.speech import Speech
+from inference.speaker.speech import SynthesisedSpeech
+from inference.speaker.synthesis import SYNTHESIS_RATE, synthesise
 
 
 def speech(seconds: float = 2.0) -> np.ndarray:
-    spoken = say(Speech("BIN BLUE AT F TWO NOW", 3, None), 3) * 32767
-    assert RATE == SAMPLE_RATE
+    spoken = synthesise(SynthesisedSpeech("BIN BLUE AT F TWO NOW", 3, None), 3) * 32767
+    assert SYNTHESIS_RATE == SAMPLE_RATE
     return spoken[: int(seconds * SAMPLE_RATE)].astype(np.int16)
 
 

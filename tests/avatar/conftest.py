@@ -7,14 +7,14 @@ import pytest
 from drawn_avatar import SEED, SENTENCE
 
 from inference.avatar import AvatarPackage
-from inference.avatar.build import Sitting
-from inference.speaker.speech import Speech
-from inference.speaker.synthesis import say
+from inference.avatar.build import AvatarSource
+from inference.speaker.speech import SynthesisedSpeech
+from inference.speaker.synthesis import synthesise
 
 
 @pytest.fixture(scope="session")
-def sitting(avatar_sitting: Sitting) -> Sitting:
-    return avatar_sitting
+def source(avatar_source: AvatarSource) -> AvatarSource:
+    return avatar_source
 
 
 @pytest.fixture(scope="session")
@@ -30,5 +30,5 @@ def package(avatar_package: AvatarPackage) -> AvatarPackage:
 @pytest.fixture(scope="session")
 def speech() -> np.ndarray:
     """Two seconds of the drawn speaker's voice, beginning with speech: (32000,) int16 at 16 kHz."""
-    spoken = say(Speech(SENTENCE, SEED, None), SEED)
+    spoken = synthesise(SynthesisedSpeech(SENTENCE, SEED, None), SEED)
     return (spoken[14000:46000] * 32767).astype(np.int16)

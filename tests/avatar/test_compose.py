@@ -126,7 +126,7 @@ def test_a_feathered_edge_shows_no_seam():
 def test_levels_are_truncated():
     net = AvatarUNet("ave", (4, 6, 8, 10, 12)).eval()
     net.load_state_dict(seeded_state(net, 1.0))
-    painter = AvatarPainter(net)
+    generator = AvatarPainter(net)
     face = torch.from_numpy(picture(320, 320))[None]
     audio = torch.ones(1, *net.audio_shape)
     with torch.inference_mode():
@@ -134,4 +134,4 @@ def test_levels_are_truncated():
         masked = whole.clone()
         masked[:, :, 5:310, 5:315] = 0
         levels = (net(torch.cat([whole, masked], 1), audio).numpy() * 255).astype(np.uint8)
-        np.testing.assert_array_equal(painter(face, audio).numpy(), levels.transpose(0, 2, 3, 1))
+        np.testing.assert_array_equal(generator(face, audio).numpy(), levels.transpose(0, 2, 3, 1))

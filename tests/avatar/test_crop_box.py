@@ -7,17 +7,17 @@ import numpy as np
 import pytest
 
 from inference.avatar.crop_box import (
-    box_of_landmarks,
-    box_of_lms,
-    fill_gaps,
+    crop_box_from_landmarks,
+    crop_box_from_lms,
     fit_box,
+    interpolate_missing,
     mouth_gap,
     read_all_lms,
     read_lms,
 )
 from inference.errors import BadPackage, NoFaceFound
 from inference.faces import FaceBox
-from inference.speaker import Film
+from inference.speaker import SyntheticClip
 
 
 def as_text(points: np.ndarray) -> str:
@@ -35,25 +35,25 @@ def test_the_boxes_of_a_real_avatar_are_upstreams(shared: Path):
     all_points = read_all_lms(shared / "sanders" / "landmarks")
     assert len(all_points) == len(rects) == 523
     for points, rect in zip(all_points, rects, strict=True):
-        assert box_of_lms(points) == FaceBox(*rect)
+        assert crop_box_from_lms(points) == FaceBox(*rect)
     assert max(map(mouth_gap, all_points)) == pytest.approx(0.15, abs=0.1)
 
 
 def test_the_rule_by_hand():
     """Truncated to whole pixels, and square."""
-    assert box_of_lms(some_lms()) == FaceBox(100, 60, 250, 210)
+    assert crop_box_from_lms(some_lms()) == FaceBox(100, 60, 250, 210)
 
 
 def test_our_landmarks_give_the_same_crop_by_hand():
     points = np.zeros((68, 2))
     points[0], points[16], points[29] = (100, 50), (200, 50), (150, 80)
-    assert box_of_landmarks(points) == FaceBox(97, 80, 203, 186)
+    assert crop_box_from_landmarks(points) == FaceBox(97, 80, 203, 186)
 
 
 def test_the_crop_of_a_drawn_face_holds_its_mouth_and_chin():
-    for shot in Film("BIN BLUE AT F TWO NOW", 3).shots():
+    for shot in SyntheticClip("BIN BLUE AT F TWO NOW", 3).shots():
         points = shot.landmarks[0]
-        box = box_of_landmarks(points)
+        box = crop_box_from_landmarks(points)
         for x, y in [*points[48:68], *points[6:11]]:
             assert box.left < x < box.right
             assert box.top < y < box.bottom
@@ -61,7 +61,7 @@ def test_the_crop_of_a_drawn_face_holds_its_mouth_and_chin():
 
 
 def test_the_gap_between_lips_grows_as_they_part():
-    shots = list(Film("BIN BLUE AT F TWO NOW", 3).shots())
+    shots = list(SyntheticClip("BIN BLUE AT F TWO NOW", 3).shots())
     gaps = [mouth_gap(shot.landmarks[0]) for shot in shots]
     opened = [shot.mouth.open for shot in shots]
     assert gaps[0] < 0.005
@@ -110,7 +110,7 @@ def test_a_frame_without_its_file_is_named(tmp_path: Path, numbers: list[int], m
 
 def test_frames_without_a_face_lie_between_their_neighbours():
     one, two = np.full((3, 2), 10.0), np.full((3, 2), 40.0)
-    filled = fill_gaps([None, one, None, None, two, None])
+    filled = interpolate_missing([None, one, None, None, two, None])
     assert [points[0, 0] for points in filled] == [10, 10, 20, 30, 40, 40]
     with pytest.raises(ValueError, match="no frame has landmarks"):
-        fill_gaps([None, None])
+        interpolate_missing([None, None])

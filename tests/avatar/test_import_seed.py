@@ -94,7 +94,7 @@ def test_a_whole_package_is_brought(seed: Path, tmp_path: Path, unet: AvatarUNet
     package = AvatarPackage.load(tmp_path / "mine", "cpu", "f32")
     assert [package.box(i) for i in range(N_FRAMES)] == [FaceBox(*box) for box in BOXES_OF_SEED]
     assert package.packaged_features.shape == (N_FRAMES - 1, 512)
-    assert not package.can_hear
+    assert not package.accepts_audio
     np.testing.assert_array_equal(package.features_at(11)[:, 0], [1] * 8 + [0] * 8)
     patch = package.render(3, package.features_at(3))
     assert patch.shape == (200, 200, 3)
@@ -153,7 +153,7 @@ def test_onnx_alone_will_do(seed: Path, tmp_path: Path, unet: AvatarUNet, how: d
 
     with torch.inference_mode():
         expected = AvatarPainter(unet)(face[None], torch.from_numpy(theirs).reshape(1, 32, 16, 16))[0].numpy()
-    apart = np.abs(mine.paint(2, theirs).astype(int) - expected)
+    apart = np.abs(mine.generate(2, theirs).astype(int) - expected)
     mine.close()
     assert apart.max() <= 1
     assert (apart > 0).mean() < 1e-3

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inference.avatar import AvatarSession
-from inference.avatar.manifest import Idle
+from inference.avatar.manifest import IdleRange
 from inference.faces import FaceBox
 
 MINUTES = 2
@@ -17,12 +17,12 @@ class Mannequin:
     """In a package's place, at no cost: what is heard and painted does not matter here."""
 
     n_frames = 250
-    idle = Idle(first=0, last=99, is_shut=True)
+    idle = IdleRange(first=0, last=99, is_shut=True)
 
     def box(self, i: int) -> FaceBox:
         return FaceBox(i, 0, i + 8, 8)
 
-    def hear(self, window: np.ndarray) -> np.ndarray:
+    def encode_audio(self, window: np.ndarray) -> np.ndarray:
         return np.zeros(2, np.float32)
 
     def render(self, i: int, rows: np.ndarray) -> np.ndarray:
@@ -51,7 +51,7 @@ def test_minutes_of_speech_neither_drift_nor_grow(rate: int):
             n_frames += 1
             n_samples += len(frame.pcm)
         utterance = session._utterances[0]
-        most_kept = max(most_kept, len(utterance._pcm._kept) + len(utterance._heard._kept))
+        most_kept = max(most_kept, len(utterance._pcm._kept) + len(utterance._resampled._kept))
     session.flush()
     rest = list(session.frames())
     n_frames += len(rest)

@@ -13,7 +13,7 @@ from drawn_avatar import HEIGHT, WIDTH
 from golden_weights import seeded_state
 
 from inference.avatar import AvatarPackage, find_named, list_avatars
-from inference.avatar.build import Sitting, build_package, choose_idle
+from inference.avatar.build import AvatarSource, build_package, choose_idle
 from inference.avatar.compose import cut_crop
 from inference.avatar.manifest import BACKGROUND, CROPS, ENCODER, MANIFEST, NETWORK, describe_files
 from inference.errors import (
@@ -46,10 +46,10 @@ def rewrite(folder: Path, **changes: object) -> None:
     (folder / MANIFEST).write_text(json.dumps(said))
 
 
-def test_it_is_what_was_filmed(package: AvatarPackage, sitting: Sitting):
+def test_it_is_what_was_filmed(package: AvatarPackage, source: AvatarSource):
     assert (package.name, package.n_frames, package.fps) == ("drawn", 75, 25.0)
     assert (package.width, package.height, package.mode) == (WIDTH, HEIGHT, "ave")
-    with open_media(sitting.video) as media:
+    with open_media(source.video) as media:
         filmed = [frame for clip in media.read_clips(25) for frame in clip.frames]
     for i in (0, 40, 74):
         assert np.abs(package.background(i).astype(int) - filmed[i]).mean() < 2
@@ -67,7 +67,7 @@ def test_its_crops_are_mapped_and_not_read(package: AvatarPackage):
     before = package.crop(3).copy()
     package.render(3, np.zeros(package.audio_shape))  # gives its pages back
     np.testing.assert_array_equal(package.crop(3), before)
-    assert len(package._parts.reader._kept) <= 2
+    assert len(package._parts.reader._cache) <= 2
 
 
 def test_nothing_is_left_beside_it(package_folder: Path):
@@ -100,14 +100,14 @@ def test_idle_stretches_by_hand():
 def test_an_open_mouth_is_shut_by_the_network(copy: Path):
     rewrite(copy, idle={"first": 30, "last": 40, "is_shut": False})
     package = AvatarPackage.load(copy, "cpu", "f32")
-    silent = package.render(33, np.tile(package.hear_silence(), (16, 1)))
+    silent = package.render(33, np.tile(package.encode_silence(), (16, 1)))
     np.testing.assert_array_equal(package.silent_patch(33), silent)
     assert package.silent_patch(33) is package.silent_patch(33)  # painted once
     assert not np.array_equal(silent, package.region(33))
     for i in range(75):
         package.silent_patch(i)
     for _ in range(2):
-        package._silent.clear()
+        package._silent_patches.clear()
     package.close()
 
 
@@ -117,7 +117,7 @@ def test_features_may_come_in_any_shape_but_not_number(package: AvatarPackage):
     patch = package.render(7, heard)
     for shape in ((16, -1), package.audio_shape):
         np.testing.assert_array_equal(package.render(7, heard.reshape(shape)), patch)
-    assert package.paint(7, heard).shape == (320, 320, 3)
+    assert package.generate(7, heard).shape == (320, 320, 3)
     with pytest.raises(InvalidRequest, match=f"3 numbers of audio features; drawn takes {n_numbers}, as 2 x 16 x 16"):
         package.render(7, [1, 2, 3])
     with pytest.raises(InvalidRequest, match="holds no packaged audio features"):
@@ -126,11 +126,11 @@ def test_features_may_come_in_any_shape_but_not_number(package: AvatarPackage):
         package.render(75, heard)
 
 
-def test_packaged_features_are_there_again(sitting: Sitting, landmarker: Landmarker, tmp_path: Path):
+def test_packaged_features_are_there_again(source: AvatarSource, landmarker: Landmarker, tmp_path: Path):
     from dataclasses import replace
 
     rows = np.random.default_rng(1).random((70, 32), np.float32)
-    build_package(replace(sitting, features=rows, encoder=None), tmp_path / "mute", landmarker)
+    build_package(replace(source, features=rows, encoder=None), tmp_path / "mute", landmarker)
     package = AvatarPackage.load(tmp_path / "mute", "cpu", "f32")
     np.testing.assert_array_equal(package.packaged_features, rows)
     np.testing.assert_array_equal(package.features_at(40), rows[32:48])
@@ -139,20 +139,20 @@ def test_packaged_features_are_there_again(sitting: Sitting, landmarker: Landmar
     package.close()
 
 
-def test_the_ear_that_a_deployment_brings_is_found(copy: Path, tmp_path: Path, sitting: Sitting):
+def test_the_ear_that_a_deployment_brings_is_found(copy: Path, tmp_path: Path, source: AvatarSource):
     (copy / ENCODER).unlink()
     rewrite(copy)
     (tmp_path / "model").mkdir()
-    shutil.copy(sitting.encoder, tmp_path / "model" / "audio_visual_encoder.pth")
+    shutil.copy(source.encoder, tmp_path / "model" / "audio_visual_encoder.pth")
     settings = Settings.from_env({"SM_MODEL_DIR": str(tmp_path / "model"), "VISEME_DATA_DIR": str(tmp_path)})
     package = AvatarPackage.load(copy, "cpu", "f32", settings)
-    assert package.can_hear
+    assert package.accepts_audio
     package.close()
 
 
 def test_an_ear_of_another_size_is_refused(copy: Path):
-    ear = AudioVisualEncoder((4, 6, 8, 10, 48))
-    write_safetensors(dict(seeded_state(ear)), copy / ENCODER, {})
+    audio_encoder = AudioVisualEncoder((4, 6, 8, 10, 48))
+    write_safetensors(dict(seeded_state(audio_encoder)), copy / ENCODER, {})
     rewrite(copy)
     with pytest.raises(BadPackage, match="gives 48 features, so 768 in 16 rows; the network takes 512"):
         AvatarPackage.load(copy, "cpu", "f32")
@@ -234,7 +234,9 @@ def test_weights_of_another_network_are_refused(copy: Path):
 
 
 @pytest.mark.parametrize("change", ["missing", "nan", "wide"])
-def test_weights_that_no_avatar_has_are_refused(sitting: Sitting, tmp_path: Path, landmarker: Landmarker, change: str):
+def test_weights_that_no_avatar_has_are_refused(
+    source: AvatarSource, tmp_path: Path, landmarker: Landmarker, change: str
+):
     from dataclasses import replace
 
     state = dict(seeded_state(AvatarUNet("ave", (4, 6, 8, 10, 12), 2)))
@@ -247,7 +249,7 @@ def test_weights_that_no_avatar_has_are_refused(sitting: Sitting, tmp_path: Path
     torch.save(state, tmp_path / "unet.pth")
     words = {"missing": "missing outc.conv.bias", "nan": "not finite", "wide": "at most 4096 wide"}
     with pytest.raises(WrongWeights, match=words[change]):
-        build_package(replace(sitting, checkpoint=tmp_path / "unet.pth"), tmp_path / "out", landmarker)
+        build_package(replace(source, checkpoint=tmp_path / "unet.pth"), tmp_path / "out", landmarker)
     assert not (tmp_path / "out").exists()
 
 
@@ -256,33 +258,33 @@ def test_checkpoints_of_every_form_are_read(tmp_path: Path, form: str):
     from inference.avatar.network import read_encoder, read_unet
 
     state = dict(seeded_state(AvatarUNet("ave", (4, 6, 8, 10, 12), 2)))
-    ear = dict(seeded_state(AudioVisualEncoder((4, 6, 8, 10, 32))))
+    audio_encoder = dict(seeded_state(AudioVisualEncoder((4, 6, 8, 10, 32))))
     if form == "module":
         state = {f"module.{key}": value for key, value in state.items()}
-        ear = {f"module.{key.removeprefix('audio_encoder.')}": value for key, value in ear.items()}
+        audio_encoder = {f"module.{key.removeprefix('audio_encoder.')}": value for key, value in audio_encoder.items()}
     torch.save(state if form == "plain" else {form: state, "epoch": 1}, tmp_path / "unet.pth")
-    torch.save(ear if form == "plain" else {form: ear}, tmp_path / "ear.pth")
+    torch.save(audio_encoder if form == "plain" else {form: audio_encoder}, tmp_path / "ear.pth")
     if form == "module":
         torch.save(state, tmp_path / "unet.pth")
-        torch.save(ear, tmp_path / "ear.pth")
+        torch.save(audio_encoder, tmp_path / "ear.pth")
     assert read_unet(tmp_path / "unet.pth").widths == (4, 6, 8, 10, 12)
     assert read_encoder(tmp_path / "ear.pth").widths == (4, 6, 8, 10, 32)
 
 
-def test_a_film_without_a_face_makes_no_avatar(sitting: Sitting, tmp_path: Path, landmarker: Landmarker):
+def test_a_film_without_a_face_makes_no_avatar(source: AvatarSource, tmp_path: Path, landmarker: Landmarker):
     from dataclasses import replace
 
     with write_film(tmp_path / "empty.mp4", 25) as writer:
         for _ in range(5):
             writer.add(np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
     with pytest.raises(NoFaceFound, match=r"empty\.mp4: 5 of 5 frames show no face; at most 20% expected"):
-        build_package(replace(sitting, video=tmp_path / "empty.mp4"), tmp_path / "out", landmarker)
+        build_package(replace(source, video=tmp_path / "empty.mp4"), tmp_path / "out", landmarker)
     with pytest.raises(MediaNotFound):
-        build_package(replace(sitting, video=tmp_path / "none.mp4"), tmp_path / "out", landmarker)
+        build_package(replace(source, video=tmp_path / "none.mp4"), tmp_path / "out", landmarker)
     assert [path.name for path in tmp_path.iterdir()] == ["empty.mp4"]
 
 
-def test_upstreams_landmarks_make_the_boxes(sitting: Sitting, tmp_path: Path, landmarker: Landmarker):
+def test_upstreams_landmarks_make_the_boxes(source: AvatarSource, tmp_path: Path, landmarker: Landmarker):
     from dataclasses import replace
 
     (tmp_path / "lms").mkdir()
@@ -290,12 +292,12 @@ def test_upstreams_landmarks_make_the_boxes(sitting: Sitting, tmp_path: Path, la
         points = np.full((110, 2), 100)
         points[1, 0], points[31, 0], points[52, 1] = 90 + i % 3, 200, 80
         (tmp_path / "lms" / f"{i}.lms").write_text("".join(f"{x} {y}\n" for x, y in points))
-    manifest = build_package(replace(sitting, lms=tmp_path / "lms"), tmp_path / "out", landmarker)
+    manifest = build_package(replace(source, lms=tmp_path / "lms"), tmp_path / "out", landmarker)
     assert manifest.boxes[:3] == [(90, 80, 200, 190), (91, 80, 200, 189), (92, 80, 200, 188)]
     assert manifest.landmarks == "lms110"
     (tmp_path / "lms" / "74.lms").unlink()
     with pytest.raises(BadPackage, match=r"landmarks of 74 frames; film\.mp4 has 75"):
-        build_package(replace(sitting, lms=tmp_path / "lms"), tmp_path / "out2", landmarker)
+        build_package(replace(source, lms=tmp_path / "lms"), tmp_path / "out2", landmarker)
 
 
 def test_a_name_makes_the_starter_only_where_it_is_the_starters(package_folder: Path, tmp_path: Path):

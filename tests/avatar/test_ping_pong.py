@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.avatar.ping_pong import Place, index_of_step
+from inference.avatar.ping_pong import PingPongPosition, index_of_step
 
 
 def test_the_order_is_upstreams(shared: Path):
@@ -23,27 +23,36 @@ def test_it_begins_with_frame_1_and_each_end_comes_once():
 
 @pytest.mark.parametrize("n_frames", [1, 2, 5, 30])
 def test_steps_over_the_whole_are_that_order(n_frames: int):
-    place, seen = Place(), []
+    position, seen = PingPongPosition(), []
     for _ in range(100):
-        place = place.step(n_frames)
-        seen.append(place.frame)
+        position = position.step(n_frames)
+        seen.append(position.frame)
     assert seen == [index_of_step(step, n_frames) for step in range(100)]
 
 
-@pytest.mark.parametrize("start", [Place(0, 1), Place(9, -1), Place(5, 1), Place(5, -1), Place(19, 1)])
-def test_it_walks_into_a_stretch_and_stays_there(start: Place):
+@pytest.mark.parametrize(
+    "start",
+    [
+        PingPongPosition(0, 1),
+        PingPongPosition(9, -1),
+        PingPongPosition(5, 1),
+        PingPongPosition(5, -1),
+        PingPongPosition(19, 1),
+    ],
+)
+def test_it_walks_into_a_stretch_and_stays_there(start: PingPongPosition):
     """From wherever it is, one frame at a time: nothing jumps."""
-    place, seen = start, [start.frame]
+    position, seen = start, [start.frame]
     for _ in range(60):
-        place = place.step_within(7, 10)
-        seen.append(place.frame)
+        position = position.step_within(7, 10)
+        seen.append(position.frame)
     assert all(abs(a - b) == 1 for a, b in pairwise(seen))
     assert set(seen[-20:]) == {7, 8, 9, 10}
 
 
 def test_a_stretch_of_one_frame_stands_still():
-    place = Place(3, 1)
+    position = PingPongPosition(3, 1)
     for _ in range(5):
-        place = place.step_within(5, 5)
-    assert place.frame == 5
-    assert place.step_within(5, 5).frame == 5
+        position = position.step_within(5, 5)
+    assert position.frame == 5
+    assert position.step_within(5, 5).frame == 5

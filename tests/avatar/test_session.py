@@ -68,7 +68,7 @@ def test_patches_lie_on_upstreams_frames(package: AvatarPackage, speech: np.ndar
         assert frame.background == index_of_step(i, package.n_frames)
         assert frame.box == package.box(frame.background)
         assert frame.patch.shape == (frame.box.height, frame.box.width, 3)
-        whole = package.whole(frame)
+        whole = package.compose_frame(frame)
         rows, columns = slice(frame.box.top, frame.box.bottom), slice(frame.box.left, frame.box.right)
         np.testing.assert_array_equal(whole[rows, columns], frame.patch)
         whole = whole.copy()
@@ -92,9 +92,9 @@ def test_each_frame_hears_sixteen_rows_of_its_own(package: AvatarPackage, speech
     """Not one row sixteen times over: the rows that reach the network differ from one another, and move on."""
     session = package.session()
     session.push_audio(speech[:16000])
-    moment = session._find_moment(0)
-    assert moment is not None
-    rows = [package.hear(window) for window in moment.windows]
+    pending = session._next_pending(0)
+    assert pending is not None
+    rows = [package.encode_audio(window) for window in pending.windows]
     assert len(rows) == 16
     assert len({row.tobytes() for row in rows}) > 8
 
@@ -146,7 +146,7 @@ def test_silence_shuts_the_mouth_and_runs_on(package: AvatarPackage):
     assert idle.is_shut
     settled = frames[-1]
     assert idle.first <= settled.background <= idle.last
-    np.testing.assert_array_equal(package.whole(settled), package.background(settled.background))
+    np.testing.assert_array_equal(package.compose_frame(settled), package.background(settled.background))
 
 
 def test_speech_and_silence_share_one_count(package: AvatarPackage, speech: np.ndarray):
@@ -288,9 +288,11 @@ def test_sessions_in_many_threads_share_one_network(package: AvatarPackage, spee
 def test_without_an_ear_there_is_no_session(package: AvatarPackage, monkeypatch: pytest.MonkeyPatch):
     from dataclasses import replace
 
-    deaf = AvatarPackage(package._manifest, replace(package._parts, ear=None, no_ear="it has no ear"))
-    assert not deaf.can_hear
+    deaf = AvatarPackage(
+        package._manifest, replace(package._parts, audio_encoder=None, missing_encoder_message="it has no ear")
+    )
+    assert not deaf.accepts_audio
     with pytest.raises(WeightsNotFound, match="it has no ear"):
         deaf.session()
     with pytest.raises(WeightsNotFound, match="it has no ear"):
-        deaf.hear(np.ones(3801, np.int16))
+        deaf.encode_audio(np.ones(3801, np.int16))

@@ -13,13 +13,13 @@ from bench.avatar_quality import Watcher, correlate
 from inference.avatar import AvatarPackage, list_avatars
 from inference.avatar.catalogue import is_starter
 from inference.avatar.manifest import CROPS, MANIFEST, read_manifest
-from inference.avatar.starter import key_of, starter_folder
+from inference.avatar.starter import cache_key, starter_folder
 from inference.errors import BadPackage, StorageError
 from inference.faces import Landmarker
 from inference.rendering.portrait import STARTER_FRAMES
 from inference.settings import Settings
-from inference.speaker.speech import Speech
-from inference.speaker.synthesis import say_by_tone
+from inference.speaker.speech import SynthesisedSpeech
+from inference.speaker.synthesis import synthesise_with_formants
 from inference.weights.registry import STARTER_AVATAR
 from training.avatar.utterances import gap_of
 
@@ -38,7 +38,7 @@ def make(folder: Path) -> str:
 
 def test_the_starter_is_there_by_its_name(starter: AvatarPackage, settings: Settings):
     assert (starter.name, starter.n_frames, starter.fps) == ("starter", STARTER_FRAMES, 25.0)
-    assert starter.can_hear
+    assert starter.accepts_audio
     assert starter.idle.is_shut
     assert is_starter(list_avatars(settings)["starter"], settings)
     sides = {starter.box(i).width for i in range(starter.n_frames)}
@@ -51,7 +51,7 @@ def test_it_speaks_what_is_pushed(starter: AvatarPackage):
     session.push_audio((6000 * np.sin(2 * np.pi * 200 * t) * (np.sin(2 * np.pi * 3 * t) > 0)).astype(np.int16))
     frames = list(session.frames())
     assert len(frames) > 10
-    whole = starter.whole(frames[5])
+    whole = starter.compose_frame(frames[5])
     assert whole.shape == (starter.height, starter.width, 3)
     apart = np.abs(frames[5].patch.astype(int) - starter.region(frames[5].background))
     assert apart[:2].max() <= 12  # its edge is the picture's
@@ -59,10 +59,10 @@ def test_it_speaks_what_is_pushed(starter: AvatarPackage):
 
 
 def test_its_mouth_follows_a_voice_and_rests_in_silence(starter: AvatarPackage, landmarker: Landmarker):
-    speech = Speech("BIN BLUE AT F TWO NOW", 3)
+    speech = SynthesisedSpeech("BIN BLUE AT F TWO NOW", 3)
     truth = gap_of(np.stack([mouth.row() for mouth in speech.mouths(np.arange(75) / 25)])).astype(float)
     watcher = Watcher(starter, landmarker)
-    opening = watcher.openings(watcher.speak((say_by_tone(speech, 3) * 32767).astype(np.int16)))
+    opening = watcher.openings(watcher.speak((synthesise_with_formants(speech, 3) * 32767).astype(np.int16)))
     assert correlate(opening, truth) > 0.6
     assert correlate(opening[::-1], truth) < 0.6
     rest = watcher.openings([starter.background(i) for i in range(0, 75, 15)]).mean()
@@ -101,7 +101,7 @@ def test_other_weights_are_another_avatar(tmp_path: Path):
     changed = replace(
         STARTER_AVATAR, files=(replace(STARTER_AVATAR.files[0], sha256="0" * 64), STARTER_AVATAR.files[1])
     )
-    assert key_of(changed, FEW) != key_of(STARTER_AVATAR, FEW)
+    assert cache_key(changed, FEW) != cache_key(STARTER_AVATAR, FEW)
 
 
 def test_one_that_was_damaged_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

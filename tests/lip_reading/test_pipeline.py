@@ -18,7 +18,7 @@ from inference.lip_reading import LipReader, ReadOptions
 from inference.lip_reading.options import MOST_BEST, N_BEST
 from inference.lip_reading.preprocess import WINDOW
 from inference.settings import Settings
-from inference.speaker import Film
+from inference.speaker import SyntheticClip
 from inference.stages import StageClock
 from inference.weights.registry import STARTER
 from training.lip_reading.render_clips import draw_sentence
@@ -192,7 +192,7 @@ def test_real_clips_are_read_no_worse_than_the_card_says(shared: Path, reader: L
 @pytest.mark.parametrize("seed", [100, 104, 108])
 def test_rendered_sentences_are_read_but_for_a_letter(reader: LipReader, tmp_path: Path, seed: int):
     """The twin of the above, on people that the starter never saw; `python -m bench.rendered` measures more."""
-    film = Film(draw_sentence(seed), seed)
+    film = SyntheticClip(draw_sentence(seed), seed)
     film.write(tmp_path / "film.mp4")
     said, read = film.speech.text.split(), reader.read(tmp_path / "film.mp4").text.split()
     assert len(read) == len(said) == 6

@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from training.rendered import FIRST_SEED, draw_sentence
 
 from bench.sync_quality import FIRST_PERSON, Measure, Quality, mean_of
 from inference.faces import Landmarker
 from inference.lip_sync import LipSyncer
 from inference.models import Wav2Lip, Wav2LipWidths
-from inference.speaker import Film
-from inference.weights.registry import STARTER_SYNC
+from inference.speaker import SyntheticClip
 from inference.weights.cache import locate
 from inference.weights.checkpoint import load_into, read_tensors
-from training.rendered import FIRST_SEED, draw_sentence
+from inference.weights.registry import STARTER_SYNC
 
 MOST_BYTES = 7_000_000
 
@@ -30,7 +30,7 @@ def found(measure: Measure, tmp_path_factory: pytest.TempPathFactory) -> Quality
     folder = tmp_path_factory.mktemp("people")
     voice, face = (folder / f"{seed}.mp4" for seed in (21, 22))
     for path in (voice, face):
-        Film(draw_sentence(int(path.stem)), int(path.stem)).write(path)
+        SyntheticClip(draw_sentence(int(path.stem)), int(path.stem)).write(path)
     return measure.one(voice, face)
 
 

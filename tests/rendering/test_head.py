@@ -7,7 +7,7 @@ import pytest
 
 from inference.faces import Landmarker
 from inference.faces.track import FaceTracker
-from inference.rendering.appearance import HeadPose, Look, head_motion
+from inference.rendering.appearance import Appearance, HeadPose, head_motion
 from inference.rendering.mouth_shape import MouthShape
 from inference.rendering.rendered_frame import Frame, Landmarks
 from inference.rendering.scene import Scene
@@ -26,18 +26,18 @@ CHANGES = {
 }
 
 
-def quiet(seed: int = 0) -> Look:
+def noiseless(seed: int = 0) -> Appearance:
     """A person before a camera without noise."""
-    return replace(Look.from_seed(seed), noise_sigma=0.0)
+    return replace(Appearance.from_seed(seed), noise_sigma=0.0)
 
 
-def one_person(look: Look, width: int, height: int) -> Scene:
-    return Scene([look], width, height)
+def one_person(appearance: Appearance, width: int, height: int) -> Scene:
+    return Scene([appearance], width, height)
 
 
 @pytest.fixture(scope="module")
 def head() -> Scene:
-    return one_person(quiet(), 360, 288)
+    return one_person(noiseless(), 360, 288)
 
 
 def draw(head: Scene, mouth: MouthShape, pose: HeadPose | None = None, seed: int = 0) -> tuple[Frame, Landmarks]:
@@ -61,7 +61,7 @@ def mouth_of(frame: Frame, landmarks: Landmarks) -> Frame:
 
 @pytest.mark.parametrize(("width", "height"), [(160, 120), (240, 426), (360, 288), (640, 480)])
 def test_a_frame_and_its_landmarks(width: int, height: int):
-    frame, landmarks = draw(one_person(Look.from_seed(2), width, height), OPEN)
+    frame, landmarks = draw(one_person(Appearance.from_seed(2), width, height), OPEN)
     assert frame.shape == (height, width, 3)
     assert frame.dtype == np.uint8
     assert landmarks.shape == (68, 2)
@@ -73,8 +73,8 @@ def test_a_frame_and_its_landmarks(width: int, height: int):
 def test_equal_shapes_are_equal_pixels():
     pose = HeadPose(yaw=0.1, x=2.5, blink=0.3)
     mouth = MouthShape(open=0.5, wide=0.2, teeth=0.4)
-    frame, landmarks = draw(one_person(Look.from_seed(4), 360, 288), mouth, pose, seed=9)
-    other = one_person(Look.from_seed(4), 360, 288)
+    frame, landmarks = draw(one_person(Appearance.from_seed(4), 360, 288), mouth, pose, seed=9)
+    other = one_person(Appearance.from_seed(4), 360, 288)
     draw(other, CHANGES["round"])  # leaves nothing behind
     again, same = draw(other, MouthShape(**vars(mouth)), pose, seed=9)
     assert np.array_equal(frame, again)
@@ -82,7 +82,7 @@ def test_equal_shapes_are_equal_pixels():
 
 
 def test_noise_changes_pixels_and_nothing_else():
-    head = one_person(Look.from_seed(4), 360, 288)
+    head = one_person(Appearance.from_seed(4), 360, 288)
     frame, landmarks = draw(head, OPEN, seed=1)
     other, same = draw(head, OPEN, seed=2)
     assert not np.array_equal(frame, other)
@@ -156,11 +156,11 @@ def test_faces_are_found(landmarker: Landmarker, width: int, height: int, seeds:
     rng = np.random.default_rng(0)
     errors, gaps, n_missed = [], [], 0
     for seed in seeds:
-        look = Look.from_seed(seed)
-        head = one_person(look, width, height)
+        appearance = Appearance.from_seed(seed)
+        head = one_person(appearance, width, height)
         tracker = FaceTracker(landmarker, detect_every=1)
         of_one = []
-        for pose in head_motion(look, seed, np.linspace(0, 12, 8)):
+        for pose in head_motion(appearance, seed, np.linspace(0, 12, 8)):
             mouth = MouthShape(open=float(rng.uniform(0, 1.8)), wide=float(rng.uniform()), teeth=float(rng.uniform()))
             frame, (landmarks,) = head.draw([pose], [mouth], rng)
             (face,) = tracker.follow([frame])
@@ -177,7 +177,7 @@ def test_faces_are_found(landmarker: Landmarker, width: int, height: int, seeds:
 
 
 def test_two_people_are_two_faces(landmarker: Landmarker):
-    scene = Scene([Look.from_seed(1), Look.from_seed(2)], 640, 360)
+    scene = Scene([Appearance.from_seed(1), Appearance.from_seed(2)], 640, 360)
     poses, mouths = [HeadPose(), HeadPose(yaw=0.1)], [MouthShape(), OPEN]
     frame, landmarks = scene.draw(poses, mouths, np.random.default_rng(0))
     assert frame.shape == (360, 640, 3)

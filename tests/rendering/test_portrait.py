@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inference.rendering import Sitter
+from inference.rendering import Portrait
 from inference.rendering.mouth_shape import MouthShape
 
 SIDE = 128
@@ -14,19 +14,19 @@ def gap(landmarks: np.ndarray) -> float:
 
 
 def test_who_listens_keeps_the_mouth_shut_and_moves_the_head():
-    shots = list(Sitter(21, SIDE, SIDE).listen(25))
+    shots = list(Portrait(21, SIDE, SIDE).idle_frames(25))
     assert [float(shot.at_s) for shot in shots] == [i / 25 for i in range(25)]
     assert max(gap(shot.landmarks[0]) for shot in shots) < 0.2
     assert np.ptp([shot.landmarks[0][30, 0] for shot in shots]) > 0.2
 
 
 def test_pictures_of_one_time_and_grain_differ_by_the_mouth_alone():
-    sitter = Sitter(21, SIDE, SIDE)
-    shut, landmarks = sitter.draw(0.4, MouthShape(), 7)
-    wide, opened = sitter.draw(0.4, MouthShape(open=1.5), 7)
+    portrait = Portrait(21, SIDE, SIDE)
+    shut, landmarks = portrait.draw(0.4, MouthShape(), 7)
+    wide, opened = portrait.draw(0.4, MouthShape(open=1.5), 7)
     assert gap(opened) > gap(landmarks) + 3
     eyes = int(landmarks[36:48, 1].max())
     assert np.array_equal(shut[:eyes], wide[:eyes])
     assert not np.array_equal(shut[eyes:], wide[eyes:])
-    assert np.array_equal(shut, Sitter(21, SIDE, SIDE).draw(0.4, MouthShape(), 7)[0])
-    assert not np.array_equal(shut, sitter.draw(0.4, MouthShape(), 8)[0])
+    assert np.array_equal(shut, Portrait(21, SIDE, SIDE).draw(0.4, MouthShape(), 7)[0])
+    assert not np.array_equal(shut, portrait.draw(0.4, MouthShape(), 8)[0])

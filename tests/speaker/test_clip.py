@@ -11,17 +11,19 @@ import pytest
 from inference.errors import InvalidRequest
 from inference.faces import FaceTracker, Landmarker
 from inference.media import open_media
-from inference.rendering import Shot
-from inference.speaker import Film, FilmOptions
+from inference.rendering import RenderedFrame
+from inference.speaker import SyntheticClip, SyntheticClipOptions
 
 SENTENCE = "BIN BLUE AT F TWO NOW"
-SMALL = FilmOptions(width=192, height=144)
-BRIEF = FilmOptions(width=360, height=288, length_s=1.0)
+SMALL = SyntheticClipOptions(width=192, height=144)
+BRIEF = SyntheticClipOptions(width=360, height=288, length_s=1.0)
 LIPS = slice(48, 68)
 
 
-def shots_of(text: str, seed: int = 3, options: FilmOptions = SMALL, n: int | None = None) -> list[Shot]:
-    shots = Film(text, seed, options).shots()
+def shots_of(
+    text: str, seed: int = 3, options: SyntheticClipOptions = SMALL, n: int | None = None
+) -> list[RenderedFrame]:
+    shots = SyntheticClip(text, seed, options).shots()
     return [shot for shot, _ in zip(shots, range(n or 10_000), strict=False)]
 
 
@@ -66,7 +68,7 @@ def test_a_faster_film_shows_the_same_moments():
 
 
 def test_two_people_of_whom_one_listens():
-    options = FilmOptions(width=640, height=288, has_listener=True)
+    options = SyntheticClipOptions(width=640, height=288, has_listener=True)
     shots = shots_of(SENTENCE, options=options)
     gaps = [[shot.landmarks[i][66, 1] - shot.landmarks[i][62, 1] for shot in shots] for i in (0, 1)]
     assert np.ptp(gaps[0]) > 4
@@ -75,7 +77,7 @@ def test_two_people_of_whom_one_listens():
 
 
 def test_hidden_frames_show_nobody(landmarker: Landmarker):
-    options = FilmOptions(hidden_s=((0.2, 0.4),), length_s=1.0)
+    options = SyntheticClipOptions(hidden_s=((0.2, 0.4),), length_s=1.0)
     shots = shots_of("NOW", options=options)
     assert [i for i, shot in enumerate(shots) if not shot.landmarks] == list(range(5, 10))
     assert all(not landmarker.detect(shots[i].frame) for i in range(5, 10))
@@ -83,7 +85,7 @@ def test_hidden_frames_show_nobody(landmarker: Landmarker):
 
 
 def test_an_uneven_film_keeps_its_order_and_its_length():
-    film = Film(SENTENCE, 3, replace(SMALL, is_uneven=True))
+    film = SyntheticClip(SENTENCE, 3, replace(SMALL, is_uneven=True))
     times = np.array([float(t) for t in film.times()])
     steps = np.diff(times)
     assert len(times) == 75
@@ -95,7 +97,7 @@ def test_an_uneven_film_keeps_its_order_and_its_length():
 def test_faces_and_lips_are_found_where_they_were_drawn(landmarker: Landmarker):
     errors, gaps, n_frames = [], [], 0
     for seed in range(8):
-        shots = shots_of(SENTENCE, seed, FilmOptions())[::5]
+        shots = shots_of(SENTENCE, seed, SyntheticClipOptions())[::5]
         n_frames += len(shots)
         for face, shot in zip(FaceTracker(landmarker).follow([s.frame for s in shots]), shots, strict=True):
             if face is None:
@@ -110,7 +112,7 @@ def test_faces_and_lips_are_found_where_they_were_drawn(landmarker: Landmarker):
 
 def test_a_written_film_has_its_truth_beside_it(tmp_path: Path):
     path = tmp_path / "film.mp4"
-    film = Film(SENTENCE, 3, replace(SMALL, length_s=3.2))
+    film = SyntheticClip(SENTENCE, 3, replace(SMALL, length_s=3.2))
     truth = json.loads(film.write(path).read_text())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["film.json", "film.mp4"]
     assert truth["text"] == SENTENCE
@@ -132,7 +134,7 @@ def test_a_written_film_has_its_truth_beside_it(tmp_path: Path):
 
 
 def test_a_silent_film_has_no_sound(tmp_path: Path):
-    Film("NOW", 3, replace(SMALL, length_s=1.0)).write(tmp_path / "film.mp4", with_sound=False)
+    SyntheticClip("NOW", 3, replace(SMALL, length_s=1.0)).write(tmp_path / "film.mp4", with_sound=False)
     with av.open(str(tmp_path / "film.mp4")) as container:
         assert not container.streams.audio
 
@@ -149,9 +151,9 @@ def test_a_silent_film_has_no_sound(tmp_path: Path):
 )
 def test_options_out_of_range_are_refused(options: dict, words: str):
     with pytest.raises(InvalidRequest, match=words):
-        FilmOptions(**options)
+        SyntheticClipOptions(**options)
 
 
 def test_a_seed_below_zero_is_refused():
     with pytest.raises(InvalidRequest, match="seed -1"):
-        Film(SENTENCE, -1)
+        SyntheticClip(SENTENCE, -1)

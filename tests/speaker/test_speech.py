@@ -9,7 +9,7 @@ import pytest
 from inference.errors import InvalidRequest
 from inference.rendering.mouth_shape import MouthShape
 from inference.speaker.lexicon import PRONUNCIATIONS, words_of
-from inference.speaker.speech import Speech
+from inference.speaker.speech import SynthesisedSpeech
 from inference.speaker.visemes import VISEMES
 
 SENTENCE = "BIN BLUE AT F TWO NOW"
@@ -17,7 +17,7 @@ TIMES = np.arange(75) / 25
 
 
 def shapes_of(text: str, seed: int = 3) -> np.ndarray:
-    return np.stack([mouth.row() for mouth in Speech(text, seed).mouths(TIMES)])
+    return np.stack([mouth.row() for mouth in SynthesisedSpeech(text, seed).mouths(TIMES)])
 
 
 def test_every_word_of_grid_can_be_said():
@@ -36,7 +36,7 @@ def test_words_are_cleaned_and_unknown_ones_named():
 
 
 def test_words_follow_one_another_within_the_film():
-    speech = Speech(SENTENCE, 5)
+    speech = SynthesisedSpeech(SENTENCE, 5)
     words = speech.timed_words()
     assert [one.word for one in words] == SENTENCE.split()
     assert speech.length_s == 3.0
@@ -47,25 +47,25 @@ def test_words_follow_one_another_within_the_film():
 
 
 def test_a_text_of_several_sentences_makes_a_longer_film_with_a_pause():
-    speech = Speech(f"{SENTENCE} {SENTENCE}", 5)
+    speech = SynthesisedSpeech(f"{SENTENCE} {SENTENCE}", 5)
     words = speech.timed_words()
     assert speech.length_s > 3.5
     assert words[6].start_s - words[5].end_s == pytest.approx(0.45)
 
 
 def test_a_length_is_kept_or_refused():
-    assert Speech(SENTENCE, 5, 7.5).length_s == 7.5
+    assert SynthesisedSpeech(SENTENCE, 5, 7.5).length_s == 7.5
     with pytest.raises(InvalidRequest, match=re.escape("1 s was asked for")):
-        Speech(SENTENCE, 5, 1.0)
+        SynthesisedSpeech(SENTENCE, 5, 1.0)
     with pytest.raises(InvalidRequest, match="nan"):
-        Speech(SENTENCE, 5, float("nan"))
+        SynthesisedSpeech(SENTENCE, 5, float("nan"))
     with pytest.raises(InvalidRequest, match="600"):
-        Speech(SENTENCE, 5, 1e9)
+        SynthesisedSpeech(SENTENCE, 5, 1e9)
 
 
 def test_the_mouth_rests_before_and_after():
     shapes = shapes_of(SENTENCE)
-    words = Speech(SENTENCE, 3).timed_words()
+    words = SynthesisedSpeech(SENTENCE, 3).timed_words()
     quiet = (words[0].start_s - 0.15 > TIMES) | (words[-1].end_s + 0.15 < TIMES)
     assert quiet.sum() > 5
     assert np.abs(shapes[quiet]).max() < 0.02
@@ -74,7 +74,7 @@ def test_the_mouth_rests_before_and_after():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_lips_close_for_b_tuck_for_f_and_round_for_blue(seed: int):
-    speech = Speech(SENTENCE, seed)
+    speech = SynthesisedSpeech(SENTENCE, seed)
 
     def mouth_in(phoneme: str, word: int) -> MouthShape:
         (phone,) = (one for one in speech.phones if (one.phoneme, one.word) == (phoneme, word))
@@ -100,12 +100,12 @@ def test_words_that_differ_look_different():
 
 
 def test_the_mouth_moves_without_jumps():
-    speech = Speech(SENTENCE, 9)
+    speech = SynthesisedSpeech(SENTENCE, 9)
     fine = np.stack([mouth.row() for mouth in speech.mouths(np.arange(0, 3, 0.002))])
     assert np.abs(np.diff(fine, axis=0)).max() < 0.08
 
 
 def test_the_mouth_does_not_depend_on_the_frame_rate():
-    speech = Speech(SENTENCE, 9)
+    speech = SynthesisedSpeech(SENTENCE, 9)
     slow, fast = speech.mouths(np.arange(0, 3, 0.04)), speech.mouths(np.arange(0, 3, 0.02))
     assert fast[::2] == slow

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.rendering.mouth_shape import MouthShape
-from inference.speaker.speech import Held, blend
+from inference.speaker.speech import TimedViseme, blend_visemes
 from inference.speaker.visemes import NEAR_BACK, NEAR_FRONT, REST, VISEMES, Viseme, vowel
 
 Floats = npt.NDArray[np.float32]
@@ -143,13 +143,13 @@ def visemes_of(name: str) -> tuple[Viseme, ...]:
     return VISEMES[sound] if isinstance(sound, str) else sound
 
 
-def hold(sounds: tuple[Sounded, ...]) -> list[Held]:
+def hold(sounds: tuple[Sounded, ...]) -> list[TimedViseme]:
     """Each sound's shapes, in equal parts of its time."""
     held = []
     for sound in sounds:
         shapes = visemes_of(sound.name)
         each = (sound.end_s - sound.start_s) / len(shapes)
-        held += [Held(v, sound.start_s + k * each, sound.start_s + (k + 1) * each) for k, v in enumerate(shapes)]
+        held += [TimedViseme(v, sound.start_s + k * each, sound.start_s + (k + 1) * each) for k, v in enumerate(shapes)]
     return held
 
 
@@ -159,5 +159,5 @@ def mouths_of(sounds: tuple[Sounded, ...], times_s: npt.NDArray[np.float64]) -> 
     if not held:
         return np.tile(MouthShape().row(), (len(times_s), 1)).astype(np.float32)
     first, last = held[0].start_s, held[-1].end_s
-    around = [Held(REST, first - 60, first), *held, Held(REST, last, last + 60)]
-    return blend(around, times_s).astype(np.float32)
+    around = [TimedViseme(REST, first - 60, first), *held, TimedViseme(REST, last, last + 60)]
+    return blend_visemes(around, times_s).astype(np.float32)

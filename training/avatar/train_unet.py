@@ -22,16 +22,16 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from inference.avatar.compose import CROP_SIDE, INSIDE
-from inference.avatar.crop_box import box_of_landmarks
+from inference.avatar.compose import CROP_SIDE, NETWORK_REGION
+from inference.avatar.crop_box import crop_box_from_landmarks
 from inference.faces import FaceBox
 from inference.faces.paste import slices_of
 from inference.models import AvatarUNet
 from inference.models.avatar_unet import FACE_SIDE, MASKED_COLUMNS, MASKED_ROWS
-from inference.rendering import Sitter
-from inference.rendering.mouth_shape import MOST_OPEN, MouthShape
+from inference.rendering import Portrait
+from inference.rendering.mouth_shape import MAX_OPEN, MouthShape
 from inference.rendering.portrait import FPS, STARTER_FRAMES, STARTER_SEED, STARTER_SIDE
-from inference.speaker.speech import Speech
+from inference.speaker.speech import SynthesisedSpeech
 from inference.speaker.visemes import VISEMES
 from training.avatar.identity_init import WIDEN, joint_of, paint, start_as_copy, weight_of
 from training.avatar.train_audio_encoder import N_SHAPES, UNET_WIDTHS
@@ -59,7 +59,7 @@ EXACT = 0.4  # part of the boxes that are not
 GRADIENT_NORM = 1.0
 ROUND_STRIDE = 100_003  # keeps the draws of one round apart from the next one's
 UNSEEN_STREAM = 77
-MOST = np.array([MOST_OPEN, *[1.0] * (N_SHAPES - 1)])
+MOST = np.array([MAX_OPEN, *[1.0] * (N_SHAPES - 1)])
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Studio:
     """The sitter, at rest and with any mouth, as the network sees a face."""
 
     def __init__(self) -> None:
-        self._sitter = Sitter(STARTER_SEED, STARTER_SIDE, STARTER_SIDE)
+        self._sitter = Portrait(STARTER_SEED, STARTER_SIDE, STARTER_SIDE)
         self._rest: dict[int, tuple[Bytes, FaceBox]] = {}
 
     def pair(self, frame: int, mouth: npt.NDArray[np.float32], rng: np.random.Generator | None) -> tuple[Bytes, Bytes]:
@@ -100,7 +100,7 @@ class Studio:
         """
         if frame not in self._rest:
             picture, landmarks = self._sitter.draw(frame / FPS, MouthShape(), frame)
-            self._rest[frame] = picture, box_of_landmarks(landmarks)
+            self._rest[frame] = picture, crop_box_from_landmarks(landmarks)
         rest, box = self._rest[frame]
         shape = MouthShape.from_row(np.clip(mouth, 0, MOST).astype(np.float64))
         drawn, _ = self._sitter.draw(frame / FPS, shape, frame)
@@ -118,7 +118,7 @@ def jitter(box: FaceBox, rng: np.random.Generator) -> FaceBox:
 
 def cut(frame: Bytes, box: FaceBox) -> Bytes:
     crop = cv2.resize(frame[slices_of(box)], (CROP_SIDE, CROP_SIDE), interpolation=cv2.INTER_CUBIC)
-    return np.asarray(crop, np.uint8)[INSIDE, INSIDE]
+    return np.asarray(crop, np.uint8)[NETWORK_REGION, NETWORK_REGION]
 
 
 def draw_mouth(rng: np.random.Generator) -> Floats:
@@ -143,7 +143,7 @@ def make_batch(studio: Studio, mouths: Sequence[Floats], rng: np.random.Generato
 
 def draw_sentences(n_frames: int, seed: int) -> list[Floats]:
     """Mouths of sentences, all through them."""
-    rows = [[shape.row() for shape in Speech(text, seed).mouths(np.arange(75) / FPS)] for text in SENTENCES]
+    rows = [[shape.row() for shape in SynthesisedSpeech(text, seed).mouths(np.arange(75) / FPS)] for text in SENTENCES]
     whole = np.concatenate(rows).astype(np.float32)
     return list(whole[np.linspace(0, len(whole) - 1, n_frames).astype(int)])
 

@@ -23,7 +23,7 @@ from inference.faces.load import load_landmarker
 from inference.lip_reading.preprocess import Mouth, crop_mouths, track_faces
 from inference.media import Clip
 from inference.settings import Settings
-from inference.speaker import Film, FilmOptions, TimedWord
+from inference.speaker import SyntheticClip, SyntheticClipOptions, TimedWord
 from training.lip_reading.mouth_packs import N_FRAMES
 
 FPS = 25.0
@@ -65,7 +65,9 @@ def render_mouths(seed: int, person: int, landmarker: Landmarker) -> Rendered:
     """The sentence of a seed said by the person of another, and their mouth."""
     width, height = SIZES[person % len(SIZES)]
     text = draw_sentence(seed)
-    film = Film(text, person, FilmOptions(width=width, height=height, fps=FPS, length_s=N_FRAMES / FPS))
+    film = SyntheticClip(
+        text, person, SyntheticClipOptions(width=width, height=height, fps=FPS, length_s=N_FRAMES / FPS)
+    )
     frames = tuple(shot.frame for shot in film.shots())
     tracker = FaceTracker(landmarker)
     mouths = list(crop_mouths(track_faces([Clip(frames, FPS)], tracker), f"seed {seed}", tracker))

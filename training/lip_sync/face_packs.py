@@ -28,8 +28,8 @@ from inference.lip_sync.preprocess import SIDE, Shot, box_of_landmarks, find_box
 from inference.media import Frame, open_media
 from inference.media.sound import read_sound
 from inference.settings import Settings
-from inference.speaker import Film, FilmOptions
-from inference.speaker.synthesis import Sound, say, say_by_tone
+from inference.speaker import SyntheticClip, SyntheticClipOptions
+from inference.speaker.synthesis import Waveform, synthesise, synthesise_with_formants
 from training.lip_reading.render_clips import FIRST_SEED, SIZES, draw_sentence
 
 FPS = 25.0
@@ -112,14 +112,16 @@ def film_real(path: Path, landmarker: Landmarker) -> TalkingClip:
 def film_rendered(seed: int, landmarker: Landmarker) -> TalkingClip:
     """The synthetic speaker of a seed."""
     width, height = SIZES[seed % len(SIZES)]
-    film = Film(draw_sentence(seed), seed, FilmOptions(width=width, height=height, fps=FPS, length_s=3.0))
+    film = SyntheticClip(
+        draw_sentence(seed), seed, SyntheticClipOptions(width=width, height=height, fps=FPS, length_s=3.0)
+    )
     samples = np.round(np.clip(voice_of(film, seed), -1, 1) * FULL_SCALE).astype(np.int16)
     return film_clip(f"r{seed}", f"r{seed}", (shot.frame for shot in film.shots()), samples, landmarker)
 
 
-def voice_of(film: Film, seed: int) -> Sound:
+def voice_of(film: SyntheticClip, seed: int) -> Waveform:
     """Of every fourth one its voice where there is no espeak-ng."""
-    return say_by_tone(film.speech, seed) if seed % TONES == 0 else say(film.speech, seed)
+    return synthesise_with_formants(film.speech, seed) if seed % TONES == 0 else synthesise(film.speech, seed)
 
 
 def write_pack(clips: Sequence[TalkingClip], path: Path) -> None:

@@ -14,8 +14,8 @@ from inference.faces.landmarks import Landmarker as AnyLandmarker
 from inference.faces.ssim import ssim
 from inference.lip_sync.preprocess import SIDE, Shot, cut_face, stack_faces
 from inference.models import Wav2Lip, Wav2LipWidths
-from inference.speaker import Film, FilmOptions
-from inference.speaker.synthesis import say, say_by_tone
+from inference.speaker import SyntheticClip, SyntheticClipOptions
+from inference.speaker.synthesis import synthesise, synthesise_with_formants
 from inference.weights.checkpoint import load_into, read_tensors
 from training.avatar.espeak import has_library
 from training.lip_sync.audio_samples import Heard, change_sound, draw_heard, hear, silence, speak_voices, stretch_voice
@@ -184,9 +184,9 @@ def test_a_wanted_face_has_the_upper_half_that_is_given():
 
 
 def test_one_rendered_person_in_four_speaks_in_tones():
-    film = Film("bin blue", 8, FilmOptions(width=96, height=96, fps=25, length_s=1.2))
-    assert np.array_equal(voice_of(film, 8), say_by_tone(film.speech, 8))
-    assert np.array_equal(voice_of(film, 9), say(film.speech, 9))
+    film = SyntheticClip("bin blue", 8, SyntheticClipOptions(width=96, height=96, fps=25, length_s=1.2))
+    assert np.array_equal(voice_of(film, 8), synthesise_with_formants(film.speech, 8))
+    assert np.array_equal(voice_of(film, 9), synthesise(film.speech, 9))
 
 
 def test_lips_move_with_their_picture(talking: Talking):
