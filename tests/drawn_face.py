@@ -1,4 +1,4 @@
-"""A plain face at any place and size that the detector and the mesh accept: for tests of where faces are."""
+"""A drawn face of any position and size that the detector and the mesh accept, for tests of face positions."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy.typing as npt
 Frame = npt.NDArray[np.uint8]
 
 SKIN, LIP, BACKGROUND = (150, 175, 215), (95, 95, 180), (150, 130, 110)  # BGR
-SUB_PIXEL = 4  # drawn this much larger, then averaged down
+SUB_PIXEL = 4  # oversampling: drawn this much larger, then averaged down
 
 
 def draw_face(
@@ -20,7 +20,7 @@ def draw_face(
     mouth_open: float = 0.3,
     frame: Frame | None = None,
 ) -> Frame:
-    """One frame (H, W, 3) uint8 BGR; mouth_open from 0 to 1. Draws over `frame` where one is given."""
+    """Draw one frame (H, W, 3) uint8 BGR, over `frame` if given. mouth_open: 0 to 1."""
     canvas = np.full((height, width, 3), BACKGROUND, np.uint8) if frame is None else frame.copy()
     big = cv2.resize(canvas, None, fx=SUB_PIXEL, fy=SUB_PIXEL, interpolation=cv2.INTER_NEAREST)
     middle = centre or (width / 2, height / 2)

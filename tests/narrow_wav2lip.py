@@ -1,6 +1,6 @@
-"""Wav2Lip checkpoints as upstream's in everything but size.
+"""Wav2Lip checkpoints like upstream's, but small.
 
-Their weights are drawn at random: what they say means nothing.
+Their weights are random: the mouths they generate mean nothing.
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ RATE = 16000
 
 
 def write_checkpoints(folder: Path) -> list[Path]:
-    """Two in upstream's forms: an old pickle with `module.` before each name, a zip without; optimizer and all."""
-    found = []
-    for name, prefix, gain, is_zip in (("wav2lip", "module.", 0.9, False), ("wav2lip_gan", "", 1.3, True)):
+    """Write two checkpoints in upstream's formats, both with optimizer state.
+
+    One is an old pickle with `module.` before each name, the other a zip without the prefix.
+    """
+    paths = []
+    for name, prefix, gain, as_zip in (("wav2lip", "module.", 0.9, False), ("wav2lip_gan", "", 1.3, True)):
         state = {f"{prefix}{key}": value for key, value in seeded_state(Wav2Lip(NARROW), gain).items()}
         whole = {"state_dict": state, "optimizer": {"state": {}}, "global_step": 3, "global_epoch": 1}
         path = folder / f"{name}.pth"
-        torch.save(whole, path, _use_new_zipfile_serialization=is_zip)
-        found.append(path)
-    return found
+        torch.save(whole, path, _use_new_zipfile_serialization=as_zip)
+        paths.append(path)
+    return paths
 
 
 def voice(seconds: float) -> bytes:
-    """A WAV file of a tone that comes and goes."""
+    """Return a WAV file of a pulsating tone."""
     t = np.arange(round(seconds * RATE)) / RATE
     samples = (9000 * np.sin(2 * np.pi * 180 * t) * np.sin(2 * np.pi * 2 * t) ** 2).astype(np.int16)
     return as_wav(samples)

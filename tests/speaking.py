@@ -1,4 +1,4 @@
-"""Frames of the project's own synthetic speaker, drawn once per run."""
+"""Frames of the project's own synthetic speaker, rendered once per run."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ FPS = 25
 
 
 def talk(n_frames: int, width: int = 360, height: int = 288) -> list[np.ndarray]:
-    """Frames of somebody talking without a pause longer than between sentences, at 25 fps: (H, W, 3) uint8 BGR."""
-    drawn = draw(width, height)
-    return [drawn[i % len(drawn)].copy() for i in range(n_frames)]
+    """Return frames of a person who speaks, pausing only between sentences, at 25 fps: (H, W, 3) uint8 BGR."""
+    rendered = draw(width, height)
+    return [rendered[i % len(rendered)].copy() for i in range(n_frames)]
 
 
 @cache
 def draw(width: int, height: int) -> tuple[np.ndarray, ...]:
-    """Two sentences from the first word to the last."""
+    """Render two sentences, from the first word to the last."""
     film = SyntheticClip(f"{SENTENCE} {SENTENCE}", SEED, SyntheticClipOptions(width=width, height=height))
     words = film.speech.timed_words()
-    spoken = range(int(words[0].start_s * FPS), int(words[-1].end_s * FPS))
-    return tuple(shot.frame for i, shot in enumerate(film.shots()) if i in spoken)
+    speech_frames = range(int(words[0].start_s * FPS), int(words[-1].end_s * FPS))
+    return tuple(shot.frame for i, shot in enumerate(film.shots()) if i in speech_frames)

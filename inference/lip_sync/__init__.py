@@ -1,4 +1,4 @@
-"""Lip sync: a face and a voice into a talking film."""
+"""Lip sync: from a face and speech to a video in which the face speaks."""
 
 from inference.lip_sync.options import PARITY, Pads, SyncOptions, SyncOutput, SyncResult
 from inference.lip_sync.pipeline import LipSyncer

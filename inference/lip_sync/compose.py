@@ -1,4 +1,4 @@
-"""From shots and a voice to frames that speak."""
+"""From frames with face boxes and mel windows to frames with generated mouths."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from inference.lip_sync.reference import SteadyReference
 from inference.media import Frame
 
 Mel = npt.NDArray[np.float32]
-# Takes (B, 1, 80, 16) mels and (B, 6, 96, 96) faces, gives (B, 3, 96, 96) of 0..1.
+# Takes (B, 1, 80, 16) mels and (B, 6, 96, 96) faces, returns (B, 3, 96, 96) in 0..1.
 Speak = Callable[[npt.NDArray[np.float32], npt.NDArray[np.float32]], npt.NDArray[np.float32]]
-PASTES: dict[Paste, Callable[[Frame, Frame, FaceBox], Frame]] = {
+PASTE_FUNCTIONS: dict[Paste, Callable[[Frame, Frame, FaceBox], Frame]] = {
     "blend": blend_lower_face,
     "overwrite": overwrite_face,
 }
@@ -27,9 +27,9 @@ PASTES: dict[Paste, Callable[[Frame, Frame, FaceBox], Frame]] = {
 
 @dataclass(frozen=True)
 class Batch:
-    """Shots in a row, and what each network made of the faces among them.
+    """Consecutive frames, and the faces that each network generated for them.
 
-    mels: one (80, 16) for each shot. patches: for each network, (96, 96, 3) uint8 BGR for each face, or larger.
+    mels: one (80, 16) for each frame. patches: for each network, (96, 96, 3) uint8 BGR for each face, or larger.
     """
 
     shots: tuple[Shot, ...]
@@ -38,40 +38,41 @@ class Batch:
 
 
 def in_batches(shots: Iterable[Shot], mels: Iterable[Mel], size: int) -> Iterator[Batch]:
-    pairs = zip(shots, mels, strict=False)  # the shots end where the mels do
-    while pair := list(islice(pairs, size)):
-        yield Batch(tuple(shot for shot, _ in pair), tuple(mel for _, mel in pair))
+    """Yield batches of at most `size` frames, for as long as there are mels."""
+    pairs = zip(shots, mels, strict=False)  # the frames may outlast the mels
+    while batch := list(islice(pairs, size)):
+        yield Batch(tuple(shot for shot, _ in batch), tuple(mel for _, mel in batch))
 
 
 def speak(batches: Iterable[Batch], networks: Sequence[Speak], reference: Reference = "each") -> Iterator[Batch]:
-    """The batches with the faces that each network gives; frames without a face cost nothing."""
+    """Yield the batches with the faces that each network generates; frames without a face cost nothing."""
     steady = SteadyReference()
     for batch in batches:
-        heard = [(shot, mel) for shot, mel in zip(batch.shots, batch.mels, strict=True) if shot.box is not None]
-        if not heard:
+        with_face = [(shot, mel) for shot, mel in zip(batch.shots, batch.mels, strict=True) if shot.box is not None]
+        if not with_face:
             yield Batch(batch.shots, batch.mels, tuple([] for _ in networks))
             continue
-        faces = stack_faces([cut_face(shot.frame, shot.box) for shot, _ in heard if shot.box is not None])
+        faces = stack_faces([cut_face(shot.frame, shot.box) for shot, _ in with_face if shot.box is not None])
         faces = steady.show(faces) if reference == "steady" else faces
-        mels = np.stack([mel for _, mel in heard])[:, None]
+        mels = np.stack([mel for _, mel in with_face])[:, None]
         yield Batch(batch.shots, batch.mels, tuple(list(to_patches(network(mels, faces))) for network in networks))
 
 
 def to_patches(faces: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    """(B, 3, 96, 96) of 0..1 to (B, 96, 96, 3) uint8, truncated as upstream does. Not a number is black."""
+    """Convert (B, 3, 96, 96) in 0..1 to (B, 96, 96, 3) uint8, truncated as upstream does. NaN becomes black."""
     levels = np.clip(np.nan_to_num(faces) * 255, 0, 255)
     return np.ascontiguousarray(levels.transpose(0, 2, 3, 1).astype(np.uint8))
 
 
 def paste_faces(batches: Iterable[Batch], paste: Paste) -> Iterator[tuple[Frame, ...]]:
-    """For each shot its frame once per network; a frame without a face as it came."""
-    put = PASTES[paste]
+    """Yield each frame once per network, with the generated face pasted in; a frame without a face is unchanged."""
+    paste_face = PASTE_FUNCTIONS[paste]
     for batch in batches:
         n_faces = 0
         for shot in batch.shots:
             if shot.box is None:
                 yield tuple(shot.frame for _ in batch.patches)
                 continue
-            box, place = shot.box, n_faces
-            yield tuple(put(shot.frame, patches[place], box) for patches in batch.patches)
+            box, index = shot.box, n_faces
+            yield tuple(paste_face(shot.frame, patches[index], box) for patches in batch.patches)
             n_faces += 1

@@ -1,13 +1,13 @@
-"""How long lip sync may take, as this deployment has it."""
+"""Time limits of a lip-sync job, from the settings."""
 
 from __future__ import annotations
 
 from inference.settings import Settings
 from inference.stages import Deadline
 
-WHOLE = "the job"
-# The pipeline's stages, by what a caller knows them as.
-STAGES = {
+JOB_NAME = "the job"
+# Stages of the pipeline in each phase that callers can limit.
+STAGES_OF_PHASE = {
     "decode": ("sound", "decode", "loop"),
     "inference": ("detect", "mel", "model", "enhance", "compose"),
     "encode": ("encode",),
@@ -15,12 +15,19 @@ STAGES = {
 
 
 def deadlines_of(settings: Settings, whole_s: float | None = None) -> tuple[Deadline, ...]:
-    """whole_s: for the whole job, where whoever asks for it waits no longer than that."""
-    most_s = settings.job_deadline_s if whole_s is None else min(whole_s, settings.job_deadline_s)
-    asked = {
+    """Return the time limits of one job.
+
+    whole_s: limit of the whole job, if the caller waits no longer than that.
+    """
+    limit_s = settings.job_deadline_s if whole_s is None else min(whole_s, settings.job_deadline_s)
+    phase_limits_s = {
         "decode": settings.decode_deadline_s,
         "inference": settings.inference_deadline_s,
         "encode": settings.encode_deadline_s,
     }
-    stages = [Deadline(name, seconds, STAGES[name]) for name, seconds in asked.items() if seconds is not None]
-    return (*stages, Deadline(WHOLE, most_s))
+    stages = [
+        Deadline(name, seconds, STAGES_OF_PHASE[name])
+        for name, seconds in phase_limits_s.items()
+        if seconds is not None
+    ]
+    return (*stages, Deadline(JOB_NAME, limit_s))

@@ -1,4 +1,4 @@
-"""Mouths made sharper: Wav2Lip's faces have 96 pixels a side, and most faces in films have more."""
+"""Super-resolution of mouths: Wav2Lip generates faces of 96 x 96 pixels, and most faces in videos are larger."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ from inference.lip_sync.compose import Batch
 from inference.lip_sync.options import Enhance
 from inference.lip_sync.preprocess import SIDE
 from inference.media import Frame
+from inference.weights.checkpoint import abbreviate
 from inference.weights.fetch import fetch
 from inference.weights.registry import SWIN2SR
 from inference.weights.sources import WeightSources
-from inference.weights.checkpoint import abbreviate
 
 if TYPE_CHECKING:
     from transformers import Swin2SRForImageSuperResolution
 
-MOUTH = slice(int(SIDE * FADE_FROM), SIDE)  # rows of a face: all that the blend takes
-LEVELS = 255
-WINDOW = 8  # px; sides are filled up to whole windows
-# Of the published network; the rest is as transformers has it.
-SIZES = {"embed_dim": 180, "depths": (6,) * 6, "num_heads": (6,) * 6, "upscale": 2}
+MOUTH_ROWS = slice(int(SIDE * FADE_FROM), SIDE)  # rows of a face that the blend uses
+MAX_LEVEL = 255
+ATTENTION_WINDOW = 8  # pixels; sides are padded to whole windows
+# Configuration of the published network; everything else has the defaults of transformers.
+SWIN2SR_CONFIG = {"embed_dim": 180, "depths": (6,) * 6, "num_heads": (6,) * 6, "upscale": 2}
 
 
 class Enhancer(Protocol):
-    """Shows a picture larger and sharper. Another one needs this, and an entry in ENHANCERS."""
+    """Upscales images. A new enhancer implements this and gets an entry in ENHANCERS."""
 
     scale: int
 
     def enhance(self, mouth_bgr: Frame) -> Frame:
-        """(h, w, 3) uint8 BGR in, (h * scale, w * scale, 3) out."""
+        """Upscale (h, w, 3) uint8 BGR to (h * scale, w * scale, 3)."""
 
 
 def enhance_mouths(batches: Iterable[Batch], enhancer: Enhancer) -> Iterator[Batch]:
-    """The batches with sharper mouths, where the face in the film is larger than the network's."""
+    """Yield the batches with enhanced mouths, if the face in the video is larger than the network's."""
     for batch in batches:
         boxes = [shot.box for shot in batch.shots if shot.box is not None]
         patches = tuple(
@@ -56,14 +56,17 @@ def enhance_mouths(batches: Iterable[Batch], enhancer: Enhancer) -> Iterator[Bat
 
 
 def enhance_face(face_bgr: Frame, enhancer: Enhancer) -> Frame:
-    """The face larger, (96 * scale, 96 * scale, 3): its lower part by the enhancer, what no blend takes bilinear."""
+    """Upscale a face to (96 * scale, 96 * scale, 3).
+
+    The enhancer upscales the lower part; the rest, which the blend does not use, is bilinear.
+    """
     side = SIDE * enhancer.scale
     larger = np.asarray(cv2.resize(face_bgr, (side, side)), np.uint8)
-    larger[MOUTH.start * enhancer.scale :] = enhancer.enhance(face_bgr[MOUTH])
+    larger[MOUTH_ROWS.start * enhancer.scale :] = enhancer.enhance(face_bgr[MOUTH_ROWS])
     return larger
 
 
-class Swin2sr:
+class Swin2srEnhancer:
     """Swin2SR, a transformer for super-resolution. Source: transformers' Swin2SRForImageSuperResolution."""
 
     def __init__(self, model: Swin2SRForImageSuperResolution, device: Device) -> None:
@@ -72,15 +75,17 @@ class Swin2sr:
 
     def enhance(self, mouth_bgr: Frame) -> Frame:
         height, width = mouth_bgr.shape[:2]
-        filled = np.pad(mouth_bgr, ((0, -height % WINDOW), (0, -width % WINDOW), (0, 0)), "symmetric")
-        rgb = filled[None, ..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) / LEVELS
-        (found,) = self._network(rgb)
-        levels = np.rint(np.clip(np.nan_to_num(found[0]), 0, 1) * LEVELS).astype(np.uint8)
+        padded = np.pad(
+            mouth_bgr, ((0, -height % ATTENTION_WINDOW), (0, -width % ATTENTION_WINDOW), (0, 0)), "symmetric"
+        )
+        rgb = padded[None, ..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) / MAX_LEVEL
+        (output,) = self._network(rgb)
+        levels = np.rint(np.clip(np.nan_to_num(output[0]), 0, 1) * MAX_LEVEL).astype(np.uint8)
         return np.ascontiguousarray(levels.transpose(1, 2, 0)[: height * self.scale, : width * self.scale, ::-1])
 
 
 class Reconstruction(nn.Module):
-    """(B, 3, h, w) RGB 0..1 to the larger picture alone."""
+    """Returns the upscaled image alone, for (B, 3, h, w) RGB in 0..1."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -91,25 +96,25 @@ class Reconstruction(nn.Module):
         return larger
 
 
-def load_swin2sr(device: Device, sources: WeightSources) -> Swin2sr:
-    """With its published weights, fetched where they are not in the cache yet.
+def load_swin2sr(device: Device, sources: WeightSources) -> Swin2srEnhancer:
+    """Load Swin2SR with its published weights, which are downloaded if they are not in the cache.
 
-    Raises: InvalidRequest where transformers is not installed; WeightsNotFound, WrongWeights, StorageError.
+    Raises: InvalidRequest if transformers is not installed; WeightsNotFound, WrongWeights, StorageError.
     """
-    transformers = import_transformers()  # before 49 MB are fetched for it
+    transformers = import_transformers()  # before 49 MB are downloaded for it
     (path,) = fetch(SWIN2SR.name, sources)
     precision = device.precision if device.name == "cuda" else "f32"
-    return Swin2sr(read_swin2sr(transformers, path), Device(device.name, precision))
+    return Swin2srEnhancer(read_swin2sr(transformers, path), Device(device.name, precision))
 
 
 def read_swin2sr(transformers: ModuleType, path: Path) -> Swin2SRForImageSuperResolution:
-    """From model.safetensors alone, by transformers' own names of tensors; nothing is asked of the Hub.
+    """Read Swin2SR from model.safetensors alone, by the tensor names of transformers; the Hub is not contacted.
 
-    Raises: WrongWeights where they are damaged, or of another network.
+    Raises: WrongWeights if the weights are damaged, or of another network.
     """
-    config = transformers.Swin2SRConfig(**SIZES, window_size=WINDOW)
+    config = transformers.Swin2SRConfig(**SWIN2SR_CONFIG, window_size=ATTENTION_WINDOW)
     try:
-        model, said = transformers.Swin2SRForImageSuperResolution.from_pretrained(
+        model, info = transformers.Swin2SRForImageSuperResolution.from_pretrained(
             path.parent,
             config=config,
             local_files_only=True,
@@ -118,19 +123,22 @@ def read_swin2sr(transformers: ModuleType, path: Path) -> Swin2SRForImageSuperRe
             dtype=torch.float32,
         )
     except Exception as err:
-        raise WrongWeights(f"{path}: not Swin2SR's weights, or damaged ({reason_of(err)})") from err
-    wrong = [*said["missing_keys"], *said["unexpected_keys"], *(key for key, *_ in said["mismatched_keys"])]
-    if wrong:
-        raise WrongWeights(f"{path}: not a whole Swin2SR; missing, left over or of another shape: {abbreviate(wrong)}")
-    found: Swin2SRForImageSuperResolution = model
-    return found
+        raise WrongWeights(f"{path}: not Swin2SR's weights, or damaged ({first_line(err)})") from err
+    wrong_keys = [*info["missing_keys"], *info["unexpected_keys"], *(key for key, *_ in info["mismatched_keys"])]
+    if wrong_keys:
+        raise WrongWeights(
+            f"{path}: not a complete Swin2SR; missing, unexpected or of another shape: {abbreviate(wrong_keys)}"
+        )
+    output: Swin2SRForImageSuperResolution = model
+    return output
 
 
-def reason_of(err: Exception) -> str:
+def first_line(err: Exception) -> str:
     return (str(err) or type(err).__name__).splitlines()[0]
 
 
 def import_transformers() -> ModuleType:
+    """Import transformers. Raises: InvalidRequest if it is not installed."""
     try:
         import transformers
     except ImportError as err:
@@ -143,5 +151,5 @@ ENHANCERS: dict[Enhance, Callable[[Device, WeightSources], Enhancer]] = {"swin2s
 
 
 def load_enhancer(name: Enhance, device: Device, sources: WeightSources) -> Enhancer:
-    """Raises: as the loaders do."""
+    """Load an enhancer by name. Raises: the errors of its loader."""
     return ENHANCERS[name](device, sources)

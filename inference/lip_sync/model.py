@@ -1,4 +1,4 @@
-"""The networks that lip sync runs, loaded from what the user brought."""
+"""Load the networks of lip sync: Wav2Lip checkpoints and S3FD."""
 
 from __future__ import annotations
 
@@ -10,23 +10,28 @@ from torch import nn
 
 from inference.backends import Device, OpenVinoNetwork, TorchNetwork, settle
 from inference.backends.openvino import Array
+from inference.backends.stored_precision import check_on_cpu, check_stored_precision, not_quantised
+from inference.conversion.architectures import S3FD_DETECTOR, WAV2LIP, Architecture, load_module
+from inference.conversion.openvino_files import read_openvino
 from inference.errors import InvalidRequest, WeightsNotFound
 from inference.faces.s3fd import S3fdDetector
-from inference.conversion.architectures import S3FD_DETECTOR, WAV2LIP, Architecture, load_module
-from inference.weights.user_supplied import find_brought
-from inference.weights.resolve import DEFAULT_SETS, OPENVINO_SUFFIX, FoundWeights, find_weights, from_path
-from inference.conversion.openvino_files import read_openvino
 from inference.weights.registry import LIP_SYNC, REGISTRY
 from inference.weights.registry import S3FD as S3FD_SET
+from inference.weights.resolve import DEFAULT_SETS, OPENVINO_SUFFIX, FoundWeights, find_weights, from_path
 from inference.weights.sources import WeightSources
+from inference.weights.user_supplied import find_brought
 
-BEST_ON_CPU = "bf16"  # half the time of f32; with random weights half a level of 255 apart on average, 5 at most
+# Half the time of f32; with random weights the outputs differ by half a level of 255 on average, by 5 at most.
+DEFAULT_CPU_PRECISION = "bf16"
 Network = Callable[..., Sequence[Array]]
 
 
 @dataclass(frozen=True)
 class Generator:
-    """A Wav2Lip that is ready to run. name: what its films are called by. notice: on its licence."""
+    """A Wav2Lip checkpoint that is ready to run.
+
+    name: part of the names of its output files. notice: about its licence.
+    """
 
     name: str
     sha256: str
@@ -34,28 +39,28 @@ class Generator:
     notice: str | None
 
     def speak(self, mels: Array, faces: Array) -> Array:
-        """(B, 3, 96, 96) float32, BGR 0..1; see `Wav2Lip.forward`."""
+        """Generate (B, 3, 96, 96) float32 faces, BGR 0..1; see `Wav2Lip.forward`."""
         return self.network(mels, faces)[0]
 
 
 def load_generators(checkpoints: list[str | Path] | None, device: Device, sources: WeightSources) -> list[Generator]:
-    """One for each checkpoint; None: those that the deployment brought, else the starter.
+    """Load one generator per checkpoint; None: those of the deployment, else the starter.
 
     Raises: InvalidRequest, WeightsNotFound, WrongWeights, AccessDenied, StorageError.
     """
-    asked = list(dict.fromkeys(map(str, checkpoints))) if checkpoints is not None else deployed(sources)
-    if not asked:
-        raise InvalidRequest("no checkpoint: expected one at least")
-    generators = [load_generator(one, device, sources) for one in asked]
+    names_or_paths = list(dict.fromkeys(map(str, checkpoints))) if checkpoints is not None else deployed(sources)
+    if not names_or_paths:
+        raise InvalidRequest("no checkpoint; expected at least one")
+    generators = [load_generator(one, device, sources) for one in names_or_paths]
     names = [one.name for one in generators]
     for name in names:
         if names.count(name) > 1:
-            raise InvalidRequest(f"two checkpoints are called {name!r}; rename one: films are named for them")
+            raise InvalidRequest(f"two checkpoints are called {name!r}; rename one: output files are named after them")
     return generators
 
 
 def deployed(sources: WeightSources) -> list[str]:
-    """The brought sets that are there; where there are none, the set that ships with Viseme."""
+    """Return the user-supplied sets that the deployment has; without any, the set that ships with Viseme."""
     found = []
     for one in REGISTRY.values():
         if one.is_user_supplied and one.job == LIP_SYNC:
@@ -68,60 +73,58 @@ def deployed(sources: WeightSources) -> list[str]:
 
 
 def load_generator(checkpoint: str, device: Device, sources: WeightSources) -> Generator:
+    """Load one checkpoint: the name of a set, a path, or a URL."""
     found = find_checkpoint(checkpoint, sources)
     is_openvino = found.path.suffix == OPENVINO_SUFFIX
-    network, says = load_openvino(found, WAV2LIP, device) if is_openvino else (load_tensors(found, device), None)
-    # Of the published files no hash is known: they are told by their names.
-    known = REGISTRY.get(says or "") or found.weight_set or REGISTRY.get(found.path.stem)
-    return Generator(Path(found.label).stem, found.sha256, network, known.notice if known else None)
+    network, made_from = load_openvino(found, WAV2LIP, device) if is_openvino else (load_tensors(found, device), None)
+    # The published files have no known hash: they are recognised by their names.
+    registered = REGISTRY.get(made_from or "") or found.weight_set or REGISTRY.get(found.path.stem)
+    return Generator(Path(found.label).stem, found.sha256, network, registered.notice if registered else None)
 
 
 def load_tensors(found: FoundWeights, device: Device) -> Network:
     _, module = load_module(found.path, WAV2LIP)
     if device.precision == "int8":
-        raise InvalidRequest(
-            f"precision int8: the weights {found.label} are not quantised; 'viseme weights convert {found.label} "
-            "--to openvino --precision int8 -o DIR' makes those that are, and '--checkpoint DIR' takes them"
-        )
-    return make_ready(module, WAV2LIP, settle(device, BEST_ON_CPU))
+        raise not_quantised(found.label, "--checkpoint")
+    return compile_network(module, WAV2LIP, settle(device, DEFAULT_CPU_PRECISION))
 
 
 def load_openvino(found: FoundWeights, architecture: Architecture, device: Device) -> tuple[Network, str | None]:
-    """A network in OpenVINO's form, and the name of the weights it was made from, by its own word."""
-    if device.name != "cpu":
-        raise InvalidRequest(f"{found.label}: an OpenVINO model runs on a CPU, not on {device.name}; choose device cpu")
-    read = read_openvino(found.path, architecture)
-    device = settle(device, "int8" if read.is_int8 else BEST_ON_CPU)
-    if read.is_int8 != (device.precision == "int8"):
-        have, expected = ("", "auto or int8") if read.is_int8 else ("not ", "auto, f32 or bf16")
-        raise InvalidRequest(f"{found.label}: is {have}quantised to int8; expected precision {expected}")
-    return OpenVinoNetwork(read.model, device.precision, n_threads=0), read.weights
+    """Load a network in OpenVINO's format.
+
+    Returns: the network, and the name of the weights it was converted from, as its file states.
+    """
+    check_on_cpu(found.label, device)
+    stored = read_openvino(found.path, architecture)
+    device = settle(device, "int8" if stored.is_int8 else DEFAULT_CPU_PRECISION)
+    check_stored_precision(found.label, device, is_int8=stored.is_int8)
+    return OpenVinoNetwork(stored.model, device.precision, n_threads=0), stored.weights
 
 
 def find_checkpoint(checkpoint: str, sources: WeightSources) -> FoundWeights:
-    known = REGISTRY.get(checkpoint)
-    if known is not None and known.is_user_supplied:
-        return from_path(find_brought(known, sources), known.name)
+    registered = REGISTRY.get(checkpoint)
+    if registered is not None and registered.is_user_supplied:
+        return from_path(find_brought(registered, sources), registered.name)
     return find_weights(checkpoint, LIP_SYNC, sources)
 
 
 def find_s3fd(weights: str | Path | None, sources: WeightSources) -> FoundWeights:
-    """Upstream's face detector, from a path, or from where the deployment brought it. Raises: WeightsNotFound."""
+    """Find S3FD, the face detector of upstream, by path or in the deployment. Raises: WeightsNotFound."""
     if weights is None:
         return from_path(find_brought(S3FD_SET, sources), S3FD_SET.name)
     return find_weights(weights, S3FD_SET.job, sources)
 
 
 def load_s3fd(found: FoundWeights, device: Device) -> S3fdDetector:
-    """In float32 whatever lip sync runs in. Raises: WrongWeights."""
+    """Load S3FD, in float32 for every precision of lip sync. Raises: WrongWeights."""
     device = Device(device.name, "f32")
     if found.path.suffix == OPENVINO_SUFFIX:
         return S3fdDetector(load_openvino(found, S3FD_DETECTOR, device)[0])
-    return S3fdDetector(make_ready(load_module(found.path, S3FD_DETECTOR)[1], S3FD_DETECTOR, device))
+    return S3fdDetector(compile_network(load_module(found.path, S3FD_DETECTOR)[1], S3FD_DETECTOR, device))
 
 
-def make_ready(module: nn.Module, architecture: Architecture, device: Device) -> Network:
-    """The module on that device: OpenVINO's on a CPU, where it takes half of torch's time, torch's on a GPU."""
+def compile_network(module: nn.Module, architecture: Architecture, device: Device) -> Network:
+    """Compile a module for its device: by OpenVINO on a CPU, which takes half of torch's time, by torch on a GPU."""
     if device.name != "cpu":
         return TorchNetwork(module, device)
     return OpenVinoNetwork(architecture.build(module), device.precision, n_threads=0)

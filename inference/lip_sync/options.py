@@ -1,4 +1,4 @@
-"""What a caller may ask of lip sync, and what comes back."""
+"""Options and results of lip sync."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ CHOICES: dict[str, tuple[str, ...]] = {
 }
 RESIZE_FACTORS = (1, 2, 4)
 LOWEST_FPS, HIGHEST_FPS = 1.0, 120.0
-STILL_FPS = 25.0  # of a picture that is made to talk; also of a film that does not say
-MOST_PADDING = 2000  # px
-MOST_OFFSET = 25  # frames
+STILL_FPS = 25.0  # frames per second of the output for a still image, and for a video that does not declare its rate
+MOST_PADDING = 2000  # pixels
+MOST_OFFSET = 25  # frames, of the mel windows
 
 
 @dataclass(frozen=True)
 class Pads:
-    """Pixels added to a face's box, after the resize."""
+    """Pixels added to each side of a face's box, after the resize."""
 
     top: int = 0
     bottom: int = 10
@@ -46,24 +46,24 @@ class Pads:
 
 @dataclass(frozen=True)
 class SyncOptions:
-    """One request. The defaults mend what upstream does badly; `PARITY` does as upstream.
+    """Options of one request. The defaults fix what upstream does badly; `PARITY` does as upstream.
 
-    Raises: InvalidRequest for a value that is none.
+    Raises: InvalidRequest if an option is invalid.
     """
 
-    fps: float | None = None  # None: the film's own; 25 for a picture
-    resize_factor: int = 1  # the frames' sides are divided by it: 1, 2 or 4
-    shrinking: Shrinking = "area"  # how: the mean of what falls together; upstream takes four pixels of it
+    fps: float | None = None  # None: the rate of the video; 25 for a still image
+    resize_factor: int = 1  # divides the sides of the frames: 1, 2 or 4
+    shrinking: Shrinking = "area"  # resize filter: averages all merged pixels; upstream interpolates between four
     pads: Pads = Pads()
-    face: FaceChoice = "largest"  # or which one, from 0, left to right, in the first frame with that many
-    loop: Loop = "pingpong"  # what frames follow the last one: back again, or the first (a hard jump)
-    smoothing: Smoothing = "centred"  # of boxes over five frames; upstream's window looks ahead, so boxes lead
-    paste: Paste = "blend"  # a feathered lower face; upstream overwrites the whole box
-    boxes: Boxes = "landmarks"  # where faces come from; s3fd is upstream's detector, slow, brought by the user
-    tail: Tail = "whole"  # the film lasts as long as the voice; upstream drops the last frames
-    enhance: Enhance = "none"  # what makes mouths sharper that are larger than the network's 96 pixels
-    reference: Reference = "steady"  # the face shown whole: one while it fits; upstream shows each frame its own mouth
-    mel_offset_frames: int = -1  # how Wav2Lip was trained; upstream's inference uses 0, a frame late
+    face: FaceChoice = "largest"  # or an index from 0, left to right, in the first frame with that many faces
+    loop: Loop = "pingpong"  # frames after the last one: backwards, or from the first again (a visible jump)
+    smoothing: Smoothing = "centred"  # average of boxes over five frames; upstream's window leads by two frames
+    paste: Paste = "blend"  # feathers the lower face; upstream overwrites the whole box
+    boxes: Boxes = "landmarks"  # face detector; s3fd is the one of upstream, slow and supplied by the user
+    tail: Tail = "whole"  # the video is as long as the audio; upstream drops the last frames
+    enhance: Enhance = "none"  # super-resolution of mouths larger than the network's 96 pixels
+    reference: Reference = "steady"  # reference face: one while it fits, or each frame's own, as upstream does
+    mel_offset_frames: int = -1  # alignment in Wav2Lip's training; upstream's inference uses 0, which is a frame late
 
     def __post_init__(self) -> None:
         for name, expected in CHOICES.items():
@@ -96,9 +96,10 @@ PARITY = SyncOptions(
 
 @dataclass(frozen=True)
 class SyncOutput:
-    """One film. model: the checkpoint's name. path: where it was written; None where `video` holds its bytes.
+    """One output video.
 
-    ms_per_frame: spent in the network alone.
+    model: name of the checkpoint. path: where it was written; None if `video` holds its bytes.
+    ms_per_frame: time in the network alone.
     """
 
     model: str
@@ -112,9 +113,9 @@ class SyncOutput:
 
 @dataclass(frozen=True)
 class SyncResult:
-    """What was made: one film for each checkpoint, all of the same length, size and rate.
+    """The output videos: one for each checkpoint, all of the same length, size and rate.
 
-    frames_without_face: passed through untouched. timings_ms: wall time by stage, and "total".
+    frames_without_face: frames passed through unchanged. timings_ms: wall time by stage, and "total".
     """
 
     outputs: tuple[SyncOutput, ...]
@@ -128,7 +129,7 @@ class SyncResult:
     warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON; without the films' bytes."""
+        """Return plain values for JSON, without the bytes of the videos."""
         found = asdict(self)
         for one in found["outputs"]:
             one.pop("video")

@@ -1,4 +1,4 @@
-"""Lip sync: a face and a voice in, a talking film out."""
+"""Lip sync: from a face and speech to a video in which the face speaks."""
 
 from __future__ import annotations
 
@@ -35,16 +35,17 @@ from inference.media.voice import Voice, VoiceDoor, read_voice
 from inference.settings import Settings
 from inference.stages import StageClock
 
-# Called with the number of frames made so far, and of all.
+# Called with the number of frames written so far, and of all.
 Progress = Callable[[int, int], None]
 
-BATCH_SIZE = {"cpu": 4, "cuda": 32}  # frames at a time
-SURE_SHARE, SURE_S = 1.05, 1.0  # a film that declares so much more than is needed need not be kept for a loop
-SILENT = "silent_audio"
+BATCH_SIZE = {"cpu": 4, "cuda": 32}  # frames per batch
+# A video that declares this much more than is needed is not stored for a loop: a factor, and seconds besides.
+DURATION_MARGIN, DURATION_MARGIN_S = 1.05, 1.0
+SILENT_AUDIO = "silent_audio"
 
 
 class LipSyncer:
-    """Makes faces speak. Holds the loaded models; may be used for any number of films, one at a time."""
+    """Lip-syncs faces. Holds the loaded models; may be used for any number of videos, one at a time."""
 
     def __init__(
         self,
@@ -57,10 +58,12 @@ class LipSyncer:
         voice: VoiceDoor = read_voice,
         tracks: TrackCache | None = None,
     ) -> None:
-        """checkpoints: Wav2Lip weights: a set's name, a file, s3://bucket/key; None for those the deployment
-        brought. One pass makes a film for each. s3fd: the detector that `PARITY` uses, where it is not deployed.
-        tracks: where it is kept where faces are in films, so that the same face is not looked for again.
-        media, voice: how untrusted files are opened; a `MediaChild`'s `open` and `read_voice`, in the server.
+        """Load the models.
+
+        checkpoints: Wav2Lip weights: a set's name, a file, s3://bucket/key; None for those of the deployment.
+        One pass makes a video for each. s3fd: the detector that `PARITY` uses, if the deployment has none.
+        tracks: cache of face boxes, so that the same video is not searched again.
+        media, voice: open untrusted files; in the server, `open` and `read_voice` of a `SandboxedDecoder`.
 
         Raises: InvalidRequest, WeightsNotFound, WrongWeights, DeviceUnavailable.
         """
@@ -73,27 +76,27 @@ class LipSyncer:
         self._landmarker = load_landmarker("mediapipe", settings.weight_sources)
         self._s3fd, self._tracks = s3fd, tracks
         self._enhancers: dict[Enhance, Enhancer] = {}
-        self.warnings = warnings_of(self.generators)
+        self.warnings = licence_warnings(self.generators)
 
     def having(self, names: Sequence[str]) -> LipSyncer:
-        """The same syncer with these of its checkpoints alone; nothing is loaded anew.
+        """Return the same syncer with a subset of its checkpoints; nothing is loaded again.
 
-        Raises: WeightsNotFound naming those there are.
+        Raises: WeightsNotFound if one is not loaded; the message lists those that are.
         """
         loaded = {one.name: one for one in self.generators}
         missing = [name for name in names if name not in loaded]
         if missing:
             raise WeightsNotFound(f"model {missing[0][:80]!r}: not loaded here; there are {', '.join(loaded)}")
-        fewer = copy.copy(self)
-        fewer.generators = [loaded[name] for name in dict.fromkeys(names)]
-        fewer.warnings = warnings_of(fewer.generators)
-        return fewer
+        subset = copy.copy(self)
+        subset.generators = [loaded[name] for name in dict.fromkeys(names)]
+        subset.warnings = licence_warnings(subset.generators)
+        return subset
 
     def warm_up(self) -> None:
-        """Run every network once, so that the first film does not wait for it. Raises: what they raise."""
+        """Run every network once, so that the first video does not wait for it. Raises: the errors of the networks."""
         for one in self.generators:
             one.speak(np.zeros((1, 1, 80, 16), np.float32), np.zeros((1, 6, 96, 96), np.float32))
-        self._detector(SyncOptions()).make_locate()(np.zeros((96, 128, 3), np.uint8))
+        self._locator_factory(SyncOptions()).make_locate()(np.zeros((96, 128, 3), np.uint8))
 
     def sync(
         self,
@@ -104,19 +107,19 @@ class LipSyncer:
         progress: Progress | None = None,
         clock: StageClock | None = None,
     ) -> SyncResult:
-        """Have a face say what is heard.
+        """Lip-sync a face to an audio file.
 
-        face: a film or a picture; audio: any file with sound. Each a path, or the bytes of the file.
-        output: the film's file; with several checkpoints each gets its name before the suffix. None: the
-        result holds the bytes. Films appear whole or not at all. progress: what it raises ends the work.
-        clock: with deadlines of its own; by default the settings' hold.
-        Raises: MediaError (below it NoFaceFound, NoAudio), StorageError, InvalidRequest, DeadlineExceeded.
+        face: a video or an image; audio: any file with audio. Each a path, or the bytes of the file.
+        output: path of the video; with several checkpoints, the name of each is added before the suffix. None: the
+        result holds the bytes. Videos are written atomically. progress: an exception it raises ends the work.
+        clock: its deadlines replace those of the settings.
+        Raises: MediaError (including NoFaceFound, NoAudio), StorageError, InvalidRequest, DeadlineExceeded.
         """
         options, clock = options or SyncOptions(), clock or StageClock(deadlines=deadlines_of(self._settings))
         targets = name_outputs(output, [one.name for one in self.generators])
-        detector = self._detector(options)
+        factory = self._locator_factory(options)
         if options.enhance != "none":
-            self._find_enhancer(options.enhance)  # before the voice is read: it may not be there
+            self._find_enhancer(options.enhance)  # before the audio is decoded: the enhancer may not be installed
         with ExitStack() as opened:
             with clock.stage("sound"):
                 voice = opened.enter_context(self._read_voice(audio, self._settings.media_limits))
@@ -124,81 +127,89 @@ class LipSyncer:
             clock.check("sound")
             opened.enter_context(clock.stage("decode"))
             media = opened.enter_context(self._open_media(face, self._settings.media_limits))
-            film = Plan(media, voice, samples, options)
-            counter = FaceCount(media.name)
-            locate = opened.enter_context(self._kept(face, film, options, detector))
-            frames = self._run(media, film, options, locate, counter, clock)
+            timeline = SyncTimeline(media, voice, samples, options)
+            counter = FaceCounter(media.name)
+            locate = opened.enter_context(self._cached_locator(face, timeline, options, factory))
+            frames = self._run(media, timeline, options, locate, counter, clock)
             with film_folder(output) as folder:
                 partial = [folder / f"{i}{path.suffix}" for i, path in enumerate(targets)]
-                size = write_all(frames, partial, film, progress, clock)
+                size = write_videos(frames, partial, timeline, progress, clock)
                 counter.check()
-                outputs = self._hand_over(partial, None if output is None else targets, film, clock)
+                outputs = self._move_outputs(partial, None if output is None else targets, timeline, clock)
         return SyncResult(
             outputs=outputs,
-            num_frames=film.n_frames,
-            fps=float(film.fps),
-            duration_s=round(film.n_frames / float(film.fps), 3),
+            num_frames=timeline.n_frames,
+            fps=float(timeline.fps),
+            duration_s=round(timeline.n_frames / float(timeline.fps), 3),
             width=size[0],
             height=size[1],
             frames_without_face=counter.n_without,
             timings_ms=clock.as_ms(),
-            warnings=self.warnings if samples.any() else (*self.warnings, SILENT),
+            warnings=self.warnings if samples.any() else (*self.warnings, SILENT_AUDIO),
         )
 
     def _run(
         self,
         media: OpenedMedia,
-        film: Plan,
+        timeline: SyncTimeline,
         options: SyncOptions,
         locate: KeptLocator,
-        counter: FaceCount,
+        counter: FaceCounter,
         clock: StageClock,
     ) -> Iterator[tuple[Frame, ...]]:
-        """A chain of generators: each pulls from the one before, and none holds the whole film."""
-        clips = clock.watch("decode", media.read_clips(float(film.fps)))
-        looked_at = locate.watch(shrink(clips, options.resize_factor, options.shrinking))
-        shots = clock.watch("detect", find_boxes(looked_at, locate, options.pads))
-        steady = smooth_boxes(counter.watch(shots), options.smoothing)
-        looped = clock.watch("loop", loop_shots(steady, film.n_frames, options.loop, spooled=not film.is_covered))
-        counted = counter.watch_shown(looped)
-        batches = in_batches(counted, clock.watch("mel", film.windows()), BATCH_SIZE[self.device.name])
+        """Yield each output frame, once per checkpoint.
+
+        A chain of generators: each pulls from the one before, and none holds the whole video.
+        """
+        clips = clock.watch("decode", media.read_clips(float(timeline.fps)))
+        counted_frames = locate.watch(shrink(clips, options.resize_factor, options.shrinking))
+        located = clock.watch("detect", find_boxes(counted_frames, locate, options.pads))
+        smoothed = smooth_boxes(counter.count_source(located), options.smoothing)
+        looped = clock.watch(
+            "loop", loop_shots(smoothed, timeline.n_frames, options.loop, spooled=not timeline.is_covered)
+        )
+        shown = counter.count_output(looped)
+        batches = in_batches(shown, clock.watch("mel", timeline.windows()), BATCH_SIZE[self.device.name])
         networks = [clock.timed(one.name, one.speak) for one in self.generators]
-        spoken = clock.watch("model", speak(batches, networks, options.reference))
+        generated = clock.watch("model", speak(batches, networks, options.reference))
         if options.enhance != "none":
-            spoken = clock.watch("enhance", enhance_mouths(spoken, self._find_enhancer(options.enhance)))
-        return clock.watch("compose", paste_faces(spoken, options.paste))
+            generated = clock.watch("enhance", enhance_mouths(generated, self._find_enhancer(options.enhance)))
+        return clock.watch("compose", paste_faces(generated, options.paste))
 
     def _find_enhancer(self, name: Enhance) -> Enhancer:
-        """Loaded when it is first asked for."""
+        """Return an enhancer; it is loaded on first use."""
         if name not in self._enhancers:
             self._enhancers[name] = load_enhancer(name, self.device, self._settings.weight_sources)
         return self._enhancers[name]
 
     @contextmanager
-    def _kept(self, face: Source, film: Plan, options: SyncOptions, detector: Detector) -> Iterator[KeptLocator]:
-        """Finds faces, or knows where they were found in the same film before; what is found is kept at the end."""
+    def _cached_locator(
+        self, face: Source, timeline: SyncTimeline, options: SyncOptions, factory: LocatorFactory
+    ) -> Iterator[KeptLocator]:
+        """Provide a locator that reads boxes from the cache, or detects faces and stores their boxes at the end."""
         limits = self._settings.media_limits
-        print_of = Fingerprint.of(face, limits) if self._tracks is not None else None
-        if self._tracks is None or print_of is None:
-            yield KeptLocator(detector.make_locate, None)
+        fingerprint = Fingerprint.of(face, limits) if self._tracks is not None else None
+        if self._tracks is None or fingerprint is None:
+            yield KeptLocator(factory.make_locate, None)
             return
-        key = key_of(print_of.digest, film.fps, options, detector.name)
-        known = self._tracks.find(key)
-        needed = film.n_frames + LOOKAHEAD[options.smoothing]
-        locate = KeptLocator(detector.make_locate, known if known is not None and known.covers(needed) else None)
+        key = key_of(fingerprint.digest, timeline.fps, options, factory.name)
+        cached = self._tracks.find(key)
+        needed = timeline.n_frames + LOOKAHEAD[options.smoothing]
+        locate = KeptLocator(factory.make_locate, cached if cached is not None and cached.covers(needed) else None)
         yield locate
-        if not locate.is_known and print_of.still_holds():
+        if not locate.is_known and fingerprint.still_holds():
             self._tracks.keep(key, locate.found())
 
-    def _detector(self, options: SyncOptions) -> Detector:
-        """Raises: WeightsNotFound where it is one that the user brings, and is not there."""
+    def _locator_factory(self, options: SyncOptions) -> LocatorFactory:
+        """Return the face detector of a request. Raises: WeightsNotFound if the user has to supply it and did not."""
         if options.boxes == "s3fd":
             found = find_s3fd(self._s3fd, self._settings.weight_sources)
             name = f"s3fd {found.sha256} {self.device.name}"
-            return Detector(name, lambda: load_s3fd(found, self.device).find_first)
-        return Detector(mediapipe_detector(), lambda: self._follow(options.face))
+            return LocatorFactory(name, lambda: load_s3fd(found, self.device).find_first)
+        return LocatorFactory(mediapipe_detector(), lambda: self._tracking_locator(options.face))
 
-    def _follow(self, choice: FaceChoice) -> Locate:
+    def _tracking_locator(self, choice: FaceChoice) -> Locate:
+        """Return a locator that tracks one face with MediaPipe."""
         tracker = FaceTracker(self._landmarker, choice)
 
         def locate(frame: Frame) -> FaceBox | None:
@@ -207,39 +218,41 @@ class LipSyncer:
 
         return locate
 
-    def _hand_over(
-        self, partial: list[Path], targets: list[Path] | None, film: Plan, clock: StageClock
+    def _move_outputs(
+        self, partial: list[Path], targets: list[Path] | None, timeline: SyncTimeline, clock: StageClock
     ) -> tuple[SyncOutput, ...]:
         outputs = []
         for i, (generator, path) in enumerate(zip(self.generators, partial, strict=True)):
-            at = None if targets is None else targets[i]
-            video = path.read_bytes() if at is None else None
-            if at is not None:
-                os.replace(path, at)
-            duration_s = round(film.n_frames / float(film.fps), 3)
-            ms = round(clock.seconds_in_call.get(generator.name, 0.0) * 1000 / max(film.n_frames, 1), 2)
-            outputs.append(SyncOutput(generator.name, generator.sha256, film.n_frames, duration_s, ms, at, video))
+            target = None if targets is None else targets[i]
+            video = path.read_bytes() if target is None else None
+            if target is not None:
+                os.replace(path, target)
+            duration_s = round(timeline.n_frames / float(timeline.fps), 3)
+            ms = round(clock.seconds_in_call.get(generator.name, 0.0) * 1000 / max(timeline.n_frames, 1), 2)
+            outputs.append(
+                SyncOutput(generator.name, generator.sha256, timeline.n_frames, duration_s, ms, target, video)
+            )
         return tuple(outputs)
 
 
 @dataclass(frozen=True)
-class Detector:
-    """name: which one it is, and of which weights."""
+class LocatorFactory:
+    """Makes face locators. name: the detector and the hash of its weights."""
 
     name: str
     make_locate: Callable[[], Locate]
 
 
-def warnings_of(generators: Iterable[Generator]) -> tuple[str, ...]:
-    """What whoever uses these checkpoints must be told, each once."""
+def licence_warnings(generators: Iterable[Generator]) -> tuple[str, ...]:
+    """Return the licence notices of checkpoints, each once."""
     return tuple(dict.fromkeys(one.notice for one in generators if one.notice))
 
 
-class Plan:
-    """How long the film will be, at which rate, and what each frame hears."""
+class SyncTimeline:
+    """The length and frame rate of the output, and the audio of each frame."""
 
     def __init__(self, media: OpenedMedia, voice: Voice, samples: Samples, options: SyncOptions) -> None:
-        """samples: the voice as the networks hear it, 16 kHz mono."""
+        """Plan the output. samples: the audio as the networks take it, 16 kHz mono."""
         self.voice, self.samples = voice, samples
         self.fps = choose_rate(media.video, options.fps)
         rate = float(self.fps)
@@ -248,52 +261,52 @@ class Plan:
         self._starts = starts
         self._offset = options.mel_offset_frames
         declared_s = media.video.duration_s or 0
-        self.is_covered = declared_s * rate > self.n_frames * SURE_SHARE + SURE_S * rate
+        self.is_covered = declared_s * rate > self.n_frames * DURATION_MARGIN + DURATION_MARGIN_S * rate
 
     def windows(self) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
-        """The (80, 16) mel of each frame."""
+        """Yield the (80, 16) mel of each frame."""
         for k in range(self.n_frames):
             start = start_of_window(k, float(self.fps), self._offset) if self._starts is None else self._starts[k]
             yield cut_window(self.samples, start)
 
 
-class FaceCount:
-    """Counts faces as they are found, and frames that are shown without one."""
+class FaceCounter:
+    """Counts frames with a face in the source, and frames without one in the output."""
 
     def __init__(self, name: str) -> None:
         self.n_without = 0
         self._name = name
-        self._n_looked_at = 0
+        self._n_frames = 0
         self._has_face = False
 
-    def watch(self, shots: Iterable[Shot]) -> Iterator[Shot]:
-        """Raises: NoFaceFound as soon as the whole source has none."""
-        for shot in shots:
-            self._n_looked_at += 1
+    def count_source(self, located: Iterable[Shot]) -> Iterator[Shot]:
+        """Count faces in the source. Raises: NoFaceFound at its end if no frame has one."""
+        for shot in located:
+            self._n_frames += 1
             self._has_face = self._has_face or shot.box is not None
             yield shot
         self.check()
 
-    def watch_shown(self, shots: Iterable[Shot]) -> Iterator[Shot]:
-        for shot in shots:
+    def count_output(self, located: Iterable[Shot]) -> Iterator[Shot]:
+        for shot in located:
             self.n_without += shot.box is None
             yield shot
 
     def check(self) -> None:
         if not self._has_face:
-            raise NoFaceFound(f"{self._name}: no face found in {self._n_looked_at} frames")
+            raise NoFaceFound(f"{self._name}: no face found in {self._n_frames} frames")
 
 
-def choose_rate(video: VideoInfo, asked: float | None) -> Fraction:
-    """The rate that was asked for, else the film's own where it is a sensible one."""
-    own = video.fps if video.fps and not video.is_still else STILL_FPS
-    rate = asked if asked is not None else min(max(own, LOWEST_FPS), HIGHEST_FPS)
+def choose_rate(video: VideoInfo, requested: float | None) -> Fraction:
+    """Return the requested frame rate, else the rate of the video, limited to a sensible range."""
+    declared = video.fps if video.fps and not video.is_still else STILL_FPS
+    rate = requested if requested is not None else min(max(declared, LOWEST_FPS), HIGHEST_FPS)
     return Fraction(rate).limit_denominator(1001)
 
 
 def name_outputs(output: Path | None, names: list[str]) -> list[Path]:
-    """One file for each checkpoint. Raises: InvalidRequest for what cannot be written."""
-    output = output or Path("film.mp4")
+    """Return one output path per checkpoint. Raises: InvalidRequest if one cannot be written."""
+    output = output or Path("video.mp4")
     if output.suffix.lower() not in SUFFIXES:
         raise InvalidRequest(f"{output.name}: cannot write this kind of file; expected one of {', '.join(SUFFIXES)}")
     if output.is_dir() or not output.parent.is_dir():
@@ -306,25 +319,31 @@ def name_outputs(output: Path | None, names: list[str]) -> list[Path]:
 
 @contextmanager
 def film_folder(output: Path | None) -> Iterator[Path]:
-    """Where films grow: beside their place, so that a rename puts them there; gone afterwards.
+    """Provide a temporary folder for unfinished videos, beside the output so that a rename moves them into place.
 
-    Raises: StorageError where it cannot be made or a film cannot be put in place.
+    Raises: StorageError if the folder cannot be made or a video cannot be moved into place.
     """
     try:
-        home = None if output is None else output.parent
-        with tempfile.TemporaryDirectory(prefix=".viseme-sync-", dir=home) as folder:
+        parent = None if output is None else output.parent
+        with tempfile.TemporaryDirectory(prefix=".viseme-sync-", dir=parent) as folder:
             yield Path(folder)
     except OSError as err:
-        raise StorageError(f"the film could not be written ({err.strerror or err})") from err
+        raise StorageError(f"the video could not be written ({err.strerror or err})") from err
 
 
-def write_all(
-    frames: Iterable[tuple[Frame, ...]], paths: list[Path], film: Plan, progress: Progress | None, clock: StageClock
+def write_videos(
+    frames: Iterable[tuple[Frame, ...]],
+    paths: list[Path],
+    timeline: SyncTimeline,
+    progress: Progress | None,
+    clock: StageClock,
 ) -> tuple[int, int]:
-    """Write each frame into its film. Returns: width and height."""
+    """Write each frame to its video. Returns: width and height."""
     size, trimmer = (0, 0), HeapTrimmer()
     with ExitStack() as stack:
-        writers: list[FilmWriter] = [stack.enter_context(write_film(path, film.fps, film.voice)) for path in paths]
+        writers: list[FilmWriter] = [
+            stack.enter_context(write_film(path, timeline.fps, timeline.voice)) for path in paths
+        ]
         for n_done, each in enumerate(frames, 1):
             with clock.stage("encode"):
                 for writer, frame in zip(writers, each, strict=True):
@@ -333,5 +352,5 @@ def write_all(
             size = each[0].shape[1], each[0].shape[0]
             trimmer.count(each[0].nbytes)
             if progress is not None:
-                progress(n_done, film.n_frames)
+                progress(n_done, timeline.n_frames)
     return size

@@ -1,4 +1,4 @@
-"""From frames to what Wav2Lip takes: boxes of faces, smoothed, and the crops in them."""
+"""Preprocessing: from frames to face boxes, smoothed, and the crops that Wav2Lip takes."""
 
 from __future__ import annotations
 
@@ -16,47 +16,47 @@ from inference.lip_sync.options import Pads, Shrinking, Smoothing
 from inference.media import Clip, Frame
 from inference.media.frames import make_even
 
-SIDE = 96  # px, of the faces that Wav2Lip takes
-MASKED_FROM = SIDE // 2  # the rows below are hidden in the first three channels
-T = 5  # boxes that are averaged
-REACH = T // 2
-JAW, BROWS = slice(0, 17), slice(17, 27)  # of the 68 points
+SIDE = 96  # pixels; height and width of the faces that Wav2Lip takes
+MASKED_FROM = SIDE // 2  # rows from here down are masked in the first three channels
+T = 5  # boxes averaged by smoothing
+REACH = T // 2  # boxes before and after, in a centred average
+JAW, BROWS = slice(0, 17), slice(17, 27)  # indices in the 68-point order
 INTERPOLATIONS: dict[Shrinking, int] = {"area": cv2.INTER_AREA, "bilinear": cv2.INTER_LINEAR}
-BELOW_CHIN = 0.04  # of the height from brow to chin: landmarks lie on the chin, S3FD's boxes end below it
+BELOW_CHIN = 0.04  # share of the height from brow to chin: landmarks are on the chin, S3FD's boxes end below it
 
-# Finds the box of the face in a frame; None where it shows none.
+# Finds the box of the face in a frame; None if there is no face.
 Locate = Callable[[Frame], FaceBox | None]
 
 
 @dataclass(frozen=True)
 class Shot:
-    """A frame, (H, W, 3) uint8 BGR, and the face's box in it: whole pixels inside the frame, or None."""
+    """A frame, (H, W, 3) uint8 BGR, and its face box: whole pixels inside the frame, or None."""
 
     frame: Frame
     box: FaceBox | None
 
 
 def box_of_landmarks(points: npt.NDArray[np.floating]) -> FaceBox:
-    """A box framed as S3FD's are, which Wav2Lip was trained on: from the brows to below the chin, as wide as the jaw.
+    """Return a face box framed like those of S3FD, which Wav2Lip was trained on.
 
-    points: (68, 2).
+    It spans from the brows to below the chin, and the width of the jaw. points: (68, 2).
     """
     left, right = points[JAW, 0].min(), points[JAW, 0].max()
     top, chin = points[BROWS, 1].min(), points[JAW, 1].max()
     return FaceBox(float(left), float(top), float(right), float(chin + BELOW_CHIN * (chin - top)))
 
 
-def shrink(clips: Iterable[Clip], factor: int, how: Shrinking = "area") -> Iterator[Frame]:
-    """The frames, their sides divided by `factor`, all of the first one's size and of even sides.
+def shrink(clips: Iterable[Clip], factor: int, resize_filter: Shrinking = "area") -> Iterator[Frame]:
+    """Downscale frames by `factor`, to the size of the first one, with even sides.
 
-    An odd side gets its last row or column twice: H.264 stores colours for 2 x 2 pixels.
+    The last row or column is repeated if a side is odd: H.264 stores colours for 2 x 2 pixels.
     """
     size: tuple[int, int] | None = None
     for clip in clips:
         for frame in clip.frames:
             if factor > 1:
-                smaller = (max(frame.shape[1] // factor, 1), max(frame.shape[0] // factor, 1))
-                frame = resize(frame, smaller, INTERPOLATIONS[how])  # noqa: PLW2901
+                new_size = (max(frame.shape[1] // factor, 1), max(frame.shape[0] // factor, 1))
+                frame = resize(frame, new_size, INTERPOLATIONS[resize_filter])  # noqa: PLW2901
             size = size or (frame.shape[1], frame.shape[0])
             if size != (frame.shape[1], frame.shape[0]):
                 frame = resize(frame, size)  # noqa: PLW2901
@@ -68,17 +68,17 @@ def resize(frame: Frame, size: tuple[int, int], interpolation: int = cv2.INTER_A
 
 
 def find_boxes(frames: Iterable[Frame], locate: Locate, pads: Pads) -> Iterator[Shot]:
-    """Each frame with its face's padded box."""
-    last: Shot | None = None
+    """Yield each frame with the padded box of its face."""
+    previous: Shot | None = None
     for frame in frames:
-        if last is None or frame is not last.frame:  # else shown again: the rate was raised
+        if previous is None or frame is not previous.frame:  # else a repeated frame: the rate was raised
             box = locate(frame)
-            last = Shot(frame, None if box is None else pad(box, pads, frame))
-        yield last
+            previous = Shot(frame, None if box is None else pad(box, pads, frame))
+        yield previous
 
 
 def pad(box: FaceBox, pads: Pads, frame: Frame) -> FaceBox | None:
-    """Whole pixels, inside the frame; None where nothing is left. Source: upstream's face_detect."""
+    """Pad a box to whole pixels inside the frame; None if nothing is left. Source: upstream's face_detect."""
     height, width = frame.shape[:2]
     padded = FaceBox(
         max(int(box.left) - pads.left, 0),
@@ -90,7 +90,7 @@ def pad(box: FaceBox, pads: Pads, frame: Frame) -> FaceBox | None:
 
 
 def smooth_boxes(shots: Iterable[Shot], smoothing: Smoothing) -> Iterator[Shot]:
-    """The same frames with steadier boxes, a few frames later. A gap without a face ends a run of boxes."""
+    """Smooth boxes; frames come out a few frames later. A gap without a face ends a run of boxes."""
     if smoothing == "none":
         yield from shots
         return
@@ -104,36 +104,36 @@ def smooth_boxes(shots: Iterable[Shot], smoothing: Smoothing) -> Iterator[Shot]:
     yield from smoother.finish()
 
 
-Row = npt.NDArray[np.int64]  # left, top, right, bottom
+BoxRow = npt.NDArray[np.int64]  # left, top, right, bottom
 
 
-def as_row(box: FaceBox) -> Row:
+def as_row(box: FaceBox) -> BoxRow:
     return np.array([box.left, box.top, box.right, box.bottom], np.int64)
 
 
 class CentredSmoother:
-    """The mean of a box, the two before and the two after; fewer at the ends, alike on both sides.
+    """Averages a box with the two before and the two after; fewer at the ends, equally many on both sides.
 
-    So a box that moves steadily stays where the face is, where upstream's window leads by two frames.
+    A box that moves steadily therefore stays on the face; upstream's window leads by two frames.
     """
 
     def __init__(self) -> None:
-        self._waiting: deque[tuple[Frame, Row]] = deque()
-        self._before: deque[Row] = deque(maxlen=REACH)
+        self._pending: deque[tuple[Frame, BoxRow]] = deque()
+        self._before: deque[BoxRow] = deque(maxlen=REACH)
 
-    def add(self, frame: Frame, row: Row) -> Iterator[Shot]:
-        self._waiting.append((frame, row))
-        if len(self._waiting) > REACH:
+    def add(self, frame: Frame, row: BoxRow) -> Iterator[Shot]:
+        self._pending.append((frame, row))
+        if len(self._pending) > REACH:
             yield self._next()
 
     def finish(self) -> Iterator[Shot]:
-        while self._waiting:
+        while self._pending:
             yield self._next()
         self._before.clear()
 
     def _next(self) -> Shot:
-        after = [row for _, row in self._waiting]
-        frame, row = self._waiting.popleft()
+        after = [row for _, row in self._pending]
+        frame, row = self._pending.popleft()
         reach = min(len(self._before), len(after) - 1, REACH)
         window = [*list(self._before)[len(self._before) - reach :], *after[: reach + 1]]
         self._before.append(row)
@@ -141,48 +141,49 @@ class CentredSmoother:
 
 
 class UpstreamSmoother:
-    """The mean of a box and the four after it; the last ones average what was averaged already.
+    """Averages a box with the four after it; at the end of a run, averages already emitted are averaged again.
 
     Source: Rudrabha/Wav2Lip inference.py get_smoothened_boxes, with its truncation and slices.
     """
 
     def __init__(self) -> None:
         self._frames: list[Frame] = []
-        self._rows: list[Row] = []
-        self._last: list[Row] = []  # the row given out last, which the end of a run looks back to
+        self._rows: list[BoxRow] = []
+        self._last_averaged: list[BoxRow] = []  # the last row emitted, which the end of a run averages again
 
-    def add(self, frame: Frame, row: Row) -> Iterator[Shot]:
+    def add(self, frame: Frame, row: BoxRow) -> Iterator[Shot]:
         self._frames.append(frame)
         self._rows.append(row)
         if len(self._rows) == T:
-            yield self._give(self._rows)
+            yield self._emit(self._rows)
 
     def finish(self) -> Iterator[Shot]:
-        rows = [*self._last, *self._rows]
-        for i in range(len(self._last), len(rows)):
-            rows[i] = mean(rows[len(rows) - T :])
-            yield Shot(self._frames[i - len(self._last)], FaceBox(*rows[i].tolist()))
-        self._frames, self._rows, self._last = [], [], []
+        rows = [*self._last_averaged, *self._rows]
+        for i in range(len(self._last_averaged), len(rows)):
+            rows[i] = mean_row(rows[len(rows) - T :])
+            yield Shot(self._frames[i - len(self._last_averaged)], FaceBox(*rows[i].tolist()))
+        self._frames, self._rows, self._last_averaged = [], [], []
 
-    def _give(self, window: list[Row]) -> Shot:
-        frame, row = self._frames.pop(0), mean(window)
+    def _emit(self, window: list[BoxRow]) -> Shot:
+        frame, row = self._frames.pop(0), mean_row(window)
         self._rows.pop(0)
-        self._last = [row]
+        self._last_averaged = [row]
         return Shot(frame, FaceBox(*row.tolist()))
 
 
-def mean(window: list[Row]) -> Row:
+def mean_row(window: list[BoxRow]) -> BoxRow:
     return np.asarray(np.mean(window, axis=0), np.int64)
 
 
 def cut_face(frame: Frame, box: FaceBox) -> Frame:
-    """The face at the network's size: (96, 96, 3) uint8 BGR, bilinear."""
+    """Crop a face and resize it to the network's input: (96, 96, 3) uint8 BGR, bilinear."""
     return cv2.resize(frame[slices_of(box)], (SIDE, SIDE)).astype(np.uint8, copy=False)
 
 
 def stack_faces(faces: list[Frame]) -> npt.NDArray[np.float32]:
-    """What Wav2Lip takes of faces: (B, 6, 96, 96) float32, BGR / 255, the lower half hidden in channels 0..2.
+    """Stack faces to the input of Wav2Lip: (B, 6, 96, 96) float32, BGR / 255.
 
+    Channels 0..2 have the lower half masked; channels 3..5 are the whole face.
     Source: Rudrabha/Wav2Lip inference.py datagen.
     """
     whole = np.stack(faces).transpose(0, 3, 1, 2).astype(np.float32) / 255

@@ -1,4 +1,4 @@
-"""The face that a network is shown whole, beside the one that it is to make speak."""
+"""The reference face: the unmasked face that a network gets beside the masked one."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ import numpy.typing as npt
 
 from inference.lip_sync.preprocess import MASKED_FROM
 
-Faces = npt.NDArray[np.float32]  # (B, 6, 96, 96), as `stack_faces` makes them
+Faces = npt.NDArray[np.float32]  # (B, 6, 96, 96), as `stack_faces` returns them
 
-FAR = 0.07  # of 0..1, the mean over an upper half: a face is another one, or seen otherwise, from here on
+FAR = 0.07  # mean absolute difference of the upper halves, 0..1, from which a face counts as another face or view
 
 
 class SteadyReference:
-    """One face for as long as those that follow look like it.
+    """Keeps one reference face for as long as the faces that follow resemble it.
 
-    Shown each frame whole, a network follows the mouth that it is to replace. One that stays tells it what lips, teeth
-    and chin look like, as another frame of the clip did in training, and nothing of when they move. A face that
-    differs in its upper half takes its place: after a cut, or where a head has turned.
+    If each frame is its own reference, the network copies the mouth that it should replace. A fixed reference shows
+    what lips, teeth and chin look like, as another frame of the clip did in training, but not when they move. A face
+    that differs in its upper half becomes the new reference: after a cut, or if the head has turned.
     """
 
     def __init__(self) -> None:
-        self._kept: Faces | None = None
+        self._reference: Faces | None = None
 
     def show(self, faces: Faces) -> Faces:
-        """The faces of a film, in their order, with the second of each the one that stays."""
-        shown = faces.copy()
-        for face in shown:
-            whole = face[3:]
-            if self._kept is None or difference(whole, self._kept) > FAR:
-                self._kept = whole.copy()
-            face[3:] = self._kept
-        return shown
+        """Return a copy of the faces, in order, with the reference face in channels 3..5."""
+        replaced = faces.copy()
+        for face in replaced:
+            unmasked = face[3:]
+            if self._reference is None or upper_difference(unmasked, self._reference) > FAR:
+                self._reference = unmasked.copy()
+            face[3:] = self._reference
+        return replaced
 
 
-def difference(one: Faces, other: Faces) -> float:
-    """Of two faces (3, 96, 96) in their upper halves."""
+def upper_difference(one: Faces, other: Faces) -> float:
+    """Return the mean absolute difference of the upper halves of two faces (3, 96, 96)."""
     return float(np.abs(one[:, :MASKED_FROM] - other[:, :MASKED_FROM]).mean())

@@ -1,4 +1,4 @@
-"""Where faces were found in films, kept: detection is a good part of the time, and the same face speaks many voices."""
+"""Cache of face boxes: detection takes much of the time, and the same video is often synced to several audio files."""
 
 from __future__ import annotations
 
@@ -16,25 +16,28 @@ from inference.faces import FaceBox
 from inference.lip_sync.options import Smoothing, SyncOptions
 from inference.lip_sync.preprocess import REACH, Locate, T
 from inference.media import Frame, MediaLimits, Source
-from inference.weights.registry import MEDIAPIPE
 from inference.weights.cache import sha256_of, whole_file
+from inference.weights.registry import MEDIAPIPE
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger("viseme.sync")
 
-MAX_BYTES = 64 << 20  # of all tracks: some 20 hours
-MAX_TRACK_BYTES = 16 << 20  # of one: no film within limits has so many frames
-RULE = "1"  # to be raised where boxes of the same film change: with the tracker, or `box_of_landmarks`
+MAX_BYTES = 64 << 20  # bytes of all files together: some 20 hours of video
+MAX_TRACK_BYTES = 16 << 20  # bytes of one file: no video within the limits has so many frames
+CACHE_VERSION = "1"  # raise it if the boxes of a video change: with the tracker, or `face_box_of_landmarks`
 SUFFIX = ".track"
-MOST_PX = 1e6  # of a coordinate that is one
-HEAD = np.dtype([("n_frames", "<u4"), ("is_whole", "u1")])
-LOOKAHEAD: dict[Smoothing, int] = {"none": 0, "centred": REACH, "upstream": T - 1}  # frames read beyond the last
+MAX_COORDINATE = 1e6  # pixels; a larger coordinate is invalid
+HEADER = np.dtype([("n_frames", "<u4"), ("is_whole", "u1")])
+# Frames that smoothing reads beyond the last one.
+LOOKAHEAD: dict[Smoothing, int] = {"none": 0, "centred": REACH, "upstream": T - 1}
 
 
 @dataclass(frozen=True)
 class Track:
-    """boxes: (n, 4) float64 left, top, right, bottom, as found, for each frame that differs from the one before it;
-    not a number where there was no face. n_frames: how many frames they are for, repeated ones too. is_whole:
-    whether the film ends there.
+    """Face boxes of a video.
+
+    boxes: (n, 4) float64 left, top, right, bottom, as detected, for each frame that differs from the one before it;
+    NaN if there is no face. n_frames: number of frames they cover, repeated ones included. is_whole: whether the
+    video ends there.
     """
 
     boxes: npt.NDArray[np.float64]
@@ -46,9 +49,9 @@ class Track:
 
 
 class TrackCache:
-    """Tracks in a folder, each in a file named for the film's bytes and all that boxes depend on.
+    """Caches box tracks in a folder, each in a file named after the bytes of the video and all that boxes depend on.
 
-    A file that is damaged, or of another key, is not taken. The least used ones go when there are too many bytes.
+    A damaged file, or one with another key, is ignored. If the folder is full, the least recently used files go first.
     """
 
     def __init__(self, folder: Path, max_bytes: int = MAX_BYTES) -> None:
@@ -61,34 +64,34 @@ class TrackCache:
             if path.stat().st_size > MAX_TRACK_BYTES:
                 return None
             contents = path.read_bytes()
-            os.utime(path)  # used last
+            os.utime(path)  # marks it as used now
         except OSError:
             return None
         return unpack(contents, key)
 
     def keep(self, key: str, track: Track) -> None:
-        """Whole or not at all; a folder that cannot be written costs the next run time, and no more."""
+        """Store a track atomically. A folder that cannot be written is logged; the next run then detects again."""
         contents = pack(track, key)
         if len(contents) > min(self._max_bytes, MAX_TRACK_BYTES):
             return
         try:
             with whole_file(self._path_of(key)) as part:
                 part.write_bytes(contents)
-            self._make_room()
+            self._evict_oldest()
         except OSError as err:
-            log.warning("where the face is could not be kept in %s (%s)", self._folder, err.strerror or err)
+            logger.warning("face boxes could not be stored in %s (%s)", self._folder, err.strerror or err)
 
-    def _make_room(self) -> None:
-        """By age of last use; another process may be doing the same."""
-        found = []
+    def _evict_oldest(self) -> None:
+        """Delete files, least recently used first; another process may be doing the same."""
+        files = []
         for path in self._folder.glob(f"*{SUFFIX}"):
             try:
                 status = path.stat()
             except FileNotFoundError:
                 continue
-            found.append((status.st_mtime_ns, status.st_size, path))
-        n_bytes = sum(size for _, size, _ in found)
-        for _, size, path in sorted(found):
+            files.append((status.st_mtime_ns, status.st_size, path))
+        n_bytes = sum(size for _, size, _ in files)
+        for _, size, path in sorted(files):
             if n_bytes <= self._max_bytes:
                 return
             path.unlink(missing_ok=True)
@@ -99,28 +102,28 @@ class TrackCache:
 
 
 def pack(track: Track, key: str) -> bytes:
-    """A hash over the key and what follows; then the counts; then the boxes."""
-    head = np.array((track.n_frames, track.is_whole), HEAD).tobytes()
+    """Encode a track: a hash over the key and the rest; the counts; the boxes."""
+    head = np.array((track.n_frames, track.is_whole), HEADER).tobytes()
     rest = head + track.boxes.astype("<f8").tobytes()
     return hashlib.sha256(key.encode() + rest).digest() + rest
 
 
 def unpack(contents: bytes, key: str) -> Track | None:
-    """None for what `pack` did not write for that key."""
+    """Decode a track; None if `pack` did not write it for that key."""
     digest, rest = contents[:32], contents[32:]
-    if hashlib.sha256(key.encode() + rest).digest() != digest or (len(rest) - HEAD.itemsize) % 32:
+    if hashlib.sha256(key.encode() + rest).digest() != digest or (len(rest) - HEADER.itemsize) % 32:
         return None
-    n_frames, is_whole = np.frombuffer(rest[: HEAD.itemsize], HEAD)[0].tolist()
-    boxes = np.frombuffer(rest[HEAD.itemsize :], "<f8").reshape(-1, 4)
-    if not (np.isnan(boxes) | (np.abs(boxes) < MOST_PX)).all():
+    n_frames, is_whole = np.frombuffer(rest[: HEADER.itemsize], HEADER)[0].tolist()
+    boxes = np.frombuffer(rest[HEADER.itemsize :], "<f8").reshape(-1, 4)
+    if not (np.isnan(boxes) | (np.abs(boxes) < MAX_COORDINATE)).all():
         return None
     return Track(boxes, n_frames, bool(is_whole))
 
 
 def key_of(digest: str, fps: object, options: SyncOptions, detector: str) -> str:
-    """All that boxes depend on. digest: of the film's bytes. detector: which one, and its weights."""
+    """Return the cache key: all that boxes depend on. digest: of the video. detector: its name and weights."""
     parts = (
-        RULE,
+        CACHE_VERSION,
         digest,
         str(fps),
         f"{options.resize_factor} {options.shrinking}",
@@ -132,12 +135,13 @@ def key_of(digest: str, fps: object, options: SyncOptions, detector: str) -> str
 
 
 def mediapipe_detector() -> str:
+    """Return the name of MediaPipe's detector with the hashes of its weights, for the key."""
     return "mediapipe " + " ".join(str(file.sha256) for file in MEDIAPIPE.files)
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """Of a film's bytes; status: when and how large the file was, to notice that it is another one now."""
+    """Digest of a video's bytes. status: inode, size and times of the file, to notice if it is replaced."""
 
     digest: str
     path: Path | None
@@ -145,54 +149,54 @@ class Fingerprint:
 
     @classmethod
     def of(cls, source: Source, limits: MediaLimits) -> Fingerprint | None:
-        """None for what is no plain file of a size that is taken: the door will say so."""
+        """Compute the fingerprint; None if the source is no plain file within the limits: opening it will raise."""
         if isinstance(source, bytes):
             return cls(hashlib.sha256(source).hexdigest(), None, ())
         path = Path(source)
         try:
             if not path.is_file() or path.stat().st_size > limits.max_bytes:
                 return None
-            status = status_of(path)
+            status = file_status(path)
             return cls(sha256_of(path), path, status)
         except (OSError, ValueError):
             return None
 
     def still_holds(self) -> bool:
         try:
-            return self.path is None or status_of(self.path) == self.status
+            return self.path is None or file_status(self.path) == self.status
         except OSError:
             return False
 
 
-def status_of(path: Path) -> tuple[int, ...]:
-    found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+def file_status(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 class KeptLocator:
-    """Finds faces as they were found before, else now, and writes down what it found.
+    """Returns cached boxes, else detects faces and records their boxes.
 
-    make_locate: the detector, which is not made where it is not needed.
+    make_locate: makes the detector on first use.
     """
 
-    def __init__(self, make_locate: Callable[[], Locate], known: Track | None) -> None:
-        self.is_known = known is not None
+    def __init__(self, make_locate: Callable[[], Locate], cached: Track | None) -> None:
+        self.is_known = cached is not None
         self._make_locate = make_locate
         self._locate: Locate | None = None
-        self._known = iter(known.boxes) if known is not None else iter(())
+        self._cached_rows = iter(cached.boxes) if cached is not None else iter(())
         self._rows: list[tuple[float, ...]] = []
         self._n_frames = 0
         self._is_whole = False
 
     def watch(self, frames: Iterable[Frame]) -> Iterator[Frame]:
-        """The same frames, counted."""
+        """Yield the same frames and count them."""
         for frame in frames:
             self._n_frames += 1
             yield frame
         self._is_whole = True
 
     def __call__(self, frame: Frame) -> FaceBox | None:
-        row = next(self._known, None)
+        row = next(self._cached_rows, None)
         if row is not None:
             return None if np.isnan(row).any() else FaceBox(*row.tolist())
         self._locate = self._locate or self._make_locate()
@@ -201,5 +205,5 @@ class KeptLocator:
         return box
 
     def found(self) -> Track:
-        """What was found now."""
+        """Return the boxes that were detected now."""
         return Track(np.array(self._rows, np.float64).reshape(-1, 4), self._n_frames, self._is_whole)

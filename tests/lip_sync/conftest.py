@@ -11,7 +11,7 @@ from inference.lip_sync import LipSyncer
 
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> Iterator[None]:
-    """On a busy machine torch's threads wait for one another for seconds, over networks of milliseconds."""
+    """Use one thread: on a busy machine torch's threads wait seconds for one another, for networks of milliseconds."""
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

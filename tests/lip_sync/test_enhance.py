@@ -32,19 +32,19 @@ TINY = {"embed_dim": 12, "depths": (1,), "num_heads": (2,), "upscale": 2}
 
 
 class Doubling:
-    """Shows each pixel as four, and counts how often it is asked."""
+    """Repeats each pixel four times and counts its calls."""
 
     scale = 2
-    n_asked = 0
+    n_calls = 0
 
     def enhance(self, mouth_bgr: np.ndarray) -> np.ndarray:
-        self.n_asked += 1
+        self.n_calls += 1
         return mouth_bgr.repeat(2, axis=0).repeat(2, axis=1)
 
 
 @pytest.fixture(scope="module")
 def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As the Hub's file, of a network a thousandth of the published one's size, drawn at random."""
+    """A file like the Hub's, of a network with a thousandth of the published size and random weights."""
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(3)
     folder = tmp_path_factory.mktemp("hub") / "swin2sr"
@@ -56,22 +56,22 @@ def tiny_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny(tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of it, which is what the registry and the loader expect."""
-    expect(tiny_file, monkeypatch)
+    """The folder of that file, as the registry and the loader expect it."""
+    register(tiny_file, monkeypatch)
     return tiny_file.parent
 
 
-def expect(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def register(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = WeightFile(path.name, hashlib.sha256(path.read_bytes()).hexdigest())
     monkeypatch.setitem(REGISTRY, "swin2sr", replace(SWIN2SR, files=(file,)))
-    monkeypatch.setattr("inference.lip_sync.enhance.SIZES", TINY)
+    monkeypatch.setattr("inference.lip_sync.enhance.SWIN2SR_CONFIG", TINY)
 
 
 def a_face() -> np.ndarray:
     return np.asarray(cv2.resize(talk(1)[0][60:260, 80:280], (96, 96)), np.uint8)
 
 
-def test_the_upper_face_stays_and_the_mouth_is_the_networks(tiny: Path):
+def test_only_the_lower_face_comes_from_the_network(tiny: Path):
     enhancer = load_swin2sr(CPU, WeightSources(tiny.parent, hf_offline=True))
     face = a_face()
     larger = enhance_face(face, enhancer)
@@ -80,12 +80,12 @@ def test_the_upper_face_stays_and_the_mouth_is_the_networks(tiny: Path):
     assert np.array_equal(larger[:80], plain[:80])
     assert not np.array_equal(larger[80:], plain[80:])
     assert np.array_equal(larger[80:], enhancer.enhance(face[40:]))
-    odd = enhancer.enhance(face[40:93, :90])  # no whole windows
+    odd = enhancer.enhance(face[40:93, :90])  # not a multiple of the window
     assert odd.shape == (106, 180, 3)
 
 
 def test_colours_are_not_swapped(tiny: Path):
-    """Random weights keep no colours; but what goes in as blue has to come out of the network's third channel."""
+    """Random weights keep no colours, but blue input must come out of the network's third channel."""
     enhancer = load_swin2sr(CPU, WeightSources(tiny.parent, hf_offline=True))
     seen = []
     enhancer._network = lambda rgb: seen.append(rgb) or [rgb.repeat(2, axis=2).repeat(2, axis=3)]
@@ -104,7 +104,7 @@ def test_only_faces_larger_than_the_networks_are_enhanced():
     faces = [a_face(), a_face()]
     doubling = Doubling()
     (batch,) = enhance_mouths([Batch(tuple(shots), (), (faces, faces))], doubling)
-    assert doubling.n_asked == 2  # one face of two networks
+    assert doubling.n_calls == 2  # one face of two networks
     assert [face.shape[0] for face in batch.patches[0]] == [96, 192]
     pasted = list(paste_faces([batch], "blend"))
     assert pasted[1][0] is shots[1].frame
@@ -112,7 +112,7 @@ def test_only_faces_larger_than_the_networks_are_enhanced():
 
 
 def test_the_blend_is_the_same():
-    """Of an enhancer that adds nothing, the film is what it would be without, but for how pixels are resized."""
+    """With an enhancer that adds nothing, only the resampling of pixels differs."""
     shot = Shot(talk(1)[0], FaceBox(90, 60, 270, 260))
     batch = Batch((shot,), (), ([a_face()],))
     (plain,), (enhanced,) = (
@@ -122,7 +122,7 @@ def test_the_blend_is_the_same():
     assert 0 < np.abs(plain.astype(int) - enhanced).mean() < 3
 
 
-def test_a_film_is_made_with_it(
+def test_a_video_is_enhanced(
     tiny: Path, checkpoints: list[Path], weights_cache: Path, settings: Settings, tmp_path: Path
 ):
     (tmp_path / "weights").mkdir()
@@ -137,7 +137,7 @@ def test_a_film_is_made_with_it(
     assert "enhance" not in plain.timings_ms
 
 
-def test_weights_are_fetched_at_the_pinned_commit(tiny: Path, tmp_path: Path):
+def test_weights_are_downloaded_at_the_pinned_commit(tiny: Path, tmp_path: Path):
     files = {"model.safetensors": (tiny / "model.safetensors").read_bytes()}
     with HubServer({SWIN2SR.hub.repository: Repository(SWIN2SR.hub.revision, files)}) as server:
         sources = WeightSources(tmp_path, hf_endpoint=server.url)
@@ -149,7 +149,7 @@ def test_weights_are_fetched_at_the_pinned_commit(tiny: Path, tmp_path: Path):
         load_swin2sr(CPU, offline)
 
 
-def test_weights_that_are_not_there_or_wrong_are_named(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_missing_or_wrong_weights_are_named(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     sources = WeightSources(tmp_path, hf_offline=True)
     with pytest.raises(WeightsNotFound, match="HF_HUB_OFFLINE"):
         load_swin2sr(CPU, sources)
@@ -158,11 +158,11 @@ def test_weights_that_are_not_there_or_wrong_are_named(tiny: Path, tmp_path: Pat
     tensors = load_file(tiny / "model.safetensors")
     tensors.pop("swin2sr.layernorm.weight")
     save_file(tensors, path, {"format": "pt"})
-    expect(path, monkeypatch)
-    with pytest.raises(WrongWeights, match=r"not a whole Swin2SR; .*swin2sr\.layernorm\.weight"):
+    register(path, monkeypatch)
+    with pytest.raises(WrongWeights, match=r"not a complete Swin2SR; .*swin2sr\.layernorm\.weight"):
         load_swin2sr(CPU, sources)
     path.write_bytes(b"<html></html>")
-    expect(path, monkeypatch)
+    register(path, monkeypatch)
     with pytest.raises(WrongWeights, match="not Swin2SR's weights"):
         load_swin2sr(CPU, sources)
 

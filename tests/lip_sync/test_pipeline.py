@@ -34,16 +34,16 @@ def face_clip() -> bytes:
 
 
 def lengths(path: Path) -> tuple[int, float, float]:
-    """Frames, seconds of pictures, seconds of sound, as a player counts them."""
+    """Return the number of frames, and the seconds of video and of audio, as a player counts them."""
     with av.open(str(path)) as container:
-        pictures = list(container.decode(video=0))
+        frames = list(container.decode(video=0))
     with av.open(str(path)) as container:
-        heard = sum(frame.samples for frame in container.decode(audio=0))
-        sound_s = float(container.streams.audio[0].duration * container.streams.audio[0].time_base)
-    step = pictures[1].pts - pictures[0].pts
-    end = (pictures[-1].pts + step - pictures[0].pts) * pictures[0].time_base
-    assert heard / RATE == pytest.approx(sound_s, abs=0.07)
-    return len(pictures), float(end), sound_s
+        n_samples = sum(frame.samples for frame in container.decode(audio=0))
+        audio_s = float(container.streams.audio[0].duration * container.streams.audio[0].time_base)
+    step = frames[1].pts - frames[0].pts
+    end = (frames[-1].pts + step - frames[0].pts) * frames[0].time_base
+    assert n_samples / RATE == pytest.approx(audio_s, abs=0.07)
+    return len(frames), float(end), audio_s
 
 
 def frames_of(source: Path | bytes, fps: float = 25) -> list[np.ndarray]:
@@ -51,21 +51,21 @@ def frames_of(source: Path | bytes, fps: float = 25) -> list[np.ndarray]:
         return [frame for clip in media.read_clips(fps) for frame in clip.frames]
 
 
-def test_a_film_lasts_as_long_as_the_voice(syncer: LipSyncer, face_clip: bytes, tmp_path: Path):
+def test_the_video_is_as_long_as_the_audio(syncer: LipSyncer, face_clip: bytes, tmp_path: Path):
     out = tmp_path / "a.b out.mp4"
-    told: list[tuple[int, int]] = []
-    result = syncer.sync(face_clip, voice(2.4), output=out, progress=lambda done, total: told.append((done, total)))
-    n_frames, pictures_s, sound_s = lengths(out)
+    reported: list[tuple[int, int]] = []
+    result = syncer.sync(face_clip, voice(2.4), output=out, progress=lambda done, total: reported.append((done, total)))
+    n_frames, video_s, audio_s = lengths(out)
     assert (n_frames, result.num_frames, result.fps) == (60, 60, 25)
-    assert abs(pictures_s - sound_s) <= 0.04
+    assert abs(video_s - audio_s) <= 0.04
     assert (result.width, result.height) == (360, 288)
     assert result.frames_without_face == 0
-    assert told == [(i, 60) for i in range(1, 61)]
+    assert reported == [(i, 60) for i in range(1, 61)]
     assert sorted(tmp_path.iterdir()) == [out]
     assert {"sound", "decode", "detect", "model", "compose", "encode", "total"} <= set(result.timings_ms)
 
 
-def test_only_the_mouth_changes_and_the_film_turns_back(syncer: LipSyncer, face_clip: bytes, tmp_path: Path):
+def test_only_the_mouth_changes_and_the_video_plays_back_and_forth(syncer: LipSyncer, face_clip: bytes, tmp_path: Path):
     out = tmp_path / "out.mp4"
     syncer.sync(face_clip, voice(1.6), output=out)
     before, after = frames_of(face_clip), frames_of(out)
@@ -73,8 +73,8 @@ def test_only_the_mouth_changes_and_the_film_turns_back(syncer: LipSyncer, face_
     for k in (0, 12, 24, 30, 39):
         change = np.abs(after[k].astype(int) - before[order[k]]).mean(axis=2)
         rows, columns = np.nonzero(change > 40)
-        assert len(rows) > 100  # random weights say nothing, loudly
-        assert change[:100].mean() < 3  # forehead and room: only what encoding does
+        assert len(rows) > 100  # random weights change much
+        assert change[:100].mean() < 3  # forehead and background: only the encoder changes them
         assert rows.min() > 120
         assert columns.min() > 90
         assert columns.max() < 270
@@ -94,13 +94,13 @@ def test_several_checkpoints_in_one_pass(checkpoints: list[Path], weights_cache,
     assert np.array_equal(np.stack(frames_of(alone.outputs[0].video)), other)
 
 
-def test_a_picture_talks(syncer: LipSyncer):
+def test_an_image_is_synced(syncer: LipSyncer):
     still = talk(1)[0][:287, :331]
     result = syncer.sync(picture(still), voice(0.48))
     assert (result.num_frames, result.fps, result.width, result.height) == (12, 25, 332, 288)
 
 
-def test_options_are_obeyed(syncer: LipSyncer, face_clip: bytes):
+def test_options_are_applied(syncer: LipSyncer, face_clip: bytes):
     options = SyncOptions(fps=12.5, resize_factor=2, loop="restart", smoothing="none", paste="overwrite")
     result = syncer.sync(face_clip, voice(0.8), replace(options, pads=Pads(0, 4, 0, 0)))
     assert (result.num_frames, result.width, result.height) == (10, 180, 144)
@@ -124,33 +124,33 @@ def test_other_containers(syncer: LipSyncer, container: str):
     assert syncer.sync(source, voice(0.6)).num_frames == 15
 
 
-def test_a_film_of_uneven_rate_and_turned_by_metadata(syncer: LipSyncer):
+def test_a_video_of_variable_rate_rotated_by_metadata(syncer: LipSyncer):
     turned = [np.ascontiguousarray(np.rot90(frame)) for frame in talk(10)]
     times = [Fraction(int(i * 40 + (i % 3) * 7), 1000) for i in range(10)]
     result = syncer.sync(turn_by_metadata(film(turned, times=times), 90), voice(0.4), SyncOptions(fps=25))
     assert (result.num_frames, result.width, result.height, result.frames_without_face) == (10, 360, 288, 0)
 
 
-def test_silence_is_a_voice(syncer: LipSyncer, face_clip: bytes):
+def test_silence_is_valid_audio(syncer: LipSyncer, face_clip: bytes):
     result = syncer.sync(face_clip, as_wav(np.zeros(8000, np.int16)))
     assert result.num_frames == 12
     assert "silent_audio" in result.warnings
 
 
-def test_a_films_own_voice_may_drive_it(syncer: LipSyncer):
+def test_a_video_may_supply_its_own_audio(syncer: LipSyncer):
     source = film(talk(15), with_tone=True)
     assert syncer.sync(source, source).num_frames == pytest.approx(15, abs=2)
 
 
-def test_a_decoding_child_gives_the_same_film(checkpoints: list[Path], syncer: LipSyncer, face_clip: bytes):
+def test_a_sandboxed_decoder_gives_the_same_video(checkpoints: list[Path], syncer: LipSyncer, face_clip: bytes):
     with MediaChild() as child:
-        there = LipSyncer(
+        in_child = LipSyncer(
             checkpoints[:1], device="cpu", precision="f32", media=child.open, voice=child.read_voice
         ).sync(face_clip, voice(0.6))
-    here = syncer.sync(face_clip, voice(0.6))
-    assert there.outputs[0].video is not None
-    assert here.outputs[0].video is not None
-    assert here.outputs[0].video == there.outputs[0].video
+    in_process = syncer.sync(face_clip, voice(0.6))
+    assert in_child.outputs[0].video is not None
+    assert in_process.outputs[0].video is not None
+    assert in_process.outputs[0].video == in_child.outputs[0].video
 
 
 WALL = np.full((96, 128, 3), 90, np.uint8)
@@ -160,30 +160,30 @@ WALL = np.full((96, 128, 3), 90, np.uint8)
     ("face", "audio", "error", "words"),
     [
         (film([WALL] * 5), voice(0.4), NoFaceFound, "no face found in 5 frames"),
-        (film([WALL] * 5), film([WALL] * 5), NoAudio, "holds video only"),
+        (film([WALL] * 5), film([WALL] * 5), NoAudio, "contains video only"),
         (film([WALL] * 5), as_wav(np.zeros(0, np.int16)), NoAudio, "no sample"),
         (b"<html>", voice(0.4), UnsupportedMedia, "input"),
-        (voice(0.4), voice(0.4), UnsupportedMedia, "holds audio only"),
+        (voice(0.4), voice(0.4), UnsupportedMedia, "contains audio only"),
     ],
-    ids=["no face", "no sound", "no sample", "page", "no pictures"],
+    ids=["no face", "no audio", "no sample", "page", "video missing"],
 )
-def test_what_fails_says_why_and_leaves_nothing(syncer, tmp_path: Path, face, audio, error, words: str):
+def test_failures_are_explained_and_leave_no_file(syncer, tmp_path: Path, face, audio, error, words: str):
     out = tmp_path / "out.mp4"
-    out.write_bytes(b"an older film")
+    out.write_bytes(b"an older video")
     with pytest.raises(error, match=words):
         syncer.sync(face, audio, output=out)
-    assert out.read_bytes() == b"an older film"
+    assert out.read_bytes() == b"an older video"
     assert sorted(tmp_path.iterdir()) == [out]
 
 
-def test_a_cut_off_film_leaves_nothing(syncer: LipSyncer, tmp_path: Path):
+def test_a_truncated_video_leaves_no_file(syncer: LipSyncer, tmp_path: Path):
     whole = film(talk(50), container="matroska")
     with pytest.raises(MediaTruncated):
         syncer.sync(whole[: len(whole) // 2], voice(3.0), output=tmp_path / "out.mp4")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_caller_who_leaves_ends_the_work(syncer: LipSyncer, face_clip: bytes, tmp_path: Path):
+def test_a_caller_that_disconnects_ends_the_work(syncer: LipSyncer, face_clip: bytes, tmp_path: Path):
     def leave(done: int, _total: int) -> None:
         if done == 3:
             raise ConnectionResetError
@@ -193,13 +193,13 @@ def test_a_caller_who_leaves_ends_the_work(syncer: LipSyncer, face_clip: bytes, 
     assert not list(tmp_path.iterdir())
 
 
-def test_a_place_that_cannot_be_written(syncer: LipSyncer, face_clip: bytes, tmp_path: Path):
+def test_an_output_that_cannot_be_written_is_refused(syncer: LipSyncer, face_clip: bytes, tmp_path: Path):
     for name, words in {"out.gif": r"out\.gif.*\.mp4", "no/out.mp4": "folder does not exist"}.items():
         with pytest.raises(InvalidRequest, match=words):
             syncer.sync(face_clip, voice(0.4), output=tmp_path / name)
 
 
-def test_what_is_not_there_is_named(weights_cache: Path):
+def test_missing_weights_are_named(weights_cache: Path):
     with pytest.raises(WeightsNotFound, match=r"'nope': no such set.*known: starter, wav2lip, wav2lip_gan"):
         LipSyncer(["nope"], device="cpu")
     with pytest.raises(WeightsNotFound, match=r"wav2lip_gan\.pth does not come with Viseme.*no commercial use"):
@@ -208,7 +208,7 @@ def test_what_is_not_there_is_named(weights_cache: Path):
         LipSyncer([], device="cpu")
 
 
-def test_a_deployment_brings_its_weights(checkpoints: list[Path], settings: Settings, weights_cache: Path):
+def test_a_deployment_supplies_its_weights(checkpoints: list[Path], settings: Settings, weights_cache: Path):
     brought = settings.model_copy(update={"model_dir": checkpoints[0].parent})
     assert deployed(brought.weight_sources) == ["wav2lip", "wav2lip_gan"]
     assert [one.name for one in LipSyncer(["wav2lip"], device="cpu", settings=brought).generators] == ["wav2lip"]
@@ -224,7 +224,7 @@ def test_a_deployment_brings_its_weights(checkpoints: list[Path], settings: Sett
     ],
     ids=["page", "cut off", "empty", "pointer"],
 )
-def test_a_bad_checkpoint_is_named_for_what_it_is(checkpoints: list[Path], weights_cache, tmp_path: Path, make, words):
+def test_a_bad_checkpoint_is_identified(checkpoints: list[Path], weights_cache, tmp_path: Path, make, words):
     for whole in checkpoints:
         bad = tmp_path / "wav2lip.pth"
         bad.write_bytes(make(whole.read_bytes()))
@@ -251,31 +251,29 @@ def test_another_networks_weights_are_refused(weights_cache: Path, tmp_path: Pat
         ("job_deadline_s", "the job took over"),
     ],
 )
-def test_a_deadline_stops_the_work_and_leaves_nothing(
+def test_a_deadline_stops_the_work_and_leaves_no_file(
     checkpoints: list[Path], settings: Settings, weights_cache, face_clip: bytes, tmp_path: Path, name: str, words: str
 ):
-    hasty = settings.model_copy(update={name: 1e-4})
-    syncer = LipSyncer(checkpoints[:1], device="cpu", precision="f32", settings=hasty)
+    strict = settings.model_copy(update={name: 1e-4})
+    syncer = LipSyncer(checkpoints[:1], device="cpu", precision="f32", settings=strict)
     with pytest.raises(DeadlineExceeded, match=words):
         syncer.sync(face_clip, voice(0.4), output=tmp_path / "out.mp4")
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_leaves_no_film(syncer: LipSyncer, face_clip: bytes, full_disk: Path):
+def test_a_full_disk_leaves_no_file(syncer: LipSyncer, face_clip: bytes, full_disk: Path):
     with pytest.raises(StorageError, match="No space left"):
         syncer.sync(face_clip, voice(1.6), output=full_disk / "out.mp4")
     assert not list(full_disk.iterdir())
 
 
-def test_a_film_that_may_not_grow_leaves_none(
-    syncer: LipSyncer, face_clip: bytes, tmp_path: Path, no_large_files: None
-):
+def test_a_file_size_limit_leaves_no_file(syncer: LipSyncer, face_clip: bytes, tmp_path: Path, no_large_files: None):
     with pytest.raises(StorageError, match="File too large"):
         syncer.sync(face_clip, voice(1.6), output=tmp_path / "out.mp4")
     assert not list(tmp_path.iterdir())
 
 
-def test_fewer_of_its_checkpoints(checkpoints: list[Path], weights_cache, face_clip: bytes):
+def test_a_subset_of_checkpoints(checkpoints: list[Path], weights_cache, face_clip: bytes):
     both = LipSyncer(checkpoints, device="cpu", precision="f32")
     both.warm_up()
     result = both.having(["wav2lip_gan", "wav2lip_gan"]).sync(face_clip, voice(0.2))

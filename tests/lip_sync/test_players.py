@@ -1,4 +1,4 @@
-"""What users bring and what plays their films: containers of faces and voices, and a browser."""
+"""Containers of user input, and playback of the output in a browser."""
 
 from __future__ import annotations
 
@@ -32,46 +32,46 @@ PLAY = """async () => {
   await new Promise(done => video.onseeked = done);
   return {start, later, sought: video.currentTime, width: video.videoWidth, height: video.videoHeight,
           duration: video.duration, error: video.error && video.error.message,
-          sound: video.webkitAudioDecodedByteCount, pictures: video.webkitDecodedFrameCount};
+          audioBytes: video.webkitAudioDecodedByteCount, frames: video.webkitDecodedFrameCount};
 }"""
 
 
 @pytest.fixture(scope="module")
 def spoken(syncer: LipSyncer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten seconds of voice, in stereo, over three seconds of face."""
-    out = tmp_path_factory.mktemp("spoken") / "a film.mp4"
+    """A video of ten seconds of stereo audio over three seconds of face."""
+    out = tmp_path_factory.mktemp("spoken") / "a video.mp4"
     voice = record(sing(VOICE_S, 44100, n_channels=2), 44100)
     result = syncer.sync(film(talk(FACE_S * FPS)), voice, output=out)
     assert (result.num_frames, result.fps, result.duration_s) == (250, 25, 10.0)
     return out
 
 
-def test_ten_seconds_of_voice_make_250_frames(spoken: Path):
+def test_ten_seconds_of_audio_make_250_frames(spoken: Path):
     with av.open(str(spoken)) as container:
         times = [float(frame.pts * frame.time_base) for frame in container.decode(video=0)]
     with av.open(str(spoken)) as container:
         stream = container.streams.audio[0]
-        n_heard = sum(frame.samples for frame in container.decode(stream))
-        sound_s = float(stream.duration * stream.time_base)
+        n_samples = sum(frame.samples for frame in container.decode(stream))
+        audio_s = float(stream.duration * stream.time_base)
         assert (stream.rate, stream.layout.name, stream.codec_context.name) == (44100, "stereo", "aac")
         assert container.streams.video[0].codec_context.name == "h264"
     assert len(times) == 250
     assert np.allclose(np.diff(times), 0.04, atol=1e-3)
-    pictures_s = times[-1] + 0.04 - times[0]
-    assert abs(pictures_s - sound_s) <= 0.04
-    assert abs(sound_s - VOICE_S) <= 0.04
-    assert n_heard / 44100 == pytest.approx(VOICE_S, abs=0.05)
+    video_s = times[-1] + 0.04 - times[0]
+    assert abs(video_s - audio_s) <= 0.04
+    assert abs(audio_s - VOICE_S) <= 0.04
+    assert n_samples / 44100 == pytest.approx(VOICE_S, abs=0.05)
 
 
-def test_its_index_stands_before_its_pictures(spoken: Path):
-    """So that it plays while it is still coming."""
+def test_the_index_precedes_the_frames(spoken: Path):
+    """The video then plays while it is still downloading."""
     contents = spoken.read_bytes()
     assert 0 < contents.index(b"moov") < contents.index(b"mdat")
 
 
 @pytest.fixture(scope="module")
 def address(spoken: Path) -> Iterator[str]:
-    (spoken.parent / "page.html").write_text('<video src="a%20film.mp4" muted></video>')
+    (spoken.parent / "page.html").write_text('<video src="a%20video.mp4" muted></video>')
     server = QuietServer(("127.0.0.1", 0), partial(Ranged, directory=str(spoken.parent)))
     Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     yield f"http://127.0.0.1:{server.server_address[1]}/page.html"
@@ -80,18 +80,18 @@ def address(spoken: Path) -> Iterator[str]:
 
 
 class Ranged(SimpleHTTPRequestHandler):
-    """Answers requests for a part of a file, which browsers seek by."""
+    """Serves byte ranges, which browsers seek with."""
 
     def log_message(self, *_) -> None:
         pass
 
     def do_GET(self) -> None:
-        asked = self.headers.get("Range")
-        if asked is None:
+        requested_range = self.headers.get("Range")
+        if requested_range is None:
             super().do_GET()
             return
         contents = Path(self.translate_path(self.path)).read_bytes()
-        first, _, last = asked.removeprefix("bytes=").partition("-")
+        first, _, last = requested_range.removeprefix("bytes=").partition("-")
         part = contents[int(first) : int(last) + 1 if last else None]
         self.send_response(206)
         self.send_header("Content-Type", "video/mp4")
@@ -117,8 +117,8 @@ def test_a_browser_plays_and_seeks(address: str):
     assert found["duration"] == pytest.approx(VOICE_S, abs=0.05)
     assert found["later"] > found["start"]
     assert found["sought"] == pytest.approx(9.5, abs=0.05)
-    assert found["pictures"] > 0
-    assert found["sound"] > 0
+    assert found["frames"] > 0
+    assert found["audioBytes"] > 0
 
 
 @pytest.mark.parametrize("container", ["mp4", "webm", "mov", "mpeg"])
@@ -127,11 +127,11 @@ def test_faces_in_every_usual_container(syncer: LipSyncer, container: str):
 
 
 @pytest.mark.parametrize("codec", ["png", "mjpeg"])
-def test_a_still_picture(syncer: LipSyncer, codec: str):
+def test_a_still_image(syncer: LipSyncer, codec: str):
     assert syncer.sync(picture(talk(1)[0], codec), record(sing(0.2))).num_frames == 5
 
 
 @pytest.mark.parametrize("container", ["wav", "mp3", "ipod", "ogg"])
-def test_voices_in_every_usual_container(syncer: LipSyncer, container: str):
+def test_audio_in_every_usual_container(syncer: LipSyncer, container: str):
     result = syncer.sync(film(talk(2)), record(sing(0.4), container=container))
     assert result.num_frames == pytest.approx(10, abs=2)  # a lossy codec's first and last frames

@@ -38,8 +38,8 @@ def rows_of(shots) -> list[list[float] | None]:
     return [None if s.box is None else [s.box.left, s.box.top, s.box.right, s.box.bottom] for s in shots]
 
 
-def test_boxes_are_upstreams(shared: Path):
-    """Padded, then smoothed, tracks of 1 to 20 boxes."""
+def test_boxes_equal_upstreams(shared: Path):
+    """Tracks of 1 to 20 boxes, padded and then smoothed."""
     tracks = json.loads((shared / "golden" / "boxes.json").read_text())["tracks"]
     assert {track["n"] for track in tracks} == {20, 3, 4, 1, 2, 5, 12}
     for track in tracks:
@@ -55,11 +55,11 @@ def test_boxes_are_upstreams(shared: Path):
         assert [[row[i] for i in order] for row in smoothed] == track["smoothed_y1y2x1x2"]
 
 
-def test_upstreams_window_leads_and_ours_does_not():
+def test_upstreams_window_leads_and_the_centred_one_does_not():
     rows = [[10 * i, 0, 10 * i + 40, 40] for i in range(12)]
-    ours, theirs = (rows_of(smooth_boxes(shots_of(rows), kind)) for kind in ("centred", "upstream"))
-    assert ours == rows
-    assert [row[0] for row in theirs[:8]] == [10 * i + 20 for i in range(8)]
+    centred, upstream = (rows_of(smooth_boxes(shots_of(rows), kind)) for kind in ("centred", "upstream"))
+    assert centred == rows
+    assert [row[0] for row in upstream[:8]] == [10 * i + 20 for i in range(8)]
 
 
 def test_smoothing_keeps_frames_and_gaps():
@@ -104,8 +104,8 @@ def test_frames_become_even_and_alike():
     assert np.array_equal(make_even(frame)[3], make_even(frame)[2])
 
 
-def test_frames_shrink_as_upstreams_do_where_parity_is_asked_for():
-    """Upstream: cv2.resize with its default, bilinear, to sides divided and rounded down."""
+def test_parity_downscales_as_upstream_does():
+    """Upstream calls cv2.resize with its default, bilinear, and rounds the divided sides down."""
     frame = np.random.default_rng(1).integers(0, 256, (291, 365, 3), np.uint8)
     for factor in (2, 4):
         height, width = 291 // factor, 365 // factor
@@ -115,7 +115,7 @@ def test_frames_shrink_as_upstreams_do_where_parity_is_asked_for():
         assert mean[:height, :width].std() < found[:height, :width].std()  # noise is averaged away
 
 
-def test_the_networks_input_is_upstreams(shared: Path):
+def test_the_network_input_equals_upstreams(shared: Path):
     with np.load(shared / "golden" / "wav2lip_compose.npz") as golden:
         top, bottom, left, right = golden["box_a_y1y2x1x2"].tolist()
         face = cut_face(golden["frame"], FaceBox(left, top, right, bottom))
@@ -139,19 +139,19 @@ def numbered_shots(n: int) -> list[Shot]:
     ("loop", "expected"),
     [("pingpong", [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2]), ("restart", [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2])],
 )
-def test_a_short_film_is_looped(loop, expected: list[int]):
+def test_a_short_video_is_looped(loop, expected: list[int]):
     looped = list(loop_shots(numbered_shots(4), 11, loop))
     assert [int(shot.frame[0, 0, 0]) for shot in looped] == expected
     assert rows_of(looped) == [[i, 0, i + 1, 1] for i in expected]
 
 
-def test_one_frame_is_held_and_a_long_film_is_cut():
+def test_one_frame_is_repeated_and_a_long_video_is_cut():
     assert [int(s.frame[0, 0, 0]) for s in loop_shots(numbered_shots(1), 3, "pingpong")] == [0, 0, 0]
     assert [int(s.frame[0, 0, 0]) for s in loop_shots(numbered_shots(9), 3, "pingpong", spooled=False)] == [0, 1, 2]
     assert [index_of(i, 2, "pingpong") for i in range(5)] == [0, 1, 0, 1, 0]
 
 
-def test_a_spool_keeps_the_last_and_the_film_turns_at_its_end(monkeypatch: pytest.MonkeyPatch):
+def test_a_spool_keeps_the_last_frames_and_the_video_reverses_at_its_end(monkeypatch: pytest.MonkeyPatch):
     with ShotSpool(max_bytes=3 * 72) as spool:
         for shot in numbered_shots(5):
             spool.add(shot)
@@ -163,7 +163,7 @@ def test_a_spool_keeps_the_last_and_the_film_turns_at_its_end(monkeypatch: pytes
     assert [int(shot.frame[0, 0, 0]) for shot in looped] == [0, 1, 2, 3, 4, 3, 2, 3, 4, 3, 2]
 
 
-def test_a_spool_on_a_full_disk_says_so():
+def test_a_spool_on_a_full_disk_raises():
     class Full:
         def seek(self, _at):
             return 0
@@ -200,7 +200,7 @@ def test_frames_without_a_face_pass_and_cost_nothing():
     assert (frame == 90).all()
 
 
-def test_patches_are_whole_numbers_of_levels():
+def test_patches_are_truncated_to_uint8():
     faces = np.zeros((1, 3, 96, 96), np.float32)
     faces[0, :, 0, 0] = 0.999, 1.5, np.nan
     assert to_patches(faces)[0, 0, 0].tolist() == [254, 255, 0]
@@ -221,7 +221,7 @@ def test_patches_are_whole_numbers_of_levels():
         {"mel_offset_frames": 99},
     ],
 )
-def test_options_that_are_none(wrong: dict):
+def test_invalid_options_are_refused(wrong: dict):
     with pytest.raises(InvalidRequest, match=next(iter(wrong))):
         SyncOptions(**wrong)
 

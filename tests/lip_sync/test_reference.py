@@ -9,7 +9,7 @@ from inference.lip_sync.reference import FAR, SteadyReference
 
 
 def faces_of(*levels: float) -> np.ndarray:
-    """(B, 6, 96, 96): each with a mouth of its own, and of one level above it."""
+    """Return (B, 6, 96, 96): each face of one level, with a mouth of its own."""
     faces = np.zeros((len(levels), 6, 96, 96), np.float32)
     for i, (face, level) in enumerate(zip(faces, levels, strict=True)):
         face[:, :48] = level
@@ -17,37 +17,37 @@ def faces_of(*levels: float) -> np.ndarray:
     return faces
 
 
-def test_the_first_face_is_shown_for_as_long_as_it_fits():
+def test_the_first_face_stays_the_reference_while_it_fits():
     given = faces_of(0.5, 0.5 + FAR * 0.9, 0.5 - FAR * 0.9)
     before = given.copy()
-    shown = SteadyReference().show(given)
+    replaced = SteadyReference().show(given)
     assert np.array_equal(given, before)
-    assert np.array_equal(shown[:, :3], given[:, :3])
-    for one in shown:
+    assert np.array_equal(replaced[:, :3], given[:, :3])
+    for one in replaced:
         assert np.array_equal(one[3:], given[0, 3:])
 
 
-def test_a_face_that_differs_takes_its_place_in_the_next_batch_too():
+def test_a_face_that_differs_becomes_the_reference_across_batches():
     reference = SteadyReference()
     first, second = faces_of(0.5, 0.5 + FAR * 1.1), faces_of(0.5 + FAR, 0.1)
     assert np.array_equal(reference.show(first)[1, 3:], first[1, 3:])
-    shown = reference.show(second)
-    assert np.array_equal(shown[0, 3:], first[1, 3:])
-    assert np.array_equal(shown[1, 3:], second[1, 3:])
+    replaced = reference.show(second)
+    assert np.array_equal(replaced[0, 3:], first[1, 3:])
+    assert np.array_equal(replaced[1, 3:], second[1, 3:])
 
 
-def test_the_mouth_that_is_replaced_changes_nothing():
-    """Of two films that differ in the mouth from the second frame on; where each frame is shown, it does."""
+def test_the_replaced_mouth_has_no_effect():
+    """Two videos differ in the mouth from the second frame on; it matters only if each frame is its own reference."""
     box = FaceBox(0, 0, 96, 96)
     plain = np.full((96, 96, 3), 90, np.uint8)
     open_mouth = plain.copy()
     open_mouth[60:80, 30:60] = 0
     mels = [np.zeros((80, 16), np.float32)] * 5
 
-    def film(later: np.ndarray, reference: str) -> list[np.ndarray]:
+    def generate(later: np.ndarray, reference: str) -> list[np.ndarray]:
         shots = [Shot(plain, box), *[Shot(later, box)] * 4]
         batches = speak(in_batches(shots, mels, 2), [lambda _, faces: faces[:, 3:]], reference)
         return [patch for batch in batches for patch in batch.patches[0]]
 
-    assert np.array_equal(film(plain, "steady"), film(open_mouth, "steady"))
-    assert not np.array_equal(film(plain, "each"), film(open_mouth, "each"))
+    assert np.array_equal(generate(plain, "steady"), generate(open_mouth, "steady"))
+    assert not np.array_equal(generate(plain, "each"), generate(open_mouth, "each"))

@@ -1,11 +1,10 @@
-"""The weights that ship with Viseme, on faces and voices that they never saw."""
+"""The weights that ship with Viseme, on faces and voices outside their training data."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-from training.rendered import FIRST_SEED, draw_sentence
 
 from bench.sync_quality import FIRST_PERSON, Measure, Quality, mean_of
 from inference.faces import Landmarker
@@ -15,6 +14,7 @@ from inference.speaker import SyntheticClip
 from inference.weights.cache import locate
 from inference.weights.checkpoint import load_into, read_tensors
 from inference.weights.registry import STARTER_SYNC
+from training.lip_reading.render_clips import FIRST_SEED, draw_sentence
 
 MOST_BYTES = 7_000_000
 
@@ -26,7 +26,7 @@ def measure(weights_cache: Path, landmarker: Landmarker) -> Measure:
 
 @pytest.fixture(scope="module")
 def found(measure: Measure, tmp_path_factory: pytest.TempPathFactory) -> Quality:
-    """One person's voice on another's face."""
+    """Quality with one person's voice on another person's face."""
     folder = tmp_path_factory.mktemp("people")
     voice, face = (folder / f"{seed}.mp4" for seed in (21, 22))
     for path in (voice, face):
@@ -34,25 +34,25 @@ def found(measure: Measure, tmp_path_factory: pytest.TempPathFactory) -> Quality
     return measure.one(voice, face)
 
 
-def test_it_is_what_speaks_where_nothing_is_asked_for(measure: Measure):
+def test_it_is_the_default(measure: Measure):
     (generator,) = measure.syncer.generators
     assert generator.name == "starter"
     assert generator.sha256 == STARTER_SYNC.files[0].sha256
     assert measure.syncer.warnings == ()
 
 
-def test_it_is_whole_and_small(tmp_path: Path):
+def test_it_is_complete_and_small(tmp_path: Path):
     path = locate(STARTER_SYNC, STARTER_SYNC.files[0], tmp_path)
     assert path.stat().st_size == STARTER_SYNC.files[0].n_bytes < MOST_BYTES
     load_into(Wav2Lip(Wav2LipWidths.of(read_tensors(path))), path)
 
 
-def test_its_mouth_follows_the_voice(found: Quality):
+def test_its_mouth_follows_the_audio(found: Quality):
     assert found.ours > found.shuffled + 0.2
-    assert found.ours > 0.5 * found.original  # of one voice; the card has means
+    assert found.ours > 0.5 * found.original  # for one voice; the card has means
 
 
-def test_it_draws_the_mouth_better_than_a_copied_one(found: Quality):
+def test_it_generates_the_mouth_better_than_a_copy(found: Quality):
     assert found.ssim > found.copying
 
 
@@ -60,7 +60,7 @@ def test_its_mouth_rests_in_silence(found: Quality):
     assert found.rest < 0.4
 
 
-def test_the_card_speaks_of_these_bytes_and_keeps_its_promises():
+def test_the_card_describes_these_bytes_and_meets_its_bounds():
     card = STARTER_SYNC.read_card()
     assert card["sha256"] == STARTER_SYNC.files[0].sha256
     assert {"s1, held out", "other speakers", "rendered people"} <= set(card["results"])
@@ -69,11 +69,11 @@ def test_the_card_speaks_of_these_bytes_and_keeps_its_promises():
         assert quality.faults == [], name
 
 
-def test_the_people_it_is_measured_on_are_not_those_it_learnt_from():
+def test_the_test_people_are_not_in_the_training_data():
     assert FIRST_PERSON + 100 < FIRST_SEED
 
 
-def test_real_clips_that_were_held_out(measure: Measure, shared: Path):
+def test_held_out_real_clips(measure: Measure, shared: Path):
     clips = sorted((shared / "grid" / "eval").glob("*.mpg"))[:2]
     quality = mean_of(measure.all(clips))
     assert quality.ours > quality.shuffled + 0.1

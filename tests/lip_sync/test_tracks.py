@@ -24,8 +24,8 @@ VOICE = record(sing(0.4, RATE), RATE)  # ten frames
 
 
 @pytest.fixture
-def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many frames were given to the tracker, call for call."""
+def detected_on(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Record the number of frames of each call of the tracker."""
     seen: list[int] = []
     real = FaceTracker.follow
 
@@ -49,64 +49,64 @@ def tracks_in(tmp_path: Path) -> list[Path]:
     return sorted((tmp_path / "tracks").iterdir())
 
 
-def test_the_same_face_is_looked_for_once(
-    cached: LipSyncer, syncer: LipSyncer, looked_at: list[int], on_disk: Callable[[str, bytes], Path], tmp_path: Path
+def test_the_same_video_is_searched_once(
+    cached: LipSyncer, syncer: LipSyncer, detected_on: list[int], on_disk: Callable[[str, bytes], Path], tmp_path: Path
 ):
     face = on_disk("face.mp4", film(talk(8)))
     first = cached.sync(face, VOICE)
-    assert len(looked_at) == 8
-    again = cached.sync(face.read_bytes(), VOICE)  # the bytes count, not the name
-    assert len(looked_at) == 8
+    assert len(detected_on) == 8
+    again = cached.sync(face.read_bytes(), VOICE)  # the key is the bytes, not the name
+    assert len(detected_on) == 8
     assert again.outputs[0].video == first.outputs[0].video
     assert syncer.sync(face, VOICE).outputs[0].video == first.outputs[0].video
-    assert len(looked_at) == 16
+    assert len(detected_on) == 16
     assert len(tracks_in(tmp_path)) == 1
 
 
 @pytest.mark.parametrize("changed", [{"fps": 20.0}, {"resize_factor": 2}, {"face": 0}])
-def test_what_boxes_depend_on_makes_another_track(
-    cached: LipSyncer, looked_at: list[int], tmp_path: Path, changed: dict
+def test_options_that_change_boxes_make_another_track(
+    cached: LipSyncer, detected_on: list[int], tmp_path: Path, changed: dict
 ):
     face = film(talk(6))
     cached.sync(face, VOICE)
-    n_first = len(looked_at)
+    n_first = len(detected_on)
     cached.sync(face, VOICE, SyncOptions(**changed))
-    assert len(looked_at) > n_first
+    assert len(detected_on) > n_first
     assert len(tracks_in(tmp_path)) == 2
-    n_second = len(looked_at)
-    for free in ({"paste": "overwrite"}, {"smoothing": "none"}, {"loop": "restart"}):  # and what they do not
+    n_second = len(detected_on)
+    for free in ({"paste": "overwrite"}, {"smoothing": "none"}, {"loop": "restart"}):  # and options that do not
         cached.sync(face, VOICE, SyncOptions(**free))
-    assert len(looked_at) == n_second
+    assert len(detected_on) == n_second
 
 
-def test_another_film_under_the_same_name_is_another(
-    cached: LipSyncer, looked_at: list[int], on_disk: Callable[[str, bytes], Path], tmp_path: Path
+def test_another_video_of_the_same_name_is_another_key(
+    cached: LipSyncer, detected_on: list[int], on_disk: Callable[[str, bytes], Path], tmp_path: Path
 ):
     for frames in (talk(5), talk(6)[1:]):
         cached.sync(on_disk("face.mp4", film(frames)), VOICE)
-    assert len(looked_at) == 10
+    assert len(detected_on) == 10
     assert len(tracks_in(tmp_path)) == 2
 
 
-def test_a_part_that_is_known_is_not_taken_for_the_whole(cached: LipSyncer, looked_at: list[int]):
-    """A short voice reads the film's beginning only; a longer one looks again, and then all is known."""
+def test_a_cached_part_does_not_stand_for_the_whole(cached: LipSyncer, detected_on: list[int]):
+    """A short audio file needs the video's beginning only; a longer one detects again, and then all of it is cached."""
     face = film(talk(60))
     brief, longer = VOICE, record(sing(1.2, RATE), RATE)
     cached.sync(face, brief)
-    n_brief = len(looked_at)
+    n_brief = len(detected_on)
     assert n_brief < 20
     cached.sync(face, brief)
-    assert len(looked_at) == n_brief
+    assert len(detected_on) == n_brief
     cached.sync(face, longer)
-    n_longer = len(looked_at)
+    n_longer = len(detected_on)
     assert n_longer - n_brief >= 30
     cached.sync(face, longer)
     cached.sync(face, brief)
-    assert len(looked_at) == n_longer
+    assert len(detected_on) == n_longer
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
         lambda whole: whole[:-8],
         lambda whole: b"",
@@ -115,20 +115,20 @@ def test_a_part_that_is_known_is_not_taken_for_the_whole(cached: LipSyncer, look
     ],
     ids=["cut off", "empty", "a bit", "another's"],
 )
-def test_a_spoilt_track_is_made_anew(cached: LipSyncer, looked_at: list[int], tmp_path: Path, spoil: Callable):
+def test_a_damaged_track_is_detected_again(cached: LipSyncer, detected_on: list[int], tmp_path: Path, damage: Callable):
     face = film(talk(4))
     first = cached.sync(face, VOICE)
     (path,) = tracks_in(tmp_path)
     whole = path.read_bytes()
-    path.write_bytes(spoil(whole))
+    path.write_bytes(damage(whole))
     again = cached.sync(face, VOICE)
-    assert len(looked_at) == 8
+    assert len(detected_on) == 8
     assert again.outputs[0].video == first.outputs[0].video
     assert path.read_bytes() == whole
 
 
-def test_a_forged_track_moves_boxes_and_no_more(cached: LipSyncer, tmp_path: Path):
-    """Whoever can write the folder can say where faces are; what is no place in the frame is no face."""
+def test_a_forged_track_only_moves_boxes(cached: LipSyncer, tmp_path: Path):
+    """Write access to the folder allows to move boxes; a box outside the frame is not a face."""
     face = film(talk(4))
     cached.sync(face, VOICE)
     fps, digest = 25, Fingerprint.of(face, MediaLimits()).digest
@@ -144,7 +144,7 @@ def test_a_forged_track_moves_boxes_and_no_more(cached: LipSyncer, tmp_path: Pat
         assert unpack(pack(Track(np.array([row], float), 1, is_whole=True), key), key) is None
 
 
-def test_a_track_comes_back_as_it_went():
+def test_a_track_survives_packing():
     found = unpack(pack(TRACK, "key"), "key")
     assert found is not None
     np.testing.assert_array_equal(found.boxes, BOXES)
@@ -153,23 +153,23 @@ def test_a_track_comes_back_as_it_went():
     assert not replace(TRACK, is_whole=False).covers(5)
 
 
-def test_a_locator_repeats_and_then_looks():
-    asked = []
+def test_a_locator_repeats_boxes_and_then_detects():
+    located = []
 
     def locate(_frame):
-        asked.append(1)
+        located.append(1)
 
     made = []
-    known = KeptLocator(lambda: made.append(1) or locate, TRACK)
+    locator = KeptLocator(lambda: made.append(1) or locate, TRACK)
     frame = np.zeros((4, 4, 3), np.uint8)
-    boxes = [known(frame) for _ in range(3)]
+    boxes = [locator(frame) for _ in range(3)]
     assert [box and box.left for box in boxes] == [1.5, None, 2.25]
     assert made == []
-    assert known(frame) is None
-    assert (made, asked) == ([1], [1])
+    assert locator(frame) is None
+    assert (made, located) == ([1], [1])
 
 
-def test_the_least_used_go_first(tmp_path: Path):
+def test_the_least_recently_used_are_evicted_first(tmp_path: Path):
     size = len(pack(TRACK, "a"))
     cache = TrackCache(tmp_path, max_bytes=2 * size)
     for i, key in enumerate(("a", "b")):
@@ -183,14 +183,14 @@ def test_the_least_used_go_first(tmp_path: Path):
     assert cache.find("d") is None
 
 
-def test_a_folder_that_cannot_be_written_is_no_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    said: list[str] = []
-    monkeypatch.setattr(tracks.log, "warning", lambda form, *parts: said.append(form % parts))
+def test_a_folder_that_cannot_be_written_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    logged: list[str] = []
+    monkeypatch.setattr(tracks.logger, "warning", lambda form, *parts: logged.append(form % parts))
     (tmp_path / "file").write_bytes(b"")
     cache = TrackCache(tmp_path / "file" / "tracks")
     cache.keep("a", TRACK)
     assert cache.find("a") is None
-    assert "could not be kept" in said[0]
+    assert "could not be stored" in logged[0]
 
 
 def test_a_file_that_changes_meanwhile_is_noticed(tmp_path: Path):
