@@ -1,4 +1,4 @@
-"""Faces: where they are, their landmarks, one of them followed, its mouth cut out."""
+"""Faces: detection, landmarks, tracking, and mouth crops."""
 
 from inference.faces.box import Detection, Face, FaceBox, FaceRegion
 from inference.faces.landmarks import Landmarker, MediaPipeLandmarker

@@ -1,4 +1,4 @@
-"""Where a face is: plain values, in pixels of the frame they were found in."""
+"""Values for faces: boxes, regions, detections and landmarks, in pixels of their frame."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class FaceBox:
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
     def overlap(self, other: FaceBox) -> float:
-        """Intersection over union, 0..1."""
+        """Return the intersection over union, 0..1."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.bottom, other.bottom) - max(self.top, other.top)
         if width <= 0 or height <= 0:
@@ -49,7 +49,7 @@ class FaceBox:
 
 @dataclass(frozen=True)
 class FaceRegion:
-    """A square, turned by `angle_rad` (clockwise on the screen), where landmarks are looked for."""
+    """A square to search for landmarks in, rotated by `angle_rad` (clockwise on the screen)."""
 
     centre_x: float
     centre_y: float
@@ -59,7 +59,7 @@ class FaceRegion:
 
 @dataclass(frozen=True)
 class Detection:
-    """A face that a detector saw: its box, the region to look for landmarks in, a score 0..1."""
+    """A detected face: its box, the region to search for landmarks in, and a score 0..1."""
 
     box: FaceBox
     region: FaceRegion
@@ -71,9 +71,9 @@ class Face:
     """A face with landmarks.
 
     points: (68, 2) float32, x and y in pixels, 68-point order.
-    box: the tight box around the face that the landmarks span.
-    region: where to look for the same face in the next frame.
-    score: 0..1, how sure the landmarker is that this is a face.
+    box: the tight box around all landmarks that were found.
+    region: the region to search for the same face in the next frame.
+    score: 0..1, the confidence of the landmarker that this is a face.
     """
 
     points: npt.NDArray[np.float32]

@@ -1,4 +1,4 @@
-"""Faces aligned to a mean face, and the mouths cut out of them."""
+"""Alignment of faces to a mean face, and mouth crops."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy.typing as npt
 Frame = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.floating]
 
-ALIGNED_SIDE = 256  # px, of the square that faces are aligned in
-MEAN_FACE_PADDING = 0.25  # of a face's side, around it
-ALIGN_POINTS = slice(17, 68)  # all but the jaw, which moves with speech
-MOUTH_ROWS, MOUTH_COLUMNS = slice(139, 219), slice(46, 206)  # of the aligned square
-CROP_WIDTH, CROP_HEIGHT = 128, 64
+ALIGNED_SIDE = 256  # pixels; side of the square in which faces are aligned
+MEAN_FACE_PADDING = 0.25  # share of the face's side, added around it
+ALIGN_POINTS = slice(17, 68)  # all points but the jaw, which moves with speech
+MOUTH_ROWS, MOUTH_COLUMNS = slice(139, 219), slice(46, 206)  # rows and columns of the aligned square
+CROP_WIDTH, CROP_HEIGHT = 128, 64  # pixels
 
 # Points 17..67 of the mean face that LipCoordNet was trained with; 0..1 spans the face itself.
 MEAN_FACE_UNIT = np.array(
@@ -41,11 +41,11 @@ MEAN_FACE = (MEAN_FACE_UNIT + MEAN_FACE_PADDING) / (2 * MEAN_FACE_PADDING + 1) *
 
 
 def fit_similarity(points: Points, target: Points) -> npt.NDArray[np.float64]:
-    """The turn, scale and shift that bring `points` nearest to `target`: (2, 3) affine, float64.
+    """Fit the rotation, scale and shift that bring `points` nearest to `target`: (2, 3) affine, float64.
 
-    points, target: (n, 2). Least squares in the manner of Procrustes; scale is the ratio of the
-    standard deviations over both axes.
-    Raises: ValueError when all points are one.
+    points, target: (n, 2). Procrustes analysis by least squares; scale is the ratio of the standard deviations over
+    both axes.
+    Raises: ValueError if all points are equal.
     Source: SilentSpeak/LipCoordNet inference.py transformation_from_points.
     """
     source, goal = points.astype(np.float64), target.astype(np.float64)
@@ -55,26 +55,31 @@ def fit_similarity(points: Points, target: Points) -> npt.NDArray[np.float64]:
     if source_spread == 0:
         raise ValueError("all landmarks are at one point")
     u, _, v_t = np.linalg.svd((source / source_spread).T @ (goal / goal_spread))
-    turn = (u @ v_t).T * (goal_spread / source_spread)
-    return np.column_stack([turn, goal_centre - turn @ source_centre])
+    rotation = (u @ v_t).T * (goal_spread / source_spread)
+    return np.column_stack([rotation, goal_centre - rotation @ source_centre])
 
 
 def crop_mouth(frame_bgr: Frame, points68: Points) -> Frame:
-    """Align a face to the mean face and cut its mouth.
+    """Align a face to the mean face and crop its mouth.
 
     frame_bgr: (H, W, 3) uint8; points68: (68, 2) x, y in its pixels. Returns: (64, 128, 3) uint8 BGR.
     Source: SilentSpeak/LipCoordNet inference.py load_video. Deliberately different: faces more than
-    twice the aligned size are averaged down first, where upstream's warp would skip their pixels.
+    twice the aligned size are downscaled by averaging first; upstream's warp would skip their pixels.
     """
     to_aligned = fit_similarity(points68[ALIGN_POINTS], MEAN_FACE)
-    frame_bgr, to_aligned = shrink_first(frame_bgr, to_aligned)
+    frame_bgr, to_aligned = downscale_before_alignment(frame_bgr, to_aligned)
     aligned = cv2.warpAffine(frame_bgr, to_aligned, (ALIGNED_SIDE, ALIGNED_SIDE))
     mouth = aligned[MOUTH_ROWS, MOUTH_COLUMNS]
     return cv2.resize(mouth, (CROP_WIDTH, CROP_HEIGHT)).astype(np.uint8, copy=False)
 
 
-def shrink_first(frame: Frame, to_aligned: npt.NDArray[np.float64]) -> tuple[Frame, npt.NDArray[np.float64]]:
-    """Where alignment shrinks to less than half, halve, third, ... the pixels around the face first."""
+def downscale_before_alignment(
+    frame: Frame, to_aligned: npt.NDArray[np.float64]
+) -> tuple[Frame, npt.NDArray[np.float64]]:
+    """Downscale the pixels around the face by 1/2, 1/3, ... if alignment shrinks them to half or less.
+
+    Returns: the frame and the affine map, adapted to it; both unchanged if no downscaling is needed.
+    """
     scale = math.hypot(to_aligned[0, 0], to_aligned[1, 0])
     factor = math.floor(1 / scale) if scale > 0 else 1
     if factor < 2:
@@ -83,18 +88,18 @@ def shrink_first(frame: Frame, to_aligned: npt.NDArray[np.float64]) -> tuple[Fra
     width, height = (right - left) // factor, (bottom - top) // factor
     if width < 1 or height < 1:
         return frame, to_aligned
-    part = frame[top : top + height * factor, left : left + width * factor]
-    small = cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-    # small pixel s has its centre at left + (s + .5) * factor - .5 of the frame
+    pixels = frame[top : top + height * factor, left : left + width * factor]
+    small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    # pixel s of the small frame has its centre at left + (s + .5) * factor - .5 in the frame
     corner = np.array([left, top]) + (factor - 1) / 2
-    turn = to_aligned[:, :2]
-    return small, np.column_stack([turn * factor, turn @ corner + to_aligned[:, 2]])
+    rotation = to_aligned[:, :2]
+    return small, np.column_stack([rotation * factor, rotation @ corner + to_aligned[:, 2]])
 
 
 def source_bounds(to_aligned: npt.NDArray[np.float64], shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """The part of a frame that the aligned square is taken from: left, top, right, bottom."""
-    back = cv2.invertAffineTransform(to_aligned)
-    corners = np.array([(x, y, 1) for x in (0, ALIGNED_SIDE) for y in (0, ALIGNED_SIDE)]) @ back.T
+    """Return the part of a frame that the aligned square is taken from: left, top, right, bottom."""
+    to_frame = cv2.invertAffineTransform(to_aligned)
+    corners = np.array([(x, y, 1) for x in (0, ALIGNED_SIDE) for y in (0, ALIGNED_SIDE)]) @ to_frame.T
     low, high = np.floor(corners.min(axis=0)).astype(int) - 1, np.ceil(corners.max(axis=0)).astype(int) + 2
     height, width = shape[:2]
     return max(int(low[0]), 0), max(int(low[1]), 0), min(int(high[0]), width), min(int(high[1]), height)

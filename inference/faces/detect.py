@@ -1,4 +1,4 @@
-"""Face detection: MediaPipe's BlazeFace (short range), run by OpenVINO."""
+"""Face detection by MediaPipe's BlazeFace (short range), run in OpenVINO."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ SCORE_CLIP = 100.0
 MIN_SCORE = 0.5
 NMS_IOU = 0.3
 REGION_SCALE = 1.5
-RIGHT_EYE, LEFT_EYE = 0, 1  # key points, named for the person filmed
-# Tiles searched when the whole frame shows no face: half a side each, overlapping by half, so that
+RIGHT_EYE, LEFT_EYE = 0, 1  # indices of key points, named from the person's own view
+# Tiles to search if the whole frame shows no face: half a side each, overlapping by half, so that
 # a face of up to a quarter of the frame's side is whole in one of them.
 TILES_PER_SIDE = 3
 
 
 def cut_region(frame: npt.NDArray[np.uint8], region: FaceRegion, size: int, border: int) -> npt.NDArray[np.uint8]:
-    """Cut a turned square out of a frame: (size, size, 3) uint8, colour order of the frame."""
+    """Cut a rotated square out of a frame: (size, size, 3) uint8, in the frame's colour order."""
     forward = cv2.invertAffineTransform(region_to_frame(region, size))
     return cv2.warpAffine(frame, forward, (size, size), borderMode=border).astype(np.uint8, copy=False)
 
 
 def region_to_frame(region: FaceRegion, size: int) -> Array:
-    """Affine map (2, 3) from pixels of the cut-out region to pixels of the frame."""
+    """Return the affine map (2, 3) from pixels of the cut-out region to pixels of the frame."""
     scale = region.size / size
     cos, sin = math.cos(region.angle_rad) * scale, math.sin(region.angle_rad) * scale
     half = size / 2
@@ -47,16 +47,16 @@ def region_to_frame(region: FaceRegion, size: int) -> Array:
 
 
 def turned_square(box: FaceBox, from_xy: Array, to_xy: Array) -> FaceRegion:
-    """The square 1.5 times the box's longer side, turned so that the line between two points is level."""
+    """Return the square of 1.5 times the box's longer side, rotated so that the line between two points is level."""
     angle = math.atan2(to_xy[1] - from_xy[1], to_xy[0] - from_xy[0])
     centre_x, centre_y = box.centre
     return FaceRegion(centre_x, centre_y, max(box.width, box.height) * REGION_SCALE, angle)
 
 
 class FaceDetector:
-    """BlazeFace short range with the decoding of MediaPipe's own graph.
+    """BlazeFace short range, decoded as MediaPipe's own graph does.
 
-    Source: MediaPipe 0.10.21 face_detection_short_range; the search in tiles is ours, since the
+    Source: MediaPipe 0.10.21 face_detection_short_range. Deliberately different: the search in tiles, since the
     network alone misses faces smaller than about a tenth of the frame.
     """
 
@@ -65,10 +65,10 @@ class FaceDetector:
         self._anchors = make_anchors()
 
     def detect(self, frame_bgr: npt.NDArray[np.uint8], n_wanted: int = 1) -> list[Detection]:
-        """Faces in one frame, best score first.
+        """Detect the faces of one frame, best score first.
 
-        frame_bgr: (H, W, 3) uint8 BGR. Where the whole frame shows fewer than `n_wanted` faces it
-        is searched again in overlapping tiles, which finds small ones.
+        frame_bgr: (H, W, 3) uint8 BGR. If the whole frame shows fewer than `n_wanted` faces, it is searched again in
+        overlapping tiles, which finds small faces.
         """
         height, width = frame_bgr.shape[:2]
         whole = FaceRegion(width / 2, height / 2, max(width, height), 0.0)
@@ -76,30 +76,30 @@ class FaceDetector:
         if len(found) < n_wanted:
             for tile in tiles_of(width, height):
                 found += self._detect_in(frame_bgr, tile)
-        return suppress(found)
+        return suppress_detections(found)
 
     def _detect_in(self, frame_bgr: npt.NDArray[np.uint8], region: FaceRegion) -> list[Detection]:
         square = cut_region(frame_bgr, region, INPUT_SIZE, cv2.BORDER_CONSTANT)
         pixels = square[None, :, :, ::-1].astype(np.float32) / 127.5 - 1.0
         regressors, logits = self._network(pixels)
         scores = 1 / (1 + np.exp(-np.clip(logits[0, :, 0].astype(np.float64), -SCORE_CLIP, SCORE_CLIP)))
-        keep = scores >= MIN_SCORE
-        if not keep.any():
+        is_kept = scores >= MIN_SCORE
+        if not is_kept.any():
             return []
-        points = self._decode(regressors[0][keep].astype(np.float64), keep)
+        points = self._decode(regressors[0][is_kept].astype(np.float64), is_kept)
         points = points * region.size + (region.centre_x - region.size / 2, region.centre_y - region.size / 2)
-        return merge_overlapping(points, scores[keep])
+        return merge_overlapping(points, scores[is_kept])
 
-    def _decode(self, raw: Array, keep: npt.NDArray[np.bool_]) -> Array:
-        """Raw rows (n, 16) -> (n, 8, 2): two box corners, then six key points, 0..1 in the square."""
-        centre = raw[:, None, 0:2] / INPUT_SIZE + self._anchors[keep][:, None]
-        half = raw[:, None, 2:4] / INPUT_SIZE / 2
-        keys = raw[:, 4:].reshape(-1, 6, 2) / INPUT_SIZE + self._anchors[keep][:, None]
-        return np.concatenate([centre - half, centre + half, keys], axis=1)
+    def _decode(self, raw_rows: Array, is_kept: npt.NDArray[np.bool_]) -> Array:
+        """Decode raw rows (n, 16) to (n, 8, 2): two box corners, then six key points, 0..1 in the square."""
+        centre = raw_rows[:, None, 0:2] / INPUT_SIZE + self._anchors[is_kept][:, None]
+        half = raw_rows[:, None, 2:4] / INPUT_SIZE / 2
+        key_points = raw_rows[:, 4:].reshape(-1, 6, 2) / INPUT_SIZE + self._anchors[is_kept][:, None]
+        return np.concatenate([centre - half, centre + half, key_points], axis=1)
 
 
 def make_anchors() -> Array:
-    """Anchor centres (896, 2) in 0..1: two per cell at stride 8, six per cell at stride 16."""
+    """Return the anchor centres (896, 2) in 0..1: two per cell at stride 8, six per cell at stride 16."""
     rows = []
     for stride, per_cell in ((8, 2), (16, 6)):
         n_cells = INPUT_SIZE // stride
@@ -109,22 +109,22 @@ def make_anchors() -> Array:
 
 
 def merge_overlapping(points: Array, scores: Array) -> list[Detection]:
-    """Weighted non-maximum suppression: overlapping candidates are averaged by their scores.
+    """Average overlapping candidates by their scores: weighted non-maximum suppression.
 
     points: (n, 8, 2) box corners and key points in pixels; scores: (n,).
     """
     detections = []
-    left = np.argsort(-scores, kind="stable")
-    while len(left):
-        best = corner_box(points[left[0]])
-        overlaps = np.array([best.overlap(corner_box(points[i])) > NMS_IOU for i in left])
+    remaining = np.argsort(-scores, kind="stable")
+    while len(remaining):
+        first = corner_box(points[remaining[0]])
+        overlaps = np.array([first.overlap(corner_box(points[i])) > NMS_IOU for i in remaining])
         overlaps[0] = True
-        group = left[overlaps]
+        group = remaining[overlaps]
         merged = np.average(points[group], axis=0, weights=scores[group])
         box = corner_box(merged)
         region = turned_square(box, merged[2 + RIGHT_EYE], merged[2 + LEFT_EYE])
-        detections.append(Detection(box, region, float(scores[left[0]])))
-        left = left[~overlaps]
+        detections.append(Detection(box, region, float(scores[remaining[0]])))
+        remaining = remaining[~overlaps]
     return detections
 
 
@@ -132,8 +132,11 @@ def corner_box(points: Array) -> FaceBox:
     return FaceBox(*points[:2].ravel().tolist())
 
 
-def suppress(detections: list[Detection]) -> list[Detection]:
-    """Drop what overlaps a better one; best score first."""
+def suppress_detections(detections: list[Detection]) -> list[Detection]:
+    """Drop detections that overlap a better one: non-maximum suppression; best first.
+
+    Not shared with `s3fd.suppress_boxes`: here `right` and `bottom` are exclusive, there pixels of the box.
+    """
     kept: list[Detection] = []
     for one in sorted(detections, key=lambda d: -d.score):
         if all(one.box.overlap(other.box) <= NMS_IOU for other in kept):
@@ -142,15 +145,15 @@ def suppress(detections: list[Detection]) -> list[Detection]:
 
 
 def tiles_of(width: int, height: int) -> list[FaceRegion]:
-    """Overlapping squares, each half the frame's longer side, that cover the frame."""
+    """Return overlapping squares that cover the frame, each half of its longer side."""
     size = max(width, height) / 2
-    centres_x = spread(width, size)
-    centres_y = spread(height, size)
+    centres_x = tile_centres(width, size)
+    centres_y = tile_centres(height, size)
     return [FaceRegion(x, y, size, 0.0) for y in centres_y for x in centres_x]
 
 
-def spread(length: int, size: float) -> list[float]:
-    """Centres of the tiles along one side: one where a tile covers it, else three."""
+def tile_centres(length: int, size: float) -> list[float]:
+    """Return the centres of the tiles along one side: one if a single tile covers it, else three."""
     if length <= size:
         return [length / 2]
     edges = np.linspace(size / 2, length - size / 2, TILES_PER_SIDE)

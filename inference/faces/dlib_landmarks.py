@@ -1,4 +1,4 @@
-"""68 face landmarks by dlib, which the published weights were trained with: HOG detector, shape predictor."""
+"""68 face landmarks by dlib's HOG detector and shape predictor; the published weights were trained with them."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ from inference.weights.checkpoint import reject_known_non_weights
 
 Frame = npt.NDArray[np.uint8]
 
-# The detector sees faces from about 80 pixels up; in a frame twice as large, from 40. Above full HD
-# such a face is too small to read, and the search would take seconds.
+# The detector finds faces from about 80 pixels up; in a frame of twice the size, from 40. Above full HD
+# such a face is too small for lip reading, and the search would take seconds.
 MAX_UPSAMPLED_PIXELS = 1920 * 1080
-CERTAIN = 1.0  # a predictor puts its points into any region: it has no opinion whether a face is there
+FIXED_SCORE = 1.0  # a predictor places its points in any region and does not score whether a face is there
 
-MAX_PREDICTOR_BYTES = 512 << 20  # five times the largest that dlib publishes
-# How dlib writes a predictor: the version 1, then the mean shape's rows (two for each point) and its
+MAX_PREDICTOR_BYTES = 512 << 20  # bytes; five times the largest predictor that dlib publishes
+# How dlib serialises a predictor: the version 1, then the mean shape's rows (two for each point) and its
 # columns. A number is a byte of sign and length, then its bytes, lowest first; sizes are negated.
 VERSION_1 = b"\x01\x01"
-NEGATIVE = 0x80
+SIGN_BIT = 0x80
 
 
 class DlibLandmarker:
     """dlib's frontal face detector and a 68-point shape predictor.
 
     Source: SilentSpeak/LipCoordNet lips_coords_extractor.py (grey frames, detection in each frame).
-    Differences: the frame keeps its size and shape (there it is stretched to 600 x 500 first, which
+    Deliberately different: the frame keeps its size and shape (upstream stretches it to 600 x 500 first, which
     moves the points by a fraction of a pixel); a frame with fewer faces than wanted is searched once
-    more at twice its size; several faces are no error.
+    more at twice its size; several faces are not an error.
     """
 
     name = "dlib"
-    must_detect = True  # detections do not follow from landmarks: the predictor wants the detector's own box
+    must_detect = True  # the predictor needs the detector's own box, which landmarks do not give
 
     def __init__(self, predictor: Path, notice: str | None = None) -> None:
-        """predictor: a file that dlib.train_shape_predictor wrote, for 68 points.
+        """Load the detector and the predictor. predictor: a file written by dlib.train_shape_predictor, for 68 points.
 
-        Raises: InvalidRequest where dlib is not installed; WeightsNotFound, WrongWeights.
+        Raises: InvalidRequest if dlib is not installed; WeightsNotFound, WrongWeights.
         """
         self.notice = notice
         self._dlib: Any = import_dlib()
@@ -55,14 +55,14 @@ class DlibLandmarker:
         grey = to_grey(frame_bgr)
         found = self._detect(grey, 0)
         if len(found) < n_wanted and grey.size <= MAX_UPSAMPLED_PIXELS:
-            closer = self._detect(grey, 1)
-            found = closer if len(closer) > len(found) else found
+            upsampled = self._detect(grey, 1)
+            found = upsampled if len(upsampled) > len(found) else found
         return sorted(found, key=lambda one: -one.score)
 
     def find_landmarks(self, frame_bgr: Frame, region: FaceRegion) -> Face | None:
-        """The points in that region; its angle is not looked at: detections are upright.
+        """Return the face in a region; its angle is ignored, since detections are upright.
 
-        None where the region lies outside the frame; otherwise there are always points.
+        None if the region is outside the frame; otherwise there are always points.
         """
         height, width = frame_bgr.shape[:2]
         if box_of(region).overlap(FaceBox(0, 0, width, height)) == 0:
@@ -71,7 +71,7 @@ class DlibLandmarker:
         shape = self._predictor(grey, self._rectangle(region))
         points = np.array([(part.x, part.y) for part in shape.parts()], np.float32)
         box = FaceBox(*points.min(axis=0).tolist(), *points.max(axis=0).tolist())
-        return Face(points, box, region, CERTAIN)
+        return Face(points, box, region, FIXED_SCORE)
 
     def _detect(self, grey: npt.NDArray[np.uint8], n_doublings: int) -> list[Detection]:
         rectangles, margins, _ = self._detector.run(grey, n_doublings)
@@ -93,7 +93,7 @@ def to_grey(frame_bgr: Frame) -> npt.NDArray[np.uint8]:
 
 
 def region_of(box: FaceBox) -> FaceRegion:
-    """The detector's square as a region. `box_of` gives it back (to a pixel: some are one off a square)."""
+    """Return the detector's square as a region; `box_of` inverts it, to a pixel: some boxes are not quite square."""
     return FaceRegion(*box.centre, box.width, 0.0)
 
 
@@ -104,7 +104,7 @@ def box_of(region: FaceRegion) -> FaceBox:
 
 
 def import_dlib() -> ModuleType:
-    """Raises: InvalidRequest where dlib is not installed."""
+    """Import dlib. Raises: InvalidRequest if it is not installed."""
     try:
         import dlib
     except ImportError as err:
@@ -117,38 +117,38 @@ def import_dlib() -> ModuleType:
 
 
 def load_predictor(path: Path) -> Any:
-    """A shape predictor for 68 points.
+    """Load a shape predictor for 68 points.
 
-    Raises: WeightsNotFound; WrongWeights saying what the file is. dlib reads it as its own format
-    in C++, so what it is gets checked before: size, kind, number of points.
+    dlib parses its format in C++, so size, kind and number of points are checked first.
+    Raises: WeightsNotFound; WrongWeights, whose message identifies the file.
     """
     if not path.is_file():
         raise WeightsNotFound(f"{path}: no such file")
     if path.stat().st_size > MAX_PREDICTOR_BYTES:
         raise WrongWeights(f"{path}: {path.stat().st_size} bytes; a shape predictor has at most {MAX_PREDICTOR_BYTES}")
     with path.open("rb") as file:
-        check_head(file.read(512), path)
+        check_header(file.read(512), path)
     try:
         return import_dlib().shape_predictor(str(path))
     except (RuntimeError, MemoryError, ValueError) as err:
         raise WrongWeights(f"{path}: a damaged or cut-off shape predictor ({err})") from err
 
 
-def check_head(head: bytes, path: Path) -> None:
-    """Raises: WrongWeights where the first bytes are not those of a predictor of 68 points."""
-    reject_known_non_weights(head, path)
-    if head.startswith(b"BZh"):
+def check_header(header: bytes, path: Path) -> None:
+    """Raise WrongWeights unless the first bytes are those of a predictor of 68 points."""
+    reject_known_non_weights(header, path)
+    if header.startswith(b"BZh"):
         raise WrongWeights(f"{path}: is still compressed; unpack it first (bunzip2)")
-    n_points = count_points(head)
+    n_points = count_points(header)
     if n_points is None:
-        raise WrongWeights(f"{path}: not a shape predictor of dlib's (starts with {head[:8].hex(' ')})")
+        raise WrongWeights(f"{path}: not a shape predictor of dlib (starts with {header[:8].hex(' ')})")
     if n_points != N_LANDMARKS:
         raise WrongWeights(f"{path}: predicts {n_points} points; expected {N_LANDMARKS}")
 
 
-def count_points(head: bytes) -> int | None:
-    """How many points a predictor gives; None where these are not its first bytes."""
-    if not head.startswith(VERSION_1) or len(head) < 3 or not head[2] & NEGATIVE:
+def count_points(header: bytes) -> int | None:
+    """Return the number of points that a predictor gives; None if the header is not that of a predictor."""
+    if not header.startswith(VERSION_1) or len(header) < 3 or not header[2] & SIGN_BIT:
         return None
-    n_bytes = head[2] & ~NEGATIVE
-    return int.from_bytes(head[3 : 3 + n_bytes], "little") // 2
+    n_bytes = header[2] & ~SIGN_BIT
+    return int.from_bytes(header[3 : 3 + n_bytes], "little") // 2

@@ -1,4 +1,4 @@
-"""68 face landmarks: the interface, and MediaPipe's face mesh behind it."""
+"""68 face landmarks: the interface, and its implementation by MediaPipe's face mesh."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Frame = npt.NDArray[np.uint8]
 
 
 class Landmarker(Protocol):
-    """Finds faces in a frame and their 68 landmarks. Holds no state between frames.
+    """Finds faces in a frame and their 68 landmarks. Keeps no state between frames.
 
-    must_detect: each frame's landmarks have to start from a detection of their own; one frame's do
-        not say well enough where to look in the next.
-    notice: what whoever chooses it must be told about its licence; None where nothing binds them.
+    must_detect: each frame needs a detection of its own; the landmarks of one frame do not locate the face well
+        enough in the next.
+    notice: about its licence; None if it has no restrictions.
     """
 
     name: str
@@ -28,17 +28,17 @@ class Landmarker(Protocol):
     notice: str | None
 
     def detect(self, frame_bgr: Frame, n_wanted: int = 1) -> list[Detection]:
-        """Faces in a (H, W, 3) uint8 BGR frame, best score first; looks harder for fewer than `n_wanted`."""
+        """Detect faces in a (H, W, 3) uint8 BGR frame, best first; search further for fewer than `n_wanted`."""
 
     def find_landmarks(self, frame_bgr: Frame, region: FaceRegion) -> Face | None:
-        """The face in that region of the frame, or None where there is none."""
+        """Find the landmarks of the face in a region of the frame; None if there is none."""
 
 
 MESH_SIZE = 192
 N_MESH_POINTS = 468
 MIN_PRESENCE = 0.5
-MESH_EYE_CORNERS = (33, 263)  # outer corners: the person's right, left
-# Which mesh point stands for each of the 68.
+MESH_EYE_CORNERS = (33, 263)  # outer corners: the person's right eye, left eye
+# The mesh point for each of the 68 points.
 MESH_TO_68 = np.array(
     [162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389]  # jaw
     + [71, 63, 105, 66, 107, 336, 296, 334, 293, 301]  # brows
@@ -60,7 +60,7 @@ class MediaPipeLandmarker:
     notice: str | None = None
 
     def __init__(self, detector: Network, mesh: Network) -> None:
-        """detector: [1,128,128,3] -> regressors, scores; mesh: [1,192,192,3] -> points, presence."""
+        """Take the networks. detector: [1,128,128,3] -> regressors, scores; mesh: [1,192,192,3] -> points, presence."""
         self._detector = FaceDetector(detector)
         self._mesh = mesh
 

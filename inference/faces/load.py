@@ -1,4 +1,4 @@
-"""Landmarkers by name, ready to run."""
+"""Load landmarkers by name."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from pathlib import Path
 from inference.backends import OpenVinoNetwork
 from inference.errors import InvalidRequest
 from inference.faces.landmarks import Landmarker, MediaPipeLandmarker
-from inference.weights.resolve import from_set
-from inference.weights.registry import DLIB, FACE_DETECTOR, FACE_MESH, MEDIAPIPE
-from inference.weights.sources import WeightSources, as_sources
 from inference.weights.cache import locate
+from inference.weights.registry import DLIB, FACE_DETECTOR, FACE_MESH, MEDIAPIPE
+from inference.weights.resolve import from_set
+from inference.weights.sources import WeightSources, as_sources
 
 LANDMARKERS = ("mediapipe", "dlib")
 PREDICTOR_PATTERN = "shape_predictor_68_face_landmarks*.dat"
-PREDICTOR_FOLDERS = ("", "lip_coordinate_extraction")  # of a model directory
+PREDICTOR_FOLDERS = ("", "lip_coordinate_extraction")  # folders of a model directory
 
 
 def load_landmarker(name: str, sources: WeightSources | Path) -> Landmarker:
-    """The landmarker of that name; sources: a folder alone is the cache.
+    """Load the landmarker of that name. sources: a path alone is the cache folder.
 
-    Raises: InvalidRequest for a name that does not exist or is not installed; WeightsNotFound,
-    WrongWeights, StorageError.
+    Raises: InvalidRequest if there is no such landmarker or it is not installed; WeightsNotFound, WrongWeights,
+    StorageError.
     """
     if name not in LANDMARKERS:
         raise InvalidRequest(f"landmarks {name!r}: expected one of {', '.join(LANDMARKERS)}")
@@ -38,15 +38,15 @@ def load_mediapipe(cache: Path) -> Landmarker:
 def load_dlib(sources: WeightSources) -> Landmarker:
     from inference.faces.dlib_landmarks import DlibLandmarker, import_dlib
 
-    import_dlib()  # before 66 MB are fetched for it
-    # The notice is for any file of that name: both that dlib publishes were trained on the same data.
+    import_dlib()  # before 66 MB are downloaded for it
+    # The notice applies to any file of that name: dlib trained both of its files on the same data.
     return DlibLandmarker(find_predictor(sources), DLIB.notice)
 
 
 def find_predictor(sources: WeightSources) -> Path:
-    """The predictor file: the model directory's, taken as it is; else the registry's, fetched where it is missing."""
+    """Return the predictor of the model directory, unchecked; else the registry's, downloaded if it is missing."""
     if sources.model_dir is not None:
-        theirs = [p for sub in PREDICTOR_FOLDERS for p in sorted((sources.model_dir / sub).glob(PREDICTOR_PATTERN))]
-        if theirs:
-            return theirs[0]
+        files = [p for sub in PREDICTOR_FOLDERS for p in sorted((sources.model_dir / sub).glob(PREDICTOR_PATTERN))]
+        if files:
+            return files[0]
     return from_set(DLIB, sources).path

@@ -1,4 +1,4 @@
-"""Face boxes by S3FD, as the seeds of lip sync find them."""
+"""Face boxes by S3FD, as Wav2Lip's upstream finds them."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ Frame = npt.NDArray[np.uint8]
 Array = npt.NDArray[np.floating]
 Network = Callable[..., Sequence[npt.NDArray[Any]]]
 
-MEAN = (104.0, 117.0, 123.0)  # meant for B, G, R; upstream takes it from R, G, B, and so do we
-FINEST_STRIDE = 4  # px; doubled from scale to scale
-ANCHOR_STRIDES = 4  # an anchor's side in strides
+MEAN = (104.0, 117.0, 123.0)  # for B, G, R; upstream subtracts it from R, G, B, and this does the same
+FINEST_STRIDE = 4  # pixels; doubled from scale to scale
+ANCHOR_STRIDES = 4  # side of an anchor, in strides
 CENTRE_VARIANCE, SIZE_VARIANCE = 0.1, 0.2
 MIN_CANDIDATE, MIN_SCORE = 0.05, 0.5
 NMS_IOU = 0.3
 
 
 class S3fdDetector:
-    """Finds face boxes, without landmarks.
+    """Detects face boxes, without landmarks.
 
     Source: Rudrabha/Wav2Lip face_detection/api.py, detection/sfd/detect.py and bbox.py. Deliberately
-    different: a candidate counts for its own image only; upstream's weak score elsewhere drops it anyway.
+    different: a candidate counts for its own image only; upstream drops it in the others by its low score there.
     """
 
     def __init__(self, network: Network) -> None:
-        """network: [1, 3, H, W] float32 -> logits and box offsets of six scales, finest first."""
+        """Take the network: [1, 3, H, W] float32 -> logits and box offsets of six scales, finest first."""
         self._network = network
 
     def find_first(self, frame_bgr: Frame) -> FaceBox | None:
-        """The surest face, as upstream cuts it: whole pixels, nothing below 0; None where there is none."""
+        """Detect the best face, cropped as upstream does: whole pixels, none below 0; None if there is no face."""
         found = self.detect(frame_bgr)
         if len(found) == 0:
             return None
@@ -42,19 +42,19 @@ class S3fdDetector:
         return FaceBox(left, top, right, bottom)
 
     def detect(self, frame_bgr: Frame) -> npt.NDArray[np.float32]:
-        """Faces of a (H, W, 3) uint8 BGR frame, surest first: (n, 5) float32 left, top, right, bottom, score."""
+        """Detect faces in a (H, W, 3) uint8 BGR frame, best first: (n, 5) float32 left, top, right, bottom, score."""
         candidates = decode(self._network(to_input(frame_bgr)))
         return suppress(candidates[candidates[:, 4] > MIN_SCORE])
 
 
 def to_input(frame_bgr: Frame) -> npt.NDArray[np.float32]:
-    """(1, 3, H, W) float32, RGB less the mean."""
+    """Convert a frame to (1, 3, H, W) float32, RGB minus the mean."""
     pixels = frame_bgr[..., ::-1] - np.array(MEAN, np.float32)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32)
 
 
 def decode(maps: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
-    """Candidates of all scales in one image: (n, 5) float32."""
+    """Decode the candidates of all scales in one image: (n, 5) float32."""
     found = [np.zeros((0, 5), np.float32)]
     for scale, (logits, offsets) in enumerate(zip(maps[::2], maps[1::2], strict=True)):
         stride = FINEST_STRIDE << scale
@@ -70,22 +70,26 @@ def decode(maps: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
 
 
 def suppress(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Drop what overlaps a surer one; surest first."""
-    left = boxes[np.argsort(-boxes[:, 4], kind="stable")]
+    """Drop boxes that overlap a better one: non-maximum suppression; best first.
+
+    Not shared with `detect.suppress_detections`: here `right` and `bottom` are pixels of the box, there exclusive.
+    """
+    remaining = boxes[np.argsort(-boxes[:, 4], kind="stable")]
     kept = [np.zeros((0, 5), np.float32)]
-    while len(left):
-        kept.append(left[:1])
-        left = left[1:][overlaps(left[0], left[1:]) <= NMS_IOU]
+    while len(remaining):
+        kept.append(remaining[:1])
+        remaining = remaining[1:][iou_inclusive(remaining[0], remaining[1:]) <= NMS_IOU]
     return np.concatenate(kept)
 
 
-def overlaps(one: Array, others: Array) -> Array:
-    """Intersection over union of one box with others, both ends counted as pixels."""
+def iou_inclusive(one: Array, others: Array) -> Array:
+    """Return the intersection over union of one box with others, both edges counted as pixels."""
     low, high = np.maximum(one[:2], others[:, :2]), np.minimum(one[2:4], others[:, 2:4])
     shared: Array = np.maximum(high - low + 1, 0).prod(axis=1)
-    return np.asarray(shared / (area(one) + area(others) - shared))
+    return np.asarray(shared / (area_inclusive(one) + area_inclusive(others) - shared))
 
 
-def area(boxes: Array) -> Array:
+def area_inclusive(boxes: Array) -> Array:
+    """Return the areas of boxes, both edges counted as pixels."""
     sides: Array = boxes[..., 2:4] - boxes[..., :2] + 1
     return np.asarray(sides.prod(axis=-1))

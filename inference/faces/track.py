@@ -1,4 +1,4 @@
-"""One face followed through a video."""
+"""Tracking of one face through a video."""
 
 from __future__ import annotations
 
@@ -14,47 +14,46 @@ from inference.faces.landmarks import Landmarker
 
 Frame = npt.NDArray[np.uint8]
 
-# "largest", or which one counted from 0, left to right, in the first frame that shows that many.
+# "largest", or an index from 0, left to right, in the first frame with that many faces.
 FaceChoice = Literal["largest"] | int
-# One entry for each frame of a clip; None where the face was not seen.
+# One entry per frame of a clip; None if the face was not found.
 FaceTrack = tuple[Face | None, ...]
 
-DETECT_EVERY = 25  # frames: a second
+DETECT_EVERY = 25  # frames between detections: one second
 SAME_FACE_OVERLAP = 0.3
-BLINK = 12  # frames: so long a face that comes back is looked for where it was, before anywhere else
-PATIENCE = 25  # frames: so long a lost face is waited for before another is taken
-EXACT = 1  # detect_every: look anew in every frame
+REACQUIRE_FRAMES = 12  # frames for which a lost face is searched only near its last position
+PATIENCE = 25  # frames to wait for a lost face before another one is tracked
+EXACT = 1  # value of `detect_every` that detects in every frame
 
 
 class FaceTracker:
-    """Follows one face from frame to frame.
+    """Tracks one face from frame to frame.
 
-    Landmarks of one frame say where to look in the next. The detector runs where there is nothing
-    to follow and every `detect_every` frames, to notice that what is followed is not a face any
-    more; with `detect_every=1` (exact), or a landmarker that must, each frame's landmarks start from
-    its own detection.
+    The landmarks of one frame give the region to search in the next. The detector runs if there is nothing to track,
+    and every `detect_every` frames, to notice that the tracked region is no longer a face. With `detect_every=1`
+    (exact), or a landmarker with `must_detect`, the landmarks of each frame start from its own detection.
     """
 
     def __init__(
         self, landmarker: Landmarker, choice: FaceChoice = "largest", detect_every: int = DETECT_EVERY
     ) -> None:
-        self.most_faces = 0  # seen in one frame
+        self.most_faces = 0  # largest number of faces found in one frame
         self._landmarker = landmarker
         self._choice = choice
         self._detect_every = detect_every
-        self._face: Face | None = None  # in the last frame
-        self._last_face: Face | None = None  # that was seen at all
-        self._last_seen: FaceBox | None = None
+        self._face: Face | None = None  # face in the last frame
+        self._last_face: Face | None = None  # last face that was found
+        self._last_box: FaceBox | None = None
         self._frame: Frame | None = None
         self._since_detection = 0
-        self._lost_for = 0
+        self._n_lost = 0
 
     def follow(self, frames: Sequence[Frame]) -> FaceTrack:
-        """The face in each of the next frames; (H, W, 3) uint8 BGR, their sizes may change."""
-        return tuple(self._follow_one(frame) for frame in frames)
+        """Return the face in each of the next frames; (H, W, 3) uint8 BGR, whose sizes may change."""
+        return tuple(self._track_frame(frame) for frame in frames)
 
     def explain_nothing(self, n_frames: int) -> str:
-        """Why none of so many frames showed the face."""
+        """Explain why none of `n_frames` frames showed the face."""
         if self._choice == "largest" or self.most_faces == 0:
             return f"no face found in {n_frames} frames"
         return (
@@ -62,54 +61,54 @@ class FaceTracker:
             f"{self.most_faces} face{'s' if self.most_faces > 1 else ''}"
         )
 
-    def _follow_one(self, frame: Frame) -> Face | None:
-        if frame is self._frame:  # shown again: the rate was raised
+    def _track_frame(self, frame: Frame) -> Face | None:
+        if frame is self._frame:  # a repeated frame: the rate was raised
             return self._face
         if self._frame is not None and frame.shape != self._frame.shape:
-            self._last_face = self._last_seen = None  # their pixels are of another size: look with fresh eyes
+            self._last_face = self._last_box = None  # their coordinates are for another size: detect again
         self._frame = frame
         last = self._last_face
-        self._face = self._look_anew(frame) if last is None or self._must_detect() else self._look_near(frame, last)
+        self._face = self._redetect(frame) if last is None or self._must_detect() else self._track_from(frame, last)
         if self._face is None:
-            self._lost_for += 1
+            self._n_lost += 1
         else:
-            self._last_face, self._last_seen, self._lost_for = self._face, self._face.box, 0
+            self._last_face, self._last_box, self._n_lost = self._face, self._face.box, 0
         return self._face
 
     def _must_detect(self) -> bool:
         self._since_detection += 1
-        return self._lost_for > BLINK or self._detect_every == EXACT or self._landmarker.must_detect
+        return self._n_lost > REACQUIRE_FRAMES or self._detect_every == EXACT or self._landmarker.must_detect
 
-    def _look_near(self, frame: Frame, last: Face) -> Face | None:
+    def _track_from(self, frame: Frame, last: Face) -> Face | None:
         face = self._landmarker.find_landmarks(frame, last.region)
         if face is None:
-            return self._look_anew(frame)
-        if self._since_detection >= self._detect_every and not self._is_detected(frame, face):
-            return self._look_anew(frame)
+            return self._redetect(frame)
+        if self._since_detection >= self._detect_every and not self._is_confirmed(frame, face):
+            return self._redetect(frame)
         return face
 
-    def _is_detected(self, frame: Frame, face: Face) -> bool:
+    def _is_confirmed(self, frame: Frame, face: Face) -> bool:
         self._since_detection = 0
         found = self._landmarker.detect(frame)
         return not found or any(one.box.overlap(face.box) >= SAME_FACE_OVERLAP for one in found)
 
-    def _look_anew(self, frame: Frame) -> Face | None:
+    def _redetect(self, frame: Frame) -> Face | None:
         self._since_detection = 0
         n_wanted = 1 if self._choice == "largest" else self._choice + 1
         found = self._landmarker.detect(frame, n_wanted)
         self.most_faces = max(self.most_faces, len(found))
-        for detection in self._in_order(found):
+        for detection in self._candidates(found):
             face = self._landmarker.find_landmarks(frame, detection.region)
             if face is not None:
                 return face
         return None
 
-    def _in_order(self, found: list[Detection]) -> list[Detection]:
-        """Which detections to try, best first."""
-        if self._last_seen is not None:
-            near = nearest_to(self._last_seen, found)
-            if near is not None or self._lost_for < PATIENCE:
-                return [near] if near else []
+    def _candidates(self, found: list[Detection]) -> list[Detection]:
+        """Return the detections to try, best first."""
+        if self._last_box is not None:
+            nearest = nearest_to(self._last_box, found)
+            if nearest is not None or self._n_lost < PATIENCE:
+                return [nearest] if nearest else []
         if self._choice == "largest":
             return sorted(found, key=lambda d: -d.box.area)
         left_to_right = sorted(found, key=lambda d: d.box.centre[0])
@@ -117,12 +116,12 @@ class FaceTracker:
 
 
 def nearest_to(box: FaceBox, found: list[Detection]) -> Detection | None:
-    """The detection that is most likely the face last seen at `box`; None where all are far from it."""
+    """Return the detection that is most likely the face last found at `box`; None if all are far from it."""
     if not found:
         return None
 
     def distance(one: Detection) -> float:
         return math.dist(one.box.centre, box.centre)
 
-    near = min(found, key=distance)
-    return near if distance(near) <= max(box.width, box.height) else None
+    nearest = min(found, key=distance)
+    return nearest if distance(nearest) <= max(box.width, box.height) else None

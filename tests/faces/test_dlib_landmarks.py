@@ -27,7 +27,7 @@ N_TRAINED_ON = 40
 
 
 def train(landmarker: Landmarker, path: Path, n_points: int = 68) -> None:
-    """A small predictor of the points that MediaPipe sees on drawn faces: seconds, and good for these only."""
+    """Train a small predictor of MediaPipe's points on drawn faces: it takes seconds, and works for such faces only."""
     detector, rng = dlib.get_frontal_face_detector(), np.random.default_rng(0)
     images, labels = [], []
     for _ in range(N_TRAINED_ON):
@@ -58,7 +58,7 @@ def by_dlib(predictor: Path) -> DlibLandmarker:
     return DlibLandmarker(predictor)
 
 
-def test_landmarks_lie_where_they_were_taught_to(by_dlib: DlibLandmarker, landmarker: Landmarker):
+def test_landmarks_match_their_training(by_dlib: DlibLandmarker, landmarker: Landmarker):
     for mouth_open in (0.1, 0.6, 0.9):
         frame = draw_face(centre=(185, 150), face_height=170, mouth_open=mouth_open)
         expected = landmarker.find_landmarks(frame, landmarker.detect(frame)[0].region)
@@ -78,10 +78,10 @@ def test_a_detection_is_a_square_around_the_face(by_dlib: DlibLandmarker):
     assert 0.5 < found.score < 1
 
 
-def test_a_box_comes_back_from_its_region(by_dlib: DlibLandmarker):
+def test_a_box_survives_its_region(by_dlib: DlibLandmarker):
     box = FaceBox(100, 50, 188, 138)
     assert box_of(region_of(box)) == box
-    rectangle = by_dlib._rectangle(region_of(box))  # dlib's are inclusive
+    rectangle = by_dlib._rectangle(region_of(box))  # dlib's edges are inclusive
     assert (rectangle.left(), rectangle.top(), rectangle.right(), rectangle.bottom()) == (100, 50, 187, 137)
 
 
@@ -89,10 +89,10 @@ def test_a_small_face_is_found_at_twice_the_size(by_dlib: DlibLandmarker):
     frame = draw_face(640, 480, (500, 100), 60)
     (found,) = by_dlib.detect(frame)
     assert found.box.left < 500 < found.box.right
-    assert by_dlib.detect(np.tile(frame, (3, 3, 1)), 1) == []  # over full HD it is not looked for
+    assert by_dlib.detect(np.tile(frame, (3, 3, 1)), 1) == []  # above full HD it is not searched
 
 
-def test_a_second_face_is_looked_for_where_it_is_wanted(by_dlib: DlibLandmarker):
+def test_a_second_face_is_searched_for_if_wanted(by_dlib: DlibLandmarker):
     frame = draw_face(640, 480, (500, 100), 60, frame=draw_face(640, 480, (200, 240), 200))
     assert len(by_dlib.detect(frame)) == 1
     assert len(by_dlib.detect(frame, 2)) == 2
@@ -107,7 +107,7 @@ def test_no_face_gives_nothing(by_dlib: DlibLandmarker, shape: tuple[int, int]):
 
 
 def test_each_frame_starts_from_its_own_detection(by_dlib: DlibLandmarker):
-    """A face that wanders: points found frame after frame are those of each frame alone."""
+    """The face moves, and the points found frame after frame are those of each frame alone."""
     frames = [draw_face(centre=(160 + 2 * i, 140 + i), face_height=170, mouth_open=i % 3 / 2) for i in range(15)]
     track = FaceTracker(by_dlib).follow(frames)
     for frame, face in zip(frames, track, strict=True):
@@ -125,14 +125,14 @@ def test_a_frame_without_a_face_has_no_landmarks(by_dlib: DlibLandmarker):
 # Where the predictor comes from
 
 
-def test_the_model_directorys_predictor_is_taken_as_it_is(predictor: Path, tmp_path: Path):
+def test_the_predictor_of_the_model_directory_is_used_unchecked(predictor: Path, tmp_path: Path):
     sources = WeightSources(tmp_path, model_dir=predictor.parent, hf_offline=True)
     chosen = load_landmarker("dlib", sources)
     assert chosen.name == "dlib"
     assert "commercial" in chosen.notice
 
 
-def test_the_registrys_predictor_is_fetched_from_the_hub_and_checked(
+def test_the_registrys_predictor_is_downloaded_and_checked(
     predictor: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     contents, name = predictor.read_bytes(), DLIB.files[0].name
@@ -149,13 +149,13 @@ def test_the_registrys_predictor_is_fetched_from_the_hub_and_checked(
         load_landmarker("dlib", replace(sources, hf_offline=True))
 
 
-def test_without_dlib_the_extra_is_named_before_anything_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_dlib_the_extra_is_named_before_any_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "dlib", None)
     with pytest.raises(InvalidRequest, match=r"pip install 'viseme\[dlib\]'"):
         load_landmarker("dlib", WeightSources(tmp_path, hf_endpoint="http://127.0.0.1:9"))
 
 
-def test_a_reader_reads_with_dlib_and_says_its_licence(
+def test_a_reader_with_dlib_reports_its_licence(
     predictor: Path, settings: Settings, weights_cache: Path, talking_film: bytes
 ):
     reader = LipReader(

@@ -8,7 +8,7 @@ from inference.faces.detect import cut_region, region_to_frame
 from inference.media import open_media
 
 
-def test_a_drawn_face_is_found_where_it_was_drawn(landmarker: Landmarker):
+def test_a_drawn_face_is_found_in_place(landmarker: Landmarker):
     frame = draw_face(640, 480, centre=(300, 220), face_height=240)
     (detection,) = landmarker.detect(frame)
     face = landmarker.find_landmarks(frame, detection.region)
@@ -20,7 +20,7 @@ def test_a_drawn_face_is_found_where_it_was_drawn(landmarker: Landmarker):
     assert np.abs(mouth - (300, 220 + 0.55 * 120)).max() < 10
 
 
-def test_an_open_mouth_shows_in_the_landmarks(landmarker: Landmarker):
+def test_landmarks_follow_an_open_mouth(landmarker: Landmarker):
     gaps = []
     for mouth_open in (0.0, 0.5, 1.0):
         frame = draw_face(mouth_open=mouth_open)
@@ -30,7 +30,7 @@ def test_an_open_mouth_shows_in_the_landmarks(landmarker: Landmarker):
     assert gaps[0] + 5 < gaps[1] < gaps[2] - 3
 
 
-def test_a_still_shows_several_people(landmarker: Landmarker):
+def test_several_faces_are_detected(landmarker: Landmarker):
     frame = draw_face(640, 360, (160, 200), 150)
     frame = draw_face(640, 360, (450, 190), 200, frame=frame)
     boxes = sorted((d.box for d in landmarker.detect(frame)), key=lambda box: box.left)
@@ -46,23 +46,23 @@ def test_a_small_face_is_found_in_tiles(landmarker: Landmarker):
     assert landmarker.find_landmarks(frame, detection.region) is not None
 
 
-def test_no_face_gives_nothing(landmarker: Landmarker):
+def test_no_face_gives_no_detection(landmarker: Landmarker):
     noise = np.random.default_rng(0).integers(0, 255, (288, 360, 3), np.uint8)
     assert landmarker.detect(noise) == []
     assert landmarker.find_landmarks(noise, FaceRegion(180, 144, 200, 0.0)) is None
 
 
-def test_a_turned_head_is_levelled(landmarker: Landmarker):
+def test_a_rotated_head_is_levelled(landmarker: Landmarker):
     upright = draw_face(480, 480)
-    turn = cv2.getRotationMatrix2D((240, 240), -20, 1.0)  # 20 degrees clockwise on the screen
-    turned = cv2.warpAffine(upright, turn, (480, 480), borderMode=cv2.BORDER_REPLICATE)
-    (detection,) = landmarker.detect(turned)
+    rotation = cv2.getRotationMatrix2D((240, 240), -20, 1.0)  # 20 degrees clockwise on the screen
+    rotated = cv2.warpAffine(upright, rotation, (480, 480), borderMode=cv2.BORDER_REPLICATE)
+    (detection,) = landmarker.detect(rotated)
     assert np.degrees(detection.region.angle_rad) == pytest.approx(20, abs=5)
-    face = landmarker.find_landmarks(turned, detection.region)
+    face = landmarker.find_landmarks(rotated, detection.region)
     plain = landmarker.find_landmarks(upright, landmarker.detect(upright)[0].region)
     assert face is not None
     assert plain is not None
-    expected = plain.points @ turn[:, :2].T + turn[:, 2]
+    expected = plain.points @ rotation[:, :2].T + rotation[:, 2]
     assert np.linalg.norm(face.points - expected, axis=1).mean() < 4
 
 
@@ -78,7 +78,7 @@ def test_a_region_cut_out_maps_back_to_the_frame():
     assert abs(y - 96) <= 2
 
 
-def test_agrees_with_mediapipe_itself_tracking_included(shared, landmarker: Landmarker):
+def test_tracking_agrees_with_mediapipe(shared, landmarker: Landmarker):
     golden = np.load(shared / "golden" / "mediapipe_landmarks.npz")
     for clip in golden:
         with open_media(shared / "grid" / "clips" / f"{clip}.mpg") as media:

@@ -28,18 +28,18 @@ def test_pasting_back_the_original_changes_nothing(box: FaceBox):
     assert np.array_equal(overwrite_face(frame, crop, box), frame)
 
 
-def test_the_blend_takes_the_mouth_and_leaves_the_eyes():
+def test_the_blend_changes_the_mouth_and_not_the_eyes():
     frame, box = np.full((120, 160, 3), 200, np.uint8), FaceBox(30, 20, 110, 120)
     pasted = blend_lower_face(frame, np.zeros((96, 96, 3), np.uint8), box)
     assert (pasted[:60] == 200).all()  # above 0.42 of the box
     assert (pasted[92:100, 60:80] == 0).all()  # the mouth
     assert np.array_equal(pasted[:, :30], frame[:, :30])
     steps = np.abs(np.diff(pasted.astype(int), axis=0)).max(), np.abs(np.diff(pasted.astype(int), axis=1)).max()
-    assert max(steps) <= 40  # no seam: the whole step of 200 spread over several pixels
+    assert max(steps) <= 40  # no seam: the step of 200 is spread over several pixels
     assert (frame == 200).all()
 
 
-def test_the_overwrite_is_upstreams(shared: Path):
+def test_the_overwrite_equals_upstreams(shared: Path):
     with np.load(shared / "golden" / "wav2lip_compose.npz") as golden:
         patch = (golden["patch"].transpose(1, 2, 0) * 255).astype(np.uint8)
         for name in ("a", "b"):

@@ -25,13 +25,13 @@ def test_tracking_and_exact_mode_agree(landmarker: Landmarker):
     assert np.mean(apart) < 2
 
 
-def test_a_frame_without_a_face_is_none_and_the_next_is_found_again(landmarker: Landmarker):
+def test_a_face_is_found_again_after_a_frame_without_it(landmarker: Landmarker):
     frames = talk(6)
     frames[2] = BLACK
     assert [face is not None for face in FaceTracker(landmarker).follow(frames)] == [1, 1, 0, 1, 1, 1]
 
 
-def test_clips_in_pieces_track_as_in_one(landmarker: Landmarker):
+def test_pieces_track_as_one_clip(landmarker: Landmarker):
     frames = talk(9)
     whole = FaceTracker(landmarker).follow(frames)
     pieces = FaceTracker(landmarker)
@@ -48,20 +48,20 @@ def two_people(i: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(("choice", "x"), [("largest", 460), (0, 160), (1, 460)])
-def test_the_face_asked_for_is_followed(landmarker: Landmarker, choice, x: int):
+def test_the_selected_face_is_tracked(landmarker: Landmarker, choice, x: int):
     for face in FaceTracker(landmarker, choice).follow([two_people(i) for i in range(5)]):
         assert face is not None
         assert face.box.left < x < face.box.right
 
 
-def test_a_face_that_never_comes_is_none_throughout(landmarker: Landmarker):
+def test_a_face_that_never_appears_is_none_throughout(landmarker: Landmarker):
     tracker = FaceTracker(landmarker, 2)
     assert tracker.follow([two_people(i) for i in range(3)]) == (None, None, None)
     assert tracker.most_faces == 2
 
 
 class Scripted:
-    """A landmarker that sees what it is told: per frame, a list of face boxes."""
+    """A landmarker with scripted detections: a list of face boxes per frame."""
 
     name = "scripted"
     must_detect = False
@@ -93,7 +93,7 @@ def frame_number(i: int) -> np.ndarray:
 LEFT, RIGHT = FaceBox(0, 0, 100, 100), FaceBox(400, 0, 550, 150)
 
 
-def test_a_lost_face_is_waited_for_before_another_is_taken():
+def test_a_lost_face_is_waited_for_before_another_is_tracked():
     script = [[LEFT, RIGHT]] + [[LEFT]] * (PATIENCE + 5)
     track = FaceTracker(Scripted(script)).follow([frame_number(i) for i in range(len(script))])
     assert track[0] is not None
@@ -102,24 +102,24 @@ def test_a_lost_face_is_waited_for_before_another_is_taken():
     assert track[PATIENCE + 1] is not None
 
 
-def test_a_lost_face_is_taken_up_again():
+def test_a_lost_face_is_tracked_again():
     script = [[LEFT, RIGHT], [LEFT], [LEFT, RIGHT]]
     track = FaceTracker(Scripted(script)).follow([frame_number(i) for i in range(3)])
     assert [face and face.box for face in track] == [RIGHT, None, RIGHT]
 
 
-def test_what_the_detector_sees_elsewhere_ends_a_false_track():
+def test_a_detection_elsewhere_ends_a_false_track():
     class Ghost(Scripted):
-        def find_landmarks(self, frame_bgr, region):  # the mesh follows anything
+        def find_landmarks(self, frame_bgr, region):  # the mesh accepts any region
             return Face(np.zeros((68, 2), np.float32), FaceBox(0, 0, 100, 100), region, 0.6)
 
     ghost = Ghost([[LEFT]] + [[RIGHT]] * 10)
     track = FaceTracker(ghost, detect_every=5).follow([frame_number(i) for i in range(11)])
-    assert track[3] is not None  # followed blindly until the next detection
+    assert track[3] is not None  # tracked without a check until the next detection
     assert track[5] is None
 
 
-def test_the_detector_runs_on_a_stride():
+def test_the_detector_runs_every_few_frames():
     steady = Scripted([[LEFT]] * 50)
     FaceTracker(steady, detect_every=10).follow([frame_number(i) for i in range(50)])
     assert 4 <= steady.n_detections <= 6
@@ -140,7 +140,7 @@ def test_a_change_of_size_loses_no_frame(landmarker: Landmarker):
         assert abs(face.box.centre[0] - frame.shape[1] / 2) < frame.shape[1] / 10
 
 
-def test_faces_count_from_the_left_whatever_their_scores():
+def test_faces_are_counted_from_the_left():
     script = [[RIGHT, LEFT]] * 2
     frames = [frame_number(i) for i in range(2)]
     for choice, expected in ((0, LEFT), (1, RIGHT)):
