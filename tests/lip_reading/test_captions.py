@@ -38,7 +38,7 @@ def test_tsv_by_hand():
     assert table == "start\tend\ttext\n0\t800\tBIN BLUE\n3000\t3800\tSET\n"
 
 
-def test_a_caption_stays_as_long_as_it_takes_to_read_where_there_is_room():
+def test_a_caption_stays_for_its_reading_time_if_there_is_room():
     fast = words("PLACE GREEN WITH X SEVEN PLEASE", step=0.1)  # 31 characters in 0.8 s
     (alone,) = cut_captions(fast)
     assert alone.end_s == pytest.approx(31 / 17)
@@ -47,7 +47,7 @@ def test_a_caption_stays_as_long_as_it_takes_to_read_where_there_is_room():
 
 
 @pytest.mark.parametrize("form", ["srt", "vtt"])
-def test_long_talk_is_cut_into_two_lines_of_42_and_six_seconds(form: str):
+def test_long_speech_is_cut_into_two_lines_of_42_and_six_seconds(form: str):
     parsed = pysubs2.SSAFile.from_string(to_captions(words("PLACE GREEN WITH SEVEN AGAIN " * 20, step=0.32), form))
     assert len(parsed) > 4
     for event, following in zip(parsed, [*parsed[1:], None], strict=True):

@@ -7,7 +7,7 @@ from inference.lip_reading.decode import SYMBOLS, decode_greedy, text_of, words_
 
 
 def labels(text: str) -> np.ndarray:
-    """'-' for the blank, else the character."""
+    """Return the classes of characters; '-' is the blank."""
     return np.array([0 if c == "-" else SYMBOLS.index(c) + 1 for c in text], np.int64)
 
 
@@ -59,11 +59,11 @@ def test_a_character_counts_where_it_peaks():
     assert word.confidence == pytest.approx(np.exp(5) / (np.exp(5) + 27), abs=1e-4)
 
 
-def test_nothing_read_has_no_words():
+def test_no_characters_have_no_words():
     assert words_of([], np.zeros((3, 28), np.float32), 25) == []
 
 
-def test_text_is_upstreams(shared):
+def test_text_equals_upstreams(shared):
     golden = json.loads((shared / "golden" / "ctc.json").read_text())
     for case in golden["cases"]:
         assert text_of(decode_greedy(np.array(case["labels"], np.int64))) == case["text"]

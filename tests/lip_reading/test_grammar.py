@@ -1,4 +1,4 @@
-"""GRID sentences out of logits, against what can be worked out by hand or by plain CTC."""
+"""GRID sentences decoded from logits, against values worked out by hand or by plain CTC."""
 
 from itertools import pairwise
 
@@ -21,12 +21,12 @@ from inference.lip_reading.lattice import best_path, weigh_sentences
 from inference.lip_reading.options import Alternative
 
 FPS = 25.0
-AS_IT_IS = Calibration()
+UNCALIBRATED = Calibration()
 SENTENCE = "--B-I-N-- BL-UE-- AT- F-- TWO--- N-O-W-----"
 
 
 def logits_for(frames: str, sure: float = 9.0, seed: int = 0) -> np.ndarray:
-    """'-' for the blank, else the character; a little noise besides."""
+    """Return logits that emit characters, plus a little noise; '-' is the blank."""
     logits = np.random.default_rng(seed).normal(0, 0.5, (len(frames), 28)).astype(np.float32)
     logits[np.arange(len(frames)), [label(c) for c in frames]] += sure
     return logits
@@ -37,7 +37,7 @@ def label(character: str) -> int:
 
 
 def ctc_log_likelihood(text: str, log_p: np.ndarray) -> float:
-    """Graves' forward algorithm for one text: the reference, slow and plain."""
+    """Run Graves' forward algorithm for one text: a slow and plain reference."""
     labels = [0]
     for character in text:
         labels += [label(character), 0]
@@ -54,10 +54,10 @@ def ctc_log_likelihood(text: str, log_p: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("sure", [1.0, 6.0, 40.0])
-def test_sentences_weigh_what_ctc_says(sure: float):
+def test_sentence_weights_equal_ctc(sure: float):
     frames = "-B-I-NN -BLLUE-- AT- F-- TT-WO-- N-O-W-"
     log_p = log_softmax(logits_for(frames, sure).astype(np.float64))
-    # The lattice takes spaces more freely than plain CTC does; here only five frames can be one, each alone.
+    # The lattice accepts spaces more freely than plain CTC; here only five frames can be one, each alone.
     log_p[[c != " " for c in frames], label(" ")] = -1e9
     labels = [label(c) for c in frames]
     best = log_p[np.arange(len(frames)), labels]
@@ -67,8 +67,8 @@ def test_sentences_weigh_what_ctc_says(sure: float):
         assert np.log(weights[at]) + best.sum() == pytest.approx(ctc_log_likelihood(text, log_p), abs=1e-6)
 
 
-def test_a_sentence_is_read_whole():
-    reading = read_grammar(logits_for(SENTENCE), FPS, 3, AS_IT_IS)
+def test_a_whole_sentence_is_decoded():
+    reading = read_grammar(logits_for(SENTENCE), FPS, 3, UNCALIBRATED)
     assert reading.text == "BIN BLUE AT F TWO NOW"
     assert [word.word for word in reading.words] == reading.text.split()
     assert reading.alternatives[0].text == reading.text
@@ -77,15 +77,15 @@ def test_a_sentence_is_read_whole():
 
 
 @pytest.mark.parametrize("text", ["LAY GREEN IN B THREE SOON", "PLACE GREEN WITH A THREE PLEASE"])
-def test_double_letters_are_read(text: str):
+def test_double_letters_are_decoded(text: str):
     apart = "-".join(text)
-    assert read_grammar(logits_for(apart), FPS, 1, AS_IT_IS).text == text
-    run_together = text.replace("EE", "E-E").replace("OO", "O-O")  # the only blanks there are
-    assert read_grammar(logits_for(run_together), FPS, 1, AS_IT_IS).text == text
+    assert read_grammar(logits_for(apart), FPS, 1, UNCALIBRATED).text == text
+    run_together = text.replace("EE", "E-E").replace("OO", "O-O")  # the only blanks in the text
+    assert read_grammar(logits_for(run_together), FPS, 1, UNCALIBRATED).text == text
 
 
-def test_a_slip_of_the_network_is_mended():
-    assert read_grammar(logits_for("--BEN- -BLU-- AT- F-- TVO--- N-O-W---"), FPS, 1, AS_IT_IS).text == (
+def test_a_wrong_character_is_corrected():
+    assert read_grammar(logits_for("--BEN- -BLU-- AT- F-- TVO--- N-O-W---"), FPS, 1, UNCALIBRATED).text == (
         "BIN BLUE AT F TWO NOW"
     )
 
@@ -101,11 +101,11 @@ def test_posteriors_of_each_slot_sum_to_one():
         assert slot.sum() == pytest.approx(1, abs=1e-9)
 
 
-def test_two_letters_alike_share_the_posterior():
+def test_two_equally_likely_letters_share_the_posterior():
     logits = logits_for(SENTENCE.replace("F", "-"))
     at = SENTENCE.index("F")
     logits[at, [label("F"), label("S")]] = 20.0
-    reading = read_grammar(logits, FPS, 2, AS_IT_IS)
+    reading = read_grammar(logits, FPS, 2, UNCALIBRATED)
     assert {one.text.split()[3] for one in reading.alternatives} == {"F", "S"}
     assert [one.confidence for one in reading.alternatives] == pytest.approx([0.5, 0.5], abs=0.02)
     sure = [word.confidence for word in reading.words]
@@ -113,20 +113,20 @@ def test_two_letters_alike_share_the_posterior():
 
 
 @pytest.mark.parametrize("logits", [np.zeros((75, 28)), logits_for("-" * 75), logits_for(" - " * 25)])
-def test_silence_says_nothing(logits: np.ndarray):
-    reading = read_grammar(logits.astype(np.float32), FPS, 5, AS_IT_IS)
+def test_silence_decodes_to_no_words(logits: np.ndarray):
+    reading = read_grammar(logits.astype(np.float32), FPS, 5, UNCALIBRATED)
     assert (reading.text, reading.words, reading.confidence, reading.alternatives) == ("", (), 0.0, ())
 
 
 @pytest.mark.parametrize("n_frames", [1, 5, 16])
-def test_too_short_for_a_sentence_says_nothing(n_frames: int):
-    assert read_grammar(logits_for(SENTENCE[:n_frames]), FPS, 5, AS_IT_IS).text == ""
+def test_too_few_frames_decode_to_no_words(n_frames: int):
+    assert read_grammar(logits_for(SENTENCE[:n_frames]), FPS, 5, UNCALIBRATED).text == ""
 
 
 def test_sentences_follow_one_another():
     second = "LAY RED BY Q FOUR SOON"
     frames = SENTENCE + "-" * 60 + " " + "-".join(second) + " " + SENTENCE
-    reading = read_grammar(logits_for(frames), FPS, 4, AS_IT_IS)
+    reading = read_grammar(logits_for(frames), FPS, 4, UNCALIBRATED)
     assert reading.text == f"BIN BLUE AT F TWO NOW {second} BIN BLUE AT F TWO NOW"
     assert [len(one.text.split()) for one in reading.alternatives] == [18] * 4
     times = [(word.start, word.end) for word in reading.words]
@@ -156,7 +156,7 @@ def test_segments_reach_three_seconds_into_a_long_pause():
 def confidence_with(noise: float) -> float:
     logits = logits_for(SENTENCE)
     logits += np.random.default_rng(1).normal(0, noise, logits.shape).astype(np.float32)
-    return read_grammar(logits, FPS, 1, AS_IT_IS).confidence
+    return read_grammar(logits, FPS, 1, UNCALIBRATED).confidence
 
 
 def test_confidence_falls_as_noise_grows():
@@ -166,7 +166,7 @@ def test_confidence_falls_as_noise_grows():
     assert falling[-1] < 0.3
 
 
-def test_agreement_is_the_share_of_the_language_in_all_readings():
+def test_agreement_is_the_share_of_the_grammar():
     def agreement(frames: str, sure: float) -> float:
         log_p = log_softmax(logits_for(frames, sure).astype(np.float64))
         path = best_path(grid_lattice(), log_p)
@@ -176,19 +176,19 @@ def test_agreement_is_the_share_of_the_language_in_all_readings():
     assert agreement(SENTENCE, 40.0) == pytest.approx(0, abs=1e-3)
     assert -10 < agreement(SENTENCE, 9.0) < 0
     assert agreement(SENTENCE, 5.0) < agreement(SENTENCE, 9.0)  # unsure
-    assert agreement(SENTENCE.replace("TWO", "TVO"), 9.0) < agreement(SENTENCE, 9.0) - 5  # sure of something else
+    assert agreement(SENTENCE.replace("TWO", "TVO"), 9.0) < agreement(SENTENCE, 9.0) - 5  # confident of something else
 
 
-def test_speech_outside_the_language_is_not_believed():
-    """Clear letters that no sentence has: free decoding reads them, the lattice cannot."""
-    strange = "--THE- -QUICK- BROWN- -FOX- JUM-PS- OVER- THE- -LAZY- DOGS--"
-    reading = read_grammar(logits_for(strange), FPS, 1, AS_IT_IS)
+def test_speech_outside_the_grammar_has_low_confidence():
+    """Clear letters outside the grammar: unconstrained decoding finds them, the lattice cannot."""
+    out_of_grammar = "--THE- -QUICK- BROWN- -FOX- JUM-PS- OVER- THE- -LAZY- DOGS--"
+    reading = read_grammar(logits_for(out_of_grammar), FPS, 1, UNCALIBRATED)
     assert reading.confidence < 0.2
 
 
-def test_words_apart_from_all_sentences_count_against_the_whole():
-    alone = read_grammar(logits_for(SENTENCE + " " + "-" * 60), FPS, 1, AS_IT_IS)
-    with_more = read_grammar(logits_for(SENTENCE + " " + "-" * 40 + "-QUV- ZXV-" + "-" * 10), FPS, 1, AS_IT_IS)
+def test_words_apart_from_all_sentences_lower_the_confidence():
+    alone = read_grammar(logits_for(SENTENCE + " " + "-" * 60), FPS, 1, UNCALIBRATED)
+    with_more = read_grammar(logits_for(SENTENCE + " " + "-" * 40 + "-QUV- ZXV-" + "-" * 10), FPS, 1, UNCALIBRATED)
     assert with_more.text == alone.text
     assert with_more.confidence == pytest.approx(alone.confidence * 6 / 8, abs=0.01)
 
@@ -204,15 +204,15 @@ def test_the_best_combinations_by_hand():
     assert combine([], 3) == ()
 
 
-def test_any_video_length_takes_time_in_proportion():
-    """Nothing grows with the square of the length; a sentence among ten minutes of silence is found."""
+def test_time_grows_linearly_with_the_length():
+    """No cost grows with the square of the length; a sentence in ten minutes of silence is found."""
     frames = "-" * 14_000 + SENTENCE + "-" * 1_000
-    reading = read_grammar(logits_for(frames), FPS, 1, AS_IT_IS)
+    reading = read_grammar(logits_for(frames), FPS, 1, UNCALIBRATED)
     assert reading.text == "BIN BLUE AT F TWO NOW"
     assert reading.words[0].start == pytest.approx(14_000 / FPS, abs=1.0)
 
 
-def test_a_calibration_holds_for_its_own_weights_only():
+def test_a_calibration_applies_to_its_own_weights_only():
     shifts = [0.1] * 7
     card = {
         "calibration": {

@@ -1,4 +1,4 @@
-"""The lattice against every single path of tiny languages."""
+"""The lattice, against every single path of tiny grammars."""
 
 from itertools import product
 
@@ -16,37 +16,37 @@ CLASSES = [0, 1, *(SYMBOLS.index(c) + FIRST_SYMBOL for c in "AB")]
 
 
 def noise(seed: int, n_frames: int = N_FRAMES, scale: float = 2.0) -> np.ndarray:
-    """(T, 28) log probabilities, of nothing but blank, space, A and B."""
+    """Return (T, 28) log probabilities, of blank, space, A and B only."""
     logits = np.full((n_frames, 28), -1e9)
     logits[:, CLASSES] = np.random.default_rng(seed).normal(0, scale, (n_frames, len(CLASSES)))
     return log_softmax(logits)
 
 
 def every_path(log_p: np.ndarray) -> list[tuple[str, float]]:
-    """What each of the 4^T labellings says, and its log probability."""
+    """Return the text of each of the 4^T labellings, and its log probability."""
     labels = np.array(list(product(CLASSES, repeat=len(log_p))))
     scores = log_p[np.arange(len(log_p)), labels].sum(axis=1)
     return [(text_of(decode_greedy(row)), score) for row, score in zip(labels, scores.tolist(), strict=True)]
 
 
 def sentences(n: int) -> set[str]:
-    """All texts of n sentences."""
+    """Return all texts of n sentences."""
     one = [" ".join(words) for words in product(*TINY)]
     return {" ".join(some) for some in product(one, repeat=n)}
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_every_sentence_weighs_the_sum_of_its_paths(seed: int):
+def test_a_sentence_weight_is_the_sum_over_its_paths(seed: int):
     log_p = noise(seed)
     paths = every_path(log_p)
     weights = weigh_sentences(TINY, 1, np.exp(log_p))
     assert weights.shape == (2, 2)
     for (i, a), (j, b) in product(enumerate(TINY[0]), enumerate(TINY[1])):
-        said = [score for text, score in paths if text == f"{a} {b}"]
-        assert weights[i, j] == pytest.approx(np.exp(said).sum(), rel=1e-9)
+        log_probabilities = [score for text, score in paths if text == f"{a} {b}"]
+        assert weights[i, j] == pytest.approx(np.exp(log_probabilities).sum(), rel=1e-9)
 
 
-def test_three_slots_may_be_cut_anywhere():
+def test_the_prefix_length_does_not_matter():
     slots = (("A", "B"), ("B",), ("AB", "BA", "A"))
     weights = np.exp(noise(0, n_frames=12))
     early, late = (weigh_sentences(slots, n_head, weights) for n_head in (1, 2))
@@ -68,7 +68,7 @@ def test_the_best_path_is_the_best_of_all_paths(seed: int, cost: float):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_one_sentence_where_one_was_asked_for(seed: int):
+def test_exactly_one_sentence_if_requested(seed: int):
     log_p = noise(seed)
     log_p[:, 0] += 20  # silence would be far better
     lattice = build_lattice(TINY, once=True)
@@ -76,7 +76,7 @@ def test_one_sentence_where_one_was_asked_for(seed: int):
 
 
 def logits_for(frames: str, sure: float = 10.0) -> np.ndarray:
-    """'-' for the blank, else the character."""
+    """Return log probabilities that emit characters; '-' is the blank."""
     log_p = np.zeros((len(frames), 28))
     log_p[np.arange(len(frames)), [0 if c == "-" else SYMBOLS.index(c) + FIRST_SYMBOL for c in frames]] = sure
     return log_softmax(log_p)
@@ -87,7 +87,7 @@ def logits_for(frames: str, sure: float = 10.0) -> np.ndarray:
     [
         ("BB-B A", "BB A"),
         ("A - - AB", "A AB"),
-        ("A A - B---  --", "A A"),  # a stray letter makes no second sentence
+        ("A A - B---  --", "A A"),  # a single letter makes no second sentence
         ("A A - B-B- A--", "A A BB A"),
         ("----", ""),
         ("  - ", ""),
@@ -106,7 +106,7 @@ def test_equal_letters_need_a_blank_between():
     assert text_of(decode_greedy(lattice.labels[best_path(lattice, log_p)])) == "A A"
 
 
-def test_grid_has_260_states_and_no_path_leaves_them():
+def test_grid_has_260_states():
     lattice = build_lattice(GRID, 1.0)
     assert lattice.labels.shape == (260,)
     assert lattice.labels.min() == 0
@@ -117,8 +117,8 @@ def test_grid_has_260_states_and_no_path_leaves_them():
     assert pointers.max() < 260
 
 
-def test_likely_beginnings_that_die_do_no_harm():
-    """For 60 frames the best whole path is far worse than what never gets anywhere."""
+def test_likely_prefixes_that_die_do_not_overflow():
+    """For 60 frames the best whole path is far worse than paths that never end."""
     log_p = noise(0, n_frames=80)
     log_p[:60, CLASSES[2]] -= 60
     lattice = build_lattice(TINY, once=True)

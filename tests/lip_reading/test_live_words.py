@@ -33,25 +33,25 @@ def windows_over(logits: np.ndarray):
 
 
 @pytest.mark.parametrize("n_frames", [40, 75, 76, 150, 333, 1000])
-def test_words_told_on_the_way_are_those_of_the_whole(n_frames: int):
+def test_emitted_words_equal_those_of_the_whole(n_frames: int):
     logits = logits_of(n_frames)
-    told = []
-    stitched = stitch(windows_over(logits), WordStream(told.extend, 25.0).hear)
+    emitted = []
+    stitched = stitch(windows_over(logits), WordStream(emitted.extend, 25.0).hear)
     whole = words_of(decode_greedy(stitched.logits.argmax(axis=1)), stitched.logits, 25.0)
-    assert told == whole[: len(told)]
+    assert emitted == whole[: len(emitted)]
     if n_frames > 2 * WINDOW:
-        assert len(told) > len(whole) - 12  # all but what the last window could still change
+        assert len(emitted) > len(whole) - 12  # all but those that the last window may still change
 
 
-def test_words_in_a_long_hole_are_not_told():
-    """Pictures are held there; what the network makes of them is made silent."""
+def test_words_in_a_long_gap_are_not_emitted():
+    """Crops are repeated there; what the network decodes from them is silenced."""
     logits = logits_of(300)
     holes = [0] * 100 + [60] * 60 + [0] * 140
-    told = []
+    emitted = []
     windows = (
         (replace(window, holes=tuple(holes[window.start : window.start + window.n_frames])), rows)
         for window, rows in windows_over(logits)
     )
-    stitched = stitch(windows, WordStream(told.extend, 25.0).hear)
-    assert told == words_of(decode_greedy(stitched.logits.argmax(axis=1)), stitched.logits, 25.0)[: len(told)]
-    assert len(told) > 12
+    stitched = stitch(windows, WordStream(emitted.extend, 25.0).hear)
+    assert emitted == words_of(decode_greedy(stitched.logits.argmax(axis=1)), stitched.logits, 25.0)[: len(emitted)]
+    assert len(emitted) > 12

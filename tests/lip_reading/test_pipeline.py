@@ -23,7 +23,7 @@ from inference.stages import StageClock
 from inference.weights.registry import STARTER
 from training.lip_reading.render_clips import draw_sentence
 
-# The card's figures are rounded, and two of the 174 words may turn on how a machine computes.
+# The card's figures are rounded, and two of the 174 words may depend on how a machine computes.
 ROUNDING = 0.013
 
 
@@ -46,7 +46,7 @@ def test_a_transcript_has_every_key(reader: LipReader, talking_film: bytes):
         assert 0 < word["confidence"] <= 1
 
 
-def test_a_path_and_its_bytes_read_alike(reader: LipReader, talking_film: bytes, tmp_path: Path):
+def test_a_path_and_its_bytes_give_the_same_words(reader: LipReader, talking_film: bytes, tmp_path: Path):
     path = tmp_path / "talk.mp4"
     path.write_bytes(talking_film)
     assert reader.read(path).words == reader.read(talking_film).words
@@ -59,13 +59,13 @@ def test_any_length_is_read(reader: LipReader, n_frames: int):
     assert all(word.end <= transcript.duration_s for word in transcript.words)
 
 
-def test_a_long_film_tells_its_words_on_the_way_and_has_them_in_order(reader: LipReader):
-    told = []
-    transcript = reader.read(film(talk(160)), on_words=told.extend)
-    assert tuple(told) == transcript.words
-    assert len(told) > 0
-    assert len(told) % 6 == 0
-    times = [(word.start, word.end) for word in told]
+def test_a_long_video_emits_its_words_in_order(reader: LipReader):
+    reported = []
+    transcript = reader.read(film(talk(160)), on_words=reported.extend)
+    assert tuple(reported) == transcript.words
+    assert len(reported) > 0
+    assert len(reported) % 6 == 0
+    times = [(word.start, word.end) for word in reported]
     assert all(start < end <= 160 / 25 for start, end in times)
     assert all(before[1] <= after[0] + 1e-9 for before, after in itertools.pairwise(times))
 
@@ -89,23 +89,23 @@ def test_no_face_is_an_error(reader: LipReader):
         reader.read(film([np.full((96, 96, 3), 90, np.uint8)] * 10))
 
 
-def test_a_still_picture_is_an_error(reader: LipReader):
-    with pytest.raises(UnsupportedMedia, match="still picture"):
+def test_a_still_image_is_an_error(reader: LipReader):
+    with pytest.raises(UnsupportedMedia, match="still image"):
         reader.read(picture(talk(1)[0]))
 
 
-def test_limits_of_the_settings_hold(settings: Settings, talking_film: bytes, weights_cache: Path):
+def test_limits_of_the_settings_apply(settings: Settings, talking_film: bytes, weights_cache: Path):
     strict = LipReader(settings=settings.model_copy(update={"max_duration_s": 1.0}))
     with pytest.raises(MediaTooLarge):
         strict.read(talking_film)
 
 
 def test_progress_reaches_the_end(reader: LipReader, talking_film: bytes):
-    told: list[tuple[float, float | None]] = []
-    reader.read(talking_film, progress=lambda done, total: told.append((done, total)))
-    assert told[-1][0] == pytest.approx(3.0)
-    assert told[-1][1] == pytest.approx(3.0, abs=0.1)
-    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    reported: list[tuple[float, float | None]] = []
+    reader.read(talking_film, progress=lambda done, total: reported.append((done, total)))
+    assert reported[-1][0] == pytest.approx(3.0)
+    assert reported[-1][1] == pytest.approx(3.0, abs=0.1)
+    assert [done for done, _ in reported] == sorted(done for done, _ in reported)
 
 
 def test_every_stage_is_timed(reader: LipReader, talking_film: bytes):
@@ -117,7 +117,7 @@ def test_every_stage_is_timed(reader: LipReader, talking_film: bytes):
 
 
 @pytest.mark.parametrize("face", [-1, 1.5, "biggest", True, None])
-def test_a_face_that_cannot_be_is_refused(face):
+def test_an_invalid_face_is_refused(face):
     with pytest.raises(InvalidRequest, match="expected 'largest' or a number"):
         ReadOptions(face=face)
 
@@ -128,7 +128,7 @@ def test_an_unknown_decoder_is_refused():
 
 
 @pytest.mark.parametrize("n_best", [0, -1, MOST_BEST + 1, 2.5, True])
-def test_a_count_of_readings_that_cannot_be_is_refused(n_best):
+def test_an_invalid_n_best_is_refused(n_best):
     with pytest.raises(InvalidRequest, match="expected a number from 1 to 100"):
         ReadOptions(n_best=n_best)
 
@@ -147,7 +147,7 @@ def test_weights_by_path_read_the_same(reader: LipReader, talking_film: bytes):
     assert by_path.read(talking_film).text == reader.read(talking_film).text
 
 
-def test_the_starter_speaks_grid_unless_it_is_asked_otherwise(reader: LipReader, talking_film: bytes):
+def test_the_starter_decodes_grid_by_default(reader: LipReader, talking_film: bytes):
     by_default = reader.read(talking_film)
     by_name, greedy = (reader.read(talking_film, ReadOptions(decoder=name)) for name in ("grammar", "greedy"))
     assert by_default.words == by_name.words
@@ -156,20 +156,22 @@ def test_the_starter_speaks_grid_unless_it_is_asked_otherwise(reader: LipReader,
     assert greedy.alternatives == ()
 
 
-def test_weights_of_no_known_language_are_read_greedily(reader: LipReader, talking_film: bytes, tmp_path: Path):
+def test_weights_of_unknown_language_are_decoded_greedily(reader: LipReader, talking_film: bytes, tmp_path: Path):
     other = tmp_path / "other.safetensors"
     tensors = load_file(STARTER.shipped_in / STARTER.files[0].name)
     save_file(tensors | {"FC.bias": tensors["FC.bias"] + 0}, other, metadata={"made": "for this test"})
-    # In a precision that any weights run in: int8 needs ranges, which nobody measured for these.
-    ours, stranger = (LipReader(weights=one, device=reader.device.name, precision="f32") for one in ("starter", other))
-    assert stranger.model.language is None
-    unasked = stranger.read(talking_film)
-    assert unasked.words == ours.read(talking_film, ReadOptions(decoder="greedy")).words
-    assert unasked.alternatives == ()
-    assert stranger.read(talking_film, ReadOptions(decoder="grammar")).text == ours.read(talking_film).text
+    # A precision for any weights: int8 needs ranges, which were not measured for these.
+    starter, unknown = (
+        LipReader(weights=one, device=reader.device.name, precision="f32") for one in ("starter", other)
+    )
+    assert unknown.model.language is None
+    by_default = unknown.read(talking_film)
+    assert by_default.words == starter.read(talking_film, ReadOptions(decoder="greedy")).words
+    assert by_default.alternatives == ()
+    assert unknown.read(talking_film, ReadOptions(decoder="grammar")).text == starter.read(talking_film).text
 
 
-def test_as_many_readings_as_were_asked_for(reader: LipReader, talking_film: bytes):
+def test_n_best_sets_the_number_of_alternatives(reader: LipReader, talking_film: bytes):
     (only,) = reader.read(talking_film, ReadOptions(n_best=1)).alternatives
     many = reader.read(talking_film, ReadOptions(n_best=MOST_BEST)).alternatives
     assert len({one.text for one in many}) == MOST_BEST
@@ -190,8 +192,8 @@ def test_real_clips_are_read_no_worse_than_the_card_says(shared: Path, reader: L
 
 
 @pytest.mark.parametrize("seed", [100, 104, 108])
-def test_rendered_sentences_are_read_but_for_a_letter(reader: LipReader, tmp_path: Path, seed: int):
-    """The twin of the above, on people that the starter never saw; `python -m bench.rendered` measures more."""
+def test_rendered_sentences_are_read_up_to_a_word(reader: LipReader, tmp_path: Path, seed: int):
+    """The same on people that the starter was not trained on; `python -m bench.rendered` measures more."""
     film = SyntheticClip(draw_sentence(seed), seed)
     film.write(tmp_path / "film.mp4")
     said, read = film.speech.text.split(), reader.read(tmp_path / "film.mp4").text.split()

@@ -11,36 +11,36 @@ from inference.lip_reading.preprocess import WINDOW, Mouth, crop_mouths, cut_win
 from inference.media import Clip
 
 
-def mouth(level: int, hole: int = 0) -> Mouth:
-    return Mouth(np.full((64, 128, 3), level, np.uint8), np.full((20, 2), level / 100, np.float32), hole)
+def mouth(level: int, gap_length: int = 0) -> Mouth:
+    return Mouth(np.full((64, 128, 3), level, np.uint8), np.full((20, 2), level / 100, np.float32), gap_length)
 
 
 def level_of(one: Mouth) -> int:
     return int(one.crop[0, 0, 0])
 
 
-def test_a_short_hole_is_blended_from_both_sides():
+def test_a_short_gap_is_blended_from_both_sides():
     filled = list(fill(mouth(100), mouth(140), 3))
     assert [level_of(m) for m in filled] == [110, 120, 130]
     assert [m.lips[0, 0] for m in filled] == pytest.approx([1.1, 1.2, 1.3])
     assert all(m.hole == 3 for m in filled)
 
 
-def test_a_long_hole_is_held_from_the_nearer_side():
+def test_a_long_gap_repeats_the_nearer_side():
     assert [level_of(m) for m in fill(mouth(10), mouth(90), 40)] == [10] * 20 + [90] * 20
 
 
-def test_half_a_second_is_the_longest_hole_that_is_blended():
+def test_half_a_second_is_the_longest_gap_that_is_blended():
     assert len({level_of(m) for m in fill(mouth(0), mouth(130), 12)}) == 12
     assert len({level_of(m) for m in fill(mouth(0), mouth(130), 13)}) == 2
 
 
-def test_holes_at_the_ends_take_the_one_side_there_is():
+def test_gaps_at_the_ends_repeat_their_only_side():
     assert [level_of(m) for m in fill(None, mouth(7), 2)] == [7, 7]
     assert [level_of(m) for m in fill(mouth(9), None, 2)] == [9, 9]
 
 
-def test_crops_have_no_holes_and_lips_are_shares_of_the_frame():
+def test_crops_have_no_gaps_and_lips_are_shares_of_the_frame():
     points = np.vstack([np.zeros((17, 2)), MEAN_FACE]).astype(np.float32)
     face = Face(points, FaceBox(0, 0, 256, 256), FaceRegion(128, 128, 256, 0), 1.0)
     frame = np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
@@ -58,7 +58,7 @@ def test_no_face_at_all_is_an_error(landmarker):
         list(crop_mouths(clips, "clip", FaceTracker(landmarker)))
 
 
-def test_a_face_asked_for_that_never_came_is_an_error(landmarker):
+def test_a_selected_face_that_never_appears_is_an_error(landmarker):
     tracker = FaceTracker(landmarker, 1)
     frames = (draw_face(),) * 2
     with pytest.raises(NoFaceFound, match="face 1 was asked for, counted from 0, but no frame shows more than 1 face"):
@@ -80,7 +80,7 @@ def test_windows_cover_every_frame_and_end_with_the_video(n_frames: int, starts:
         assert window.video[: window.n_frames, 0, 0, 0].tolist() == expected
 
 
-def test_a_short_clip_is_followed_by_zeros_as_in_training():
+def test_a_short_clip_is_padded_with_zeros_as_in_training():
     (window,) = cut_windows([mouth(50)] * 10, hop=60)
     assert window.video[10:].max() == 0
     assert window.lips[10:].max() == 0

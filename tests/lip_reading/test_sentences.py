@@ -1,4 +1,4 @@
-"""Films of several sentences, with a network that says of each frame what the test wrote into it."""
+"""Videos of several sentences, with a network that returns the class that the test wrote into each frame."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from inference.lip_reading.sentences import FARTHEST, read_by_sentence, score_on
 from inference.lip_reading.windows import SILENT_HOLE
 
 FPS = 25.0
-AS_IT_IS = Calibration()
+UNCALIBRATED = Calibration()
 ONE = "B-I-N-- BL-U-E-- A-T- F-- T-W-O--- N-O-W"
 
 
 CROP = np.zeros((64, 128, 3), np.uint8)
 
 
-def mouths_of(text: str, hole: int = 0) -> list[Mouth]:
-    """A mouth for each character, '-' for one at rest."""
+def mouths_of(text: str, gap_length: int = 0) -> list[Mouth]:
+    """Return a mouth for each character; '-' is one at rest."""
     labels = [0 if c == "-" else SYMBOLS.index(c) + 1 for c in text]
-    return [Mouth(CROP, np.full((20, 2), label / 28, np.float32), hole) for label in labels]
+    return [Mouth(CROP, np.full((20, 2), label / 28, np.float32), gap_length) for label in labels]
 
 
 class Network:
-    """Says what is written into each frame's lips, surely; counts its calls."""
+    """Returns the class written into each frame's lips, with high confidence; counts its calls."""
 
     def __init__(self) -> None:
         self.n_calls = 0
@@ -43,10 +43,10 @@ class Network:
 
 
 def read(mouths: list[Mouth], network: Network | None = None) -> Reading:
-    return join_passages(list(read_by_sentence(mouths, network or Network(), 2, AS_IT_IS)), 2)
+    return join_passages(list(read_by_sentence(mouths, network or Network(), 2, UNCALIBRATED)), 2)
 
 
-def test_one_sentence_is_likelier_than_one_and_a_half_or_a_part():
+def test_one_sentence_scores_above_more_or_less_than_one():
     rows = [
         Network()(CROP[None], np.stack([m.lips for m in mouths_of(text)])[None])[0][0]
         for text in (f"--{ONE}--", f"--{ONE}-- LA-Y- RE", f"--{ONE[:-10]}--")
@@ -57,21 +57,21 @@ def test_one_sentence_is_likelier_than_one_and_a_half_or_a_part():
 
 
 @pytest.mark.parametrize("pause", [3, 12, 45])
-def test_sentences_are_read_whatever_the_pause(pause: int):
-    film = "-" * 5 + ("-" * pause).join([ONE, ONE, ONE, ONE]) + "-" * 7
-    reading = read(mouths_of(film))
+def test_sentences_are_decoded_with_any_pause(pause: int):
+    frames = "-" * 5 + ("-" * pause).join([ONE, ONE, ONE, ONE]) + "-" * 7
+    reading = read(mouths_of(frames))
     assert reading.text == " ".join(["BIN BLUE AT F TWO NOW"] * 4)
     assert len(reading.alternatives) == 2
     times = [(word.start, word.end) for word in reading.words]
     assert all(start < end for start, end in times)
     assert all(before[1] <= after[0] + 1e-9 for before, after in pairwise(times))
     for i in range(4):
-        said_s = (5 + i * (len(ONE) + pause)) / FPS
-        assert reading.words[6 * i].start == pytest.approx(said_s, abs=0.3)
+        start_s = (5 + i * (len(ONE) + pause)) / FPS
+        assert reading.words[6 * i].start == pytest.approx(start_s, abs=0.3)
     assert reading.confidence > 0.8
 
 
-def test_silence_says_nothing_and_does_not_move_what_follows():
+def test_silence_has_no_words_and_does_not_shift_what_follows():
     reading = read(mouths_of("-" * 200 + ONE + "-" * 200 + ONE + "-" * 100))
     assert reading.text == " ".join(["BIN BLUE AT F TWO NOW"] * 2)
     starts = [reading.words[i].start for i in (0, 6)]
@@ -79,26 +79,26 @@ def test_silence_says_nothing_and_does_not_move_what_follows():
     assert read(mouths_of("-" * 300)).words == ()
 
 
-def test_nothing_is_read_into_a_long_hole():
-    hole = mouths_of(ONE, SILENT_HOLE)
-    reading = read([*mouths_of(f"--{ONE}--"), *hole, *mouths_of(f"--{ONE}--")])
+def test_no_word_is_decoded_in_a_long_gap():
+    gap = mouths_of(ONE, SILENT_HOLE)
+    reading = read([*mouths_of(f"--{ONE}--"), *gap, *mouths_of(f"--{ONE}--")])
     assert reading.text == " ".join(["BIN BLUE AT F TWO NOW"] * 2)
     assert reading.words[6].start == pytest.approx((len(ONE) * 2 + 6) / FPS, abs=0.3)
 
 
-def test_a_short_hole_is_read_across():
+def test_a_short_gap_does_not_split_a_sentence():
     assert read([*mouths_of(f"--{ONE[:20]}"), *mouths_of(f"{ONE[20:]}---", SILENT_HOLE - 1)] * 2).words
 
 
-def test_words_that_are_no_sentence_count_against_the_whole():
+def test_words_outside_the_grammar_lower_the_confidence():
     alone = read(mouths_of(f"---{ONE}---" + "-" * 90))
     beside = read(mouths_of(f"---{ONE}---" + "-" * 45 + " DO-G-- C-AT-- FI-SH " + "-" * 60))
     assert beside.text == alone.text
     assert beside.confidence < 0.8 * alone.confidence
 
 
-def test_few_frames_are_held_and_the_work_grows_with_the_length():
-    """A film is read as it comes, and five times as much of it takes five times as many calls."""
+def test_few_frames_are_buffered_and_the_work_grows_with_the_length():
+    """Frames are decoded as they arrive, and five times as many take five times as many calls."""
     calls = []
     for n_sentences in (2, 10):
         n_given, network = 0, Network()
@@ -109,7 +109,7 @@ def test_few_frames_are_held_and_the_work_grows_with_the_length():
                 n_given += 1
                 yield mouth
 
-        for i, _ in enumerate(read_by_sentence(give(), network, 1, AS_IT_IS)):
+        for i, _ in enumerate(read_by_sentence(give(), network, 1, UNCALIBRATED)):
             assert n_given <= i * (len(ONE) + 9 + 3) + FARTHEST + 1
         calls.append(network.n_calls)
     assert calls[1] == pytest.approx(5 * calls[0], rel=0.25)

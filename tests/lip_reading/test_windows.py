@@ -25,7 +25,7 @@ def test_one_window_passes_unchanged_without_its_padding():
     assert np.array_equal(stitch([(window(0, 40), logits)]).logits, logits[:40])
 
 
-def test_the_middle_of_what_two_share_is_the_seam():
+def test_windows_are_joined_in_the_middle_of_their_overlap():
     rows = stitch([(window(0), constant(1)), (window(60), constant(2))]).logits[:, 0]
     assert len(rows) == 135
     assert rows[:67].tolist() == [1] * 67
@@ -33,7 +33,7 @@ def test_the_middle_of_what_two_share_is_the_seam():
 
 
 @pytest.mark.parametrize("n_frames", [75, 76, 100, 134, 135, 136, 400])
-def test_a_network_that_sees_one_frame_at_a_time_gives_the_same_in_windows(n_frames: int):
+def test_windows_do_not_change_a_network_without_context(n_frames: int):
     crop = np.zeros((64, 128, 3), np.uint8)
     mouths = [Mouth(crop, np.full((20, 2), i, np.float32)) for i in range(n_frames)]
 
@@ -45,7 +45,7 @@ def test_a_network_that_sees_one_frame_at_a_time_gives_the_same_in_windows(n_fra
     assert len(stitched.holes) == n_frames
 
 
-def test_at_most_a_batch_of_windows_is_held():
+def test_at_most_one_batch_of_windows_is_held():
     drawn, calls = [], []
 
     def windows():
@@ -61,7 +61,7 @@ def test_at_most_a_batch_of_windows_is_held():
     assert calls == [(3, 3), (6, 3), (7, 1)]
 
 
-def test_the_network_gets_channels_first_and_floats():
+def test_the_network_input_is_float_and_channels_first():
     video = np.random.default_rng(0).integers(0, 255, (2, 3, 64, 128, 3), np.uint8)
     made = to_network_input(video)
     assert made.shape == (2, 3, 3, 64, 128)
@@ -69,7 +69,7 @@ def test_the_network_gets_channels_first_and_floats():
     assert made[1, 2, 0, 5, 6] == np.float32(video[1, 0, 5, 6, 2]) / np.float32(255)
 
 
-def test_nothing_is_read_into_a_long_hole():
+def test_no_word_is_decoded_in_a_long_gap():
     holes = [0] * 20 + [SILENT_HOLE] * SILENT_HOLE + [0] * 5 + [3] * 3 + [0] * 22
     logits = np.zeros((WINDOW, 28), np.float32)
     logits[:, 4] = 9

@@ -6,10 +6,10 @@ from inference.lip_reading.decode import FIRST_SYMBOL, SYMBOLS, log_softmax
 from inference.lip_reading.word_times import DURATION_S, align, keep_order, place_words
 
 FPS = 25.0
-SAID = ["BIN", "BLUE", "AT", "F", "TWO", "NOW"]
+WORDS = ["BIN", "BLUE", "AT", "F", "TWO", "NOW"]
 FRAMES = "-----BIN-- BLUE- AT- F--- TWO-- NOW-----"
-SURE = (0.001,) * 7
-VAGUE = (1000.0,) * 7
+PRECISE = (0.001,) * 7
+IMPRECISE = (1000.0,) * 7
 
 
 def log_probabilities() -> np.ndarray:
@@ -20,31 +20,31 @@ def log_probabilities() -> np.ndarray:
 
 
 def starts() -> list[float]:
-    return [FRAMES.index(word) / FPS for word in (*SAID[:3], "F-", *SAID[4:])]
+    return [FRAMES.index(word) / FPS for word in (*WORDS[:3], "F-", *WORDS[4:])]
 
 
 def test_the_alignment_is_of_first_characters():
     end = (FRAMES.index("NOW") + 3) / FPS
-    assert align(log_probabilities(), SAID, FPS).tolist() == pytest.approx([*starts(), end])
+    assert align(log_probabilities(), WORDS, FPS).tolist() == pytest.approx([*starts(), end])
 
 
-def test_a_sure_alignment_is_followed_and_its_shift_taken_off():
-    shifted = Calibration(shift_s=(0.04,) * 7, spread_s=SURE)
-    found = place_words(log_probabilities(), SAID, FPS, shifted)
+def test_a_precise_alignment_is_followed_and_its_shift_removed():
+    shifted = Calibration(shift_s=(0.04,) * 7, spread_s=PRECISE)
+    found = place_words(log_probabilities(), WORDS, FPS, shifted)
     assert [start for start, _ in found] == pytest.approx([one - 0.04 for one in starts()], abs=0.02)
 
 
-def test_a_vague_alignment_leaves_words_as_long_as_they_are_in_grid():
-    found = place_words(log_probabilities(), SAID, FPS, Calibration(spread_s=VAGUE))
-    room_s = len(FRAMES) / FPS
+def test_an_imprecise_alignment_leaves_word_durations_of_grid():
+    found = place_words(log_probabilities(), WORDS, FPS, Calibration(spread_s=IMPRECISE))
+    length_s = len(FRAMES) / FPS
     lengths = [end - start for start, end in found]
-    assert sum(DURATION_S) > room_s  # so the last words are squeezed
+    assert sum(DURATION_S) > length_s  # so the last words are squeezed
     assert lengths[:4] == pytest.approx(DURATION_S[:4], abs=0.1)
-    assert found[-1][1] == pytest.approx(room_s)
+    assert found[-1][1] == pytest.approx(length_s)
 
 
 def test_one_word_begins_where_the_one_before_ends():
-    found = place_words(log_probabilities(), SAID, FPS, Calibration())
+    found = place_words(log_probabilities(), WORDS, FPS, Calibration())
     assert [end for _, end in found[:-1]] == [start for start, _ in found[1:]]
 
 
