@@ -1,4 +1,4 @@
-"""What can be asked for on the command line, and the order that comes of it."""
+"""Command-line arguments, and the DeploymentSpec made from them."""
 
 from __future__ import annotations
 
@@ -9,165 +9,180 @@ from datetime import datetime
 
 from deploy.aws import Answer
 from deploy.errors import WrongRequest
-from deploy.images import AMIS, choose_ami, stock_image
-from deploy.package import ENTRY
-from deploy.requests import WORKERS, WORKERS_SETTING, AsyncPaths, Order, account_of, archive_key, check_capacity
-from deploy.scaling import Bounds
+from deploy.images import AMIS, DEFAULT_CUDA, choose_ami, format_version, stock_image
+from deploy.package import ENTRY_FILE
+from deploy.requests import (
+    DEFAULT_WORKERS,
+    WORKERS_VARIABLE,
+    AsyncPaths,
+    DeploymentSpec,
+    account_of,
+    archive_key,
+    check_capacity,
+)
+from deploy.scaling import CapacityBounds
 from deploy.storage import default_bucket, folder_uri
 
-MAX_REALTIME_MB = 25
-MAX_ASYNC_MB = 1024
-TIMEOUT_S = {"realtime": 60, "async": 3600}
-AMI_NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")  # of any, since AWS has new ones before we know them
-PATH_FLAGS = ("async_output", "async_failure", "success_topic", "error_topic")
+MAX_REALTIME_MB = 25  # SageMaker's limit for one request
+MAX_ASYNC_MB = 1024  # SageMaker's limit for one request
+REQUEST_TIMEOUT_S = {"realtime": 60, "async": 3600}
+AMI_NAME_PATTERN = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")  # any name: AWS adds images that are not in our table
+ASYNC_OPTIONS = ("async_output", "async_failure", "success_topic", "error_topic")
 
 
-def add_endpoint_flags(parser: argparse.ArgumentParser) -> None:
+def add_endpoint_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--endpoint-name", required=True, metavar="NAME")
-    parser.add_argument("--role-arn", metavar="ARN", help="the role that SageMaker runs the endpoint with")
-    parser.add_argument("--instance-type", default="ml.g5.xlarge", metavar="TYPE")
-    parser.add_argument("--region", default="us-east-1")
+    parser.add_argument("--role-arn", metavar="ARN", help="IAM role that SageMaker runs the endpoint with")
+    parser.add_argument("--instance-type", default="ml.g5.xlarge", metavar="TYPE", help="default: ml.g5.xlarge")
+    parser.add_argument("--region", default="us-east-1", help="default: us-east-1")
 
 
-def add_model_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model-data", metavar="S3_URI", help="a model.tar.gz; without it one is made and uploaded")
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model-data", metavar="S3_URI", help="a model.tar.gz; by default one is packed and uploaded")
     parser.add_argument(
         "--inference-ami-version",
         metavar="AMI",
-        help="the instance's machine image, which holds the NVIDIA driver; by default the oldest whose driver runs "
-        f"the CUDA that the image's tag names (ours without one: 13.0), out of {', '.join(ami.name for ami in AMIS)}",
+        help="the instance's machine image, which contains the NVIDIA driver; default: the oldest whose driver runs "
+        f"the CUDA version in the image's tag (without one: {format_version(DEFAULT_CUDA)}), out of "
+        f"{', '.join(ami.name for ami in AMIS)}",
     )
-    parser.add_argument("--bucket", help="for the archive and answers (sagemaker-REGION-ACCOUNT)")
-    parser.add_argument("--env", action="append", default=[], metavar="KEY=VALUE", help="for the container; repeatable")
+    parser.add_argument("--bucket", help="S3 bucket for the archive and answers; default: sagemaker-REGION-ACCOUNT")
+    parser.add_argument(
+        "--env", action="append", default=[], metavar="KEY=VALUE", help="container environment variable; repeatable"
+    )
 
 
-def add_capacity_flags(parser: argparse.ArgumentParser) -> None:
+def add_capacity_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-capacity",
         type=int,
         metavar="N",
-        help="instances at least (realtime 1, async 0; of an endpoint that is there: as it is)",
+        help="smallest number of instances (default: realtime 1, async 0; with --update: unchanged)",
     )
     parser.add_argument(
         "--max-capacity",
         type=int,
         metavar="N",
-        help="instances at most (the least, or 1; of an endpoint that is there: as it is)",
+        help="largest number of instances (default: the smallest, or 1; with --update: unchanged)",
     )
 
 
-def add_async_flags(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("asynchronous endpoints", "what is not given of one that is there stays")
-    group.add_argument("--async-output", metavar="S3_URI", help="where answers go (s3://BUCKET/viseme/NAME/results/)")
-    group.add_argument("--async-failure", metavar="S3_URI", help="where errors go (s3://BUCKET/viseme/NAME/failures/)")
-    group.add_argument("--success-topic", metavar="ARN", help="SNS topic told of answers")
-    group.add_argument("--error-topic", metavar="ARN", help="SNS topic told of errors")
+def add_async_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("asynchronous endpoints", "with --update, options that are not given stay as is")
+    group.add_argument(
+        "--async-output", metavar="S3_URI", help="folder for answers (default: s3://BUCKET/viseme/NAME/results/)"
+    )
+    group.add_argument(
+        "--async-failure", metavar="S3_URI", help="folder for errors (default: s3://BUCKET/viseme/NAME/failures/)"
+    )
+    group.add_argument("--success-topic", metavar="ARN", help="SNS topic notified of answers")
+    group.add_argument("--error-topic", metavar="ARN", help="SNS topic notified of errors")
 
 
-def check_asked(asked: argparse.Namespace) -> None:
-    """Raises: WrongRequest before anything is made."""
-    if not asked.role_arn:
-        raise WrongRequest("--role-arn: missing; the role that SageMaker runs the endpoint with")
-    check_capacity(*choose_capacity(asked.min_capacity, asked.max_capacity, new_bounds(asked.mode)), asked.mode)
-    given = [flag for flag in PATH_FLAGS if getattr(asked, flag)]
-    if given and asked.mode == "realtime":
-        raise WrongRequest(f"--{given[0].replace('_', '-')}: is for --mode async")
-    if asked.model_data and not asked.model_data.startswith("s3://"):
-        raise WrongRequest(f"--model-data {asked.model_data}: expected s3://BUCKET/KEY.tar.gz")
-    if asked.inference_ami_version and not AMI_NAME.fullmatch(asked.inference_ami_version):
-        raise WrongRequest(f"--inference-ami-version {asked.inference_ami_version}: expected such as {AMIS[-1].name}")
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raise WrongRequest before anything is created, if the arguments are invalid."""
+    if not args.role_arn:
+        raise WrongRequest("--role-arn: missing; expected the IAM role that SageMaker runs the endpoint with")
+    check_capacity(*choose_capacity(args.min_capacity, args.max_capacity, default_bounds(args.mode)), args.mode)
+    given = [option for option in ASYNC_OPTIONS if getattr(args, option)]
+    if given and args.mode == "realtime":
+        raise WrongRequest(f"--{given[0].replace('_', '-')}: requires --mode async")
+    if args.model_data and not args.model_data.startswith("s3://"):
+        raise WrongRequest(f"--model-data {args.model_data}: expected s3://BUCKET/KEY.tar.gz")
+    if args.inference_ami_version and not AMI_NAME_PATTERN.fullmatch(args.inference_ami_version):
+        raise WrongRequest(f"--inference-ami-version {args.inference_ami_version}: expected such as {AMIS[-1].name}")
 
 
-def new_bounds(mode: str) -> Bounds:
-    """Of an endpoint for which nothing was asked."""
-    return Bounds(0, 1) if mode == "async" else Bounds(1, 1)
+def default_bounds(mode: str) -> CapacityBounds:
+    """Return the bounds of a new endpoint if none are given."""
+    return CapacityBounds(0, 1) if mode == "async" else CapacityBounds(1, 1)
 
 
-def choose_capacity(least: int | None, most: int | None, otherwise: Bounds) -> tuple[int, int]:
-    """At least and at most, where either may be given: the other then gives way, but not down to none."""
-    if least is None:
-        least = otherwise.least if most is None else min(otherwise.least, max(most, 1))
-    return least, max(least, otherwise.most) if most is None else most
+def choose_capacity(minimum: int | None, maximum: int | None, fallback: CapacityBounds) -> tuple[int, int]:
+    """Return minimum and maximum; if only one is given, the other is adjusted to it, but never down to zero."""
+    if minimum is None:
+        minimum = fallback.minimum if maximum is None else min(fallback.minimum, max(maximum, 1))
+    return minimum, max(minimum, fallback.maximum) if maximum is None else maximum
 
 
-def keep_what_is_there(
-    asked: argparse.Namespace, found: Answer, bounds: Bounds | None, n_now: int
+def merge_with_current(
+    args: argparse.Namespace, found: Answer, bounds: CapacityBounds | None, n_running: int
 ) -> argparse.Namespace:
-    """What was asked of an endpoint that is there: all that was left open stays as it is.
+    """Return the arguments with those that were omitted filled in from the existing endpoint.
 
-    found: as DescribeEndpoint has it; bounds: between which it scales, None where it does not.
+    found: the answer of DescribeEndpoint; bounds: its scaling bounds, None if it does not scale.
     """
-    kept = argparse.Namespace(**vars(asked))
-    otherwise = bounds or Bounds(max(1, n_now), max(1, n_now))
-    kept.min_capacity, kept.max_capacity = choose_capacity(asked.min_capacity, asked.max_capacity, otherwise)
+    merged = argparse.Namespace(**vars(args))
+    fallback = bounds or CapacityBounds(max(1, n_running), max(1, n_running))
+    merged.min_capacity, merged.max_capacity = choose_capacity(args.min_capacity, args.max_capacity, fallback)
     output = found.get("AsyncInferenceConfig", {}).get("OutputConfig", {})
     topics = output.get("NotificationConfig", {})
-    there = [output.get("S3OutputPath"), output.get("S3FailurePath"), topics.get("SuccessTopic")]
-    for flag, value in zip(PATH_FLAGS, [*there, topics.get("ErrorTopic")], strict=True):
-        setattr(kept, flag, getattr(asked, flag) or value)
-    return kept
+    current = [output.get("S3OutputPath"), output.get("S3FailurePath"), topics.get("SuccessTopic")]
+    for option, value in zip(ASYNC_OPTIONS, [*current, topics.get("ErrorTopic")], strict=True):
+        setattr(merged, option, getattr(args, option) or value)
+    return merged
 
 
-def make_order(asked: argparse.Namespace, now: datetime) -> Order:
-    """What was asked for, with everything chosen that was left open."""
-    image = asked.image_uri or stock_image(asked.region, asked.instance_type)
-    least, most = choose_capacity(asked.min_capacity, asked.max_capacity, new_bounds(asked.mode))
-    order = Order(
-        endpoint=asked.endpoint_name,
-        role_arn=asked.role_arn,
-        instance_type=asked.instance_type,
+def make_spec(args: argparse.Namespace, now: datetime) -> DeploymentSpec:
+    """Return the deployment that the arguments describe, with defaults for everything omitted."""
+    image = args.image_uri or stock_image(args.region, args.instance_type)
+    minimum, maximum = choose_capacity(args.min_capacity, args.max_capacity, default_bounds(args.mode))
+    spec = DeploymentSpec(
+        endpoint=args.endpoint_name,
+        role_arn=args.role_arn,
+        instance_type=args.instance_type,
         image_uri=image,
         version=now.strftime("v%Y%m%d%H%M%S"),
-        min_capacity=least,
-        max_capacity=most,
-        ami=asked.inference_ami_version or choose_ami(image, asked.instance_type),
-        model_data=asked.model_data,
-        paths=make_paths(asked),
-        environment=make_environment(asked),
+        min_capacity=minimum,
+        max_capacity=maximum,
+        ami=args.inference_ami_version or choose_ami(image, args.instance_type),
+        model_data=args.model_data,
+        async_paths=make_async_paths(args),
+        environment=make_environment(args),
     )
-    if needs_archive(asked):
-        order = replace(order, model_data=f"s3://{bucket_of(asked)}/{archive_key(order.endpoint, order.version)}")
-    return order
+    if needs_archive(args):
+        spec = replace(spec, model_data=f"s3://{bucket_of(args)}/{archive_key(spec.endpoint, spec.version)}")
+    return spec
 
 
-def needs_archive(asked: argparse.Namespace) -> bool:
-    """Our image brings its own weights; the stock image has nothing of ours."""
-    return not asked.image_uri and not asked.model_data
+def needs_archive(args: argparse.Namespace) -> bool:
+    """Return whether an archive must be packed: Viseme's image contains weights, the stock image does not."""
+    return not args.image_uri and not args.model_data
 
 
-def bucket_of(asked: argparse.Namespace) -> str:
-    return asked.bucket or default_bucket(account_of(asked.role_arn), asked.region)
+def bucket_of(args: argparse.Namespace) -> str:
+    return args.bucket or default_bucket(account_of(args.role_arn), args.region)
 
 
-def make_paths(asked: argparse.Namespace) -> AsyncPaths | None:
-    if asked.mode == "realtime":
+def make_async_paths(args: argparse.Namespace) -> AsyncPaths | None:
+    if args.mode == "realtime":
         return None
-    home = f"s3://{bucket_of(asked)}/viseme/{asked.endpoint_name}"
+    folder = f"s3://{bucket_of(args)}/viseme/{args.endpoint_name}"
     return AsyncPaths(
-        output=folder_uri(asked.async_output or f"{home}/results"),
-        failure=folder_uri(asked.async_failure or f"{home}/failures"),
-        success_topic=asked.success_topic,
-        error_topic=asked.error_topic,
+        output=folder_uri(args.async_output or f"{folder}/results"),
+        failure=folder_uri(args.async_failure or f"{folder}/failures"),
+        success_topic=args.success_topic,
+        error_topic=args.error_topic,
     )
 
 
-def make_environment(asked: argparse.Namespace) -> dict[str, str]:
-    """The container's; what the caller gives goes before what is chosen here."""
-    given = dict(split_setting(text) for text in asked.env)
-    chosen = {WORKERS_SETTING: str(WORKERS)}
-    if not asked.image_uri:
-        max_mb = MAX_ASYNC_MB if asked.mode == "async" else MAX_REALTIME_MB
-        chosen |= {
-            "SAGEMAKER_PROGRAM": ENTRY,
+def make_environment(args: argparse.Namespace) -> dict[str, str]:
+    """Return the container's environment variables; --env overrides the defaults."""
+    given = dict(split_variable(text) for text in args.env)
+    defaults = {WORKERS_VARIABLE: str(DEFAULT_WORKERS)}
+    if not args.image_uri:
+        max_mb = MAX_ASYNC_MB if args.mode == "async" else MAX_REALTIME_MB
+        defaults |= {
+            "SAGEMAKER_PROGRAM": ENTRY_FILE,
             "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
             # The stock server's own limits are lower than SageMaker's.
             "SAGEMAKER_MAX_PAYLOAD_IN_MB": str(max_mb),
-            "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": str(TIMEOUT_S[asked.mode]),
+            "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": str(REQUEST_TIMEOUT_S[args.mode]),
         }
-    return chosen | given
+    return defaults | given
 
 
-def split_setting(text: str) -> tuple[str, str]:
+def split_variable(text: str) -> tuple[str, str]:
     name, is_set, value = text.partition("=")
     if not name or not is_set:
         raise WrongRequest(f"--env {text}: expected KEY=VALUE")

@@ -1,4 +1,4 @@
-"""The one door to AWS: every call goes through it, for real or as a rehearsal."""
+"""The only module that calls AWS, for real or as a dry run."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ CALL_TIMEOUT_S = 70  # a real-time invocation may take 60 s
 
 
 class Aws(Protocol):
-    """What deploying needs of AWS."""
+    """The AWS API as the deployment commands use it."""
 
     def call(self, service: str, operation: str, **parameters: Any) -> Answer:
-        """One call, by AWS's own names ("sagemaker", "CreateModel"). Raises: CallFailed, DeployError."""
+        """Make one call, by AWS's own names ("sagemaker", "CreateModel"). Raises: CallFailed, DeployError."""
 
 
-class LiveAws:
-    """AWS itself, with the caller's own credentials."""
+class BotoAws:
+    """AWS through boto3, with the caller's own credentials."""
 
     def __init__(self, region: str) -> None:
         self._session = boto3.Session(region_name=region)
         self._clients: dict[str, Any] = {}
 
     def client(self, service: str) -> Any:
-        """Made at the first use, and kept."""
+        """Return the service's client, created on first use."""
         if service not in self._clients:
-            # Invoking twice is paying twice: only what does not run a model is tried again.
+            # A repeated invocation is paid for twice: only calls that do not run a model are retried.
             attempts = 1 if service == "sagemaker-runtime" else 5
             config = Config(retries={"mode": "standard", "total_max_attempts": attempts}, read_timeout=CALL_TIMEOUT_S)
             self._clients[service] = self._session.client(service, config=config)
@@ -48,62 +48,62 @@ class LiveAws:
             answer: Answer = getattr(self.client(service), xform_name(operation))(**parameters)
         except ClientError as err:
             raise as_call_failed(err, service, operation) from err
-        except BotoCoreError as err:  # no credentials, no network, parameters that cannot be
+        except BotoCoreError as err:  # no credentials, no network, invalid parameters
             raise DeployError(f"{service} {operation}: {err}") from err
         return answer
 
 
 def as_call_failed(err: ClientError, service: str, operation: str) -> CallFailed:
-    """AWS's refusal, with what to do about it."""
-    said = err.response.get("Error", {})
-    code, message = str(said.get("Code", "")), str(said.get("Message", ""))
+    """Convert boto3's error to ours, with advice on how to fix it."""
+    error = err.response.get("Error", {})
+    code, message = str(error.get("Code", "")), str(error.get("Message", ""))
     return CallFailed(explain_call(service, operation, code, message), code, message)
 
 
-class Rehearsal:
-    """Prints what would be called, one JSON object a line, and answers as if all went well.
+class DryRunAws:
+    """Prints each call as one JSON object a line, and answers as if every call succeeded.
 
-    Parameters are checked against AWS's own model of its services, so that what is printed would at
-    least be understood. Nothing leaves the machine, and no credentials are needed.
+    Parameters are validated against AWS's own service model, so what is printed is at least well-formed.
+    Nothing leaves the machine, and no credentials are needed.
     """
 
-    def __init__(self, region: str, out: TextIO, assumed: Mapping[str, Answer]) -> None:
-        """assumed: answers by operation; an operation that is not there answers with nothing."""
+    def __init__(self, region: str, out: TextIO, canned_answers: Mapping[str, Answer]) -> None:
+        """canned_answers: answers by operation; any other operation answers with an empty object."""
         self._region = region
         self._out = out
-        self._assumed = dict(assumed)
+        self._canned_answers = dict(canned_answers)
 
     def call(self, service: str, operation: str, **parameters: Any) -> Answer:
-        self._check(service, operation, parameters)
+        self._validate(service, operation, parameters)
         line = {"service": service, "operation": operation, "parameters": parameters}
-        print(json.dumps(line, default=describe), file=self._out)
-        self._follow(operation, parameters)
-        answer = self._assumed.get(operation, {})
+        print(json.dumps(line, default=placeholder_for), file=self._out)
+        self._update_answers(operation, parameters)
+        answer = self._canned_answers.get(operation, {})
         if "Error" in answer:
             raise as_call_failed(ClientError(answer, operation), service, operation)
         return answer
 
-    def _check(self, service: str, operation: str, parameters: Answer) -> None:
+    def _validate(self, service: str, operation: str, parameters: Answer) -> None:
         client = boto3.client(service, region_name=self._region, config=Config(signature_version=UNSIGNED))
         try:
             validate_parameters(parameters, client.meta.service_model.operation_model(operation).input_shape)
         except BotoCoreError as err:
             raise DeployError(f"{service} {operation}: {err}") from err
 
-    def _follow(self, operation: str, parameters: Answer) -> None:
-        """What was called changes what is answered next."""
+    def _update_answers(self, operation: str, parameters: Answer) -> None:
+        """Change later answers as this call would: a created endpoint is in service, a deleted one is missing."""
         if operation in ("CreateEndpoint", "UpdateEndpoint"):
             config = parameters["EndpointConfigName"]
-            self._assumed["DescribeEndpoint"] = {"EndpointStatus": "InService", "EndpointConfigName": config}
+            self._canned_answers["DescribeEndpoint"] = {"EndpointStatus": "InService", "EndpointConfigName": config}
         if operation == "DeleteModel":
-            self._assumed["ListModels"] = {}
+            self._canned_answers["ListModels"] = {}
         if operation == "DeleteEndpoint":
             name = parameters["EndpointName"]
-            said = {"Code": "ValidationException", "Message": f'Could not find endpoint "{name}".'}
-            self._assumed["DescribeEndpoint"] = {"Error": said}
+            error = {"Code": "ValidationException", "Message": f'Could not find endpoint "{name}".'}
+            self._canned_answers["DescribeEndpoint"] = {"Error": error}
 
 
-def describe(value: object) -> str:
-    """What cannot be said in JSON: files and the like, by name."""
+def placeholder_for(value: object) -> str:
+    """Return what is printed for a value that JSON cannot hold, such as an open file."""
     name = getattr(value, "name", None)
     return f"<contents of {Path(name).name}>" if name else f"<{type(value).__name__}>"

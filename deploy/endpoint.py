@@ -1,4 +1,4 @@
-"""Creates, updates and deletes an endpoint on SageMaker: `python -m deploy.endpoint --help`."""
+"""Create, update or delete an endpoint on SageMaker."""
 
 from __future__ import annotations
 
@@ -12,149 +12,148 @@ from pathlib import Path
 
 from deploy import rollout, scaling
 from deploy.arguments import (
-    add_async_flags,
-    add_capacity_flags,
-    add_endpoint_flags,
-    add_model_flags,
+    add_async_arguments,
+    add_capacity_arguments,
+    add_endpoint_arguments,
+    add_model_arguments,
     bucket_of,
-    check_asked,
-    keep_what_is_there,
-    make_order,
+    check_arguments,
+    make_spec,
+    merge_with_current,
     needs_archive,
 )
-from deploy.aws import Answer, Aws, LiveAws, Rehearsal
-from deploy.errors import DeployError
-from deploy.images import doubt_ami, has_gpu
+from deploy.aws import Answer, Aws, BotoAws, DryRunAws
+from deploy.command import run_command
+from deploy.images import ami_warning, has_gpu
 from deploy.package import build_archive
-from deploy.requests import VARIANT, Order, account_of, archive_key, check_name
-from deploy.storage import ensure_bucket, upload
-from deploy.waiting import Patience, say
+from deploy.requests import VARIANT, DeploymentSpec, account_of, archive_key, check_name
+from deploy.storage import ensure_bucket, upload_file
+from deploy.waiting import WaitPolicy, write_stderr
 
-ARCHIVE = "model.tar.gz"
+ARCHIVE_NAME = "model.tar.gz"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0 done, 2 the caller's mistake, 1 anything else."""
-    asked = make_parser().parse_args(arguments)
-    try:
-        run(asked)
-    except DeployError as err:
-        say(f"deploy.endpoint: {err}")
-        return err.exit_code
-    except KeyboardInterrupt:
-        say("deploy.endpoint: no longer waiting; what was started on AWS goes on")
-        return 130
-    return 0
+    """Run the command and return its exit code."""
+    args = make_parser().parse_args(arguments)
+    return run_command("deploy.endpoint", lambda: run(args))
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deploy.endpoint", description=__doc__, allow_abbrev=False)
-    add_endpoint_flags(parser)
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--update", action="store_true", help="change an endpoint that is there")
-    what.add_argument("--delete", action="store_true", help="delete the endpoint and all that was made for it")
-    parser.add_argument("--mode", choices=("realtime", "async"), default="realtime")
+    add_endpoint_arguments(parser)
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--update", action="store_true", help="update an existing endpoint")
+    action.add_argument("--delete", action="store_true", help="delete the endpoint and everything created for it")
+    parser.add_argument("--mode", choices=("realtime", "async"), default="realtime", help="default: realtime")
     parser.add_argument(
-        "--image-uri", metavar="URI", help="our image in ECR; without it: Hugging Face's, with our code in the archive"
+        "--image-uri",
+        metavar="URI",
+        help="Viseme's image in ECR; default: Hugging Face's image, with Viseme's code in the archive",
     )
-    add_model_flags(parser)
-    add_capacity_flags(parser)
-    add_async_flags(parser)
+    add_model_arguments(parser)
+    add_capacity_arguments(parser)
+    add_async_arguments(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the calls to AWS as JSON lines, make none")
     return parser
 
 
-def run(asked: argparse.Namespace) -> None:
-    check_name(asked.endpoint_name)
-    patience = Patience()
-    if asked.dry_run:
-        say("dry run: these calls would be made, if an endpoint that changes has one instance and does not scale yet")
-        patience = replace(patience, say=lambda _: None)
-    if asked.delete:
-        rollout.delete(choose_aws(asked), asked.endpoint_name, patience)
+def run(args: argparse.Namespace) -> None:
+    check_name(args.endpoint_name)
+    wait_policy = WaitPolicy()
+    if args.dry_run:
+        write_stderr(
+            "dry run: no call is made; an existing endpoint is assumed to have one instance and no autoscaling"
+        )
+        wait_policy = replace(wait_policy, report=lambda _: None)
+    if args.delete:
+        rollout.delete(choose_aws(args), args.endpoint_name, wait_policy)
         return
-    check_asked(asked)
-    order = make_order(asked, datetime.now(UTC))
-    if asked.inference_ami_version and has_gpu(asked.instance_type):
-        say_doubt(order)
-    aws = choose_aws(asked)
-    if asked.update:
-        update(aws, asked, order, patience)
+    check_arguments(args)
+    spec = make_spec(args, datetime.now(UTC))
+    if args.inference_ami_version and has_gpu(args.instance_type):
+        warn_of_old_driver(spec)
+    aws = choose_aws(args)
+    if args.update:
+        update(aws, args, spec, wait_policy)
     else:
-        rollout.check_absent(aws, order.endpoint)
-        bring(aws, asked, order)
-        rollout.create(aws, order, patience)
+        rollout.check_absent(aws, spec.endpoint)
+        upload_artifacts(aws, args, spec)
+        rollout.create(aws, spec, wait_policy)
 
 
-def update(aws: Aws, asked: argparse.Namespace, order: Order, patience: Patience) -> None:
-    """What cannot be is said before anything is packed, and what was left open stays as it is."""
-    found = rollout.find_updatable(aws, order.endpoint, order.mode)
-    bounds = scaling.find_bounds(aws, order.endpoint)
-    kept = keep_what_is_there(asked, found, bounds, rollout.count_instances(found))
-    order = make_order(kept, datetime.now(UTC))
-    bring(aws, kept, order)
-    rollout.update(aws, order, found, bounds, patience)
+def update(aws: Aws, args: argparse.Namespace, spec: DeploymentSpec, wait_policy: WaitPolicy) -> None:
+    """Update an existing endpoint: reject what is impossible before packing, keep what was not given."""
+    found = rollout.find_updatable(aws, spec.endpoint, spec.mode)
+    bounds = scaling.find_bounds(aws, spec.endpoint)
+    merged = merge_with_current(args, found, bounds, rollout.count_instances(found))
+    spec = make_spec(merged, datetime.now(UTC))
+    upload_artifacts(aws, merged, spec)
+    rollout.update(aws, spec, found, bounds, wait_policy)
 
 
-def say_doubt(order: Order) -> None:
-    """A wrong driver is no error that AWS would report."""
-    doubt = doubt_ami(order.ami or "", order.image_uri)
-    if doubt:
-        say(f"warning: {doubt}")
+def warn_of_old_driver(spec: DeploymentSpec) -> None:
+    """Warn on stderr: AWS itself does not report a driver that is too old."""
+    warning = ami_warning(spec.ami or "", spec.image_uri)
+    if warning:
+        write_stderr(f"warning: {warning}")
 
 
-def choose_aws(asked: argparse.Namespace) -> Aws:
-    return Rehearsal(asked.region, sys.stdout, assume(asked)) if asked.dry_run else LiveAws(asked.region)
+def choose_aws(args: argparse.Namespace) -> Aws:
+    return DryRunAws(args.region, sys.stdout, make_canned_answers(args)) if args.dry_run else BotoAws(args.region)
 
 
-def assume(asked: argparse.Namespace) -> dict[str, Answer]:
-    """What a rehearsal takes for granted: where one is to change, an older version's one instance, not scaling yet."""
+def make_canned_answers(args: argparse.Namespace) -> dict[str, Answer]:
+    """Return what AWS is assumed to answer in a dry run.
+
+    With --update or --delete there is an older version with one instance, which does not scale; otherwise nothing.
+    """
     version = "v20260101000000"
-    old = f"{asked.endpoint_name}-{version}"
-    there: Answer = {
-        "EndpointName": asked.endpoint_name,
+    name = f"{args.endpoint_name}-{version}"
+    existing: Answer = {
+        "EndpointName": args.endpoint_name,
         "EndpointStatus": "InService",
-        "EndpointConfigName": old,
+        "EndpointConfigName": name,
         "ProductionVariants": [{"VariantName": VARIANT, "CurrentInstanceCount": 1}],
     }
-    if asked.mode == "async":
-        there["AsyncInferenceConfig"] = {"OutputConfig": {}}
-    arn = f"arn:aws:autoscaling:{asked.region}:000000000000:scalingPolicy:known-after-the-call"
+    if args.mode == "async":
+        existing["AsyncInferenceConfig"] = {"OutputConfig": {}}
+    arn = f"arn:aws:autoscaling:{args.region}:000000000000:scalingPolicy:known-after-the-call"
     missing: Answer = {"Error": {"Code": "ValidationException", "Message": "Could not find endpoint"}}
-    bucket = bucket_of(asked) if asked.role_arn else asked.bucket or "BUCKET"
-    archive = f"s3://{bucket}/{archive_key(asked.endpoint_name, version)}"
+    bucket = bucket_of(args) if args.role_arn else args.bucket or "BUCKET"
+    archive = f"s3://{bucket}/{archive_key(args.endpoint_name, version)}"
     return {
-        "DescribeEndpoint": there if asked.update or asked.delete else missing,
+        "DescribeEndpoint": existing if args.update or args.delete else missing,
         "PutScalingPolicy": {"PolicyARN": arn},
-        "ListEndpointConfigs": {"EndpointConfigs": [{"EndpointConfigName": old}]},
-        "ListModels": {"Models": [{"ModelName": old}]},
+        "ListEndpointConfigs": {"EndpointConfigs": [{"EndpointConfigName": name}]},
+        "ListModels": {"Models": [{"ModelName": name}]},
         "DescribeModel": {
             "PrimaryContainer": {"ModelDataUrl": archive},
-            "ExecutionRoleArn": asked.role_arn or "arn:aws:iam::000000000000:role/NAME",
+            "ExecutionRoleArn": args.role_arn or "arn:aws:iam::000000000000:role/NAME",
         },
     }
 
 
-def bring(aws: Aws, asked: argparse.Namespace, order: Order) -> None:
-    """What has to lie in S3 before the endpoint starts: its bucket, and its archive where one is made."""
-    if needs_archive(asked) or (order.paths and not (asked.async_output and asked.async_failure)):
-        ensure_bucket(aws, bucket_of(asked), account_of(order.role_arn), asked.region)
-    if needs_archive(asked):
-        bring_archive(aws, asked, order)
+def upload_artifacts(aws: Aws, args: argparse.Namespace, spec: DeploymentSpec) -> None:
+    """Put into S3 what the endpoint needs at its start: the bucket, and an archive if one must be packed."""
+    if needs_archive(args) or (spec.async_paths and not (args.async_output and args.async_failure)):
+        ensure_bucket(aws, bucket_of(args), account_of(spec.role_arn), args.region)
+    if needs_archive(args):
+        upload_archive(aws, args, spec)
 
 
-def bring_archive(aws: Aws, asked: argparse.Namespace, order: Order) -> None:
-    """Make the archive and put it where the order says."""
+def upload_archive(aws: Aws, args: argparse.Namespace, spec: DeploymentSpec) -> None:
+    """Pack the archive and upload it to the version's key."""
     with tempfile.TemporaryDirectory(prefix="viseme-") as folder:
-        path = Path(folder) / ARCHIVE
-        if asked.dry_run:
-            path.touch()  # named in what is printed, and never read
+        path = Path(folder) / ARCHIVE_NAME
+        if args.dry_run:
+            path.touch()  # only its name is printed
         else:
-            say(f"{order.endpoint}: packing {ARCHIVE}")
+            write_stderr(f"{spec.endpoint}: packing {ARCHIVE_NAME}")
             build_archive(path)
-        key = archive_key(order.endpoint, order.version)
+        key = archive_key(spec.endpoint, spec.version)
         with path.open("rb") as file:
-            upload(aws, file, bucket_of(asked), key, account_of(order.role_arn), "application/gzip")
+            upload_file(aws, file, bucket_of(args), key, account_of(spec.role_arn), "application/gzip")
 
 
 if __name__ == "__main__":

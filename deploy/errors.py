@@ -1,9 +1,9 @@
-"""Every error of deploying, and the exit code it ends a command with.
+"""Errors of the deployment commands and the exit codes they end a command with.
 
 DeployError             1  AWS refused, failed, or took too long
-├── CallFailed          1  one call to AWS was refused; `code` is AWS's own word for why
+├── CallFailed          1  AWS refused one call; `code` is AWS's error code
 ├── RolledBack          1  an update failed its checks; the endpoint runs as it did before
-└── WrongRequest        2  what was asked cannot be done; asking otherwise can mend it
+└── WrongRequest        2  the arguments cannot be carried out; the caller can correct them
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ class DeployError(Exception):
 class CallFailed(DeployError):
     """AWS refused a call."""
 
-    def __init__(self, message: str, code: str, said: str = "") -> None:
-        """code: AWS's name for the error; said: AWS's own words."""
+    def __init__(self, message: str, code: str, aws_message: str = "") -> None:
+        """code: AWS's error code; aws_message: AWS's own error message."""
         super().__init__(message)
         self.code = code
-        self.said = said
+        self.aws_message = aws_message
 
 
 class RolledBack(DeployError):
-    """The update did not pass; SageMaker went back to what ran before."""
+    """The update failed its checks, and SageMaker went back to the previous version."""
 
 
 class WrongRequest(DeployError):
-    """The caller can mend this by asking for something else."""
+    """The caller can correct this by changing the arguments."""
 
     exit_code = 2

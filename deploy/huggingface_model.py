@@ -1,8 +1,8 @@
-"""Deploys by SageMaker's own SDK, version 2: `python -m deploy.huggingface_model --help`.
+"""Create an endpoint with SageMaker's own SDK, version 2.
 
-The same archive on the same stock image as `deploy.endpoint` without `--image-uri`, for those whose notebooks and
-pipelines are built on HuggingFaceModel. `deploy.endpoint --update` and `--delete` know what was made here. Real-time
-only: scaling, asynchronous endpoints and updates are not the SDK's business.
+It deploys the same archive on the same stock image as `deploy.endpoint` without `--image-uri`, for notebooks and
+pipelines built on HuggingFaceModel. `deploy.endpoint --update` and `--delete` work on the endpoint. Real-time only,
+with one instance: the SDK has no scaling, asynchronous endpoints or updates of this kind.
 """
 
 from __future__ import annotations
@@ -17,61 +17,59 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from deploy import rollout
-from deploy.arguments import add_endpoint_flags, add_model_flags, check_asked, make_order
-from deploy.aws import LiveAws, as_call_failed
-from deploy.endpoint import bring
+from deploy.arguments import add_endpoint_arguments, add_model_arguments, check_arguments, make_spec
+from deploy.aws import BotoAws, as_call_failed
+from deploy.command import run_command
+from deploy.endpoint import upload_artifacts
 from deploy.errors import DeployError, WrongRequest
 from deploy.images import STOCK_PYTHON, STOCK_PYTORCH, STOCK_TRANSFORMERS
-from deploy.requests import DOWNLOAD_TIMEOUT_S, HEALTH_CHECK_TIMEOUT_S, Order, check_name
-from deploy.waiting import Patience, say, wait_until_in_service
+from deploy.requests import DOWNLOAD_TIMEOUT_S, HEALTH_CHECK_TIMEOUT_S, DeploymentSpec, check_name
+from deploy.waiting import WaitPolicy, wait_until_in_service
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0 done, 2 the caller's mistake, 1 anything else."""
-    asked = make_parser().parse_args(arguments)
-    try:
-        run(asked)
-    except DeployError as err:
-        say(f"deploy.huggingface_model: {err}")
-        return err.exit_code
-    except KeyboardInterrupt:
-        say("deploy.huggingface_model: no longer waiting; what was started on AWS goes on")
-        return 130
-    return 0
+    """Run the command and return its exit code."""
+    args = make_parser().parse_args(arguments)
+    return run_command("deploy.huggingface_model", lambda: run(args))
 
 
 def make_parser() -> argparse.ArgumentParser:
-    what = (__doc__ or "").partition("\n")[0]
-    parser = argparse.ArgumentParser(prog="python -m deploy.huggingface_model", description=what, allow_abbrev=False)
-    add_endpoint_flags(parser)
-    add_model_flags(parser)
-    # What deploy.endpoint can be asked for besides.
+    description = (__doc__ or "").partition("\n")[0]
+    parser = argparse.ArgumentParser(
+        prog="python -m deploy.huggingface_model", description=description, allow_abbrev=False
+    )
+    add_endpoint_arguments(parser)
+    add_model_arguments(parser)
+    # The other arguments of deploy.endpoint, at their defaults.
     parser.set_defaults(mode="realtime", image_uri=None, min_capacity=1, max_capacity=1, dry_run=False)
     parser.set_defaults(async_output=None, async_failure=None, success_topic=None, error_topic=None)
     return parser
 
 
-def run(asked: argparse.Namespace) -> None:
-    check_name(asked.endpoint_name)
-    check_asked(asked)
+def run(args: argparse.Namespace) -> None:
+    check_name(args.endpoint_name)
+    check_arguments(args)
     sdk = import_sdk()
-    order = make_order(asked, datetime.now(UTC))
-    aws = LiveAws(asked.region)
-    rollout.check_absent(aws, order.endpoint)
-    bring(aws, asked, order)
+    spec = make_spec(args, datetime.now(UTC))
+    aws = BotoAws(args.region)
+    rollout.check_absent(aws, spec.endpoint)
+    upload_artifacts(aws, args, spec)
     try:
-        deploy(sdk, order, asked.region)
+        deploy(sdk, spec, args.region)
     except ClientError as err:
         raise as_call_failed(err, "sagemaker", err.operation_name) from err
     except BotoCoreError as err:
         raise DeployError(f"sagemaker: {err}") from err
-    # The SDK can wait as well, but not say what the container wrote before it failed.
-    with rollout.leave_to_look_at():
-        wait_until_in_service(aws, order.endpoint, config=order.endpoint, patience=Patience())
+    # The SDK could wait as well, but would not show the container's log after a failure.
+    with rollout.keep_failed_endpoint():
+        wait_until_in_service(aws, spec.endpoint, config=spec.endpoint, wait_policy=WaitPolicy())
 
 
 def import_sdk() -> Any:
-    """Raises: WrongRequest where it is not there, or is version 3, which has no HuggingFaceModel any more."""
+    """Import SageMaker's SDK.
+
+    Raises: WrongRequest if it is not installed, or is version 3, which no longer has HuggingFaceModel.
+    """
     try:
         import sagemaker
         import sagemaker.huggingface
@@ -82,26 +80,26 @@ def import_sdk() -> Any:
     return sagemaker
 
 
-def deploy(sdk: Any, order: Order, region: str) -> None:
-    """As the SDK's documents have it: a model object, and its deploy method."""
+def deploy(sdk: Any, spec: DeploymentSpec, region: str) -> None:
+    """Deploy as the SDK's documentation shows it: with a model object and its deploy method."""
     model = sdk.huggingface.HuggingFaceModel(
-        name=order.name,
-        role=order.role_arn,
-        model_data=order.model_data,
+        name=spec.name,
+        role=spec.role_arn,
+        model_data=spec.model_data,
         transformers_version=STOCK_TRANSFORMERS,
         pytorch_version=STOCK_PYTORCH,
         py_version=STOCK_PYTHON,
-        # No entry_point: the SDK would unpack the archive, add the file, and upload it all anew. What it would upload
-        # goes nowhere; without a place for it the SDK would still ask for its default bucket, and make it.
-        code_location=(order.model_data or "").rpartition("/")[0],
-        env=dict(order.environment),
+        # No entry_point: the SDK would unpack the archive, add that file and upload everything again. So nothing is
+        # uploaded to code_location; but without it the SDK would still look up its default bucket and create it.
+        code_location=(spec.model_data or "").rpartition("/")[0],
+        env=dict(spec.environment),
         sagemaker_session=sdk.Session(boto_session=boto3.Session(region_name=region)),
     )
     model.deploy(
-        initial_instance_count=order.min_capacity,
-        instance_type=order.instance_type,
-        endpoint_name=order.endpoint,
-        inference_ami_version=order.ami,
+        initial_instance_count=spec.min_capacity,
+        instance_type=spec.instance_type,
+        endpoint_name=spec.endpoint,
+        inference_ami_version=spec.ami,
         container_startup_health_check_timeout=HEALTH_CHECK_TIMEOUT_S,
         model_data_download_timeout=DOWNLOAD_TIMEOUT_S,
         wait=False,

@@ -1,8 +1,8 @@
-"""Which image, and which driver under it.
+"""Chooses the container image, and the machine image with the NVIDIA driver under it.
 
 The table and the tags were taken from the public image tables of the SageMaker Python SDK
-(`image_uri_config`) and of Hugging Face's documentation in November 2026. Nobody here has pulled
-any of these images.
+(`image_uri_config`) and of Hugging Face's documentation in November 2026. None of these images
+has been pulled yet.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from deploy.errors import WrongRequest
 
 STOCK_REPOSITORY = "huggingface-pytorch-inference"
-# The newest that SageMaker's SDK 2.257 knows by these three. It has the toolkit that runs `code/`.
+# The newest combination in SageMaker's SDK 2.257. The image contains the toolkit that runs `code/`.
 STOCK_PYTORCH, STOCK_TRANSFORMERS, STOCK_PYTHON = "2.6.0", "4.51.3", "py312"
 STOCK_TAGS = {
     "gpu": f"{STOCK_PYTORCH}-transformers{STOCK_TRANSFORMERS}-gpu-{STOCK_PYTHON}-cu124-ubuntu22.04",
     "cpu": f"{STOCK_PYTORCH}-transformers{STOCK_TRANSFORMERS}-cpu-{STOCK_PYTHON}-ubuntu22.04",
 }
 
-# Whose registry a region pulls from: most share one account, newer and separate regions have their own.
+# The account whose registry a region pulls from: most share one, newer and separate regions have their own.
 COMMON_ACCOUNT = "763104351884"
 ACCOUNTS = {
     "us-east-1": COMMON_ACCOUNT,
@@ -64,42 +64,43 @@ ACCOUNTS = {
 
 @dataclass(frozen=True)
 class Ami:
-    """A machine image of SageMaker's: the NVIDIA driver, and the newest CUDA that it carries."""
+    """A SageMaker machine image: its NVIDIA driver, and the newest CUDA version which that driver runs."""
 
     name: str
     driver: int
     cuda: tuple[int, int]
 
 
-# Oldest first. Without any, ml.g5 gets driver 470 (CUDA 11.4), under which a newer torch hangs or runs on the CPU.
+# Oldest first. By default ml.g5 gets driver 470 (CUDA 11.4), under which a newer torch hangs or runs on the CPU.
 AMIS = (
     Ami("al2-ami-sagemaker-inference-gpu-2", 535, (12, 2)),
     Ami("al2-ami-sagemaker-inference-gpu-2-1", 535, (12, 2)),
     Ami("al2-ami-sagemaker-inference-gpu-3-1", 550, (12, 4)),
     Ami("al2023-ami-sagemaker-inference-gpu-4-1", 580, (13, 0)),
 )
-OUR_CUDA = (13, 0)  # torch 2.13 from the public index; an image whose tag says otherwise is believed
-CUDA_IN_TAG = re.compile(r"[:\-_.]cu(?:da)?(\d{2})\.?(\d)(?=\D|$)")
-GPU_FAMILIES = re.compile(r"ml\.(g\d|p\d)")
-INSTANCE_TYPE = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9-]+")
+# Of Viseme's image: torch 2.13 from the public index. A version in the image's tag overrides it.
+DEFAULT_CUDA = (13, 0)
+CUDA_TAG_PATTERN = re.compile(r"[:\-_.]cu(?:da)?(\d{2})\.?(\d)(?=\D|$)")
+GPU_FAMILY_PATTERN = re.compile(r"ml\.(g\d|p\d)")
+INSTANCE_TYPE_PATTERN = re.compile(r"ml\.[a-z0-9-]+\.[a-z0-9-]+")
 
 
 def has_gpu(instance_type: str) -> bool:
-    """Raises: WrongRequest for what is no instance type of SageMaker's."""
-    if not INSTANCE_TYPE.fullmatch(instance_type):
-        raise WrongRequest(f"--instance-type {instance_type}: expected one of SageMaker's, such as ml.g5.xlarge")
-    return GPU_FAMILIES.match(instance_type) is not None
+    """Return whether the instance type has an NVIDIA GPU. Raises: WrongRequest if it is not a SageMaker type."""
+    if not INSTANCE_TYPE_PATTERN.fullmatch(instance_type):
+        raise WrongRequest(f"--instance-type {instance_type}: expected a SageMaker type such as ml.g5.xlarge")
+    return GPU_FAMILY_PATTERN.match(instance_type) is not None
 
 
 def stock_image(region: str, instance_type: str) -> str:
-    """The Hugging Face PyTorch inference image of that region, for a GPU where the instance has one.
+    """Return the region's Hugging Face PyTorch inference image, for GPU or CPU as the instance type needs.
 
-    Raises: WrongRequest for a region that the table does not hold.
+    Raises: WrongRequest if the region is not in the table.
     """
     account = ACCOUNTS.get(region)
     if account is None:
         raise WrongRequest(
-            f"--region {region}: no Hugging Face image is known there; build ours and name it with --image-uri"
+            f"--region {region}: no Hugging Face image is known in this region; build an image for --image-uri"
         )
     domain = "amazonaws.com.cn" if region.startswith("cn-") else "amazonaws.com"
     tag = STOCK_TAGS["gpu" if has_gpu(instance_type) else "cpu"]
@@ -107,44 +108,44 @@ def stock_image(region: str, instance_type: str) -> str:
 
 
 def choose_ami(image_uri: str, instance_type: str) -> str | None:
-    """The oldest machine image whose driver runs the image's CUDA; None where there is no GPU.
+    """Return the oldest machine image whose driver runs the image's CUDA; None if the instance has no GPU.
 
-    The image's CUDA is read from its tag (cu124: 12.4); a tag that says nothing is taken for our own image.
-    Raises: WrongRequest where no known driver is new enough.
+    The CUDA version is read from the image's tag (cu124: 12.4); a tag without one is taken for Viseme's own image.
+    Raises: WrongRequest if no known driver is new enough.
     """
     if not has_gpu(instance_type):
         return None
-    wanted = cuda_of(image_uri) or OUR_CUDA
-    # Within a major version older drivers run newer CUDA, but for what is compiled at run time: so at least the
-    # image's own minor version is asked for. The -1 images mount no CUDA libraries of theirs into the container.
-    fitting = [ami for ami in AMIS if ami.cuda >= wanted and ami.name.endswith("-1")]
+    required = cuda_in_tag(image_uri) or DEFAULT_CUDA
+    # Within a major version older drivers run newer CUDA, except for code compiled at run time: so at least the
+    # image's own minor version is required. The -1 images do not mount their CUDA libraries into the container.
+    fitting = [ami for ami in AMIS if ami.cuda >= required and ami.name.endswith("-1")]
     if not fitting:
         newest = AMIS[-1]
         raise WrongRequest(
-            f"{image_uri}: needs CUDA {dotted(wanted)}; the newest known driver ({newest.driver}) runs "
-            f"{dotted(newest.cuda)}; name a newer one with --inference-ami-version"
+            f"{image_uri}: needs CUDA {format_version(required)}; the newest known driver ({newest.driver}) runs "
+            f"{format_version(newest.cuda)}; choose a newer machine image with --inference-ami-version"
         )
     return fitting[0].name
 
 
-def doubt_ami(name: str, image_uri: str) -> str | None:
-    """What speaks against a machine image that was asked for by name; None where nothing is known against it."""
-    wanted = cuda_of(image_uri) or OUR_CUDA
+def ami_warning(name: str, image_uri: str) -> str | None:
+    """Return a warning if a machine image's driver is too old for the container image; None if not, or unknown."""
+    required = cuda_in_tag(image_uri) or DEFAULT_CUDA
     known = next((ami for ami in AMIS if ami.name == name), None)
-    if known is None or known.cuda >= wanted:
+    if known is None or known.cuda >= required:
         return None
     return (
-        f"{name} has NVIDIA driver {known.driver}, which runs CUDA {dotted(known.cuda)}; the image is one of CUDA "
-        f"{dotted(wanted)} and may hang in Creating or run on the CPU"
+        f"{name} has NVIDIA driver {known.driver}, which runs CUDA {format_version(known.cuda)}; the image needs CUDA "
+        f"{format_version(required)} and may hang in Creating or run on the CPU"
     )
 
 
-def cuda_of(image_uri: str) -> tuple[int, int] | None:
-    """The CUDA version that an image's tag names."""
+def cuda_in_tag(image_uri: str) -> tuple[int, int] | None:
+    """Return the CUDA version in an image's tag; None if there is none."""
     tag = image_uri.rpartition("/")[2]
-    found = CUDA_IN_TAG.search(tag)
+    found = CUDA_TAG_PATTERN.search(tag)
     return (int(found[1]), int(found[2])) if found else None
 
 
-def dotted(cuda: tuple[int, int]) -> str:
-    return f"{cuda[0]}.{cuda[1]}"
+def format_version(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"

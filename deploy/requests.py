@@ -1,4 +1,4 @@
-"""What is to be deployed, and the requests it comes to. Pure: nothing here calls AWS."""
+"""What is to be deployed, and the AWS request bodies for it. Pure: nothing here calls AWS."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from deploy.errors import WrongRequest
 Mode = Literal["realtime", "async"]
 Request = dict[str, Any]
 
-# As SageMaker's own SDK and console call it: an update needs the name that the endpoint's variant has.
+# The name that SageMaker's own SDK and console give: an update must use the name of the endpoint's variant.
 VARIANT = "AllTraffic"
-WORKERS_SETTING = "SAGEMAKER_MODEL_SERVER_WORKERS"
-WORKERS = 1  # processes that run models, in one container; async sends no more requests at once
+WORKERS_VARIABLE = "SAGEMAKER_MODEL_SERVER_WORKERS"
+DEFAULT_WORKERS = 1  # model processes in one container; an async endpoint gets as many requests at once
 # The stock image installs code/requirements.txt (about 100 MB) before its first /ping; loading takes seconds.
 HEALTH_CHECK_TIMEOUT_S = 900
 DOWNLOAD_TIMEOUT_S = 600
-BAKE_S = 300  # the alarms watch the new fleet this long before the old one goes
+BAKE_S = 300  # alarms watch the new instances this long before the old ones are terminated
 UPDATE_TIMEOUT_S = 3600
-MAX_NAME = 63  # of SageMaker's names
-VERSION = re.compile(r"v\d{14}")
+MAX_NAME_LENGTH = 63  # SageMaker's limit for resource names
+VERSION_PATTERN = re.compile(r"v\d{14}")
 ROLLBACK_ALARMS = ("failures", "5xx", "latency")
-NAME = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
-ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):role/\S+")
+NAME_PATTERN = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")
+ROLE_ARN_PATTERN = re.compile(r"arn:aws[a-z-]*:iam::(\d{12}):role/\S+")
 
 
 @dataclass(frozen=True)
 class AsyncPaths:
-    """Where asynchronous answers go, and who is told."""
+    """S3 folders for asynchronous answers and errors, and the SNS topics that are notified."""
 
     output: str
     failure: str
@@ -39,11 +39,12 @@ class AsyncPaths:
 
 
 @dataclass(frozen=True)
-class Order:
-    """One deployment, as asked for.
+class DeploymentSpec:
+    """One version of an endpoint.
 
     version: "v" and the UTC time, to the second: part of the names of its model and its configuration.
     ami: the machine image under the container; None: SageMaker's default.
+    async_paths: None for a real-time endpoint.
     """
 
     endpoint: str
@@ -55,107 +56,108 @@ class Order:
     max_capacity: int
     ami: str | None = None
     model_data: str | None = None
-    paths: AsyncPaths | None = None
+    async_paths: AsyncPaths | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_name(self.endpoint)
-        if not ROLE_ARN.fullmatch(self.role_arn):
+        if not ROLE_ARN_PATTERN.fullmatch(self.role_arn):
             raise WrongRequest(f"--role-arn {self.role_arn}: expected arn:aws:iam::123456789012:role/NAME")
         check_capacity(self.min_capacity, self.max_capacity, self.mode)
-        if not re.fullmatch(r"[1-9]\d?", self.environment.get(WORKERS_SETTING, str(WORKERS))):
-            raise WrongRequest(f"--env {WORKERS_SETTING}={self.environment[WORKERS_SETTING]}: expected 1 to 99")
+        if not re.fullmatch(r"[1-9]\d?", self.environment.get(WORKERS_VARIABLE, str(DEFAULT_WORKERS))):
+            raise WrongRequest(f"--env {WORKERS_VARIABLE}={self.environment[WORKERS_VARIABLE]}: expected 1 to 99")
 
     @property
     def n_workers(self) -> int:
         """Processes that run models, in each container."""
-        return int(self.environment.get(WORKERS_SETTING, WORKERS))
+        return int(self.environment.get(WORKERS_VARIABLE, DEFAULT_WORKERS))
 
     @property
     def mode(self) -> Mode:
-        return "async" if self.paths else "realtime"
+        return "async" if self.async_paths else "realtime"
 
     @property
     def name(self) -> str:
-        """Of the model and of the configuration."""
+        """Name of the model and of the configuration."""
         return f"{self.endpoint}-{self.version}"
 
 
 def check_name(endpoint: str) -> None:
-    """Raises: WrongRequest where versions of it would not be names of SageMaker's."""
-    longest = MAX_NAME - len("-v20261120131500")
-    if not NAME.fullmatch(endpoint) or len(endpoint) > longest:
+    """Raise WrongRequest if SageMaker would not accept the names of the endpoint's versions."""
+    max_length = MAX_NAME_LENGTH - len("-v20261120131500")
+    if not NAME_PATTERN.fullmatch(endpoint) or len(endpoint) > max_length:
         raise WrongRequest(
-            f"--endpoint-name {endpoint}: expected letters, digits and inner hyphens, at most {longest} in all"
+            f"--endpoint-name {endpoint}: expected letters, digits and inner hyphens, at most {max_length} characters"
         )
 
 
-def check_capacity(least: int, most: int, mode: Mode) -> None:
-    if least == 0 and mode == "realtime":
+def check_capacity(minimum: int, maximum: int, mode: Mode) -> None:
+    """Raise WrongRequest if an endpoint of that mode cannot scale between these numbers of instances."""
+    if minimum == 0 and mode == "realtime":
         raise WrongRequest(
-            "--min-capacity 0: a real-time endpoint cannot go down to no instance; --mode async can, and starts one "
-            "when a request comes"
+            "--min-capacity 0: a real-time endpoint cannot scale to zero; --mode async can, and starts an instance "
+            "when a request arrives"
         )
-    if not 0 <= least <= most or most == 0:
+    if not 0 <= minimum <= maximum or maximum == 0:
         raise WrongRequest(
-            f"--min-capacity {least} --max-capacity {most}: expected 0 <= min <= max, and max at least 1"
+            f"--min-capacity {minimum} --max-capacity {maximum}: expected 0 <= min <= max, and max at least 1"
         )
 
 
 def account_of(role_arn: str) -> str:
-    """The account that the role, and so all the rest, belongs to."""
-    found = ROLE_ARN.fullmatch(role_arn)
+    """Return the ID of the role's account, in which everything is deployed. Raises: WrongRequest."""
+    found = ROLE_ARN_PATTERN.fullmatch(role_arn)
     if not found:
         raise WrongRequest(f"--role-arn {role_arn}: expected arn:aws:iam::123456789012:role/NAME")
     return found[1]
 
 
 def is_version_of(name: str, endpoint: str) -> bool:
-    """Whether a model or configuration was made here for that endpoint, and not for one that is called alike."""
-    return name.startswith(f"{endpoint}-") and VERSION.fullmatch(name.removeprefix(f"{endpoint}-")) is not None
+    """Return whether a model or configuration is a version of exactly this endpoint, created by this tool."""
+    return name.startswith(f"{endpoint}-") and VERSION_PATTERN.fullmatch(name.removeprefix(f"{endpoint}-")) is not None
 
 
 def archive_key(endpoint: str, version: str) -> str:
-    """Where the archive of one version lies, in whichever bucket."""
+    """Return the S3 key of one version's archive."""
     return f"viseme/{endpoint}/{version}/model.tar.gz"
 
 
 def is_archive_of(uri: str, endpoint: str, name: str) -> bool:
-    """Whether it was put there for that version, and not named by somebody who had it already."""
+    """Return whether the archive was uploaded by this tool for that version, not supplied by the user."""
     key = uri.removeprefix("s3://").partition("/")[2]
     return is_version_of(name, endpoint) and key == archive_key(endpoint, name.removeprefix(f"{endpoint}-"))
 
 
-def count_fleet(order: Order, n_now: int) -> int:
-    """How many instances a version starts with: as many as run now, within its bounds.
+def initial_instance_count(spec: DeploymentSpec, n_running: int) -> int:
+    """Return how many instances a version starts with: as many as run now, within its bounds.
 
-    Never none, though it may be scaled to none later: its health would not be known.
+    Never zero, even if it may scale to zero later: its health could not be checked.
     """
-    return min(max(n_now, order.min_capacity, 1), order.max_capacity)
+    return min(max(n_running, spec.min_capacity, 1), spec.max_capacity)
 
 
-def model_request(order: Order) -> Request:
-    container: Request = {"Image": order.image_uri, "Environment": dict(order.environment)}
-    if order.model_data:
-        container["ModelDataUrl"] = order.model_data
-    return {"ModelName": order.name, "ExecutionRoleArn": order.role_arn, "PrimaryContainer": container}
+def model_request(spec: DeploymentSpec) -> Request:
+    container: Request = {"Image": spec.image_uri, "Environment": dict(spec.environment)}
+    if spec.model_data:
+        container["ModelDataUrl"] = spec.model_data
+    return {"ModelName": spec.name, "ExecutionRoleArn": spec.role_arn, "PrimaryContainer": container}
 
 
-def config_request(order: Order, n_now: int = 0) -> Request:
-    """n_now: how many instances the endpoint has, where it is there."""
+def config_request(spec: DeploymentSpec, n_running: int = 0) -> Request:
+    """n_running: instances that an existing endpoint has now."""
     variant: Request = {
         "VariantName": VARIANT,
-        "ModelName": order.name,
-        "InstanceType": order.instance_type,
-        "InitialInstanceCount": count_fleet(order, n_now),
+        "ModelName": spec.name,
+        "InstanceType": spec.instance_type,
+        "InitialInstanceCount": initial_instance_count(spec, n_running),
         "ContainerStartupHealthCheckTimeoutInSeconds": HEALTH_CHECK_TIMEOUT_S,
         "ModelDataDownloadTimeoutInSeconds": DOWNLOAD_TIMEOUT_S,
     }
-    if order.ami:
-        variant["InferenceAmiVersion"] = order.ami
-    request: Request = {"EndpointConfigName": order.name, "ProductionVariants": [variant]}
-    if order.paths:
-        request["AsyncInferenceConfig"] = async_config(order.paths, order.n_workers)
+    if spec.ami:
+        variant["InferenceAmiVersion"] = spec.ami
+    request: Request = {"EndpointConfigName": spec.name, "ProductionVariants": [variant]}
+    if spec.async_paths:
+        request["AsyncInferenceConfig"] = async_config(spec.async_paths, spec.n_workers)
     return request
 
 
@@ -168,29 +170,34 @@ def async_config(paths: AsyncPaths, n_workers: int) -> Request:
     return {"ClientConfig": {"MaxConcurrentInvocationsPerInstance": n_workers}, "OutputConfig": output}
 
 
-def update_request(order: Order, n_now: int) -> Request:
-    """From as many instances as run now. Their number stays, where the bounds allow it; weights do always."""
-    n_fleet = count_fleet(order, n_now)
+def update_request(spec: DeploymentSpec, n_running: int) -> Request:
+    """Return the request for an update from n_running instances.
+
+    Their number is retained if the new bounds allow it; variant weights are always retained.
+    """
+    n_initial = initial_instance_count(spec, n_running)
     request: Request = {
-        "EndpointName": order.endpoint,
-        "EndpointConfigName": order.name,
+        "EndpointName": spec.endpoint,
+        "EndpointConfigName": spec.name,
         "RetainAllVariantProperties": True,
         "DeploymentConfig": {
             "BlueGreenUpdatePolicy": {
-                "TrafficRoutingConfiguration": traffic(min(n_now, n_fleet)),
+                "TrafficRoutingConfiguration": traffic_routing(min(n_running, n_initial)),
                 "TerminationWaitInSeconds": BAKE_S,
                 "MaximumExecutionTimeoutInSeconds": UPDATE_TIMEOUT_S,
             },
-            "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": one["AlarmName"]} for one in alarms(order)]},
+            "AutoRollbackConfiguration": {
+                "Alarms": [{"AlarmName": alarm["AlarmName"]} for alarm in rollback_alarms(spec)]
+            },
         },
     }
-    if n_fleet != n_now:
+    if n_initial != n_running:
         request["ExcludeRetainedVariantProperties"] = [{"VariantPropertyType": "DesiredInstanceCount"}]
     return request
 
 
-def traffic(n_instances: int) -> Request:
-    """One instance of the new fleet first, where there are two or more; a canary is half the fleet at most."""
+def traffic_routing(n_instances: int) -> Request:
+    """Return a canary of one instance, or all at once if there is no second: a canary may be half the fleet at most."""
     if n_instances < 2:
         return {"Type": "ALL_AT_ONCE", "WaitIntervalInSeconds": BAKE_S}
     return {
@@ -200,29 +207,29 @@ def traffic(n_instances: int) -> Request:
     }
 
 
-def alarms(order: Order) -> list[Request]:
-    """The alarms that take an update back: failed requests, and in real time those near their limit."""
-    endpoint = {"Name": "EndpointName", "Value": order.endpoint}
+def rollback_alarms(spec: DeploymentSpec) -> list[Request]:
+    """Return the alarms that roll an update back: failed requests and, in real time, requests near the time limit."""
+    endpoint = {"Name": "EndpointName", "Value": spec.endpoint}
     variant = [endpoint, {"Name": "VariantName", "Value": VARIANT}]
-    if order.mode == "async":
-        return [alarm(order, "failures", "InvocationFailures", [endpoint], threshold=1, Statistic="Sum")]
+    if spec.mode == "async":
+        return [make_alarm(spec, "failures", "InvocationFailures", [endpoint], threshold=1, Statistic="Sum")]
     slow_us = 50_000_000  # ModelLatency is in microseconds; SageMaker gives up at 60 s
     return [
-        alarm(order, "5xx", "Invocation5XXErrors", variant, threshold=1, Statistic="Sum"),
-        alarm(order, "latency", "ModelLatency", variant, threshold=slow_us, ExtendedStatistic="p90"),
+        make_alarm(spec, "5xx", "Invocation5XXErrors", variant, threshold=1, Statistic="Sum"),
+        make_alarm(spec, "latency", "ModelLatency", variant, threshold=slow_us, ExtendedStatistic="p90"),
     ]
 
 
-def alarm_name(endpoint: str, what: str) -> str:
-    return f"{endpoint}-rollback-{what}"
+def rollback_alarm_name(endpoint: str, kind: str) -> str:
+    return f"{endpoint}-rollback-{kind}"
 
 
-def alarm(
-    order: Order, what: str, metric: str, dimensions: list[Request], threshold: float, **statistic: str
+def make_alarm(
+    spec: DeploymentSpec, kind: str, metric: str, dimensions: list[Request], threshold: float, **statistic: str
 ) -> Request:
     return {
-        "AlarmName": alarm_name(order.endpoint, what),
-        "AlarmDescription": f"Takes an update of {order.endpoint} back while it is rolled out",
+        "AlarmName": rollback_alarm_name(spec.endpoint, kind),
+        "AlarmDescription": f"Rolls back an update of {spec.endpoint} while it is deployed",
         "Namespace": "AWS/SageMaker",
         "MetricName": metric,
         "Dimensions": dimensions,
@@ -230,6 +237,6 @@ def alarm(
         "EvaluationPeriods": 1,
         "Threshold": threshold,
         "ComparisonOperator": "GreaterThanOrEqualToThreshold",
-        "TreatMissingData": "notBreaching",  # no requests are no failures
+        "TreatMissingData": "notBreaching",  # no requests means no failures
         **statistic,
     }

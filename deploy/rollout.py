@@ -1,4 +1,4 @@
-"""Creating, updating and deleting an endpoint, step by step."""
+"""Creates, updates and deletes an endpoint, step by step."""
 
 from __future__ import annotations
 
@@ -8,105 +8,121 @@ from contextlib import contextmanager
 from deploy import scaling
 from deploy.aws import Answer, Aws
 from deploy.errors import CallFailed, DeployError, RolledBack, WrongRequest
-from deploy.requests import ROLLBACK_ALARMS, VARIANT, Mode, Order, alarm_name, alarms, update_request
-from deploy.scaling import Bounds
-from deploy.versions import CONFIG, abandon, clean, delete_one, prepare
-from deploy.waiting import Patience, describe_endpoint, wait_until_gone, wait_until_in_service
+from deploy.requests import (
+    ROLLBACK_ALARMS,
+    VARIANT,
+    DeploymentSpec,
+    Mode,
+    rollback_alarm_name,
+    rollback_alarms,
+    update_request,
+)
+from deploy.scaling import CapacityBounds
+from deploy.versions import CONFIG, create_version, delete_old_versions, delete_resource, delete_version
+from deploy.waiting import WaitPolicy, describe_endpoint, wait_until_deleted, wait_until_in_service
 
 
-def create(aws: Aws, order: Order, patience: Patience) -> None:
-    """A new endpoint, until it serves.
+def create(aws: Aws, spec: DeploymentSpec, wait_policy: WaitPolicy) -> None:
+    """Create an endpoint and wait until it serves.
 
     Raises: DeployError.
     """
-    prepare(aws, order, patience)
+    create_version(aws, spec, wait_policy)
     try:
-        aws.call("sagemaker", "CreateEndpoint", EndpointName=order.endpoint, EndpointConfigName=order.name)
+        aws.call("sagemaker", "CreateEndpoint", EndpointName=spec.endpoint, EndpointConfigName=spec.name)
     except CallFailed:
-        abandon(aws, order, patience)
+        delete_version(aws, spec, wait_policy)
         raise
-    with leave_to_look_at():
-        wait_until_in_service(aws, order.endpoint, order.name, patience)
-    scaling.wire(aws, order)
+    with keep_failed_endpoint():
+        wait_until_in_service(aws, spec.endpoint, spec.name, wait_policy)
+    scaling.enable_autoscaling(aws, spec)
 
 
 @contextmanager
-def leave_to_look_at() -> Iterator[None]:
-    """Raises: DeployError that also says what becomes of an endpoint that failed."""
+def keep_failed_endpoint() -> Iterator[None]:
+    """Leave a failed endpoint in place, and add to the DeployError how to delete it."""
     try:
         yield
     except DeployError as err:
-        raise DeployError(f"{err}\nit was left for you to look at; --delete takes it away") from err
+        raise DeployError(f"{err}\nthe endpoint was kept for inspection; --delete removes it") from err
 
 
 def check_absent(aws: Aws, endpoint: str) -> None:
-    """Raises: WrongRequest where there is such an endpoint."""
+    """Raise WrongRequest if there is already an endpoint of that name."""
     found = describe_endpoint(aws, endpoint)
     if found:
         raise WrongRequest(
-            f"{endpoint}: is there already ({found['EndpointStatus']}); --update changes it, --delete takes it away"
+            f"{endpoint}: already exists ({found['EndpointStatus']}); --update changes it, --delete removes it"
         )
 
 
-def update(aws: Aws, order: Order, found: Answer, bounds: Bounds | None, patience: Patience) -> None:
-    """The endpoint to a new version, blue beside green, back again where alarms or health checks say so.
+def update(
+    aws: Aws, spec: DeploymentSpec, found: Answer, bounds: CapacityBounds | None, wait_policy: WaitPolicy
+) -> None:
+    """Update the endpoint to a new version, blue/green, with rollback on alarms or failed health checks.
 
-    found: the endpoint as `find_updatable` found it; bounds: between which it scales.
+    found: the endpoint's description from `find_updatable`; bounds: its current ones, None if it does not scale.
     Raises: RolledBack, DeployError.
     """
-    n_now = count_instances(found)
-    prepare(aws, order, patience, n_now)
-    with put_back(aws, order, bounds, patience, CallFailed):
-        for alarm in alarms(order):
+    n_running = count_instances(found)
+    create_version(aws, spec, wait_policy, n_running)
+    with rollback_on(CallFailed, aws, spec, bounds, wait_policy):
+        for alarm in rollback_alarms(spec):
             aws.call("cloudwatch", "PutMetricAlarm", **alarm)
-        if bounds:  # a variant that scales may not change its instance type
-            scaling.unwire(aws, order.endpoint)
-        aws.call("sagemaker", "UpdateEndpoint", **update_request(order, n_now))
-    # From here on the update runs on AWS: that a question about it is refused does not stop it.
-    with put_back(aws, order, bounds, patience, RolledBack):
-        wait_until_in_service(aws, order.endpoint, order.name, patience)
-    scaling.wire(aws, order)
-    clean(aws, order.endpoint, patience, keep=order.name)
+        if bounds:  # the instance type of a variant that scales cannot be changed
+            scaling.disable_autoscaling(aws, spec.endpoint)
+        aws.call("sagemaker", "UpdateEndpoint", **update_request(spec, n_running))
+    # From here on the update runs on AWS: a failed status request does not stop it.
+    with rollback_on(RolledBack, aws, spec, bounds, wait_policy):
+        wait_until_in_service(aws, spec.endpoint, spec.name, wait_policy)
+    scaling.enable_autoscaling(aws, spec)
+    delete_old_versions(aws, spec.endpoint, wait_policy, keep=spec.name)
 
 
 @contextmanager
-def put_back(
-    aws: Aws, order: Order, bounds: Bounds | None, patience: Patience, failure: type[DeployError]
+def rollback_on(
+    failure: type[DeployError],
+    aws: Aws,
+    spec: DeploymentSpec,
+    bounds: CapacityBounds | None,
+    wait_policy: WaitPolicy,
 ) -> Iterator[None]:
-    """After that failure the old version serves on: leave everything as it was.
+    """Restore scaling and delete the new version after that failure, since the old version still serves.
 
-    After any other nobody knows how the update ends, and neither version's scaling can be put back.
+    After any other failure it is unknown how the update ends, so neither version's scaling can be restored.
     """
     try:
         yield
     except failure:
         if bounds:
-            scaling.wire_bounds(aws, order.endpoint, order.mode, bounds)
-        abandon(aws, order, patience)
+            scaling.register_bounds(aws, spec.endpoint, spec.mode, bounds)
+        delete_version(aws, spec, wait_policy)
         raise
     except (DeployError, KeyboardInterrupt):
         if bounds:
-            again = f"--update --min-capacity {bounds.least} --max-capacity {bounds.most}"
-            patience.say(f"scaling between {bounds.least} and {bounds.most} instances is off; {again} puts it back")
+            again = f"--update --min-capacity {bounds.minimum} --max-capacity {bounds.maximum}"
+            wait_policy.report(
+                f"scaling between {bounds.minimum} and {bounds.maximum} instances is off; {again} restores it"
+            )
         raise
 
 
 def find_updatable(aws: Aws, endpoint: str, mode: Mode) -> Answer:
-    """The endpoint as it is. Raises: WrongRequest where it cannot become what was ordered."""
+    """Return the endpoint's description. Raises: WrongRequest if it cannot be updated to that mode."""
     found = describe_endpoint(aws, endpoint)
     if not found:
-        raise WrongRequest(f"{endpoint}: no such endpoint here; leave --update out to create it")
+        raise WrongRequest(f"{endpoint}: no such endpoint in this region; omit --update to create it")
     status = found["EndpointStatus"]
     if status != "InService":
-        raise WrongRequest(f"{endpoint}: is {status}; only one that is InService can be updated")
+        raise WrongRequest(f"{endpoint}: is {status}; only an endpoint that is InService can be updated")
     if mode_of(found) != mode:
         raise WrongRequest(
-            f"{endpoint}: is {mode_of(found)} and cannot become {mode}: say --mode {mode_of(found)}, or take another "
-            "name for one of the other kind"
+            f"{endpoint}: is {mode_of(found)} and cannot become {mode}: pass --mode {mode_of(found)}, or create an "
+            "endpoint with another name"
         )
     names = [one["VariantName"] for one in found.get("ProductionVariants", [])]
     if names != [VARIANT]:
-        raise WrongRequest(f"{endpoint}: its variants are called {', '.join(names)}; expected {VARIANT} alone")
+        raise WrongRequest(f"{endpoint}: its variants are named {', '.join(names)}; expected only {VARIANT}")
     return found
 
 
@@ -115,25 +131,25 @@ def mode_of(found: Answer) -> Mode:
 
 
 def count_instances(found: Answer) -> int:
-    """How many run now."""
+    """Return how many instances run now."""
     return sum(int(one.get("CurrentInstanceCount", 0)) for one in found.get("ProductionVariants", []))
 
 
-def delete(aws: Aws, endpoint: str, patience: Patience) -> None:
-    """The endpoint, its scaling, alarms, configurations, models and their archives. Films and answers stay.
+def delete(aws: Aws, endpoint: str, wait_policy: WaitPolicy) -> None:
+    """Delete the endpoint, its scaling, alarms, configurations, models and archives. Videos and answers stay.
 
-    Raises: WrongRequest where there is nothing to delete; DeployError.
+    Raises: WrongRequest if there is nothing to delete; DeployError.
     """
     found = describe_endpoint(aws, endpoint)
-    if found:  # first: where that is refused, all the rest is still as it was
+    if found:  # first: if this is refused, nothing else has changed
         aws.call("sagemaker", "DeleteEndpoint", EndpointName=endpoint)
-    scaling.unwire(aws, endpoint)
-    scaling.delete_alarms(aws, [alarm_name(endpoint, what) for what in ROLLBACK_ALARMS])
+    scaling.disable_autoscaling(aws, endpoint)
+    scaling.delete_alarms(aws, [rollback_alarm_name(endpoint, kind) for kind in ROLLBACK_ALARMS])
     if found:
-        wait_until_gone(aws, endpoint, patience)
-        if found.get("EndpointConfigName") == endpoint:  # which is how SageMaker's own SDK names it
-            delete_one(aws, CONFIG, endpoint, patience)
-    n_cleaned = clean(aws, endpoint, patience)
-    if not found and not n_cleaned:
-        raise WrongRequest(f"{endpoint}: no such endpoint in this region, and nothing is left of one")
-    patience.say(f"{endpoint}: deleted")
+        wait_until_deleted(aws, endpoint, wait_policy)
+        if found.get("EndpointConfigName") == endpoint:  # SageMaker's own SDK names it so
+            delete_resource(aws, CONFIG, endpoint, wait_policy)
+    n_deleted = delete_old_versions(aws, endpoint, wait_policy)
+    if not found and not n_deleted:
+        raise WrongRequest(f"{endpoint}: no such endpoint in this region, and no versions of one")
+    wait_policy.report(f"{endpoint}: deleted")

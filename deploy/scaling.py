@@ -1,4 +1,4 @@
-"""How many instances: registered with Application Auto Scaling, down to none where requests wait in a queue."""
+"""Autoscaling: registers the endpoint with Application Auto Scaling, down to zero if requests wait in a queue."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import Any
 
 from deploy.aws import Aws
 from deploy.errors import CallFailed
-from deploy.requests import VARIANT, Mode, Order
+from deploy.requests import VARIANT, DeploymentSpec, Mode
 
 SERVICE = "application-autoscaling"
 DIMENSION = "sagemaker:variant:DesiredInstanceCount"
-BACKLOG_TARGET = 5.0  # requests that may wait for each instance: some minutes of work, as long as a start takes
-REALTIME_TARGET = 20.0  # requests a minute for each instance: at 1 to 2 s each, half its time
-SCALE_IN_COOLDOWN_S = 600  # an instance takes about as long to start: none is given up in haste
+BACKLOG_TARGET = 5.0  # queued requests per instance: some minutes of work, about as long as a start takes
+REALTIME_TARGET = 20.0  # requests a minute per instance: at 1 to 2 s each, half its time
+SCALE_IN_COOLDOWN_S = 600  # about as long as an instance takes to start, so none is stopped in haste
 SCALE_OUT_COOLDOWN_S = 120
-TRACKING, FROM_ZERO = "target-tracking", "from-zero"
+TARGET_TRACKING, FROM_ZERO = "target-tracking", "from-zero"
 
 
 @dataclass(frozen=True)
-class Bounds:
-    """How many instances at least and at most."""
+class CapacityBounds:
+    """The smallest and the largest number of instances."""
 
-    least: int
-    most: int
+    minimum: int
+    maximum: int
 
 
-def target_of(endpoint: str) -> dict[str, str]:
-    """The endpoint's variant, as Application Auto Scaling calls it."""
+def scalable_target(endpoint: str) -> dict[str, str]:
+    """Return the identifiers of the endpoint's variant in Application Auto Scaling."""
     return {
         "ServiceNamespace": "sagemaker",
         "ResourceId": f"endpoint/{endpoint}/variant/{VARIANT}",
@@ -35,48 +35,47 @@ def target_of(endpoint: str) -> dict[str, str]:
     }
 
 
-def wake_alarm(endpoint: str) -> str:
+def backlog_alarm_name(endpoint: str) -> str:
     return f"{endpoint}-backlog-without-capacity"
 
 
-def find_bounds(aws: Aws, endpoint: str) -> Bounds | None:
-    """What is registered; None where nothing is."""
-    wanted = target_of(endpoint)
+def find_bounds(aws: Aws, endpoint: str) -> CapacityBounds | None:
+    """Return the registered bounds; None if the endpoint does not scale."""
+    target = scalable_target(endpoint)
     found = aws.call(
         SERVICE,
         "DescribeScalableTargets",
-        ServiceNamespace=wanted["ServiceNamespace"],
-        ResourceIds=[wanted["ResourceId"]],
+        ServiceNamespace=target["ServiceNamespace"],
+        ResourceIds=[target["ResourceId"]],
         ScalableDimension=DIMENSION,
     )
     targets = found.get("ScalableTargets", [])
-    return Bounds(targets[0]["MinCapacity"], targets[0]["MaxCapacity"]) if targets else None
+    return CapacityBounds(targets[0]["MinCapacity"], targets[0]["MaxCapacity"]) if targets else None
 
 
-def wire(aws: Aws, order: Order) -> None:
-    """Scale as ordered; an order of a fixed number of instances registers nothing."""
-    wire_bounds(aws, order.endpoint, order.mode, Bounds(order.min_capacity, order.max_capacity))
+def enable_autoscaling(aws: Aws, spec: DeploymentSpec) -> None:
+    """Scale as specified; a fixed number of instances registers nothing."""
+    register_bounds(aws, spec.endpoint, spec.mode, CapacityBounds(spec.min_capacity, spec.max_capacity))
 
 
-def wire_bounds(aws: Aws, endpoint: str, mode: Mode, bounds: Bounds) -> None:
-    if bounds.least == bounds.most:
+def register_bounds(aws: Aws, endpoint: str, mode: Mode, bounds: CapacityBounds) -> None:
+    if bounds.minimum == bounds.maximum:
         return
-    target = target_of(endpoint)
-    aws.call(SERVICE, "RegisterScalableTarget", **target, MinCapacity=bounds.least, MaxCapacity=bounds.most)
-    tracking = tracking_policy(endpoint, mode)
+    target = scalable_target(endpoint)
+    aws.call(SERVICE, "RegisterScalableTarget", **target, MinCapacity=bounds.minimum, MaxCapacity=bounds.maximum)
     aws.call(
         SERVICE,
         "PutScalingPolicy",
         **target,
-        PolicyName=f"{endpoint}-{TRACKING}",
+        PolicyName=f"{endpoint}-{TARGET_TRACKING}",
         PolicyType="TargetTrackingScaling",
-        TargetTrackingScalingPolicyConfiguration=tracking,
+        TargetTrackingScalingPolicyConfiguration=target_tracking_config(endpoint, mode),
     )
-    if bounds.least == 0:
-        wire_wake_up(aws, endpoint)
+    if bounds.minimum == 0:
+        enable_scaling_from_zero(aws, endpoint)
 
 
-def tracking_policy(endpoint: str, mode: Mode) -> dict[str, Any]:
+def target_tracking_config(endpoint: str, mode: Mode) -> dict[str, Any]:
     cooldowns = {"ScaleInCooldown": SCALE_IN_COOLDOWN_S, "ScaleOutCooldown": SCALE_OUT_COOLDOWN_S}
     if mode == "realtime":
         metric = {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"}
@@ -90,12 +89,15 @@ def tracking_policy(endpoint: str, mode: Mode) -> dict[str, Any]:
     return {"TargetValue": BACKLOG_TARGET, "CustomizedMetricSpecification": backlog, **cooldowns}
 
 
-def wire_wake_up(aws: Aws, endpoint: str) -> None:
-    """The first instance: a backlog for each of no instances is no number, and tracking it never starts one."""
+def enable_scaling_from_zero(aws: Aws, endpoint: str) -> None:
+    """Start the first instance by an alarm.
+
+    With no instance the backlog per instance is undefined, so target tracking alone would never start one.
+    """
     policy = aws.call(
         SERVICE,
         "PutScalingPolicy",
-        **target_of(endpoint),
+        **scalable_target(endpoint),
         PolicyName=f"{endpoint}-{FROM_ZERO}",
         PolicyType="StepScaling",
         StepScalingPolicyConfiguration={
@@ -108,8 +110,8 @@ def wire_wake_up(aws: Aws, endpoint: str) -> None:
     aws.call(
         "cloudwatch",
         "PutMetricAlarm",
-        AlarmName=wake_alarm(endpoint),
-        AlarmDescription=f"Requests wait for {endpoint} and it has no instance: start one",
+        AlarmName=backlog_alarm_name(endpoint),
+        AlarmDescription=f"Requests are waiting for {endpoint}, which has no instance: start one",
         Namespace="AWS/SageMaker",
         MetricName="HasBacklogWithoutCapacity",
         Dimensions=[{"Name": "EndpointName", "Value": endpoint}],
@@ -123,18 +125,18 @@ def wire_wake_up(aws: Aws, endpoint: str) -> None:
     )
 
 
-def unwire(aws: Aws, endpoint: str) -> None:
-    """Take the variant and its policies off; harmless where there are none."""
+def disable_autoscaling(aws: Aws, endpoint: str) -> None:
+    """Deregister the variant and its policies; do nothing if there are none."""
     try:
-        aws.call(SERVICE, "DeregisterScalableTarget", **target_of(endpoint))
+        aws.call(SERVICE, "DeregisterScalableTarget", **scalable_target(endpoint))
     except CallFailed as err:
-        if err.code != "ObjectNotFoundException" and "no scalable target found" not in err.said.lower():
+        if err.code != "ObjectNotFoundException" and "no scalable target found" not in err.aws_message.lower():
             raise
-    delete_alarms(aws, [wake_alarm(endpoint)])
+    delete_alarms(aws, [backlog_alarm_name(endpoint)])
 
 
 def delete_alarms(aws: Aws, names: list[str]) -> None:
-    """One by one: among several, one that is not there keeps the others alive."""
+    """Delete alarms one by one: if one of several in a call does not exist, none is deleted."""
     for name in names:
         try:
             aws.call("cloudwatch", "DeleteAlarms", AlarmNames=[name])

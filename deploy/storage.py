@@ -1,4 +1,4 @@
-"""The bucket for model archives and answers."""
+"""The S3 bucket for model archives and answers."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from typing import IO
 from deploy.aws import Aws
 from deploy.errors import CallFailed, WrongRequest
 
-# The region whose name a bucket may not be given as a place.
-UNNAMED_REGION = "us-east-1"
+DEFAULT_S3_REGION = "us-east-1"  # S3 refuses it as a LocationConstraint
 
 
 def default_bucket(account: str, region: str) -> str:
-    """SageMaker's own: its consoles and SDKs use it, and its usual roles may read it."""
+    """Return SageMaker's own default bucket: its consoles and SDKs use it, and its usual roles may read it."""
     return f"sagemaker-{region}-{account}"
 
 
 def ensure_bucket(aws: Aws, bucket: str, account: str, region: str) -> None:
-    """Make the bucket, private, where it is not there.
+    """Create the bucket without public access if it does not exist.
 
-    Raises: WrongRequest where somebody else has it.
+    Raises: WrongRequest if another account owns it or it is in another region.
     """
     try:
-        # Bucket names are the whole world's: without the owner a stranger could lend us theirs.
+        # Bucket names are global: without the expected owner we could write to a stranger's bucket.
         aws.call("s3", "HeadBucket", Bucket=bucket, ExpectedBucketOwner=account)
     except CallFailed as err:
         if err.code == "301":
@@ -36,28 +35,28 @@ def ensure_bucket(aws: Aws, bucket: str, account: str, region: str) -> None:
             raise
     else:
         return
-    place = {} if region == UNNAMED_REGION else {"CreateBucketConfiguration": {"LocationConstraint": region}}
-    aws.call("s3", "CreateBucket", Bucket=bucket, **place)
+    location = {} if region == DEFAULT_S3_REGION else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    aws.call("s3", "CreateBucket", Bucket=bucket, **location)
     block = dict.fromkeys(("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"), True)
     aws.call("s3", "PutPublicAccessBlock", Bucket=bucket, PublicAccessBlockConfiguration=block)
 
 
-def upload(aws: Aws, file: IO[bytes], bucket: str, key: str, account: str, content_type: str) -> str:
-    """The file's s3:// address."""
+def upload_file(aws: Aws, file: IO[bytes], bucket: str, key: str, account: str, content_type: str) -> str:
+    """Upload an open file and return its s3:// URI."""
     aws.call(
         "s3", "PutObject", Bucket=bucket, Key=key, Body=file, ExpectedBucketOwner=account, ContentType=content_type
     )
     return f"s3://{bucket}/{key}"
 
 
-def remove(aws: Aws, uri: str, account: str) -> None:
+def delete_object(aws: Aws, uri: str, account: str) -> None:
     """Delete one object. Raises: CallFailed."""
     bucket, key = split_uri(uri)
     aws.call("s3", "DeleteObject", Bucket=bucket, Key=key, ExpectedBucketOwner=account)
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """('bucket', 'a/b.mp4') of s3://bucket/a/b.mp4. Raises: WrongRequest."""
+    """Split s3://bucket/a/b.mp4 into ('bucket', 'a/b.mp4'). Raises: WrongRequest."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     if not uri.startswith("s3://") or not bucket or not key:
         raise WrongRequest(f"{uri}: expected s3://BUCKET/KEY")
@@ -65,14 +64,14 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 def folder_uri(uri: str) -> str:
-    """With one slash at its end. Raises: WrongRequest for what is no s3:// address."""
+    """Return the URI with exactly one slash at its end. Raises: WrongRequest if it is not an s3:// URI."""
     if not uri.startswith("s3://"):
         raise WrongRequest(f"{uri}: expected s3://BUCKET/PREFIX")
     return uri.rstrip("/") + "/"
 
 
 def check_file(path: Path) -> Path:
-    """Raises: WrongRequest where there is no such file."""
+    """Return the path. Raises: WrongRequest if there is no such file."""
     if not path.is_file():
         raise WrongRequest(f"{path}: no such file")
     return path

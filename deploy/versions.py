@@ -1,4 +1,4 @@
-"""The versions of an endpoint: a model, a configuration and an archive for each, made and taken away."""
+"""The versions of an endpoint: creates and deletes the model, configuration and archive of each."""
 
 from __future__ import annotations
 
@@ -8,59 +8,59 @@ from typing import Any
 from deploy import storage
 from deploy.aws import Answer, Aws
 from deploy.errors import CallFailed, DeployError
-from deploy.requests import Order, account_of, config_request, is_archive_of, is_version_of, model_request
-from deploy.waiting import Patience, is_missing
+from deploy.requests import DeploymentSpec, account_of, config_request, is_archive_of, is_version_of, model_request
+from deploy.waiting import WaitPolicy, is_missing
 
-# How each is deleted: the operation, and what it calls the name.
+# How each resource is deleted: the operation, and its parameter for the name.
 CONFIG = ("DeleteEndpointConfig", "EndpointConfigName")
 MODEL = ("DeleteModel", "ModelName")
 
 
-def prepare(aws: Aws, order: Order, patience: Patience, n_now: int = 0) -> None:
-    """The model and the configuration of this version.
+def create_version(aws: Aws, spec: DeploymentSpec, wait_policy: WaitPolicy, n_running: int = 0) -> None:
+    """Create the model and the configuration of this version.
 
-    n_now: how many instances the endpoint has.
+    n_running: how many instances the endpoint has now.
     Raises: DeployError, and leaves nothing behind.
     """
     try:
-        aws.call("sagemaker", "CreateModel", **model_request(order))
+        aws.call("sagemaker", "CreateModel", **model_request(spec))
     except CallFailed:
-        remove_own_archive(aws, order, patience)
+        delete_own_archive(aws, spec, wait_policy)
         raise
     try:
-        aws.call("sagemaker", "CreateEndpointConfig", **config_request(order, n_now))
+        aws.call("sagemaker", "CreateEndpointConfig", **config_request(spec, n_running))
     except CallFailed:
-        delete_one(aws, MODEL, order.name, patience)
-        remove_own_archive(aws, order, patience)
+        delete_resource(aws, MODEL, spec.name, wait_policy)
+        delete_own_archive(aws, spec, wait_policy)
         raise
 
 
-def abandon(aws: Aws, order: Order, patience: Patience) -> None:
-    """Take away a version that never served, or no longer does."""
-    discard(aws, order.name, patience)
-    remove_own_archive(aws, order, patience)
+def delete_version(aws: Aws, spec: DeploymentSpec, wait_policy: WaitPolicy) -> None:
+    """Delete a version that never served, or no longer does."""
+    delete_config_and_model(aws, spec.name, wait_policy)
+    delete_own_archive(aws, spec, wait_policy)
 
 
-def remove_own_archive(aws: Aws, order: Order, patience: Patience) -> None:
-    """The archive of a version whose model is not there, where it was made for that version."""
-    if order.model_data and is_archive_of(order.model_data, order.endpoint, order.name):
-        remove_archives(aws, {order.model_data: account_of(order.role_arn)}, patience)
+def delete_own_archive(aws: Aws, spec: DeploymentSpec, wait_policy: WaitPolicy) -> None:
+    """Delete the archive that was uploaded for a version whose model does not exist."""
+    if spec.model_data and is_archive_of(spec.model_data, spec.endpoint, spec.name):
+        delete_unused_archives(aws, {spec.model_data: account_of(spec.role_arn)}, wait_policy)
 
 
-def clean(aws: Aws, endpoint: str, patience: Patience, keep: str | None = None) -> int:
-    """Delete the versions of an endpoint but one, with the archives that were made for them; how many they were."""
+def delete_old_versions(aws: Aws, endpoint: str, wait_policy: WaitPolicy, keep: str | None = None) -> int:
+    """Delete all versions of an endpoint except one, with the archives uploaded for them; return their number."""
     configs = set(list_names(aws, "ListEndpointConfigs", "EndpointConfigs", "EndpointConfigName", endpoint))
     models = set(list_names(aws, "ListModels", "Models", "ModelName", endpoint))
     old = sorted(name for name in configs | models if is_version_of(name, endpoint) and name != keep)
     archives = find_archives(aws, endpoint, [name for name in old if name in models])
     for name in old:
-        discard(aws, name, patience)
-    remove_archives(aws, archives, patience)
+        delete_config_and_model(aws, name, wait_policy)
+    delete_unused_archives(aws, archives, wait_policy)
     return len(old)
 
 
 def list_names(aws: Aws, operation: str, items: str, key: str, endpoint: str | None = None) -> list[str]:
-    """Of an endpoint's versions; without an endpoint of all that there are in the region."""
+    """Return the resource names of an endpoint's versions; without an endpoint, all names in the region."""
     names: list[str] = []
     more: dict[str, Any] = {} if endpoint is None else {"NameContains": f"{endpoint}-v"}
     while True:
@@ -71,55 +71,54 @@ def list_names(aws: Aws, operation: str, items: str, key: str, endpoint: str | N
         more["NextToken"] = page["NextToken"]
 
 
-def discard(aws: Aws, name: str, patience: Patience) -> None:
-    """A version's configuration and model."""
-    delete_one(aws, CONFIG, name, patience)
-    delete_one(aws, MODEL, name, patience)
+def delete_config_and_model(aws: Aws, name: str, wait_policy: WaitPolicy) -> None:
+    delete_resource(aws, CONFIG, name, wait_policy)
+    delete_resource(aws, MODEL, name, wait_policy)
 
 
-def delete_one(aws: Aws, kind: tuple[str, str], name: str, patience: Patience) -> None:
-    """One of the two; that it is left over breaks nothing, and is only said."""
+def delete_resource(aws: Aws, kind: tuple[str, str], name: str, wait_policy: WaitPolicy) -> None:
+    """Delete a configuration or a model; a failure only causes a warning, since a leftover does no harm."""
     operation, key = kind
     try:
         aws.call("sagemaker", operation, **{key: name})
     except CallFailed as err:
         if not is_missing(err):
-            patience.say(f"warning: {name} is left over: {err}")
+            wait_policy.report(f"warning: {name} was not deleted: {err}")
 
 
 def find_archives(aws: Aws, endpoint: str, names: Iterable[str]) -> dict[str, str]:
-    """The archives that were made for these versions, each with the account that it belongs to."""
+    """Return the archives uploaded for these versions, each with the account that owns it."""
     found: dict[str, str] = {}
     for name in names:
         try:
             model = aws.call("sagemaker", "DescribeModel", ModelName=name)
-        except CallFailed:  # gone by now, or not to be seen: its archive stays
+        except CallFailed:  # deleted meanwhile, or access denied: its archive stays
             continue
-        for uri in list_uris(model):
+        for uri in list_model_data_uris(model):
             if is_archive_of(uri, endpoint, name):
                 found[uri] = account_of(model["ExecutionRoleArn"])
     return found
 
 
-def remove_archives(aws: Aws, archives: dict[str, str], patience: Patience) -> None:
-    """Delete those archives that no model in the region names. Where that cannot be told, they stay."""
+def delete_unused_archives(aws: Aws, archives: dict[str, str], wait_policy: WaitPolicy) -> None:
+    """Delete the archives that no model in the region uses. If that cannot be determined, they stay."""
     if not archives:
         return
     try:
         in_use = [
             uri
             for name in list_names(aws, "ListModels", "Models", "ModelName")
-            for uri in list_uris(aws.call("sagemaker", "DescribeModel", ModelName=name))
+            for uri in list_model_data_uris(aws.call("sagemaker", "DescribeModel", ModelName=name))
         ]
         for uri, account in archives.items():
-            if not any(uri.startswith(used) for used in in_use):  # a model may also name a folder
-                storage.remove(aws, uri, account)
+            if not any(uri.startswith(used) for used in in_use):  # a model may also use a whole folder
+                storage.delete_object(aws, uri, account)
     except DeployError as err:
-        patience.say(f"warning: {', '.join(archives)}: left over: {err}")
+        wait_policy.report(f"warning: {', '.join(archives)}: not deleted: {err}")
 
 
-def list_uris(model: Answer) -> Iterator[str]:
-    """Where a model's containers have their data from."""
+def list_model_data_uris(model: Answer) -> Iterator[str]:
+    """Yield the S3 URIs from which a model's containers load their data."""
     for container in [model.get("PrimaryContainer", {}), *model.get("Containers", [])]:
         source = container.get("ModelDataSource", {}).get("S3DataSource", {})
         yield from (uri for uri in (container.get("ModelDataUrl"), source.get("S3Uri")) if uri)

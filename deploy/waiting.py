@@ -1,4 +1,4 @@
-"""Waiting for an endpoint, with a word on stderr now and then, and the reason where it fails."""
+"""Waits for an endpoint, reports progress on stderr, and explains a failure with the container's log."""
 
 from __future__ import annotations
 
@@ -12,81 +12,81 @@ from deploy.aws import Answer, Aws
 from deploy.diagnostics import explain_failure
 from deploy.errors import CallFailed, DeployError, RolledBack
 
-BUSY = {"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"}
-N_LOG_LINES = 20
-N_LOG_STREAMS = 20  # the newest; a container has one
-TELL_EVERY_S = 60
-CLOCKS_APART_S = 120  # as much as ours may be ahead of AWS's; no instance starts faster than that
+TRANSIENT_STATUSES = {"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"}
+N_LOG_LINES = 20  # log lines shown after a failure
+N_LOG_STREAMS = 20  # newest log streams searched; each container has one
+REPORT_INTERVAL_S = 60  # between two progress lines of the same status
+MAX_CLOCK_SKEW_S = 120  # this machine's clock ahead of AWS's; no instance starts faster than that
 
 
-def say(text: str) -> None:
-    """Progress and complaints: on stderr, since data go to stdout."""
+def write_stderr(text: str) -> None:
+    """Write a progress or error line to stderr: stdout is for data."""
     sys.stderr.write(f"{text}\n")
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How often to ask, how long to wait, and whom to tell."""
+class WaitPolicy:
+    """How often to poll, how long to wait, and where to report progress."""
 
     poll_s: float = 15.0
-    limit_s: float = 3600.0
+    timeout_s: float = 3600.0
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
-    say: Callable[[str], None] = say
+    report: Callable[[str], None] = write_stderr
 
 
-def wait_until_in_service(aws: Aws, endpoint: str, config: str, patience: Patience) -> None:
-    """Until the endpoint runs that configuration.
+def wait_until_in_service(aws: Aws, endpoint: str, config: str, wait_policy: WaitPolicy) -> None:
+    """Wait until the endpoint serves that configuration.
 
-    Raises: RolledBack where it runs another again; DeployError where it failed or took too long.
+    Raises: RolledBack if it went back to another configuration; DeployError if it failed or took too long.
     """
-    started = made_at(config)
-    found = watch(aws, endpoint, patience, started)
-    status, reason = found.get("EndpointStatus"), found.get("FailureReason", "SageMaker gives no reason")
+    started = created_at(config)
+    found = wait_until_settled(aws, endpoint, wait_policy, started)
+    status, reason = found.get("EndpointStatus"), found.get("FailureReason", "SageMaker gave no reason")
     if status == "InService" and found.get("EndpointConfigName") == config:
-        patience.say(f"{endpoint}: in service with {config}")
+        wait_policy.report(f"{endpoint}: in service with {config}")
         return
-    log_lines = last_log_lines(aws, endpoint, started)
+    log_lines = read_last_log_lines(aws, endpoint, started)
     if status == "InService":
-        what = f"{endpoint}: the update to {config} was rolled back; {found.get('EndpointConfigName')} serves on"
-        raise RolledBack(explain_failure(what, reason, log_lines))
+        subject = f"{endpoint}: the update to {config} was rolled back; {found.get('EndpointConfigName')} still serves"
+        raise RolledBack(explain_failure(subject, reason, log_lines))
     raise DeployError(explain_failure(f"{endpoint}: {status}", reason, log_lines))
 
 
-def wait_until_gone(aws: Aws, endpoint: str, patience: Patience) -> None:
-    """Until there is no such endpoint. Raises: DeployError where its deletion fails."""
-    found = watch(aws, endpoint, patience)
+def wait_until_deleted(aws: Aws, endpoint: str, wait_policy: WaitPolicy) -> None:
+    """Wait until the endpoint no longer exists. Raises: DeployError if its deletion fails."""
+    found = wait_until_settled(aws, endpoint, wait_policy)
     if found:
         reason = found.get("FailureReason", f"its status is {found.get('EndpointStatus')}")
         raise DeployError(f"{endpoint}: not deleted: {reason}")
 
 
-def watch(aws: Aws, endpoint: str, patience: Patience, started: datetime | None = None) -> Answer:
-    """The endpoint's description once nothing changes any more; empty where it is gone.
+def wait_until_settled(aws: Aws, endpoint: str, wait_policy: WaitPolicy, started: datetime | None = None) -> Answer:
+    """Return the endpoint's description once its status no longer changes; empty if it does not exist.
 
-    started: when what is waited for began, for whose log lines are shown.
-    Raises: DeployError where that takes too long, with the container's last log lines.
+    started: when the awaited version was created; log lines of older containers are left out.
+    Raises: DeployError with the container's last log lines if that takes too long.
     """
-    start = patience.clock()
-    told: tuple[str, float] | None = None
+    start = wait_policy.clock()
+    reported: tuple[str, float] | None = None
     while found := describe_endpoint(aws, endpoint):
         status = str(found.get("EndpointStatus"))
-        waited_s = patience.clock() - start
-        if status not in BUSY:
+        waited_s = wait_policy.clock() - start
+        if status not in TRANSIENT_STATUSES:
             break
-        if told is None or told[0] != status or waited_s - told[1] >= TELL_EVERY_S:
-            patience.say(f"{endpoint}: {status} ({waited_s:.0f} s)")
-            told = status, waited_s
-        if waited_s >= patience.limit_s:
+        if reported is None or reported[0] != status or waited_s - reported[1] >= REPORT_INTERVAL_S:
+            wait_policy.report(f"{endpoint}: {status} ({waited_s:.0f} s)")
+            reported = status, waited_s
+        if waited_s >= wait_policy.timeout_s:
             reason = "a container that hangs often has the wrong NVIDIA driver (see deploy/README.md)"
-            what = f"{endpoint}: still {status} after {waited_s:.0f} s"
-            raise DeployError(explain_failure(what, reason, last_log_lines(aws, endpoint, started)))
-        patience.sleep(patience.poll_s)
+            subject = f"{endpoint}: still {status} after {waited_s:.0f} s"
+            raise DeployError(explain_failure(subject, reason, read_last_log_lines(aws, endpoint, started)))
+        wait_policy.sleep(wait_policy.poll_s)
     return found
 
 
-def made_at(config: str) -> datetime | None:
-    """When a version of ours was made, by its name; None for a name that somebody else gave."""
+def created_at(config: str) -> datetime | None:
+    """Return when a version was created, from its name; None if the name was not made by this tool."""
     try:
         return datetime.strptime(config[-14:], "%Y%m%d%H%M%S").replace(tzinfo=UTC)
     except ValueError:
@@ -94,7 +94,7 @@ def made_at(config: str) -> datetime | None:
 
 
 def describe_endpoint(aws: Aws, endpoint: str) -> Answer:
-    """Empty where there is no such endpoint."""
+    """Return the endpoint's description; empty if there is no such endpoint."""
     try:
         return aws.call("sagemaker", "DescribeEndpoint", EndpointName=endpoint)
     except CallFailed as err:
@@ -104,17 +104,17 @@ def describe_endpoint(aws: Aws, endpoint: str) -> Answer:
 
 
 def is_missing(err: CallFailed) -> bool:
-    """SageMaker has no error of its own for what is not there."""
+    """Return whether a resource does not exist: SageMaker has no error code of its own for that."""
     return err.code == "ResourceNotFound" or (
-        err.code == "ValidationException" and "could not find" in err.said.lower()
+        err.code == "ValidationException" and "could not find" in err.aws_message.lower()
     )
 
 
-def last_log_lines(aws: Aws, endpoint: str, started: datetime | None = None) -> list[str]:
-    """What the container wrote last; the complaint of one who may not read logs, in place of them.
+def read_last_log_lines(aws: Aws, endpoint: str, started: datetime | None = None) -> list[str]:
+    """Return the container's last log lines; one line with the error code if the log may not be read.
 
-    started: containers that are older are passed over. While an endpoint is updated its old ones write on, and
-        theirs are not the lines that say why the new ones failed.
+    started: containers older than this are skipped. During an update the old containers keep logging, and their
+        lines do not explain why the new ones failed.
     """
     group = f"/aws/sagemaker/Endpoints/{endpoint}"
     try:
@@ -131,12 +131,12 @@ def last_log_lines(aws: Aws, endpoint: str, started: datetime | None = None) -> 
         )
         return [event["message"].rstrip() for event in found.get("events", [])]
     except CallFailed as err:
-        # Why the endpoint failed is what matters: that its log cannot be read is only said.
+        # The endpoint's own failure matters more: an unreadable log is only mentioned.
         return [] if err.code == "ResourceNotFoundException" else [f"(the log cannot be read: {err.code})"]
 
 
 def find_log_stream(aws: Aws, group: str, started: datetime | None) -> str | None:
-    """The container that wrote last, of those that are new enough."""
+    """Return the stream of the container that logged last, among those that are new enough."""
     found = aws.call(
         "logs",
         "DescribeLogStreams",
@@ -145,6 +145,6 @@ def find_log_stream(aws: Aws, group: str, started: datetime | None) -> str | Non
         descending=True,
         limit=N_LOG_STREAMS,
     )
-    since_ms = (started.timestamp() - CLOCKS_APART_S) * 1000 if started else 0
+    since_ms = (started.timestamp() - MAX_CLOCK_SKEW_S) * 1000 if started else 0
     names: list[str] = [one["logStreamName"] for one in found.get("logStreams", []) if one["creationTime"] >= since_ms]
     return names[0] if names else None

@@ -1,7 +1,7 @@
-"""What hosting toolkits run in the model archive: SageMaker's contract, as the stock images keep it.
+"""Entry file of the model archive: the functions that the stock images' hosting toolkits call.
 
-Not called inference.py, which the package `inference` beside it would be mistaken for; SAGEMAKER_PROGRAM
-names it. It travels in the archive and is never imported by `deploy`.
+It is not named inference.py, because the package `inference` beside it would be confused with it; the toolkit finds it
+by SAGEMAKER_PROGRAM. It is packed into the archive and never imported by `deploy`.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from inference.backends.device import describe_gpu
 from inference.engines import Engines, Prediction
 from inference.requests import Request
 
-DATA_DIR = "VISEME_DATA_DIR"
+DATA_DIR_VARIABLE = "VISEME_DATA_DIR"
 
 
 def model_fn(model_dir: str, context: Any = None) -> Engines:
-    """Load the archive's weights and its face models; nothing is fetched."""
-    os.environ.setdefault(DATA_DIR, str(Path(model_dir) / "data"))
+    """Load the archive's weights and face models without fetching anything."""
+    os.environ.setdefault(DATA_DIR_VARIABLE, str(Path(model_dir) / "data"))
     engines = handler.model_fn(model_dir, context)
-    report(engines)
+    log_ready(engines)
     return engines
 
 
-def report(engines: Engines) -> None:
-    """Warm up, and say in the log what runs here: the stock server has no /health."""
-    found = engines.measure() | describe_gpu()
-    sys.stderr.write(f"viseme is ready: {json.dumps(found)}\n")
+def log_ready(engines: Engines) -> None:
+    """Warm up and log versions, device and speed: the stock server has no /health."""
+    status = engines.warm_up() | describe_gpu()
+    sys.stderr.write(f"viseme is ready: {json.dumps(status)}\n")
 
 
 def input_fn(body: Any, content_type: str, context: Any = None) -> Request:
-    """Validate a request; multi-model-server hands bodies over as it likes: bytes, bytearray, text, parsed JSON."""
+    """Validate a request. multi-model-server passes the body as bytes, bytearray, text or parsed JSON."""
     if isinstance(body, bytearray):
         body = bytes(body)
     elif not isinstance(body, (bytes, str)):
@@ -44,11 +44,11 @@ def input_fn(body: Any, content_type: str, context: Any = None) -> Request:
 
 
 def predict_fn(data: Request, model: Engines, context: Any = None) -> Prediction:
-    """Do what was asked."""
+    """Process the request."""
     return handler.predict_fn(data, model, context)
 
 
 def output_fn(prediction: Prediction, accept: str, context: Any = None) -> bytes:
-    """The answer alone: Hugging Face's toolkit sends on what it gets, and knows the content type by `accept`."""
+    """Return the body alone: Hugging Face's toolkit sends it unchanged and takes the content type from `accept`."""
     answer, _ = handler.output_fn(prediction, accept, context)
     return answer

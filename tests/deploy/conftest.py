@@ -1,4 +1,4 @@
-"""AWS for the tests of deploying: moto's, or one that answers by a script and takes no other call."""
+"""AWS for the deployment tests: moto, or a script of expected calls that rejects any other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from moto import mock_aws
 from moto.sagemaker.models import FakeEndpointConfig
 
 from deploy import endpoint, waiting
-from deploy.aws import LiveAws
+from deploy.aws import BotoAws
 
 BUILD = Path(__file__).parents[2] / "build"
 REGION = "us-east-1"
@@ -23,17 +23,17 @@ NOW = datetime(2026, 11, 20, 13, 15, 0, tzinfo=UTC)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_reader() -> Iterator[None]:
-    """Of AWS's description of its services, which is megabytes: each session would read it anew."""
-    reader = botocore.session.create_loader()
+def shared_loader() -> Iterator[None]:
+    """Share botocore's loader: its service descriptions are megabytes, and each session would read them again."""
+    loader = botocore.session.create_loader()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(botocore.session, "create_loader", lambda *_: reader)
+        patch.setattr(botocore.session, "create_loader", lambda *_: loader)
         yield
 
 
 @pytest.fixture(autouse=True)
 def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of nobody: no test may reach an account that is real."""
+    """Set fake credentials, so that no test can reach a real account."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
@@ -42,15 +42,15 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def moto(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    # Its list of instance types is years old.
+    # moto's list of instance types is years old.
     monkeypatch.setattr(FakeEndpointConfig, "validate_instance_type", lambda self, instance_type: None)
     with mock_aws():
         yield
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No waiting, and the same version every time."""
+def fixed_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wait for nothing, and use the same version name every time."""
 
     class Clock(datetime):
         @classmethod
@@ -58,14 +58,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
             return NOW
 
     monkeypatch.setattr(endpoint, "datetime", Clock)
-    monkeypatch.setattr(endpoint, "Patience", lambda: waiting.Patience(poll_s=0, limit_s=5, sleep=lambda _: None))
+    monkeypatch.setattr(endpoint, "WaitPolicy", lambda: waiting.WaitPolicy(poll_s=0, timeout_s=5, sleep=lambda _: None))
 
 
 class Script:
-    """AWS as a list of calls that are expected, in order, with their very parameters, and their answers."""
+    """AWS as a list of expected calls in order, with exact parameters, and their answers."""
 
     def __init__(self) -> None:
-        self.aws = LiveAws(REGION)
+        self.aws = BotoAws(REGION)
         self._stubs: dict[str, Stubber] = {}
 
     def _stub(self, service: str) -> Stubber:
@@ -89,25 +89,25 @@ class Script:
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> Script:
-    one = Script()
-    monkeypatch.setattr(endpoint, "LiveAws", lambda region: one.aws)
-    return one
+    script = Script()
+    monkeypatch.setattr(endpoint, "BotoAws", lambda region: script.aws)
+    return script
 
 
 def environment(name: str) -> Path:
-    """The Python of an environment that `make environments` makes beside ours."""
+    """Return the Python of an environment that `make environments` creates beside the project's own."""
     if not (BUILD / name / ".ready").is_file():
-        pytest.skip(f"build/{name} is not there: make environments")
+        pytest.skip(f"build/{name} does not exist: run make environments")
     return BUILD / name / "bin" / "python"
 
 
 @pytest.fixture
 def sdk_python() -> Path:
-    """With SageMaker's SDK, whose needs clash with ours."""
+    """Return the Python with SageMaker's SDK, whose requirements conflict with ours."""
     return environment("sagemaker-sdk")
 
 
 @pytest.fixture(scope="session")
 def stock_python() -> Path:
-    """With what the stock image has, frozen."""
+    """Return the Python with the stock image's packages, pinned."""
     return environment("stock-image")

@@ -1,7 +1,7 @@
-"""Run by a test in the environment of SageMaker's SDK: every call that a command makes to AWS, as JSON.
+"""Records every call that a command makes to AWS, as JSON. A test runs it in the environment of SageMaker's SDK.
 
-Arguments: the file for them, the module, then its own. Nothing leaves the machine: each call is answered here, as if
-all went well.
+Arguments: the output file, the module, then the module's own arguments. Nothing leaves the machine: each call is
+answered here as if it succeeded.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ Call = dict[str, Any]
 
 
 class Recorder:
-    """Stands where the network is, in every session that is made."""
+    """Replaces the network in every botocore session."""
 
     def __init__(self) -> None:
         self.calls: list[Call] = []
 
-    def listen(self, session: Any) -> Any:
-        session.register("before-parameter-build", self.note)
+    def attach(self, session: Any) -> Any:
+        session.register("before-parameter-build", self.record)
         session.register("before-call", self.answer)
         return session
 
-    def note(self, params: Call, model: Any, **_: Any) -> None:
+    def record(self, params: Call, model: Any, **_: Any) -> None:
         self.calls.append({"operation": model.name, "parameters": dict(params)})
 
     def answer(self, model: Any, **_: Any) -> Any:
-        """In place of what AWS would answer."""
+        """Answer in place of AWS."""
         name = model.name
         if name == "DescribeEndpoint" and not any(one["operation"] == "CreateEndpoint" for one in self.calls):
             error = {"Error": {"Code": "ValidationException", "Message": "Could not find endpoint."}}
@@ -52,7 +52,7 @@ class Recorder:
 
 
 class Clock(datetime):
-    """The same version whichever way."""
+    """A fixed clock, so that both commands create the same version."""
 
     @classmethod
     def now(cls, tz: Any = None) -> datetime:
@@ -62,7 +62,7 @@ class Clock(datetime):
 def main() -> int:
     recorder = Recorder()
     make_session = botocore.session.get_session
-    botocore.session.get_session = lambda *given: recorder.listen(make_session(*given))
+    botocore.session.get_session = lambda *args: recorder.attach(make_session(*args))
     module = importlib.import_module(sys.argv[2])
     module.datetime = Clock  # type: ignore[attr-defined]
     status: int = module.main(sys.argv[3:])

@@ -1,4 +1,4 @@
-"""deploy.endpoint: the very calls it makes, and what it says when AWS says no."""
+"""deploy.endpoint: the exact calls it makes, and its messages when AWS refuses one."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import boto3
 import pytest
 
 from deploy import endpoint, waiting
-from deploy.aws import LiveAws
+from deploy.aws import BotoAws
+from deploy.diagnostics import DRIVER
 from deploy.endpoint import main
-from deploy.errors import CallFailed
-from deploy.versions import clean
-from deploy.waiting import Patience
+from deploy.errors import CallFailed, DeployError
+from deploy.versions import delete_old_versions
+from deploy.waiting import WaitPolicy
 
 REGION = "us-east-1"
 ACCOUNT = "123456789012"
 ROLE = f"arn:aws:iam::{ACCOUNT}:role/SageMaker"
 IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/viseme:1.0"
 NEW, OLD = "viseme-v20261120131500", "viseme-v20261101000000"
-# As the user's documents have them.
+# The five arguments in the documentation.
 FIVE = ["--endpoint-name", "viseme", "--role-arn", ROLE, "--instance-type", "ml.g5.xlarge", "--region", REGION]
 OURS = [*FIVE, "--image-uri", IMAGE]
 TARGET = {
@@ -30,12 +31,12 @@ TARGET = {
     "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
 }
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
-MADE_AT_MS = int(datetime(2026, 11, 20, 13, 15, tzinfo=UTC).timestamp() * 1000)  # as NEW says
+MADE_AT_MS = int(datetime(2026, 11, 20, 13, 15, tzinfo=UTC).timestamp() * 1000)  # the time in NEW
 NAMED = {"EndpointName": "viseme"}
 
 
 def describe(status="InService", config=OLD, n_instances=1, **more) -> dict:
-    """What DescribeEndpoint answers."""
+    """Return an answer of DescribeEndpoint."""
     return {
         "EndpointName": "viseme",
         "EndpointArn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:endpoint/viseme",
@@ -94,9 +95,9 @@ def expect_create(script, **config) -> None:
 def expect_log(script, *lines: str) -> None:
     group = "/aws/sagemaker/Endpoints/viseme"
     streams = {"logGroupName": group, "orderBy": "LastEventTime", "descending": True, "limit": 20}
-    of_the_old = {"logStreamName": "AllTraffic/i-0", "creationTime": MADE_AT_MS - 3_600_000}
-    of_the_new = {"logStreamName": "AllTraffic/i-1", "creationTime": MADE_AT_MS + 200_000}
-    script.expect("logs", "DescribeLogStreams", streams, {"logStreams": [of_the_old, of_the_new]})
+    old = {"logStreamName": "AllTraffic/i-0", "creationTime": MADE_AT_MS - 3_600_000}
+    new = {"logStreamName": "AllTraffic/i-1", "creationTime": MADE_AT_MS + 200_000}
+    script.expect("logs", "DescribeLogStreams", streams, {"logStreams": [old, new]})
     events = {"logGroupName": group, "logStreamName": "AllTraffic/i-1", "limit": 20, "startFromHead": False}
     script.expect("logs", "GetLogEvents", events, {"events": [{"message": f"{line}\n"} for line in lines]})
 
@@ -108,13 +109,13 @@ def no_archive(path: Path) -> None:
 # Creating
 
 
-def test_from_clone_to_endpoint_by_the_documents_flags(moto, monkeypatch: pytest.MonkeyPatch):
+def test_from_clone_to_endpoint_by_the_documented_command(moto, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(endpoint, "build_archive", no_archive)
     assert main(FIVE) == 0
     sagemaker, s3 = (boto3.client(name, region_name=REGION) for name in ("sagemaker", "s3"))
     assert sagemaker.describe_endpoint(EndpointName="viseme")["EndpointConfigName"] == NEW
     (variant,) = sagemaker.describe_endpoint_config(EndpointConfigName=NEW)["ProductionVariants"]
-    assert variant["InferenceAmiVersion"] == "al2-ami-sagemaker-inference-gpu-3-1"  # the stock image is of CUDA 12.4
+    assert variant["InferenceAmiVersion"] == "al2-ami-sagemaker-inference-gpu-3-1"  # the stock image has CUDA 12.4
     container = sagemaker.describe_model(ModelName=NEW)["PrimaryContainer"]
     assert container["Image"] == (
         "763104351884.dkr.ecr.us-east-1.amazonaws.com/huggingface-pytorch-inference:"
@@ -179,7 +180,7 @@ def expect_scale_to_zero(script, most: int) -> None:
     script.expect(service, "PutScalingPolicy", named | {"StepScalingPolicyConfiguration": step}, answer)
     alarm = {
         "AlarmName": "viseme-backlog-without-capacity",
-        "AlarmDescription": "Requests wait for viseme and it has no instance: start one",
+        "AlarmDescription": "Requests are waiting for viseme, which has no instance: start one",
         "Namespace": "AWS/SageMaker",
         "MetricName": "HasBacklogWithoutCapacity",
         "Dimensions": dimensions,
@@ -206,7 +207,7 @@ def test_async_goes_down_to_zero_and_comes_back(script):
 
 
 def expect_scaling(script, least: int, most: int) -> None:
-    """In real time, by requests."""
+    """Expect real-time scaling by requests per instance."""
     service = "application-autoscaling"
     script.expect(service, "RegisterScalableTarget", TARGET | {"MinCapacity": least, "MaxCapacity": most})
     tracking = {
@@ -235,7 +236,7 @@ def alarm(what: str, metric: str, threshold: float, **statistic: str) -> dict:
     dimensions = [{"Name": "EndpointName", "Value": "viseme"}, {"Name": "VariantName", "Value": "AllTraffic"}]
     return {
         "AlarmName": f"viseme-rollback-{what}",
-        "AlarmDescription": "Takes an update of viseme back while it is rolled out",
+        "AlarmDescription": "Rolls back an update of viseme while it is deployed",
         "Namespace": "AWS/SageMaker",
         "MetricName": metric,
         "Dimensions": dimensions,
@@ -249,13 +250,13 @@ def alarm(what: str, metric: str, threshold: float, **statistic: str) -> dict:
 
 
 def expect_alarms(script) -> None:
-    """Those that take an update of a real-time endpoint back."""
+    """Expect the rollback alarms of a real-time endpoint."""
     script.expect("cloudwatch", "PutMetricAlarm", alarm("5xx", "Invocation5XXErrors", 1, Statistic="Sum"))
     script.expect("cloudwatch", "PutMetricAlarm", alarm("latency", "ModelLatency", 50_000_000, ExtendedStatistic="p90"))
 
 
 def expect_scalable(script, bounds: tuple[int, int] | None) -> None:
-    """Between which numbers it scales, where it does."""
+    """Expect a request for the scaling bounds; None: the endpoint does not scale."""
     targets = []
     if bounds:
         dates = {"CreationTime": 0, "RoleARN": "arn:role"}
@@ -299,7 +300,7 @@ def expect_update_call(script, traffic: dict, alarms: list[str], **more) -> None
 
 
 def expect_clean(script) -> None:
-    """Two pages; names that are alike, and the one in use, are left alone."""
+    """Expect two pages; similar names, and the version in use, are left alone."""
     wanted = {"NameContains": "viseme-v", "MaxResults": 100}
 
     def configs(*names: str) -> list[dict]:
@@ -318,7 +319,7 @@ def expect_clean(script) -> None:
 
 
 def described_model(name: str, model_data: str | None = None) -> dict:
-    """What DescribeModel answers."""
+    """Return an answer of DescribeModel."""
     container = {"Image": IMAGE} | ({"ModelDataUrl": model_data} if model_data else {})
     arn = "arn:aws:sagemaker:us-east-1:1:model/x"
     found = {"ModelName": name, "PrimaryContainer": container, "ExecutionRoleArn": ROLE}
@@ -347,7 +348,7 @@ def test_update_keeps_what_was_scaled_and_cleans_up(script, n_instances: int, tr
     script.done()
 
 
-def test_rolled_back_leaves_all_as_it_was(script, capsys: pytest.CaptureFixture[str]):
+def test_a_rollback_restores_everything(script, capsys: pytest.CaptureFixture[str]):
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe(n_instances=2))
     expect_update(script, CANARY, n_instances=2)
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("Updating"))
@@ -357,12 +358,12 @@ def test_rolled_back_leaves_all_as_it_was(script, capsys: pytest.CaptureFixture[
     expect_discard(script)
     assert main([*OURS, "--update"]) == 1
     script.done()
-    said = capsys.readouterr().err
-    assert f"the update to {NEW} was rolled back; {OLD} serves on: {reason}" in said
-    assert "  worker died\n  worker died again" in said
+    err = capsys.readouterr().err
+    assert f"the update to {NEW} was rolled back; {OLD} still serves: {reason}" in err
+    assert "  worker died\n  worker died again" in err
 
 
-def test_rolled_back_scales_as_before(script):
+def test_a_rollback_restores_scaling(script):
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe(n_instances=1))
     expect_update(script, ALL_AT_ONCE, bounds=(1, 2))
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("InService", OLD))
@@ -373,7 +374,7 @@ def test_rolled_back_scales_as_before(script):
     script.done()
 
 
-def test_an_update_that_hangs_says_that_scaling_is_off(script, capsys: pytest.CaptureFixture[str]):
+def test_an_update_that_hangs_reports_that_scaling_is_off(script, capsys: pytest.CaptureFixture[str]):
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe())
     expect_update(script, ALL_AT_ONCE, bounds=(1, 2))
     found = describe("UpdateRollbackFailed", FailureReason="no capacity to go back")
@@ -381,24 +382,24 @@ def test_an_update_that_hangs_says_that_scaling_is_off(script, capsys: pytest.Ca
     script.refuse("logs", "DescribeLogStreams", "ResourceNotFoundException")
     assert main([*OURS, "--update"]) == 1
     script.done()  # nothing is deleted that may yet be in use
-    said = capsys.readouterr().err
-    assert "viseme: UpdateRollbackFailed: no capacity to go back" in said
-    assert "scaling between 1 and 2 instances is off; --update --min-capacity 1 --max-capacity 2 puts it back" in said
+    err = capsys.readouterr().err
+    assert "viseme: UpdateRollbackFailed: no capacity to go back" in err
+    assert "scaling between 1 and 2 instances is off; --update --min-capacity 1 --max-capacity 2 restores it" in err
 
 
-def test_a_question_that_is_refused_while_it_runs_touches_nothing(script, capsys: pytest.CaptureFixture[str]):
-    """What runs on AWS may yet succeed: its configuration is in use."""
+def test_a_refused_status_request_during_an_update_changes_nothing(script, capsys: pytest.CaptureFixture[str]):
+    """The update may still succeed on AWS: its configuration is in use."""
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe())
     expect_update(script, ALL_AT_ONCE, bounds=(1, 2))
     script.refuse("sagemaker", "DescribeEndpoint", "ExpiredTokenException", "The security token is expired")
     assert main([*OURS, "--update"]) == 1
     script.done()
-    said = capsys.readouterr().err
-    assert "credentials: " in said
-    assert "puts it back" in said
+    err = capsys.readouterr().err
+    assert "credentials: " in err
+    assert "restores it" in err
 
 
-def test_an_update_that_is_refused_leaves_all_as_it_was(script):
+def test_a_refused_update_restores_everything(script):
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe(n_instances=2))
     expect_scalable(script, (1, 2))
     expect_prepare(script, n_instances=2)
@@ -415,8 +416,8 @@ def test_an_update_that_is_refused_leaves_all_as_it_was(script):
 @pytest.mark.parametrize(
     ("flags", "n_now", "registered", "n_fleet", "wanted"),
     [
-        ([], 3, (1, 4), 3, (1, 4)),  # what was not asked for stays
-        ([], 3, None, 3, None),  # a fixed number, too
+        ([], 3, (1, 4), 3, (1, 4)),  # omitted arguments stay
+        ([], 3, None, 3, None),  # also a fixed number
         (["--max-capacity", "2"], 3, (1, 4), 2, (1, 2)),
         (["--min-capacity", "5"], 3, (1, 4), 5, None),
         (["--min-capacity", "2"], 1, None, 2, None),
@@ -436,13 +437,16 @@ def test_an_update_keeps_how_it_scales(script, flags, n_now, registered, n_fleet
     script.done()
 
 
-def test_an_update_of_an_asynchronous_one_keeps_where_it_writes_and_whom_it_tells(script):
-    """From no instance at all: it comes up with one, all at once, and may go down to none again."""
-    there = async_config()["OutputConfig"] | {"S3OutputPath": "s3://films/results/", "S3FailurePath": "s3://films/bad/"}
-    found = describe(n_instances=0, AsyncInferenceConfig={"OutputConfig": there})
+def test_an_asynchronous_update_keeps_its_paths_and_topics(script):
+    """Update from zero instances: it starts with one, all at once, and may scale to zero again."""
+    current = async_config()["OutputConfig"] | {
+        "S3OutputPath": "s3://videos/results/",
+        "S3FailurePath": "s3://videos/bad/",
+    }
+    found = describe(n_instances=0, AsyncInferenceConfig={"OutputConfig": current})
     script.expect("sagemaker", "DescribeEndpoint", NAMED, found)
     expect_scalable(script, (0, 3))
-    kept = async_config() | {"OutputConfig": there | {"S3FailurePath": "s3://films/failures/"}}
+    kept = async_config() | {"OutputConfig": current | {"S3FailurePath": "s3://videos/failures/"}}
     expect_prepare(script, AsyncInferenceConfig=kept)
     failures = alarm("failures", "InvocationFailures", 1, Statistic="Sum")
     dimensions = [{"Name": "EndpointName", "Value": "viseme"}]
@@ -454,7 +458,7 @@ def test_an_update_of_an_asynchronous_one_keeps_where_it_writes_and_whom_it_tell
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("InService", NEW))
     expect_scale_to_zero(script, most=3)
     expect_clean(script)
-    assert main([*OURS, "--update", "--mode", "async", "--async-failure", "s3://films/failures/"]) == 0
+    assert main([*OURS, "--update", "--mode", "async", "--async-failure", "s3://videos/failures/"]) == 0
     script.done()
 
 
@@ -466,27 +470,27 @@ def archive_of(name: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("of_the_old", "of_others", "is_removed"),
+    ("old", "of_others", "is_removed"),
     [
         (archive_of(OLD), [], True),
-        (archive_of(OLD), [archive_of(OLD)], False),  # the new version was given it by --model-data, say
+        (archive_of(OLD), [archive_of(OLD)], False),  # the new version uses it, by --model-data for example
         (archive_of(OLD), ["s3://models/viseme/viseme/"], False),  # a model may name a folder
         ("s3://models/mine.tar.gz", [], False),
         (archive_of(NEW), [], False),  # another version's
         (None, [], False),
     ],
 )
-def test_an_old_versions_archive_goes_unless_it_is_in_use(
-    moto, capsys: pytest.CaptureFixture[str], of_the_old, of_others, is_removed
+def test_an_old_versions_archive_is_deleted_unless_in_use(
+    moto, capsys: pytest.CaptureFixture[str], old, of_others, is_removed
 ):
     s3, sagemaker = (boto3.client(name, region_name=REGION) for name in ("s3", "sagemaker"))
     s3.create_bucket(Bucket="models")
     for uri in {archive_of(OLD), archive_of(NEW), "s3://models/mine.tar.gz"}:
         s3.put_object(Bucket="models", Key=uri.removeprefix("s3://models/"), Body=b"archive")
-    for name, uri in [(OLD, of_the_old), (NEW, None), *((f"other-{i}", uri) for i, uri in enumerate(of_others))]:
+    for name, uri in [(OLD, old), (NEW, None), *((f"other-{i}", uri) for i, uri in enumerate(of_others))]:
         container = {"Image": IMAGE} | ({"ModelDataUrl": uri} if uri else {})
         sagemaker.create_model(ModelName=name, ExecutionRoleArn=ROLE, PrimaryContainer=container)
-    clean(LiveAws(REGION), "viseme", Patience(), keep=NEW)
+    delete_old_versions(BotoAws(REGION), "viseme", WaitPolicy(), keep=NEW)
     left = {one["Key"] for one in s3.list_objects_v2(Bucket="models")["Contents"]}
     assert (archive_of(OLD).removeprefix("s3://models/") not in left) == is_removed
     assert {"mine.tar.gz", archive_of(NEW).removeprefix("s3://models/")} <= left
@@ -494,7 +498,7 @@ def test_an_old_versions_archive_goes_unless_it_is_in_use(
     assert capsys.readouterr().err == ""
 
 
-def test_an_archive_stays_where_it_cannot_be_told_whether_it_is_in_use(script, capsys: pytest.CaptureFixture[str]):
+def test_an_archive_stays_if_its_use_cannot_be_determined(script, capsys: pytest.CaptureFixture[str]):
     wanted = {"NameContains": "viseme-v", "MaxResults": 100}
     arn = "arn:aws:sagemaker:us-east-1:1:model/x"
     script.expect("sagemaker", "ListEndpointConfigs", wanted, {"EndpointConfigs": []})
@@ -503,12 +507,12 @@ def test_an_archive_stays_where_it_cannot_be_told_whether_it_is_in_use(script, c
     script.expect("sagemaker", "DescribeModel", {"ModelName": OLD}, described_model(OLD, archive_of(OLD)))
     expect_discard(script, OLD)
     script.refuse("sagemaker", "ListModels", "AccessDeniedException", "no", {"MaxResults": 100})
-    assert clean(script.aws, "viseme", Patience()) == 1
+    assert delete_old_versions(script.aws, "viseme", WaitPolicy()) == 1
     script.done()
-    assert f"warning: {archive_of(OLD)}: left over: permission: " in capsys.readouterr().err
+    assert f"warning: {archive_of(OLD)}: not deleted: permission: " in capsys.readouterr().err
 
 
-def test_deleting_takes_the_archive_and_a_failed_creation_leaves_none(moto, monkeypatch: pytest.MonkeyPatch):
+def test_deleting_removes_the_archive_and_keeps_answers(moto, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(endpoint, "build_archive", no_archive)
     assert main([*FIVE, "--bucket", "models"]) == 0
     s3 = boto3.client("s3", region_name=REGION)
@@ -522,14 +526,14 @@ def test_deleting_takes_the_archive_and_a_failed_creation_leaves_none(moto, monk
 @pytest.mark.parametrize("refused", ["CreateModel", "CreateEndpointConfig", "CreateEndpoint"])
 def test_a_creation_that_is_refused_leaves_no_archive(moto, monkeypatch: pytest.MonkeyPatch, refused: str):
     monkeypatch.setattr(endpoint, "build_archive", no_archive)
-    call = LiveAws.call
+    call = BotoAws.call
 
-    def refuse(aws: LiveAws, service: str, operation: str, **parameters) -> dict:
+    def refuse(aws: BotoAws, service: str, operation: str, **parameters) -> dict:
         if operation == refused:
             raise CallFailed("no", "ResourceLimitExceeded")
         return call(aws, service, operation, **parameters)
 
-    monkeypatch.setattr(LiveAws, "call", refuse)
+    monkeypatch.setattr(BotoAws, "call", refuse)
     assert main([*FIVE, "--bucket", "models"]) == 1
     s3, sagemaker = (boto3.client(name, region_name=REGION) for name in ("s3", "sagemaker"))
     assert s3.list_objects_v2(Bucket="models")["KeyCount"] == 0
@@ -538,34 +542,34 @@ def test_a_creation_that_is_refused_leaves_no_archive(moto, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("found", "said"),
+    ("found", "message"),
     [
-        (None, "no such endpoint here; leave --update out"),
-        (describe("Updating"), "is Updating; only one that is InService"),
+        (None, "no such endpoint in this region; omit --update"),
+        (describe("Updating"), "is Updating; only an endpoint that is InService"),
         (
             describe(AsyncInferenceConfig={"OutputConfig": {"S3OutputPath": "s3://b/r/"}}),
-            "is async and cannot become realtime: say --mode async",
+            "is async and cannot become realtime: pass --mode async",
         ),
         (
             describe(ProductionVariants=[{"VariantName": "blue", "CurrentInstanceCount": 1}]),
-            "its variants are called blue; expected AllTraffic alone",
+            "its variants are named blue; expected only AllTraffic",
         ),
     ],
 )
-def test_what_cannot_be_updated(script, capsys: pytest.CaptureFixture[str], found: dict | None, said: str):
+def test_endpoints_that_cannot_be_updated(script, capsys: pytest.CaptureFixture[str], found: dict | None, message: str):
     if found is None:
         expect_missing(script)
     else:
         script.expect("sagemaker", "DescribeEndpoint", NAMED, found)
     assert main([*OURS, "--update"]) == 2
     script.done()
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 # Deleting
 
 
-def test_delete_takes_all_of_it(moto):
+def test_delete_removes_everything(moto):
     assert main(OURS) == 0
     assert main(["--endpoint-name", "viseme", "--delete"]) == 0
     sagemaker = boto3.client("sagemaker", region_name=REGION)
@@ -575,8 +579,8 @@ def test_delete_takes_all_of_it(moto):
 
 
 def test_delete_an_asynchronous_one(moto):
-    asked = [*OURS, "--mode", "async", "--async-output", "s3://films/results", "--async-failure", "s3://films/failures"]
-    assert main(asked) == 0
+    folders = ["--async-output", "s3://videos/results", "--async-failure", "s3://videos/failures"]
+    assert main([*OURS, "--mode", "async", *folders]) == 0
     scaling, cloudwatch = (boto3.client(name, region_name=REGION) for name in ("application-autoscaling", "cloudwatch"))
     (target,) = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
     assert (target["MinCapacity"], target["MaxCapacity"]) == (0, 1)
@@ -589,15 +593,15 @@ def test_delete_an_asynchronous_one(moto):
     assert cloudwatch.describe_alarms(AlarmNames=["viseme-backlog-without-capacity"])["MetricAlarms"] == []
 
 
-def test_delete_what_is_not_there(moto, capsys: pytest.CaptureFixture[str]):
+def test_delete_a_missing_endpoint(moto, capsys: pytest.CaptureFixture[str]):
     assert main(["--endpoint-name", "viseme", "--delete"]) == 2
     assert "no such endpoint in this region" in capsys.readouterr().err
 
 
-# Rehearsing
+# Dry runs
 
 
-def rehearse(capsys: pytest.CaptureFixture[str], *flags: str) -> list[dict]:
+def dry_run(capsys: pytest.CaptureFixture[str], *flags: str) -> list[dict]:
     assert main([*flags, "--dry-run"]) == 0
     printed = capsys.readouterr()
     assert printed.err.startswith("dry run: ")
@@ -610,7 +614,7 @@ def rehearse(capsys: pytest.CaptureFixture[str], *flags: str) -> list[dict]:
 def test_dry_run_prints_the_calls_of_a_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
-    lines = rehearse(capsys, *FIVE)
+    lines = dry_run(capsys, *FIVE)
     assert [line["operation"] for line in lines] == [
         "DescribeEndpoint",
         "HeadBucket",
@@ -624,7 +628,7 @@ def test_dry_run_prints_the_calls_of_a_run(capsys: pytest.CaptureFixture[str], m
 
 
 def test_dry_run_of_an_update_and_a_deletion(capsys: pytest.CaptureFixture[str]):
-    lines = rehearse(capsys, *OURS, "--update", "--mode", "async", "--min-capacity", "0")
+    lines = dry_run(capsys, *OURS, "--update", "--mode", "async", "--min-capacity", "0")
     assert [line["operation"] for line in lines if line["service"] != "s3"] == [
         "DescribeEndpoint",
         "DescribeScalableTargets",
@@ -647,32 +651,32 @@ def test_dry_run_of_an_update_and_a_deletion(capsys: pytest.CaptureFixture[str])
     in_s3 = [line for line in lines if line["service"] == "s3"]
     assert [line["operation"] for line in in_s3] == ["HeadBucket", "DeleteObject"]
     assert in_s3[1]["parameters"]["Bucket"] == f"sagemaker-us-east-1-{ACCOUNT}"
-    lines = rehearse(capsys, "--endpoint-name", "viseme", "--delete")
+    lines = dry_run(capsys, "--endpoint-name", "viseme", "--delete")
     assert "DeleteEndpoint" in [line["operation"] for line in lines]
 
 
-def test_dry_run_refuses_parameters_that_aws_would_not_know(capsys: pytest.CaptureFixture[str]):
-    aws = endpoint.Rehearsal(REGION, None, {})
-    with pytest.raises(endpoint.DeployError, match="Nmae"):
+def test_dry_run_rejects_invalid_parameters(capsys: pytest.CaptureFixture[str]):
+    aws = endpoint.DryRunAws(REGION, None, {})
+    with pytest.raises(DeployError, match="Nmae"):
         aws.call("sagemaker", "DescribeEndpoint", EndpointName="x", Nmae="y")
 
 
-# What was asked wrongly
+# Wrong arguments
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "message"),
     [
-        (["--min-capacity", "0"], "--min-capacity 0: a real-time endpoint cannot go down to no instance; --mode async"),
+        (["--min-capacity", "0"], "--min-capacity 0: a real-time endpoint cannot scale to zero; --mode async"),
         (["--max-capacity", "0"], "--max-capacity 0: expected 0 <= min <= max, and max at least 1"),
         (["--min-capacity", "3", "--max-capacity", "2"], "expected 0 <= min <= max"),
         (["--role-arn", "SageMaker"], "--role-arn SageMaker: expected arn:aws:iam::"),
-        (["--instance-type", "g5.xlarge"], "--instance-type g5.xlarge: expected one of SageMaker's"),
+        (["--instance-type", "g5.xlarge"], "--instance-type g5.xlarge: expected a SageMaker type"),
         (["--endpoint-name", "a_b"], "--endpoint-name a_b: expected letters"),
         (["--endpoint-name", "a" * 48], "at most 47"),
-        (["--region", "moon-west-1"], "--region moon-west-1: no Hugging Face image is known there"),
+        (["--region", "moon-west-1"], "--region moon-west-1: no Hugging Face image is known in this region"),
         (["--model-data", "model.tar.gz"], "--model-data model.tar.gz: expected s3://"),
-        (["--success-topic", "arn:x"], "--success-topic: is for --mode async"),
+        (["--success-topic", "arn:x"], "--success-topic: requires --mode async"),
         (["--mode", "async", "--async-output", "results"], "results: expected s3://BUCKET/PREFIX"),
         (["--env", "A"], "--env A: expected KEY=VALUE"),
         (["--env", "SAGEMAKER_MODEL_SERVER_WORKERS=no"], "SAGEMAKER_MODEL_SERVER_WORKERS=no: expected 1 to 99"),
@@ -680,10 +684,10 @@ def test_dry_run_refuses_parameters_that_aws_would_not_know(capsys: pytest.Captu
         (["--image-uri", "x/viseme:1-cu140"], "needs CUDA 14.0; the newest known driver (580) runs 13.0"),
     ],
 )
-def test_the_callers_mistakes(capsys: pytest.CaptureFixture[str], flags: list[str], said: str):
+def test_the_callers_mistakes(capsys: pytest.CaptureFixture[str], flags: list[str], message: str):
     assert main([*FIVE, *flags]) == 2
     err = capsys.readouterr().err
-    assert said in err
+    assert message in err
     assert len(err.splitlines()) == 1
 
 
@@ -692,13 +696,13 @@ def test_a_role_is_needed(capsys: pytest.CaptureFixture[str]):
     assert "--role-arn: missing" in capsys.readouterr().err
 
 
-def test_an_endpoint_that_is_there_is_not_created_anew(script, capsys: pytest.CaptureFixture[str]):
+def test_an_existing_endpoint_is_not_created_again(script, capsys: pytest.CaptureFixture[str]):
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("Failed"))
     assert main(OURS) == 2
-    assert "is there already (Failed); --update changes it, --delete takes it away" in capsys.readouterr().err
+    assert "already exists (Failed); --update changes it, --delete removes it" in capsys.readouterr().err
 
 
-# What AWS refuses
+# Calls that AWS refuses
 
 
 @pytest.mark.parametrize(
@@ -724,9 +728,9 @@ def test_a_refused_model(script, capsys: pytest.CaptureFixture[str], code: str, 
     script.refuse("sagemaker", "CreateModel", code, message)
     assert main(OURS) == 1
     script.done()
-    said = capsys.readouterr().err
-    assert said.startswith(f"deploy.endpoint: {cause}sagemaker CreateModel: {code}: {message}\n")
-    assert len(said.splitlines()) == 2  # what to do
+    err = capsys.readouterr().err
+    assert err.startswith(f"deploy.endpoint: {cause}sagemaker CreateModel: {code}: {message}\n")
+    assert len(err.splitlines()) == 2  # the second is the advice
 
 
 def test_no_quota_leaves_nothing_behind(script, capsys: pytest.CaptureFixture[str]):
@@ -737,17 +741,26 @@ def test_no_quota_leaves_nothing_behind(script, capsys: pytest.CaptureFixture[st
     expect_discard(script)
     assert main(OURS) == 1
     script.done()
-    assert "quota: " in (said := capsys.readouterr().err)
-    assert "Service Quotas" in said
+    assert "quota: " in (err := capsys.readouterr().err)
+    assert "Service Quotas" in err
 
 
-def test_a_refused_configuration_takes_its_model_along(script):
+def test_a_refused_configuration_deletes_its_model(script):
     expect_missing(script)
     script.expect("sagemaker", "CreateModel", model_request(), {"ModelArn": "arn:aws:sagemaker:us-east-1:1:model/x"})
     script.refuse("sagemaker", "CreateEndpointConfig", "ValidationException", "no")
     script.expect("sagemaker", "DeleteModel", {"ModelName": NEW})
     assert main(OURS) == 1
     script.done()
+
+
+def test_the_containers_own_driver_error_is_recognised():
+    from inference.backends.device import find_fault
+
+    fault = find_fault()
+    if fault is None:
+        pytest.skip("torch can use a GPU here")
+    assert DRIVER.pattern.search(fault)
 
 
 @pytest.mark.parametrize(
@@ -778,27 +791,27 @@ def test_a_failed_endpoint(script, capsys: pytest.CaptureFixture[str], reason: s
         script.refuse("logs", "DescribeLogStreams", "ResourceNotFoundException")
     assert main(OURS) == 1
     script.done()
-    said = capsys.readouterr().err
-    assert f"deploy.endpoint: {cause}viseme: Failed: {reason}" in said
-    assert all(f"\n  {line}\n" in said for line in log)
-    assert ("no log lines: the container never started" in said) == (not log)
-    assert "--delete takes it away" in said
+    err = capsys.readouterr().err
+    assert f"deploy.endpoint: {cause}viseme: Failed: {reason}" in err
+    assert all(f"\n  {line}\n" in err for line in log)
+    assert ("no log lines: the container never started" in err) == (not log)
+    assert "--delete removes it" in err
 
 
-def test_a_log_that_may_not_be_read_hides_no_failure(script, capsys: pytest.CaptureFixture[str]):
+def test_an_unreadable_log_does_not_hide_the_failure(script, capsys: pytest.CaptureFixture[str]):
     expect_create(script)
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("Failed", NEW, FailureReason="it just did"))
     script.refuse("logs", "DescribeLogStreams", "AccessDeniedException")
     assert main(OURS) == 1
-    said = capsys.readouterr().err
-    assert "viseme: Failed: it just did" in said
-    assert "(the log cannot be read: AccessDeniedException)" in said
+    err = capsys.readouterr().err
+    assert "viseme: Failed: it just did" in err
+    assert "(the log cannot be read: AccessDeniedException)" in err
 
 
 def test_a_container_that_hangs(script, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     times = iter(range(0, 100, 4))
     monkeypatch.setattr(
-        endpoint, "Patience", lambda: Patience(limit_s=5, sleep=lambda _: None, clock=lambda: next(times))
+        endpoint, "WaitPolicy", lambda: WaitPolicy(timeout_s=5, sleep=lambda _: None, clock=lambda: next(times))
     )
     expect_create(script)
     for _ in range(2):
@@ -806,18 +819,18 @@ def test_a_container_that_hangs(script, capsys: pytest.CaptureFixture[str], monk
     expect_log(script, "The NVIDIA driver on your system is too old (found version 11040)")
     assert main(OURS) == 1
     script.done()
-    said = capsys.readouterr().err
-    assert "viseme: Creating (4 s)" in said
-    assert "driver: viseme: still Creating after 8 s" in said
-    assert "\n  The NVIDIA driver on your system is too old (found version 11040)\n" in said
+    err = capsys.readouterr().err
+    assert "viseme: Creating (4 s)" in err
+    assert "driver: viseme: still Creating after 8 s" in err
+    assert "\n  The NVIDIA driver on your system is too old (found version 11040)\n" in err
 
 
-def test_a_waiter_says_how_long_it_has_waited(script, capsys: pytest.CaptureFixture[str]):
+def test_waiting_reports_the_time(script, capsys: pytest.CaptureFixture[str]):
     times = iter(range(0, 1000, 20))
-    patience = Patience(sleep=lambda _: None, clock=lambda: next(times))
+    wait_policy = WaitPolicy(sleep=lambda _: None, clock=lambda: next(times))
     for status in ["Creating"] * 5 + ["InService"]:
         script.expect("sagemaker", "DescribeEndpoint", NAMED, describe(status, NEW))
-    waiting.wait_until_in_service(script.aws, "viseme", NEW, patience)
+    waiting.wait_until_in_service(script.aws, "viseme", NEW, wait_policy)
     assert capsys.readouterr().err.splitlines() == [
         "viseme: Creating (20 s)",
         "viseme: Creating (80 s)",
@@ -847,26 +860,26 @@ def test_a_bucket_elsewhere(script, capsys: pytest.CaptureFixture[str]):
     [
         ("al2-ami-sagemaker-inference-gpu-2", True),
         ("al2023-ami-sagemaker-inference-gpu-4-1", False),
-        ("al2030-ami-sagemaker-inference-gpu-9", False),  # one that came later
+        ("al2030-ami-sagemaker-inference-gpu-9", False),  # a newer one
     ],
 )
 def test_a_machine_image_by_name(capsys: pytest.CaptureFixture[str], ami: str, warned: bool):
     assert main([*OURS, "--inference-ami-version", ami, "--dry-run"]) == 0
     printed = capsys.readouterr()
-    assert ("has NVIDIA driver 535, which runs CUDA 12.2; the image is one of CUDA 13.0" in printed.err) == warned
+    assert ("has NVIDIA driver 535, which runs CUDA 12.2; the image needs CUDA 13.0" in printed.err) == warned
     [config] = [one for one in map(json.loads, printed.out.splitlines()) if one["operation"] == "CreateEndpointConfig"]
     assert config["parameters"]["ProductionVariants"][0]["InferenceAmiVersion"] == ami
 
 
 def test_async_sends_as_many_at_once_as_there_are_workers(capsys: pytest.CaptureFixture[str]):
-    asked = [*OURS, "--mode", "async", "--env", "SAGEMAKER_MODEL_SERVER_WORKERS=3", "--dry-run"]
-    assert main(asked) == 0
+    arguments = [*OURS, "--mode", "async", "--env", "SAGEMAKER_MODEL_SERVER_WORKERS=3", "--dry-run"]
+    assert main(arguments) == 0
     lines = map(json.loads, capsys.readouterr().out.splitlines())
     [config] = [one["parameters"] for one in lines if one["operation"] == "CreateEndpointConfig"]
     assert config["AsyncInferenceConfig"]["ClientConfig"] == {"MaxConcurrentInvocationsPerInstance": 3}
 
 
-def test_a_bucket_that_somebody_else_has(script, capsys: pytest.CaptureFixture[str]):
+def test_a_bucket_of_another_account(script, capsys: pytest.CaptureFixture[str]):
     expect_missing(script)
     script.refuse("s3", "HeadBucket", "403", "Forbidden")
     assert main(FIVE) == 2

@@ -1,4 +1,4 @@
-"""deploy.huggingface_model makes the calls that deploy.endpoint makes, by SageMaker's own SDK."""
+"""deploy.huggingface_model makes the same calls as deploy.endpoint, with SageMaker's own SDK."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from deploy.images import ACCOUNTS, STOCK_PYTORCH, STOCK_TRANSFORMERS
 
 ROOT = Path(__file__).parents[2]
 ROLE = "arn:aws:iam::123456789012:role/SageMaker"
-ASKED = ["--endpoint-name", "viseme", "--role-arn", ROLE, "--region", "eu-west-1"]
-ASKED += ["--model-data", "s3://models/viseme/model.tar.gz"]
+ARGUMENTS = ["--endpoint-name", "viseme", "--role-arn", ROLE, "--region", "eu-west-1"]
+ARGUMENTS += ["--model-data", "s3://models/viseme/model.tar.gz"]
 VERSION = "viseme-v20261120131500"
 
 
-def record(python: Path, folder: Path, module: str, *asked: str) -> dict[str, dict[str, Any]]:
-    """What a command calls, by operation: each makes every call that creates something once."""
+def record(python: Path, folder: Path, module: str, *arguments: str) -> dict[str, dict[str, Any]]:
+    """Return the calls that a command makes, by operation; each creating call is made once."""
     calls = folder / f"{module}.json"
     env = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     env |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_EC2_METADATA_DISABLED": "true"}
-    command = [str(python), str(Path(__file__).with_name("sdk_run.py")), str(calls), module, *ASKED, *asked]
+    command = [str(python), str(Path(__file__).with_name("sdk_run.py")), str(calls), module, *ARGUMENTS, *arguments]
     run = subprocess.run(command, capture_output=True, text=True, check=False, env=env, cwd=folder, timeout=120)
     assert run.returncode == 0, run.stderr
     assert "in service" in run.stderr
@@ -46,26 +46,26 @@ def record(python: Path, folder: Path, module: str, *asked: str) -> dict[str, di
 
 @pytest.mark.parametrize("instance_type", ["ml.g5.xlarge", "ml.m5.xlarge"])
 def test_its_calls_equal_those_of_the_boto3_path(sdk_python: Path, tmp_path: Path, instance_type: str):
-    asked = ["--instance-type", instance_type, "--env", "VISEME_QUEUE_SIZE=4"]
-    ours = record(sdk_python, tmp_path, "deploy.endpoint", *asked)
-    theirs = record(sdk_python, tmp_path, "deploy.huggingface_model", *asked)
-    # What the SDK does in its own way, all of it harmless. Everything else is to be the same.
+    arguments = ["--instance-type", instance_type, "--env", "VISEME_QUEUE_SIZE=4"]
+    ours = record(sdk_python, tmp_path, "deploy.endpoint", *arguments)
+    theirs = record(sdk_python, tmp_path, "deploy.huggingface_model", *arguments)
+    # Differences that the SDK introduces, all harmless. Everything else must be equal.
     expected = copy.deepcopy(ours)
     environment = expected["CreateModel"]["PrimaryContainer"]["Environment"]
     environment |= {"SAGEMAKER_CONTAINER_LOG_LEVEL": "20", "SAGEMAKER_REGION": "eu-west-1"}
     expected["CreateEndpointConfig"]["ProductionVariants"][0]["InitialVariantWeight"] = 1  # AWS's default
-    expected["CreateEndpointConfig"]["EndpointConfigName"] = "viseme"  # it is called as its endpoint
+    expected["CreateEndpointConfig"]["EndpointConfigName"] = "viseme"  # the SDK names it after the endpoint
     expected["CreateEndpoint"] |= {"EndpointConfigName": "viseme", "Tags": []}
     assert theirs == expected
-    # And that the same is not the same nothing.
+    # Guard against both being empty.
     [variant] = theirs["CreateEndpointConfig"]["ProductionVariants"]
     assert (variant["ModelName"], variant["ContainerStartupHealthCheckTimeoutInSeconds"]) == (VERSION, 900)
     assert ("InferenceAmiVersion" in variant) == (instance_type == "ml.g5.xlarge")
     assert theirs["CreateModel"]["PrimaryContainer"]["ModelDataUrl"] == "s3://models/viseme/model.tar.gz"
 
 
-def test_the_sdk_knows_the_same_images(sdk_python: Path):
-    """Regions and accounts of the stock image, by the SDK's own table; isolated regions are none of ours."""
+def test_the_sdk_has_the_same_images(sdk_python: Path):
+    """Compare regions and accounts of the stock image with the SDK's own table, without isolated regions."""
     [table] = sdk_python.parents[1].glob("lib/python*/site-packages/sagemaker/image_uri_config/huggingface.json")
     versions = json.loads(table.read_text())["inference"]["versions"]
     assert list(versions)[-1] == STOCK_TRANSFORMERS
@@ -76,7 +76,7 @@ def test_the_sdk_knows_the_same_images(sdk_python: Path):
 
 
 def test_the_extra_can_be_installed_beside_ours(sdk_python: Path, tmp_path: Path):
-    """It resolves with requirements.txt, and changes nothing that is pinned there."""
+    """Resolve it with requirements.txt, without changing anything pinned there."""
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run"]
     command += [
@@ -102,20 +102,20 @@ def test_without_the_sdk_or_with_its_third_version(
 ):
     monkeypatch.setitem(sys.modules, "sagemaker", type(sys)("sagemaker"))
     monkeypatch.setitem(sys.modules, missing, None)
-    assert huggingface_model.main(ASKED) == 2
-    assert "pip install '.[sagemaker-sdk]'" in (said := capsys.readouterr().err)
-    assert len(said.splitlines()) == 1
+    assert huggingface_model.main(ARGUMENTS) == 2
+    assert "pip install '.[sagemaker-sdk]'" in (err := capsys.readouterr().err)
+    assert len(err.splitlines()) == 1
 
 
-def test_an_endpoint_that_is_there_is_not_created_anew(
+def test_an_existing_endpoint_is_not_created_again(
     script, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.setattr(huggingface_model, "import_sdk", lambda: None)
-    monkeypatch.setattr(huggingface_model, "LiveAws", lambda region: script.aws)
+    monkeypatch.setattr(huggingface_model, "BotoAws", lambda region: script.aws)
     found = {"EndpointName": "viseme", "EndpointArn": "arn:aws:sagemaker:eu-west-1:1:endpoint/x"}
     dates = {"CreationTime": 0, "LastModifiedTime": 0}
     script.expect(
         "sagemaker", "DescribeEndpoint", {"EndpointName": "viseme"}, found | dates | {"EndpointStatus": "Failed"}
     )
-    assert huggingface_model.main(ASKED) == 2
-    assert "is there already (Failed)" in capsys.readouterr().err
+    assert huggingface_model.main(ARGUMENTS) == 2
+    assert "already exists (Failed)" in capsys.readouterr().err

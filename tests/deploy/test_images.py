@@ -1,11 +1,11 @@
-"""Which image and which driver: worked out by hand."""
+"""Image and driver choices, with expected values worked out by hand."""
 
 from __future__ import annotations
 
 import pytest
 
 from deploy.errors import WrongRequest
-from deploy.images import AMIS, choose_ami, cuda_of, has_gpu, stock_image
+from deploy.images import AMIS, choose_ami, cuda_in_tag, has_gpu, stock_image
 
 GPU_3, GPU_4 = "al2-ami-sagemaker-inference-gpu-3-1", "al2023-ami-sagemaker-inference-gpu-4-1"
 
@@ -21,14 +21,14 @@ GPU_3, GPU_4 = "al2-ami-sagemaker-inference-gpu-3-1", "al2023-ami-sagemaker-infe
         ("r/occult:1", None),
     ],
 )
-def test_cuda_by_the_tag(image: str, cuda: tuple[int, int] | None):
-    assert cuda_of(image) == cuda
+def test_cuda_in_tag(image: str, cuda: tuple[int, int] | None):
+    assert cuda_in_tag(image) == cuda
 
 
 @pytest.mark.parametrize(
     ("image", "instance", "ami"),
     [
-        ("r/v:1", "ml.g5.xlarge", GPU_4),  # ours: torch 2.13 is of CUDA 13
+        ("r/v:1", "ml.g5.xlarge", GPU_4),  # Viseme's image: torch 2.13 needs CUDA 13
         ("r/v:1-cu124", "ml.g5.xlarge", GPU_3),
         ("r/v:1-cu126", "ml.g6.xlarge", GPU_4),
         ("r/v:1-cu118", "ml.p4d.24xlarge", "al2-ami-sagemaker-inference-gpu-2-1"),
@@ -36,11 +36,11 @@ def test_cuda_by_the_tag(image: str, cuda: tuple[int, int] | None):
         ("r/v:1", "ml.c7i.2xlarge", None),
     ],
 )
-def test_the_oldest_driver_that_does(image: str, instance: str, ami: str | None):
+def test_the_oldest_sufficient_driver(image: str, instance: str, ami: str | None):
     assert choose_ami(image, instance) == ami
 
 
-def test_sagemaker_knows_these_machine_images():
+def test_sagemaker_has_these_machine_images():
     from botocore.session import Session
 
     shape = Session().get_service_model("sagemaker").shape_for("ProductionVariantInferenceAmiVersion")
@@ -60,5 +60,5 @@ def test_has_gpu():
     assert has_gpu("ml.g4dn.xlarge")
     assert has_gpu("ml.p5.48xlarge")
     assert not has_gpu("ml.m5.large")
-    with pytest.raises(WrongRequest, match="expected one of SageMaker's"):
+    with pytest.raises(WrongRequest, match="expected a SageMaker type"):
         has_gpu("g5.xlarge")

@@ -1,4 +1,4 @@
-"""The model archive: what is in it, and that it answers by itself."""
+"""The model archive: its contents, and that it answers requests without this checkout."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from inference import handler
 
 ROOT = Path(__file__).parents[2]
 SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
-COMPILED = ROOT / "build" / "stock-image" / "compiled"  # what Python makes of the stock image's packages
-# Never to be replaced in the stock image: its torch fits its CUDA, the rest fits its torch.
+COMPILED = ROOT / "build" / "stock-image" / "compiled"  # compiled files of the stock image's packages
+# Must not be replaced in the stock image: its torch fits its CUDA, the rest fits its torch.
 UNTOUCHED = {"torch", "torchvision", "transformers", "sagemaker", "sagemaker-inference", "boto3", "opencv-python"}
 
 
@@ -43,7 +43,7 @@ def unpacked(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_what_is_in_it(archive: Path):
+def test_contents(archive: Path):
     with tarfile.open(archive) as packed:
         entries = packed.getmembers()
     names = [entry.name for entry in entries]
@@ -57,7 +57,7 @@ def test_what_is_in_it(archive: Path):
         "data/weights/mediapipe/face_landmark.tflite",
     } <= set(names)
     assert names == sorted(names)
-    assert "code/inference.py" not in names  # the package beside it would be taken for it
+    assert "code/inference.py" not in names  # it would shadow the package beside it
     assert [name for name in names if name.endswith((".safetensors", ".pt"))] == [
         "code/inference/weights/starter/wav2lip/model.safetensors",
         "model.safetensors",
@@ -72,7 +72,7 @@ def test_the_same_files_make_the_same_bytes(archive: Path, tmp_path: Path, monke
     assert (tmp_path / "other-name.tgz").read_bytes() == archive.read_bytes()
 
 
-def test_weights_of_ones_own(weights_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_custom_weights(weights_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "mine.pt").write_bytes(b"tensors")
     (tmp_path / "wav2lip_gan.pth").write_bytes(b"checkpoint")
     flags = ["--weights", str(tmp_path / "mine.pt"), "--checkpoint", str(tmp_path / "wav2lip_gan.pth")]
@@ -85,32 +85,36 @@ def test_weights_of_ones_own(weights_cache: Path, tmp_path: Path, capsys: pytest
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["-o", "no/such/folder/m.tar.gz"], "no such folder"),
         (["-o", "m.tar.gz", "--weights", "missing.pt"], "missing.pt: no such file"),
-        (["-o", "m.tar.gz", "--weights", "film.mp4"], "expected .safetensors, .pt, .pth"),
-        (["-o", "m.tar.gz", "--checkpoint", "lips.pth"], "expected it to be called wav2lip.pth or wav2lip_gan.pth"),
+        (["-o", "m.tar.gz", "--weights", "video.mp4"], "expected .safetensors, .pt, .pth"),
+        (["-o", "m.tar.gz", "--checkpoint", "lips.pth"], "expected a file named wav2lip.pth or wav2lip_gan.pth"),
         (["-o", "m.tar.gz", "--checkpoint", "wav2lip.pth"], "wav2lip.pth: no such file"),
     ],
 )
 def test_the_callers_mistakes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
 ):
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_without_face_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     failed = subprocess.CompletedProcess([], 1, "", "viseme: no network\n")
     monkeypatch.setattr(package.subprocess, "run", lambda *_, **__: failed)
     assert main(["-o", str(tmp_path / "m.tar.gz")]) == 1
-    assert "the face models cannot be had: viseme: no network" in capsys.readouterr().err
+    assert "the face models cannot be fetched: viseme: no network" in capsys.readouterr().err
     assert not (tmp_path / "m.tar.gz").exists()
 
 
-# What it installs
+# Requirements
 
 
 def names_of(requirements: str) -> set[str]:
@@ -125,14 +129,14 @@ def test_requirements_are_pinned_as_ours_and_touch_nothing_of_the_images():
 
 @dataclass(frozen=True)
 class Layer:
-    """An environment that lies on another, as an image's layer does: what is installed goes there."""
+    """An environment on top of another, like an image layer: new packages are installed here."""
 
     python: Path
     site_packages: Path
     below: Path
 
     def installed(self) -> dict[str, tuple[str, str]]:
-        """Version and place of each package."""
+        """Return version and location of each package."""
         command = [str(self.python), "-m", "pip", "list", "--format=json", "--verbose", "--disable-pip-version-check"]
         found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
         return {one["name"].lower(): (one["version"], one["location"]) for one in found}
@@ -140,7 +144,7 @@ class Layer:
 
 @pytest.fixture(scope="module")
 def bare(stock_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Layer:
-    """Nothing yet upon what the stock image has."""
+    """Return an empty layer on top of the stock image's packages."""
     home = tmp_path_factory.mktemp("stock") / "layer"
     subprocess.run([str(stock_python), "-m", "venv", "--without-pip", str(home)], check=True)
     [site_packages] = home.glob("lib/python*/site-packages")
@@ -151,7 +155,7 @@ def bare(stock_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Layer:
 
 @pytest.fixture(scope="module")
 def stock(bare: Layer, unpacked: Path) -> tuple[Layer, dict[str, tuple[str, str]]]:
-    """The archive's requirements installed, under constraints frozen before; and what was installed then."""
+    """Install the archive's requirements with the existing versions as constraints; return also what existed before."""
     before = bare.installed()
     frozen = bare.site_packages.parents[2] / "frozen.txt"
     frozen.write_text("".join(f"{name}=={version}\n" for name, (version, _) in before.items()))
@@ -162,10 +166,10 @@ def stock(bare: Layer, unpacked: Path) -> tuple[Layer, dict[str, tuple[str, str]
     return bare, before
 
 
-def test_they_install_upon_the_stock_image_and_leave_torch_alone(stock: tuple[Layer, dict[str, tuple[str, str]]]):
+def test_requirements_install_on_the_stock_image_and_leave_torch_alone(stock: tuple[Layer, dict[str, tuple[str, str]]]):
     layer, before = stock
     after = layer.installed()
-    assert {name: after[name] for name in before} == before  # version and place, of torch and of all the rest
+    assert {name: after[name] for name in before} == before  # version and location, of torch and everything else
     assert before["torch"] == ("2.13.0+cpu", str(layer.below)) or before["torch"] == ("2.13.0", str(layer.below))
     assert (before["numpy"][0], before["opencv-python-headless"][0]) == ("1.26.4", "4.11.0.86")
     added = set(after) - set(before)
@@ -176,7 +180,7 @@ def test_they_install_upon_the_stock_image_and_leave_torch_alone(stock: tuple[La
     assert run.stdout.strip() == str(layer.below / "torch" / "__init__.py")
 
 
-def test_the_toolkit_which_knows_no_constraints_would_install_the_same(
+def test_requirements_install_the_same_without_constraints(
     stock: tuple[Layer, dict[str, tuple[str, str]]], unpacked: Path, tmp_path: Path
 ):
     layer, before = stock
@@ -187,8 +191,8 @@ def test_the_toolkit_which_knows_no_constraints_would_install_the_same(
     assert not {one["metadata"]["name"].lower() for one in found} & set(before)
 
 
-def test_they_install_for_the_stock_images_python(tmp_path: Path):
-    """Resolved for Python 3.12 under constraints to what the image pins: there are wheels, and none is torch's."""
+def test_requirements_install_for_the_stock_images_python(tmp_path: Path):
+    """Resolve for Python 3.12 with the image's pins as constraints: wheels exist, and torch is not among them."""
     pinned = {"torch": "2.6.0", "transformers": "4.51.3", "huggingface-hub": "0.30.0", "numpy": "1.26.4"}
     (tmp_path / "requirements.txt").write_text(make_requirements())
     (tmp_path / "frozen.txt").write_text("".join(f"{name}=={version}\n" for name, version in pinned.items()))
@@ -207,13 +211,13 @@ def test_they_install_for_the_stock_images_python(tmp_path: Path):
     assert {name: versions[name] for name in pinned if name in versions} == {"numpy": pinned["numpy"]}
 
 
-# That it answers
+# Answering requests
 
 
-def test_our_image_takes_its_weights_out_of_it(unpacked: Path):
-    """There the archive's code lies unused: the engines are the image's own."""
+def test_visemes_image_loads_the_archives_weights(unpacked: Path):
+    """Load only the weights: the archive's code is unused, since the image has its own engines."""
     engines = handler.model_fn(str(unpacked))
-    assert engines.measure()["weights"] == "model.safetensors"
+    assert engines.warm_up()["weights"] == "model.safetensors"
     engines.close()
 
 
@@ -229,9 +233,9 @@ def s3_url() -> Iterator[str]:
 def run_toolkit(
     toolkit: str, python: Path, below: list[Path], unpacked: Path, home: Path, requests: list[dict], **environment: str
 ) -> dict:
-    """The archive under a toolkit, in a process that knows neither this checkout nor its cache.
+    """Run the archive under a toolkit, in a process without access to this checkout or its cache.
 
-    below: where the packages lie, for no .pth file is read, one of which leads to this checkout (-S).
+    below: folders with the packages. With -S no .pth file is read: one of them leads to this checkout.
     """
     env = {
         "PATH": os.environ["PATH"],
@@ -255,15 +259,15 @@ def request(body: bytes, content_type: str, accept: str = "application/json", ki
     return {"body": base64.b64encode(body).decode(), "content_type": content_type, "accept": accept, "as": kind}
 
 
-def times_of(folder: Path) -> dict[Path, int]:
-    """Of all files but those that Python keeps for itself where it may."""
+def modification_times(folder: Path) -> dict[Path, int]:
+    """Return the modification time of every file except Python's compiled files."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"]
     return {path: path.stat().st_mtime_ns for path in files}
 
 
 @pytest.fixture(params=["ours", "stock", "stock, Hugging Face's toolkit"])
 def host(request: pytest.FixtureRequest) -> tuple[str, Path, list[Path]]:
-    """Toolkit, Python, packages: ours with numpy 2 and OpenCV 5, the stock image's with numpy 1.26 and OpenCV 4.11."""
+    """Return toolkit, Python and packages: ours (numpy 2, OpenCV 5) or the stock image's (numpy 1.26, OpenCV 4.11)."""
     if request.param == "ours":
         pytest.importorskip("sagemaker_inference")
         return "sagemaker", Path(sys.executable), [SITE_PACKAGES]
@@ -279,10 +283,10 @@ def test_unpacked_into_an_empty_folder_it_answers(
     s3 = boto3.client(
         "s3", endpoint_url=s3_url, region_name="us-east-1", aws_access_key_id="t", aws_secret_access_key="t"
     )
-    s3.create_bucket(Bucket="films")
-    s3.put_object(Bucket="films", Key="uploads/a b.mp4", Body=talking_film)
-    seeds = json.dumps({"s3_bucket": "films", "s3_video_key": "uploads/a b.mp4", "fps": 25}).encode()
-    files = times_of(unpacked)
+    s3.create_bucket(Bucket="videos")
+    s3.put_object(Bucket="videos", Key="uploads/a b.mp4", Body=talking_film)
+    s3_request = json.dumps({"s3_bucket": "videos", "s3_video_key": "uploads/a b.mp4", "fps": 25}).encode()
+    files = modification_times(unpacked)
     toolkit, python, below = host
     found = run_toolkit(
         toolkit,
@@ -291,7 +295,7 @@ def test_unpacked_into_an_empty_folder_it_answers(
         unpacked,
         tmp_path,
         [
-            request(seeds, "application/json"),
+            request(s3_request, "application/json"),
             request(talking_film, "video/mp4", "text/vtt", kind="bytearray"),
             request(b"{}", "application/json"),
         ],
@@ -300,17 +304,17 @@ def test_unpacked_into_an_empty_folder_it_answers(
     )
     by_s3, raw, wrong = found["answers"]
     assert (by_s3["status"], by_s3["type"]) == (200, "application/json")
-    assert by_s3["kind"] == "bytes"  # a tuple, which our own handler answers with, is more than some toolkits take
+    assert by_s3["kind"] == "bytes"  # some toolkits cannot send the tuple that our own handler returns
     answer = json.loads(by_s3["answer"])
     assert answer["num_frames"] == 75
     assert answer["model"]["weights"] in ("starter", "model.safetensors")
     assert (raw["status"], raw["type"]) == (200, "text/vtt")
     assert raw["answer"].startswith("WEBVTT")
-    assert wrong["status"] == (500 if toolkit == "sagemaker" else 400)  # each toolkit's word for any error
+    assert wrong["status"] == (500 if toolkit == "sagemaker" else 400)  # each toolkit's status for any error
     assert "expected either" in wrong["answer"]
     (ready,) = [line for line in found["log"].splitlines() if line.startswith("viseme is ready: ")]
     assert json.loads(ready.removeprefix("viseme is ready: "))["device"] == "cpu"
     assert found["inference"] == str(unpacked / "code" / "inference" / "__init__.py")
     assert not [path for path in found["path"] if Path(path).resolve() == ROOT]
-    assert times_of(unpacked) == files  # it is read-only on SageMaker
+    assert modification_times(unpacked) == files  # it is read-only on SageMaker
     assert not (tmp_path / ".cache" / "viseme").exists()

@@ -1,8 +1,7 @@
-"""Run by a test as a hosting container would run an unpacked archive: requests as JSON on stdin, answers on stdout.
+"""Runs an unpacked archive as a hosting container would: requests as JSON on stdin, answers on stdout.
 
 Arguments: the toolkit, "sagemaker" or "huggingface"; the model's folder.
-A request: {"body", "content_type", "accept", "as": "bytes" | "bytearray"},
-the body in base64.
+A request: {"body", "content_type", "accept", "as": "bytes" | "bytearray"}, with the body in base64.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 
 
 class Context:
-    """What multi-model-server hands its toolkit."""
+    """The context object that multi-model-server passes to its toolkit."""
 
     def __init__(self, model_dir: str) -> None:
         self.system_properties = {"model_dir": model_dir, "batch_size": 1, "gpu_id": None}
@@ -26,7 +25,7 @@ class Context:
         self.metrics = self
 
     def add_time(self, name: str, value: float) -> None:
-        """Hugging Face's toolkit says how long it took."""
+        """Ignore the durations that Hugging Face's toolkit reports."""
 
     def get_request_properties(self) -> dict[str, str]:
         return self.headers
@@ -42,7 +41,7 @@ class Context:
 
 
 def load(toolkit: str) -> tuple[Callable[[list, Context], list], Callable[[], Any]]:
-    """What answers a request, and the way to the model it has loaded."""
+    """Return the toolkit's request function, and a function that returns the loaded model."""
     if toolkit == "huggingface":
         from sagemaker_huggingface_inference_toolkit.handler_service import HuggingFaceHandlerService
 
@@ -55,7 +54,7 @@ def load(toolkit: str) -> tuple[Callable[[list, Context], list], Callable[[], An
 
 
 def answer_as_server(service: Any, data: list, context: Context) -> list:
-    """What multi-model-server makes of an error that this toolkit raises."""
+    """Handle a request, turning a toolkit error into an answer as multi-model-server does."""
     from mms.service import PredictionException
 
     try:
