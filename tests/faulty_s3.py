@@ -1,4 +1,4 @@
-"""A server on this machine that answers for S3 with one object, and with faults when told."""
+"""A local HTTP server that imitates S3 with one object, and fails on request."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quiet_http import QuietServer
 
 @dataclass
 class Refusal:
-    """An answer that is no object."""
+    """An error response."""
 
     status: int
     code: str
@@ -20,15 +20,17 @@ class Refusal:
 
 @dataclass
 class FaultyS3:
-    """faults: what the next requests meet, in order: a refusal, None for the object, or after how many
-    bytes of a body the connection breaks.
+    """An imitation of S3.
+
+    faults: responses to the next requests, in order: an error response, None for the object, or the number of bytes
+    after which the connection breaks.
     """
 
     contents: bytes
     etag: str = '"version-1"'
     ignores_ranges: bool = False
     faults: list[Refusal | int | None] = field(default_factory=list)
-    seen: list[tuple[str, str | None]] = field(default_factory=list)  # method, range
+    requests: list[tuple[str, str | None]] = field(default_factory=list)  # method, range
 
     def __enter__(self) -> FaultyS3:
         self._server = Server(("127.0.0.1", 0), Handler)
@@ -50,7 +52,7 @@ class Server(QuietServer):
 
 
 class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"  # else boto3 waits a second for leave to send
+    protocol_version = "HTTP/1.1"  # else boto3 waits a second for permission to send
     server: Server
 
     def do_HEAD(self) -> None:
@@ -74,15 +76,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         s3 = self.server.s3
-        wanted = self.headers.get("Range")
-        s3.seen.append((self.command, wanted))
+        byte_range = self.headers.get("Range")
+        s3.requests.append((self.command, byte_range))
         fault = s3.faults.pop(0) if s3.faults else None
         if isinstance(fault, Refusal):
             self._refuse(fault)
         elif self.headers.get("If-Match", s3.etag) != s3.etag:
             self._refuse(Refusal(412, "PreconditionFailed"))
         else:
-            self._send(wanted, fault)
+            self._send(byte_range, fault)
 
     def _refuse(self, fault: Refusal) -> None:
         body = f"<Error><Code>{fault.code}</Code><Message>no</Message></Error>".encode()
@@ -94,15 +96,15 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def _send(self, wanted: str | None, cut: int | None) -> None:
+    def _send(self, byte_range: str | None, cut: int | None) -> None:
         s3 = self.server.s3
         body = s3.contents
-        if wanted and not s3.ignores_ranges:
-            first, last = wanted.removeprefix("bytes=").split("-")
+        if byte_range and not s3.ignores_ranges:
+            first, last = byte_range.removeprefix("bytes=").split("-")
             body = body[int(first) : int(last) + 1]
-        if self.command == "POST":  # an upload in parts begins or ends
+        if self.command == "POST":  # a multipart upload begins or ends
             body = b"<Result><UploadId>1</UploadId><ETag>whole</ETag></Result>"
-        self.send_response(206 if wanted and not s3.ignores_ranges else 200)
+        self.send_response(206 if byte_range and not s3.ignores_ranges else 200)
         self.send_header("ETag", s3.etag)
         self.send_header("Content-Length", str(len(body) if self.command != "PUT" else 0))
         self.end_headers()

@@ -1,4 +1,4 @@
-"""What the tests' own HTTP servers share."""
+"""The base class of the tests' HTTP servers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from http.server import ThreadingHTTPServer
 
 
 class QuietServer(ThreadingHTTPServer):
-    """Says nothing of a client that hung up on an answer, which is what the tests have clients do.
+    """A server that does not log clients that close the connection early, as the tests make them do.
 
-    Anything else is a fault of the server's, and is printed as ever.
+    Any other error is the server's own, and is printed as usual.
     """
 
     daemon_threads = True

@@ -1,4 +1,4 @@
-"""Media from S3, onto this machine for as long as they are read."""
+"""Downloads of S3 objects: in ranges that are retried, and of one version only."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+from inference.atomic_write import atomic_file
 from inference.errors import MediaTooLarge, StorageError
 from inference.media.s3 import (
     EVERYWHERE,
@@ -29,10 +30,10 @@ from inference.media.s3 import (
 
 __all__ = ["check_allowed", "fetch_s3", "fetched", "s3_client"]
 
-PART_BYTES = 8 << 20  # of one ranged read: what a fault costs at most
+PART_BYTES = 8 << 20  # one ranged read: at most this much is lost to a failure
 CHUNK_BYTES = 1 << 20
 FOLDER_PREFIX = "viseme-fetched-"
-MAX_NAME = 100  # characters
+MAX_NAME_LENGTH = 100  # characters
 UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -40,10 +41,7 @@ UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 def fetched(
     bucket: str, key: str, client: Client, *, max_bytes: int, allowed: tuple[str, ...] = EVERYWHERE
 ) -> Iterator[Path]:
-    """The object as a file in a private folder, which is gone afterwards.
-
-    Raises: as `fetch_s3`.
-    """
+    """Download an object to a private folder, and delete it afterwards. Raises: as `fetch_s3`."""
     with private_folder() as folder:
         yield fetch_s3(bucket, key, folder, client, max_bytes=max_bytes, allowed=allowed)
 
@@ -51,29 +49,28 @@ def fetched(
 def fetch_s3(
     bucket: str, key: str, folder: Path, client: Client, *, max_bytes: int, allowed: tuple[str, ...] = EVERYWHERE
 ) -> Path:
-    """Download one version of an object into a folder. Returns: a path whose name is like the key's.
+    """Download one version of an object into a folder. Returns: a path named after the key.
 
-    client: by `s3_client`. max_bytes: checked before anything is downloaded. allowed: see `check_allowed`.
-    Raises: InvalidRequest, AccessDenied, MediaNotFound, MediaTooLarge; StorageError where S3 is out of
-    reach, in another region, cuts the transfer off again and again, or the object is replaced meanwhile.
+    client: made by `s3_client`. max_bytes: checked before the download starts. allowed: see `check_allowed`.
+    Raises: InvalidRequest, AccessDenied, MediaNotFound, MediaTooLarge; StorageError if S3 cannot be reached, is in
+    another region, breaks the transfer off repeatedly, or if the object is replaced meanwhile.
     """
     check_names(bucket, key)
     check_allowed(bucket, key, allowed)
-    url = s3_url(bucket, key)
     with named_errors(bucket, key):
         head = with_retries(lambda: client.head_object(Bucket=bucket, Key=key))
-        version = Version(bucket, key, head["ETag"], head["ContentLength"])
-        if version.n_bytes > max_bytes:
-            raise MediaTooLarge(f"{url}: {version.n_bytes} bytes; at most {max_bytes} expected")
-        path = folder / local_name(key)
-        with part_file(path, url) as out:
-            download(client, version, out)
+    version = Version(bucket, key, head["ETag"], head["ContentLength"])
+    if version.n_bytes > max_bytes:
+        raise MediaTooLarge(f"{version.url}: {version.n_bytes} bytes; at most {max_bytes} expected")
+    path = folder / local_name(key)
+    with disk_errors(version.url), atomic_file(path) as partial, partial.open("wb") as out:
+        download(client, version, out)
     return path
 
 
 @dataclass(frozen=True)
 class Version:
-    """An object as it was when its size was checked."""
+    """One version of an object, whose size is known."""
 
     bucket: str
     key: str
@@ -86,67 +83,55 @@ class Version:
 
 
 def download(client: Client, version: Version, out: IO[bytes]) -> None:
-    """Part by part; a part that breaks off is taken up where it broke."""
+    """Write the object to an empty file part by part; a part that breaks off is resumed where it broke.
+
+    Raises: MediaNotFound, AccessDenied, StorageError; OSError if the file cannot be written.
+    """
     while (start := out.tell()) < version.n_bytes:
         end = min(start + PART_BYTES, version.n_bytes)
-        with_retries(partial(read_part, client, version, end, out))
+        with named_errors(version.bucket, version.key):
+            with_retries(partial(read_part, client, version, end, out))
         if out.tell() != end:
-            raise StorageError(f"{version.url}: truncated; {out.tell()} of {version.n_bytes} bytes came")
+            raise StorageError(f"{version.url}: truncated; received {out.tell()} of {version.n_bytes} bytes")
 
 
 def read_part(client: Client, version: Version, end: int, out: IO[bytes]) -> None:
-    """Append what is missing up to `end`, of this version alone."""
+    """Append the missing bytes up to `end`, of this version only."""
     start = out.tell()
     if start == end:
-        return  # all of it had come before the connection broke
-    answer = client.get_object(
+        return  # complete: the connection broke after the last byte
+    response = client.get_object(
         Bucket=version.bucket, Key=version.key, IfMatch=version.etag, Range=f"bytes={start}-{end - 1}"
     )
-    with contextlib.closing(answer["Body"]) as body:
-        if answer["ContentLength"] != end - start:
+    with contextlib.closing(response["Body"]) as body:
+        if response["ContentLength"] != end - start:
             raise StorageError(
-                f"{version.url}: {answer['ContentLength']} bytes came where "
-                f"{end - start} were asked for; the storage does not serve ranges"
+                f"{version.url}: received {response['ContentLength']} bytes instead of the {end - start} requested; "
+                "the storage does not support ranges"
             )
         for chunk in body.iter_chunks(CHUNK_BYTES):
-            with disk_errors(version.url):
-                out.write(chunk)
-                out.flush()
-
-
-@contextmanager
-def part_file(path: Path, url: str) -> Iterator[IO[bytes]]:
-    """A file that gets its name when it is whole, and is gone otherwise."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with disk_errors(url):
-            out = part.open("wb")
-        with out:
-            yield out
-        with disk_errors(url):
-            part.rename(path)
-    finally:
-        part.unlink(missing_ok=True)
+            out.write(chunk)
+            out.flush()
 
 
 @contextmanager
 def disk_errors(url: str) -> Iterator[None]:
-    """Around what touches the disk alone: some of boto3's errors are OSErrors, too. Raises: StorageError."""
+    """Convert the OSErrors of disk access. Raises: StorageError."""
     try:
         yield
     except OSError as err:
-        raise StorageError(f"{url}: cannot be kept on this machine ({err.strerror})") from err
+        raise StorageError(f"{url}: cannot be stored on this machine ({err.strerror})") from err
 
 
 def local_name(key: str) -> str:
-    """A name for messages, like the end of the key, that no file system minds: 'a/mein Film.mp4' -> 'mein_Film.mp4'."""
-    name = UNSAFE.sub("_", key.rstrip("/").rpartition("/")[2])[-MAX_NAME:].lstrip(".")
+    """Return a valid file name like the end of the key, for messages: 'a/my clip.mp4' -> 'my_clip.mp4'."""
+    name = UNSAFE.sub("_", key.rstrip("/").rpartition("/")[2])[-MAX_NAME_LENGTH:].lstrip(".")
     return name or "object"
 
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    """A folder of our own, gone afterwards: if this process is killed, with the next one's first fetch."""
+    """Yield a private folder, and delete it: if this process is killed, the next one's first download does."""
     remove_orphans()
     folder, lock = make_locked_folder()
     try:
@@ -157,10 +142,10 @@ def private_folder() -> Iterator[Path]:
 
 
 def make_locked_folder() -> tuple[Path, int]:
-    """The lock is the kernel's, so it ends with this process, however that ends."""
+    """Create a folder and lock it: the kernel releases the lock however this process ends."""
     while True:
         folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
-        with contextlib.suppress(FileNotFoundError):  # taken for an orphan before it was locked
+        with contextlib.suppress(FileNotFoundError):  # deleted as an orphan before it was locked
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
             fcntl.flock(lock, fcntl.LOCK_EX)
             if folder.exists():
@@ -169,9 +154,9 @@ def make_locked_folder() -> tuple[Path, int]:
 
 
 def remove_orphans() -> None:
-    """Folders that no living process holds."""
+    """Delete folders that no running process has locked."""
     for folder in Path(tempfile.gettempdir()).glob(FOLDER_PREFIX + "*"):
-        with contextlib.suppress(OSError):  # someone else's, in use, or gone meanwhile
+        with contextlib.suppress(OSError):  # another user's, in use, or deleted meanwhile
             lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -6,17 +6,14 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential
-
-from inference.errors import InvalidRequest, MediaNotFound, StorageError, WeightsNotFound
+from inference.errors import InvalidRequest, MediaNotFound, WeightsNotFound
 from inference.media import s3
+from inference.media.fetch import Version, download
 from inference.media.s3 import BUCKET_NAME, SCHEME, s3_client
 from inference.weights.cache import whole_file
 from inference.weights.sources import WeightSources
 
-CHUNK_BYTES = 1 << 20
 MAX_BYTES = 2 << 30  # far above any model here; a wrong key must not fill the disk
 
 
@@ -34,23 +31,11 @@ def fetch_s3(uri: str, sources: WeightSources) -> Path:
     version = re.sub(r"[^0-9A-Za-z-]", "", head["ETag"])
     path = sources.cache / "s3" / bucket / version / PurePosixPath(key).name
     if not path.is_file():
-        download(client, uri, head["ETag"], path)
-    return path
-
-
-@retry(
-    retry=retry_if_exception_type(StorageError),
-    stop=stop_after_attempt(3),
-    wait=wait_exponential(multiplier=0.2),
-    reraise=True,
-)
-def download(client: Any, uri: str, etag: str, path: Path) -> None:
-    bucket, key = split_uri(uri)
-    with named_errors(uri), whole_file(path) as part, part.open("wb") as out:
         # Of this version alone: the object may be replaced between the two calls.
-        body = client.get_object(Bucket=bucket, Key=key, IfMatch=etag)["Body"]
-        for chunk in body.iter_chunks(CHUNK_BYTES):
-            out.write(chunk)
+        object_version = Version(bucket, key, head["ETag"], head["ContentLength"])
+        with named_errors(uri), whole_file(path) as part, part.open("wb") as out:
+            download(client, object_version, out)
+    return path
 
 
 def split_uri(uri: str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 from moto.server import ThreadedMotoServer
 
 from inference.backends import Device
@@ -124,12 +124,14 @@ def test_a_download_that_fails_is_tried_again_and_leaves_nothing(
     client.put_object(Bucket="models", Key="lips/net.safetensors", Body=b"one")
     tries: list[str] = []
 
-    class Broken:
-        def get_object(self, **asked):
-            tries.append(asked["Key"])
-            raise EndpointConnectionError(endpoint_url="http://s3")
+    def refuse(**request):
+        tries.append(request["Key"])
+        raise ReadTimeoutError(endpoint_url="http://s3")
 
+    monkeypatch.setattr(s3.s3, "FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr(client, "get_object", refuse)
+    monkeypatch.setattr(s3, "s3_client", lambda _: client)
     with pytest.raises(StorageError):
-        s3.download(Broken(), URI, "etag", sources.cache / "x.pt")
-    assert len(tries) == 3
+        find_weights(URI, JOB, sources)
+    assert len(tries) == 4
     assert [p for p in sources.cache.rglob("*") if p.is_file()] == []
