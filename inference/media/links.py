@@ -1,4 +1,4 @@
-"""Addresses of objects in S3, for browsers and other programs."""
+"""URLs of S3 objects, for browsers and other programs."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from urllib.parse import urlsplit
 
 from inference.media.s3 import Client, named_errors, s3_client
 
-PRESIGNED_S = 3600  # how long an address opens to whoever has it
+PRESIGNED_URL_S = 3600  # lifetime of a presigned URL
 
 
 def link_to(bucket: str, key: str, client: Client, *, is_presigned: bool = False) -> str:
-    """https://BUCKET.s3.REGION.amazonaws.com/KEY, in the bucket's own region, whichever the client asks in.
+    """Return https://BUCKET.s3.REGION.amazonaws.com/KEY, in the bucket's own region whatever the client's is.
 
-    A bucket with dots in its name is put behind the host, where TLS knows it; a stand-in keeps its own address.
-    is_presigned: it opens to whoever has it, for an hour (less where the role's credentials end before).
-    Raises: AccessDenied where there are no credentials to sign with.
+    A bucket with dots in its name goes into the path, because TLS certificates do not cover it as a host name; other
+    S3-compatible servers keep their own address.
+    is_presigned: anyone can open the URL for an hour (less if the role's credentials expire before).
+    Raises: AccessDenied if there are no credentials to sign with.
     """
     endpoint = client.meta.endpoint_url
     if "amazonaws." in endpoint:
@@ -23,27 +24,27 @@ def link_to(bucket: str, key: str, client: Client, *, is_presigned: bool = False
         client = signer_in(region_of(bucket, client) or client.meta.region_name, style)
     with named_errors(bucket, key):
         signed: str = client.generate_presigned_url(
-            "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=PRESIGNED_S
+            "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=PRESIGNED_URL_S
         )
     return signed if is_presigned else urlsplit(signed)._replace(query="").geturl()
 
 
 def region_of(bucket: str, client: Client) -> str | None:
-    """As S3 says, which it also does while it refuses; None where it says nothing."""
+    """Return the region that S3 reports, even if it denies access; None if it reports none."""
     from botocore.exceptions import BotoCoreError, ClientError
 
     try:
-        answer = client.head_bucket(Bucket=bucket)
+        response = client.head_bucket(Bucket=bucket)
     except ClientError as err:
-        answer = err.response
+        response = err.response
     except BotoCoreError:
         return None
-    headers = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {})
-    region: str | None = answer.get("BucketRegion") or headers.get("x-amz-bucket-region")
+    headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    region: str | None = response.get("BucketRegion") or headers.get("x-amz-bucket-region")
     return region
 
 
 @cache
 def signer_in(region: str | None, addressing: str) -> Client:
-    """A client of that region. Takes 0.1 s to make: kept."""
+    """Return the client of a region, cached because creating one takes 0.1 s."""
     return s3_client(None, region, addressing)

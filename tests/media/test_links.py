@@ -23,7 +23,7 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def client() -> Iterator[Any]:
-    """Of us-east-1, with buckets there and elsewhere."""
+    """A client of us-east-1, with buckets there and in other regions."""
     with mock_aws():
         client = s3_client(None, "us-east-1")
         client.create_bucket(Bucket="home")
@@ -38,10 +38,10 @@ def client() -> Iterator[Any]:
         ("home", "https://home.s3.us-east-1.amazonaws.com/"),
         ("far", "https://far.s3.eu-central-1.amazonaws.com/"),
         ("with.dots", "https://s3.ap-south-1.amazonaws.com/with.dots/"),
-        ("of-others", "https://of-others.s3.us-east-1.amazonaws.com/"),
+        ("foreign", "https://foreign.s3.us-east-1.amazonaws.com/"),
     ],
 )
-def test_an_address_names_the_buckets_own_region(client: Any, bucket: str, start: str):
+def test_a_url_contains_the_buckets_own_region(client: Any, bucket: str, start: str):
     plain = link_to(bucket, "a/ä b+1.mp4", client)
     assert plain == start + "a/%C3%A4%20b%2B1.mp4"
     signed = link_to(bucket, "a/ä b+1.mp4", client, is_presigned=True)
@@ -50,14 +50,14 @@ def test_an_address_names_the_buckets_own_region(client: Any, bucket: str, start
     assert f"%2F{region}%2Fs3%2F" in signed
 
 
-def test_a_stand_in_keeps_its_address():
+def test_other_servers_keep_their_address():
     client = s3_client("http://127.0.0.1:9")
     assert link_to("home", "a b.mp4", client) == "http://127.0.0.1:9/home/a%20b.mp4"
 
 
 def test_another_partition_has_another_domain(client: Any):
-    there = s3_client(None, "cn-north-1")
-    assert link_to("of-others", "a", there) == "https://of-others.s3.cn-north-1.amazonaws.com.cn/a"
+    chinese = s3_client(None, "cn-north-1")
+    assert link_to("foreign", "a", chinese) == "https://foreign.s3.cn-north-1.amazonaws.com.cn/a"
 
 
 def test_without_credentials_nothing_is_signed(monkeypatch: pytest.MonkeyPatch):
