@@ -1,6 +1,6 @@
-"""Media in and out.
+"""Reading and writing of media files.
 
-`fetch` and `store` are imported by name: with them comes boto3, which the decoding child does without.
+`fetch` and `store` are not imported here: they need tenacity, which the sandboxed decoder process does not load.
 """
 
 from inference.media.child import MediaChild

@@ -1,4 +1,4 @@
-"""What the jobs ask of a door for media: `open_media` here, or `MediaChild.open` in another process."""
+"""Protocols of media decoding: `open_media` in this process, or `SandboxedDecoder.open` in another."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inference.media.open import Source, VideoInfo
 
 
 class OpenedMedia(Protocol):
-    """An open file whose pictures can be read once."""
+    """An open file whose frames can be read once."""
 
     @property
     def name(self) -> str: ...

@@ -13,7 +13,7 @@ import numpy.typing as npt
 Frame = npt.NDArray[np.uint8]
 T = TypeVar("T")
 
-CHUNK_BYTES = 32 << 20  # of pictures held at a time, so that memory does not grow with their size
+CHUNK_BYTES = 32 << 20  # frames in one clip, so that memory does not grow with their size
 CHUNK_FRAMES = 25
 
 
@@ -21,8 +21,8 @@ CHUNK_FRAMES = 25
 class Clip:
     """A run of consecutive frames.
 
-    frames: each (H, W, 3) uint8 BGR. A frame shown longer than one tick stands several times
-    (the same array): do not write into them.
+    frames: each (H, W, 3) uint8 BGR. A frame shown for several ticks is repeated (the same array): do not write into
+    them.
     fps: frames per second.
     """
 
@@ -32,7 +32,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Timed(Generic[T]):
-    """Something shown from `start` for `duration`, both in seconds."""
+    """An item shown from `start` for `duration`, both in seconds."""
 
     start: Fraction
     duration: Fraction
@@ -40,10 +40,10 @@ class Timed(Generic[T]):
 
 
 def at_rate(timed: Iterable[Timed[T]], fps: Fraction) -> Iterator[T]:
-    """Resample to a constant rate: tick k gets what starts nearest to k / fps (ties: the earlier).
+    """Resample to a constant rate: tick k gets the item that starts nearest to k / fps (ties: the earlier).
 
     Time counts from the first item. The number of ticks is the duration times `fps`, rounded,
-    and at least 1. Items must come in order of `start`.
+    and at least 1. Items must be in order of `start`.
     """
     tick = 0
     origin: Fraction | None = None
@@ -67,21 +67,21 @@ def at_rate(timed: Iterable[Timed[T]], fps: Fraction) -> Iterator[T]:
 
 
 def in_chunks(frames: Iterable[Frame], fps: float) -> Iterator[Clip]:
-    """Group frames into clips of at most 25 frames and 32 MiB (one frame at least)."""
-    held: list[Frame] = []
+    """Group frames into clips of at most 25 frames and 32 MiB, but at least one frame."""
+    pending: list[Frame] = []
     n_bytes = 0
     for frame in frames:
-        held.append(frame)
+        pending.append(frame)
         n_bytes += frame.nbytes
-        if len(held) == CHUNK_FRAMES or n_bytes >= CHUNK_BYTES:
-            yield Clip(tuple(held), fps)
-            held, n_bytes = [], 0
-    if held:
-        yield Clip(tuple(held), fps)
+        if len(pending) == CHUNK_FRAMES or n_bytes >= CHUNK_BYTES:
+            yield Clip(tuple(pending), fps)
+            pending, n_bytes = [], 0
+    if pending:
+        yield Clip(tuple(pending), fps)
 
 
 def make_even(frame: Frame) -> Frame:
-    """The frame with even sides, the last row or column twice where need be: H.264 stores colours for 2 x 2 pixels."""
+    """Repeat the last row or column if a side is odd: H.264 stores one colour for 2 x 2 pixels."""
     height, width = frame.shape[:2]
     if height % 2 == 0 and width % 2 == 0:
         return frame

@@ -1,4 +1,4 @@
-"""The one door for media: bounded, named formats only, no other file, no network."""
+"""Decoding of untrusted media: within limits, from listed formats only, with no other file and no network."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from inference.media.limits import MediaLimits
 
 Source = str | Path | bytes
 
-# Demuxers that read one self-contained file. Playlists and scripts (HLS, DASH, concat, SDP, ...) are
-# left out: they name other files and addresses.
+# Demuxers that read one self-contained file. Playlists and scripts (HLS, DASH, concat, SDP, ...) are left out: they
+# refer to other files and addresses.
 FORMATS = (
     "mov,matroska,avi,mpeg,mpegts,mpegvideo,m4v,h264,hevc,flv,asf,ogg,ivf,mxf,dv,mjpeg,gif,"  # video
-    "apng,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,"  # pictures
-    "wav,mp3,aac,flac,amr,aiff,caf,ac3,au"  # sound
+    "apng,png_pipe,jpeg_pipe,webp_pipe,bmp_pipe,"  # images
+    "wav,mp3,aac,flac,amr,aiff,caf,ac3,au"  # audio
 )
-PICTURE_FORMATS = {"png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe"}
+IMAGE_FORMATS = {"png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe"}
 MAX_PIXEL_ASPECT = 4
-# A file that declares this much more than it holds has lost its end.
+# A file is truncated if its declared duration exceeds its content by more than both.
 LOST_END_S = 0.25
 LOST_END_SHARE = 0.02
-JOIN_S = Fraction(1, 2)  # a clock that goes back further than this is another film's
-MOST_LOST_S = 10  # of undecodable packets at the end that the last picture stands for
-# Their duration is guessed from what is there, so it can't show what is missing.
+SPLICE_GAP_S = Fraction(1, 2)  # timestamps that go back further than this belong to another video
+MAX_LOST_S = 10  # undecodable packets at the end that the last frame replaces
+# FFmpeg estimates their duration from the bytes it finds, so that it cannot show what is missing.
 FORMATS_WITHOUT_DURATION = ("mpeg", "h264", "hevc", "m4v", "mjpeg", "ivf", "ogg")
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What the file says of its pictures: not to be trusted, only to be shown."""
+    """Properties that the file declares: for display only, not to be trusted."""
 
     format: str
     codec: str
@@ -54,7 +54,7 @@ class VideoInfo:
 
 
 class Media:
-    """An open file. Made by `open_media`; reads its pictures once."""
+    """An open file. Made by `open_media`; its frames can be read once."""
 
     def __init__(self, container: av.container.InputContainer, name: str, limits: MediaLimits) -> None:
         self.name = name
@@ -62,33 +62,33 @@ class Media:
         self._limits = limits
         self._origin_s = (container.start_time or 0) / av.time_base
         self._reached_s = 0.0
-        self._pictures_end: Fraction | None = None
+        self._video_end: Fraction | None = None
         self.is_closed = False
-        self._stream = self._find_pictures()
+        self._stream = self._find_stream()
         self.video = self._describe()
         self._check_declared()
 
     def read_clips(self, fps: float) -> Iterator[Clip]:
         """Decode to clips at exactly `fps` frames a second, upright, BGR.
 
-        Raises: MediaTooLarge when a limit is passed, MediaTruncated when the end of the file is
-        missing, UnsupportedMedia when no picture can be decoded.
+        Raises: MediaTooLarge if a limit is exceeded, MediaTruncated if the end of the file is missing,
+        UnsupportedMedia if no frame can be decoded.
         """
         rate = Fraction(fps).limit_denominator(1001)
         return in_chunks(at_rate(self._decode(), rate), fps)
 
-    def _find_pictures(self) -> av.video.stream.VideoStream:
+    def _find_stream(self) -> av.video.stream.VideoStream:
         videos = [s for s in self._container.streams.video if not is_cover_art(s)]
-        pictures = [s for s in videos if s.codec_context is not None]
-        if videos and not pictures:
-            raise UnsupportedMedia(f"{self.name}: its pictures are in a codec that is not known")
-        if not pictures:
+        decodable = [s for s in videos if s.codec_context is not None]
+        if videos and not decodable:
+            raise UnsupportedMedia(f"{self.name}: its video is in an unknown codec")
+        if not decodable:
             found = sorted({str(s.type) for s in self._container.streams}) or ["nothing"]
             raise UnsupportedMedia(
-                f"{self.name}: holds {' and '.join(found)} only ({self._container.format.name}); "
-                "expected a video or a picture"
+                f"{self.name}: contains {' and '.join(found)} only ({self._container.format.name}); "
+                "expected a video or an image"
             )
-        return pictures[0]
+        return decodable[0]
 
     def _describe(self) -> VideoInfo:
         stream, container = self._stream, self._container
@@ -101,14 +101,14 @@ class Media:
             height=stream.height,
             fps=float(rate) if rate else None,
             duration_s=duration,
-            is_still=container.format.name in PICTURE_FORMATS,
+            is_still=container.format.name in IMAGE_FORMATS,
         )
 
     def _check_declared(self) -> None:
         limits, video = self._limits, self.video
         if video.width * video.height > limits.max_frame_pixels:
             raise MediaTooLarge(
-                f"{self.name}: pictures of {video.width}x{video.height} pixels; "
+                f"{self.name}: frames of {video.width}x{video.height} pixels; "
                 f"at most {limits.max_frame_pixels} pixels expected"
             )
         if video.duration_s is not None and video.duration_s > limits.max_duration_s:
@@ -117,49 +117,49 @@ class Media:
             )
 
     def _decode(self) -> Iterator[Timed[Frame]]:
-        meter = Meter(self.name, self._limits)
+        counter = Meter(self.name, self._limits)
         timeline = Timeline(self._stream)
         pixel_aspect = pixel_aspect_of(self._stream)
         last: Timed[Frame] | None = None
         for frame in self._decode_raw():
-            meter.count(frame)
-            span = timeline.place(frame)
+            counter.count(frame)
+            span = timeline.timestamp(frame)
             if span is None:
                 continue
-            meter.check_time(*span)
+            counter.check_time(*span)
             last = Timed(*span, to_upright_bgr(frame, pixel_aspect))
             yield last
         if last is None:
-            raise UnsupportedMedia(f"{self.name}: no picture could be decoded ({self.video.codec})")
+            raise UnsupportedMedia(f"{self.name}: no frame could be decoded ({self.video.codec})")
         yield from self._hold_to_end(last, timeline.offset)
         self._check_end()
 
     def _hold_to_end(self, last: Timed[Frame], offset: Fraction) -> Iterator[Timed[Frame]]:
-        """The last picture again, for as long as packets behind it could not be decoded."""
+        """Repeat the last frame for the duration of undecodable packets after it."""
         end = last.start + last.duration
-        lost = self._pictures_end + offset - end if self._pictures_end is not None else Fraction(0)
-        if 0 < lost <= MOST_LOST_S:
+        lost = self._video_end + offset - end if self._video_end is not None else Fraction(0)
+        if 0 < lost <= MAX_LOST_S:
             yield Timed(end, lost, last.shown)
 
     def _decode_raw(self) -> Iterator[av.VideoFrame]:
-        """Every frame that decodes; broken packets are skipped, and time runs on over them."""
+        """Yield every decodable frame; broken packets are skipped, and keep their time."""
         self._stream.codec_context.options = {"max_pixels": str(self._limits.max_frame_pixels)}
-        # By one thread. By several frames at once, a decoder loses the good ones behind a broken one at the
-        # end of the file. By several slices, it hides damage by how many threads there are, and by which is
-        # first: each machine saw other pictures. And it takes memory for as many threads as it finds cores.
+        # One thread. With frame threads, a decoder loses the good frames after a broken one at the end of the file.
+        # With slice threads, its error concealment depends on the number of threads and on which is first, so that
+        # each machine gets other frames. And it allocates memory for as many threads as there are cores.
         self._stream.thread_count = 1
         for packet in self._read_packets():
             try:
                 yield from packet.decode()
             except MemoryError:
-                raise  # PyAV's is an FFmpegError besides: no broken packet, and the next one fails, too
+                raise  # PyAV's is also an FFmpegError, but no broken packet: the next one fails, too
             except av.error.FFmpegError:
                 continue
 
     def _read_packets(self) -> Iterator[av.Packet[Any]]:
-        """The packets of the pictures, while keeping count of how far the file reaches in time.
+        """Yield the video packets, and record how far all packets reach in time.
 
-        Sound counts, too: a file whose sound outlasts its pictures is whole.
+        Audio packets count, too: a file whose audio is longer than its video is complete.
         """
         packets = self._container.demux()
         while True:
@@ -172,41 +172,41 @@ class Media:
             except MemoryError:
                 raise
             except av.error.FFmpegError:
-                return  # broken from here on: `_check_end` sees what is missing
-            stamp = packet.pts if packet.pts is not None else packet.dts  # AVI has the latter alone
+                return  # broken from here on: `_check_end` reports a missing end
+            stamp = packet.pts if packet.pts is not None else packet.dts  # AVI only has the latter
             if stamp is not None and packet.time_base:
                 end = (stamp + (packet.duration or 0)) * packet.time_base
                 self._reached_s = max(self._reached_s, float(end))
                 if packet.stream is self._stream:
-                    is_joined = self._pictures_end is None or end < self._pictures_end - JOIN_S
-                    self._pictures_end = end if is_joined else max(end, self._pictures_end or end)
+                    is_spliced = self._video_end is None or end < self._video_end - SPLICE_GAP_S
+                    self._video_end = end if is_spliced else max(end, self._video_end or end)
             if packet.stream is self._stream:
                 yield packet
 
     def _check_end(self) -> None:
-        # Some containers count their duration from 0, some from the first timestamp: either will do.
+        # Some containers count their duration from 0, some from the first timestamp: accept both.
         declared = self.video.duration_s
         reached = max(self._reached_s, self._reached_s - self._origin_s)
-        header_says = not self.video.format.startswith(FORMATS_WITHOUT_DURATION)
-        if header_says and declared and declared - reached > max(LOST_END_S, LOST_END_SHARE * declared):
+        has_duration = not self.video.format.startswith(FORMATS_WITHOUT_DURATION)
+        if has_duration and declared and declared - reached > max(LOST_END_S, LOST_END_SHARE * declared):
             raise MediaTruncated(
                 f"{self.name}: ends after {reached:.2f} s of the {declared:.2f} s it declares; "
-                "the file is cut off or damaged"
+                "the file is truncated or damaged"
             )
 
 
 class Timeline:
-    """Where frames lie in time, though the file's clock may stand still or start again."""
+    """Timestamps of frames, for files whose own timestamps may repeat or start again."""
 
     def __init__(self, stream: av.video.stream.VideoStream) -> None:
         self.offset = Fraction(0)
         self._stream = stream
         self._last: tuple[Fraction, Fraction] | None = None
 
-    def place(self, frame: av.VideoFrame) -> tuple[Fraction, Fraction] | None:
-        """Start and duration in seconds; None for a second frame at the same instant.
+    def timestamp(self, frame: av.VideoFrame) -> tuple[Fraction, Fraction] | None:
+        """Return start and duration in seconds; None for a second frame at the same time.
 
-        A clock that goes back is that of another film joined on: it follows the last frame.
+        Timestamps that go back belong to another video spliced on, which follows the last frame.
         """
         duration = duration_of(frame, self._stream)
         if self._last is None:
@@ -214,10 +214,10 @@ class Timeline:
         else:
             last_start, last_duration = self._last
             start = start_of(frame, last_start - self.offset, self._stream) + self.offset
-            if start < last_start - JOIN_S:
-                moved = last_start + last_duration
-                self.offset += moved - start
-                start = moved
+            if start < last_start - SPLICE_GAP_S:
+                spliced = last_start + last_duration
+                self.offset += spliced - start
+                start = spliced
             if start <= last_start:
                 return None
         self._last = start, duration
@@ -225,7 +225,7 @@ class Timeline:
 
 
 class Meter:
-    """Counts what is decoded, used or not, and stops where a limit is passed."""
+    """Counts decoded frames and pixels, used or not, and raises if a limit is exceeded."""
 
     def __init__(self, name: str, limits: MediaLimits) -> None:
         self._n_frames = 0
@@ -236,18 +236,18 @@ class Meter:
         self._limits = limits
 
     def count(self, frame: av.VideoFrame) -> None:
-        """One more frame. Raises: MediaTooLarge, UnsupportedMedia."""
+        """Count one more frame. Raises: MediaTooLarge, UnsupportedMedia."""
         limits = self._limits
         self._n_frames += 1
         self._n_pixels += frame.width * frame.height
         if min(frame.width, frame.height) < limits.min_side:
             raise UnsupportedMedia(
-                f"{self._name}: a picture of {frame.width}x{frame.height} pixels; "
+                f"{self._name}: a frame of {frame.width}x{frame.height} pixels; "
                 f"at least {limits.min_side} on each side expected"
             )
         if frame.width * frame.height > limits.max_frame_pixels:
             raise MediaTooLarge(
-                f"{self._name}: a picture of {frame.width}x{frame.height} pixels; "
+                f"{self._name}: a frame of {frame.width}x{frame.height} pixels; "
                 f"at most {limits.max_frame_pixels} pixels expected"
             )
         if self._n_pixels > limits.max_total_pixels:
@@ -258,7 +258,7 @@ class Meter:
             raise MediaTooLarge(f"{self._name}: over {limits.max_fps:g} frames a second; that is the limit")
 
     def check_time(self, start: Fraction, duration: Fraction) -> None:
-        """How far the film reaches. Raises: MediaTooLarge."""
+        """Check how far the video reaches in time. Raises: MediaTooLarge."""
         if self._origin is None:
             self._origin = start
         self._elapsed_s = float(start - self._origin)
@@ -268,13 +268,13 @@ class Meter:
 
 @contextmanager
 def open_media(source: Source, limits: MediaLimits | None = None) -> Iterator[Media]:
-    """Open a video or picture that nobody vouches for.
+    """Open an untrusted video or image.
 
-    source: a path, or the bytes of the file. Nothing else is ever opened: no address, no playlist,
-    no file that this one names.
+    source: a path, or the bytes of the file. Nothing else is ever opened: no address, no playlist, no file that this
+    one refers to.
 
-    Raises: MediaNotFound, MediaTooLarge, UnsupportedMedia, MediaTruncated; while frames are read, too.
-    MemoryError where the decoder gets no memory.
+    Raises: MediaNotFound, MediaTooLarge, UnsupportedMedia, MediaTruncated, also while frames are read; MemoryError if
+    the decoder gets no memory.
     """
     limits = limits or MediaLimits()
     with open_bytes(source, limits) as (file, name), open_file(file, name, limits) as media:
@@ -283,29 +283,29 @@ def open_media(source: Source, limits: MediaLimits | None = None) -> Iterator[Me
 
 @contextmanager
 def open_file(file: IO[bytes], name: str, limits: MediaLimits) -> Iterator[Media]:
-    """The same for a seekable file that is open already. name: for messages."""
+    """Open a seekable file object as `open_media` does. name: for messages."""
     with open_container(file, name, limits) as container:
         media = Media(container, name, limits)
         try:
             yield media
         finally:
-            media.is_closed = True  # frames asked for later would be read from freed memory
+            media.is_closed = True  # a later read would use freed memory
 
 
 @contextmanager
 def open_container(file: IO[bytes], name: str, limits: MediaLimits) -> Iterator[av.container.InputContainer]:
-    """Whatever a file holds, pictures or sound."""
+    """Open a container of video, images or audio."""
     try:
         container = av.open(
             file, mode="r", options=probe_bounds(limits), container_options=OPEN_OPTIONS, metadata_errors="replace"
         )
     except MemoryError:
-        raise  # PyAV's is an FFmpegError besides, but says nothing of the file
+        raise  # PyAV's is also an FFmpegError, but not about the file
     except (av.error.FFmpegError, ValueError) as err:
         raise explain_unreadable(file, name, err) from err
     if container.format.name == "mpeg" and is_cut_off(file):
         container.close()
-        raise MediaTruncated(f"{name}: its last packet is cut off; the file is incomplete")
+        raise MediaTruncated(f"{name}: its last packet is cut off; the file is truncated")
     with container:
         yield container
 
@@ -314,13 +314,13 @@ OPEN_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "none", "enab
 
 
 def probe_bounds(limits: MediaLimits) -> dict[str, str]:
-    """Opening a file decodes its first frames already: the bound on a picture holds there, too."""
+    """Return options that limit the size of frames decoded while opening a file: FFmpeg probes the first ones."""
     return {"max_pixels": str(limits.max_frame_pixels)}
 
 
 @contextmanager
 def open_bytes(source: Source, limits: MediaLimits) -> Iterator[tuple[IO[bytes], str]]:
-    """The source as a seekable binary file of bounded size, and its name for messages."""
+    """Yield the source as a seekable binary file of limited size, and its name for messages."""
     if isinstance(source, bytes):
         check_size(len(source), "input", limits)
         yield io.BytesIO(source), "input"
@@ -334,7 +334,7 @@ def open_bytes(source: Source, limits: MediaLimits) -> Iterator[tuple[IO[bytes],
     except ValueError as err:  # a NUL in the path
         raise MediaNotFound(f"{name!r}: {err}") from err
     if not stat.S_ISREG(status.st_mode):
-        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a plain file"
+        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "not a regular file"
         raise MediaNotFound(f"{name}: is {kind}; expected a video file")
     check_size(status.st_size, name, limits)
     try:
@@ -353,23 +353,23 @@ def check_size(n_bytes: int, name: str, limits: MediaLimits) -> None:
 
 
 def explain_unreadable(file: IO[bytes], name: str, err: Exception) -> UnsupportedMedia:
-    """Say what the bytes look like, since the decoder only says that it can't."""
+    """Return an error that describes the bytes: the decoder only reports that it cannot read them."""
     file.seek(0)
     head = file.read(512)
     if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
-        return MediaTruncated(f"{name}: an MP4 whose index cannot be read; the file is cut off or damaged")
+        return MediaTruncated(f"{name}: an MP4 whose index cannot be read; the file is truncated or damaged")
     if head.lstrip()[:1] == b"<":
         return UnsupportedMedia(f"{name}: looks like an HTML or XML page; expected a video")
     if head.lstrip().startswith((b"#EXTM3U", b"ffconcat", b"[playlist]", b"v=0")):
-        return UnsupportedMedia(f"{name}: is a playlist, which is never followed; expected a video")
+        return UnsupportedMedia(f"{name}: is a playlist, and no playlist is followed; expected a video")
     if all(32 <= byte < 127 or byte in b"\t\r\n\f" for byte in head):
         return UnsupportedMedia(f"{name}: looks like text; expected a video")
     reason = getattr(err, "strerror", None) or str(err)
-    return UnsupportedMedia(f"{name}: not a media file that can be read ({reason})")
+    return UnsupportedMedia(f"{name}: not a media file ({reason})")
 
 
 def is_cut_off(file: IO[bytes]) -> bool:
-    """Whether an MPEG program stream stops inside a packet: such a file declares no length to compare."""
+    """Return whether an MPEG program stream ends inside a packet: such a file declares no duration to compare."""
     position = file.tell()
     start = max(file.seek(0, io.SEEK_END) - PS_TAIL_BYTES, 0)
     file.seek(start)
@@ -378,7 +378,7 @@ def is_cut_off(file: IO[bytes]) -> bool:
     at = tail.find(PS_PACK)
     while 0 <= at < len(tail) - 4:
         if tail[at : at + 3] != b"\x00\x00\x01":
-            return False  # padding or foreign bytes behind the last packet
+            return False  # padding or unknown bytes after the last packet
         kind = tail[at + 3]
         if kind == PS_END:
             return False
@@ -392,7 +392,7 @@ def is_cut_off(file: IO[bytes]) -> bool:
 
 PS_PACK = b"\x00\x00\x01\xba"
 PS_END = 0xB9
-PS_TAIL_BYTES = 256 << 10  # holds several packets: one has at most 64 KiB
+PS_TAIL_BYTES = 256 << 10  # several packets: one has at most 64 KiB
 
 
 def is_cover_art(stream: av.video.stream.VideoStream) -> bool:
@@ -400,7 +400,7 @@ def is_cover_art(stream: av.video.stream.VideoStream) -> bool:
 
 
 def start_of(frame: av.VideoFrame, last: Fraction | None, stream: av.video.stream.VideoStream) -> Fraction:
-    """When a frame is shown; a frame without a timestamp follows the last one at the stream's rate."""
+    """Return a frame's start in seconds; without a timestamp it follows the last frame at the stream's rate."""
     pts = frame.pts if frame.pts is not None else frame.dts
     if pts is not None and frame.time_base:
         return pts * frame.time_base
@@ -418,13 +418,13 @@ def rate_of(stream: av.video.stream.VideoStream) -> Fraction:
 
 
 def pixel_aspect_of(stream: av.video.stream.VideoStream) -> Fraction:
-    """Width of a pixel over its height: 1 but for anamorphic video (DV, DVD, HDV), or absurd headers."""
+    """Return a pixel's width over its height: 1 unless the video is anamorphic (DV, DVD, HDV) or the value absurd."""
     aspect = stream.sample_aspect_ratio
     return aspect if aspect and 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT else Fraction(1)
 
 
 def to_upright_bgr(frame: av.VideoFrame, pixel_aspect: Fraction) -> Frame:
-    """(H, W, 3) uint8 BGR in square pixels, turned as the file's rotation metadata asks."""
+    """Return (H, W, 3) uint8 BGR in square pixels, rotated by the file's metadata."""
     width = round(frame.width * pixel_aspect)
     quarter_turns = math.floor(frame.rotation / 90 + 0.5) % 4  # counter-clockwise
     pixels = frame.to_ndarray(format="bgr24", width=width, height=frame.height).astype(np.uint8, copy=False)

@@ -1,4 +1,4 @@
-"""Shared memory through which decoded clips leave the child."""
+"""Shared memory that carries decoded clips from the child to the parent."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ import numpy.typing as npt
 
 from inference.media.frames import CHUNK_BYTES, Frame
 
-N_SLOTS = 2  # clips: the child fills one while the parent copies the other out
-KEPT_BYTES = 32 << 20  # of each slot, between media; what a giant picture took goes back to the machine
+N_SLOTS = 2  # clips: the child fills one while the parent copies the other
+KEPT_BYTES = 32 << 20  # of each slot, kept between files; the pages of larger frames are freed
 CHANNELS = 3
 
 
 def slot_bytes_for(max_frame_pixels: int) -> int:
-    """A clip is closed by the frame that takes it to CHUNK_BYTES: it can pass them by one frame.
+    """Return the size of a slot, a whole number of pages.
 
-    Returns: a whole number of pages.
+    A clip ends with the frame that takes it to CHUNK_BYTES, so it can exceed them by one frame.
     """
     n_bytes = CHUNK_BYTES + CHANNELS * max_frame_pixels
     return -(-n_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 class Ring:
-    """N_SLOTS equal parts of one memory file; each takes the frames of a clip, one after another.
+    """A memory file of N_SLOTS equal slots; each holds the frames of one clip in a row.
 
-    The file has no name and no place in /dev/shm (64 MB in a container, by default), so nothing of
-    it outlasts the processes. Its pages are taken when they are first written.
+    The file has no name and is not in /dev/shm (64 MB in a container, by default), so it ends with the processes. Its
+    pages are allocated when they are first written.
     """
 
     def __init__(self, fd: int, slot_bytes: int) -> None:
-        """Map the memory file `fd`, which stays the caller's."""
+        """Map the memory file `fd`, which the caller still owns."""
         self.fd = fd
         self.slot_bytes = slot_bytes
         self._map = mmap.mmap(fd, N_SLOTS * slot_bytes)
 
     @classmethod
     def create(cls, slot_bytes: int) -> Ring:
-        """Make the memory file; `close` gives it back."""
+        """Create the memory file; `close` frees it."""
         fd = os.memfd_create("viseme-frames", os.MFD_CLOEXEC)
         try:
             os.ftruncate(fd, N_SLOTS * slot_bytes)
@@ -51,18 +51,18 @@ class Ring:
             raise
 
     def write(self, slot: int, frames: Sequence[Frame]) -> None:
-        """frames: each (H, W, 3) uint8, or (n,) bytes. Raises: ValueError where they do not fit."""
+        """Copy frames into a slot, each (H, W, 3) uint8, or (n,) bytes. Raises: ValueError if they do not fit."""
         start, end = self._bounds(slot)
         for frame in frames:
             self._view(start, end, frame.shape)[...] = frame
             start += frame.nbytes
 
     def read(self, slot: int, sizes: Sequence[tuple[int, int]]) -> list[Frame]:
-        """Copy frames of these heights and widths out: what is returned is the caller's own.
+        """Return copies of a slot's frames, given their heights and widths: (H, W, 3) uint8 each.
 
-        Copied, because views would tie the child to a consumer that keeps frames; and at one stroke,
-        because malloc gives small arrays back to the system and takes them again, page by page.
-        Raises: ValueError where a slot holds no such frames.
+        Copies, because a consumer that keeps views would block the child; one allocation for all, because malloc
+        returns small arrays to the system and has to fault their pages in again.
+        Raises: ValueError if the slot cannot hold such frames.
         """
         start, end = self._bounds(slot)
         shapes = [(height, width, CHANNELS) for height, width in sizes]
@@ -75,12 +75,12 @@ class Ring:
         return frames
 
     def read_bytes(self, slot: int, n_bytes: int) -> npt.NDArray[np.uint8]:
-        """Copy the first bytes of a slot out. Raises: ValueError where it does not hold so many."""
+        """Return a copy of a slot's first bytes. Raises: ValueError if it does not hold so many."""
         start, end = self._bounds(slot)
         return self._view(start, end, (n_bytes,)).copy()
 
     def trim(self) -> None:
-        """Give back the memory of all but the first KEPT_BYTES of each slot."""
+        """Free the memory of each slot beyond its first KEPT_BYTES."""
         for slot in range(N_SLOTS):
             start, end = self._bounds(slot)
             if end - start > KEPT_BYTES:
@@ -97,5 +97,5 @@ class Ring:
 
     def _view(self, start: int, end: int, shape: tuple[int, ...]) -> Frame:
         if min(shape) < 1 or start + math.prod(shape) > end:
-            raise ValueError(f"a frame of {shape} does not fit into what is left of a slot, {end - start} bytes")
+            raise ValueError(f"a frame of shape {shape} does not fit into the {end - start} bytes left in a slot")
         return np.ndarray(shape, np.uint8, self._map, start)

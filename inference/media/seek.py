@@ -1,4 +1,4 @@
-"""Single frames of a film, in any order."""
+"""Random access to single frames of a video."""
 
 from __future__ import annotations
 
@@ -19,16 +19,20 @@ from inference.media.open import Media, Meter, open_bytes, open_container
 
 
 class FrameReader:
-    """Decodes the frame that is asked for, and keeps the last few. For films in which every frame stands by itself.
+    """Decodes requested frames and caches the last few. Only for videos in which every frame is a key frame.
 
-    May be used by several threads. To be closed, or used as a context manager.
+    May be used by several threads. Close it, or use it as a context manager.
     """
 
     def __init__(self, path: Path, n_kept: int = 2, limits: MediaLimits | None = None) -> None:
-        """Raises: MediaNotFound, MediaTooLarge, UnsupportedMedia, also where frames lean on one another."""
+        """Open the video and index its frames.
+
+        n_kept: size of the cache, in frames.
+        Raises: MediaNotFound, MediaTooLarge, UnsupportedMedia, also if a frame is not a key frame.
+        """
         self._limits = limits or MediaLimits()
         self._n_kept = n_kept
-        self._kept: OrderedDict[int, Frame] = OrderedDict()
+        self._cache: OrderedDict[int, Frame] = OrderedDict()
         self._lock = threading.Lock()
         self._stack = ExitStack()
         with ExitStack() as stack:
@@ -37,24 +41,24 @@ class FrameReader:
             self.video = Media(self._container, self.name, self._limits).video  # checks what it declares
             self._stream = self._container.streams.video[0]
             self._stream.thread_count = 1
-            self._stamps = self._index()
+            self._timestamps = self._index()
             self._stack = stack.pop_all()
 
     def __len__(self) -> int:
-        return len(self._stamps)
+        return len(self._timestamps)
 
     def read(self, index: int) -> Frame:
-        """(H, W, 3) uint8 BGR, not to be written into. Raises: IndexError, UnsupportedMedia."""
-        if not 0 <= index < len(self._stamps):
-            raise IndexError(f"frame {index} of {len(self._stamps)}")
+        """Return frame `index`: (H, W, 3) uint8 BGR, read-only. Raises: IndexError, UnsupportedMedia."""
+        if not 0 <= index < len(self._timestamps):
+            raise IndexError(f"frame {index} of {len(self._timestamps)}")
         with self._lock:
-            if index not in self._kept:
-                self._kept[index] = self._decode(self._stamps[index])
-                self._kept[index].flags.writeable = False
-                while len(self._kept) > self._n_kept:
-                    self._kept.popitem(last=False)
-            self._kept.move_to_end(index)
-            return self._kept[index]
+            if index not in self._cache:
+                self._cache[index] = self._decode(self._timestamps[index])
+                self._cache[index].flags.writeable = False
+                while len(self._cache) > self._n_kept:
+                    self._cache.popitem(last=False)
+            self._cache.move_to_end(index)
+            return self._cache[index]
 
     def close(self) -> None:
         with self._lock:
@@ -67,32 +71,34 @@ class FrameReader:
         self.close()
 
     def _index(self) -> list[int]:
-        """When each frame is shown, in the stream's ticks."""
-        stamps: list[int] = []
+        """Return the timestamp of each frame, in the stream's ticks."""
+        timestamps: list[int] = []
         for packet in self._container.demux(self._stream):
             if packet.pts is None:
                 continue  # the empty packet at the end
             if not packet.is_keyframe:
-                raise UnsupportedMedia(f"{self.name}: frame {len(stamps)} leans on another; expected each by itself")
-            stamps.append(packet.pts)
-        return sorted(stamps)
+                raise UnsupportedMedia(
+                    f"{self.name}: frame {len(timestamps)} is not a key frame; expected an all-intra video"
+                )
+            timestamps.append(packet.pts)
+        return sorted(timestamps)
 
-    def _decode(self, stamp: int) -> Frame:
+    def _decode(self, timestamp: int) -> Frame:
         try:
-            self._container.seek(stamp, stream=self._stream)
+            self._container.seek(timestamp, stream=self._stream)
             for packet in self._container.demux(self._stream):
-                if packet.pts == stamp:
-                    return self._to_picture([*packet.decode(), *self._stream.decode(None)])
+                if packet.pts == timestamp:
+                    return self._to_bgr([*packet.decode(), *self._stream.decode(None)])
         except MemoryError:
             raise
         except (av.error.FFmpegError, EOFError) as err:
-            raise UnsupportedMedia(f"{self.name}: the frame at tick {stamp} cannot be decoded ({err})") from err
-        raise UnsupportedMedia(f"{self.name}: there is no frame at tick {stamp} any more")
+            raise UnsupportedMedia(f"{self.name}: the frame at tick {timestamp} cannot be decoded ({err})") from err
+        raise UnsupportedMedia(f"{self.name}: the frame at tick {timestamp} is missing; the file may have changed")
 
-    def _to_picture(self, frames: list[av.VideoFrame]) -> Frame:
+    def _to_bgr(self, frames: list[av.VideoFrame]) -> Frame:
         if not frames:
-            raise UnsupportedMedia(f"{self.name}: a frame holds no picture")
+            raise UnsupportedMedia(f"{self.name}: a frame contains no image")
         Meter(self.name, self._limits).count(frames[0])
-        # By OpenCV, which rounds where swscale truncates by default: levels stay what they were, within one.
+        # OpenCV rounds, whereas swscale truncates by default: levels stay the same, within one.
         yuv = frames[0].to_ndarray(format="yuv420p")
         return np.asarray(cv2.cvtColor(yuv, cv2.COLOR_YUV2BGR_I420), np.uint8)

@@ -1,4 +1,4 @@
-"""The voice of a film that is being made: kept as good as it came, on disk, while networks hear less of it."""
+"""The audio track of a video being made: stored losslessly on disk, and resampled for the networks."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from inference.media.open import Source, open_bytes
 from inference.media.sound import Samples, SoundForm, read_pieces, resample, without_form
 
 SAMPLE_BYTES = 2
-BLOCK = 1 << 18  # moments read at a time: 5 s at 48 kHz
+BLOCK_SAMPLES = 1 << 18  # of each channel, read at a time: 5 s at 48 kHz
 
-# How lip sync asks for a voice: `read_voice` here, or `MediaChild.read_voice` in another process.
+# How lip sync reads audio: `read_voice` in this process, or `SandboxedDecoder.read_voice` in another.
 VoiceDoor = Callable[[Source, MediaLimits | None], "Voice"]
 
 
 def read_voice(source: Source, limits: MediaLimits | None = None) -> Voice:
-    """All of a file's sound, or of a film's, at its own rate (48 kHz at most) and with one or two channels.
+    """Decode all audio of an audio or video file, at its own rate (48 kHz at most) and with one or two channels.
 
-    Raises: as `read_sound`; StorageError where the disk is full.
+    Raises: as `read_sound`; StorageError if the disk is full.
     """
     limits = limits or MediaLimits()
     with open_bytes(source, limits) as (file, name):
@@ -32,25 +32,25 @@ def read_voice(source: Source, limits: MediaLimits | None = None) -> Voice:
 
 
 def keep_voice(pieces: Iterator[tuple[SoundForm, Samples]], name: str) -> Voice:
-    """Raises: NoAudio where there is no sample."""
-    voice: Voice | None = None
+    """Store blocks of audio. Raises: NoAudio if there are no samples."""
+    spool: Voice | None = None
     try:
-        for form, piece in pieces:
-            voice = voice or Voice(form)
-            voice.add(piece)
+        for audio_format, block in pieces:
+            spool = spool or Voice(audio_format)
+            spool.add(block)
     except BaseException:
-        if voice is not None:
-            voice.close()
+        if spool is not None:
+            spool.close()
         raise
-    if voice is None or len(voice) == 0:
-        raise NoAudio(f"{name}: its sound has no sample")
-    return voice
+    if spool is None or len(spool) == 0:
+        raise NoAudio(f"{name}: its audio has no samples")
+    return spool
 
 
 class Voice:
-    """Sound in a file without a name, so that memory does not grow with its length. To be closed, or a context manager.
+    """Audio in a file without a name, so that memory does not grow with its length. Close it, or use it as a context.
 
-    Its length is counted in moments: samples of one channel.
+    Its length is in samples of one channel.
     """
 
     def __init__(self, form: SoundForm) -> None:
@@ -62,29 +62,30 @@ class Voice:
         return self._n_values // self.n_channels
 
     def add(self, samples: Samples) -> None:
-        """More of it: (n,) int16, channels side by side. Raises: StorageError where the disk is full."""
+        """Append (n,) int16, channels interleaved. Raises: StorageError if the disk is full."""
         try:
             self._file.write(np.ascontiguousarray(samples).data)
         except OSError as err:
-            raise StorageError(f"the sound could not be kept ({err.strerror or err})") from err
+            raise StorageError(f"the audio could not be stored ({err.strerror or err})") from err
         self._n_values += len(samples)
 
     def cut(self, start: int, end: int) -> Samples:
-        """The moments start..end-1: (n, channels) int16."""
+        """Read samples start..end-1 of each channel: (n, channels) int16."""
         stride = SAMPLE_BYTES * self.n_channels
         self._file.seek(start * stride)
         return np.frombuffer(self._file.read((end - start) * stride), np.int16).reshape(-1, self.n_channels)
 
     def as_mono(self, rate: int) -> Samples:
-        """(N,) int16 of one channel, at that rate: what a network hears."""
-        blocks = (self.cut(at, min(at + BLOCK, len(self))) for at in range(0, len(self), BLOCK))
+        """Mix and resample for a network: (N,) int16, one channel at `rate`."""
+        starts = range(0, len(self), BLOCK_SAMPLES)
+        blocks = (self.cut(start, min(start + BLOCK_SAMPLES, len(self))) for start in starts)
         if (self.rate, self.n_channels) == (rate, 1):
             return np.concatenate([block[:, 0] for block in blocks])
-        heard = without_form(resample((to_frame(block, self.rate) for block in blocks), SoundForm(rate)))
-        return np.concatenate(list(heard))
+        mono = without_form(resample((to_frame(block, self.rate) for block in blocks), SoundForm(rate)))
+        return np.concatenate(list(mono))
 
     def close(self) -> None:
-        """Harmless when done twice."""
+        """Delete the file. May be called twice."""
         self._file.close()
 
     def __enter__(self) -> Voice:
@@ -95,7 +96,7 @@ class Voice:
 
 
 def to_frame(block: Samples, rate: int, start: int | None = None) -> av.AudioFrame:
-    """(n, channels) int16 as FFmpeg takes it."""
+    """Convert (n, channels) int16 to FFmpeg's audio frame."""
     layout = "mono" if block.shape[1] == 1 else "stereo"
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block).reshape(1, -1), format="s16", layout=layout)
     frame.sample_rate, frame.pts = rate, start

@@ -18,8 +18,8 @@ from inference.media.encode import Sound, write_film
 TONE = Sound((0.3 * np.sin(2 * np.pi * 440 * np.arange(32000) / 16000)).astype(np.float32), 16000)
 
 
-def test_a_film_comes_back_as_it_went_in(tmp_path: Path):
-    path = tmp_path / "film.mp4"
+def test_a_video_is_read_back_unchanged(tmp_path: Path):
+    path = tmp_path / "video.mp4"
     with write_film(path, 25, TONE) as writer:
         for frame in numbered(50):
             writer.add(frame)
@@ -27,22 +27,22 @@ def test_a_film_comes_back_as_it_went_in(tmp_path: Path):
         assert media.video.fps == 25
         assert [number_of(frame) for clip in media.read_clips(25) for frame in clip.frames] == list(range(50))
     with av.open(str(path)) as container:
-        heard = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+        decoded = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
         assert container.streams.audio[0].rate == 16000
-    assert 32000 <= len(heard) <= 32000 + 2048  # AAC fills up its last frame
-    assert np.abs(np.fft.rfft(heard[:32000])).argmax() == pytest.approx(880, abs=2)  # of 2 s: half a hertz each
+    assert 32000 <= len(decoded) <= 32000 + 2048  # AAC pads its last frame
+    assert np.abs(np.fft.rfft(decoded[:32000])).argmax() == pytest.approx(880, abs=2)  # bins of half a hertz: 2 s
     assert sorted(tmp_path.iterdir()) == [path]
 
 
-def test_the_same_pictures_make_the_same_film(tmp_path: Path):
-    path, films = tmp_path / "film.mp4", set()
+def test_the_same_frames_make_the_same_file(tmp_path: Path):
+    path, files = tmp_path / "video.mp4", set()
     for _ in range(12):
         write(path, talk(20))
-        films.add(path.read_bytes())
-    assert len(films) == 1
+        files.add(path.read_bytes())
+    assert len(files) == 1
 
 
-def test_any_name_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_any_file_name_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     names = ["concat:a|b.mp4", "-i 'a' \"b\" $(c) %03d.v1.2.mp4", "file:..mp4", "é ü.mp4"]
     for name in names:
@@ -52,7 +52,7 @@ def test_any_name_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("fps", [Fraction(30000, 1001), 60, 12.5])
 def test_any_rate_is_kept(tmp_path: Path, fps: float):
-    path = tmp_path / "film.mp4"
+    path = tmp_path / "video.mp4"
     with write_film(path, fps) as writer:
         for frame in numbered(20):
             writer.add(frame)
@@ -63,7 +63,7 @@ def test_any_rate_is_kept(tmp_path: Path, fps: float):
 
 def test_a_variable_rate_is_kept(tmp_path: Path):
     times = [Fraction(ms, 1000) for ms in (0, 40, 95, 120, 300)]
-    path = tmp_path / "film.mp4"
+    path = tmp_path / "video.mp4"
     with write_film(path, 25) as writer:
         for frame, at_s in zip(numbered(5), times, strict=True):
             writer.add(frame, at_s)
@@ -79,41 +79,41 @@ def write(path: Path, frames: Iterable[np.ndarray], times: Sequence[int] = ()) -
             writer.add(frame, Fraction(times[i]) if times else None)
 
 
-def test_a_film_that_fails_leaves_nothing_and_keeps_what_was_there(tmp_path: Path):
+def test_a_failure_leaves_nothing_and_keeps_the_old_file(tmp_path: Path):
     def frames() -> Iterator[np.ndarray]:
         yield numbered(1)[0]
         raise RuntimeError("no more frames")
 
-    path = tmp_path / "film.mp4"
-    path.write_bytes(b"an older film")
+    path = tmp_path / "video.mp4"
+    path.write_bytes(b"an older video")
     with pytest.raises(RuntimeError, match="no more frames"):
         write(path, frames())
-    assert path.read_bytes() == b"an older film"
+    assert path.read_bytes() == b"an older video"
     assert sorted(tmp_path.iterdir()) == [path]
 
 
-def test_what_cannot_be_written_is_named(tmp_path: Path):
+def test_invalid_targets_are_reported(tmp_path: Path):
     (tmp_path / "folder.mp4").mkdir()
     for name, words in {
-        "film.txt": r"film\.txt.*\.mp4",
-        "no/film.mp4": "folder does not exist",
+        "video.txt": r"video\.txt.*\.mp4",
+        "no/video.mp4": "folder does not exist",
         "folder.mp4": "is a directory",
     }.items():
         with pytest.raises(InvalidRequest, match=words):
             write(tmp_path / name, numbered(1))
     with pytest.raises(ValueError, match="even numbers"):
-        write(tmp_path / "film.mp4", [np.zeros((41, 40, 3), np.uint8)])
+        write(tmp_path / "video.mp4", [np.zeros((41, 40, 3), np.uint8)])
     with pytest.raises(ValueError, match="after one at"):
-        write(tmp_path / "film.mp4", numbered(2), (1, 1))
-    with pytest.raises(ValueError, match="without a picture"):
-        write(tmp_path / "film.mp4", [])
+        write(tmp_path / "video.mp4", numbered(2), (1, 1))
+    with pytest.raises(ValueError, match="without a frame"):
+        write(tmp_path / "video.mp4", [])
 
 
-def test_a_full_disk_is_storage_that_failed(tmp_path: Path, monkeypatch):
+def test_a_full_disk_is_a_storage_error(tmp_path: Path, monkeypatch):
     def refuse(*_args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("inference.media.encode.os.replace", refuse)
+    monkeypatch.setattr(Path, "replace", refuse)
     with pytest.raises(StorageError, match="No space left"):
-        write(tmp_path / "film.mp4", numbered(1))
+        write(tmp_path / "video.mp4", numbered(1))
     assert not list(tmp_path.iterdir())

@@ -34,7 +34,7 @@ def test_every_container_gives_every_frame_in_order(container: str):
     assert frames[0].dtype == np.uint8
 
 
-def test_colours_come_out_blue_green_red():
+def test_frames_are_bgr():
     blue = np.zeros((48, 64, 3), np.uint8)
     blue[..., 0] = 200
     mean = frames_of(film([blue] * 3))[0].mean(axis=(0, 1))
@@ -63,7 +63,7 @@ def test_a_variable_rate_is_read_by_timestamps():
 
 
 @pytest.mark.parametrize(("degrees", "corner"), [(90, "right"), (180, "bottom"), (270, "left")])
-def test_rotation_metadata_turns_the_picture(degrees: int, corner: str):
+def test_rotation_metadata_is_applied(degrees: int, corner: str):
     frame = np.full((48, 96, 3), 60, np.uint8)
     frame[:12] = 230  # the top edge is bright
     (upright, *_) = frames_of(turn_by_metadata(film([frame] * 3), degrees))
@@ -73,7 +73,7 @@ def test_rotation_metadata_turns_the_picture(degrees: int, corner: str):
 
 
 @pytest.mark.parametrize(("aspect", "width"), [(Fraction(2), 128), (Fraction(64, 45), 91), (Fraction(1, 2), 32)])
-def test_anamorphic_pictures_come_out_in_square_pixels(aspect: Fraction, width: int):
+def test_anamorphic_frames_get_square_pixels(aspect: Fraction, width: int):
     frames = frames_of(film(numbered(4), pixel_aspect=aspect))
     assert frames[0].shape == (48, width, 3)
 
@@ -82,16 +82,16 @@ def test_damaged_packets_cost_their_frames_but_no_time():
     rng = np.random.default_rng(0)
     noisy = [np.clip(f + rng.normal(0, 12, f.shape), 0, 255).astype(np.uint8) for f in numbered(50, 256, 192)]
     damaged = bytearray(film(noisy, container="avi"))
-    for at in places_of_packets(bytes(damaged))[20:35]:
+    for at in packet_positions(bytes(damaged))[20:35]:
         damaged[at + 20 : at + 100] = rng.integers(0, 255, 80, np.uint8).tobytes()
     frames = frames_of(bytes(damaged))
     assert len(frames) == 50
-    # What stands in for a damaged frame is the decoder's own affair; those before the damage are whole.
+    # How the decoder conceals damaged frames is not tested; those before the damage are intact.
     assert [number_of(frame) for frame in frames[:20]] == list(range(20))
 
 
 def with_threads(monkeypatch: pytest.MonkeyPatch, n_threads: int) -> None:
-    """As on a machine with so many cores, where a decoder takes as many threads by itself."""
+    """Pretend that the machine has so many cores, and a decoder takes as many threads by default."""
 
     def open_with_threads(*args, **kwargs):
         container = AV_OPEN(*args, **kwargs)
@@ -101,27 +101,27 @@ def with_threads(monkeypatch: pytest.MonkeyPatch, n_threads: int) -> None:
     monkeypatch.setattr("inference.media.open.av.open", open_with_threads)
 
 
-def test_frames_behind_damage_near_the_end_are_kept_on_any_number_of_cores(monkeypatch):
+def test_frames_after_damage_near_the_end_are_kept_on_any_number_of_cores(monkeypatch):
     damaged = bytearray(film(numbered(50, 256, 192), container="avi"))
-    for at in places_of_packets(bytes(damaged))[40:44]:
+    for at in packet_positions(bytes(damaged))[40:44]:
         damaged[at : at + 60] = bytes(60)
     with_threads(monkeypatch, 16)
     assert [number_of(frame) for frame in frames_of(bytes(damaged))[-2:]] == [48, 49]
 
 
-def test_damage_is_hidden_alike_on_any_number_of_cores(monkeypatch):
+def test_damage_is_concealed_alike_on_any_number_of_cores(monkeypatch):
     noise = np.random.default_rng(0).integers(0, 255, (8, 288, 352, 3), np.uint8)
     damaged = bytearray(film(list(noise), container="matroska", slices=8))
     for at in range(len(damaged) // 4, len(damaged) - 4000, 4001):
         damaged[at : at + 3] = b"\xff\x5a\x00"
-    seen = []
+    decoded = []
     for n_threads in (1, 16):
         with_threads(monkeypatch, n_threads)
-        seen.append(frames_of(bytes(damaged)))
-    assert np.array_equal(*seen)
+        decoded.append(frames_of(bytes(damaged)))
+    assert np.array_equal(*decoded)
 
 
-def places_of_packets(contents: bytes) -> list[int]:
+def packet_positions(contents: bytes) -> list[int]:
     with av.open(io.BytesIO(contents)) as container:
         return [packet.pos for packet in container.demux(video=0) if packet.size]
 
@@ -134,14 +134,14 @@ def test_a_path_and_its_bytes_read_alike(tmp_path: Path):
     assert np.array_equal(frames_of(str(path)), frames_of(contents))
 
 
-def test_a_picture_is_one_frame():
+def test_an_image_is_one_frame():
     frame = np.full((40, 50, 3), 90, np.uint8)
     with open_media(picture(frame)) as media:
         assert media.video.is_still
         assert np.array_equal(next(media.read_clips(25.0)).frames[0], frame)
 
 
-def test_sound_that_outlasts_the_picture_is_no_damage():
+def test_audio_longer_than_the_video_is_not_damage():
     assert len(frames_of(film(numbered(10), with_tone=True))) == 10
 
 
@@ -158,7 +158,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_bad_file_is_named_for_what_it_is(kind: str):
+def test_an_invalid_file_is_described(kind: str):
     contents, error, words = BAD[kind]
     with pytest.raises(error, match=re.escape(words)):
         frames_of(contents)
@@ -166,26 +166,26 @@ def test_a_bad_file_is_named_for_what_it_is(kind: str):
 
 @pytest.mark.parametrize("share", [0.02, 0.11, 0.53, 0.81])
 @pytest.mark.parametrize("container", ["mp4", "matroska", "mpeg"])
-def test_a_cut_off_file_is_refused(container: str, share: float):
+def test_a_truncated_file_is_rejected(container: str, share: float):
     noise = np.random.default_rng(0).integers(0, 255, (40, 96, 128, 3), np.uint8)
     whole = film(list(noise), container=container)
-    with pytest.raises(UnsupportedMedia, match=r"cut off|incomplete|no picture|not a media file"):
+    with pytest.raises(UnsupportedMedia, match=r"cut off|truncated|no frame|not a media file"):
         frames_of(whole[: int(len(whole) * share)])
 
 
-def test_a_cut_off_mp4_says_so():
+def test_a_truncated_mp4_is_reported():
     whole = film(numbered(20))
-    with pytest.raises(MediaTruncated, match="cut off"):
+    with pytest.raises(MediaTruncated, match="truncated"):
         frames_of(whole[: len(whole) // 2])
 
 
-def test_paths_that_are_no_files(tmp_path: Path):
+def test_paths_that_are_not_files(tmp_path: Path):
     with pytest.raises(MediaNotFound, match="No such file"):
         frames_of(tmp_path / "missing.mp4")
     with pytest.raises(MediaNotFound, match="is a directory"):
         frames_of(tmp_path)
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(MediaNotFound, match="not a plain file"):
+    with pytest.raises(MediaNotFound, match="not a regular file"):
         frames_of(tmp_path / "pipe")
     with pytest.raises(MediaNotFound, match="null"):
         frames_of("a\0b")
@@ -207,7 +207,7 @@ def test_limits_stop_the_decoding(limits: dict, words: str):
 
 
 @pytest.mark.parametrize("container", ["mpeg", "mpegts"])
-def test_films_joined_end_to_end_are_read_whole(container: str):
+def test_concatenated_videos_are_read_completely(container: str):
     one = film(numbered(30), container=container)
     other = film(numbered(60)[30:], container=container)
     frames = frames_of(one + other)
@@ -216,12 +216,12 @@ def test_films_joined_end_to_end_are_read_whole(container: str):
 
 @pytest.mark.parametrize("container", ["matroska", "mp4", "mpegts"])
 @pytest.mark.parametrize("start", [1, 10])
-def test_a_film_that_starts_late_is_whole(container: str, start: int):
+def test_a_video_that_starts_late_is_complete(container: str, start: int):
     times = [Fraction(start) + Fraction(i, 25) for i in range(30)]
     assert len(frames_of(film(numbered(30), times=times, container=container))) == 30
 
 
-def test_pictures_that_come_after_the_last_that_decodes_cost_no_time():
+def test_undecodable_frames_at_the_end_keep_their_time():
     noise = np.random.default_rng(0).integers(0, 255, (40, 96, 128, 3), np.uint8)
     damaged = bytearray(film(list(noise), container="avi"))
     end = damaged.index(b"idx1")
@@ -229,25 +229,25 @@ def test_pictures_that_come_after_the_last_that_decodes_cost_no_time():
     assert len(frames_of(bytes(damaged))) == 40
 
 
-def test_titles_in_any_bytes_do_no_harm():
+def test_titles_of_any_bytes_are_accepted():
     titled = film(numbered(5), container="matroska").replace(b"Lavf", b"\xe9\xe8\xff\xfe")
     assert len(frames_of(titled)) == 5
 
 
-def test_an_unknown_codec_is_named():
+def test_an_unknown_codec_is_reported():
     unknown = film(numbered(5), container="matroska").replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/AVX")
-    with pytest.raises(UnsupportedMedia, match="codec that is not known"):
+    with pytest.raises(UnsupportedMedia, match="unknown codec"):
         frames_of(unknown)
 
 
-def test_a_format_that_is_not_on_the_list_is_refused():
+def test_a_format_that_is_not_listed_is_rejected():
     contents = film(numbered(5), container="nut")
     assert b"nut/multimedia" in contents
     with pytest.raises(UnsupportedMedia, match="not a media file"):
         frames_of(contents)
 
 
-def test_frames_cannot_be_read_after_the_film_is_closed():
+def test_frames_cannot_be_read_after_the_file_is_closed():
     with open_media(film(numbered(60))) as media:
         clips = media.read_clips(25.0)
         next(clips)
@@ -255,13 +255,13 @@ def test_frames_cannot_be_read_after_the_film_is_closed():
         list(clips)
 
 
-def test_opening_is_bounded_too(monkeypatch: pytest.MonkeyPatch):
+def test_opening_is_limited_too(monkeypatch: pytest.MonkeyPatch):
     given = {}
     contents = film(numbered(3))
 
     def spy(file, **options):
         given.update(options)
-        raise ValueError("enough seen")
+        raise ValueError("options recorded")
 
     monkeypatch.setattr("inference.media.open.av.open", spy)
     with pytest.raises(UnsupportedMedia):
@@ -271,59 +271,59 @@ def test_opening_is_bounded_too(monkeypatch: pytest.MonkeyPatch):
     assert given["container_options"]["enable_drefs"] == "0"
 
 
-def shot(width: int = 100, height: int = 100):
+def frame_of(width: int = 100, height: int = 100):
     return SimpleNamespace(width=width, height=height)
 
 
-def test_the_meter_counts_what_is_decoded_though_never_shown():
-    meter = Meter("x", MediaLimits(max_total_pixels=35_000))
+def test_decoded_frames_count_even_if_unused():
+    counter = Meter("x", MediaLimits(max_total_pixels=35_000))
     for _ in range(3):
-        meter.count(shot())
+        counter.count(frame_of())
     with pytest.raises(MediaTooLarge, match="over 35000 pixels in 4 frames"):
-        meter.count(shot())
-    meter = Meter("x", MediaLimits(max_fps=20.0))
-    meter.check_time(Fraction(0), Fraction(1, 25))
+        counter.count(frame_of())
+    counter = Meter("x", MediaLimits(max_fps=20.0))
+    counter.check_time(Fraction(0), Fraction(1, 25))
     for _ in range(20):
-        meter.count(shot())
+        counter.count(frame_of())
     with pytest.raises(MediaTooLarge, match="over 20 frames a second"):
-        meter.count(shot())
+        counter.count(frame_of())
 
 
-def test_the_meter_knows_a_picture_and_a_time_too_large():
-    meter = Meter("x", MediaLimits(max_frame_pixels=9_999, max_duration_s=2))
+def test_frame_size_and_duration_are_limited():
+    counter = Meter("x", MediaLimits(max_frame_pixels=9_999, max_duration_s=2))
     with pytest.raises(MediaTooLarge, match="100x100"):
-        meter.count(shot())
+        counter.count(frame_of())
     with pytest.raises(UnsupportedMedia, match="15x100"):
-        meter.count(shot(15))
-    meter.check_time(Fraction(5), Fraction(1))  # time counts from the first frame
+        counter.count(frame_of(15))
+    counter.check_time(Fraction(5), Fraction(1))  # time counts from the first frame
     with pytest.raises(MediaTooLarge, match="over 2 s"):
-        meter.check_time(Fraction(6), Fraction(10**9))  # as does how long the last one is shown
+        counter.check_time(Fraction(6), Fraction(10**9))  # up to the end of the last one
 
 
-def test_cover_art_is_no_film():
+def test_cover_art_is_not_a_video():
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as out:
-        sound = out.add_stream("aac", rate=16000)
+        audio = out.add_stream("aac", rate=16000)
         cover = out.add_stream("png", rate=1)
         cover.width = cover.height = 64
         cover.pix_fmt = "rgb24"
         cover.disposition = av.stream.Disposition.attached_pic
         out.mux(cover.encode(av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")))
         out.mux(cover.encode())
-        mux_tone(out, sound, 1.0)
+        mux_tone(out, audio, 1.0)
     with pytest.raises(UnsupportedMedia, match="audio"):
         frames_of(buffer.getvalue())
 
 
-def test_a_huge_header_is_refused_before_memory_is_spent():
+def test_a_huge_header_is_rejected_before_memory_is_allocated():
     png = bytearray(picture(np.zeros((32, 32, 3), np.uint8)))
     at = png.index(b"IHDR") + 4
     png[at : at + 8] = (20_000).to_bytes(4, "big") * 2
     png[at + 13 : at + 17] = zlib.crc32(bytes(png[at - 4 : at + 13])).to_bytes(4, "big")
-    start_s = time.process_time()  # of work: a busy machine may keep us waiting
-    with pytest.raises(MediaError, match=r"no picture could be decoded|not a media file"):
+    start_s = time.process_time()  # CPU time: a busy machine may delay this process
+    with pytest.raises(MediaError, match=r"no frame could be decoded|not a media file"):
         frames_of(bytes(png))
-    assert time.process_time() - start_s < 30  # no timing: a guard against decoding 400 megapixels
+    assert time.process_time() - start_s < 30  # not a benchmark: a guard against decoding 400 megapixels
 
 
 def test_no_file_is_left_open(tmp_path: Path):
@@ -332,5 +332,5 @@ def test_no_file_is_left_open(tmp_path: Path):
     for _ in range(5):
         with pytest.raises(MediaError):
             frames_of(path)
-    # By name: what other tests left to be collected may be closed meanwhile.
+    # By name: garbage of other tests may be closed meanwhile.
     assert not [fd for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink() and path.samefile(fd)]
