@@ -1,4 +1,4 @@
-"""The application with avatars, on a real port of this process, with a worker that holds no model."""
+"""The application with avatars on a real port of this process, and with a worker that loads no model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 
 
 class LiveApp:
-    """server: to be looked into; what changes it goes through `call`."""
+    """A running application. Read `server` directly; change it through `call`."""
 
     def __init__(self, server: Server, http: uvicorn.Server, loop: asyncio.AbstractEventLoop) -> None:
         self.server, self._http, self._loop = server, http, loop
@@ -47,13 +47,13 @@ class LiveApp:
         return f"ws://127.0.0.1:{self.port}{path}"
 
     def call(self, function: Callable[[], Any]) -> None:
-        """In the server's event loop."""
+        """Call a function in the server's event loop."""
         self._loop.call_soon_threadsafe(function)
 
 
 @contextmanager
 def live_app(server: Server) -> Iterator[LiveApp]:
-    """Serve in a thread until the block is left. The starter is not there: it would be made anew for each server."""
+    """Serve in a thread inside of the block, without the starter avatar, which each server would create again."""
     kept, pool_module.run_worker = pool_module.run_worker, run_fake
     listed, avatars_module.find_packages = avatars_module.find_packages, list_user_avatars
     config = http_config(make_app(server), server.settings.model_copy(update={"port": 0}))

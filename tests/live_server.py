@@ -1,4 +1,4 @@
-"""A real `viseme serve` in a process of its own, for tests to talk to."""
+"""A real `viseme serve` in its own process."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ SERVE = (str(Path(sys.executable).parent / "viseme"), "serve", "--port", "0")
 
 @dataclass
 class LiveServer:
-    """A server and how to reach it, once it is ready."""
+    """A server process, and requests to it."""
 
     process: subprocess.Popen[bytes]
     log: Path
 
     @cached_property
     def ready(self) -> dict[str, Any]:
-        """The line that the server logs when it is ready: it names the port, which the system chose."""
+        """Return the fields that the server logs when it is ready, such as the port that the system chose."""
         lines = (line for line in self.log.read_text().splitlines() if '"event": "viseme is ready"' in line)
         found: dict[str, Any] = json.loads(next(lines))
         return found
@@ -48,23 +48,23 @@ class LiveServer:
             return own.get(path)
 
     def worker(self) -> psutil.Process:
-        """The process that holds the models: the largest child."""
+        """Return the process with the models: the largest child."""
         children = [c for c in psutil.Process(self.process.pid).children() if c.status() != psutil.STATUS_ZOMBIE]
         return max(children, key=lambda child: child.memory_info().rss)
 
     def held(self) -> int:
-        """Requests that wait or run."""
+        """Return the number of queued and running requests."""
         lines = self.get("/metrics").text.splitlines()
         return next(int(float(line.split()[1])) for line in lines if line.startswith("viseme_requests_held "))
 
     def wait_until(self, is_so: Callable[[], bool]) -> None:
-        """Raises: AssertionError with the log where the server ends meanwhile, or it takes too long."""
+        """Wait for a condition. Raises: AssertionError with the log if the server exits, or if it takes too long."""
         give_up = time.monotonic() + PATIENCE_S
         while not is_so():
             if self.process.poll() is not None:
-                raise AssertionError(f"the server ended with {self.process.returncode}: {self.log.read_text()[-2000:]}")
+                raise AssertionError(f"exit code {self.process.returncode}: {self.log.read_text()[-2000:]}")
             if time.monotonic() > give_up:
-                raise AssertionError(f"nothing came of it in {PATIENCE_S} s: {self.log.read_text()[-2000:]}")
+                raise AssertionError(f"the condition was not met within {PATIENCE_S} s: {self.log.read_text()[-2000:]}")
             time.sleep(0.05)
 
     def wait_until_ready(self) -> None:
@@ -80,7 +80,7 @@ def live_server(
     command: Sequence[str] = SERVE,
     kind: type[LiveServer] = LiveServer,
 ) -> Iterator[LiveServer]:
-    """Start a server, wait until it is ready, and end it. kind: how to talk to it."""
+    """Start a server, wait until it is ready, and stop it at the end. kind: the class for requests to it."""
     log = folder / "server.log"
     with log.open("wb") as stderr:
         process = subprocess.Popen(

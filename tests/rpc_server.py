@@ -1,4 +1,4 @@
-"""The gRPC port over packages that a test holds, in a thread of its own, and clients for it."""
+"""A gRPC server in a thread of the test, and clients for it."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ SERVICE = "optimized_lipsyncsrv.OptimizedLipSyncService"
 
 @dataclass
 class Rpc:
-    """A server that runs. call: run a coroutine function in its event loop."""
+    """A running server. call: runs a coroutine function in its event loop."""
 
     server: RpcServer
     avatars: AvatarCache
     call: Callable[..., Any]
     port: int = 0
     is_ready: bool = True
-    counted: list[tuple[str, str, float]] = field(default_factory=list)  # what metrics were told
+    counted: list[tuple[str, str, float]] = field(default_factory=list)  # route, status, seconds
 
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.port}"
 
     def package(self, name: str) -> AvatarPackage:
-        """The one in the server's memory."""
+        """Return the package in the server's memory."""
 
         async def find() -> AvatarPackage:
             async with self.avatars.acquire(name) as package:
@@ -69,10 +69,10 @@ def rpc_server(settings: Settings) -> Iterator[Rpc]:
 
     avatars = AvatarCache(settings)
 
-    def count(*told: Any) -> None:
-        running.counted.append(told)
+    def record_call(*call: Any) -> None:
+        running.counted.append(call)
 
-    server = RpcServer(avatars, LatencyByAvatar(), settings, 0, lambda: running.is_ready, count)
+    server = RpcServer(avatars, LatencyByAvatar(), settings, 0, lambda: running.is_ready, record_call)
     running = Rpc(server, avatars, call)
     try:
         running.port = call(running.server.start)
@@ -86,7 +86,7 @@ def rpc_server(settings: Settings) -> Iterator[Rpc]:
 
 
 def golden_table() -> dict[str, Any] | None:
-    """What a client knows who has never seen our code; None without the reference material."""
+    """Return the schema of an independent client, or None without the reference material."""
     path = Path(__file__).parents[2] / "shared" / "golden" / "protocol.json"
     return json.loads(path.read_text())["proto"] if path.is_file() else None
 
@@ -95,7 +95,7 @@ KINDS = {1: "double", 2: "float", 3: "int64", 5: "int32", 8: "bool", 9: "string"
 
 
 def our_table() -> dict[str, Any]:
-    """Our own .proto as such a table."""
+    """Return the schema of the generated stubs in the same form."""
     messages = {
         name: [
             {
@@ -123,7 +123,7 @@ def our_table() -> dict[str, Any]:
 
 
 class Proto:
-    """Messages and a client made of a table of fields alone; nothing of what the server is made of is used."""
+    """Messages and a client built from a table of fields alone, without any code of the server."""
 
     def __init__(self, table: dict[str, Any]) -> None:
         self._table = table
@@ -170,7 +170,7 @@ def make_call(proto: Proto, call: dict[str, Any], channel: grpc.Channel) -> Call
 
 
 def describe(table: dict[str, Any]) -> descriptor_pb2.FileDescriptorProto:
-    """The table as protoc would have it."""
+    """Return the table as the descriptor that protoc would create."""
     file = descriptor_pb2.FileDescriptorProto(name="of_the_table.proto", package=table["package"], syntax="proto3")
     for name, fields in table["messages"].items():
         message = file.message_type.add(name=name)
@@ -195,23 +195,23 @@ def wait_until(is_so: Callable[[], object]) -> None:
         time.sleep(0.01)
 
 
-def unpack(jpeg: bytes) -> np.ndarray:
+def decode_jpeg(jpeg: bytes) -> np.ndarray:
     return cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
 
 
-def packed(picture: np.ndarray, quality: int = PATCH_QUALITY) -> np.ndarray:
-    """What is left of a picture after a JPEG of that quality."""
-    return unpack(cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes())
+def through_jpeg(image: np.ndarray, quality: int = PATCH_QUALITY) -> np.ndarray:
+    """Encode and decode an image."""
+    return decode_jpeg(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes())
 
 
-def voice(n_samples: int, seed: int = 0, loudness: float = 6000) -> np.ndarray:
+def noise(n_samples: int, seed: int = 0, loudness: float = 6000) -> np.ndarray:
     return (np.random.default_rng(seed).standard_normal(n_samples) * loudness).clip(-32768, 32767).astype(np.int16)
 
 
-def cut(pcm: np.ndarray, samples: int = 640) -> list[bytes]:
+def split_chunks(pcm: np.ndarray, samples: int = 640) -> list[bytes]:
     return [pcm[i : i + samples].astype("<i2").tobytes() for i in range(0, len(pcm), samples)]
 
 
-def refused(call: grpc.RpcError) -> tuple[grpc.StatusCode, str, str]:
+def error_of(call: grpc.RpcError) -> tuple[grpc.StatusCode, str, str]:
     trailing = dict(call.trailing_metadata())
     return call.code(), call.details(), trailing.get("viseme-code", "")

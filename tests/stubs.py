@@ -1,4 +1,4 @@
-"""The gRPC stubs, made as the build makes them where this checkout was not installed since the .proto changed."""
+"""The gRPC stubs, generated as the build does it if the checkout is not installed."""
 
 from __future__ import annotations
 

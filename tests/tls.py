@@ -1,4 +1,4 @@
-"""Certificates of our own making."""
+"""Self-signed certificates."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Pair:
 
 
 def make_pair(folder: Path) -> Pair:
-    """A certificate for this machine, signed by itself."""
+    """Create a self-signed certificate for localhost."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)

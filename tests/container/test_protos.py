@@ -1,4 +1,4 @@
-"""The service as it is written down: it is the one that old clients know, number by number."""
+"""The .proto file: its services, messages and field numbers are those of the older clients."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ def golden(shared: Path) -> dict[str, Any]:
     return found
 
 
-def test_the_stubs_are_made_of_the_proto(pb2: ModuleType, tmp_path: Path):
+def test_the_stubs_match_the_proto(pb2: ModuleType, tmp_path: Path):
     make_stubs(tmp_path)
     for name in NAMES:
         assert (PROTOS / name).read_text() == (tmp_path / "container" / "protos" / name).read_text()
 
 
-def test_a_proto_that_is_none_stops_the_build(tmp_path: Path):
+def test_an_invalid_proto_stops_the_build(tmp_path: Path):
     for name in ("setup.py", "container/protos/optimized_lipsyncsrv.proto"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text((ROOT / name).read_text().replace("int32 frame_id = 2;", "int32 frame_id = 1;"))
@@ -77,10 +77,10 @@ def test_bytes_worked_out_by_hand(pb2: ModuleType):
     chunks = pb2.BatchInferenceWithAudioRequest(start_frame_id=1, frame_count=2, audio_chunks=[b"\1", b""])
     assert chunks.SerializeToString() == bytes([2 << 3, 1, 3 << 3, 2, 4 << 3 | 2, 1, 1, 4 << 3 | 2, 0])
     refused = pb2.OptimizedInferenceResponse(success=False, error="")
-    assert refused.SerializeToString() == bytes([8 << 3 | 2, 0])  # `error` is there, though empty; `success` is not
+    assert refused.SerializeToString() == bytes([8 << 3 | 2, 0])  # `error` is present although empty; `success` is not
 
 
-def test_every_field_is_the_old_clients(pb2: ModuleType, golden: dict[str, Any]):
+def test_every_field_matches_the_old_clients(pb2: ModuleType, golden: dict[str, Any]):
     ours = pb2.DESCRIPTOR.message_types_by_name
     assert set(ours) == set(golden["messages"])
     for name, fields in golden["messages"].items():
@@ -110,7 +110,7 @@ def as_values(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: of(value) for name, value in fields.items()}
 
 
-def test_recorded_messages_are_read_and_written_byte_for_byte(pb2: ModuleType, golden: dict[str, Any]):
+def test_recorded_messages_round_trip_byte_for_byte(pb2: ModuleType, golden: dict[str, Any]):
     assert len(golden["wire_examples"]) == 8
     for example in golden["wire_examples"]:
         kind, recorded = getattr(pb2, example["message"]), bytes.fromhex(example["hex"])
@@ -119,47 +119,47 @@ def test_recorded_messages_are_read_and_written_byte_for_byte(pb2: ModuleType, g
         assert parsed == kind(**as_values(example["fields"]))
 
 
-def test_a_client_of_its_own_proto_can_live_in_the_same_process(pb2: ModuleType):
-    """An old client's stubs bring the same names in a file of another name; their own pool keeps them apart."""
+def test_a_clients_own_proto_works_in_the_same_process(pb2: ModuleType):
+    """An older client's stubs define the same names in another file; a separate pool avoids conflicts."""
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(pb2.DESCRIPTOR.serialized_pb)
-    theirs = message_factory.GetMessageClass(
+    client_class = message_factory.GetMessageClass(
         pool.FindMessageTypeByName("optimized_lipsyncsrv.OptimizedInferenceRequest")
     )
-    assert theirs(frame_id=3).SerializeToString() == pb2.OptimizedInferenceRequest(frame_id=3).SerializeToString()
+    assert client_class(frame_id=3).SerializeToString() == pb2.OptimizedInferenceRequest(frame_id=3).SerializeToString()
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What of this checkout a package is built of, without stubs that lie here."""
+    """Return a copy of the sources of the package, without generated stubs."""
     folder = tmp_path_factory.mktemp("source")
     names = ["pyproject.toml", "setup.py", "requirements.txt", "README.md", "LICENSE", "NOTICE", "container"]
-    for name in sorted(one for given in names for one in walk(ROOT / given)):
+    for name in sorted(one for given in names for one in source_files(ROOT / given)):
         target = folder / name.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes(name.read_bytes())
     return folder
 
 
-def walk(path: Path) -> Iterator[Path]:
+def source_files(path: Path) -> Iterator[Path]:
     found = sorted(path.rglob("*")) if path.is_dir() else [path]
     yield from (one for one in found if one.is_file() and not re.search(r"_pb2|\.pyc$", one.name))
 
 
 def pip(*arguments: str | Path) -> None:
-    """Without a network: the build's own needs are those of this environment."""
+    """Run pip without a network; the build requirements are those of this environment."""
     command = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", *map(str, arguments)]
     run = subprocess.run([*command, "--no-deps", "--no-build-isolation"], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
 
 
-def test_the_wheel_holds_the_stubs(source: Path, tmp_path: Path):
+def test_the_wheel_contains_the_stubs(source: Path, tmp_path: Path):
     pip("wheel", source, "--wheel-dir", tmp_path)
     [wheel] = tmp_path.glob("viseme-*.whl")
     inside = set(zipfile.ZipFile(wheel).namelist())
     assert {f"container/protos/{name}" for name in (*NAMES, "optimized_lipsyncsrv.proto")} <= inside
 
 
-def test_an_editable_install_puts_them_beside_the_proto(source: Path, tmp_path: Path):
+def test_an_editable_install_generates_the_stubs_beside_the_proto(source: Path, tmp_path: Path):
     pip("install", "--target", tmp_path, "--editable", source)
     assert {path.name for path in (source / "container" / "protos").glob("*_pb2*")} == set(NAMES)

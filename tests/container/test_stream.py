@@ -1,4 +1,4 @@
-"""Sessions over a real socket, with a tiny avatar of the synthetic speaker."""
+"""Sessions over a real socket, with a tiny synthetic avatar."""
 
 from __future__ import annotations
 
@@ -44,31 +44,33 @@ LOAD = avatars_module.load_package
 
 
 @pytest.fixture(scope="module")
-def app(avatar_folder: Path, lent: AvatarPackage, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveApp]:
+def app(
+    avatar_folder: Path, shared_package: AvatarPackage, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveApp]:
     settings = make_settings(tmp_path_factory.mktemp("data"), avatars=avatar_folder.parent)
     with pytest.MonkeyPatch.context() as patch, live_app(Server(settings)) as running:
-        patch.setattr(avatars_module, "load_package", lambda _name, _settings: lent)
+        patch.setattr(avatars_module, "load_package", lambda _name, _settings: shared_package)
         yield running
 
 
 @pytest.fixture(scope="module")
-def lent(avatar_package: AvatarPackage) -> AvatarPackage:
-    """The loaded package, which no server closes."""
-    lent = copy.copy(avatar_package)
-    vars(lent)["close"] = lambda: None
-    return lent
+def shared_package(avatar_package: AvatarPackage) -> AvatarPackage:
+    """Return the loaded package, which no server closes."""
+    shared_package = copy.copy(avatar_package)
+    vars(shared_package)["close"] = lambda: None
+    return shared_package
 
 
 @pytest.fixture
-def loaded(avatar_folder: Path, lent: AvatarPackage, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The avatar's folder, for servers that need not load it once more."""
-    monkeypatch.setattr(avatars_module, "load_package", lambda _name, _settings: lent)
+def loaded(avatar_folder: Path, shared_package: AvatarPackage, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the avatar's folder, for servers that share the loaded package."""
+    monkeypatch.setattr(avatars_module, "load_package", lambda _name, _settings: shared_package)
     return avatar_folder
 
 
 @pytest.fixture(scope="module")
 def speech() -> np.ndarray:
-    """Six tenths of a second, in no whole number of frames."""
+    """Return 0.6 s of speech, which is not a whole number of frames."""
     said = synthesise(SyntheticClip("BIN BLUE AT F TWO NOW", 3).speech, 3)[SYNTHESIS_RATE // 2 :][
         : round(SPOKEN_S * SYNTHESIS_RATE) + 7
     ]
@@ -76,14 +78,14 @@ def speech() -> np.ndarray:
 
 
 class Client:
-    """Takes messages apart."""
+    """A client that parses and records messages."""
 
     def __init__(self, connection: ClientConnection) -> None:
         self.connection = connection
         self.events: list[dict[str, Any]] = []
         self.frames: list[FrameMessage] = []
 
-    async def say(self, kind: str, **about: Any) -> None:
+    async def send_command(self, kind: str, **about: Any) -> None:
         await self.connection.send(json.dumps({"type": kind} | about))
 
     async def receive(self) -> dict[str, Any] | FrameMessage:
@@ -108,7 +110,7 @@ class Client:
                 return found
 
     async def until_closed(self) -> int:
-        """The code."""
+        """Receive until the connection closes, and return the close code."""
         closed: websockets.Close | None = None
         while closed is None:
             try:
@@ -126,12 +128,12 @@ async def session(app: LiveApp, path: str = SESSION, **options: Any) -> AsyncIte
         yield Client(connection)
 
 
-def test_known_avatars_are_listed(app: LiveApp):
+def test_avatars_are_listed(app: LiveApp):
     (drawn,) = [one for one in httpx.get(app.http("/v1/avatars")).json() if one["name"] == "drawn"]
     assert drawn == {"name": "drawn", "frames": 75, "fps": 25, "width": 320, "height": 240}
 
 
-def test_in_silence_the_mouth_rests_and_frames_are_counted(app: LiveApp):
+def test_idle_frames_are_numbered_without_gaps(app: LiveApp):
     async def go() -> Client:
         async with session(app) as client:
             while len(client.frames) < 12:
@@ -146,48 +148,48 @@ def test_in_silence_the_mouth_rests_and_frames_are_counted(app: LiveApp):
         assert (frame.kind, frame.is_speaking, frame.generation) == (PATCH, False, 0)
         assert frame.pts_ms == frame.frame * 40
         assert frame.pcm == bytes(2 * 640)
-        assert picture(frame).shape == (frame.h, frame.w, 3)
+        assert image_of(frame).shape == (frame.h, frame.w, 3)
         assert frame.x + frame.w <= 320
         assert frame.y + frame.h <= 240
 
 
-def test_speech_comes_back_with_its_frames_byte_for_byte(app: LiveApp, speech: np.ndarray):
-    sound = speech.tobytes()
+def test_frames_return_the_audio_byte_for_byte(app: LiveApp, speech: np.ndarray):
+    audio = speech.tobytes()
 
     async def go() -> Client:
         async with session(app) as client:
             await client.until("ready")
-            for i in range(0, len(sound), 1001):  # odd: samples are cut in two
-                await client.connection.send(sound[i : i + 1001])
-            await client.say("flush")
+            for i in range(0, len(audio), 1001):  # odd, so samples are split
+                await client.connection.send(audio[i : i + 1001])
+            await client.send_command("flush")
             await client.until("speech_finished")
             return client
 
     client = asyncio.run(go())
     spoken = [frame for frame in client.frames if frame.is_speaking]
-    heard = b"".join(frame.pcm for frame in spoken)
-    assert heard[: len(sound)] == sound
-    assert heard[len(sound) :] == bytes(len(heard) - len(sound))
-    assert len(heard) == 2 * 640 * -(-len(speech) // 640)
+    returned = b"".join(frame.pcm for frame in spoken)
+    assert returned[: len(audio)] == audio
+    assert returned[len(audio) :] == bytes(len(returned) - len(audio))
+    assert len(returned) == 2 * 640 * -(-len(speech) // 640)
     assert [frame.frame for frame in client.frames] == list(range(len(client.frames)))
     started = next(event for event in client.events if event["type"] == "speech_started")
     assert started["frame"] == spoken[0].frame
-    rested, moved = picture(spoken[0]).astype(int), picture(spoken[8]).astype(int)
-    assert rested.shape != moved.shape or np.abs(rested - moved).max() > 0
+    resting, moving = image_of(spoken[0]).astype(int), image_of(spoken[8]).astype(int)
+    assert resting.shape != moving.shape or np.abs(resting - moving).max() > 0
 
 
-def test_after_an_interrupt_nothing_of_before_is_sent(app: LiveApp, speech: np.ndarray):
+def test_an_interrupt_drops_all_earlier_speech(app: LiveApp, speech: np.ndarray):
     async def go() -> tuple[Client, int]:
         async with session(app) as client:
             await client.connection.send(np.tile(speech, 8).tobytes())
             await client.next_frame(is_speaking=True)
-            await client.say("interrupt")
+            await client.send_command("interrupt")
             assert (await client.until("interrupted"))["generation"] == 1
             n_before = len(client.frames)
             for _ in range(10):
                 await client.next_frame()
             await client.connection.send(speech.tobytes())
-            await client.say("flush")
+            await client.send_command("flush")
             await client.until("speech_finished")
             return client, n_before
 
@@ -204,7 +206,7 @@ def test_whole_frames_are_composed(app: LiveApp, avatar_package: AvatarPackage, 
     async def go(path: str) -> FrameMessage:
         async with session(app, path) as client:
             await client.connection.send(speech.tobytes())
-            await client.say("flush")
+            await client.send_command("flush")
             frames = [await client.next_frame(is_speaking=True) for _ in range(8)]
             return frames[-1]
 
@@ -213,17 +215,17 @@ def test_whole_frames_are_composed(app: LiveApp, avatar_package: AvatarPackage, 
     patch = asyncio.run(go(SESSION + "?background=true"))
     box = avatar_package.box(patch.background)
     assert (patch.x, patch.y, patch.w, patch.h) == (box.left, box.top, box.width, box.height)
-    # Both were JPEGs of their own: what they show is the same but for that.
-    own = picture(whole).astype(int)[patch.y : patch.y + patch.h, patch.x : patch.x + patch.w]
-    filmed = avatar_package.background(patch.background).astype(int)
-    assert np.abs(own - picture(patch)).mean() < 6
-    assert np.abs(own - filmed[patch.y : patch.y + patch.h, patch.x : patch.x + patch.w]).mean() > 12
+    # The two frames differ only by JPEG compression.
+    own = image_of(whole).astype(int)[patch.y : patch.y + patch.h, patch.x : patch.x + patch.w]
+    background = avatar_package.background(patch.background).astype(int)
+    assert np.abs(own - image_of(patch)).mean() < 6
+    assert np.abs(own - background[patch.y : patch.y + patch.h, patch.x : patch.x + patch.w]).mean() > 12
     outside = np.ones((240, 320), bool)
     outside[patch.y : patch.y + patch.h, patch.x : patch.x + patch.w] = False
-    assert np.abs(picture(whole).astype(int) - filmed)[outside].mean() < 4
+    assert np.abs(image_of(whole).astype(int) - background)[outside].mean() < 4
 
 
-def test_what_lies_under_a_patch_can_be_fetched(app: LiveApp, avatar_package: AvatarPackage):
+def test_background_frames_over_http(app: LiveApp, avatar_package: AvatarPackage):
     answer = httpx.get(app.http("/v1/avatars/drawn/background/7"))
     assert answer.headers["content-type"] == "image/jpeg"
     assert answer.headers["cache-control"] == "public, no-cache"  # the avatar may be replaced
@@ -238,16 +240,16 @@ def test_what_lies_under_a_patch_can_be_fetched(app: LiveApp, avatar_package: Av
     assert httpx.get(app.http("/v1/avatars/nobody/background/0")).status_code == 404
 
 
-def test_another_rate_is_said_in_the_query_or_at_the_start(app: LiveApp, speech: np.ndarray):
+def test_the_sample_rate_is_set_in_the_query_or_by_start(app: LiveApp, speech: np.ndarray):
     async def go(path: str, **start: Any) -> Client:
         async with session(app, path) as client:
             await client.until("ready")
             if start:
                 await client.next_frame()
-                await client.say("start", **start)
+                await client.send_command("start", **start)
                 await client.until("ready")
             await client.connection.send(speech.tobytes())
-            await client.say("flush")
+            await client.send_command("flush")
             await client.until("speech_finished")
             return client
 
@@ -273,7 +275,7 @@ def test_another_rate_is_said_in_the_query_or_at_the_start(app: LiveApp, speech:
         (bytes(2 * 16_000 * 125), "overloaded"),
     ],
 )
-def test_a_mistake_is_answered_and_the_session_goes_on(app: LiveApp, message: str | bytes, code: str):
+def test_an_invalid_message_gets_an_error_and_the_session_continues(app: LiveApp, message: str | bytes, code: str):
     async def go() -> None:
         async with session(app) as client:
             await client.until("ready")
@@ -281,13 +283,13 @@ def test_a_mistake_is_answered_and_the_session_goes_on(app: LiveApp, message: st
             error = await client.until("error")
             assert (error["code"], error["generation"]) == (code, 0)
             await client.next_frame()
-            await client.say("close")
+            await client.send_command("close")
             assert await client.until_closed() == 1000
 
     asyncio.run(go())
 
 
-def test_ten_thousand_messages_of_noise_end_no_session(app: LiveApp):
+def test_ten_thousand_random_messages_do_not_end_the_session(app: LiveApp):
     rng = random.Random(21)
     messages: list[str | bytes] = [rng.randbytes(rng.randrange(48)) for _ in range(9000)]
     messages += [rng.randbytes(rng.randrange(48)).decode("latin-1") for _ in range(1000)]
@@ -300,7 +302,7 @@ def test_ten_thousand_messages_of_noise_end_no_session(app: LiveApp):
             while sum(event["type"] == "error" for event in client.events) < 1000:
                 await client.receive()
             await sending
-            await client.say("interrupt")
+            await client.send_command("interrupt")
             await client.until("interrupted")
             assert not (await client.next_frame()).is_speaking
 
@@ -312,8 +314,8 @@ async def send_all(client: Client, messages: list[str | bytes]) -> None:
         await client.connection.send(message)
 
 
-def test_a_hundred_that_listen_to_silence_take_little_memory(app: LiveApp):
-    """Under a megabyte each, although both ends lie in this process."""
+def test_a_hundred_idle_sessions_take_little_memory(app: LiveApp):
+    """Less than a megabyte each, with both ends in this process."""
 
     async def go() -> int:
         async with contextlib.AsyncExitStack() as stack:
@@ -327,7 +329,7 @@ def test_a_hundred_that_listen_to_silence_take_little_memory(app: LiveApp):
                     await client.next_frame()
             assert app.server.live.n_sessions == 101
             taken = psutil.Process().memory_info().rss - before
-            # Together: one after another each would wait for its turn while the others are still sent frames.
+            # Concurrently: otherwise each would wait while the others still receive frames.
             await asyncio.gather(*(client.connection.close() for client in clients))
             return taken
 
@@ -344,7 +346,7 @@ def test_a_hundred_that_listen_to_silence_take_little_memory(app: LiveApp):
         (SESSION + "?colour=red", 400),
     ],
 )
-def test_what_cannot_be_had_is_refused_at_the_door(app: LiveApp, path: str, status: int):
+def test_invalid_requests_fail_the_handshake(app: LiveApp, path: str, status: int):
     async def go() -> None:
         with pytest.raises(InvalidStatus) as caught:
             async with session(app, path):
@@ -354,7 +356,7 @@ def test_what_cannot_be_had_is_refused_at_the_door(app: LiveApp, path: str, stat
     asyncio.run(go())
 
 
-def test_a_hostile_length_is_refused_before_it_is_kept(app: LiveApp):
+def test_a_hostile_length_is_rejected_before_buffering(app: LiveApp):
     one = handshake(app)
     one.sendall(b"\x82\xff" + struct.pack(">Q", 1 << 40) + bytes(4))  # a binary message of a terabyte
     received = b""
@@ -365,39 +367,39 @@ def test_a_hostile_length_is_refused_before_it_is_kept(app: LiveApp):
     wait_until(lambda: app.server.live.n_sessions == 0)
 
 
-def test_a_client_that_never_reads_is_dropped_and_hurts_nobody(loaded: Path, tmp_path: Path, speech: np.ndarray):
+def test_a_client_that_never_reads_delays_no_other(loaded: Path, tmp_path: Path, speech: np.ndarray):
     server = Server(make_settings(tmp_path, avatars=loaded.parent))
     server.live = AvatarServer(server.settings, stall_timeout_s=0.5)
 
     async def go(app: LiveApp) -> None:
         async with session(app) as client:
             await client.until("ready")
-            deaf = handshake(app, SESSION + "?frames=whole")
+            stalled = handshake(app, SESSION + "?frames=whole")
             wait_until(lambda: app.server.live.n_sessions == 2)
             before = len(client.frames)
             while app.server.live.n_sessions == 2:
                 await client.receive()
             frames = client.frames[before:]
             assert [b.frame - a.frame for a, b in pairwise(frames)] == [1] * (len(frames) - 1)
-            deaf.close()
+            stalled.close()
 
     with live_app(server) as app:
         asyncio.run(go(app))
 
 
-def test_a_slow_client_loses_frames_and_no_sound(loaded: Path, tmp_path: Path, speech: np.ndarray):
+def test_a_slow_client_loses_frames_but_no_audio(loaded: Path, tmp_path: Path, speech: np.ndarray):
     server = Server(make_settings(tmp_path, avatars=loaded.parent))
     long = np.tile(speech, 10)
 
     async def go(app: LiveApp) -> Client:
-        # What it has not read stays in a small buffer of its own, and then at the server.
+        # A small receive buffer, so that unread bytes soon stay at the server.
         narrow = socket.socket()
         narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         narrow.connect(("127.0.0.1", app.port))
         async with session(app, SESSION + "?frames=whole", sock=narrow, max_queue=1) as client:
             await client.until("ready")
             await client.connection.send(long.tobytes())
-            await client.say("flush")
+            await client.send_command("flush")
             await client.next_frame(is_speaking=True)
             await asyncio.sleep(3)
             await client.until("speech_finished")
@@ -407,18 +409,20 @@ def test_a_slow_client_loses_frames_and_no_sound(loaded: Path, tmp_path: Path, s
         client = asyncio.run(go(app))
     spoken = [frame for frame in client.frames if frame.is_speaking]
     assert len(spoken) < len(long) // 640 - 10
-    heard = b"".join(frame.pcm for frame in client.frames)
-    assert sound_of(heard) == sound_of(long.tobytes())
+    returned = b"".join(frame.pcm for frame in client.frames)
+    assert strip_silence(returned) == strip_silence(long.tobytes())
 
 
-def sound_of(pcm: bytes) -> bytes:
-    """Without the silence around it."""
+def strip_silence(pcm: bytes) -> bytes:
+    """Remove the silence at both ends."""
     samples = np.frombuffer(pcm, "<i2")
     (loud,) = np.nonzero(samples)
     return samples[loud[0] : loud[-1] + 1].tobytes()
 
 
-def test_packages_come_and_go_while_it_runs(avatar_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_packages_are_added_and_removed_while_the_server_runs(
+    avatar_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(avatars_module, "load_package", LOAD)
     folder = tmp_path / "avatars"
     folder.mkdir()
@@ -468,18 +472,18 @@ def test_a_package_that_cannot_be_loaded_ends_the_session_with_an_error(
         assert error["ModelStreamError"]["ErrorCode"] == "invalid_request"
 
 
-def test_the_token_opens_every_door(loaded: Path, tmp_path: Path):
+def test_every_route_requires_the_token(loaded: Path, tmp_path: Path):
     settings = make_settings(tmp_path, avatars=loaded.parent, token="open sesame")
     packed = base64.urlsafe_b64encode(b"open sesame").decode().rstrip("=")
 
-    async def enter(app: LiveApp, path: str, **options: Any) -> str | None:
+    async def connect(app: LiveApp, path: str, **options: Any) -> str | None:
         async with session(app, path, **options) as client:
             await client.until("ready")
             return client.connection.subprotocol
 
     def status_of(app: LiveApp, path: str, **options: Any) -> int:
         with pytest.raises(InvalidStatus) as caught:
-            asyncio.run(enter(app, path, **options))
+            asyncio.run(connect(app, path, **options))
         return caught.value.response.status_code
 
     with live_app(Server(settings)) as app:
@@ -487,48 +491,48 @@ def test_the_token_opens_every_door(loaded: Path, tmp_path: Path):
         header = {"Authorization": "Bearer open sesame"}
         assert httpx.get(app.http("/v1/avatars"), headers=header).status_code == 200
         background = httpx.get(app.http("/v1/avatars/drawn/background/0"), headers=header)
-        assert background.headers["cache-control"].startswith("private")  # not for those behind the same proxy
+        assert background.headers["cache-control"].startswith("private")  # not for shared caches
         for path in (SESSION, STREAM + "?avatar=drawn"):
             assert status_of(app, path) == 403
             assert status_of(app, path, additional_headers={"Authorization": "Bearer open"}) == 403
             assert status_of(app, path, subprotocols=["viseme", "bearer.aaaaa"]) == 403
-            asyncio.run(enter(app, path, additional_headers=header))
-            assert asyncio.run(enter(app, path, subprotocols=["viseme", f"bearer.{packed}"])) == "viseme"
+            asyncio.run(connect(app, path, additional_headers=header))
+            assert asyncio.run(connect(app, path, subprotocols=["viseme", f"bearer.{packed}"])) == "viseme"
 
 
-def test_nothing_is_looked_for_on_behalf_of_a_stranger(loaded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_avatars_are_not_listed_before_authentication(loaded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     async def list_packages() -> list[Any]:
-        raise AssertionError("the avatars were looked through, and the starter made")
+        raise AssertionError("the avatars were listed, and the starter created")
 
-    async def enter(app: LiveApp) -> None:
+    async def connect(app: LiveApp) -> None:
         async with session(app, STREAM):
             pass
 
     server = Server(make_settings(tmp_path, avatars=loaded.parent, token="open sesame"))
     monkeypatch.setattr(server.live.avatars, "list_packages", list_packages)
     with live_app(server) as app:
-        with pytest.raises(InvalidStatus) as refused:
-            asyncio.run(enter(app))
-        assert refused.value.response.status_code == 403
+        with pytest.raises(InvalidStatus) as caught:
+            asyncio.run(connect(app))
+        assert caught.value.response.status_code == 403
 
 
-def test_a_page_of_another_site_stays_out(app: LiveApp):
-    async def enter(origin: str) -> None:
+def test_a_page_of_another_site_is_rejected(app: LiveApp):
+    async def connect(origin: str) -> None:
         async with session(app, origin=origin) as client:
             await client.until("ready")
 
-    asyncio.run(enter(f"http://127.0.0.1:{app.port + 1}"))
-    with pytest.raises(InvalidStatus) as refused:
-        asyncio.run(enter("https://evil.example"))
-    assert refused.value.response.status_code == 403
+    asyncio.run(connect(f"http://127.0.0.1:{app.port + 1}"))
+    with pytest.raises(InvalidStatus) as caught:
+        asyncio.run(connect("https://evil.example"))
+    assert caught.value.response.status_code == 403
 
 
-def test_a_stream_of_sagemakers_ends_in_time(loaded: Path, tmp_path: Path):
+def test_sagemaker_streams_have_a_time_limit(loaded: Path, tmp_path: Path):
     server = Server(make_settings(tmp_path, avatars=loaded.parent, on_sagemaker=True))
     server.live = AvatarServer(server.settings, max_stream_s=1.0)
 
     async def go(app: LiveApp) -> Client:
-        async with session(app, STREAM) as client:  # the only avatar there is
+        async with session(app, STREAM) as client:  # uses the only avatar
             assert await client.until_closed() == 1001
             return client
 
@@ -540,29 +544,29 @@ def test_a_stream_of_sagemakers_ends_in_time(loaded: Path, tmp_path: Path):
         for path in ("/v1/avatars", "/v1/avatars/drawn/background/0"):
             assert httpx.get(app.http(path)).status_code == 404
         with pytest.raises(InvalidStatus):
-            asyncio.run(refused(app, SESSION))
+            asyncio.run(open_session(app, SESSION))
 
 
-async def refused(app: LiveApp, path: str) -> None:
+async def open_session(app: LiveApp, path: str) -> None:
     async with session(app, path):
         pass
 
 
-def test_on_sagemaker_the_other_doors_open_where_they_are_asked_for(loaded: Path, tmp_path: Path):
+def test_on_sagemaker_realtime_opens_the_other_routes(loaded: Path, tmp_path: Path):
     settings = make_settings(tmp_path, avatars=loaded.parent, on_sagemaker=True, realtime=True)
     with live_app(Server(settings)) as app:
-        assert app.server.live.avatars.loaded_names == ["drawn"]  # before anybody came
+        assert app.server.live.avatars.loaded_names == ["drawn"]  # before the first client
         assert httpx.get(app.http("/v1/avatars")).status_code == 200
-        asyncio.run(refused(app, SESSION))
+        asyncio.run(open_session(app, SESSION))
 
 
-def test_when_the_server_goes_down_sessions_speak_to_their_end(loaded: Path, tmp_path: Path, speech: np.ndarray):
+def test_a_draining_server_lets_sessions_finish_speaking(loaded: Path, tmp_path: Path, speech: np.ndarray):
     server = Server(make_settings(tmp_path, avatars=loaded.parent))
 
     async def go(app: LiveApp) -> tuple[Client, int]:
         async with session(app) as client:
             await client.connection.send(speech.tobytes())
-            await client.say("flush")
+            await client.send_command("flush")
             await client.next_frame(is_speaking=True)
             app.call(server.drain)
             return client, await client.until_closed()
@@ -572,11 +576,11 @@ def test_when_the_server_goes_down_sessions_speak_to_their_end(loaded: Path, tmp
         assert code == 1012
         assert len([frame for frame in client.frames if frame.is_speaking]) == -(-len(speech) // 640)
         with pytest.raises(InvalidStatus):
-            asyncio.run(refused(app, SESSION))
+            asyncio.run(open_session(app, SESSION))
 
 
 def handshake(app: LiveApp, path: str = SESSION) -> socket.socket:
-    """A WebSocket whose client does what the test does, and no more."""
+    """Open a WebSocket on a raw socket, which the test alone reads and writes."""
     one = socket.socket()
     one.settimeout(PATIENCE_S)
     one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -598,28 +602,28 @@ def decode(jpeg: bytes) -> np.ndarray:
     return np.asarray(cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR))
 
 
-def picture(frame: FrameMessage) -> np.ndarray:
+def image_of(frame: FrameMessage) -> np.ndarray:
     return decode(frame.jpeg)
 
 
-def test_who_is_gone_is_cut_off_and_who_talks_is_not(
+def test_pings_disconnect_silent_clients_but_not_sending_ones(
     loaded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speech: np.ndarray
 ):
-    """Neither answers the server's ping; one goes on sending."""
+    """Neither client answers the server's pings; one keeps sending."""
     monkeypatch.setitem(WEBSOCKET_CONFIG, "ws_ping_interval", 0.2)
     monkeypatch.setitem(WEBSOCKET_CONFIG, "ws_ping_timeout", 0.4)
-    flush = b"\x81\x90" + bytes(4) + b'{"type":"flush"}'  # masked by zeros
+    flush = b"\x81\x90" + bytes(4) + b'{"type":"flush"}'  # masked with zeros
 
     with live_app(Server(make_settings(tmp_path, avatars=loaded.parent))) as app:
-        gone, talking = handshake(app), handshake(app)
+        idle, sending = handshake(app), handshake(app)
         connections = app.server.live.connections
         wait_until(lambda: len(connections) == 2)
         give_up = time.monotonic() + PATIENCE_S
         while len(connections) == 2 and time.monotonic() < give_up:
-            talking.sendall(flush)
-            talking.recv(1 << 16)
-            gone.recv(1 << 16)
+            sending.sendall(flush)
+            sending.recv(1 << 16)
+            idle.recv(1 << 16)
         assert len(connections) == 1
-        talking.sendall(flush)
-        gone.close()
-        talking.close()
+        sending.sendall(flush)
+        idle.close()
+        sending.close()

@@ -7,7 +7,7 @@ from container.live.frame_clock import FPS, FrameClock
 
 
 class SimulatedClock:
-    """Time that passes only by sleeping, which takes somewhat too long, and by working."""
+    """A clock that advances only in `sleep`, which is inexact, and in `work`."""
 
     def __init__(self, seed: int) -> None:
         self.now_s = 1000.0
@@ -17,7 +17,7 @@ class SimulatedClock:
         return self.now_s
 
     async def sleep(self, seconds: float) -> None:
-        # Half of the sleeps end a little early, as timers do.
+        # Some sleeps end a little early, as timers do.
         self.now_s += max(seconds + self._rng.uniform(-0.0005, 0.003), 1e-6)
 
     def work(self, low_s: float, high_s: float) -> None:
@@ -28,7 +28,7 @@ def test_an_hour_of_frames_does_not_drift():
     clock = SimulatedClock(3)
     frame_clock = FrameClock(clock.now, clock.sleep)
 
-    async def play() -> list[float]:
+    async def run() -> list[float]:
         lateness = []
         for frame in range(3600 * FPS):
             await frame_clock.wait_until_due(frame)
@@ -36,7 +36,7 @@ def test_an_hour_of_frames_does_not_drift():
             clock.work(0.0, 0.035)
         return lateness
 
-    lateness = asyncio.run(play())
+    lateness = asyncio.run(run())
     assert min(lateness) >= 0
     assert max(lateness) < 0.004
     assert max(lateness[-100:]) < 0.004
@@ -46,12 +46,12 @@ def test_late_frames_catch_up():
     clock = SimulatedClock(4)
     frame_clock = FrameClock(clock.now, clock.sleep)
 
-    async def play() -> None:
+    async def run() -> None:
         await frame_clock.wait_until_due(10)
-        clock.work(1.0, 1.0)  # the engine stood still for a second
+        clock.work(1.0, 1.0)  # the engine stalled for a second
         for frame in range(11, 60):
             await frame_clock.wait_until_due(frame)
             clock.work(0.005, 0.005)
         assert frame_clock.lateness_s(59) < 0.01
 
-    asyncio.run(play())
+    asyncio.run(run())

@@ -10,17 +10,17 @@ from container.live.send_queue import MAX_QUEUED_MESSAGES, MAX_QUEUED_PCM_BYTES,
 
 
 def frame(number: int, generation: int = 0, pcm: bytes | None = None) -> FrameMessage:
-    sound = bytes([number, 0]) if pcm is None else pcm
-    return FrameMessage(PATCH, True, generation, number, number * 40, 0, 0, 8, 8, b"jpeg", sound)
+    audio = bytes([number, 0]) if pcm is None else pcm
+    return FrameMessage(PATCH, True, generation, number, number * 40, 0, 0, 8, 8, b"jpeg", audio)
 
 
-def test_a_frame_that_was_not_sent_leaves_its_sound_to_the_next():
+def test_a_dropped_frame_passes_its_audio_to_the_next():
     queue = SendQueue()
     for i in range(1, 4):
         queue.push_frame(frame(i))
-    taken = queue.pop()
-    assert isinstance(taken, FrameMessage)
-    assert (taken.frame, taken.pcm, queue.n_dropped) == (3, bytes([1, 0, 2, 0, 3, 0]), 2)
+    popped = queue.pop()
+    assert isinstance(popped, FrameMessage)
+    assert (popped.frame, popped.pcm, queue.n_dropped) == (3, bytes([1, 0, 2, 0, 3, 0]), 2)
     assert queue.pop() is None
 
 
@@ -36,7 +36,7 @@ def test_events_and_frames_keep_their_order():
     assert json.loads(str(event)) == {"type": "speech_started", "generation": 0, "frame": 2}
 
 
-def test_an_interrupt_leaves_events_alone():
+def test_dropping_frames_keeps_events():
     queue = SendQueue()
     queue.push_frame(frame(1))
     queue.push_event("stats", 0)
@@ -46,16 +46,16 @@ def test_an_interrupt_leaves_events_alone():
     assert '"stats"' in str(queue.pop())
 
 
-def test_sound_of_another_generation_is_not_kept():
+def test_audio_of_an_older_generation_is_dropped():
     queue = SendQueue()
     queue.push_frame(frame(1, generation=0))
     queue.push_frame(frame(2, generation=1))
-    taken = queue.pop()
-    assert isinstance(taken, FrameMessage)
-    assert taken.pcm == bytes([2, 0])
+    popped = queue.pop()
+    assert isinstance(popped, FrameMessage)
+    assert popped.pcm == bytes([2, 0])
 
 
-def test_no_more_than_a_bound_is_kept():
+def test_the_queue_is_bounded():
     queue = SendQueue()
     queue.push_frame(frame(1, pcm=bytes(MAX_QUEUED_PCM_BYTES)))
     with pytest.raises(SlowClient, match="bytes of audio are queued"):
@@ -67,7 +67,7 @@ def test_no_more_than_a_bound_is_kept():
         queue.push_event("error", 0)
 
 
-def test_who_waits_is_told():
+def test_a_pushed_event_ends_the_wait_for_messages():
     async def go() -> None:
         queue = SendQueue()
         waiting = asyncio.create_task(queue.wait_until_not_empty())
@@ -79,7 +79,7 @@ def test_who_waits_is_told():
     asyncio.run(go())
 
 
-def test_who_causes_events_waits_until_they_are_taken():
+def test_who_causes_events_waits_until_they_are_popped():
     async def go() -> None:
         queue = SendQueue()
         for _ in range(MAX_QUEUED_MESSAGES // 2 + 1):

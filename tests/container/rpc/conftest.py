@@ -17,7 +17,7 @@ from inference.settings import Settings
 
 @pytest.fixture(scope="session")
 def rpc_settings(avatar_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Two packages: the drawn avatar, and the same with features packaged, as old packages have them."""
+    """Return settings with two packages: the rendered avatar, and the same with packaged audio features."""
     folder = tmp_path_factory.mktemp("packages")
     (folder / "drawn").symlink_to(avatar_folder)
     shutil.copytree(avatar_folder, folder / "rehearsed")
@@ -53,7 +53,7 @@ def channel(rpc: Rpc) -> Iterator[grpc.Channel]:
 
 @pytest.fixture(scope="session", params=["golden", "ours"])
 def proto(request: pytest.FixtureRequest) -> Proto:
-    """What a client knows who has never seen our code; and, everywhere, what our own stubs say."""
+    """Return the schema of an independent client, if it is available, and that of the generated stubs."""
     table = golden_table() if request.param == "golden" else our_table()
     if table is None:
         pytest.skip("the reference material is not beside this checkout")

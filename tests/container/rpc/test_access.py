@@ -1,4 +1,4 @@
-"""Who gets in to the gRPC port, how, and what it says of itself."""
+"""Access to the gRPC port: token and TLS; health and reflection."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rpc_server import (
     SERVICE,
     Proto,
     Rpc,
+    error_of,
     our_table,
-    refused,
     rpc_server,
 )
 from tls import make_pair
@@ -47,7 +47,7 @@ def test_reflection_lists_the_ten_calls(channel: grpc.Channel):
     }
 
 
-def test_grpcs_own_health_service_is_there(channel: grpc.Channel):
+def test_the_standard_health_service(channel: grpc.Channel):
     stub = health_pb2_grpc.HealthStub(channel)
     for name in ("", SERVICE):
         answer = stub.Check(health_pb2.HealthCheckRequest(service=name))
@@ -57,7 +57,7 @@ def test_grpcs_own_health_service_is_there(channel: grpc.Channel):
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
 
 
-def test_going_down_is_said(rpc_settings: Settings):
+def test_a_draining_server_reports_not_serving(rpc_settings: Settings):
     with rpc_server(rpc_settings) as own, grpc.insecure_channel(own.address) as opened:
         client = Proto(our_table()).client(opened)
         assert client.HealthCheck().healthy
@@ -66,20 +66,20 @@ def test_going_down_is_said(rpc_settings: Settings):
         assert (health.healthy, health.status) == (False, "NOT_SERVING")
         with pytest.raises(grpc.RpcError) as caught:
             client.GenerateInference(model_name="rehearsed")
-        assert refused(caught.value)[::2] == (grpc.StatusCode.UNAVAILABLE, "not_ready")
+        assert error_of(caught.value)[::2] == (grpc.StatusCode.UNAVAILABLE, "not_ready")
         with pytest.raises(grpc.RpcError) as caught:
             list(client.StreamInference(iter([{"model_name": "rehearsed"}])))
-        assert refused(caught.value)[::2] == (grpc.StatusCode.UNAVAILABLE, "not_ready")
+        assert error_of(caught.value)[::2] == (grpc.StatusCode.UNAVAILABLE, "not_ready")
 
 
-def test_a_stopped_server_leaves_its_port(rpc_settings: Settings):
+def test_a_stopped_server_closes_its_port(rpc_settings: Settings):
     with rpc_server(rpc_settings) as own:
         port = own.port
     with socket.socket() as free:
         free.bind(("127.0.0.1", port))
 
 
-def test_a_port_that_is_taken_is_said(rpc: Rpc, rpc_settings: Settings):
+def test_a_port_in_use_is_an_error(rpc: Rpc, rpc_settings: Settings):
     second = RpcServer(rpc.avatars, LatencyByAvatar(), rpc_settings, rpc.port, lambda: True)
     with pytest.raises(OSError, match=f"127.0.0.1:{rpc.port}: gRPC cannot use this address"):
         rpc.call(second.start)
@@ -87,7 +87,7 @@ def test_a_port_that_is_taken_is_said(rpc: Rpc, rpc_settings: Settings):
 
 
 def test_a_server_that_never_started_can_be_stopped(rpc: Rpc, rpc_settings: Settings):
-    """As happens to it where another port cannot be had."""
+    """The process stops it if another port is not available."""
     rpc.call(RpcServer(rpc.avatars, LatencyByAvatar(), rpc_settings, 0, lambda: True).stop)
 
 
@@ -100,12 +100,12 @@ def guarded(rpc_settings: Settings) -> Iterator[Rpc]:
 @pytest.mark.parametrize(
     "given", [(), (("authorization", "sesame"),), (("authorization", "Bearer x"),), (("authorization-bin", b"\xff"),)]
 )
-def test_without_the_token_nothing_is_to_be_had(guarded: Rpc, given: tuple[tuple[str, str], ...]):
+def test_calls_without_the_token_are_rejected(guarded: Rpc, given: tuple[tuple[str, str], ...]):
     with grpc.insecure_channel(guarded.address) as opened:
         client = Proto(our_table()).client(opened)
         with pytest.raises(grpc.RpcError) as caught:
             client.ListModels({"metadata": given})
-        assert refused(caught.value)[::2] == (grpc.StatusCode.UNAUTHENTICATED, "access_denied")
+        assert error_of(caught.value)[::2] == (grpc.StatusCode.UNAUTHENTICATED, "access_denied")
         with pytest.raises(grpc.RpcError) as caught:
             list(client.StreamInference(iter([{"model_name": "rehearsed"}]), metadata=given))
         assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
@@ -116,7 +116,7 @@ def test_without_the_token_nothing_is_to_be_had(guarded: Rpc, given: tuple[tuple
         assert check.status == health_pb2.HealthCheckResponse.SERVING
 
 
-def test_with_the_token_everything_is(guarded: Rpc):
+def test_calls_with_the_token_are_served(guarded: Rpc):
     token = {"metadata": (("authorization", "Bearer sesame"),)}
     with grpc.insecure_channel(guarded.address) as opened:
         client = Proto(our_table()).client(opened)
@@ -125,7 +125,7 @@ def test_with_the_token_everything_is(guarded: Rpc):
         assert answer.success
 
 
-def test_over_tls_with_the_certificate_alone(rpc_settings: Settings, tmp_path: Path):
+def test_tls_requires_trust_in_the_certificate(rpc_settings: Settings, tmp_path: Path):
     pair = make_pair(tmp_path)
     changes = {"tls_cert": pair.cert, "tls_key": pair.key, "token": "sesame"}
     with rpc_server(rpc_settings.model_copy(update=changes)) as own:
@@ -136,7 +136,7 @@ def test_over_tls_with_the_certificate_alone(rpc_settings: Settings, tmp_path: P
             assert client.GenerateInference(model_name="rehearsed", frame_id=1).success
         for channel in (
             grpc.insecure_channel(own.address),
-            grpc.secure_channel(own.address, grpc.ssl_channel_credentials()),  # which does not know our certificate
+            grpc.secure_channel(own.address, grpc.ssl_channel_credentials()),  # does not trust the certificate
         ):
             with channel, pytest.raises(grpc.RpcError) as caught:
                 Proto(our_table()).client(channel).ListModels({"wait_for_ready": False})
@@ -144,7 +144,7 @@ def test_over_tls_with_the_certificate_alone(rpc_settings: Settings, tmp_path: P
 
 
 @pytest.mark.parametrize("fault", ["no file", "no certificate", "another key"])
-def test_a_bad_certificate_stops_the_start_by_name(rpc: Rpc, rpc_settings: Settings, tmp_path: Path, fault: str):
+def test_an_invalid_certificate_stops_the_start(rpc: Rpc, rpc_settings: Settings, tmp_path: Path, fault: str):
     pair = make_pair(tmp_path)
     if fault == "no file":
         pair.cert.unlink()

@@ -1,4 +1,4 @@
-"""gRPC, from the outside: every call, by a client that was made of a table of fields."""
+"""Every gRPC call, made by a client that is built from a table of fields."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rpc_server import (
     PATIENCE_S,
     Client,
     Rpc,
-    cut,
-    packed,
-    refused,
-    unpack,
-    voice,
+    decode_jpeg,
+    error_of,
+    noise,
+    split_chunks,
+    through_jpeg,
 )
 
 from container.live.jpeg import WHOLE_QUALITY
@@ -34,7 +34,7 @@ CHUNK = RATE // 25
 # The ten calls
 
 
-def test_a_frame_is_the_networks_composed(client: Client, rehearsed: AvatarPackage):
+def test_a_frame_is_the_networks_output_composed(client: Client, rehearsed: AvatarPackage):
     answer = client.GenerateInference(model_name="rehearsed", frame_id=37)
     assert answer.success
     assert not answer.HasField("error")
@@ -42,7 +42,7 @@ def test_a_frame_is_the_networks_composed(client: Client, rehearsed: AvatarPacka
     assert list(answer.bounds) == [box.left, box.top, box.right, box.bottom]
     expected = rehearsed.background(37).copy()
     expected[slices_of(box)] = rehearsed.render(37, rehearsed.features_at(37))
-    assert np.array_equal(unpack(answer.prediction_data), packed(expected, WHOLE_QUALITY))
+    assert np.array_equal(decode_jpeg(answer.prediction_data), through_jpeg(expected, WHOLE_QUALITY))
     assert answer.prediction_shape == "x".join(map(str, expected.shape))
     assert (answer.model_name, answer.frame_id) == ("rehearsed", 37)
     assert answer.inference_time_ms > 0
@@ -51,20 +51,20 @@ def test_a_frame_is_the_networks_composed(client: Client, rehearsed: AvatarPacka
     assert len(answer.optimizations) > 0
 
 
-def test_who_puts_the_face_in_himself_gets_it_alone(client: Client, rehearsed: AvatarPackage):
+def test_patch_frames_contain_the_face_alone(client: Client, rehearsed: AvatarPackage):
     patch = {"metadata": (("viseme-frames", "patch"),)}
     answer = client.GenerateInference(patch, model_name="rehearsed", frame_id=37)
     expected = rehearsed.render(37, rehearsed.features_at(37))
-    assert np.array_equal(unpack(answer.prediction_data), packed(expected))
+    assert np.array_equal(decode_jpeg(answer.prediction_data), through_jpeg(expected))
     assert answer.prediction_shape == "x".join(map(str, expected.shape))
     [streamed] = client.StreamInference(iter([{"model_name": "rehearsed", "frame_id": 37}]), **patch)
     assert streamed.prediction_data == answer.prediction_data
     with pytest.raises(grpc.RpcError) as caught:
         client.GenerateInference({"metadata": (("viseme-frames", "half"),)}, model_name="drawn")
-    assert refused(caught.value)[0] == grpc.StatusCode.INVALID_ARGUMENT
+    assert error_of(caught.value)[0] == grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_a_batch_answers_in_the_order_asked(client: Client, rehearsed: AvatarPackage):
+def test_a_batch_keeps_the_requested_order(client: Client, rehearsed: AvatarPackage):
     batch = client.GenerateBatchInference(model_name="rehearsed", frame_ids=[5, 3, 5, 99])
     assert [(one.frame_id, one.success) for one in batch.responses] == [(5, True), (3, True), (5, True), (99, False)]
     assert batch.responses[0].prediction_data == batch.responses[2].prediction_data
@@ -73,63 +73,63 @@ def test_a_batch_answers_in_the_order_asked(client: Client, rehearsed: AvatarPac
     assert batch.total_processing_time_ms == int(batch.avg_frame_time_ms * 4)
 
 
-def test_frames_speak_the_sound_that_comes_along(client: Client, drawn: AvatarPackage):
-    """As a session speaks it: with 8 chunks of a voice before, the first frame is the session's ninth."""
-    pcm = voice((8 + 3 + 7 + 6) * CHUNK)
+def test_frames_speak_the_audio_in_the_request(client: Client, drawn: AvatarPackage):
+    """As in a session: after 8 chunks of context, the first frame is the session's ninth."""
+    pcm = noise((8 + 3 + 7 + 6) * CHUNK)
     patch = {"metadata": (("viseme-frames", "patch"),)}
     batch = client.GenerateBatchWithAudio(
-        patch, model_name="drawn", start_frame_id=20, frame_count=3, audio_chunks=cut(pcm)
+        patch, model_name="drawn", start_frame_id=20, frame_count=3, audio_chunks=split_chunks(pcm)
     )
     assert [one.frame_id for one in batch.responses] == [20, 21, 22]
     session = drawn.session(RATE)
     rows: list[np.ndarray] = []
-    heard, avatar_hear = [], drawn.render
+    received, render = [], drawn.render
     session.push_audio(pcm)
     session.flush()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(drawn, "render", lambda i, features: heard.append(features) or avatar_hear(i, features))
+        patch.setattr(drawn, "render", lambda i, features: received.append(features) or render(i, features))
         rows = [frame.patch for frame in session.frames()]
     assert len(rows) == 24
-    for answer, features in zip(batch.responses, heard[8:11], strict=True):
+    for answer, features in zip(batch.responses, received[8:11], strict=True):
         expected = drawn.render(answer.frame_id, features)
-        assert np.array_equal(unpack(answer.prediction_data), packed(expected))
+        assert np.array_equal(decode_jpeg(answer.prediction_data), through_jpeg(expected))
 
 
-def test_frames_that_do_not_exist_cost_the_others_no_sound(client: Client):
-    """Frames -5 to -1 are refused; the others hear the same as if they had been asked for by themselves."""
-    chunks = cut(voice(24 * 640))
+def test_missing_frames_do_not_shift_the_audio_of_others(client: Client):
+    """Frames -5 to -1 fail; the others get the same audio as in a request without them."""
+    chunks = split_chunks(noise(24 * 640))
     nine = client.GenerateBatchWithAudio(model_name="drawn", start_frame_id=-5, frame_count=9, audio_chunks=chunks)
     assert [one.success for one in nine.responses] == [False] * 5 + [True] * 4
     four = client.GenerateBatchWithAudio(model_name="drawn", frame_count=4, audio_chunks=chunks[5:])
     assert nine.responses[8].prediction_data == four.responses[3].prediction_data
 
 
-def test_other_sound_moves_other_mouths(client: Client):
+def test_other_audio_gives_other_mouths(client: Client):
     def ask(chunks: list[bytes]) -> list[bytes]:
         batch = client.GenerateBatchWithAudio(model_name="drawn", start_frame_id=4, frame_count=2, audio_chunks=chunks)
         assert all(one.success for one in batch.responses)
         return [one.prediction_data for one in batch.responses]
 
-    speech, silence = cut(voice(17 * CHUNK)), cut(np.zeros(17 * CHUNK, np.int16))
+    speech, silence = split_chunks(noise(17 * CHUNK)), split_chunks(np.zeros(17 * CHUNK, np.int16))
     assert ask(speech) == ask(speech)
     assert ask(speech)[0] != ask(silence)[0]
     assert ask(speech)[1] != ask(silence)[1]
 
 
-def test_chunks_tell_their_rate(client: Client, drawn: AvatarPackage):
-    """A tone is the same tone at 16 and at 48 kHz; taken for 16 kHz it would be another."""
+def test_the_length_of_chunks_gives_the_sample_rate(client: Client, drawn: AvatarPackage):
+    """A tone gives the same frames at 16 and at 48 kHz."""
     answers = []
     for rate in (16_000, 48_000):
         t = np.arange(rate * 17 // 25) / rate
-        chunks = cut((np.sin(2 * np.pi * 440 * t) * 9000).astype(np.int16), rate // 25)
+        chunks = split_chunks((np.sin(2 * np.pi * 440 * t) * 9000).astype(np.int16), rate // 25)
         batch = client.GenerateBatchWithAudio(model_name="drawn", frame_count=2, audio_chunks=chunks)
-        answers.append([unpack(one.prediction_data).astype(int) for one in batch.responses])
+        answers.append([decode_jpeg(one.prediction_data).astype(int) for one in batch.responses])
     assert np.abs(answers[0][0] - answers[1][0]).mean() < 2
     assert np.abs(answers[0][1] - answers[1][1]).mean() < 2
 
 
 @pytest.mark.parametrize(
-    ("chunks", "said"),
+    ("chunks", "reason"),
     [
         ([], "no audio chunks"),
         ([b"\0" * 1280] * 16, "16 chunks of audio for 2 frames; expected at least 17"),
@@ -139,20 +139,20 @@ def test_chunks_tell_their_rate(client: Client, drawn: AvatarPackage):
         ([b"\0\0"] * 17, "sample rate 25: expected 4000"),
     ],
 )
-def test_sound_that_is_none_is_said_in_every_answer(client: Client, chunks: list[bytes], said: str):
+def test_invalid_audio_is_explained_in_every_response(client: Client, chunks: list[bytes], reason: str):
     batch = client.GenerateBatchWithAudio(model_name="drawn", start_frame_id=7, frame_count=2, audio_chunks=chunks)
     assert [(one.success, one.frame_id) for one in batch.responses] == [(False, 7), (False, 8)]
-    assert all(said in one.error for one in batch.responses)
+    assert all(reason in one.error for one in batch.responses)
 
 
-def test_without_features_a_frame_rests(client: Client, drawn: AvatarPackage):
+def test_without_features_the_mouth_rests(client: Client, drawn: AvatarPackage):
     answer = client.GenerateInference({"metadata": (("viseme-frames", "patch"),)}, model_name="drawn", frame_id=0)
     expected = drawn.render(0, np.tile(drawn.encode_silence(), (16, 1)))
-    assert np.array_equal(unpack(answer.prediction_data), packed(expected))
+    assert np.array_equal(decode_jpeg(answer.prediction_data), through_jpeg(expected))
 
 
 @pytest.mark.parametrize("index", [-1, 75, 2**31 - 1, -(2**31)])
-def test_a_frame_that_does_not_exist_is_said(client: Client, index: int):
+def test_a_missing_frame_is_an_error(client: Client, index: int):
     answer = client.GenerateInference(model_name="rehearsed", frame_id=index)
     assert (answer.success, answer.frame_id) == (False, index)
     assert f"frame {index} of rehearsed" in answer.error
@@ -160,7 +160,7 @@ def test_a_frame_that_does_not_exist_is_said(client: Client, index: int):
 
 
 def test_an_unknown_model_is_an_error_everywhere(client: Client):
-    """The old servers fell back to whichever package came first."""
+    """The older servers fell back to their first package."""
     assert "'nobody'" in client.GenerateInference(model_name="nobody").error
     batches = [
         client.GenerateBatchInference(model_name="nobody", frame_ids=[1, 2]),
@@ -170,34 +170,34 @@ def test_an_unknown_model_is_an_error_everywhere(client: Client):
     for call in (client.GetStats, client.GetModelMetadata, client.GetVideoFrame):
         with pytest.raises(grpc.RpcError) as caught:
             call(model_name="nobody")
-        code, said, stable = refused(caught.value)
+        code, details, stable = error_of(caught.value)
         assert (code, stable) == (grpc.StatusCode.NOT_FOUND, "avatar_not_found")
-        assert "'nobody'" in said
+        assert "'nobody'" in details
 
 
-def test_a_stream_answers_in_order_and_survives_a_bad_frame(client: Client):
-    asked = [("rehearsed", 4), ("nobody", 5), ("rehearsed", 999), ("rehearsed", 6)]
-    answers = list(client.StreamInference({"model_name": name, "frame_id": i} for name, i in asked))
+def test_a_stream_keeps_the_order_and_survives_an_invalid_frame(client: Client):
+    frames = [("rehearsed", 4), ("nobody", 5), ("rehearsed", 999), ("rehearsed", 6)]
+    answers = list(client.StreamInference({"model_name": name, "frame_id": i} for name, i in frames))
     assert [(one.frame_id, one.success) for one in answers] == [(4, True), (5, False), (999, False), (6, True)]
 
 
-def test_a_stream_goes_back_and_forth(client: Client):
-    """Each answer comes before the next question is put: nothing waits for a batch to fill."""
-    answered = threading.Semaphore(0)
+def test_a_stream_alternates_requests_and_responses(client: Client):
+    """Each response is sent before the next request: no response waits for a batch to fill."""
+    received = threading.Semaphore(0)
 
-    def ask() -> Iterator[dict[str, Any]]:
+    def requests() -> Iterator[dict[str, Any]]:
         for i in range(3):
             yield {"model_name": "rehearsed", "frame_id": i}
-            assert answered.acquire(timeout=PATIENCE_S)
+            assert received.acquire(timeout=PATIENCE_S)
 
-    seen = []
-    for answer in client.StreamInference(ask()):
-        seen.append(answer.frame_id)
-        answered.release()
-    assert seen == [0, 1, 2]
+    frame_ids = []
+    for answer in client.StreamInference(requests()):
+        frame_ids.append(answer.frame_id)
+        received.release()
+    assert frame_ids == [0, 1, 2]
 
 
-def test_stats_count_what_was_drawn(client: Client):
+def test_stats_count_rendered_frames(client: Client):
     before = client.GetStats(model_name="rehearsed")
     times = [client.GenerateInference(model_name="rehearsed", frame_id=i).inference_time_ms for i in range(3)]
     after = client.GetStats(model_name="rehearsed")
@@ -209,7 +209,7 @@ def test_stats_count_what_was_drawn(client: Client):
     assert (after.frame_count, after.device, after.model_name) == (75, "cpu", "rehearsed")
 
 
-def test_models_health_and_what_a_package_holds(client: Client, rehearsed: AvatarPackage):
+def test_models_health_and_metadata(client: Client, rehearsed: AvatarPackage):
     models = client.ListModels()
     assert {"rehearsed", "drawn"} <= set(models.loaded_models)
     assert models.count == len(models.loaded_models)
@@ -222,29 +222,29 @@ def test_models_health_and_what_a_package_holds(client: Client, rehearsed: Avata
     assert list(about.bounds) == [box.left, box.top, box.right, box.bottom]
 
 
-def test_films_of_old_packages_are_views_of_ours(client: Client, rehearsed: AvatarPackage):
+def test_video_types_of_old_packages(client: Client, rehearsed: AvatarPackage):
     def ask(video: str) -> np.ndarray:
         answer = client.GetVideoFrame(model_name="rehearsed", frame_id=9, video_type=video)
         assert (answer.success, answer.frame_id, answer.video_type) == (True, 9, video)
-        return unpack(answer.frame_data)
+        return decode_jpeg(answer.frame_data)
 
     crop = rehearsed.crop(9)
-    assert np.array_equal(ask("full_body"), packed(rehearsed.background(9), WHOLE_QUALITY))
-    assert np.array_equal(ask("face_regions"), packed(crop, WHOLE_QUALITY))
+    assert np.array_equal(ask("full_body"), through_jpeg(rehearsed.background(9), WHOLE_QUALITY))
+    assert np.array_equal(ask("face_regions"), through_jpeg(crop, WHOLE_QUALITY))
     masked = ask("masked_regions")
     assert masked.shape == (320, 320, 3)
-    assert masked[20:300, 20:300].max() < 12  # black, but for what a JPEG adds
+    assert masked[20:300, 20:300].max() < 12  # black, apart from JPEG artefacts
     assert np.abs(masked[:4].astype(int) - crop[4:8, 4:324]).mean() < 12
 
 
 @pytest.mark.parametrize(
-    ("index", "video", "said"), [(9, "", "video_type ''"), (9, "x" * 999, "xxx';"), (75, "full_body", "frame 75")]
+    ("index", "video", "reason"), [(9, "", "video_type ''"), (9, "x" * 999, "xxx';"), (75, "full_body", "frame 75")]
 )
-def test_a_picture_that_does_not_exist_is_said(client: Client, index: int, video: str, said: str):
+def test_a_missing_video_frame_is_an_error(client: Client, index: int, video: str, reason: str):
     with pytest.raises(grpc.RpcError) as caught:
         client.GetVideoFrame(model_name="rehearsed", frame_id=index, video_type=video)
-    assert refused(caught.value)[::2] == (grpc.StatusCode.INVALID_ARGUMENT, "invalid_request")
-    assert said in caught.value.details()
+    assert error_of(caught.value)[::2] == (grpc.StatusCode.INVALID_ARGUMENT, "invalid_request")
+    assert reason in caught.value.details()
     assert len(caught.value.details()) < 300
 
 
@@ -264,14 +264,14 @@ def test_a_package_is_loaded_while_the_server_runs(client: Client, rpc: Rpc, rpc
     assert "'later'" in client.GenerateInference(model_name="later").error
 
 
-def test_a_packages_features_are_told(client: Client):
+def test_loading_reports_the_packages_features(client: Client):
     answer = client.LoadPackage(package_name="rehearsed", package_dir="rehearsed")
     assert (list(answer.audio_features_shape), answer.memory_mapped_audio) == ([75, 32], True)
     assert list(answer.videos_loaded) == list(VIDEO_TYPES)
 
 
 @pytest.mark.parametrize("given", ["rehearsed", "./rehearsed", "{home}/rehearsed", "{home_name}/rehearsed"])
-def test_a_folder_that_is_the_packages_own_is_good(client: Client, rpc_settings: Settings, given: str):
+def test_the_packages_own_folder_is_accepted(client: Client, rpc_settings: Settings, given: str):
     assert rpc_settings.avatars is not None
     given = given.format(home=rpc_settings.avatars, home_name=rpc_settings.avatars.name)
     assert client.LoadPackage(package_name="rehearsed", package_dir=given).success
@@ -286,7 +286,7 @@ def test_no_other_folder_is_read(client: Client, given: str):
 
 
 @pytest.mark.parametrize("name", ["/etc", "../drawn", "", ".", "drawn\0", "x" * 9999])
-def test_no_name_leads_out_of_the_folder(client: Client, name: str):
+def test_no_name_escapes_the_folder(client: Client, name: str):
     answer = client.LoadPackage(package_name=name, package_dir=name)
     assert not answer.success
     assert "there is none of that name" in answer.error
@@ -304,6 +304,6 @@ def test_calls_are_counted_by_name_and_status(rpc: Rpc, client: Client):
     expected.append(("grpc StreamInference", "CANCELLED"))
     give_up = time.monotonic() + PATIENCE_S
     while len(rpc.counted) < before + 3 and time.monotonic() < give_up:
-        time.sleep(0.02)  # the server hears of the end of a stream a little later
+        time.sleep(0.02)  # the server notices the end of a stream slightly later
     assert [(route, status) for route, status, _ in rpc.counted[before:]] == expected
     assert all(0 <= took_s < PATIENCE_S for *_, took_s in rpc.counted[before:])

@@ -23,7 +23,7 @@ def free_port() -> int:
         return found
 
 
-def test_one_process_serves_http_and_grpc_and_ends_in_the_middle_of_a_stream(
+def test_one_process_serves_http_and_grpc_and_stops_during_a_stream(
     rpc_settings: Settings, weights_cache: Path, tmp_path: Path
 ):
     port = free_port()
@@ -58,7 +58,7 @@ def test_one_process_serves_http_and_grpc_and_ends_in_the_middle_of_a_stream(
         assert "unexpected error" not in live.log.read_text()
 
 
-def test_a_bad_certificate_is_the_callers_mistake(tmp_path: Path):
+def test_an_invalid_certificate_is_a_usage_error(tmp_path: Path):
     (tmp_path / "pem").write_text("<html>")
     env = {"VISEME_TLS_CERT": str(tmp_path / "pem"), "VISEME_TLS_KEY": str(tmp_path / "pem")}
     run = subprocess.run(SERVE, env=os.environ | env, capture_output=True, text=True, check=False)

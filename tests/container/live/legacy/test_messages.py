@@ -27,30 +27,33 @@ def recorded(shared: Path) -> dict[str, Any]:
     return found
 
 
-def test_recorded_requests_are_understood(recorded: dict[str, Any]):
+def test_recorded_requests_are_parsed(recorded: dict[str, Any]):
     for one in recorded["requests"]:
         audio = bytes.fromhex(one.get("audio_hex", "")) or None
         assert parse_request(bytes.fromhex(one["hex"])) == FrameRequest(one["model"], one["frame_id"], audio)
 
 
-def test_recorded_answers_come_out_byte_for_byte(recorded: dict[str, Any]):
+def test_recorded_responses_are_packed_byte_for_byte(recorded: dict[str, Any]):
     for one in recorded["responses"]:
-        said, whole = one["decoded"], bytes.fromhex(one["hex"])
+        decoded, message = one["decoded"], bytes.fromhex(one["hex"])
         if one["kind"] == "ok":
-            jpeg = bytes.fromhex(said["image_hex"])
-            assert pack_response(said["frame_id"], said["processing_time_ms"] + 0.9, jpeg, said["bounds"]) == whole
+            jpeg = bytes.fromhex(decoded["image_hex"])
+            assert (
+                pack_response(decoded["frame_id"], decoded["processing_time_ms"] + 0.9, jpeg, decoded["bounds"])
+                == message
+            )
         else:
-            assert pack_error(said["processing_time_ms"], said["error"]) == whole
+            assert pack_error(decoded["processing_time_ms"], decoded["error"]) == message
 
 
-def test_recorded_video_frames_come_out_byte_for_byte(recorded: dict[str, Any]):
+def test_recorded_video_frames_are_packed_byte_for_byte(recorded: dict[str, Any]):
     for one in recorded["video_frame_replies"]:
-        said = one["decoded"]
-        packed = pack_video_frame(said["frame_id"], said["video_type"], bytes.fromhex(said["data_hex"]))
+        decoded = one["decoded"]
+        packed = pack_video_frame(decoded["frame_id"], decoded["video_type"], bytes.fromhex(decoded["data_hex"]))
         assert packed == bytes.fromhex(one["hex"])
 
 
-def test_recorded_refusals_begin_as_they_did(recorded: dict[str, Any]):
+def test_errors_begin_as_the_recorded_ones(recorded: dict[str, Any]):
     for one in recorded["responses"]:
         if one["id"].endswith(("too_short", "name_too_long")):
             with pytest.raises(InvalidRequest, match=one["decoded"]["error"]):
@@ -68,7 +71,7 @@ def test_recorded_refusals_begin_as_they_did(recorded: dict[str, Any]):
         (bytes(5), FrameRequest("", 0)),
     ],
 )
-def test_both_forms_are_told_apart_by_their_length(message: bytes, expected: FrameRequest):
+def test_the_length_distinguishes_both_forms(message: bytes, expected: FrameRequest):
     assert parse_request(message) == expected
 
 
@@ -86,13 +89,13 @@ def test_both_forms_are_told_apart_by_their_length(message: bytes, expected: Fra
         (b"\x02\xff\xfe\x00\x00\x00\x00", "Invalid model name: .* is not UTF-8"),
     ],
 )
-def test_other_messages_are_refused(message: bytes, reason: str):
+def test_other_messages_are_rejected(message: bytes, reason: str):
     with pytest.raises(InvalidRequest, match=reason):
         parse_request(message)
 
 
-def test_no_message_is_taken_in_two_ways():
-    """Over random lengths: a message of the long form is never of the short one, too."""
+def test_no_message_has_both_forms():
+    """A message of the long form never has the short form too, for random lengths."""
     rng = random.Random(7)
     for _ in range(2000):
         name, audio = "n" * rng.randrange(256), rng.randbytes(2 * rng.randrange(200))

@@ -1,4 +1,4 @@
-"""Older clients over a real socket, with a tiny avatar of the synthetic speaker under the name of theirs."""
+"""Older clients over a real socket, with a tiny synthetic avatar under the name that they request."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def app(
     (folder / MODEL).symlink_to(avatar_folder)
     server = Server(make_settings(folder, avatars=folder))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(avatars_module, "load_package", lambda _name, _settings: Lent(avatar_package))
-        patch.setattr(legacy_module, "BROADCAST_INTERVAL_S", 24 * 3600.0)  # answers alone are looked at
+        patch.setattr(avatars_module, "load_package", lambda _name, _settings: SharedPackage(avatar_package))
+        patch.setattr(legacy_module, "BROADCAST_INTERVAL_S", 24 * 3600.0)  # so that tests receive responses only
         with live_app(server) as running:
             yield running
 
 
-class Lent:
+class SharedPackage:
     """The loaded package, which no server closes."""
 
     def __init__(self, package: AvatarPackage) -> None:
@@ -58,8 +58,8 @@ class Lent:
         pass
 
 
-def ask(app: LiveApp, *messages: str | bytes, path: str = "/ws") -> list[Any]:
-    """One answer each, without what is told unasked."""
+def request(app: LiveApp, *messages: str | bytes, path: str = "/ws") -> list[Any]:
+    """Send messages on one connection, and return the response to each."""
     answers = []
     with connect(app.ws(path), open_timeout=PATIENCE_S, ping_interval=None, proxy=None) as connection:
         for message in messages:
@@ -69,8 +69,8 @@ def ask(app: LiveApp, *messages: str | bytes, path: str = "/ws") -> list[Any]:
     return answers
 
 
-def ask_json(app: LiveApp, path: str = "/ws", **asked: Any) -> Any:
-    return ask(app, json.dumps(asked), path=path)[0]
+def request_json(app: LiveApp, path: str = "/ws", **fields: Any) -> Any:
+    return request(app, json.dumps(fields), path=path)[0]
 
 
 def long_form(frame_id: int, audio: bytes = b"", name: bytes = MODEL.encode()) -> bytes:
@@ -81,17 +81,17 @@ def short_form(frame_id: int, name: bytes = MODEL.encode()) -> bytes:
     return bytes([len(name)]) + name + struct.pack("<I", frame_id)
 
 
-def read_answer(answer: bytes) -> dict[str, Any]:
-    """Take an answer apart, to its last byte."""
-    success, frame_id, took_ms, n = struct.unpack_from("<BIII", answer)
-    content, behind = answer[13 : 13 + n], answer[13 + n :]
+def parse_response(response: bytes) -> dict[str, Any]:
+    """Parse a response to its last byte."""
+    success, frame_id, took_ms, n = struct.unpack_from("<BIII", response)
+    content, bounds_bytes = response[13 : 13 + n], response[13 + n :]
     assert len(content) == n
     if not success:
-        assert (frame_id, behind) == (0, b"")
+        assert (frame_id, bounds_bytes) == (0, b"")
         return {"success": 0, "error": content.decode()}
-    n_bounds, *bounds = BOUNDS.unpack(behind)
+    n_bounds, *bounds = BOUNDS.unpack(bounds_bytes)
     assert n_bounds == 16
-    return {"success": 1, "frame_id": frame_id, "took_ms": took_ms, "picture": decode(content), "bounds": bounds}
+    return {"success": 1, "frame_id": frame_id, "took_ms": took_ms, "image": decode(content), "bounds": bounds}
 
 
 def decode(jpeg: bytes) -> np.ndarray:
@@ -107,46 +107,48 @@ def box_of(package: AvatarPackage, i: int) -> list[float]:
 
 @pytest.mark.parametrize("path", ["/", "/ws"])
 @pytest.mark.parametrize("message", [long_form(50), short_form(50)])
-def test_a_frame_comes_whole_and_composed(app: LiveApp, avatar_package: AvatarPackage, path: str, message: bytes):
-    (raw,) = ask(app, message, path=path)
-    answer = read_answer(raw)
+def test_a_frame_is_whole_and_composed(app: LiveApp, avatar_package: AvatarPackage, path: str, message: bytes):
+    (raw,) = request(app, message, path=path)
+    answer = parse_response(raw)
     assert (answer["success"], answer["frame_id"]) == (1, 50)
     assert answer["bounds"] == box_of(avatar_package, 50)
-    assert answer["picture"].shape == (240, 320, 3)
+    assert answer["image"].shape == (240, 320, 3)
     # One browser client maps the bounds in place as float32.
     assert (len(raw) - 16) % 4 == 0
     left, top, right, bottom = map(int, answer["bounds"])
-    difference = np.abs(answer["picture"].astype(int) - avatar_package.background(50)).mean(axis=2)
+    difference = np.abs(answer["image"].astype(int) - avatar_package.background(50)).mean(axis=2)
     assert difference[top:bottom, left:right].mean() > 12
     difference[top:bottom, left:right] = 0
     assert difference.mean() < 4
 
 
-def test_sound_that_comes_along_moves_the_mouth(app: LiveApp, avatar_package: AvatarPackage):
+def test_audio_in_the_request_moves_the_mouth(app: LiveApp, avatar_package: AvatarPackage):
     rng = np.random.default_rng(5)
     audio = (rng.standard_normal(15_360) * 8000).astype("<i2").tobytes()  # 640 ms at 24 kHz
-    silent, spoken, silent_too = (read_answer(one) for one in ask(app, *(long_form(9, a) for a in (b"", audio, b""))))
-    assert np.array_equal(silent["picture"], silent_too["picture"])
-    assert not np.array_equal(silent["picture"], spoken["picture"])
-    told = ask_json(app, model_name=MODEL, frame_id=9, audio_override=base64.b64encode(audio).decode())
-    assert np.array_equal(decode(base64.b64decode(told["prediction_data"])), spoken["picture"])
-    assert told["metadata"]["audio"] == "request"
+    silent, spoken, silent_too = (
+        parse_response(one) for one in request(app, *(long_form(9, a) for a in (b"", audio, b"")))
+    )
+    assert np.array_equal(silent["image"], silent_too["image"])
+    assert not np.array_equal(silent["image"], spoken["image"])
+    response = request_json(app, model_name=MODEL, frame_id=9, audio_override=base64.b64encode(audio).decode())
+    assert np.array_equal(decode(base64.b64decode(response["prediction_data"])), spoken["image"])
+    assert response["metadata"]["audio"] == "request"
 
 
-def test_json_answers_have_the_keys_that_clients_read(app: LiveApp, avatar_package: AvatarPackage):
-    for asked in ({"model_name": MODEL, "frame_id": 3}, {"type": "inference", "model_name": MODEL, "frame_id": 3}):
-        told = ask_json(app, **asked)
-        assert (told["success"], told["model_name"], told["frame_id"]) == (True, MODEL, 3)
-        assert told["bounds"] == box_of(avatar_package, 3)
-        assert told["prediction_shape"] == "240x320x3"
-        assert told["processing_time_ms"] >= told["inference_time_ms"] > 0
-        assert told["protocol"] == "json_fallback"
-        assert told["request_id"] >= 1
-        assert decode(base64.b64decode(told["prediction_data"])).shape == (240, 320, 3)
+def test_json_responses_have_the_keys_that_clients_read(app: LiveApp, avatar_package: AvatarPackage):
+    for fields in ({"model_name": MODEL, "frame_id": 3}, {"type": "inference", "model_name": MODEL, "frame_id": 3}):
+        response = request_json(app, **fields)
+        assert (response["success"], response["model_name"], response["frame_id"]) == (True, MODEL, 3)
+        assert response["bounds"] == box_of(avatar_package, 3)
+        assert response["prediction_shape"] == "240x320x3"
+        assert response["processing_time_ms"] >= response["inference_time_ms"] > 0
+        assert response["protocol"] == "json_fallback"
+        assert response["request_id"] >= 1
+        assert decode(base64.b64decode(response["prediction_data"])).shape == (240, 320, 3)
 
 
 @pytest.mark.parametrize(
-    ("asked", "reason"),
+    ("fields", "reason"),
     [
         ({"model_name": "nobody"}, "avatar 'nobody': there is none of that name; known: .*sanders"),
         ({}, "model_name 'None'"),
@@ -172,40 +174,40 @@ def test_json_answers_have_the_keys_that_clients_read(app: LiveApp, avatar_packa
         ({"type": "get_video_frame", "model_name": MODEL, "frame_id": 99}, "frame 99"),
     ],
 )
-def test_what_cannot_be_done_is_said(app: LiveApp, asked: dict[str, Any], reason: str | None):
-    told = ask_json(app, **asked)
-    assert told["success"] is (reason is None)
+def test_invalid_requests_are_explained(app: LiveApp, fields: dict[str, Any], reason: str | None):
+    response = request_json(app, **fields)
+    assert response["success"] is (reason is None)
     if reason is not None:
         import re
 
-        assert re.search(reason, told["error"]), told["error"]
-        assert told["code"] in ("invalid_request", "avatar_not_found")
+        assert re.search(reason, response["error"]), response["error"]
+        assert response["code"] in ("invalid_request", "avatar_not_found")
 
 
-def test_text_that_is_no_request_is_answered(app: LiveApp):
+def test_text_that_is_not_a_request_gets_an_error(app: LiveApp):
     for text in ("", "{", "[1]", "[" * 5000, "\x00"):
-        (told,) = ask(app, text)
-        assert told["success"] is False
-        assert told["protocol"] == "json_fallback"
+        (response,) = request(app, text)
+        assert response["success"] is False
+        assert response["protocol"] == "json_fallback"
 
 
-def test_an_unknown_model_is_no_other_ones_frame(app: LiveApp):
+def test_an_unknown_model_is_an_error_not_another_model(app: LiveApp):
     for message in (long_form(0, name=b"default_model"), short_form(0, name="müller".encode()), bytes(12)):
-        answer = read_answer(ask(app, message)[0])
+        answer = parse_response(request(app, message)[0])
         assert answer["success"] == 0
         assert "there is none of that name" in answer["error"]
 
 
-def test_recorded_requests_get_answers(app: LiveApp, shared: Path):
+def test_recorded_requests_get_responses(app: LiveApp, shared: Path):
     recorded = json.loads((shared / "golden" / "protocol.json").read_text())
     for one in [*recorded["requests"], *recorded["responses"]]:
         if "request_hex" not in one and "hex" not in one:
             continue
         message = bytes.fromhex(one.get("request_hex") or one["hex"])
         if "request_hex" not in one and "form" not in one:
-            continue  # an answer whose request was not recorded
-        (raw,) = ask(app, message)
-        answer = read_answer(raw)
+            continue  # a response without a recorded request
+        (raw,) = request(app, message)
+        answer = parse_response(raw)
         model, frame_id = one.get("model"), one.get("frame_id")
         if model is not None:
             assert answer["success"] == (model == MODEL and frame_id < 75)
@@ -215,10 +217,10 @@ def test_recorded_requests_get_answers(app: LiveApp, shared: Path):
             assert raw[:5] == bytes(5)
 
 
-def test_counts_are_told_when_asked(app: LiveApp):
-    before = ask_json(app, type="get_stats")
-    ask(app, short_form(1), short_form(2), json.dumps({"model_name": MODEL}))
-    after = ask_json(app, type="get_stats")
+def test_counts_on_request(app: LiveApp):
+    before = request_json(app, type="get_stats")
+    request(app, short_form(1), short_form(2), json.dumps({"model_name": MODEL}))
+    after = request_json(app, type="get_stats")
     assert after["type"] == "stats"
     assert after["binary_requests"] - before["binary_requests"] == 2
     assert after["json_requests"] - before["json_requests"] == 2
@@ -226,13 +228,13 @@ def test_counts_are_told_when_asked(app: LiveApp):
     assert 0 < after["binary_percentage"] < 100
     assert after["average_time_ms"] > 0
     assert after["connected_clients"] == 1
-    stats = ask_json(app, type="get_model_stats", model_name=MODEL)["stats"]
+    stats = request_json(app, type="get_model_stats", model_name=MODEL)["stats"]
     assert stats["frame_count"] == 75
     assert stats["total_requests"] >= 3
     assert 0 < stats["min_inference_time_ms"] <= stats["avg_inference_time_ms"] <= stats["max_inference_time_ms"]
 
 
-def test_counts_are_told_unasked_to_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_counts_are_broadcast_to_all_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(legacy_module, "BROADCAST_INTERVAL_S", 0.05)
     with (
         live_app(Server(make_settings(tmp_path))) as app,
@@ -241,19 +243,19 @@ def test_counts_are_told_unasked_to_all(tmp_path: Path, monkeypatch: pytest.Monk
     ):
         one.send(b"?")
         for connection in (one, other):
-            told = connection.recv(PATIENCE_S)
-            while isinstance(told, bytes):
-                told = connection.recv(PATIENCE_S)
-            assert json.loads(told)["binary_requests"] == 1
+            response = connection.recv(PATIENCE_S)
+            while isinstance(response, bytes):
+                response = connection.recv(PATIENCE_S)
+            assert json.loads(response)["binary_requests"] == 1
 
 
-def test_models_and_what_is_known_of_them(app: LiveApp, avatar_package: AvatarPackage):
-    models = ask_json(app, type="get_models")
+def test_models_and_their_metadata(app: LiveApp, avatar_package: AvatarPackage):
+    models = request_json(app, type="get_models")
     assert models["type"] == "models"
     assert MODEL in models["models"]["loaded_models"]
-    listed = ask_json(app, type="list_models")
+    listed = request_json(app, type="list_models")
     assert (listed["type"], listed["count"]) == ("model_list", len(listed["models"]))
-    about = ask_json(app, type="get_metadata", model_name=MODEL)
+    about = request_json(app, type="get_metadata", model_name=MODEL)
     assert (about["type"], about["success"], about["frame_count"]) == ("metadata", True, 75)
     assert about["bounds"] == box_of(avatar_package, 0)
     assert "full_body" in about["available_videos"]
@@ -268,40 +270,40 @@ def test_models_and_what_is_known_of_them(app: LiveApp, avatar_package: AvatarPa
         ("masked_regions", (320, 320, 3)),
     ],
 )
-def test_what_was_filmed_can_be_had(app: LiveApp, video_type: str, shape: tuple[int, ...]):
-    asked = {"type": "get_video_frame", "model_name": MODEL, "frame_id": 12, "video_type": video_type}
-    (raw,) = ask(app, json.dumps(asked))
+def test_frames_of_the_source_video(app: LiveApp, video_type: str, shape: tuple[int, ...]):
+    fields = {"type": "get_video_frame", "model_name": MODEL, "frame_id": 12, "video_type": video_type}
+    (raw,) = request(app, json.dumps(fields))
     kind, frame_id, n = struct.unpack_from("<BIB", raw)
     assert (kind, frame_id, raw[6 : 6 + n].decode()) == (2, 12, video_type)
     (n_jpeg,) = struct.unpack_from("<I", raw, 6 + n)
-    picture = decode(raw[10 + n :])
+    image = decode(raw[10 + n :])
     assert len(raw) == 10 + n + n_jpeg
-    assert picture.shape == shape
+    assert image.shape == shape
     if video_type == "masked_regions":
-        assert picture[20:300, 20:300].max() < 16
+        assert image[20:300, 20:300].max() < 16
 
 
-def test_ten_thousand_messages_of_noise_end_no_connection(app: LiveApp):
-    """Each gets an answer in the right form, and the connection works as before."""
+def test_ten_thousand_random_messages_do_not_end_the_connection(app: LiveApp):
+    """Each message gets a well-formed response, and the connection works as before."""
     rng = random.Random(20)
     messages = [noise(rng) for _ in range(10_000)]
 
     async def go() -> None:
         async with websockets.connect(app.ws("/ws"), ping_interval=None, proxy=None, max_queue=256) as connection:
             sending = asyncio.create_task(send_all(connection, messages))
-            n_answers = 0
-            while n_answers < len(messages):
+            n_responses = 0
+            while n_responses < len(messages):
                 async with asyncio.timeout(PATIENCE_S):
                     answer = await connection.recv()
                 if isinstance(answer, bytes):
-                    read_answer(answer)
-                    n_answers += 1
+                    parse_response(answer)
+                    n_responses += 1
             await sending
             await connection.send(short_form(3))
             answer = await connection.recv()
             while isinstance(answer, str):
                 answer = await connection.recv()
-            assert read_answer(answer)["success"] == 1
+            assert parse_response(answer)["success"] == 1
 
     asyncio.run(go())
 
@@ -312,7 +314,7 @@ async def send_all(connection: ClientConnection, messages: list[bytes]) -> None:
 
 
 def noise(rng: random.Random) -> bytes:
-    """Random bytes, or a request with bytes changed, cut off or added; some lengths are hostile."""
+    """Return random bytes, or a request with bytes changed, removed or added, or with a hostile length."""
     kind = rng.randrange(6)
     whole = long_form(rng.randrange(90), rng.randbytes(2 * rng.randrange(4))) if rng.random() < 0.5 else short_form(80)
     if kind == 0:
@@ -328,19 +330,19 @@ def noise(rng: random.Random) -> bytes:
     return whole[:at] + struct.pack("<I", rng.choice([0xFFFFFFFF, 1 << 31, 1 << 24, 255, 256])) + whole[at + 4 :]
 
 
-def test_the_ports_of_older_servers(app: LiveApp):
-    """8084 and 8085 in all but the name, and the proxy."""
+def test_the_legacy_ports(app: LiveApp):
+    """Those that were 8084, 8085 and the proxy's 8086."""
 
     async def go() -> list[Any]:
         found: list[Any] = []
-        for place in range(3):
-            config = uvicorn.Config(app.server.live.legacy_app(place), port=0, log_config=None, lifespan="off")
+        for index in range(3):
+            config = uvicorn.Config(app.server.live.legacy_app(index), port=0, log_config=None, lifespan="off")
             http = uvicorn.Server(config)
             serving = asyncio.create_task(http.serve())
             while not http.started:
                 await asyncio.sleep(0.01)
             port = http.servers[0].sockets[0].getsockname()[1]
-            found.append(await asyncio.to_thread(talk_to, port))
+            found.append(await asyncio.to_thread(query_port, port))
             http.should_exit = True
             await serving
         return found
@@ -359,9 +361,9 @@ def test_the_ports_of_older_servers(app: LiveApp):
     assert health["backends"][0]["total_requests"] > 0
 
 
-def talk_to(port: int) -> list[Any]:
+def query_port(port: int) -> list[Any]:
     with connect(f"ws://127.0.0.1:{port}/ws", ping_interval=None, proxy=None) as connection:
         connection.send('{"type": "switch_to_binary"}')
-        told = json.loads(connection.recv(PATIENCE_S))
+        response = json.loads(connection.recv(PATIENCE_S))
     health = httpx.get(f"http://127.0.0.1:{port}/health")
-    return [told, health.json() if health.status_code == 200 else None]
+    return [response, health.json() if health.status_code == 200 else None]
