@@ -59,9 +59,7 @@ def test_imports_point_down(path: Path):
     for module in imports_of(path):
         top, other = module.split(".")[0], room_of(module)
         assert top not in EDGES + CLOUD, f"{path} imports {module}"
-        if floor is None or other in ("", room):
-            continue
-        if other in BELOW_ROOMS:
+        if floor is None or other in ("", room) or other in BELOW_ROOMS:
             continue
         above = FLOORS.get(other, ABOVE_PIPELINES.get(other, -1))
         assert above <= floor, f"{room} imports {module}, which is above it"
