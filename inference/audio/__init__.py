@@ -1,4 +1,4 @@
-"""Audio features: the mel spectrogram that networks of lips hear, and windows of it."""
+"""Audio features for lip networks: the mel spectrogram, its windows, and streaming resampling."""
 
 from inference.audio.mel import MEL_RATE, N_MELS, SAMPLE_RATE, compute_mel, count_mel_columns, mel_columns
 from inference.audio.resample import Resampler

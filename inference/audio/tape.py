@@ -1,4 +1,4 @@
-"""Sound that comes in pieces, read by place, and forgotten from the front."""
+"""A buffer of streamed audio, read by position and discarded from the front."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ SAMPLE_BYTES = 2
 
 
 class Tape:
-    """Samples 0..end-1, of which the oldest may be gone. Around them there is silence."""
+    """Samples 0..end-1, of which the oldest may be discarded. Before and after them there is silence."""
 
     def __init__(self) -> None:
-        self.end = 0  # samples that came
-        self._first = 0  # that is still kept
-        self._kept = bytearray()
+        self.end = 0  # samples appended so far
+        self._first = 0  # oldest sample still held
+        self._bytes = bytearray()
 
     def append(self, samples: Samples) -> None:
-        """samples: (n,) int16, copied."""
-        self._kept += np.ascontiguousarray(samples, np.int16).tobytes()
+        """Append (n,) int16; they are copied."""
+        self._bytes += np.ascontiguousarray(samples, np.int16).tobytes()
         self.end += len(samples)
 
     def read(self, first: int, last: int) -> Samples:
-        """Samples first..last-1, zeros before the first that ever came and behind the last: (last - first,) int16.
+        """Return samples first..last-1, zeros before sample 0 and from `end` on: (last - first,) int16.
 
-        Raises: ValueError for those that were forgotten.
+        Raises: ValueError if they were discarded.
         """
         low, high = max(first, 0), min(last, self.end)
         if low < high and low < self._first:
-            raise ValueError(f"samples from {low} on were asked for; those before {self._first} are forgotten")
+            raise ValueError(f"samples from {low} on requested; those before {self._first} were discarded")
         out = np.zeros(last - first, np.int16)
         if low < high:
-            kept = self._kept[(low - self._first) * SAMPLE_BYTES : (high - self._first) * SAMPLE_BYTES]
-            out[low - first : high - first] = np.frombuffer(kept, np.int16)
+            held = self._bytes[(low - self._first) * SAMPLE_BYTES : (high - self._first) * SAMPLE_BYTES]
+            out[low - first : high - first] = np.frombuffer(held, np.int16)
         return out
 
     def forget(self, before: int) -> None:
-        """Give up the samples before that one."""
-        n_gone = min(before, self.end) - self._first
-        if n_gone > 0:
-            del self._kept[: n_gone * SAMPLE_BYTES]
-            self._first += n_gone
+        """Discard the samples before index `before`."""
+        n_discarded = min(before, self.end) - self._first
+        if n_discarded > 0:
+            del self._bytes[: n_discarded * SAMPLE_BYTES]
+            self._first += n_discarded

@@ -32,14 +32,14 @@ def tone(hz: float, level: float, n_samples: int = SAMPLE_RATE) -> np.ndarray:
     return (level * 32767 * np.sin(2 * np.pi * hz * np.arange(n_samples) / SAMPLE_RATE)).astype(np.int16)
 
 
-def test_the_mel_is_upstreams(shared: Path):
+def test_the_mel_equals_upstream(shared: Path):
     with np.load(shared / "golden" / "mel.npz") as golden:
         np.testing.assert_allclose(mel_basis(), golden["mel_basis"], atol=1e-8)
         np.testing.assert_allclose(compute_mel(golden["samples_int16"]), golden["mel"], atol=1e-5)
 
 
-def test_only_the_ends_show_how_sound_is_padded(shared: Path):
-    """The golden mel of the avatar was made with zero padding; ours reflects."""
+def test_padding_only_affects_the_ends(shared: Path):
+    """The golden mel of the avatar was made with zero padding; the default reflects."""
     with np.load(shared / "golden" / "ave.npz") as golden:
         mel = compute_mel(golden["samples_int16"])
         np.testing.assert_allclose(mel[:, 2:-2], golden["mel_T_by_80"].T[:, 2:-2], atol=2e-5)
@@ -61,7 +61,7 @@ def test_any_stretch_is_the_wholes():
         np.testing.assert_allclose(mel_columns(samples, start, end), whole[:, start:end], atol=2e-6)
 
 
-def test_silence_is_the_lowest_and_lies_around_the_sound():
+def test_silence_is_the_lowest_level_and_surrounds_the_audio():
     assert (compute_mel(np.zeros(4000, np.int16)) == SILENCE).all()
     samples = tone(440, 0.5, 4000)
     around = mel_columns(samples, -3, count_mel_columns(4000) + 3)
@@ -71,37 +71,37 @@ def test_silence_is_the_lowest_and_lies_around_the_sound():
 
 
 @pytest.mark.parametrize("n_samples", [1, 2, 199, 399, 401, 1601])
-def test_sound_shorter_than_a_transform_is_heard(n_samples: int):
+def test_audio_shorter_than_a_transform(n_samples: int):
     mel = compute_mel(tone(440, 0.5, n_samples + 10)[10:])
     assert mel.shape == (80, 1 + n_samples // 200)
     assert np.isfinite(mel).all()
-    assert mel.max() > SILENCE or n_samples < 3  # what never changes is no sound
+    assert mel.max() > SILENCE or n_samples < 3  # a constant level is silence
 
 
-def test_no_sound_at_all_is_refused():
-    with pytest.raises(ValueError, match="without a sample"):
+def test_no_samples_are_rejected():
+    with pytest.raises(ValueError, match="without samples"):
         compute_mel(np.zeros(0, np.int16))
 
 
-def test_the_basis_hears_nothing_outside_its_bands():
+def test_the_basis_is_zero_outside_its_bands():
     covered = mel_basis().sum(axis=0)
     assert (covered[: int(LOWEST_HZ // 20)] == 0).all()
     assert (covered[-19:] == 0).all()  # from 7.6 kHz, bins of 20 Hz
 
 
-def test_upstreams_windows_are_upstreams(shared: Path):
+def test_window_starts_equal_upstream(shared: Path):
     cases = json.loads((shared / "golden" / "mel_chunks.json").read_text())["cases"]
     assert len(cases) > 10
     for case in cases:
         assert count_mel_columns(case["n_samples"]) == case["mel_frames"]
         starts = upstream_starts(case["mel_frames"], case["fps"])
         assert len(starts) == case["count"]
-        # Of sound too short for one window, upstream's slice counts from the end; ours has silence before it.
+        # If the audio is too short for one window, upstream's slice counts from the end; ours starts with silence.
         expected = [start if case["mel_frames"] >= WINDOW else case["mel_frames"] - WINDOW for start in case["starts"]]
         assert starts == expected
 
 
-def test_upstream_drops_the_end_and_we_do_not():
+def test_upstream_drops_the_end():
     n_samples = 10 * SAMPLE_RATE
     assert len(upstream_starts(count_mel_columns(n_samples), 25)) == 247
     assert count_frames(n_samples, 25) == 250

@@ -14,17 +14,17 @@ def tone(rate: int, hz: float, seconds: float = 1.0) -> np.ndarray:
     return (10_000 * np.sin(2 * np.pi * hz * t)).astype(np.int16)
 
 
-def resample(pcm: np.ndarray, rate: int, pieces: list[int]) -> np.ndarray:
+def resample(pcm: np.ndarray, rate: int, chunks: list[int]) -> np.ndarray:
     resampler, out, at, i = Resampler(rate), [], 0, 0
     while at < len(pcm):
-        out.append(resampler.push(pcm[at : at + pieces[i % len(pieces)]]))
-        at += pieces[i % len(pieces)]
+        out.append(resampler.push(pcm[at : at + chunks[i % len(chunks)]]))
+        at += chunks[i % len(chunks)]
         i += 1
     return np.concatenate([*out, resampler.finish()])
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_pieces_make_no_difference(rate: int):
+def test_chunks_make_no_difference(rate: int):
     pcm = (np.random.default_rng(rate).standard_normal(rate) * 5000).astype(np.int16)
     whole = resample(pcm, rate, [len(pcm)])
     assert len(whole) == 16000
@@ -33,15 +33,15 @@ def test_pieces_make_no_difference(rate: int):
 
 
 @pytest.mark.parametrize("rate", RATES)
-def test_a_tone_stays_what_it_is_and_where_it_is(rate: int):
-    """Within two levels of 10,000, the ends aside: nothing is shifted."""
+def test_a_tone_is_neither_changed_nor_shifted(rate: int):
+    """Within three levels of 10,000, except at the ends."""
     out = resample(tone(rate, 700), rate, [1000])
     np.testing.assert_allclose(out[200:-200], tone(16000, 700)[200:-200], atol=3)
 
 
 @pytest.mark.parametrize("rate", [44_100, 48_000])
-def test_what_16_khz_cannot_hold_is_left_out(rate: int):
-    """A tone of 11 kHz would come back as one of 5 kHz."""
+def test_frequencies_above_8_khz_are_removed(rate: int):
+    """A tone of 11 kHz would alias to 5 kHz."""
     assert np.abs(resample(tone(rate, 11_000), rate, [999])[200:-200]).max() < 10
 
 
@@ -55,33 +55,33 @@ def test_full_scale_does_not_wrap_around():
     out = resample(square, 24_000, [500]).astype(int)
     assert out.max() == 32767
     assert np.abs(np.diff(out)).max() < 65536
-    middle = out[20:40]  # of a half wave: all of one sign
+    middle = out[20:40]  # half a wave: all of one sign
     assert (np.sign(out[15:25]) == np.sign(out[20])).all(), middle
 
 
 @pytest.mark.parametrize("rate", [0, -16_000, 3_999, 192_001, 16_000.0, True, None])
-def test_rates_of_no_speech_are_refused(rate: object):
+def test_invalid_rates_are_rejected(rate: object):
     with pytest.raises(InvalidRequest, match="expected 4000 to 192000 samples a second"):
         Resampler(rate)
 
 
-def test_a_tape_is_silent_around_what_came():
-    tape = Tape()
-    tape.append(np.array([1, 2, 3], np.int16))
-    tape.append(np.array([4], np.int16))
-    assert tape.read(-2, 6).tolist() == [0, 0, 1, 2, 3, 4, 0, 0]
-    assert tape.read(5, 7).tolist() == [0, 0]
-    assert tape.end == 4
+def test_the_buffer_is_silent_around_its_samples():
+    buffer = Tape()
+    buffer.append(np.array([1, 2, 3], np.int16))
+    buffer.append(np.array([4], np.int16))
+    assert buffer.read(-2, 6).tolist() == [0, 0, 1, 2, 3, 4, 0, 0]
+    assert buffer.read(5, 7).tolist() == [0, 0]
+    assert buffer.end == 4
 
 
-def test_a_tape_forgets_from_the_front():
-    tape = Tape()
-    tape.append(np.arange(10, dtype=np.int16))
-    tape.forget(4)
-    tape.forget(2)  # it is gone already
-    assert tape.read(4, 6).tolist() == [4, 5]
-    with pytest.raises(ValueError, match="from 3 on were asked for; those before 4 are forgotten"):
-        tape.read(3, 6)
-    tape.forget(100)
-    tape.append(np.array([7], np.int16))
-    assert tape.read(10, 12).tolist() == [7, 0]
+def test_the_buffer_discards_from_the_front():
+    buffer = Tape()
+    buffer.append(np.arange(10, dtype=np.int16))
+    buffer.forget(4)
+    buffer.forget(2)  # already discarded
+    assert buffer.read(4, 6).tolist() == [4, 5]
+    with pytest.raises(ValueError, match="from 3 on requested; those before 4 were discarded"):
+        buffer.read(3, 6)
+    buffer.forget(100)
+    buffer.append(np.array([7], np.int16))
+    assert buffer.read(10, 12).tolist() == [7, 0]
