@@ -1,12 +1,12 @@
-"""Sends each uploaded film to the endpoint, once: from S3, from EventBridge, from a queue, or called directly.
+"""Sends each uploaded video to the endpoint once: on events from S3, EventBridge or SQS, or when called directly.
 
-Once means once for the same bucket, key, ETag and options. Where TABLE_NAME names a DynamoDB table, a conditional
-put there decides; a claim whose function was killed before it called the endpoint lapses after LEASE_S, and the
-event's own retry takes it over. Without a table the request object in S3 decides, written only where there is none:
-two events for one film still make one call, but a function killed between claim and call leaves the film unread
-until `requests/ID.json` is deleted.
+Once means once for the same bucket, key, ETag and options. If TABLE_NAME names a DynamoDB table, a conditional put
+there decides; if the function is killed before it called the endpoint, its claim expires after LEASE_S and the event's
+own retry takes it over. Without a table the request object in S3 decides, since it is written only if it does not
+exist: two events for one video still make one call, but if the function is killed between claim and call, the video
+is not processed until `requests/ID.json` is deleted.
 
-A face and a voice are lip-synced by a file NAME.job.json put beside them, which holds the request's body.
+To lip-sync a face to an audio file, upload both, then a file NAME.job.json with the body of the request.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ logger.setLevel(logging.INFO)
 
 Event = dict[str, Any]
 Outcome = dict[str, Any]
-Client = Any  # boto3 makes its classes while it runs
+Client = Any  # boto3 creates its classes at run time
 
 JSON = "application/json"
-FILM_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts"})
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts"})
+VIDEO_SUFFIXES |= {".flv", ".wmv", ".asf", ".ogv", ".mxf", ".3gp", ".gif"}
 JOB_SUFFIX = ".job.json"
 MAX_JOB_BYTES = 64 << 10
-LIPSYNC = "lipsync"
-FILM_SUFFIXES |= {".flv", ".wmv", ".asf", ".ogv", ".mxf", ".3gp", ".gif"}
-REALTIME_S = 60  # SageMaker's bound on one real-time invocation
-LEASE_S = 120  # longer than the function may run (90 s); over before Lambda's first retry (60 s after that)
-KEEP_S = 30 * 24 * 3600  # as long as the template keeps request objects
-PASSING = frozenset({408, 429})  # statuses below 500 that may go well another time
-CONFLICTS = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
+LIPSYNC_TASK = "lipsync"
+REALTIME_TIMEOUT_S = 60  # SageMaker's limit for one real-time invocation
+LEASE_S = 120  # longer than the function may run (90 s), but over before Lambda's first retry (60 s after that)
+RETENTION_S = 30 * 24 * 3600  # of table items; as long as the template keeps request objects
+RETRYABLE_STATUSES = frozenset({408, 429})  # statuses below 500 that may succeed on a retry
+CONFLICT_CODES = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 
 
-class FilmsFailed(Exception):
-    """Some films could not be sent. Raised, so that Lambda tries the event again and then hands it to the DLQ."""
+class VideosFailed(Exception):
+    """Some videos could not be sent. Raised so that Lambda retries the event and finally moves it to the DLQ."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How this function is deployed."""
+    """The function's environment variables."""
 
     endpoint: str
     mode: str
@@ -63,10 +63,10 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
-        """Raises: ValueError naming the variable that is missing or wrong."""
+        """Read the settings. Raises: ValueError naming the variable that is missing or invalid."""
         if not env.get("ENDPOINT_NAME"):
             raise ValueError("ENDPOINT_NAME is not set")
-        found = cls(
+        settings = cls(
             endpoint=env["ENDPOINT_NAME"],
             mode=env.get("MODE") or "async",
             input_prefix=as_folder(env.get("INPUT_PREFIX") or "uploads/"),
@@ -74,70 +74,67 @@ class Settings:
             request_prefix=as_folder(env.get("REQUEST_PREFIX") or "requests/"),
             table=env.get("TABLE_NAME") or None,
         )
-        if found.mode not in ("async", "realtime"):
-            raise ValueError(f"MODE={found.mode}: expected async or realtime")
-        for prefix in (found.output_prefix, found.request_prefix):
-            if prefix.startswith(found.input_prefix):  # what we write would call us again, for ever
-                raise ValueError(f"{prefix} lies in INPUT_PREFIX {found.input_prefix}")
-        return found
+        if settings.mode not in ("async", "realtime"):
+            raise ValueError(f"MODE={settings.mode}: expected async or realtime")
+        for prefix in (settings.output_prefix, settings.request_prefix):
+            if prefix.startswith(settings.input_prefix):  # our own output would trigger this function again, endlessly
+                raise ValueError(f"{prefix} is inside INPUT_PREFIX {settings.input_prefix}")
+        return settings
 
 
 @dataclass(frozen=True)
-class Film:
-    """A film to be read, at one state of its content.
+class UploadedVideo:
+    """One version of a video to be processed.
 
-    options: further fields of the request body, as the endpoint knows them.
-    is_asked_for: named by a direct call, which no prefix or type keeps out.
+    etag: identifies the version.
+    options: further fields of the request body.
+    is_direct: named in a direct call or a job file, so prefix and file name are not checked.
     """
 
     bucket: str
     key: str
     etag: str
     options: dict[str, Any] = field(default_factory=dict)
-    is_asked_for: bool = False
+    is_direct: bool = False
 
     @property
     def id(self) -> str:
-        """64 hexadecimal digits, the longest InferenceId there may be."""
+        """SHA-256 in 64 hexadecimal digits: the longest InferenceId that SageMaker accepts."""
         parts = [self.bucket, self.key, self.etag, self.options]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     @property
     def body(self) -> bytes:
-        """The request as the endpoint takes it."""
+        """JSON body of the request to the endpoint."""
         return json.dumps({"s3_bucket": self.bucket, "s3_video_key": self.key, **self.options}).encode()
 
     @property
-    def name(self) -> str:
-        """What its result is called by: one face may say many things."""
-        voice = self.options.get("s3_audio_key")
-        return f"{self.key}.{PurePosixPath(voice).name}" if voice else self.key
-
-    @property
-    def url(self) -> str:
-        return f"s3://{self.bucket}/{self.key}"
+    def result_name(self) -> str:
+        """Name of its result, with the audio file's if there is one: a face may be synced to several."""
+        audio = self.options.get("s3_audio_key")
+        return f"{self.key}.{PurePosixPath(audio).name}" if audio else self.key
 
 
-class Claims(Protocol):
-    """Who sends a film: the first to claim it."""
+class ClaimStore(Protocol):
+    """Decides which caller sends a video: the first to claim it."""
 
-    def claim(self, film: Film) -> bool:
-        """Whether the film is the caller's to send."""
+    def claim(self, video: UploadedVideo) -> bool:
+        """Claim the video; return whether the caller may send it."""
 
-    def confirm(self, film: Film, state: str) -> None:
-        """The endpoint has it: nobody takes it over."""
+    def confirm(self, video: UploadedVideo, state: str) -> None:
+        """Record that the endpoint has the request, so that the claim no longer expires."""
 
-    def release(self, film: Film) -> None:
-        """It could not be sent: whoever comes next may."""
+    def release(self, video: UploadedVideo) -> None:
+        """Give up the claim after a failure, so that the next caller can send the video."""
 
 
 def handler(event: Event, _context: object) -> Outcome:
-    """Send what the event names.
+    """Send the videos that the event names.
 
-    Returns: {"results": [...]}, one for each film; for a batch from SQS {"batchItemFailures": [...]}.
-    Raises: FilmsFailed after all films were tried, where some failed; those sent are not sent again.
+    Returns: {"results": [...]}, one for each video; for a batch from SQS {"batchItemFailures": [...]}.
+    Raises: VideosFailed if some failed, after all were tried; a retry does not send the others again.
     """
-    sender = Sender(Settings.from_env(os.environ))
+    sender = RequestSender(Settings.from_env(os.environ))
     messages = [one for one in event.get("Records", []) if one.get("eventSource") == "aws:sqs"]
     if not messages:
         return {"results": send_all(sender, event)}
@@ -145,169 +142,175 @@ def handler(event: Event, _context: object) -> Outcome:
     for message in messages:
         try:
             send_all(sender, json.loads(message["body"]))
-        except (FilmsFailed, ValueError):
-            logger.exception("message %s goes back to its queue", message["messageId"])
+        except (VideosFailed, ValueError):
+            logger.exception("message %s returned to its queue", message["messageId"])
             failed.append({"itemIdentifier": message["messageId"]})
     return {"batchItemFailures": failed}
 
 
-def send_all(sender: Sender, event: Event) -> list[Outcome]:
-    """Every film of an event is tried, whatever became of the one before it."""
+def send_all(sender: RequestSender, event: Event) -> list[Outcome]:
+    """Try every video of an event, even if one before it failed."""
     outcomes: list[Outcome] = []
     failures = []
-    records = records_of(event)
+    records = list_records(event)
     for record in records:
         try:
-            outcome = sender.send(sender.film_of(record))
+            outcome = sender.send(sender.read_record(record))
         except (ClientError, BotoCoreError, KeyError, ValueError) as err:
             logger.exception("not sent: %s", json.dumps(record, default=str)[:2000])
-            failures.append(f"{name_of(record)}: {type(err).__name__}: {err}")
+            failures.append(f"{record_key(record)}: {type(err).__name__}: {err}")
             continue
         logger.info(json.dumps(outcome))
         outcomes.append(outcome)
     if failures:
-        raise FilmsFailed(f"{len(failures)} of {len(records)} failed: " + "; ".join(failures))
+        raise VideosFailed(f"{len(failures)} of {len(records)} failed: " + "; ".join(failures))
     return outcomes
 
 
-def records_of(event: Event) -> list[Event]:
-    """The single records of an event. Raises: ValueError where it is of no kind we know."""
+def list_records(event: Event) -> list[Event]:
+    """Return the records of an event. Raises: ValueError if it is of an unknown kind."""
     if event.get("Event") == "s3:TestEvent":
-        return []  # S3 sends it when a notification is set up
+        return []  # sent when an S3 notification is created
     if "Records" in event:
         return [one for one in event["Records"] if "ObjectCreated" in one.get("eventName", "ObjectCreated")]
     if event.get("source") == "aws.s3":
         return [event] if event.get("detail-type") == "Object Created" else []
     if "s3_bucket" in event:
         return [event]
-    raise ValueError(f"an event with {sorted(event)}: expected one of S3, of EventBridge, or s3_bucket, s3_video_key")
+    raise ValueError(f"an event with {sorted(event)}: expected an S3 or EventBridge event, or s3_bucket, s3_video_key")
 
 
-def name_of(record: Event) -> str:
-    """What a record is about, for messages."""
-    where = record.get("s3") or record.get("detail") or {}
-    return str(where.get("object", {}).get("key") or record.get("s3_video_key") or "a record without a key")
+def record_key(record: Event) -> str:
+    """Return the key that a record names, for messages."""
+    source = record.get("s3") or record.get("detail") or {}
+    return str(source.get("object", {}).get("key") or record.get("s3_video_key") or "a record without a key")
 
 
-class Sender:
-    """Sends films to the endpoint of this deployment."""
+class RequestSender:
+    """Sends requests to the endpoint of this deployment."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._s3: Client = boto3.client("s3")
-        # boto3 would repeat a call that took too long, and the endpoint do the work twice: Lambda retries instead.
-        once = Config(read_timeout=REALTIME_S + 5, retries={"mode": "standard", "total_max_attempts": 1})
+        # boto3 would repeat a call that timed out, and the endpoint would do the work twice: Lambda retries instead.
+        once = Config(read_timeout=REALTIME_TIMEOUT_S + 5, retries={"mode": "standard", "total_max_attempts": 1})
         self._endpoint: Client = boto3.client("sagemaker-runtime", config=once)
-        self._claims: Claims = ClaimsInTable(settings.table) if settings.table else ClaimsInS3(self._s3, settings)
+        self._claims: ClaimStore = DynamoDbClaims(settings.table) if settings.table else S3Claims(self._s3, settings)
 
-    def film_of(self, record: Event) -> Film:
-        """The film that a record names. Raises: KeyError where a field is missing."""
+    def read_record(self, record: Event) -> UploadedVideo:
+        """Return the video that a record names.
+
+        Raises: KeyError if a field is missing; ValueError if a job file is invalid.
+        """
         if "s3" in record:
             found = record["s3"]
-            # S3 encodes keys in its own notifications, and EventBridge's carry them as they are.
+            # S3 encodes keys in its own notifications; EventBridge events contain them unencoded.
             key = unquote_plus(found["object"]["key"])
-            return self._film_at(found["bucket"]["name"], key, clean(found["object"]["eTag"]))
+            return self._read_upload(found["bucket"]["name"], key, strip_quotes(found["object"]["eTag"]))
         if "detail" in record:
             found = record["detail"]
             etag = found["object"].get("etag") or found["object"]["eTag"]  # moto's spelling
-            return self._film_at(found["bucket"]["name"], found["object"]["key"], clean(etag))
+            return self._read_upload(found["bucket"]["name"], found["object"]["key"], strip_quotes(etag))
         etag = self._s3.head_object(Bucket=record["s3_bucket"], Key=record["s3_video_key"])["ETag"]
-        return self._asked_for(record, clean(etag))
+        return self._from_request(record, strip_quotes(etag))
 
-    def _film_at(self, bucket: str, key: str, etag: str) -> Film:
-        """An uploaded film, or the one that an uploaded job names. Raises: ValueError, KeyError for no job."""
+    def _read_upload(self, bucket: str, key: str, etag: str) -> UploadedVideo:
+        """Return the uploaded video, or the one that an uploaded job file names.
+
+        Raises: ValueError or KeyError if the job file is invalid.
+        """
         if not (key.startswith(self.settings.input_prefix) and key.endswith(JOB_SUFFIX)):
-            return Film(bucket, key, etag)
+            return UploadedVideo(bucket, key, etag)
         reply = self._s3.get_object(Bucket=bucket, Key=key)
         if reply["ContentLength"] > MAX_JOB_BYTES:
             raise ValueError(f"{key}: {reply['ContentLength']} bytes; a job has at most {MAX_JOB_BYTES}")
         job = json.loads(reply["Body"].read())
         if not isinstance(job, dict) or job.setdefault("s3_bucket", bucket) != bucket:
             raise ValueError(f"{key}: expected a JSON object with files in the bucket {bucket}")
-        return self._asked_for(job, etag)
+        return self._from_request(job, etag)
 
-    def _asked_for(self, asked: Event, etag: str) -> Film:
-        options = {name: value for name, value in asked.items() if name not in ("s3_bucket", "s3_video_key")}
-        if options.get("task") == LIPSYNC:
+    def _from_request(self, request: Event, etag: str) -> UploadedVideo:
+        options = {name: value for name, value in request.items() if name not in ("s3_bucket", "s3_video_key")}
+        if options.get("task") == LIPSYNC_TASK:
             options.setdefault("s3_output_prefix", self.settings.output_prefix)
-        return Film(asked["s3_bucket"], asked["s3_video_key"], etag, options, is_asked_for=True)
+        return UploadedVideo(request["s3_bucket"], request["s3_video_key"], etag, options, is_direct=True)
 
-    def send(self, film: Film) -> Outcome:
-        """Send a film, unless it is none, or was sent before."""
-        found = {"s3_bucket": film.bucket, "s3_video_key": film.key, "id": film.id}
-        reason = reason_to_skip(film, self.settings)
+    def send(self, video: UploadedVideo) -> Outcome:
+        """Send the request, unless it is not for a video or was sent before."""
+        found = {"s3_bucket": video.bucket, "s3_video_key": video.key, "id": video.id}
+        reason = reason_to_skip(video, self.settings)
         if reason:
             return found | {"status": "skipped", "reason": reason}
-        if not self._claims.claim(film):
+        if not self._claims.claim(video):
             return found | {"status": "duplicate"}
         try:
-            sent = self._invoke_async(film) if self.settings.mode == "async" else self._invoke(film)
+            sent = self._invoke_async(video) if self.settings.mode == "async" else self._invoke(video)
         except (ClientError, BotoCoreError, ValueError):
-            # Where the call went through and only its answer was lost, the retry sends it again under the same id.
-            self._claims.release(film)
+            # If the call succeeded and only its answer was lost, the retry sends it again under the same id.
+            self._claims.release(video)
             raise
-        self._claims.confirm(film, sent["status"])
+        self._claims.confirm(video, sent["status"])
         return found | sent
 
-    def _invoke_async(self, film: Film) -> Outcome:
-        """The request goes to S3, and its address to the queue: the film itself never passes through here.
+    def _invoke_async(self, video: UploadedVideo) -> Outcome:
+        """Write the request to S3 and queue its location; the video itself does not pass through this function.
 
-        The boto3 that Lambda brings may not know the call's inline Body yet, so it isn't used.
+        The boto3 in Lambda may not support the call's inline Body yet, so it is not used.
         """
-        key = request_key(film, self.settings)
-        self._s3.put_object(Bucket=film.bucket, Key=key, Body=film.body, ContentType=JSON)
+        key = request_key(video, self.settings)
+        self._s3.put_object(Bucket=video.bucket, Key=key, Body=video.body, ContentType=JSON)
         answer = self._endpoint.invoke_endpoint_async(
             EndpointName=self.settings.endpoint,
-            InputLocation=f"s3://{film.bucket}/{key}",
+            InputLocation=f"s3://{video.bucket}/{key}",
             ContentType=JSON,
             Accept=JSON,
-            InferenceId=film.id,
+            InferenceId=video.id,
         )
         return {"status": "invoked", "output_location": answer.get("OutputLocation")}
 
-    def _invoke(self, film: Film) -> Outcome:
-        """Wait for the answer and store it. A request that is wrong in itself is an answer, too."""
+    def _invoke(self, video: UploadedVideo) -> Outcome:
+        """Wait for the answer and store it; a permanent error is stored as an answer, too."""
         try:
             reply = self._endpoint.invoke_endpoint(
                 EndpointName=self.settings.endpoint,
-                Body=film.body,
+                Body=video.body,
                 ContentType=JSON,
                 Accept=JSON,
-                InferenceId=film.id,
+                InferenceId=video.id,
             )
             answer, status = json.loads(reply["Body"].read()), "succeeded"
         except ClientError as err:
-            if not is_final(err):
+            if not is_permanent(err):
                 raise
-            answer, status = refusal_of(err), "failed"
-        key = result_key(film, self.settings)
-        record: Outcome = {"inference_id": film.id, "s3_bucket": film.bucket, "s3_video_key": film.key}
+            answer, status = error_body(err), "failed"
+        key = result_key(video, self.settings)
+        record: Outcome = {"inference_id": video.id, "s3_bucket": video.bucket, "s3_video_key": video.key}
         record |= {"status": answer.get("status", "success"), "finished_at": int(time.time())}
         record |= {"answer": answer} if status == "succeeded" else {"error": answer["error"]}
-        self._s3.put_object(Bucket=film.bucket, Key=key, Body=json.dumps(record).encode(), ContentType=JSON)
-        return {"status": status, "output_location": f"s3://{film.bucket}/{key}", "answer": answer}
+        self._s3.put_object(Bucket=video.bucket, Key=key, Body=json.dumps(record).encode(), ContentType=JSON)
+        return {"status": status, "output_location": f"s3://{video.bucket}/{key}", "answer": answer}
 
 
-def reason_to_skip(film: Film, settings: Settings) -> str | None:
-    """Why a film isn't ours to read; None where it is."""
-    if film.is_asked_for:
+def reason_to_skip(video: UploadedVideo, settings: Settings) -> str | None:
+    """Return why a video is not processed; None if it is."""
+    if video.is_direct:
         return None
-    if not film.key.startswith(settings.input_prefix):
+    if not video.key.startswith(settings.input_prefix):
         return f"not in {settings.input_prefix}"
-    if PurePosixPath(film.key).suffix.lower() not in FILM_SUFFIXES:
-        return "not a film by its name"
+    if PurePosixPath(video.key).suffix.lower() not in VIDEO_SUFFIXES:
+        return "file name is not that of a video"
     return None
 
 
-def is_final(err: ClientError) -> bool:
-    """Whether the container refused the request itself, so that another try would end the same."""
+def is_permanent(err: ClientError) -> bool:
+    """Return whether the container rejected the request itself, so that a retry would fail the same way."""
     response: Mapping[str, Any] = err.response
     status = int(response.get("OriginalStatusCode", 500))
-    return response["Error"]["Code"] == "ModelError" and 400 <= status < 500 and status not in PASSING
+    return response["Error"]["Code"] == "ModelError" and 400 <= status < 500 and status not in RETRYABLE_STATUSES
 
 
-def refusal_of(err: ClientError) -> Outcome:
-    """The container's own error, in its form: {"status":"error","error":{"code","message"}}."""
+def error_body(err: ClientError) -> Outcome:
+    """Return the container's own error body: {"status":"error","error":{"code","message"}}."""
     text = str(err.response.get("OriginalMessage", err))
     try:
         found = json.loads(text)
@@ -318,45 +321,45 @@ def refusal_of(err: ClientError) -> Outcome:
     return {"status": "error", "error": {"code": "model_error", "message": text}}
 
 
-class ClaimsInTable:
+class DynamoDbClaims:
     """Claims as items of a DynamoDB table; `on_result` completes them."""
 
     def __init__(self, table: str) -> None:
         self._table: Client = boto3.resource("dynamodb").Table(table)
         self._claimed_at: dict[str, int] = {}
 
-    def claim(self, film: Film) -> bool:
+    def claim(self, video: UploadedVideo) -> bool:
         now = time.time_ns()
-        item = {"id": film.id, "state": "claimed", "claimed_at": now, "expires_at": now // 10**9 + KEEP_S}
-        item |= {"s3_bucket": film.bucket, "s3_video_key": film.key, "etag": film.etag}
-        lapsed = {":claimed": "claimed", ":lapsed": now - LEASE_S * 10**9}
-        free = "attribute_not_exists(id) OR (#state = :claimed AND claimed_at < :lapsed)"
-        if not self._unless_taken(
+        item = {"id": video.id, "state": "claimed", "claimed_at": now, "expires_at": now // 10**9 + RETENTION_S}
+        item |= {"s3_bucket": video.bucket, "s3_video_key": video.key, "etag": video.etag}
+        expired = {":claimed": "claimed", ":expired": now - LEASE_S * 10**9}
+        free = "attribute_not_exists(id) OR (#state = :claimed AND claimed_at < :expired)"
+        if not self._write_if(
             self._table.put_item,
             Item=item,
             ConditionExpression=free,
             ExpressionAttributeNames={"#state": "state"},
-            ExpressionAttributeValues=lapsed,
+            ExpressionAttributeValues=expired,
         ):
             return False
-        self._claimed_at[film.id] = now
+        self._claimed_at[video.id] = now
         return True
 
-    def confirm(self, film: Film, state: str) -> None:
-        # Where the result came first, or another function took over, theirs stands.
-        self._unless_taken(
+    def confirm(self, video: UploadedVideo, state: str) -> None:
+        # If the result arrived first, or another function took over, that state is kept.
+        self._write_if(
             self._table.update_item,
-            Key={"id": film.id},
+            Key={"id": video.id},
             UpdateExpression="SET #state = :state",
-            **self._if_mine(film, {":state": state}),
+            **self._own_claim(video, {":state": state}),
         )
 
-    def release(self, film: Film) -> None:
-        self._unless_taken(self._table.delete_item, Key={"id": film.id}, **self._if_mine(film))
+    def release(self, video: UploadedVideo) -> None:
+        self._write_if(self._table.delete_item, Key={"id": video.id}, **self._own_claim(video))
 
-    def _if_mine(self, film: Film, values: dict[str, Any] | None = None) -> dict[str, Any]:
-        """The condition that the claim is still the one that this object made."""
-        mine = {":claimed": "claimed", ":mine": self._claimed_at[film.id]}
+    def _own_claim(self, video: UploadedVideo, values: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the condition that the claim is still the one made by this object."""
+        mine = {":claimed": "claimed", ":mine": self._claimed_at[video.id]}
         return {
             "ConditionExpression": "#state = :claimed AND claimed_at = :mine",
             "ExpressionAttributeNames": {"#state": "state"},
@@ -364,8 +367,8 @@ class ClaimsInTable:
         }
 
     @staticmethod
-    def _unless_taken(write: Any, **call: Any) -> bool:
-        """Whether a conditional write's condition held."""
+    def _write_if(write: Any, **call: Any) -> bool:
+        """Make a conditional write; return whether its condition held."""
         try:
             write(**call)
         except ClientError as err:
@@ -375,43 +378,43 @@ class ClaimsInTable:
         return True
 
 
-class ClaimsInS3:
-    """The request object is the claim: S3 writes it only where there is none."""
+class S3Claims:
+    """The request object as the claim: S3 writes it only if it does not exist."""
 
     def __init__(self, s3: Client, settings: Settings) -> None:
         self._s3 = s3
         self._settings = settings
 
-    def claim(self, film: Film) -> bool:
-        key = request_key(film, self._settings)
+    def claim(self, video: UploadedVideo) -> bool:
+        key = request_key(video, self._settings)
         try:
-            self._s3.put_object(Bucket=film.bucket, Key=key, Body=film.body, ContentType=JSON, IfNoneMatch="*")
+            self._s3.put_object(Bucket=video.bucket, Key=key, Body=video.body, ContentType=JSON, IfNoneMatch="*")
         except ClientError as err:
-            if err.response["Error"]["Code"] not in CONFLICTS:
+            if err.response["Error"]["Code"] not in CONFLICT_CODES:
                 raise
             return False
         return True
 
-    def confirm(self, film: Film, state: str) -> None:
-        """The object stays where it is: nothing is left to say."""
+    def confirm(self, video: UploadedVideo, state: str) -> None:
+        """Do nothing: the object itself is the record."""
 
-    def release(self, film: Film) -> None:
-        self._s3.delete_object(Bucket=film.bucket, Key=request_key(film, self._settings))
-
-
-def request_key(film: Film, settings: Settings) -> str:
-    return f"{settings.request_prefix}{film.id}.json"
+    def release(self, video: UploadedVideo) -> None:
+        self._s3.delete_object(Bucket=video.bucket, Key=request_key(video, self._settings))
 
 
-def result_key(film: Film, settings: Settings) -> str:
-    """'uploads/a/b.mp4' -> 'results/a/b.mp4.json', or with a voice '....mp4.c.wav.json', as `on_result` names it."""
-    return f"{settings.output_prefix}{film.name.removeprefix(settings.input_prefix)}.json"
+def request_key(video: UploadedVideo, settings: Settings) -> str:
+    return f"{settings.request_prefix}{video.id}.json"
+
+
+def result_key(video: UploadedVideo, settings: Settings) -> str:
+    """'uploads/a/b.mp4' -> 'results/a/b.mp4.json', with an audio file '....mp4.c.wav.json', as in `on_result`."""
+    return f"{settings.output_prefix}{video.result_name.removeprefix(settings.input_prefix)}.json"
 
 
 def as_folder(prefix: str) -> str:
     return prefix.strip("/") + "/"
 
 
-def clean(etag: str) -> str:
-    """HTTP puts ETags in quotes; events don't."""
+def strip_quotes(etag: str) -> str:
+    """Remove the quotes that HTTP puts around an ETag; events contain it without them."""
     return etag.strip('"')

@@ -1,8 +1,8 @@
-"""Files what an asynchronous invocation came to, under the name of the film it read.
+"""Stores the result of an asynchronous invocation under the name of the video it processed.
 
-SageMaker tells of success and failure through SNS. Either becomes a record `results/NAME.json`, with the transcript
-or the reason in it; where TABLE_NAME names a DynamoDB table, the item that `invoke_endpoint` made is completed, too.
-SNS may tell of the same result twice: the second time the same is written over it.
+SageMaker publishes success and failure to SNS topics. Either becomes a record `results/NAME.json` with the transcript
+or the reason; if TABLE_NAME names a DynamoDB table, the item created by `invoke_endpoint` is completed, too. SNS may
+deliver the same result twice: the second time the same record is written again.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from botocore.exceptions import BotoCoreError, ClientError
 logger = logging.getLogger(__name__)
 logger.setLevel(logging.INFO)
 
-Client = Any  # boto3 makes its classes while it runs
+Client = Any  # boto3 creates its classes at run time
 Record = dict[str, Any]
 
 JSON = "application/json"
 STATES = {"Completed": "succeeded", "Failed": "failed"}
-MAX_ANSWER_BYTES = 5 * 1024 * 1024  # of a transcript; a longer answer is only pointed to
-KEEP_S = 30 * 24 * 3600  # as long as `invoke_endpoint` keeps its items
+MAX_ANSWER_BYTES = 5 * 1024 * 1024  # copied into the record; of a longer answer it has only the location
+RETENTION_S = 30 * 24 * 3600  # of table items, as in `invoke_endpoint`
 
 
 class ResultsFailed(Exception):
-    """Some results could not be filed. Raised, so that Lambda tries again and then hands them to the DLQ."""
+    """Some results could not be stored. Raised so that Lambda retries the event and finally moves it to the DLQ."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How this function is deployed."""
+    """The function's environment variables."""
 
     input_prefix: str
     output_prefix: str
@@ -55,35 +55,37 @@ class Settings:
 
 
 def handler(event: Record, _context: object) -> Record:
-    """File every result of an SNS event.
+    """Store every result of an SNS event.
 
     Returns: {"results": [{"status", "inference_id", "record"}]}.
-    Raises: ResultsFailed after all were tried, where some failed.
+    Raises: ResultsFailed if some failed, after all were tried.
     """
     settings = Settings.from_env(os.environ)
     s3 = boto3.client("s3")
-    filed, failures = [], []
-    for notice in event["Records"]:
+    stored, failures = [], []
+    for record in event["Records"]:
         try:
-            filed.append(file_result(json.loads(notice["Sns"]["Message"]), s3, settings))
+            stored.append(store_result(json.loads(record["Sns"]["Message"]), s3, settings))
         except (ClientError, BotoCoreError, KeyError, ValueError) as err:
-            logger.exception("not filed: %s", json.dumps(notice, default=str)[:2000])
+            logger.exception("not stored: %s", json.dumps(record, default=str)[:2000])
             failures.append(f"{type(err).__name__}: {err}")
     if failures:
         raise ResultsFailed(f"{len(failures)} of {len(event['Records'])} failed: " + "; ".join(failures))
-    return {"results": filed}
+    return {"results": stored}
 
 
-def file_result(message: Record, s3: Client, settings: Settings) -> Record:
-    """One result into S3, and into the table where there is one."""
+def store_result(message: Record, s3: Client, settings: Settings) -> Record:
+    """Store one result in S3, and in the table if there is one."""
     invocation_status = message["invocationStatus"]
     if invocation_status not in STATES:
         raise ValueError(f"invocationStatus {invocation_status}: expected one of {', '.join(STATES)}")
-    bucket, key, voice = film_of(message["requestParameters"]["inputLocation"], s3, settings)
+    bucket, key, audio_key = read_input(message["requestParameters"]["inputLocation"], s3, settings)
     record = {"inference_id": message["inferenceId"], "s3_bucket": bucket, "s3_video_key": key}
-    record |= success_of(message, s3) if invocation_status == "Completed" else failure_of(message)
+    record |= success_fields(message, s3) if invocation_status == "Completed" else failure_fields(message)
     record["finished_at"] = message.get("eventTime")
-    name = ".".join([key.removeprefix(settings.input_prefix), *([PurePosixPath(voice).name] if voice else []), "json"])
+    name = ".".join(
+        [key.removeprefix(settings.input_prefix), *([PurePosixPath(audio_key).name] if audio_key else []), "json"]
+    )
     record_key = settings.output_prefix + name
     s3.put_object(Bucket=bucket, Key=record_key, Body=json.dumps(record).encode(), ContentType=JSON)
     if settings.table:
@@ -92,23 +94,23 @@ def file_result(message: Record, s3: Client, settings: Settings) -> Record:
     return {"status": record["status"], "inference_id": record["inference_id"], "record": record_key}
 
 
-def film_of(input_location: str, s3: Client, settings: Settings) -> tuple[str, str, str | None]:
-    """Bucket and key of the film that was read; where it was lip-synced, the key of the voice.
+def read_input(input_location: str, s3: Client, settings: Settings) -> tuple[str, str, str | None]:
+    """Return bucket and key of the processed video, and for lip sync the key of the audio file.
 
-    A request of ours names it; other callers may have given the film itself as the input.
+    Requests by `invoke_endpoint` are JSON files that name it; other callers may have passed the video itself as input.
     """
-    bucket, key = split_url(input_location)
+    bucket, key = split_uri(input_location)
     if not key.startswith(settings.request_prefix):
         return bucket, key, None
     request = json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
     return request["s3_bucket"], request["s3_video_key"], request.get("s3_audio_key")
 
 
-def success_of(message: Record, s3: Client) -> Record:
-    """What a success adds to a record: the answer, and where it lies."""
+def success_fields(message: Record, s3: Client) -> Record:
+    """Return the record's fields for a success: the answer and its location."""
     location = message["responseParameters"]["outputLocation"]
     found: Record = {"status": "success", "output_location": location}
-    bucket, key = split_url(location)
+    bucket, key = split_uri(location)
     reply = s3.get_object(Bucket=bucket, Key=key)
     is_json = message["responseParameters"].get("contentType", JSON).startswith(JSON)
     if is_json and reply["ContentLength"] <= MAX_ANSWER_BYTES:
@@ -116,18 +118,18 @@ def success_of(message: Record, s3: Client) -> Record:
     return found
 
 
-def failure_of(message: Record) -> Record:
-    """What a failure adds to a record: the reason."""
+def failure_fields(message: Record) -> Record:
+    """Return the record's fields for a failure: the reason."""
     reason = message.get("failureReason") or "SageMaker gave no reason"
     found: Record = {"status": "error", "error": {"code": "invocation_failed", "message": reason}}
     location = message.get("responseParameters", {}).get("failureLocation")
     return found | ({"failure_location": location} if location else {})
 
 
-def complete_item(table: str, record: Record, state: str, record_url: str) -> None:
-    """The claim's item says how it ended. It may have no item: then it was not ours, and gets one."""
-    values = {":state": state, ":record": record_url, ":error": record.get("error", {}).get("message")}
-    values |= {":bucket": record["s3_bucket"], ":key": record["s3_video_key"], ":until": int(time.time()) + KEEP_S}
+def complete_item(table: str, record: Record, state: str, record_uri: str) -> None:
+    """Complete the claim's item with the result; create it if the request was not sent by `invoke_endpoint`."""
+    values = {":state": state, ":record": record_uri, ":error": record.get("error", {}).get("message")}
+    values |= {":bucket": record["s3_bucket"], ":key": record["s3_video_key"], ":until": int(time.time()) + RETENTION_S}
     boto3.resource("dynamodb").Table(table).update_item(
         Key={"id": record["inference_id"]},
         UpdateExpression="SET #state = :state, #record = :record, #error = :error, s3_bucket = :bucket, "
@@ -137,11 +139,11 @@ def complete_item(table: str, record: Record, state: str, record_url: str) -> No
     )
 
 
-def split_url(url: str) -> tuple[str, str]:
-    """'s3://bucket/a/b.json' -> ('bucket', 'a/b.json'). Raises: ValueError."""
-    bucket, _, key = url.removeprefix("s3://").partition("/")
-    if not url.startswith("s3://") or not bucket or not key:
-        raise ValueError(f"{url}: expected s3://bucket/key")
+def split_uri(uri: str) -> tuple[str, str]:
+    """Split 's3://bucket/a/b.json' into ('bucket', 'a/b.json'). Raises: ValueError."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not uri.startswith("s3://") or not bucket or not key:
+        raise ValueError(f"{uri}: expected s3://bucket/key")
     return bucket, key
 
 

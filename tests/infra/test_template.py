@@ -1,4 +1,4 @@
-"""The stack as it is written: who may do what, what sets what off, what is encrypted."""
+"""The template: permissions, triggers, encryption, and agreement with the functions and deploy."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from lambda_world import LAMBDAS, load
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "infra" / "template.yaml"
-# Actions that know no resources, as AWS's authorization reference has it.
-KNOW_NO_RESOURCE = {"ecr:GetAuthorizationToken", "cloudwatch:PutMetricData"}
+# Actions without resource-level permissions, from AWS's service authorization reference.
+WITHOUT_RESOURCES = {"ecr:GetAuthorizationToken", "cloudwatch:PutMetricData"}
 
 
 class Tags(yaml.SafeLoader):
@@ -58,7 +58,7 @@ def as_list(value: Any) -> list[Any]:
 
 
 def both_ways(value: Any) -> list[Any]:
-    """What a value may come to, whichever way its condition goes."""
+    """Return the values on both sides of a condition."""
     branches = value["Fn::If"][1:] if isinstance(value, dict) and "Fn::If" in value else [value]
     return [one for one in branches if one != {"Ref": "AWS::NoValue"}]
 
@@ -79,7 +79,7 @@ def as_list_of_strings(found: list[Any]) -> list[str]:
 
 
 def allowed(resources: dict[str, Any], role: str) -> dict[str, str]:
-    """Each action that a role may take, and on what, as text."""
+    """Return the resources, as text, of each action that a role may take."""
     found: dict[str, str] = {}
     for statement in statements_of(resources[role]["Properties"]):
         for action in actions_of(statement):
@@ -97,10 +97,10 @@ def test_no_role_may_do_anything_to_everything(resources):
             for action in actions_of(statement):
                 assert "*" not in action, f"{name}: {action}"
                 if "*" in as_list(statement["Resource"]):
-                    assert action in KNOW_NO_RESOURCE, f"{name}: {action} on everything"
+                    assert action in WITHOUT_RESOURCES, f"{name}: {action} on everything"
 
 
-def test_metrics_are_bounded_by_a_condition(resources):
+def test_metrics_are_limited_by_a_condition(resources):
     statements = statements_of(resources["ExecutionRole"]["Properties"])
     [metrics] = [one for one in statements if one["Action"] == "cloudwatch:PutMetricData"]
     assert metrics["Condition"]["StringLike"]["cloudwatch:namespace"]
@@ -122,13 +122,13 @@ def test_each_function_may_do_what_it_does_and_no_more(resources):
     assert set(may["OnResultRole"]) - common == {"s3:GetObject", "s3:PutObject", "dynamodb:UpdateItem"}
     assert set(may["UploadUrlRole"]) - common == {"s3:PutObject"}
     assert may["UploadUrlRole"]["s3:PutObject"] == '{"Fn::Sub": "${MediaBucket.Arn}/uploads/*"}'
-    # Nothing that an event sets off may write where writing is an event.
+    # A function triggered by an event may not write to the prefix that triggers events.
     for role in ("InvokeEndpointRole", "OnResultRole"):
         assert "uploads/" not in may[role]["s3:PutObject"]
     assert "uploads/" not in allowed(resources, "ExecutionRole")["s3:PutObject"]
 
 
-def test_the_endpoint_may_read_write_and_tell(resources):
+def test_the_endpoint_may_read_write_and_publish(resources):
     may = allowed(resources, "ExecutionRole")
     for prefix in ("uploads/*", "requests/*"):
         assert prefix in may["s3:GetObject"]
@@ -162,12 +162,12 @@ def test_both_topics_call_on_result(resources):
         assert one["RedrivePolicy"]["deadLetterTargetArn"] == {"Fn::GetAtt": ["DeadLetters", "Arn"]}
 
 
-def test_whoever_calls_a_function_is_named(resources):
+def test_every_permission_names_its_source(resources):
     for name, permission in of_type(resources, "AWS::Lambda::Permission").items():
         assert "SourceArn" in permission, name
 
 
-def test_functions_are_what_lies_in_lambdas(template, resources):
+def test_the_functions_are_those_in_lambdas(template, resources):
     functions = of_type(resources, "AWS::Serverless::Function")
     folders = {(TEMPLATE.parent / one["CodeUri"]).resolve() for one in functions.values()}
     assert folders == {path.parent for path in LAMBDAS.glob("*/handler.py")}
@@ -180,7 +180,7 @@ def test_functions_are_what_lies_in_lambdas(template, resources):
 
 
 def test_a_claim_outlives_its_function(resources):
-    """The lease ends after the function must have, and before Lambda tries the event again."""
+    """The lease ends after the function's timeout, and before Lambda retries the event."""
     lease, timeout = load("invoke_endpoint").LEASE_S, resources["InvokeEndpoint"]["Properties"]["Timeout"]
     assert timeout < lease < timeout + 60
 
@@ -197,7 +197,7 @@ def test_functions_and_template_agree(template, resources):
         for rule in resources["MediaBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
         if rule.get("Prefix") == settings.request_prefix
     ]
-    assert requests["ExpirationInDays"] * 24 * 3600 == invoke.KEEP_S == load("on_result").KEEP_S
+    assert requests["ExpirationInDays"] * 24 * 3600 == invoke.RETENTION_S == load("on_result").RETENTION_S
     assert template["Parameters"]["MaxUploadBytes"]["Default"] == load("upload_url").MAX_BYTES
 
 
@@ -227,42 +227,42 @@ def test_the_rest_is_encrypted_too(resources):
     assert resources["Repository"]["Properties"]["ImageScanningConfiguration"]["ScanOnPush"] is True
 
 
-def test_logs_end(resources):
+def test_logs_expire(resources):
     groups = of_type(resources, "AWS::Logs::LogGroup")
     assert len(groups) == 4
     for name, group in groups.items():
         assert group["RetentionInDays"] == {"Ref": "LogDays"}, name
 
 
-def test_alarms_reach_somebody(resources):
+def test_alarms_have_an_action(resources):
     alarms = of_type(resources, "AWS::CloudWatch::Alarm")
     assert len(alarms) >= 4
     for name, alarm in alarms.items():
         assert alarm["AlarmActions"] == [{"Ref": "AlarmTopic"}], name
     topic = resources["AlarmTopicPolicy"]["Properties"]["PolicyDocument"]["Statement"]
     key = resources["TopicKey"]["Properties"]["KeyPolicy"]["Statement"]
-    for statements in (topic, key):  # an alarm that may not use the topic's key is lost without a word
+    for statements in (topic, key):  # an alarm that may not use the topic's key is lost silently
         assert any(one["Principal"] == {"Service": "cloudwatch.amazonaws.com"} for one in statements)
 
 
-def test_the_endpoint_is_not_the_template_s(resources):
-    """deploy/ owns the endpoint and its scaling."""
+def test_the_template_does_not_create_the_endpoint(resources):
+    """The endpoint and its scaling belong to deploy/."""
     kinds = {one["Type"] for one in resources.values()}
     assert not {kind for kind in kinds if kind.startswith(("AWS::SageMaker", "AWS::ApplicationAutoScaling"))}
 
 
 @pytest.mark.parametrize("mode", [0, 1], ids=["async", "realtime"])
-def test_the_command_it_gives_is_one_that_deploy_takes(template, mode):
-    """With a role, a bucket and topics of the stack's own."""
+def test_the_deploy_command_is_valid(template, mode):
+    """It uses the stack's role, bucket and topics."""
     from deploy.endpoint import make_parser
 
     text = template["Outputs"]["DeployCommand"]["Value"]["Fn::If"][1 + mode]["Fn::Sub"]
     command = re.sub(r"\$\{[^}]+\}", "given", text).split()
     assert command[:3] == ["python", "-m", "deploy.endpoint"]
-    asked = make_parser().parse_args(command[3:])
-    assert asked.mode == ("async", "realtime")[mode]
+    args = make_parser().parse_args(command[3:])
+    assert args.mode == ("async", "realtime")[mode]
     prefixes = [f"s3://given/{folder}/" for folder in ("results", "failures")]
-    assert [asked.async_output, asked.async_failure] == ([None, None] if mode else prefixes)
+    assert [args.async_output, args.async_failure] == ([None, None] if mode else prefixes)
 
 
 def test_deploy_and_template_agree(template):
@@ -273,8 +273,8 @@ def test_deploy_and_template_agree(template):
     assert template["Parameters"]["VariantName"]["Default"] == VARIANT
 
 
-def test_no_yaml_that_cloudformation_does_not_read():
-    """Neither anchors nor merge keys: its own reader knows none."""
+def test_no_yaml_that_cloudformation_cannot_parse():
+    """CloudFormation's parser supports neither anchors nor merge keys."""
     assert not re.findall(r"(?m)[:-] [&*][A-Za-z]\w*|<<:", TEMPLATE.read_text())
 
 
@@ -286,7 +286,9 @@ def test_exceptions_are_explained(resources):
             assert skip["id"] in top, f"{skip['id']} of {name} is not explained at the top"
 
 
-@pytest.mark.skipif(not shutil.which("cfn-lint", path=str(Path(sys.executable).parent)), reason="cfn-lint is not here")
+@pytest.mark.skipif(
+    not shutil.which("cfn-lint", path=str(Path(sys.executable).parent)), reason="cfn-lint is not installed"
+)
 def test_cfn_lint_finds_nothing():
     command = [Path(sys.executable).parent / "cfn-lint", "--include-checks", "I", "--", TEMPLATE]
     run = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -11,23 +11,23 @@ from moto import mock_aws
 
 
 class FakeEndpoint:
-    """Stands where SageMaker's runtime does, and notes what it is asked."""
+    """Replaces the SageMaker runtime client and records its calls."""
 
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
-        self.answers: list[Any] = []  # replies or errors to come, before the usual one
+        self.answers: list[Any] = []  # replies or errors returned first, before the default
 
     def invoke_endpoint_async(self, **call: Any) -> dict[str, Any]:
-        return self._take(
-            call, {"InferenceId": call["InferenceId"], "OutputLocation": "s3://viseme-films/results/1.out"}
+        return self._answer(
+            call, {"InferenceId": call["InferenceId"], "OutputLocation": "s3://viseme-videos/results/1.out"}
         )
 
     def invoke_endpoint(self, **call: Any) -> dict[str, Any]:
-        return self._take(call, {"status": "success", "text": "BIN BLUE AT F TWO NOW"})
+        return self._answer(call, {"status": "success", "text": "BIN BLUE AT F TWO NOW"})
 
-    def _take(self, call: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
+    def _answer(self, call: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
         self.calls.append(call)
-        answer = self.answers.pop(0) if self.answers else usual
+        answer = self.answers.pop(0) if self.answers else default
         if isinstance(answer, Exception):
             raise answer
         return answer if "InputLocation" in call else {"Body": Reply(answer)}
@@ -62,18 +62,18 @@ def s3(aws: None) -> Any:
 @pytest.fixture
 def table(aws: None, monkeypatch: pytest.MonkeyPatch) -> Any:
     boto3.client("dynamodb").create_table(
-        TableName="films",
+        TableName="videos",
         KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
         AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
         BillingMode="PAY_PER_REQUEST",
     )
-    monkeypatch.setenv("TABLE_NAME", "films")
-    return boto3.resource("dynamodb").Table("films")
+    monkeypatch.setenv("TABLE_NAME", "videos")
+    return boto3.resource("dynamodb").Table("videos")
 
 
 @pytest.fixture
 def endpoint(aws: None, monkeypatch: pytest.MonkeyPatch) -> FakeEndpoint:
-    """moto's endpoints answer from a can; this one can be asked what it was sent, and told to fail."""
+    """Replace moto's endpoint by one that records its calls and can fail."""
     fake, make = FakeEndpoint(), boto3.client
     monkeypatch.setattr(
         boto3, "client", lambda name, **rest: fake if name == "sagemaker-runtime" else make(name, **rest)

@@ -1,4 +1,4 @@
-"""What all the functions have in common."""
+"""Rules for every function."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ FUNCTIONS = sorted(path.parent.name for path in LAMBDAS.glob("*/handler.py"))
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_it_needs_nothing_but_what_lambda_brings(function):
-    brought = set(sys.stdlib_module_names) | {"boto3", "botocore"}
+def test_it_imports_only_what_lambda_provides(function):
+    provided = set(sys.stdlib_module_names) | {"boto3", "botocore"}
     for node in ast.walk(ast.parse((LAMBDAS / function / "handler.py").read_text())):
         if isinstance(node, ast.Import):
-            assert {alias.name.split(".")[0] for alias in node.names} <= brought
+            assert {alias.name.split(".")[0] for alias in node.names} <= provided
         elif isinstance(node, ast.ImportFrom):
-            assert (node.module or "").split(".")[0] in brought
-            assert node.level == 0  # each folder is uploaded alone
+            assert (node.module or "").split(".")[0] in provided
+            assert node.level == 0  # each folder is uploaded on its own
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

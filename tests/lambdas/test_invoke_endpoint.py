@@ -1,4 +1,4 @@
-"""What is uploaded is read, once."""
+"""Each upload is processed once."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from inference.requests import S3Object, parse_request
 
 function = load("invoke_endpoint")
 KEY = "uploads/my clip (1).MP4"
-PART = 5 * 1024 * 1024  # the smallest that S3 takes
+PART = 5 * 1024 * 1024  # smallest part size in S3
 
 
 @pytest.fixture(params=["table", "s3"])
 def store(request: pytest.FixtureRequest) -> str:
-    """Either place where claims can lie."""
+    """Run the test with each claim store."""
     if request.param == "table":
         request.getfixturevalue("table")
     return request.param
 
 
 def s3_event(*keys: str, etag: str = "e1", name: str = "ObjectCreated:Put") -> dict[str, Any]:
-    """As S3 sends it; keys are given as S3 encodes them."""
+    """Return an event as S3 sends it; keys are given as S3 encodes them."""
     records = [
         {
             "eventSource": "aws:s3",
@@ -42,7 +42,7 @@ def s3_event(*keys: str, etag: str = "e1", name: str = "ObjectCreated:Put") -> d
 
 
 def bridge_event(key: str, etag: str = "e1") -> dict[str, Any]:
-    """As EventBridge sends it: the key as it is."""
+    """Return an event as EventBridge sends it, with the key unencoded."""
     detail = {"bucket": {"name": BUCKET}, "object": {"key": key, "etag": etag, "size": 9}}
     return {"source": "aws.s3", "detail-type": "Object Created", "detail": detail}
 
@@ -61,7 +61,7 @@ def queued(sqs: Any, url: str) -> list[dict[str, Any]]:
     return [json.loads(message["Body"]) for message in messages]
 
 
-def test_one_film_uploaded_twice_in_parts_with_its_copies_is_read_once(s3, endpoint, store, read_json):
+def test_a_video_uploaded_twice_in_parts_is_processed_once(s3, endpoint, store, read_json):
     sqs, events = boto3.client("sqs"), boto3.client("events")
     urls = [sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("notified", "bridged")]
     arns = [sqs.get_queue_attributes(QueueUrl=u, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"] for u in urls]
@@ -72,12 +72,12 @@ def test_one_film_uploaded_twice_in_parts_with_its_copies_is_read_once(s3, endpo
     events.put_targets(Rule="uploads", Targets=[{"Id": "1", "Arn": arns[1]}])
     for _ in range(2):
         in_parts = TransferConfig(multipart_threshold=PART, multipart_chunksize=PART)
-        s3.upload_fileobj(io.BytesIO(b"film" * PART), BUCKET, KEY, Config=in_parts)
+        s3.upload_fileobj(io.BytesIO(b"part" * PART), BUCKET, KEY, Config=in_parts)
     found = [event for url in urls for event in queued(sqs, url)]
     assert s3.head_object(Bucket=BUCKET, Key=KEY)["ETag"].strip('"').endswith("-4")
-    assert len(found) == 11  # moto tells of each upload twice, either way; a test event; tags, by EventBridge
-    seen = [status for event in found for status in statuses(function.handler(event, None))]
-    assert sorted(seen) == ["duplicate"] * 7 + ["invoked"]
+    assert len(found) == 11  # moto sends each upload twice on both paths; a test event; tags, by EventBridge
+    found_statuses = [status for event in found for status in statuses(function.handler(event, None))]
+    assert sorted(found_statuses) == ["duplicate"] * 7 + ["invoked"]
     [call] = endpoint.calls
     assert call["EndpointName"] == "viseme"
     assert call["ContentType"] == "application/json"
@@ -86,7 +86,7 @@ def test_one_film_uploaded_twice_in_parts_with_its_copies_is_read_once(s3, endpo
     assert read_json(request_key) == {"s3_bucket": BUCKET, "s3_video_key": KEY}
 
 
-def test_other_content_under_the_same_name_is_read_again(s3, endpoint, store):
+def test_new_content_under_the_same_name_is_processed(s3, endpoint, store):
     for etag in ("e1", "e2"):
         assert statuses(function.handler(bridge_event(KEY, etag), None)) == ["invoked"]
     assert len({call["InferenceId"] for call in endpoint.calls}) == 2
@@ -100,41 +100,41 @@ def test_other_content_under_the_same_name_is_read_again(s3, endpoint, store):
         (bridge_event("uploads/1+1 %20.mp4"), "uploads/1+1 %20.mp4"),
     ],
 )
-def test_keys_are_decoded_where_they_were_encoded(s3, endpoint, read_json, event, key):
+def test_only_encoded_keys_are_decoded(s3, endpoint, read_json, event, key):
     function.handler(event, None)
     [call] = endpoint.calls
     assert read_json(call["InputLocation"].removeprefix(f"s3://{BUCKET}/"))["s3_video_key"] == key
 
 
-def test_the_endpoint_understands_what_it_is_sent():
-    film = function.Film(BUCKET, "uploads/1+1 ü.mp4", "e1", {"face": 1}, is_asked_for=True)
-    request = parse_request(film.body, "application/json", {})
-    assert request.source == S3Object(BUCKET, film.key)
+def test_the_endpoint_can_parse_the_request():
+    video = function.UploadedVideo(BUCKET, "uploads/1+1 ü.mp4", "e1", {"face": 1}, is_direct=True)
+    request = parse_request(video.body, "application/json", {})
+    assert request.source == S3Object(BUCKET, video.key)
     assert request.options.face == 1
 
 
 @pytest.mark.parametrize("key", ["results/a.mp4", "results/a.mp4.json", "requests/1.json", "other/a.mp4", "a.mp4"])
-def test_what_lies_elsewhere_starts_nothing(s3, endpoint, key):
+def test_other_prefixes_are_skipped(s3, endpoint, key):
     assert statuses(function.handler(s3_event(key), None)) == ["skipped"]
     assert statuses(function.handler(bridge_event(key), None)) == ["skipped"]
     assert endpoint.calls == []
 
 
 @pytest.mark.parametrize("key", ["uploads/", "uploads/notes.txt", "uploads/a.mp4.json", "uploads/mp4"])
-def test_what_is_no_film_starts_nothing(s3, endpoint, key):
+def test_other_files_are_skipped(s3, endpoint, key):
     assert statuses(function.handler(s3_event(key), None)) == ["skipped"]
     assert endpoint.calls == []
 
 
-def test_a_deleted_film_starts_nothing(s3, endpoint):
+def test_a_deletion_is_skipped(s3, endpoint):
     assert function.handler(s3_event("uploads/a.mp4", name="ObjectRemoved:Delete"), None) == {"results": []}
     assert function.handler(bridge_event("uploads/a.mp4") | {"detail-type": "Object Deleted"}, None) == {"results": []}
     assert endpoint.calls == []
 
 
 @pytest.mark.parametrize("mode", ["async", "realtime"])
-def test_a_result_never_starts_another(s3, endpoint, monkeypatch, mode):
-    """Whatever this function writes comes back to it as an event."""
+def test_a_result_does_not_trigger_another_request(s3, endpoint, monkeypatch, mode):
+    """Everything that this function writes comes back to it as an event."""
     monkeypatch.setenv("MODE", mode)
     function.handler(bridge_event(KEY), None)
     written = [one["Key"] for one in s3.list_objects_v2(Bucket=BUCKET)["Contents"]]
@@ -144,17 +144,17 @@ def test_a_result_never_starts_another(s3, endpoint, monkeypatch, mode):
     assert len(endpoint.calls) == 1
 
 
-def test_a_loop_is_refused_at_the_start(s3, endpoint, monkeypatch):
+def test_a_loop_is_rejected_at_the_start(s3, endpoint, monkeypatch):
     monkeypatch.setenv("OUTPUT_PREFIX", "uploads/results")
-    with pytest.raises(ValueError, match="lies in INPUT_PREFIX"):
+    with pytest.raises(ValueError, match="is inside INPUT_PREFIX"):
         function.handler(bridge_event(KEY), None)
 
 
-def test_one_of_several_fails_and_the_retry_sends_only_that(s3, endpoint, store):
+def test_a_retry_sends_only_the_video_that_failed(s3, endpoint, store):
     event = s3_event("uploads/a.mp4", "uploads/b.mp4", "uploads/c.mp4")
-    usual = {"OutputLocation": "s3://b/o"}
-    endpoint.answers = [usual, model_error(503, "overloaded"), usual]
-    with pytest.raises(function.FilmsFailed, match=r"1 of 3 failed: uploads/b\.mp4: ClientError") as failed:
+    default = {"OutputLocation": "s3://b/o"}
+    endpoint.answers = [default, model_error(503, "overloaded"), default]
+    with pytest.raises(function.VideosFailed, match=r"1 of 3 failed: uploads/b\.mp4: ClientError") as failed:
         function.handler(event, None)
     assert "uploads/a.mp4" not in str(failed.value)
     assert statuses(function.handler(event, None)) == ["duplicate", "invoked", "duplicate"]
@@ -164,12 +164,12 @@ def test_one_of_several_fails_and_the_retry_sends_only_that(s3, endpoint, store)
 def test_a_broken_record_does_not_stop_the_others(s3, endpoint):
     event = s3_event("uploads/a.mp4", "uploads/b.mp4")
     del event["Records"][0]["s3"]["object"]["eTag"]
-    with pytest.raises(function.FilmsFailed, match=r"1 of 2 failed: uploads/a\.mp4: KeyError"):
+    with pytest.raises(function.VideosFailed, match=r"1 of 2 failed: uploads/a\.mp4: KeyError"):
         function.handler(event, None)
     assert len(endpoint.calls) == 1
 
 
-def test_a_queue_gets_back_what_failed(s3, endpoint):
+def test_failed_messages_return_to_the_queue(s3, endpoint):
     endpoint.answers = [model_error(500, "no"), {"OutputLocation": "s3://b/o"}]
     bodies = [json.dumps(bridge_event("uploads/a.mp4")), json.dumps(s3_event("uploads/b.mp4")), "not JSON"]
     records = [{"eventSource": "aws:sqs", "messageId": f"m{i}", "body": body} for i, body in enumerate(bodies)]
@@ -177,28 +177,28 @@ def test_a_queue_gets_back_what_failed(s3, endpoint):
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}, {"itemIdentifier": "m2"}]}
 
 
-def test_a_direct_call_reads_any_film_with_any_options(s3, endpoint, read_json):
-    s3.put_object(Bucket=BUCKET, Key="elsewhere/film", Body=b"1")
-    ask = {"s3_bucket": BUCKET, "s3_video_key": "elsewhere/film", "face": 1}
-    assert statuses(function.handler(ask, None)) == ["invoked"]
-    assert statuses(function.handler(ask, None)) == ["duplicate"]
-    assert statuses(function.handler(ask | {"face": 0}, None)) == ["invoked"]
-    assert read_json(endpoint.calls[0]["InputLocation"].removeprefix(f"s3://{BUCKET}/")) == ask
+def test_a_direct_call_takes_any_key_and_options(s3, endpoint, read_json):
+    s3.put_object(Bucket=BUCKET, Key="elsewhere/video", Body=b"1")
+    request = {"s3_bucket": BUCKET, "s3_video_key": "elsewhere/video", "face": 1}
+    assert statuses(function.handler(request, None)) == ["invoked"]
+    assert statuses(function.handler(request, None)) == ["duplicate"]
+    assert statuses(function.handler(request | {"face": 0}, None)) == ["invoked"]
+    assert read_json(endpoint.calls[0]["InputLocation"].removeprefix(f"s3://{BUCKET}/")) == request
 
 
-def test_a_direct_call_and_an_upload_of_the_same_film_are_one(s3, endpoint):
+def test_a_direct_call_and_an_upload_of_the_same_video_are_one(s3, endpoint):
     etag = s3.put_object(Bucket=BUCKET, Key=KEY, Body=b"1")["ETag"].strip('"')
     function.handler(bridge_event(KEY, etag), None)
     assert statuses(function.handler({"s3_bucket": BUCKET, "s3_video_key": KEY}, None)) == ["duplicate"]
 
 
-def test_a_direct_call_for_nothing_fails(s3, endpoint):
-    with pytest.raises(function.FilmsFailed, match="404"):
-        function.handler({"s3_bucket": BUCKET, "s3_video_key": "uploads/none.mp4"}, None)
+def test_a_direct_call_for_a_missing_key_fails(s3, endpoint):
+    with pytest.raises(function.VideosFailed, match="404"):
+        function.handler({"s3_bucket": BUCKET, "s3_video_key": "uploads/missing.mp4"}, None)
 
 
-def test_an_unknown_event_is_refused(s3, endpoint):
-    with pytest.raises(ValueError, match="expected one of S3"):
+def test_an_unknown_event_is_rejected(s3, endpoint):
+    with pytest.raises(ValueError, match="expected an S3"):
         function.handler({"hello": "world"}, None)
 
 
@@ -214,7 +214,7 @@ def test_in_real_time_the_answer_is_stored(s3, endpoint, monkeypatch, store, rea
     assert (record["s3_video_key"], record["inference_id"]) == (KEY, call["InferenceId"])
 
 
-def test_a_film_that_cannot_be_read_is_an_answer(s3, endpoint, monkeypatch, store, read_json):
+def test_a_permanent_error_is_an_answer(s3, endpoint, monkeypatch, store, read_json):
     monkeypatch.setenv("MODE", "realtime")
     error = {"status": "error", "error": {"code": "no_face_found", "message": "no face"}}
     endpoint.answers = [model_error(400, json.dumps(error))]
@@ -226,19 +226,19 @@ def test_a_film_that_cannot_be_read_is_an_answer(s3, endpoint, monkeypatch, stor
 @pytest.mark.parametrize(
     "error",
     [model_error(503, "{}"), model_error(429, "{}"), ReadTimeoutError(endpoint_url="e")],
-    ids=["overloaded", "throttled", "too late"],
+    ids=["overloaded", "throttled", "timed out"],
 )
-def test_what_may_pass_is_tried_again(s3, endpoint, monkeypatch, store, error):
+def test_transient_errors_are_retried(s3, endpoint, monkeypatch, store, error):
     monkeypatch.setenv("MODE", "realtime")
     endpoint.answers = [error]
-    with pytest.raises(function.FilmsFailed):
+    with pytest.raises(function.VideosFailed):
         function.handler(bridge_event(KEY), None)
     assert statuses(function.handler(bridge_event(KEY), None)) == ["succeeded"]
 
 
-def test_a_claim_lapses_after_its_lease_and_not_before(s3, endpoint, table, monkeypatch):
-    film = function.Film(BUCKET, KEY, "e1")
-    assert function.ClaimsInTable("films").claim(film)  # and then its function is killed
+def test_a_claim_expires_after_its_lease_and_not_before(s3, endpoint, table, monkeypatch):
+    video = function.UploadedVideo(BUCKET, KEY, "e1")
+    assert function.DynamoDbClaims("videos").claim(video)  # then its function is killed
     assert statuses(function.handler(bridge_event(KEY), None)) == ["duplicate"]
     later = time.time_ns() + (function.LEASE_S + 1) * 10**9
     monkeypatch.setattr(function.time, "time_ns", lambda: later)
@@ -246,17 +246,17 @@ def test_a_claim_lapses_after_its_lease_and_not_before(s3, endpoint, table, monk
 
 
 def test_a_claim_taken_over_is_not_released_by_its_old_owner(table, monkeypatch):
-    film = function.Film(BUCKET, KEY, "e1")
-    first, second = function.ClaimsInTable("films"), function.ClaimsInTable("films")
-    assert first.claim(film)
+    video = function.UploadedVideo(BUCKET, KEY, "e1")
+    first, second = function.DynamoDbClaims("videos"), function.DynamoDbClaims("videos")
+    assert first.claim(video)
     later = time.time_ns() + (function.LEASE_S + 1) * 10**9
     monkeypatch.setattr(function.time, "time_ns", lambda: later)
-    assert second.claim(film)
-    first.release(film)
-    assert table.get_item(Key={"id": film.id})["Item"]["state"] == "claimed"
-    second.confirm(film, "invoked")
-    first.confirm(film, "succeeded")
-    assert table.get_item(Key={"id": film.id})["Item"]["state"] == "invoked"
+    assert second.claim(video)
+    first.release(video)
+    assert table.get_item(Key={"id": video.id})["Item"]["state"] == "claimed"
+    second.confirm(video, "invoked")
+    first.confirm(video, "succeeded")
+    assert table.get_item(Key={"id": video.id})["Item"]["state"] == "invoked"
 
 
 @pytest.mark.parametrize(("name", "value"), [("ENDPOINT_NAME", ""), ("MODE", "batch")])
@@ -274,7 +274,7 @@ def put_job(s3: Any, job: object, key: str = "uploads/1.job.json") -> dict[str, 
     return s3_event(key, etag=etag)
 
 
-def test_a_job_file_has_a_face_say_a_voice(s3, endpoint, store, read_json):
+def test_a_job_file_starts_lip_sync(s3, endpoint, store, read_json):
     event = put_job(s3, JOB | {"models": ["wav2lip"]})
     assert statuses(function.handler(event, None)) == ["invoked"]
     assert statuses(function.handler(event, None)) == ["duplicate"]
@@ -289,7 +289,7 @@ def test_a_job_file_has_a_face_say_a_voice(s3, endpoint, store, read_json):
     assert (request.output.bucket, request.output.prefix) == (BUCKET, "results/")
 
 
-def test_in_real_time_a_jobs_answer_is_filed_by_face_and_voice(s3, endpoint, monkeypatch, read_json):
+def test_a_realtime_jobs_answer_is_named_by_face_and_audio(s3, endpoint, monkeypatch, read_json):
     monkeypatch.setenv("MODE", "realtime")
     assert statuses(function.handler(put_job(s3, JOB), None)) == ["succeeded"]
     assert read_json("results/face.png.hello.wav.json")["status"] == "success"
@@ -297,9 +297,9 @@ def test_in_real_time_a_jobs_answer_is_filed_by_face_and_voice(s3, endpoint, mon
 
 def test_a_direct_call_syncs_lips(s3, endpoint, read_json):
     s3.put_object(Bucket=BUCKET, Key=JOB["s3_video_key"], Body=b"1")
-    ask = JOB | {"s3_bucket": BUCKET, "s3_output_prefix": "films/"}
-    assert statuses(function.handler(ask, None)) == ["invoked"]
-    assert read_json(endpoint.calls[0]["InputLocation"].removeprefix(f"s3://{BUCKET}/")) == ask
+    request = JOB | {"s3_bucket": BUCKET, "s3_output_prefix": "videos/"}
+    assert statuses(function.handler(request, None)) == ["invoked"]
+    assert read_json(endpoint.calls[0]["InputLocation"].removeprefix(f"s3://{BUCKET}/")) == request
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_a_direct_call_syncs_lips(s3, endpoint, read_json):
         (JOB | {"more": "x" * 70_000}, "a job has at most"),
     ],
 )
-def test_a_job_that_is_none_fails(s3, endpoint, job, words):
-    with pytest.raises(function.FilmsFailed, match=words):
+def test_an_invalid_job_fails(s3, endpoint, job, words):
+    with pytest.raises(function.VideosFailed, match=words):
         function.handler(put_job(s3, job), None)
     assert endpoint.calls == []

@@ -1,4 +1,4 @@
-"""What an invocation came to is found under the film's name."""
+"""Results are stored under the video's name."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from lambda_world import BUCKET, load
 
 function = load("on_result")
 invoke = load("invoke_endpoint")
-FILM = invoke.Film(BUCKET, "uploads/a/my clip (1).MP4", "e1")
+VIDEO = invoke.UploadedVideo(BUCKET, "uploads/a/my clip (1).MP4", "e1")
 RECORD = "results/a/my clip (1).MP4.json"
 ANSWER = {"status": "success", "text": "BIN BLUE AT F TWO NOW", "words": []}
 
 
 def notice(status: str = "Completed", **changes: Any) -> dict[str, Any]:
-    """As SageMaker publishes it."""
+    """Return a notification as SageMaker publishes it."""
     found = {
         "eventVersion": "1.0",
         "eventSource": "aws:sagemaker",
@@ -24,8 +24,8 @@ def notice(status: str = "Completed", **changes: Any) -> dict[str, Any]:
         "eventTime": "2026-01-25T22:46:00.608Z",
         "awsRegion": "us-east-1",
         "invocationStatus": status,
-        "inferenceId": FILM.id,
-        "requestParameters": {"endpointName": "viseme", "inputLocation": f"s3://{BUCKET}/requests/{FILM.id}.json"},
+        "inferenceId": VIDEO.id,
+        "requestParameters": {"endpointName": "viseme", "inputLocation": f"s3://{BUCKET}/requests/{VIDEO.id}.json"},
         "responseParameters": {"contentType": "application/json", "outputLocation": f"s3://{BUCKET}/results/1.out"},
     }
     return found | changes
@@ -37,23 +37,23 @@ def sns_event(*notices: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def invoked(s3: Any, endpoint: Any) -> Any:
-    """The film was sent, and the endpoint has written its answer."""
-    invoke.Sender(invoke.Settings.from_env({"ENDPOINT_NAME": "viseme"})).send(FILM)
+    """Send the video, and write the endpoint's answer."""
+    invoke.RequestSender(invoke.Settings.from_env({"ENDPOINT_NAME": "viseme"})).send(VIDEO)
     s3.put_object(Bucket=BUCKET, Key="results/1.out", Body=json.dumps(ANSWER).encode())
     return s3
 
 
-def test_a_success_is_filed_with_its_answer(invoked, read_json):
-    [filed] = function.handler(sns_event(notice()), None)["results"]
-    assert filed == {"status": "success", "inference_id": FILM.id, "record": RECORD}
+def test_a_success_is_stored_with_its_answer(invoked, read_json):
+    [stored] = function.handler(sns_event(notice()), None)["results"]
+    assert stored == {"status": "success", "inference_id": VIDEO.id, "record": RECORD}
     record = read_json(RECORD)
     assert record["answer"] == ANSWER
-    assert (record["s3_bucket"], record["s3_video_key"]) == (BUCKET, FILM.key)
+    assert (record["s3_bucket"], record["s3_video_key"]) == (BUCKET, VIDEO.key)
     assert record["output_location"] == f"s3://{BUCKET}/results/1.out"
     assert record["finished_at"] == "2026-01-25T22:46:00.608Z"
 
 
-def test_a_failure_is_filed_with_its_reason(invoked, read_json):
+def test_a_failure_is_stored_with_its_reason(invoked, read_json):
     failed = notice("Failed", failureReason="no face", responseParameters={"failureLocation": "s3://b/failures/1"})
     function.handler(sns_event(failed), None)
     record = read_json(RECORD)
@@ -62,18 +62,18 @@ def test_a_failure_is_filed_with_its_reason(invoked, read_json):
     assert record["failure_location"] == "s3://b/failures/1"
 
 
-def test_a_lip_sync_is_filed_by_face_and_voice(s3, endpoint, read_json):
+def test_a_lip_sync_is_named_by_face_and_audio(s3, endpoint, read_json):
     options = {"task": "lipsync", "s3_audio_key": "uploads/a/hello.wav", "s3_output_prefix": "results/"}
-    film = invoke.Film(BUCKET, "uploads/face.png", "e1", options, is_asked_for=True)
-    invoke.Sender(invoke.Settings.from_env({"ENDPOINT_NAME": "viseme"})).send(film)
+    video = invoke.UploadedVideo(BUCKET, "uploads/face.png", "e1", options, is_direct=True)
+    invoke.RequestSender(invoke.Settings.from_env({"ENDPOINT_NAME": "viseme"})).send(video)
     answer = {"status": "success", "outputs": []}
     s3.put_object(Bucket=BUCKET, Key="results/1.out", Body=json.dumps(answer).encode())
-    place = {"endpointName": "viseme", "inputLocation": f"s3://{BUCKET}/requests/{film.id}.json"}
-    function.handler(sns_event(notice(inferenceId=film.id, requestParameters=place)), None)
+    parameters = {"endpointName": "viseme", "inputLocation": f"s3://{BUCKET}/requests/{video.id}.json"}
+    function.handler(sns_event(notice(inferenceId=video.id, requestParameters=parameters)), None)
     assert read_json("results/face.png.hello.wav.json")["answer"] == answer
 
 
-def test_a_failure_without_a_reason_or_place_is_filed(invoked, read_json):
+def test_a_failure_without_reason_and_location_is_stored(invoked, read_json):
     bare = notice("Failed")
     del bare["responseParameters"]
     function.handler(sns_event(bare), None)
@@ -82,30 +82,32 @@ def test_a_failure_without_a_reason_or_place_is_filed(invoked, read_json):
 
 @pytest.mark.parametrize(("status", "state"), [("Completed", "succeeded"), ("Failed", "failed")])
 def test_the_claim_is_completed(table, s3, endpoint, monkeypatch, status, state):
-    sender = invoke.Sender(invoke.Settings.from_env({"ENDPOINT_NAME": "viseme", "TABLE_NAME": "films"}))
-    assert sender.send(FILM)["status"] == "invoked"
+    sender = invoke.RequestSender(invoke.Settings.from_env({"ENDPOINT_NAME": "viseme", "TABLE_NAME": "videos"}))
+    assert sender.send(VIDEO)["status"] == "invoked"
     s3.put_object(Bucket=BUCKET, Key="results/1.out", Body=b"{}")
-    before = table.get_item(Key={"id": FILM.id})["Item"]
+    before = table.get_item(Key={"id": VIDEO.id})["Item"]
     assert before["state"] == "invoked"
     monkeypatch.setattr(function.time, "time", lambda: float(before["expires_at"]) + 9)
     for _ in range(2):  # SNS delivers at least once
         function.handler(sns_event(notice(status, failureReason="why")), None)
-    item = table.get_item(Key={"id": FILM.id})["Item"]
+    item = table.get_item(Key={"id": VIDEO.id})["Item"]
     assert (item["state"], item["record"]) == (state, f"s3://{BUCKET}/{RECORD}")
     assert (item["etag"], item["expires_at"]) == ("e1", before["expires_at"])
     assert item["error"] == ("why" if status == "Failed" else None)
-    assert sender.send(FILM)["status"] == "duplicate"
+    assert sender.send(VIDEO)["status"] == "duplicate"
 
 
-def test_a_result_that_comes_before_the_confirmation_stands(table, s3, endpoint):
-    claims = invoke.ClaimsInTable("films")
-    claims.claim(FILM)
-    function.complete_item("films", {"inference_id": FILM.id, "s3_bucket": "b", "s3_video_key": "k"}, "succeeded", "r")
-    claims.confirm(FILM, "invoked")
-    assert table.get_item(Key={"id": FILM.id})["Item"]["state"] == "succeeded"
+def test_a_result_before_the_confirmation_is_kept(table, s3, endpoint):
+    claims = invoke.DynamoDbClaims("videos")
+    claims.claim(VIDEO)
+    function.complete_item(
+        "videos", {"inference_id": VIDEO.id, "s3_bucket": "b", "s3_video_key": "k"}, "succeeded", "r"
+    )
+    claims.confirm(VIDEO, "invoked")
+    assert table.get_item(Key={"id": VIDEO.id})["Item"]["state"] == "succeeded"
 
 
-def test_a_film_given_as_the_input_itself_is_filed_too(table, invoked, read_json):
+def test_a_video_passed_as_the_input_itself_is_stored(table, invoked, read_json):
     other = notice(inferenceId="theirs", requestParameters={"inputLocation": f"s3://{BUCKET}/uploads/other.mp4"})
     function.handler(sns_event(other), None)
     assert read_json("results/other.mp4.json")["answer"] == ANSWER
@@ -113,26 +115,26 @@ def test_a_film_given_as_the_input_itself_is_filed_too(table, invoked, read_json
 
 
 @pytest.mark.parametrize("change", ["text", "long"])
-def test_an_answer_that_is_not_json_or_too_long_is_pointed_to(invoked, read_json, monkeypatch, change):
-    told = notice()
+def test_an_answer_that_is_not_json_or_too_long_is_not_copied(invoked, read_json, monkeypatch, change):
+    message = notice()
     if change == "text":
-        told["responseParameters"]["contentType"] = "text/vtt"
+        message["responseParameters"]["contentType"] = "text/vtt"
     else:
         monkeypatch.setattr(function, "MAX_ANSWER_BYTES", 5)
-    function.handler(sns_event(told), None)
+    function.handler(sns_event(message), None)
     record = read_json(RECORD)
     assert record["status"] == "success"
     assert "answer" not in record
 
 
 @pytest.mark.parametrize("wrong", [notice("Perhaps"), {}, notice(requestParameters={"inputLocation": "https://h/k"})])
-def test_what_cannot_be_filed_is_reported_and_the_rest_filed(invoked, read_json, wrong):
+def test_invalid_results_are_reported_and_the_rest_stored(invoked, read_json, wrong):
     with pytest.raises(function.ResultsFailed, match="1 of 2 failed"):
         function.handler(sns_event(wrong, notice()), None)
     assert read_json(RECORD)["answer"] == ANSWER
 
 
-def test_a_record_starts_no_invocation(invoked, monkeypatch):
+def test_a_record_does_not_trigger_a_request(invoked, monkeypatch):
     function.handler(sns_event(notice()), None)
     settings = invoke.Settings.from_env({"ENDPOINT_NAME": "viseme"})
-    assert invoke.reason_to_skip(invoke.Film(BUCKET, RECORD, "e"), settings)
+    assert invoke.reason_to_skip(invoke.UploadedVideo(BUCKET, RECORD, "e"), settings)

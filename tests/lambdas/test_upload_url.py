@@ -1,4 +1,4 @@
-"""A stranger may post one film, of bounded size, for a while."""
+"""Upload forms: one video, limited in size, key, type and time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def policy_of(form: dict[str, Any]) -> list[Any]:
     return conditions
 
 
-def test_the_form_bounds_size_place_and_type(monkeypatch):
+def test_the_form_limits_size_key_and_type(monkeypatch):
     monkeypatch.setenv("MAX_BYTES", "1000")
     form = function.handler({"filename": "my clip (1).MP4", "content_type": "video/quicktime"}, None)
     conditions = policy_of(form)
@@ -37,22 +37,22 @@ def test_the_form_bounds_size_place_and_type(monkeypatch):
     assert (form["max_bytes"], form["expires_s"]) == (1000, 900)
 
 
-def test_what_is_posted_is_read(monkeypatch):
+def test_an_upload_by_form_is_processed(monkeypatch):
     form = function.handler({"filename": "my clip (1).MP4"}, None)
     assert form["key"].startswith("uploads/")
     assert form["key"].endswith("/my clip (1).MP4")
     settings = invoke.Settings.from_env({"ENDPOINT_NAME": "viseme"})
-    assert invoke.reason_to_skip(invoke.Film(BUCKET, form["key"], "e"), settings) is None
-    assert function.FILM_SUFFIXES == invoke.FILM_SUFFIXES
+    assert invoke.reason_to_skip(invoke.UploadedVideo(BUCKET, form["key"], "e"), settings) is None
+    assert function.VIDEO_SUFFIXES == invoke.VIDEO_SUFFIXES
 
 
-def test_two_forms_for_one_name_do_not_meet():
+def test_two_forms_for_one_name_have_different_keys():
     keys = {function.handler({"filename": "a.mp4"}, None)["key"] for _ in range(2)}
     assert len(keys) == 2
 
 
-@pytest.mark.parametrize(("given", "kept"), [("../../etc/a.mp4", "a.mp4"), (r"C:\films\b.avi", "b.avi")])
-def test_folders_are_left_out(given, kept):
+@pytest.mark.parametrize(("given", "kept"), [("../../etc/a.mp4", "a.mp4"), (r"C:\videos\b.avi", "b.avi")])
+def test_folders_are_removed(given, kept):
     assert function.handler({"filename": given}, None)["key"].split("/")[2:] == [kept]
 
 
@@ -70,7 +70,7 @@ def test_folders_are_left_out(given, kept):
         {"filename": "a.mp4", "content_type": "video/mp4\r\nx: y"},
     ],
 )
-def test_a_wrong_request_is_refused(request_):
+def test_an_invalid_request_is_rejected(request_):
     with pytest.raises(function.BadRequest, match="expected"):
         function.handler(request_, None)
 
@@ -85,7 +85,7 @@ def test_over_http(encoded):
 
 
 @pytest.mark.parametrize("body", [None, "", "{", "[]", '{"filename":"a.txt"}'])
-def test_a_mistake_over_http_is_400(body):
+def test_an_invalid_request_over_http_is_400(body):
     answer = function.handler({"requestContext": {}, "body": body}, None)
     assert answer["statusCode"] == 400
     assert json.loads(answer["body"])["error"]["code"] == "invalid_request"
