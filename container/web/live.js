@@ -1,20 +1,20 @@
-// A session with an avatar: sound goes out as PCM, frames come back with the sound that belongs to each.
-// The sound card's clock rules: sound is scheduled on it, and a frame is shown when its sound is heard.
+// A session with an avatar: audio is sent as PCM, and frames are received, each with its part of the audio.
+// Everything is timed by the audio clock: audio is scheduled on it, and a frame is drawn when its audio is played.
 "use strict";
 
-const HEAD_BYTES = 28, SPEAKING = 1, FRAME_S = 0.04;
-const LEAD_S = 0.12;        // between a frame's arrival and its showing, to even out the network
-const MOST_LEAD_S = 0.4;    // above it, what lies between is skipped in the next silence
-const AHEAD_S = 10;         // of a file's sound is sent before it is spoken
-const CHUNK_S = 0.02;       // of the microphone's sound in one message
-const MOST_FRAMES = 250;    // that wait to be shown: a page in the background shows none
+const HEADER_BYTES = 28, SPEAKING = 1, FRAME_S = 0.04;
+const LEAD_S = 0.12;        // from a frame's arrival until it is drawn, to absorb network jitter
+const MAX_LEAD_S = 0.4;     // a longer lead is shortened at the next idle frame
+const SEND_AHEAD_S = 10;    // of a file's audio that is sent before it is spoken
+const CHUNK_S = 0.02;       // of microphone audio in one message
+const MAX_FRAMES = 250;     // queued for drawing; a page in the background draws none
 const RETRY_S = [0.5, 1, 2, 4, 8];
 
 const $ = (id) => document.getElementById(id);
 const canvas = $("canvas"), pen = canvas.getContext("2d");
 
 class Player {
-  // Shows frames and plays their sound.
+  // Draws frames and plays their audio.
   constructor(context) {
     this.context = context;
     this.output = context.createGain();
@@ -24,40 +24,40 @@ class Player {
 
   reset() {
     this.silence();
-    this.origin = null;     // when the session's time 0 is heard, on the context's clock
-    this.oldest = 0;        // the generation that may still be shown
+    this.origin = null;     // when the session's time 0 is played, on the context's clock
+    this.oldest = 0;        // the oldest generation that may still be drawn
     this.shownAt = [];
   }
 
   silence() {
     for (const source of this.sources || []) source.stop();
     this.sources = new Set();
-    for (const frame of this.frames || []) frame.picture?.close();
+    for (const frame of this.frames || []) frame.image?.close();
     this.frames = [];
   }
 
-  // Forget what was not heard yet, and whatever of it is still on its way.
+  // Drop all frames that are not played yet, including those still to arrive.
   interrupt(generation) {
     this.oldest = Math.max(this.oldest, generation);
     this.silence();
   }
 
-  take(frame) {
+  push(frame) {
     if (frame.generation < this.oldest) return;
     this.align(frame);
     frame.at = this.origin + frame.pts;
     if (frame.samples.length) this.play(frame);
     this.frames.push(frame);
-    if (this.frames.length > MOST_FRAMES) this.frames.shift().picture?.close();
+    if (this.frames.length > MAX_FRAMES) this.frames.shift().image?.close();
     createImageBitmap(new Blob([frame.jpeg], { type: "image/jpeg" })).then(
-      (picture) => { frame.picture = picture; }, () => { frame.failed = true; });
+      (image) => { frame.image = image; }, () => { frame.failed = true; });
   }
 
-  // Keep arrivals a little ahead of the clock. In silence nobody hears that the time between is cut or stretched.
+  // Keep arriving frames slightly ahead of the clock. In silence, a cut or a pause is inaudible.
   align(frame) {
     const now = this.context.currentTime;
     const lead = this.origin === null ? -1 : this.origin + frame.pts - now;
-    const isLate = lead < 0.01, isEarly = lead > MOST_LEAD_S && !frame.isSpeaking;
+    const isLate = lead < 0.01, isEarly = lead > MAX_LEAD_S && !frame.isSpeaking;
     if (isLate || isEarly) this.origin = now + LEAD_S - frame.pts;
   }
 
@@ -69,7 +69,7 @@ class Player {
     const source = this.context.createBufferSource();
     source.buffer = buffer;
     source.connect(this.output);
-    // Sound of frames that were dropped comes before this one's own.
+    // The audio of dropped frames precedes that of this one.
     const starts = frame.at + FRAME_S - n / rate, late = Math.max(this.context.currentTime - starts, 0);
     if (late >= n / rate) return;
     source.start(starts + late, late);
@@ -77,17 +77,17 @@ class Player {
     source.onended = () => this.sources.delete(source);
   }
 
-  // Draw the frame whose sound leaves the loudspeaker now.
+  // Draw the frame whose audio leaves the loudspeaker now.
   show() {
-    const heard = this.context.currentTime - (this.context.outputLatency || 0);
+    const played = this.context.currentTime - (this.context.outputLatency || 0);
     let due = null;
-    while (this.frames.length && this.frames[0].at <= heard && (this.frames[0].picture || this.frames[0].failed)) {
-      due?.picture?.close();
+    while (this.frames.length && this.frames[0].at <= played && (this.frames[0].image || this.frames[0].failed)) {
+      due?.image?.close();
       due = this.frames.shift();
     }
-    if (!due?.picture) return;
-    pen.drawImage(due.picture, 0, 0);
-    due.picture.close();
+    if (!due?.image) return;
+    pen.drawImage(due.image, 0, 0);
+    due.image.close();
     this.shownAt.push(performance.now());
     canvas.dispatchEvent(new CustomEvent("shown", { detail: due }));
   }
@@ -100,7 +100,7 @@ class Player {
 }
 
 class Session {
-  // The connection; it comes back by itself until it is ended.
+  // A connection that reopens by itself until it is ended.
   constructor(player, avatar, token) {
     this.player = player;
     this.token = token;
@@ -115,51 +115,51 @@ class Session {
   }
 
   connect() {
-    tell("state", this.nFailures ? "connecting again" : "connecting");
+    setText("state", this.nFailures ? "reconnecting" : "connecting");
     const protocols = this.token ? ["viseme", `bearer.${base64url(this.token)}`] : ["viseme"];
     const socket = this.socket = new WebSocket(this.address, protocols);
     socket.binaryType = "arraybuffer";
     socket.onmessage = (event) => {
-      if (typeof event.data === "string") this.hearOf(JSON.parse(event.data));
-      else this.player.take(readFrame(event.data));
+      if (typeof event.data === "string") this.handleEvent(JSON.parse(event.data));
+      else this.player.push(readFrame(event.data));
     };
-    socket.onclose = (event) => this.lost(event);
+    socket.onclose = (event) => this.handleClose(event);
   }
 
-  hearOf(event) {
+  handleEvent(event) {
     this.generation = event.generation ?? this.generation;
     if (event.type === "ready") {
       canvas.width = event.width;
       canvas.height = event.height;
       this.nFailures = 0;
       this.player.reset();
-      tell("error", "");
-      tell("state", "connected");
+      setText("error", "");
+      setText("state", "connected");
       this.onready?.();
     } else if (event.type === "error") {
-      tell("error", event.message);
+      setText("error", event.message);
     } else if (event.type === "speech_started") {
-      tell("state", "speaking");
+      setText("state", "speaking");
       this.onspeech?.(event.frame);
     } else if (event.type === "speech_finished" || event.type === "interrupted") {
-      tell("state", "connected");
+      setText("state", "connected");
     }
   }
 
-  lost(event) {
+  handleClose(event) {
     if (this.isEnded) return;
     if (this.nFailures >= RETRY_S.length) {
-      tell("state", "not connected");
-      tell("error", event.reason || "the server cannot be reached, or does not let you in");
+      setText("state", "not connected");
+      setText("error", event.reason || "the server cannot be reached, or rejected the connection");
       end();
       return;
     }
     const wait = RETRY_S[this.nFailures++];
-    tell("state", "connecting again");
+    setText("state", "reconnecting");
     this.retry = setTimeout(() => this.connect(), wait * 1000);
   }
 
-  say(type) {
+  sendCommand(type) {
     if (this.isOpen) this.socket.send(JSON.stringify({ type }));
   }
 
@@ -173,18 +173,18 @@ class Session {
 
   interrupt() {
     this.player.interrupt(this.generation + 1);
-    this.say("interrupt");
+    this.sendCommand("interrupt");
   }
 
   end() {
     this.isEnded = true;
     clearTimeout(this.retry);
-    this.say("close");
+    this.sendCommand("close");
     this.socket.close();
   }
 }
 
-// A file's sound, no more than some seconds ahead of its speaking.
+// Sends a file's audio, at most some seconds ahead of its speech.
 class FileSource {
   constructor(session, samples, rate) {
     Object.assign(this, { session, samples, rate, sent: 0, started: performance.now() });
@@ -194,11 +194,11 @@ class FileSource {
 
   send() {
     const spoken = (performance.now() - this.started) / 1000;
-    const until = Math.min(Math.round((spoken + AHEAD_S) * this.rate), this.samples.length);
+    const until = Math.min(Math.round((spoken + SEND_AHEAD_S) * this.rate), this.samples.length);
     if (until > this.sent) this.session.push(this.samples.subarray(this.sent, until));
     this.sent = until;
     if (until === this.samples.length) {
-      this.session.say("flush");
+      this.session.sendCommand("flush");
       this.stop();
     }
   }
@@ -245,32 +245,32 @@ class MicrophoneSource {
 
 function readFrame(message) {
   const view = new DataView(message), nJpeg = view.getUint32(24, true);
-  const behind = HEAD_BYTES + nJpeg, nPcm = view.getUint32(behind, true);
+  const jpegEnd = HEADER_BYTES + nJpeg, nPcm = view.getUint32(jpegEnd, true);
   return {
     isSpeaking: (view.getUint8(1) & SPEAKING) !== 0,
     generation: view.getUint32(4, true),
     frame: view.getUint32(8, true),
     pts: view.getUint32(12, true) / 1000,
-    jpeg: new Uint8Array(message, HEAD_BYTES, nJpeg),
-    samples: new Int16Array(message.slice(behind + 4, behind + 4 + nPcm)),
+    jpeg: new Uint8Array(message, HEADER_BYTES, nJpeg),
+    samples: new Int16Array(message.slice(jpegEnd + 4, jpegEnd + 4 + nPcm)),
   };
 }
 
-function toPcm(pieces, n) {
+function toPcm(chunks, n) {
   const pcm = new Int16Array(n);
   let at = 0;
-  for (const piece of pieces) {
-    for (const value of piece) pcm[at++] = Math.max(-32768, Math.min(32767, Math.round(value * 32767)));
+  for (const chunk of chunks) {
+    for (const value of chunk) pcm[at++] = Math.max(-32768, Math.min(32767, Math.round(value * 32767)));
   }
   return pcm;
 }
 
 async function readFile(file, context) {
-  const sound = await context.decodeAudioData(await file.arrayBuffer());
-  const mixed = new Float32Array(sound.length);
-  for (let c = 0; c < sound.numberOfChannels; c++) {
-    const channel = sound.getChannelData(c);
-    for (let i = 0; i < mixed.length; i++) mixed[i] += channel[i] / sound.numberOfChannels;
+  const audio = await context.decodeAudioData(await file.arrayBuffer());
+  const mixed = new Float32Array(audio.length);
+  for (let c = 0; c < audio.numberOfChannels; c++) {
+    const channel = audio.getChannelData(c);
+    for (let i = 0; i < mixed.length; i++) mixed[i] += channel[i] / audio.numberOfChannels;
   }
   return toPcm([mixed], mixed.length);
 }
@@ -280,7 +280,7 @@ function base64url(text) {
   return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
 }
 
-function tell(id, text) {
+function setText(id, text) {
   if ($(id).textContent !== text) $(id).textContent = text;
 }
 
@@ -311,23 +311,23 @@ function end() {
   live.player?.reset();
   live.player?.context.close();
   Object.assign(live, { session: null, player: null, source: null });
-  tell("state", "not connected");
+  setText("state", "not connected");
   $("start").textContent = "Start";
   $("interrupt").disabled = true;
 }
 
 async function listAvatars() {
   const token = $("token").value;
-  const answer = await fetch("v1/avatars", token ? { headers: { Authorization: `Bearer ${token}` } } : {});
-  const body = await answer.json();
-  if (!answer.ok) throw new Error(body.error.message);
+  const response = await fetch("v1/avatars", token ? { headers: { Authorization: `Bearer ${token}` } } : {});
+  const body = await response.json();
+  if (!response.ok) throw new Error(body.error.message);
   $("avatar").replaceChildren(...body.map(({ name }) => new Option(name, name)));
-  tell("error", body.length ? "" : "this server has no avatar");
+  setText("error", body.length ? "" : "this server has no avatar");
 }
 
 function fail(reason) {
   end();
-  tell("error", String(reason.message || reason));
+  setText("error", String(reason.message || reason));
 }
 
 $("form").onsubmit = (event) => {
@@ -342,18 +342,18 @@ $("interrupt").onclick = () => {
 $("token").onchange = () => listAvatars().catch(fail);
 canvas.addEventListener("shown", ({ detail }) => {
   if (!live.awaited || detail.frame < live.awaited.frame) return;
-  tell("latency", `${Math.round(performance.now() - live.awaited.began)} ms`);
+  setText("latency", `${Math.round(performance.now() - live.awaited.began)} ms`);
   live.awaited = null;
 });
 if (!window.isSecureContext || !navigator.mediaDevices) {
   $("microphone").disabled = true;
-  tell("hint", "No microphone here: browsers give it to pages on localhost or over HTTPS only.");
+  setText("hint", "The microphone is unavailable: browsers allow it on localhost or over HTTPS only.");
 }
 
-function turn() {
+function drawLoop() {
   live.player?.show();
-  tell("fps", String(live.player?.fps() ?? 0));
-  requestAnimationFrame(turn);
+  setText("fps", String(live.player?.fps() ?? 0));
+  requestAnimationFrame(drawLoop);
 }
-requestAnimationFrame(turn);
+requestAnimationFrame(drawLoop);
 listAvatars().catch(fail);
