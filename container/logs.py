@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, on stderr."""
+"""Structured logs: one JSON object per line, on stderr."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import structlog
 
 
 def set_up_logs(level: int = logging.INFO) -> None:
-    """Send every logger's records to stderr as JSON, with what their `extra` carries."""
+    """Write the records of every logger to stderr as JSON, including the fields of their `extra`."""
     shared: list[structlog.types.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,

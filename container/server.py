@@ -1,4 +1,4 @@
-"""Runs the application: port, signals, draining."""
+"""The server process: ports, signals, draining."""
 
 from __future__ import annotations
 
@@ -14,42 +14,40 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from container.app import Server, make_app
-from container.aws_routes import aws_routes
-from container.live.legacy.routes import legacy_app
-from container.live.transport import WEBSOCKET_CONFIG, LineProtocol
+from container.live.transport import WEBSOCKET_CONFIG, BackpressureProtocol
 from container.logs import set_up_logs
 from container.tls import read_certificate
 from inference.settings import Settings
 
-LOG = logging.getLogger("viseme.server")
-DRAIN_S = 25.0  # SageMaker kills 30 s after SIGTERM
-ABORT_S = 1.0  # for the answers to requests that were given up
-# Longer than load balancers and clients keep an idle connection (60 s): were it shorter, they would send a
-# request into one that is just being closed, and take it for our failure.
+logger = logging.getLogger("viseme.server")
+DRAIN_TIMEOUT_S = 25.0  # seconds to finish requests after SIGTERM; SageMaker kills the container after 30
+ABORT_TIMEOUT_S = 1.0  # seconds to send the errors of aborted requests
+# Longer than load balancers and clients keep an idle connection (60 s): otherwise they could send a request into a
+# connection that is just being closed, and see a failed request.
 KEEP_ALIVE_S = 75
 
 
-class SideServer(Protocol):
-    """A server on a port of its own, over the same engines and in the same event loop."""
+class AuxiliaryServer(Protocol):
+    """A server on another port, in the same event loop."""
 
-    name: str  # of its port, in the log
+    name: str  # the name of its port in the log
 
     async def start(self) -> int:
-        """Open its port and return that. Raises: OSError where it cannot be had."""
+        """Open the port and return its number. Raises: OSError if the port cannot be opened."""
 
     async def stop(self) -> None:
-        """Close it; what it still does is given up."""
+        """Close the port, and abort what is still running."""
 
 
 class LegacyPort:
-    """A port of older clients."""
+    """A port for clients of the older protocols."""
 
-    def __init__(self, settings: Settings, server: Server, place: int, port: int) -> None:
-        """place: among the settings' `legacy_ports`."""
-        self.name = f"legacy_port_{place}"
+    def __init__(self, settings: Settings, server: Server, index: int, port: int) -> None:
+        """Configure the port. index: its position in the setting `legacy_ports`, which selects the protocol."""
+        self.name = f"legacy_port_{index}"
         self._address = settings.host, port
         self._sockets: list[socket.socket] = []
-        config = http_config(legacy_app(server.live, place), settings, lifespan="off")
+        config = http_config(server.live.legacy_app(index), settings, lifespan="off")
         config.load()
         self._http = uvicorn.Server(config)
         self._http.lifespan = config.lifespan_class(config)
@@ -66,54 +64,54 @@ class LegacyPort:
             await self._http.shutdown(self._sockets)
 
 
-def side_servers(settings: Settings, server: Server) -> list[SideServer]:
-    """Those that were asked for."""
+def auxiliary_servers(settings: Settings, server: Server) -> list[AuxiliaryServer]:
+    """Return the servers on the other ports that the settings open."""
     ports = enumerate(settings.live_ports.legacy)
-    sides: list[SideServer] = [LegacyPort(settings, server, place, port) for place, port in ports if port]
+    servers: list[AuxiliaryServer] = [LegacyPort(settings, server, index, port) for index, port in ports if port]
     if settings.live_ports.grpc:
         from container.rpc import RpcServer
 
         live, port = server.live, settings.live_ports.grpc
-        rpc = RpcServer(live.avatars, live.tallies, settings, port, lambda: server.is_ready, server.metrics.count)
-        sides.append(rpc)
-    return sides
+        rpc = RpcServer(live.avatars, live.latencies, settings, port, lambda: server.is_ready, server.metrics.count)
+        servers.append(rpc)
+    return servers
 
 
 class DrainingServer(uvicorn.Server):
-    """uvicorn, but on a signal the port stays open: /ping says 503 while what runs is finished.
+    """uvicorn that keeps its port open after a signal: /ping returns 503 while requests finish.
 
     uvicorn itself would close its listener at once, and a load balancer would see refused connections.
     """
 
-    def __init__(self, config: uvicorn.Config, server: Server, sides: Sequence[SideServer] = ()) -> None:
+    def __init__(self, config: uvicorn.Config, server: Server, auxiliary: Sequence[AuxiliaryServer] = ()) -> None:
         super().__init__(config)
         self._server = server
-        self._sides = sides
+        self._auxiliary = auxiliary
         self._drain: asyncio.Task[None] | None = None
-        self.failed = False  # to open every port
+        self.failed = False  # a port could not be opened
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Load the models, open the port, and say so in one line with what was measured."""
+        """Load the models, open every port, and log one line with what the workers reported."""
         await super().startup(sockets)
-        ports = {"port": self.servers[0].sockets[0].getsockname()[1]}  # the system chose it where the setting is 0
-        for side in self._sides:
+        ports = {"port": self.servers[0].sockets[0].getsockname()[1]}  # the system chose it if the setting is 0
+        for other in self._auxiliary:
             try:
-                ports[side.name] = await side.start()
+                ports[other.name] = await other.start()
             except OSError as err:
-                LOG.critical("a port cannot be had", extra={"name_of_port": side.name, "reason": str(err)})
+                logger.critical("a port cannot be opened", extra={"name_of_port": other.name, "reason": str(err)})
                 self.should_exit, self.failed = True, True
                 return
-        LOG.info("viseme is ready", extra=self._server.pool.health | {"host": self.config.host} | ports)
+        logger.info("viseme is ready", extra=self._server.pool.health | {"host": self.config.host} | ports)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close every port."""
-        for side in self._sides:
-            await side.stop()
+        for other in self._auxiliary:
+            await other.stop()
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Ours instead of uvicorn's."""
+        """Install handlers that drain, instead of uvicorn's."""
         loop = asyncio.get_running_loop()
         for one in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(one, self._on_signal)
@@ -124,52 +122,55 @@ class DrainingServer(uvicorn.Server):
                 loop.remove_signal_handler(one)
 
     def _on_signal(self) -> None:
-        if self._drain is not None:  # asked twice: at once
+        if self._drain is not None:  # the second signal: stop at once
             self._server.pool.abort()
             return
-        LOG.info("draining", extra={"held": self._server.n_held})
+        logger.info("draining", extra={"held": self._server.n_in_flight})
         self._server.drain()
         self._drain = asyncio.create_task(self._finish())
 
     async def _finish(self) -> None:
         try:
-            if not await self._wait_until_free(DRAIN_S):
-                LOG.error("requests did not finish in time and are given up", extra={"held": self._server.n_held})
+            if not await self._wait_until_idle(DRAIN_TIMEOUT_S):
+                logger.error(
+                    "requests did not finish in time and are aborted", extra={"held": self._server.n_in_flight}
+                )
                 self._server.pool.abort()
-                await self._wait_until_free(ABORT_S)
+                await self._wait_until_idle(ABORT_TIMEOUT_S)
         finally:
             self.should_exit = True
 
-    async def _wait_until_free(self, seconds: float) -> bool:
+    async def _wait_until_idle(self, timeout_s: float) -> bool:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                while self._server.n_held:
+            async with asyncio.timeout(timeout_s):
+                while self._server.n_in_flight:
                     await asyncio.sleep(0.05)
-        return self._server.n_held == 0
+        return self._server.n_in_flight == 0
 
 
 def run_server(settings: Settings, *, with_aws_routes: bool = False) -> int:
-    """Serve until told to stop. Returns the exit code: 0, or 1 where the models could not be loaded.
+    """Serve until a signal arrives. Returns: the exit code, 1 if the models could not be loaded or a port opened.
 
-    Raises: InvalidRequest for a certificate that is none.
+    with_aws_routes: act as a SageMaker endpoint, including its limits for asynchronous calls.
+    Raises: InvalidRequest if the certificate is invalid.
     """
     set_up_logs()
     read_certificate(settings)
-    if with_aws_routes:  # we play SageMaker's part then, its asynchronous calls included
+    if with_aws_routes:
         settings = settings.model_copy(update={"on_sagemaker": True})
     server = Server(settings)
-    app = make_app(server, aws_routes if with_aws_routes else None)
+    app = make_app(server, with_aws_routes=with_aws_routes)
     config = http_config(app, settings)
-    draining = DrainingServer(config, server, side_servers(settings, server))
+    draining = DrainingServer(config, server, auxiliary_servers(settings, server))
     try:
         draining.run()
-    except SystemExit:  # uvicorn's, where the start failed; the log has said why
+    except SystemExit:  # raised by uvicorn if the start failed; the reason is in the log
         return 1
     return 0 if draining.started and not draining.failed else 1
 
 
 def http_config(app: ASGIApp, settings: Settings, lifespan: Literal["on", "off"] = "on") -> uvicorn.Config:
-    """How every port speaks HTTP and WebSocket."""
+    """Return the uvicorn configuration that every HTTP and WebSocket port shares."""
     return uvicorn.Config(
         app,
         host=settings.host,
@@ -179,9 +180,9 @@ def http_config(app: ASGIApp, settings: Settings, lifespan: Literal["on", "off"]
         log_config=None,
         access_log=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=1,  # what runs was drained before
+        timeout_graceful_shutdown=1,  # requests were drained before
         lifespan=lifespan,
-        ws=LineProtocol,
+        ws=BackpressureProtocol,
         **WEBSOCKET_CONFIG,
         h11_max_incomplete_event_size=64 << 10,
     )

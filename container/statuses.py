@@ -1,4 +1,4 @@
-"""The one place where errors become HTTP statuses and stable codes."""
+"""The mapping from errors to HTTP statuses and stable codes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from inference import errors
 RETRY_AFTER_S = 5
 INTERNAL = (500, "internal_error")
 
-# The most special class first.
+# Subclasses before their base classes.
 STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.UnsupportedContentType, 415, "unsupported_content_type"),
     (errors.InvalidRequest, 400, "invalid_request"),
@@ -26,7 +26,7 @@ STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.Overloaded, 503, "overloaded"),
     (errors.NotReady, 503, "not_ready"),
     (errors.DeadlineExceeded, 504, "deadline_exceeded"),
-    (errors.Canceled, 499, "canceled"),  # nobody is there to see it but the log
+    (errors.Canceled, 499, "canceled"),  # only logged: the caller has disconnected
     (errors.WorkerDied, 500, "worker_died"),
     (errors.OutOfMemory, 507, "out_of_memory"),
     (errors.StorageError, 502, "storage_unavailable"),
@@ -35,7 +35,7 @@ STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
 
 @dataclass(frozen=True)
 class Failure:
-    """An error as a caller sees it."""
+    """An error as callers receive it."""
 
     status: int
     code: str
@@ -50,8 +50,8 @@ class Failure:
 
 
 def failure_of(err: BaseException) -> Failure:
-    """The status, code and message of an error; nothing of ours leaks out of one that was not foreseen."""
+    """Return the status, code and message of an error; an unexpected one reveals no details."""
     for kind, status, code in STATUSES:
         if isinstance(err, kind):
             return Failure(status, code, str(err))
-    return Failure(*INTERNAL, "the request failed through a fault of ours; the log has the details")
+    return Failure(*INTERNAL, "internal error; the server log has the details")

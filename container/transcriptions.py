@@ -1,4 +1,4 @@
-"""`POST /v1/audio/transcriptions`: the OpenAI form, so that its unmodified clients read lips."""
+"""`POST /v1/audio/transcriptions` as OpenAI defines it, so that its unmodified clients can read lips."""
 
 from __future__ import annotations
 
@@ -10,71 +10,77 @@ from typing import Any
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import FormParser, parse_options_header
 
-from inference.engines import Engines, Hooks
+from inference.engines import Answer, Engines, RequestCallbacks
 from inference.errors import InvalidRequest, UnsupportedContentType
 from inference.lip_reading import ReadOptions, Transcript
 from inference.lip_reading.captions import to_captions
 from inference.requests import JSON, SRT, TEXT, VTT, ReadRequest, shorten
 
 FORMATS = {"json": JSON, "verbose_json": JSON, "text": TEXT, "srt": SRT, "vtt": VTT}
-MAX_PARTS = 100
+MAX_PARTS = 100  # parts of one form; a request has a few
 GRANULARITIES = ("word", "segment")
-# Fields of the form that cannot change what lips say; taken, and of no effect.
-WITHOUT_EFFECT = ("model", "language", "prompt", "temperature", "chunking_strategy")
+# Fields of OpenAI's form that do not apply to lip reading: accepted and ignored.
+IGNORED_FIELDS = ("model", "language", "prompt", "temperature", "chunking_strategy")
 
 
 @dataclass
-class Form:
-    """The parts of a multipart form that we know."""
+class TranscriptionForm:
+    """The parts of a multipart form: the content of "file", and the values of the other fields by name."""
 
     file: bytes | None = None
     fields: dict[str, list[str]] = field(default_factory=dict)
     n_parts: int = 0
 
     def one(self, name: str, default: str) -> str:
+        """Return the last value of a field."""
         return self.fields.get(name, [default])[-1]
 
     def many(self, name: str) -> list[str]:
+        """Return all values of a field that may be repeated, as `name` or `name[]`."""
         return self.fields.get(f"{name}[]", []) + self.fields.get(name, [])
 
 
-def answer_transcription(body: bytes, content_type: str, engines: Engines, hooks: Hooks) -> tuple[bytes, str]:
-    """Read the lips in the form's file and answer as it asks.
+def answer_transcription(body: bytes, content_type: str, engines: Engines, callbacks: RequestCallbacks) -> Answer:
+    """Read the lips in the form's file and encode the transcript as its response_format says.
 
     Raises: InvalidRequest, UnsupportedContentType, MediaError.
     """
     form = parse_form(body, content_type)
-    wanted = form.one("response_format", "json")
+    response_format = form.one("response_format", "json")
     granularities = form.many("timestamp_granularities")
-    check_form(form, wanted, granularities)
+    check_form(form, response_format, granularities)
     assert form.file is not None
-    transcript = engines.reading.run(ReadRequest(form.file, ReadOptions()), hooks).transcript
-    return encode(transcript, wanted, granularities), FORMATS[wanted]
+    transcript = engines.run(ReadRequest(form.file, ReadOptions()), callbacks).transcript
+    return Answer(encode(transcript, response_format, granularities), FORMATS[response_format])
 
 
-def check_form(form: Form, wanted: str, granularities: list[str]) -> None:
+def check_form(form: TranscriptionForm, response_format: str, granularities: list[str]) -> None:
+    """Raise InvalidRequest if a field is missing, unknown or wrong."""
     if not form.file:
         raise InvalidRequest('"file": expected a video in the form')
-    if wanted not in FORMATS:
-        raise InvalidRequest(f'"response_format": found {shorten(wanted)}; expected one of {", ".join(FORMATS)}')
+    if response_format not in FORMATS:
+        found = shorten(response_format)
+        raise InvalidRequest(f'"response_format": found {found}; expected one of {", ".join(FORMATS)}')
     wrong = [one for one in granularities if one not in GRANULARITIES]
     if wrong:
         raise InvalidRequest(f'"timestamp_granularities": found {shorten(wrong[0])}; expected word or segment')
     if form.one("stream", "false").lower() not in ("false", "0"):
-        raise InvalidRequest('"stream": not offered here; POST /invocations streams with Accept: application/x-ndjson')
-    known = {"response_format", "timestamp_granularities", "timestamp_granularities[]", "stream", *WITHOUT_EFFECT}
+        raise InvalidRequest(
+            '"stream": not supported here; POST /invocations streams with Accept: application/x-ndjson'
+        )
+    known = {"response_format", "timestamp_granularities", "timestamp_granularities[]", "stream", *IGNORED_FIELDS}
     unknown = [name for name in form.fields if name not in known]
     if unknown:
         raise InvalidRequest(f"{shorten(unknown[0])}: no such field; known: file, {', '.join(sorted(known))}")
 
 
-def encode(transcript: Transcript, wanted: str, granularities: list[str]) -> bytes:
-    if wanted == "text":
+def encode(transcript: Transcript, response_format: str, granularities: list[str]) -> bytes:
+    if response_format == "text":
         return (transcript.text + "\n").encode()
-    if wanted in ("srt", "vtt"):
-        return to_captions(transcript.words, "vtt" if wanted == "vtt" else "srt").encode()
+    if response_format in ("srt", "vtt"):
+        return to_captions(transcript.words, "vtt" if response_format == "vtt" else "srt").encode()
     answer: dict[str, Any] = {"text": transcript.text}
-    if wanted == "verbose_json":
+    if response_format == "verbose_json":
         answer |= {"task": "transcribe", "language": "english", "duration": transcript.duration_s}
         if "word" in granularities:
             answer["words"] = [{"word": w.word, "start": w.start, "end": w.end} for w in transcript.words]
@@ -84,7 +90,7 @@ def encode(transcript: Transcript, wanted: str, granularities: list[str]) -> byt
 
 
 def segment_of(transcript: Transcript) -> dict[str, Any]:
-    """The whole as one segment; fields that only a speech decoder has are 0."""
+    """Return the whole transcript as one segment; fields that only a speech decoder has are 0."""
     return {
         "id": 0,
         "seek": 0,
@@ -99,37 +105,37 @@ def segment_of(transcript: Transcript) -> dict[str, Any]:
     }
 
 
-def parse_form(body: bytes, content_type: str) -> Form:
-    """Raises: UnsupportedContentType, InvalidRequest where the form is broken."""
+def parse_form(body: bytes, content_type: str) -> TranscriptionForm:
+    """Parse a multipart form. Raises: UnsupportedContentType; InvalidRequest if the form is malformed."""
     kind, parameters = parse_options_header(content_type)
     boundary = parameters.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
         raise UnsupportedContentType(f"content type {content_type or '(none)'}: expected multipart/form-data")
-    form = Form()
+    form = TranscriptionForm()
 
-    def count() -> None:
+    def count_part() -> None:
         form.n_parts += 1
         if form.n_parts > MAX_PARTS:
             raise InvalidRequest(f"the form has over {MAX_PARTS} parts; a request has a few")
 
     def on_field(one: Any) -> None:
-        count()
+        count_part()
         name = (one.field_name or b"").decode("utf-8", "replace")
         form.fields.setdefault(name, []).append((one.value or b"").decode("utf-8", "replace"))
 
     def on_file(one: Any) -> None:
-        count()
+        count_part()
         if one.field_name == b"file":
             one.file_object.seek(0)
             form.file = one.file_object.read()
         one.close()
 
-    limits = {"MAX_MEMORY_FILE_SIZE": len(body) + 1}  # held already: never spilled to disk
+    limits = {"MAX_MEMORY_FILE_SIZE": len(body) + 1}  # in memory already: never spilled to disk
     try:
         parser = FormParser("multipart/form-data", on_field, on_file, boundary=boundary, config=limits)
         with contextlib.closing(parser):
             parser.write(body)
             parser.finalize()
     except (FormParserError, ValueError) as err:
-        raise InvalidRequest(f"the form is broken: {shorten(str(err))}") from err
+        raise InvalidRequest(f"the form is malformed: {shorten(str(err))}") from err
     return form

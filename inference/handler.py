@@ -1,32 +1,26 @@
-"""SageMaker's contract: four functions, nothing else.
+"""SageMaker's handler contract: four functions, nothing else.
 
-`context` is what the toolkit of the hosting container hands over, or our own server's; the request's
-headers come from it (`get_all_request_header(0)`).
+`context` is the object of the hosting toolkit; the request headers come from it (`get_all_request_header(0)`).
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from inference.engines import Engines, Prediction, headers_of, hooks_of
-from inference.requests import Request, SyncRequest, choose_answer, parse_request
-from inference.settings import Settings
+from inference.engines import Engines, Prediction
+from inference.requests import AcceptHeader, Request, headers_of, parse_request
 
 
-def model_fn(model_dir: str | None, context: Any = None) -> Engines:  # noqa: ARG001 - the contract's
-    """Load the models: weights found in `model_dir`, else those of HF_MODEL_ID, else the starter.
+def model_fn(model_dir: str | None, context: Any = None) -> Engines:  # noqa: ARG001 - part of the contract
+    """Load the models: weights in `model_dir`, else those of HF_MODEL_ID, else the bundled ones.
 
-    Raises: WeightsNotFound, WrongWeights, DeviceUnavailable (never falls back in silence).
+    Raises: WeightsNotFound, WrongWeights, DeviceUnavailable (there is no silent fallback).
     """
-    settings = Settings.from_env()
-    if model_dir:
-        settings = settings.model_copy(update={"model_dir": Path(model_dir)})
-    return Engines.load(settings)
+    return Engines.from_env(model_dir)
 
 
 def input_fn(body: bytes | str, content_type: str | None, context: Any = None) -> Request:
-    """Validate a request.
+    """Parse and validate a request.
 
     Raises: InvalidRequest, UnsupportedContentType.
     """
@@ -34,19 +28,18 @@ def input_fn(body: bytes | str, content_type: str | None, context: Any = None) -
 
 
 def predict_fn(data: Request, model: Engines, context: Any = None) -> Prediction:
-    """Do what was asked.
+    """Run a request, unless its answer could not be sent in a type that the caller accepts.
 
-    Raises: CallerError and below for what the caller can mend, other VisemeErrors for what they can't.
+    Raises: CallerError and its subclasses if the caller can correct it, other VisemeErrors if not.
     """
-    if isinstance(data, SyncRequest):
-        data.check_answer(choose_answer(headers_of(context).get("accept"), data.answers))
-    return model.run(data, hooks_of(context))
+    data.choose_type(AcceptHeader.parse(headers_of(context).get("accept")))
+    return model.run(data)
 
 
 def output_fn(prediction: Prediction, accept: str | None, context: Any = None) -> tuple[bytes, str]:  # noqa: ARG001
-    """The answer in the form asked for, and its content type.
+    """Return the encoded answer and its media type.
 
     Raises: UnsupportedContentType.
     """
-    form = choose_answer(accept, prediction.answers)
-    return prediction.encode(form), form
+    answer = prediction.encode(AcceptHeader.parse(accept).choose(prediction.media_types))
+    return answer.read(), answer.content_type

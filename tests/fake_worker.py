@@ -12,55 +12,58 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-from container.worker_main import Job
+from container.worker.messages import DeadlineChanged, Done, Job, LoadFailed, Part, Ready
 
-LONG_S = 120.0  # a job that ends only when it is told to, or its process dies
+LONG_S = 120.0  # seconds of a job that ends only when it is canceled, or its process dies
 LONGER_S = 1.0
 PART = bytes(1 << 20)
 
 
 def run_fake(pipe: Connection, canceled: Event, model_dir: str | None) -> None:
-    """Stands where `run_worker` does. model_dir: a file in which one worker finds its models, and no second."""
+    """Replace `run_worker`. model_dir: a file that the first worker deletes; the next one cannot load its models."""
     if model_dir is not None:
         try:
             Path(model_dir).unlink()
         except FileNotFoundError:
-            pipe.send(("broken", "out of memory"))
+            pipe.send(LoadFailed("out of memory"))
             return
-    pipe.send(("ready", {"inference_ready": True}))
+    pipe.send(Ready({"inference_ready": True}))
     with contextlib.suppress(EOFError, BrokenPipeError):
-        while (message := pipe.recv())[0] != "stop":
-            wish = wish_of(message[1])
-            if wish == "longer":
-                pipe.send(("until", time.monotonic() + LONG_S))
+        while isinstance(job := pipe.recv(), Job):
+            command = command_of(job)
+            if command == "longer":
+                pipe.send(DeadlineChanged(time.monotonic() + LONG_S))
                 time.sleep(LONGER_S)
-            act(wish, canceled.is_set, lambda part: pipe.send(("part", part)))
-            if wish == "film":
-                pipe.send(("done", make_film(message[1]), "video/mp4"))
+            execute(command, canceled.is_set, lambda part: pipe.send(Part(part)))
+            if command == "video":
+                pipe.send(Done(make_video(job), "video/mp4"))
             else:
-                pipe.send(("done", wish.encode(), "text/plain"))
+                pipe.send(Done(command.encode(), "text/plain"))
 
 
-def make_film(job: Job) -> Path:
-    """A file as an answer."""
-    path = job.folder / "film.mp4"
+def make_video(job: Job) -> Path:
+    """Write a file as an answer."""
+    path = job.folder / "video.mp4"
     path.write_bytes(PART * 5)
     return path
 
 
-def wish_of(job: Job) -> str:
-    """By its route, or for the server's routes by the first line of its body."""
+def command_of(job: Job) -> str:
+    """Return the job's route, or for the server's routes the first line of its body."""
     return job.route if job.route != "invocations" else job.body.read_bytes().partition(b"\n")[0].decode()
 
 
-def act(wish: str, is_canceled: Callable[[], bool], send: Callable[[bytes], None]) -> None:
-    """parts...: three parts. sleep: until canceled. flood: parts without end, until canceled. Others: nothing."""
-    if wish.startswith("parts"):
+def execute(command: str, is_canceled: Callable[[], bool], send: Callable[[bytes], None]) -> None:
+    """Run a command.
+
+    parts...: send three parts. sleep: wait until canceled. flood: send parts until canceled. Others: nothing.
+    """
+    if command.startswith("parts"):
         for i in range(3):
-            send(f"{wish}{i}".encode())
-    ends = time.monotonic() + LONG_S
-    while wish in ("sleep", "flood") and time.monotonic() < ends and not is_canceled():
-        if wish == "flood":
+            send(f"{command}{i}".encode())
+    give_up = time.monotonic() + LONG_S
+    while command in ("sleep", "flood") and time.monotonic() < give_up and not is_canceled():
+        if command == "flood":
             send(PART)
         else:
             time.sleep(0.02)

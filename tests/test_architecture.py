@@ -32,10 +32,7 @@ DUPLICATE_CLASSES = {
     "Track",
 }
 CIRCLES = [
-    {"container/doors.py", "container/worker_main.py"},
     {"container/live/proxy.py", "container/stream.py"},
-    {"inference/avatar/find.py", "inference/starter_avatar.py"},
-    {"inference/avatar/package.py", "inference/avatar/session.py"},
 ]
 
 

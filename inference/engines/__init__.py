@@ -1,8 +1,9 @@
-"""The jobs, loaded once and run by request."""
+"""Engines: the pipelines, loaded once, that run requests."""
 
+from inference.engines.answer import Answer
 from inference.engines.engines import Engines, Prediction
-from inference.engines.hooks import Hooks, headers_of, hooks_of
-from inference.engines.reading import Reading
-from inference.engines.syncing import Synced
+from inference.engines.hooks import RequestCallbacks
+from inference.engines.reading import ReadResponse
+from inference.engines.syncing import SyncResponse
 
-__all__ = ["Engines", "Hooks", "Prediction", "Reading", "Synced", "headers_of", "hooks_of"]
+__all__ = ["Answer", "Engines", "Prediction", "ReadResponse", "RequestCallbacks", "SyncResponse"]

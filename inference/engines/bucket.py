@@ -1,4 +1,4 @@
-"""The engines' way to S3: one client for all, made at the first use."""
+"""S3 access of the engines: one client, created on first use."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from inference.media.store import Upload
 
 
-class Buckets:
-    """S3 within the deployment's settings. boto3 comes in only where S3 is asked for."""
+class S3Files:
+    """S3 objects within the deployment's limits. boto3 is imported only if a request uses S3."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._client: Any = None  # a client takes a while to make
+        self._client: Any = None  # slow to create
 
     @property
     def client(self) -> Any:
@@ -30,7 +30,10 @@ class Buckets:
 
     @contextmanager
     def fetched(self, source: S3Object | bytes) -> Iterator[Path | bytes]:
-        """The source on this machine, for as long as it is needed. Raises: as `fetch_s3`."""
+        """Yield the source as a local file that is deleted afterwards; yield bytes as they are.
+
+        Raises: the errors of `fetch_s3`.
+        """
         if isinstance(source, bytes):
             yield source
             return
@@ -42,7 +45,7 @@ class Buckets:
 
     @contextmanager
     def upload(self, folder: S3Folder, name: str, content_type: str) -> Iterator[Upload]:
-        """Raises: as `open_upload`."""
+        """Start an upload into a folder. Raises: the errors of `open_upload`."""
         from inference.media.store import open_upload
 
         allowed = self._settings.allowed_buckets
@@ -51,7 +54,7 @@ class Buckets:
             yield upload
 
     def link_to(self, upload: Upload, *, is_presigned: bool) -> str:
-        """Raises: as `links.link_to`."""
+        """Return the URL of an uploaded object. Raises: the errors of `link_to`."""
         from inference.media.links import link_to
 
         return link_to(upload.bucket, upload.key, self.client, is_presigned=is_presigned)

@@ -1,39 +1,61 @@
-"""Every job of this container, behind one call."""
+"""Every kind of request behind one call."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol, overload
 
-from inference.engines.bucket import Buckets
-from inference.engines.hooks import Hooks
-from inference.engines.reading import ReadEngine, Reading
-from inference.engines.syncing import Synced, SyncEngine
+from inference.engines.answer import Answer
+from inference.engines.bucket import S3Files
+from inference.engines.hooks import RequestCallbacks
+from inference.engines.reading import ReadEngine, ReadResponse
+from inference.engines.syncing import SyncEngine, SyncResponse
 from inference.lip_reading import LipReader
 from inference.media.child import MediaChild
-from inference.requests import ReadRequest, Request
+from inference.requests import NDJSON, AcceptHeader, ReadRequest, Request, SyncRequest
 from inference.settings import Settings
 
-Prediction = Reading | Synced
+Prediction = ReadResponse | SyncResponse
+NO_CALLBACKS = RequestCallbacks()
+
+
+class Engine(Protocol):
+    """What runs one type of request."""
+
+    def run(self, request: Any, callbacks: RequestCallbacks) -> Prediction:
+        """Fetch the media, do the work and return the result."""
 
 
 class Engines:
-    """Every job that is ready. One request at a time."""
+    """The loaded engines. One request at a time."""
 
-    def __init__(self, reading: ReadEngine, syncing: SyncEngine, child: MediaChild) -> None:
-        self.reading = reading
-        self.syncing = syncing
+    def __init__(self, read_engine: ReadEngine, sync_engine: SyncEngine, child: MediaChild) -> None:
+        self.read_engine = read_engine
+        self.sync_engine = sync_engine
         self._child = child
 
     @classmethod
-    def load(cls, settings: Settings) -> Engines:
-        """Load every model; media will be decoded by a child process with limits of its own.
+    def from_env(cls, model_dir: str | None) -> Engines:
+        """Load what the environment configures; weights in `model_dir`, if given, are used first.
 
-        Raises: WeightsNotFound, WrongWeights, DeviceUnavailable. That no lip-sync weights were brought is no
-        fault: requests for it are told.
+        Raises: InvalidRequest if a setting is wrong; the errors of `load`.
+        """
+        settings = Settings.from_env()
+        if model_dir:
+            settings = settings.model_copy(update={"model_dir": Path(model_dir)})
+        return cls.load(settings)
+
+    @classmethod
+    def load(cls, settings: Settings) -> Engines:
+        """Load every model, and start the process that decodes media within its own limits.
+
+        Missing lip-sync weights are not an error here; lip sync requests then fail with WeightsNotFound.
+        Raises: WeightsNotFound, WrongWeights, DeviceUnavailable.
         """
         child = MediaChild(settings.media_limits)
-        buckets = Buckets(settings)
+        s3_files = S3Files(settings)
         try:
             reader = LipReader(
                 weights=None,
@@ -42,34 +64,59 @@ class Engines:
                 settings=settings,
                 media=child.open,
             )
-            syncing = SyncEngine.load(settings, buckets, child)
+            sync_engine = SyncEngine.load(settings, s3_files, child)
         except BaseException:
             child.close()
             raise
-        return cls(ReadEngine(reader, buckets), syncing, child)
+        return cls(ReadEngine(reader, s3_files), sync_engine, child)
 
     @property
     def reader(self) -> LipReader:
-        return self.reading.reader
+        return self.read_engine.reader
 
     def close(self) -> None:
-        """End the decoder's process."""
+        """End the decoder process."""
         self._child.close()
 
-    def run(self, request: Request, hooks: Hooks | None = None) -> Prediction:
-        """Fetch what has to be fetched, and do the job."""
-        hooks = hooks or Hooks()
-        if isinstance(request, ReadRequest):
-            return self.reading.run(request, hooks)
-        return self.syncing.run(request, hooks)
+    def answer(self, request: Request, accept: AcceptHeader, callbacks: RequestCallbacks = NO_CALLBACKS) -> Answer:
+        """Run a request and encode its result as the best type that the caller accepts.
 
-    def measure(self) -> dict[str, Any]:
-        """What works here, found out by running it: also the warm-up."""
+        The type is chosen before any work. `callbacks.on_words` is called only if the answer is newline-delimited
+        JSON, which is sent line by line.
+        Raises: UnsupportedContentType; the errors of `run`.
+        """
+        media_type = request.choose_type(accept)
+        if media_type != NDJSON:
+            callbacks = replace(callbacks, on_words=None)
+        return self._engine_for(request).run(request, callbacks).encode(media_type)
+
+    @overload
+    def run(self, request: ReadRequest, callbacks: RequestCallbacks = ...) -> ReadResponse: ...
+
+    @overload
+    def run(self, request: SyncRequest, callbacks: RequestCallbacks = ...) -> SyncResponse: ...
+
+    @overload
+    def run(self, request: Request, callbacks: RequestCallbacks = ...) -> Prediction: ...
+
+    def run(self, request: Request, callbacks: RequestCallbacks = NO_CALLBACKS) -> Prediction:
+        """Run a request; the result is not encoded yet.
+
+        Raises: CallerError if the caller can correct it, other VisemeErrors if not.
+        """
+        return self._engine_for(request).run(request, callbacks)
+
+    def _engine_for(self, request: Request) -> Engine:
+        engines: dict[type[Request], Engine] = {ReadRequest: self.read_engine, SyncRequest: self.sync_engine}
+        return engines[type(request)]
+
+    def warm_up(self) -> dict[str, Any]:
+        """Run every engine once. Returns: what is available here and what it runs with."""
         import openvino
         import torch
 
         started = time.perf_counter()
-        found = self.reading.measure() | self.syncing.measure()
+        found = self.read_engine.warm_up() | self.sync_engine.warm_up()
         return {
             "inference_ready": True,
             "capabilities": {"lipread": True, "lipsync": bool(found["sync_models"])},

@@ -1,13 +1,13 @@
-"""What callers may ask over the wire, validated; the answers' forms."""
+"""Requests as callers send them, validated, and the media types of their answers."""
 
-from inference.requests.answers import ANSWERS, JSON, MP4, NDJSON, SRT, TEXT, VTT, choose_answer
+from inference.media_types import ANSWER_TYPES, JSON, MP4, NDJSON, SRT, TEXT, VTT, AcceptHeader
 from inference.requests.body import OPTIONS_HEADER, S3Object, shorten
-from inference.requests.parse import Request, parse_generation, parse_request
+from inference.requests.parse import Request, headers_of, parse_generation, parse_request
 from inference.requests.read import ReadRequest
 from inference.requests.sync import S3Folder, SyncRequest
 
 __all__ = [
-    "ANSWERS",
+    "ANSWER_TYPES",
     "JSON",
     "MP4",
     "NDJSON",
@@ -15,12 +15,13 @@ __all__ = [
     "SRT",
     "TEXT",
     "VTT",
+    "AcceptHeader",
     "ReadRequest",
     "Request",
     "S3Folder",
     "S3Object",
     "SyncRequest",
-    "choose_answer",
+    "headers_of",
     "parse_generation",
     "parse_request",
     "shorten",

@@ -1,4 +1,4 @@
-"""What every request's JSON has in common: bounded before it is built, its fields named where they are wrong."""
+"""JSON of requests: bounded before it is parsed, validated field by field."""
 
 from __future__ import annotations
 
@@ -18,50 +18,54 @@ from inference.errors import InvalidRequest
 OPTIONS_HEADER = "x-amzn-sagemaker-custom-attributes"
 Bucket = Annotated[str, Field(min_length=3, max_length=63)]
 Key = Annotated[str, Field(min_length=1, max_length=1024)]
-# Strings, passed over whole (one that does not end, to the end: never looked at twice), and what is between them.
+# Strings, skipped whole (an unterminated one up to the end, so nothing is scanned twice), and the structure between.
 STRUCTURE = re.compile(rb'"(?>[^"\\]*(?:\\.[^"\\]*)*)"?|[\[\]{},]', re.DOTALL)
-MAX_TOKENS = 1000
-Form = TypeVar("Form", bound=BaseModel)
-MAX_DEPTH = 32  # of nested JSON; a request of ours has two levels
+MAX_TOKENS = 1000  # strings, brackets and commas of one body; a request has a few
+MAX_DEPTH = 32  # levels of nested JSON; a request has two
+Fields = TypeVar("Fields", bound=BaseModel)
 
 
 @dataclass(frozen=True)
 class S3Object:
-    """An object that the media are to be fetched from."""
+    """An S3 object to read media from."""
 
     bucket: str
     key: str
 
 
-def parse_number(found: object) -> object:
-    """Numbers come as text from headers and forms."""
-    return int(found) if isinstance(found, str) and found.isdecimal() else found
+def parse_number(value: object) -> object:
+    """Convert decimal text to an int: headers and forms carry numbers as text. Return other values unchanged."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
-def load_object(text: bytes | str, where: str) -> dict[str, Any]:
-    """A JSON object, of bounded depth."""
-    check_structure(text, where)
+def load_object(text: bytes | str, label: str) -> dict[str, Any]:
+    """Parse a JSON object of bounded size and depth.
+
+    label: what the text is, for messages.
+    Raises: InvalidRequest.
+    """
+    check_structure(text, label)
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError) as err:
-        raise InvalidRequest(f"{where}: not JSON ({err})") from err
-    if not isinstance(found, dict):
-        raise InvalidRequest(f"{where}: a JSON {type(found).__name__}; expected an object")
-    return found
+        raise InvalidRequest(f"{label}: not JSON ({err})") from err
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"{label}: a JSON {type(value).__name__}; expected an object")
+    return value
 
 
 def header_fields(headers: Mapping[str, str]) -> dict[str, Any]:
-    """What X-Amzn-SageMaker-Custom-Attributes holds, where it is a JSON object."""
+    """Return the fields of X-Amzn-SageMaker-Custom-Attributes if it is a JSON object; else none."""
     text = headers.get(OPTIONS_HEADER, "").strip()
     if not text.startswith("{"):
-        return {}  # a trace id or the like: echoed, and none of our business
+        return {}  # a trace id or the like: echoed, not interpreted
     return load_object(text, OPTIONS_HEADER)
 
 
-def check_structure(text: bytes | str, where: str) -> None:
-    """Look at brackets and commas before anything is built: a few bytes each can cost a hundred times as many.
+def check_structure(text: bytes | str, label: str) -> None:
+    """Count brackets and commas before parsing: each costs a hundred times its size once it is an object.
 
-    Raises: InvalidRequest.
+    Raises: InvalidRequest if there are too many, or they are nested too deeply.
     """
     raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     depth = 0
@@ -69,37 +73,37 @@ def check_structure(text: bytes | str, where: str) -> None:
         token = match.group()[:1]
         depth += (token in b"[{") - (token in b"]}")
         if depth > MAX_DEPTH:
-            raise InvalidRequest(f"{where}: JSON nested deeper than {MAX_DEPTH} levels")
+            raise InvalidRequest(f"{label}: JSON nested deeper than {MAX_DEPTH} levels")
         if i > MAX_TOKENS:
-            raise InvalidRequest(f"{where}: JSON of over {MAX_TOKENS} parts; a request has a few")
+            raise InvalidRequest(f"{label}: JSON with over {MAX_TOKENS} elements; a request has a few")
 
 
-def validate(form: type[Form], fields: dict[str, Any]) -> Form:
-    """The fields as a value. Raises: InvalidRequest naming the first wrong one."""
+def validate(model: type[Fields], fields: dict[str, Any]) -> Fields:
+    """Build a model from fields. Raises: InvalidRequest naming the first wrong one."""
     try:
-        return form.model_validate(fields)
+        return model.model_validate(fields)
     except ValidationError as err:
         first = err.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"][:1]) or "the body"
+        label = ".".join(str(part) for part in first["loc"][:1]) or "the body"
         shown = shorten(first.get("input"))
         if first["type"] == "extra_forbidden":
-            raise InvalidRequest(f'"{where}": no such field; known: {", ".join(form.model_fields)}') from err
-        raise InvalidRequest(f'"{where}": found {shown}; {first["msg"]}') from err
+            raise InvalidRequest(f'"{label}": no such field; known: {", ".join(model.model_fields)}') from err
+        raise InvalidRequest(f'"{label}": found {shown}; {first["msg"]}') from err
 
 
 def shorten(value: object) -> str:
-    """A value for a message: never large, whatever it is."""
+    """Return a short text of any value, for a message."""
     brief = reprlib.Repr()
     brief.maxstring = brief.maxother = brief.maxlong = 60
     return brief.repr(value)
 
 
-def decode_base64(text: str, where: str) -> bytes:
-    """Raises: InvalidRequest where it is none, or nothing."""
+def decode_base64(text: str, label: str) -> bytes:
+    """Decode base64. Raises: InvalidRequest if it is not base64, or is empty."""
     try:
-        found = base64.b64decode(text, validate=True)
+        decoded = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as err:
-        raise InvalidRequest(f'"{where}": not base64 ({err})') from err
-    if not found:
-        raise InvalidRequest(f'"{where}": is empty')
-    return found
+        raise InvalidRequest(f'"{label}": not base64 ({err})') from err
+    if not decoded:
+        raise InvalidRequest(f'"{label}": is empty')
+    return decoded

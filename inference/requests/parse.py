@@ -1,28 +1,30 @@
-"""From a body to a request: which job it asks for, and how."""
+"""Parse request bodies: the task they name, and its options."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from inference.errors import InvalidRequest, UnsupportedContentType
-from inference.requests.answers import JSON
+from inference.media_types import JSON
 from inference.requests.body import OPTIONS_HEADER, header_fields, load_object, shorten
 from inference.requests.read import ReadRequest, options_of, parse_read
 from inference.requests.sync import SyncRequest, parse_generate, parse_sync
 
 RAW_TYPES = ("video/", "image/", "application/octet-stream")
 READ, SYNC = "lipread", "lipsync"
-VOICES = {"audio", "s3_audio_key"}
+AUDIO_FIELDS = {"audio", "s3_audio_key"}
 
 Request = ReadRequest | SyncRequest
 
 
 def parse_request(body: bytes | str, content_type: str | None, headers: Mapping[str, str]) -> Request:
-    """A request out of a body: JSON, or raw media with their options in a header.
+    """Parse the body of `POST /invocations`: JSON, or raw media with its options in a header.
 
+    headers: names in lower case.
     Raises: InvalidRequest naming the field, UnsupportedContentType.
     """
-    media_type = type_of(content_type)
+    media_type = media_type_of(content_type)
     if media_type == JSON:
         fields = load_object(body, "the body")
         task = fields.get("task", task_of(headers))
@@ -30,12 +32,12 @@ def parse_request(body: bytes | str, content_type: str | None, headers: Mapping[
             raise InvalidRequest(f'"task": found {shorten(task)}; expected {READ} or {SYNC}')
         if task == SYNC:
             return parse_sync(fields, headers)
-        if VOICES & set(fields):
-            raise InvalidRequest(f'"task": {READ} takes no voice; expected "{SYNC}" where a face is to say one')
+        if AUDIO_FIELDS & set(fields):
+            raise InvalidRequest(f'"task": {READ} takes no audio; expected "{SYNC}" for lip sync')
         return parse_read(fields)
     if media_type.startswith(RAW_TYPES):
         if task_of(headers) == SYNC:
-            raise InvalidRequest(f'"task": {SYNC} takes a face and a voice; expected {JSON} with both')
+            raise InvalidRequest(f'"task": {SYNC} takes a face and audio; expected {JSON} with both')
         if not body:
             raise InvalidRequest("the body is empty; expected a video")
         raw = body.encode("latin-1") if isinstance(body, str) else body
@@ -47,19 +49,28 @@ def parse_request(body: bytes | str, content_type: str | None, headers: Mapping[
 
 
 def parse_generation(body: bytes | str, content_type: str | None, headers: Mapping[str, str]) -> SyncRequest:
-    """A request of `POST /api/generate`.
+    """Parse the body of `POST /api/generate`.
 
     Raises: InvalidRequest naming the field, UnsupportedContentType.
     """
-    if type_of(content_type) != JSON:
+    if media_type_of(content_type) != JSON:
         raise UnsupportedContentType(f"content type {content_type or '(none)'}: expected {JSON}")
     return parse_generate(load_object(body, "the body"), headers)
 
 
 def task_of(headers: Mapping[str, str]) -> object:
-    """As the options in the headers say; of others' attributes there it is none of our business what they are."""
+    """Return the task named in the options header; lip reading if the header contains foreign attributes."""
     return header_fields(headers).get("task") if SYNC in headers.get(OPTIONS_HEADER, "") else READ
 
 
-def type_of(content_type: str | None) -> str:
+def media_type_of(content_type: str | None) -> str:
+    """Return the media type without its parameters, in lower case."""
     return (content_type or "").partition(";")[0].strip().lower()
+
+
+def headers_of(context: Any) -> dict[str, str]:
+    """Return the request headers that a hosting toolkit's context carries, names in lower case; none without one."""
+    get: Callable[[int], Mapping[str, str] | None] | None = getattr(context, "get_all_request_header", None)
+    if get is None:
+        return {}
+    return {str(name).lower(): str(value) for name, value in (get(0) or {}).items()}

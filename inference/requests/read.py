@@ -1,40 +1,43 @@
-"""Lip reading, as it is asked for over the wire."""
+"""Lip reading requests."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from inference.errors import InvalidRequest
 from inference.lip_reading import ReadOptions
 from inference.lip_reading.options import FPS, MOST_BEST, N_BEST, Decoder
-from inference.requests.answers import READ_ANSWERS
+from inference.media_types import READ_TYPES, AcceptHeader
 from inference.requests.body import Bucket, Key, S3Object, decode_base64, header_fields, parse_number, validate
 
 
 @dataclass(frozen=True)
 class ReadRequest:
-    """Lip reading, asked for: where the video is, and how to read it."""
+    """A lip reading request: the video (encoded bytes, or an S3 object) and how to read it."""
+
+    uses_job_deadline: ClassVar[bool] = False  # bounded by Settings.deadline_s
 
     source: S3Object | bytes
     options: ReadOptions
 
-    @property
-    def answers(self) -> tuple[str, ...]:
-        """The forms it can be answered in."""
-        return READ_ANSWERS
+    def choose_type(self, accept: AcceptHeader) -> str:
+        """Return the media type of the answer. Raises: UnsupportedContentType."""
+        return accept.choose(READ_TYPES)
 
 
 class ReadFields(BaseModel):
-    """The options of lip reading, by their names on the wire."""
+    """The options of lip reading, under their wire names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     task: Literal["lipread"] = "lipread"
-    fps: Annotated[float, Field(ge=FPS, le=FPS)] = FPS  # of the networks' training; the video itself may have any rate
+    fps: Annotated[float, Field(ge=FPS, le=FPS)] = (
+        FPS  # the rate that the networks were trained at; the video itself may have any rate
+    )
     face: Annotated[Literal["largest"] | int, BeforeValidator(parse_number)] = "largest"
     decoder: Decoder = "auto"
     nbest: Annotated[int, Field(ge=1, le=MOST_BEST), BeforeValidator(parse_number)] = N_BEST
@@ -45,13 +48,14 @@ class ReadFields(BaseModel):
 
 
 class ReadBody(ReadFields):
-    """The JSON body of a lip reading request: S3, or inline."""
+    """The JSON body of a lip reading request: the video in S3, or inline in base64."""
 
     s3_bucket: Bucket | None = None
     s3_video_key: Key | None = None
     video: str | None = None
 
     def source(self) -> S3Object | bytes:
+        """Return where the video is, or the video. Raises: InvalidRequest unless exactly one is given."""
         by_s3 = self.s3_bucket is not None or self.s3_video_key is not None
         if by_s3 == (self.video is not None):
             raise InvalidRequest('expected either "s3_bucket" and "s3_video_key", or "video" in base64')
@@ -63,13 +67,13 @@ class ReadBody(ReadFields):
 
 
 def parse_read(fields: dict[str, Any]) -> ReadRequest:
-    """Raises: InvalidRequest naming the field."""
+    """Parse the fields of a JSON body. Raises: InvalidRequest naming the field."""
     body = validate(ReadBody, fields)
     return ReadRequest(body.source(), body.options())
 
 
 def options_of(headers: Mapping[str, str]) -> ReadOptions:
-    """Options from X-Amzn-SageMaker-Custom-Attributes, where it holds a JSON object.
+    """Parse the options in X-Amzn-SageMaker-Custom-Attributes, if it is a JSON object.
 
     Raises: InvalidRequest naming the field.
     """

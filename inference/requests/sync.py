@@ -1,28 +1,28 @@
-"""Lip sync, as it is asked for over the wire."""
+"""Lip sync requests."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from inference.errors import InvalidRequest
 from inference.lip_sync import PARITY, Pads, SyncOptions
 from inference.lip_sync.options import Enhance, Loop, Reference
-from inference.requests.answers import MP4, SYNC_ANSWERS
+from inference.media_types import MP4, SYNC_TYPES, AcceptHeader
 from inference.requests.body import Bucket, Key, S3Object, decode_base64, header_fields, parse_number, validate
 
-MOST_MODELS = 8
+MAX_MODELS = 8  # models of one request
 SCHEME = "s3://"
-Side = Annotated[int, Field(strict=True)]
+Padding = Annotated[int, Field(strict=True)]
 ModelName = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 @dataclass(frozen=True)
 class S3Folder:
-    """Where films go. prefix: ends with a slash, or is empty."""
+    """The S3 folder for the videos. prefix: ends with a slash, or is empty."""
 
     bucket: str
     prefix: str
@@ -30,52 +30,59 @@ class S3Folder:
 
 @dataclass(frozen=True)
 class SyncRequest:
-    """Lip sync, asked for.
+    """A lip sync request.
 
-    face: a film or a picture. models: by name; empty for the deployment's first. output: None where the films
-    come back in the answer. is_presigned: whether the addresses of films in S3 open to whoever has them.
+    face: a video or an image. models: by name; empty for the deployment's first. output: None if the videos
+    are returned in the answer. is_presigned: whether the URLs of videos in S3 work without credentials.
+    is_brief: whether JSON is the short answer of `POST /api/generate`.
     """
 
+    uses_job_deadline: ClassVar[bool] = True  # bounded by Settings.job_deadline_s
     face: S3Object | bytes
     audio: S3Object | bytes
     options: SyncOptions
     models: tuple[str, ...] = ()
     output: S3Folder | None = None
     is_presigned: bool = False
+    is_brief: bool = False
 
-    @property
-    def answers(self) -> tuple[str, ...]:
-        """The forms it can be answered in."""
-        return SYNC_ANSWERS
+    def choose_type(self, accept: AcceptHeader) -> str:
+        """Return the media type of the answer.
 
-    def check_answer(self, form: str) -> None:
-        """Whether that form can hold what was asked for: before any work is done.
+        Raises: UnsupportedContentType; InvalidRequest if an answer of that type cannot contain what is requested.
+        """
+        media_type = accept.choose(SYNC_TYPES)
+        self.check_type(media_type)
+        return media_type
+
+    def check_type(self, media_type: str) -> None:
+        """Check, before any work is done, that an answer of this type can contain what is requested.
 
         Raises: InvalidRequest.
         """
-        if form == MP4 and len(self.models) > 1:
-            raise InvalidRequest(f'"models": {len(self.models)} films do not fit into one {MP4}; ask for one, or JSON')
-        by_s3 = isinstance(self.face, S3Object) or isinstance(self.audio, S3Object)
-        if form != MP4 and by_s3 and self.output is None:
+        if media_type == MP4 and len(self.models) > 1:
             raise InvalidRequest(
-                '"s3_output_prefix": missing; expected the folder for the films: in "s3_bucket", or s3://bucket/folder '
-                f"(one model with Accept: {MP4} needs none)"
+                f'"models": {len(self.models)} videos do not fit into one {MP4}; request one model, or JSON'
+            )
+        by_s3 = isinstance(self.face, S3Object) or isinstance(self.audio, S3Object)
+        if media_type != MP4 and by_s3 and self.output is None:
+            raise InvalidRequest(
+                '"s3_output_prefix": missing; expected a folder for the videos: in "s3_bucket", or s3://bucket/folder '
+                f"(not needed for one model with Accept: {MP4})"
             )
 
 
 class SyncFields(BaseModel):
-    """The options of lip sync, by their names on the wire."""
+    """The options of lip sync, under their wire names."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     task: Literal["lipsync"] = "lipsync"
-    models: Annotated[
-        tuple[Annotated[str, Field(min_length=1, max_length=100)], ...], Field(max_length=MOST_MODELS)
-    ] = ()
+    models: Annotated[tuple[ModelName, ...], Field(max_length=MAX_MODELS)] = ()
     enhance: Enhance = "none"
     fps: float | None = None
     resize_factor: int = 1
-    pads: tuple[Side, Side, Side, Side] = (0, 10, 0, 0)  # top, bottom, left, right
+    pads: tuple[Padding, Padding, Padding, Padding] = (0, 10, 0, 0)  # top, bottom, left, right
     nosmooth: bool = False
     loop: Loop | None = None
     reference: Reference | None = None
@@ -86,7 +93,7 @@ class SyncFields(BaseModel):
     presigned: bool = False
 
     def options(self) -> SyncOptions:
-        """Raises: InvalidRequest."""
+        """Return the options of the pipeline. Raises: InvalidRequest."""
         base = PARITY if self.parity else SyncOptions()
         return replace(
             base,
@@ -101,10 +108,10 @@ class SyncFields(BaseModel):
         )
 
     def output(self) -> S3Folder | None:
-        """Raises: InvalidRequest where no bucket is named."""
+        """Return the folder for the videos; None without one. Raises: InvalidRequest if no bucket is named."""
         if self.s3_output_prefix is None:
             if self.presigned:
-                raise InvalidRequest('"presigned": is of films in S3; expected "s3_output_prefix", too')
+                raise InvalidRequest('"presigned": applies to videos in S3; expected "s3_output_prefix" as well')
             return None
         bucket, prefix = self.s3_bucket, self.s3_output_prefix
         if prefix.startswith(SCHEME):
@@ -118,7 +125,7 @@ class SyncFields(BaseModel):
 
 
 class SyncBody(SyncFields):
-    """The JSON body of a lip sync request: a face and a voice, each from S3 or inline."""
+    """The JSON body of a lip sync request: a face and audio, each in S3 or inline in base64."""
 
     s3_video_key: Key | None = None
     s3_audio_key: Key | None = None
@@ -126,7 +133,7 @@ class SyncBody(SyncFields):
     audio: str | None = None
 
     def source(self, key_name: str, inline_name: str) -> S3Object | bytes:
-        """Raises: InvalidRequest where it is there twice, or not at all."""
+        """Return one of the two media, or where it is. Raises: InvalidRequest unless exactly one is given."""
         key, inline = getattr(self, key_name), getattr(self, inline_name)
         if (key is None) == (inline is None):
             raise InvalidRequest(f'expected either "s3_bucket" and "{key_name}", or "{inline_name}" in base64')
@@ -138,14 +145,14 @@ class SyncBody(SyncFields):
 
 
 class GenerateBody(SyncFields):
-    """The body of `POST /api/generate`: a face and a voice in base64."""
+    """The body of `POST /api/generate`: a face and audio in base64."""
 
     image: str
     audio: str
 
 
 def parse_sync(fields: dict[str, Any], headers: Mapping[str, str]) -> SyncRequest:
-    """fields: of the body; options may lie in X-Amzn-SageMaker-Custom-Attributes as well, where the body's go first.
+    """Parse the fields of a JSON body; the options in X-Amzn-SageMaker-Custom-Attributes apply if the body lacks them.
 
     Raises: InvalidRequest naming the field.
     """
@@ -155,12 +162,13 @@ def parse_sync(fields: dict[str, Any], headers: Mapping[str, str]) -> SyncReques
 
 
 def parse_generate(fields: dict[str, Any], headers: Mapping[str, str]) -> SyncRequest:
-    """As `parse_sync`; options may lie in the body, too.
+    """Parse the fields of `POST /api/generate`; options as in `parse_sync`.
 
     Raises: InvalidRequest naming the field.
     """
     validate(SyncFields, header_fields(headers))
     body = validate(GenerateBody, header_fields(headers) | fields)
     if body.s3_output_prefix is not None or len(body.models) > 1:
-        raise InvalidRequest('one film comes back here: no "s3_output_prefix", and one of "models" at most')
-    return body.request(decode_base64(body.image, "image"), decode_base64(body.audio, "audio"))
+        raise InvalidRequest('one video is returned here: expected no "s3_output_prefix", and at most one of "models"')
+    request = body.request(decode_base64(body.image, "image"), decode_base64(body.audio, "audio"))
+    return replace(request, is_brief=True)

@@ -26,7 +26,6 @@ from container import app as app_module
 from container import intake
 from container import pool as pool_module
 from container.app import Server, make_app
-from container.aws_routes import aws_routes
 from container.intake import ASYNC_DEADLINE_S, ASYNC_HEADER, MAX_ASYNC_BODY, MAX_BODY, limits_of
 from inference.settings import Settings
 
@@ -59,7 +58,7 @@ class RunningApp:
         return one
 
     def wait_until_free(self) -> None:
-        wait_until(lambda: self.server.pool.n_held == 0)
+        wait_until(lambda: self.server.pool.n_in_flight == 0)
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
@@ -73,7 +72,7 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 def run_app(settings: Settings) -> Iterator[RunningApp]:
     server = Server(settings)
     http = uvicorn.Server(
-        uvicorn.Config(make_app(server, aws_routes), port=0, log_config=None, timeout_graceful_shutdown=1)
+        uvicorn.Config(make_app(server, with_aws_routes=True), port=0, log_config=None, timeout_graceful_shutdown=1)
     )
     thread = threading.Thread(target=asyncio.run, args=(http.serve(),))
     thread.start()
@@ -111,7 +110,7 @@ def read_answer(one: socket.socket) -> tuple[int, dict[str, str], bytes]:
 
 def test_a_body_that_dawdles_is_given_up(settings: Settings, monkeypatch: pytest.MonkeyPatch):
     with run_app(settings) as app:
-        monkeypatch.setattr(intake, "BODY_S", 0.3)
+        monkeypatch.setattr(intake, "BODY_TIMEOUT_S", 0.3)
         with app.connect("content-length: 1000") as slow:
             slow.sendall(b"a few bytes")
             status, headers, body = read_answer(slow)
@@ -121,12 +120,12 @@ def test_a_body_that_dawdles_is_given_up(settings: Settings, monkeypatch: pytest
         assert headers["connection"] == "close"
         app.wait_until_free()
         assert left_over() == []
-        monkeypatch.setattr(intake, "BODY_S", PATIENCE_S)
+        monkeypatch.setattr(intake, "BODY_TIMEOUT_S", PATIENCE_S)
         assert app.post(b"quick").content == b"quick"
 
 
 def test_a_body_that_dawdles_before_an_aws_route_is_a_model_error(settings: Settings, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(intake, "BODY_S", 0.3)
+    monkeypatch.setattr(intake, "BODY_TIMEOUT_S", 0.3)
     with run_app(settings) as app, app.connect("content-length: 9", path="/endpoints/viseme/invocations") as slow:
         status, headers, body = read_answer(slow)
     assert (status, headers["connection"]) == (424, "close")
@@ -136,11 +135,11 @@ def test_a_body_that_dawdles_before_an_aws_route_is_a_model_error(settings: Sett
 def test_those_that_dawdle_hold_their_places_and_no_more(settings: Settings):
     with run_app(settings) as app, contextlib.ExitStack() as stack:
         slow = [stack.enter_context(app.connect("content-length: 5")) for _ in range(3)]
-        wait_until(lambda: app.server.pool.n_held == 3)
+        wait_until(lambda: app.server.pool.n_in_flight == 3)
         refused = app.post(b"quick")
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
         slow[0].close()
-        wait_until(lambda: app.server.pool.n_held == 2)
+        wait_until(lambda: app.server.pool.n_in_flight == 2)
         assert app.post(b"quick").status_code == 200
 
 
@@ -175,7 +174,7 @@ def test_a_deadline_is_kept_and_frees_the_worker(settings: Settings):
 
 
 def test_a_worker_that_hangs_is_replaced(settings: Settings, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pool_module, "GRACE_S", 0.2)
+    monkeypatch.setattr(pool_module, "CANCEL_TIMEOUT_S", 0.2)
     with run_app(settings) as app:
         pool = app.server.pool
         hung = pool._workers[0].process.pid
@@ -221,7 +220,7 @@ def test_a_full_disk_is_overload(settings: Settings, monkeypatch: pytest.MonkeyP
             answer = app.post(b"x" * n_bytes)
         assert answer.status_code == 503
         assert answer.json()["error"]["code"] == "overloaded"
-        assert "no room" in answer.json()["error"]["message"]
+        assert "no disk space" in answer.json()["error"]["message"]
         assert int(answer.headers["retry-after"]) > 0
         app.wait_until_free()
         assert left_over() == []
@@ -247,15 +246,16 @@ def test_only_on_sagemaker_is_a_request_asynchronous(settings: Settings):
     usual = limits_of({}, settings)
     assert (usual.body_bytes, usual.deadline_s) == (MAX_BODY, settings.deadline_s)
     assert limits_of(ASYNC, settings) == usual
-    assert limits_of({}, on_sagemaker) == replace(usual, sync_s=settings.deadline_s)
+    assert limits_of({}, on_sagemaker) == replace(usual, sync_deadline_s=settings.deadline_s)
     lifted = limits_of(ASYNC, on_sagemaker)
-    assert lifted.sync_s == lifted.deadline_s
-    assert (lifted.body_bytes, lifted.body_s, lifted.deadline_s) == (MAX_ASYNC_BODY, ASYNC_DEADLINE_S, ASYNC_DEADLINE_S)
+    assert lifted.sync_deadline_s == lifted.deadline_s
+    assert (lifted.body_bytes, lifted.body_timeout_s) == (MAX_ASYNC_BODY, ASYNC_DEADLINE_S)
+    assert lifted.deadline_s == ASYNC_DEADLINE_S
 
 
 def test_lip_sync_may_take_as_long_as_its_jobs_unless_a_deadline_is_set(settings: Settings):
-    assert limits_of({}, settings).sync_s == settings.job_deadline_s == 7200
-    assert limits_of({}, settings.model_copy(update={"deadline_s": 90.0})).sync_s == 90
+    assert limits_of({}, settings).sync_deadline_s == settings.job_deadline_s == 7200
+    assert limits_of({}, settings.model_copy(update={"deadline_s": 90.0})).sync_deadline_s == 90
 
 
 def test_a_worker_may_say_that_its_request_takes_longer(settings: Settings):
@@ -266,7 +266,7 @@ def test_a_worker_may_say_that_its_request_takes_longer(settings: Settings):
 
 def test_a_film_comes_from_disk_and_is_gone_with_its_request(settings: Settings):
     with run_app(settings) as app:
-        answer = app.post(b"film", accept="video/mp4")
+        answer = app.post(b"video", accept="video/mp4")
         assert answer.content == bytes(5 << 20)
         assert (answer.headers["content-type"], answer.headers["content-length"]) == ("video/mp4", str(5 << 20))
         app.wait_until_free()
@@ -283,8 +283,8 @@ def test_whoever_hangs_up_with_the_whole_film_has_had_it(settings: Settings, mon
     with run_app(settings) as app:
         monkeypatch.setattr(asyncio, "to_thread", slowly)
         for _ in range(2):
-            with app.connect("accept: video/mp4", "content-length: 4") as one:
-                one.sendall(b"film")
+            with app.connect("accept: video/mp4", "content-length: 5") as one:
+                one.sendall(b"video")
                 head = b""
                 while b"\r\n\r\n" not in head:
                     head += one.recv(1)
@@ -300,11 +300,11 @@ def test_whoever_hangs_up_with_the_whole_film_has_had_it(settings: Settings, mon
 def test_a_film_that_nobody_takes_is_given_up_while_the_worker_works_on(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(app_module, "FILM_S", 1.5)
-    with run_app(settings) as app, app.connect("accept: video/mp4", "content-length: 4") as deaf:
-        deaf.sendall(b"film")
+    monkeypatch.setattr(app_module, "FILE_SEND_TIMEOUT_S", 1.5)
+    with run_app(settings) as app, app.connect("accept: video/mp4", "content-length: 5") as deaf:
+        deaf.sendall(b"video")
         assert deaf.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
-        assert app.server.pool.n_held == 1
+        assert app.server.pool.n_in_flight == 1
         assert app.post(b"quick").content == b"quick"
         app.wait_until_free()
         assert left_over() == []

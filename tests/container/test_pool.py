@@ -14,7 +14,7 @@ from fake_worker import run_fake
 
 from container import pool as pool_module
 from container.pool import Pool
-from container.worker_main import Job
+from container.worker.messages import AnswerMessage, Done, Job, Part
 from inference.errors import DeadlineExceeded, NotReady, Overloaded, WorkerDied
 
 PATIENCE_S = 60.0  # only a guard against hanging
@@ -25,13 +25,18 @@ def fake_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool_module, "run_worker", run_fake)
 
 
-def job(route: str) -> Job:
-    return Job(route, {}, Path("/dev/null"), "id")
+def make_job(route: str, seconds: float = PATIENCE_S) -> Job:
+    return Job(route, {}, Path("/dev/null"), "id", deadline=time.monotonic() + seconds)
 
 
-async def collect(pool: Pool, route: str, seconds: float = PATIENCE_S) -> list[tuple]:
+def done(text: str) -> Done:
+    """Return the answer of a fake worker to a job of that route."""
+    return Done(text.encode(), "text/plain")
+
+
+async def collect(pool: Pool, route: str, seconds: float = PATIENCE_S) -> list[AnswerMessage]:
     async with pool.admit():
-        return [message async for message in pool.run(job(route), time.monotonic() + seconds)]
+        return [message async for message in pool.run(make_job(route, seconds))]
 
 
 async def until(is_so: Callable[[], bool]) -> None:
@@ -40,10 +45,10 @@ async def until(is_so: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def start_job(pool: Pool, route: str) -> asyncio.Task[list[tuple]]:
-    """A request that the pool's only worker has been given."""
+async def start_job(pool: Pool, route: str) -> asyncio.Task[list[AnswerMessage]]:
+    """Start a request, and wait until the pool's only worker runs it."""
     task = asyncio.create_task(collect(pool, route))
-    await until(lambda: pool.n_held > 0 and pool._idle.empty())
+    await until(lambda: pool.n_in_flight > 0 and pool._idle.empty())
     return task
 
 
@@ -74,8 +79,8 @@ def test_each_request_gets_its_own_messages():
     async def check(pool: Pool):
         answers = await asyncio.gather(*(collect(pool, f"parts{i}") for i in "abc"))
         for name, messages in zip("abc", answers, strict=True):
-            assert [m[1] for m in messages[:-1]] == [f"parts{name}{i}".encode() for i in range(3)]
-            assert messages[-1][1] == f"parts{name}".encode()
+            parts = [Part(f"parts{name}{i}".encode()) for i in range(3)]
+            assert messages == [*parts, done(f"parts{name}")]
 
     with_pool(check)
 
@@ -84,12 +89,12 @@ def test_more_than_fit_are_refused():
     async def check(pool: Pool):
         running = await start_job(pool, "sleep")
         waiting = asyncio.create_task(collect(pool, "quick"))
-        await until(lambda: pool.n_held == 2)
+        await until(lambda: pool.n_in_flight == 2)
         with pytest.raises(Overloaded):
             await collect(pool, "quick")
         running.cancel()
-        assert (await waiting)[-1][1] == b"quick"
-        assert pool.n_held == 0
+        assert await waiting == [done("quick")]
+        assert pool.n_in_flight == 0
 
     with_pool(check, queue_size=1)
 
@@ -98,11 +103,11 @@ def test_a_dead_worker_costs_the_running_request_alone():
     async def check(pool: Pool):
         running = await start_job(pool, "sleep")
         queued = [asyncio.create_task(collect(pool, f"quick{i}")) for i in range(3)]
-        await until(lambda: pool.n_held == 4)
+        await until(lambda: pool.n_in_flight == 4)
         pool._workers[0].process.kill()
         with pytest.raises(WorkerDied):
             await running
-        assert [messages[-1][1] for messages in await asyncio.gather(*queued)] == [b"quick0", b"quick1", b"quick2"]
+        assert await asyncio.gather(*queued) == [[done(f"quick{i}")] for i in range(3)]
         assert pool.n_restarts == 1
 
     with_pool(check)
@@ -110,15 +115,16 @@ def test_a_dead_worker_costs_the_running_request_alone():
 
 def test_a_stream_left_lying_gets_no_words_of_the_next_request():
     async def check(pool: Pool):
-        stale = pool.run(job("partsold"), time.monotonic() + PATIENCE_S)
-        assert (await anext(stale))[1] == b"partsold0"
+        stale = pool.run(make_job("partsold"))
+        assert await anext(stale) == Part(b"partsold0")
         pool._workers[0].process.kill()
         await until(lambda: pool.n_restarts == 1 and pool.is_ready)
-        fresh = pool.run(job("partsnew"), time.monotonic() + PATIENCE_S)
-        assert (await anext(fresh))[1] == b"partsnew0"
+        fresh = pool.run(make_job("partsnew"))
+        assert await anext(fresh) == Part(b"partsnew0")
         with pytest.raises(WorkerDied):
             await anext(stale)
-        assert [message[1] async for message in fresh] == [b"partsnew1", b"partsnew2", b"partsnew"]
+        rest = [message async for message in fresh]
+        assert rest == [Part(b"partsnew1"), Part(b"partsnew2"), done("partsnew")]
 
     with_pool(check)
 
@@ -127,7 +133,7 @@ def test_a_worker_that_died_idle_is_replaced_unseen():
     async def check(pool: Pool):
         pool._workers[0].process.kill()
         await until(lambda: not pool._workers[0].is_alive)
-        assert (await collect(pool, "quick"))[-1][1] == b"quick"
+        assert await collect(pool, "quick") == [done("quick")]
 
     with_pool(check)
 
@@ -136,7 +142,7 @@ def test_a_deadline_frees_the_worker():
     async def check(pool: Pool):
         with pytest.raises(DeadlineExceeded):
             await collect(pool, "sleep", 0.3)
-        assert (await collect(pool, "quick"))[-1][1] == b"quick"
+        assert await collect(pool, "quick") == [done("quick")]
         assert pool.n_restarts == 0
 
     with_pool(check)
@@ -146,7 +152,7 @@ def test_giving_up_answers_those_that_wait():
     async def check(pool: Pool):
         running = await start_job(pool, "sleep")
         queued = asyncio.create_task(collect(pool, "quick"))
-        await until(lambda: pool.n_held == 2)
+        await until(lambda: pool.n_in_flight == 2)
         pool.abort()
         with pytest.raises(NotReady):
             await queued
@@ -170,7 +176,7 @@ def test_a_worker_that_is_stopped_is_ended_when_it_is_given_up():
 
 
 def test_an_idle_worker_that_is_stopped_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pool_module, "STOP_S", 0.2)
+    monkeypatch.setattr(pool_module, "STOP_TIMEOUT_S", 0.2)
 
     async def check(pool: Pool):
         os.kill(pool._workers[0].process.pid, signal.SIGSTOP)

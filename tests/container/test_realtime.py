@@ -142,4 +142,4 @@ def test_a_port_that_is_taken_ends_the_start(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert run_server(Settings(data_dir=tmp_path, port=0, legacy_ports=(0, port))) == 1
-    assert "a port cannot be had" in caplog.text
+    assert "a port cannot be opened" in caplog.text

@@ -99,7 +99,7 @@ def test_from_s3_to_s3(server: LiveServer, client: httpx.Client, s3: Any, scratc
         assert httpx.get(one["url"], trust_env=False).content[4:8] == stored["Body"].read()[4:8] == b"ftyp"
     assert found["memory"]["ram_peak_mib"] > 100
     assert left_over(scratch) == []
-    lines = [json.loads(line) for line in server.log.read_text().splitlines() if '"film made"' in line]
+    lines = [json.loads(line) for line in server.log.read_text().splitlines() if '"video made"' in line]
     made = [(line["model"], line["frames"], line["request_id"]) for line in lines]
     assert made == [("wav2lip_gan", 10, "job-7"), ("wav2lip", 10, "job-7")]
 

@@ -32,7 +32,7 @@ def test_files_and_fields_are_told_apart():
         ((("model", "", b"x"),), '"file": expected a video'),
         ((("file", "a", b"f"), ("response_format", "", b"doc")), "expected one of json"),
         ((("file", "a", b"f"), ("timestamp_granularities[]", "", b"hour")), "word or segment"),
-        ((("file", "a", b"f"), ("stream", "", b"true")), "not offered"),
+        ((("file", "a", b"f"), ("stream", "", b"true")), "not supported"),
         ((("file", "a", b"f"), ("colour", "", b"red")), "'colour': no such field"),
         ((("file", "a", b"f"), ("response_format", "", b"x" * 1_000_000)), "expected one of json"),
     ],

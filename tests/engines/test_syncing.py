@@ -20,7 +20,7 @@ from narrow_wav2lip import as_wav, voice
 from speaking import talk
 
 from inference import handler
-from inference.engines import Engines, Hooks, Synced, syncing
+from inference.engines import Answer, Engines, RequestCallbacks, SyncResponse, syncing
 from inference.errors import (
     AccessDenied,
     DeadlineExceeded,
@@ -36,7 +36,7 @@ from inference.errors import (
     WrongWeights,
 )
 from inference.media.s3 import s3_client
-from inference.requests import JSON, MP4
+from inference.media_types import JSON, MP4, AcceptHeader
 
 BY_S3 = {
     "task": "lipsync",
@@ -57,21 +57,26 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 class Context:
-    """What a server hands the handler."""
+    """The context of a hosting toolkit."""
 
-    def __init__(self, hooks: Hooks | None = None, **headers: str) -> None:
-        self.hooks = hooks
+    def __init__(self, **headers: str) -> None:
         self._headers = headers
 
     def get_all_request_header(self, index: int) -> dict[str, str]:
         return self._headers
 
 
-def run(engines: Engines, fields: dict[str, Any], context: Context | None = None) -> Synced:
+def run(engines: Engines, fields: dict[str, Any], context: Context | None = None) -> SyncResponse:
     request = handler.input_fn(json.dumps(fields).encode(), JSON, context)
     prediction = handler.predict_fn(request, engines, context)
-    assert isinstance(prediction, Synced)
+    assert isinstance(prediction, SyncResponse)
     return prediction
+
+
+def run_with(engines: Engines, fields: dict[str, Any], **limits: Any) -> Answer:
+    """Answer a request as the server does, with callbacks or limits of its own."""
+    request = handler.input_fn(json.dumps(fields).encode(), JSON)
+    return engines.answer(request, AcceptHeader(), RequestCallbacks(**limits))
 
 
 def answer(engines: Engines, fields: dict[str, Any]) -> dict[str, Any]:
@@ -120,7 +125,7 @@ def test_from_s3_to_s3_with_several_models(engines: Engines, bucket: Any, scratc
         assert "video" not in one
     assert {"fetch", "sound", "decode", "detect", "model", "encode", "store", "total"} <= set(found["timings_ms"])
     assert found["memory"]["ram_peak_mib"] >= found["memory"]["ram_mean_mib"] > 50
-    lines = [record for record in caplog.records if record.message == "film made"]
+    lines = [record for record in caplog.records if record.message == "video made"]
     assert [(line.model, line.frames, line.ms_per_frame > 0) for line in lines] == [
         ("wav2lip", 10, True),
         ("wav2lip_gan", 10, True),
@@ -159,14 +164,14 @@ def test_the_film_itself(engines: Engines, face: bytes, speech: bytes, scratch: 
     film_bytes, content_type = handler.output_fn(prediction, MP4, context)
     assert content_type == MP4
     assert count_frames(film_bytes, scratch) == 10
-    assert prediction.film().parent.parent == scratch
+    assert prediction.only_video().parent.parent == scratch
     del prediction
     assert not list(scratch.iterdir())
 
 
 def test_a_film_by_s3_needs_no_place_for_it_where_it_comes_back_itself(engines: Engines, bucket: Any, scratch: Path):
     fields = {name: value for name, value in BY_S3.items() if name != "s3_output_prefix"}
-    assert run(engines, fields, Context(accept=MP4)).film().is_file()
+    assert run(engines, fields, Context(accept=MP4)).only_video().is_file()
     assert keys(bucket) == ["uploads/an actor.mp4", "uploads/hello.wav"]
 
 
@@ -177,8 +182,8 @@ def test_options_may_lie_in_the_headers(engines: Engines, face: bytes, speech: b
 
 
 def test_films_too_large_for_json(engines: Engines, face: bytes, speech: bytes, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(syncing, "MOST_INLINE", 1000)
-    with pytest.raises(MediaTooLarge, match=r'at most 1000 fit into JSON; ask for "s3_output_prefix".*video/mp4'):
+    monkeypatch.setattr(syncing, "MAX_INLINE_BYTES", 1000)
+    with pytest.raises(MediaTooLarge, match=r'at most 1000 fit into JSON; use "s3_output_prefix".*video/mp4'):
         answer(engines, inline(face, speech))
 
 
@@ -202,7 +207,7 @@ def test_what_is_wrong_is_said_before_any_work(
 
 
 def test_the_allow_list_holds_for_writing_too(engines: Engines, bucket: Any, monkeypatch: pytest.MonkeyPatch):
-    buckets = engines.syncing._buckets
+    buckets = engines.sync_engine._s3_files
     allowed = buckets._settings.model_copy(update={"allowed_buckets": ("media/uploads",)})
     monkeypatch.setattr(buckets, "_settings", allowed)
     with pytest.raises(AccessDenied, match=r"s3://media/results/.*allowed here"):
@@ -262,7 +267,7 @@ def test_a_caller_who_leaves_ends_the_work_and_leaves_nothing(
     engines: Engines, bucket: Any, scratch: Path, n_checks: int
 ):
     with pytest.raises(CallerLeft):
-        run(engines, BY_S3, Context(Hooks(check=leaving_after(n_checks))))
+        run_with(engines, BY_S3, check=leaving_after(n_checks))
     assert unfinished(bucket) == []
     assert keys(bucket) == ["uploads/an actor.mp4", "uploads/hello.wav"]
     assert not list(scratch.iterdir())
@@ -272,7 +277,7 @@ def test_a_deadline_passes(engines: Engines, bucket: Any, scratch: Path):
     bucket.put_object(Bucket="media", Key="uploads/hello.wav", Body=voice(30))
     started = time.monotonic()
     with pytest.raises(DeadlineExceeded, match=r"the job took over 0\.2 s, which is its limit \(last: \w+\)"):
-        run(engines, BY_S3, Context(Hooks(within_s=0.2)))
+        run_with(engines, BY_S3, timeout_s=0.2)
     assert time.monotonic() - started < 30
     assert unfinished(bucket) == []
     assert not list(scratch.iterdir())
@@ -285,32 +290,32 @@ BUSY = Refusal(503, "SlowDown")
 def faulty(face: bytes, engines: Engines, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
     """An S3 whose one object is a face with a voice of its own."""
     with FaultyS3(film(talk(10), with_tone=True)) as server:
-        monkeypatch.setattr(engines.syncing._buckets, "_client", s3_client(server.url))
+        monkeypatch.setattr(engines.sync_engine._s3_files, "_client", s3_client(server.url))
         yield server
 
 
 def test_an_s3_that_fails_twice_each_time_and_then_works(engines: Engines, faulty: FaultyS3, scratch: Path):
     faulty.faults = [BUSY, BUSY, None] * 7
     assert run(engines, BY_S3).stored[0].url.startswith(faulty.url + "/media/results/an_actor.hello.")
-    methods = [method for method, _ in faulty.seen]
+    methods = [method for method, _ in faulty.requests]
     assert methods == [one for one in ("POST", "HEAD", "GET", "HEAD", "GET", "PUT", "POST") for _ in range(3)]
-    assert not [path for path in scratch.iterdir() if not path.name.startswith("viseme-film-")]
+    assert not [path for path in scratch.iterdir() if not path.name.startswith("viseme-video-")]
 
 
 @pytest.mark.parametrize(("n_works", "last_asked"), [(0, "POST"), (1, "DELETE"), (5, "DELETE"), (6, "DELETE")])
 def test_an_s3_that_works_no_more(engines: Engines, faulty: FaultyS3, scratch: Path, n_works: int, last_asked: str):
     """Before the work, while the face is fetched, while the film is sent, and at the end."""
     faulty.faults = [*[None] * n_works, *[BUSY] * 1000]
-    with pytest.raises(StorageError, match=r"S3 failed|out of reach"):
+    with pytest.raises(StorageError, match=r"S3 failed|cannot be reached"):
         run(engines, BY_S3)
-    assert faulty.seen[-1][0] == last_asked
+    assert faulty.requests[-1][0] == last_asked
     assert not list(scratch.iterdir())
 
 
 def test_a_full_disk(engines: Engines, bucket: Any, full_disk: Path, monkeypatch: pytest.MonkeyPatch):
     bucket.put_object(Bucket="media", Key="uploads/hello.wav", Body=voice(4))
     with pytest.raises(StorageError, match="No space left"):
-        run(engines, BY_S3, Context(Hooks(folder=full_disk)))
+        run_with(engines, BY_S3, folder=full_disk)
     assert unfinished(bucket) == []
     assert not list(full_disk.iterdir())
 
@@ -322,22 +327,22 @@ def test_a_deployment_without_checkpoints_says_how_to_bring_one(
         raise WeightsNotFound("no lip-sync weights: put wav2lip.pth into SM_MODEL_DIR")
 
     monkeypatch.setattr("inference.lip_sync.pipeline.load_generators", find_none)
-    bare = syncing.SyncEngine.load(engines.syncing._settings, engines.syncing._buckets, engines._child)
-    monkeypatch.setattr(engines, "syncing", bare)
-    assert engines.measure()["capabilities"] == {"lipread": True, "lipsync": False}
+    bare = syncing.SyncEngine.load(engines.sync_engine._settings, engines.sync_engine._s3_files, engines._child)
+    monkeypatch.setattr(engines, "sync_engine", bare)
+    assert engines.warm_up()["capabilities"] == {"lipread": True, "lipsync": False}
     with pytest.raises(WeightsNotFound, match=r"no lip-sync weights.*SM_MODEL_DIR"):
         run(engines, inline(face, speech))
 
 
 def test_what_works_is_found_out_by_running_it(engines: Engines, monkeypatch: pytest.MonkeyPatch):
-    found = engines.measure()
+    found = engines.warm_up()
     assert found["capabilities"] == {"lipread": True, "lipsync": True}
     assert found["sync_models"] == ["wav2lip", "wav2lip_gan"]
     assert engines.reader.model.info.weights == "starter"  # the checkpoints beside it are none of its
-    assert engines.syncing.syncer is not None
-    monkeypatch.setattr(type(engines.syncing.syncer.generators[0]), "speak", lambda *_: 1 / 0)
+    assert engines.sync_engine.syncer is not None
+    monkeypatch.setattr(type(engines.sync_engine.syncer.generators[0]), "speak", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        engines.measure()
+        engines.warm_up()
 
 
 def test_a_page_for_a_checkpoint_ends_the_start(weights_cache: Path, tmp_path: Path):
@@ -349,6 +354,6 @@ def test_a_page_for_a_checkpoint_ends_the_start(weights_cache: Path, tmp_path: P
 def test_a_quantised_reader_does_not_stop_the_start(engines: Engines, monkeypatch: pytest.MonkeyPatch):
     asked: dict[str, Any] = {}
     monkeypatch.setattr(syncing, "LipSyncer", lambda **given: asked.update(given))
-    settings = engines.syncing._settings.model_copy(update={"precision": "int8"})
-    syncing.SyncEngine.load(settings, engines.syncing._buckets, engines._child)
+    settings = engines.sync_engine._settings.model_copy(update={"precision": "int8"})
+    syncing.SyncEngine.load(settings, engines.sync_engine._s3_files, engines._child)
     assert asked["precision"] == "auto"

@@ -7,7 +7,8 @@ import pytest
 
 from inference.errors import InvalidRequest, UnsupportedContentType
 from inference.lip_reading import ReadOptions
-from inference.requests import JSON, OPTIONS_HEADER, ReadRequest, S3Object, choose_answer, parse_request
+from inference.media_types import READ_TYPES, AcceptHeader
+from inference.requests import JSON, OPTIONS_HEADER, ReadRequest, S3Object, parse_request
 
 INLINE = base64.b64encode(b"film").decode()
 
@@ -108,12 +109,12 @@ def test_an_empty_raw_body_is_refused():
     ],
 )
 def test_the_first_form_we_speak_is_chosen(accept: str | None, form: str):
-    assert choose_answer(accept) == form
+    assert AcceptHeader.parse(accept).choose(READ_TYPES) == form
 
 
 def test_no_form_we_speak_is_an_error():
     with pytest.raises(UnsupportedContentType, match="expected one of application/json"):
-        choose_answer("image/png")
+        AcceptHeader.parse("image/png").choose(READ_TYPES)
 
 
 def test_brackets_inside_strings_are_no_structure():

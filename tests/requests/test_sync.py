@@ -9,6 +9,7 @@ import pytest
 
 from inference.errors import InvalidRequest, UnsupportedContentType
 from inference.lip_sync import PARITY, Pads, SyncOptions
+from inference.media_types import SYNC_TYPES, AcceptHeader
 from inference.requests import (
     JSON,
     MP4,
@@ -16,11 +17,9 @@ from inference.requests import (
     S3Folder,
     S3Object,
     SyncRequest,
-    choose_answer,
     parse_generation,
     parse_request,
 )
-from inference.requests.answers import SYNC_ANSWERS
 
 FACE, AUDIO = base64.b64encode(b"face").decode(), base64.b64encode(b"audio").decode()
 INLINE = {"task": "lipsync", "face": FACE, "audio": AUDIO}
@@ -92,7 +91,7 @@ def test_options_in_the_header_give_way_to_the_bodys():
 
 def test_the_header_may_name_the_task():
     assert parse({"face": FACE, "audio": AUDIO}, '{"task": "lipsync"}').face == b"face"
-    with pytest.raises(InvalidRequest, match="takes a face and a voice"):
+    with pytest.raises(InvalidRequest, match="takes a face and audio"):
         parse_request(b"film", "video/mp4", {OPTIONS_HEADER: '{"task": "lipsync"}'})
 
 
@@ -103,7 +102,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no bucket": ({"task": "lipsync", "s3_video_key": "a.mp4", "audio": AUDIO}, "go together"),
     "no bucket to write": (INLINE | {"s3_output_prefix": "out"}, '"s3_output_prefix": no bucket'),
     "a scheme alone": (INLINE | {"s3_output_prefix": "s3://"}, '"s3_output_prefix": no bucket'),
-    "presigned nothing": (INLINE | {"presigned": True}, '"presigned": is of films in S3'),
+    "presigned nothing": (INLINE | {"presigned": True}, '"presigned": applies to videos in S3'),
     "not base64": (INLINE | {"face": "###"}, '"face": not base64'),
     "empty": (INLINE | {"audio": ""}, '"audio": is empty'),
     "models": (INLINE | {"models": "wav2lip"}, '"models": found '),
@@ -134,13 +133,13 @@ def test_a_wrong_header_is_named(header: str):
 
 
 def test_which_answers_can_hold_what_was_asked():
-    parse(INLINE | {"models": ["a", "b"]}).check_answer(JSON)
-    parse(BY_S3).check_answer(MP4)
-    parse(BY_S3 | {"s3_output_prefix": "out"}).check_answer(JSON)
-    with pytest.raises(InvalidRequest, match="2 films do not fit into one video/mp4"):
-        parse(INLINE | {"models": ["a", "b"]}).check_answer(MP4)
+    parse(INLINE | {"models": ["a", "b"]}).check_type(JSON)
+    parse(BY_S3).check_type(MP4)
+    parse(BY_S3 | {"s3_output_prefix": "out"}).check_type(JSON)
+    with pytest.raises(InvalidRequest, match="2 videos do not fit into one video/mp4"):
+        parse(INLINE | {"models": ["a", "b"]}).check_type(MP4)
     with pytest.raises(InvalidRequest, match=r'"s3_output_prefix": missing; .*Accept: video/mp4'):
-        parse(BY_S3).check_answer(JSON)
+        parse(BY_S3).check_type(JSON)
 
 
 @pytest.mark.parametrize(
@@ -148,13 +147,13 @@ def test_which_answers_can_hold_what_was_asked():
     [(None, JSON), ("*/*", JSON), ("video/mp4", MP4), ("video/*", MP4), ("text/html, video/mp4", MP4)],
 )
 def test_the_first_form_we_speak_is_chosen(accept: str | None, form: str):
-    assert choose_answer(accept, SYNC_ANSWERS) == form
+    assert AcceptHeader.parse(accept).choose(SYNC_TYPES) == form
 
 
 def test_a_generation():
     body = {"image": FACE, "audio": AUDIO, "resize_factor": 2}
     request = parse_generation(json.dumps(body), JSON, {OPTIONS_HEADER: '{"models": ["a"]}'})
-    assert request == SyncRequest(b"face", b"audio", SyncOptions(resize_factor=2), ("a",))
+    assert request == SyncRequest(b"face", b"audio", SyncOptions(resize_factor=2), ("a",), is_brief=True)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +161,7 @@ def test_a_generation():
     [
         ({"image": FACE}, '"audio"'),
         ({"image": FACE, "audio": AUDIO, "face": FACE}, '"face": no such field'),
-        ({"image": FACE, "audio": AUDIO, "models": ["a", "b"]}, "one film comes back here"),
+        ({"image": FACE, "audio": AUDIO, "models": ["a", "b"]}, "one video is returned here"),
         ({"image": "?", "audio": AUDIO}, '"image": not base64'),
         ([], "a JSON list"),
     ],

@@ -1,0 +1,101 @@
+"""Responses that release what their request holds, or that are sent before its whole body has arrived."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from container.intake import MAX_BODY
+from inference.errors import Canceled, DeadlineExceeded
+
+logger = logging.getLogger("viseme.http")
+DISCARD_TIMEOUT_S = 10.0  # seconds for the rest of a rejected body
+
+
+class StreamAborted(Exception):
+    """Ends a response whose status was sent before its failure, so that clients do not take it for complete."""
+
+
+class CleanupStreamingResponse(StreamingResponse):
+    """A streaming response that releases the resources of its request when it ends.
+
+    It does so even if the caller disconnects before the first chunk, or stays connected without reading.
+    deadline: when it is aborted, on the clock of `time.monotonic`, which is the event loop's.
+    """
+
+    def __init__(
+        self, chunks: AsyncIterator[bytes], resources: contextlib.AsyncExitStack, deadline: float, **kwargs: Any
+    ) -> None:
+        super().__init__(chunks, **kwargs)
+        self._resources, self._deadline = resources, deadline
+        self._request_id = self.headers["x-request-id"]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with self._resources, asyncio.timeout_at(self._deadline):
+                await super().__call__(scope, receive, send)
+        except TimeoutError:  # not re-raised: any caller could fill the log with tracebacks
+            logger.warning("a stream was aborted: it was not read in time", extra={"request_id": self._request_id})
+
+
+class ClosingResponse(Response):
+    """An error response to a caller whose body does not arrive: it closes the connection."""
+
+    def __init__(self, content: bytes, status_code: int, headers: Mapping[str, str]) -> None:
+        super().__init__(content, status_code, dict(headers) | {"connection": "close"})
+
+
+class UnreadBodyResponse(Response):
+    """An error response sent while the body is still arriving: the rest of the body is read and discarded.
+
+    Closing at once would reset the connection, and the caller would lose the response with it.
+    """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if "100-continue" in Request(scope).headers.get("expect", ""):
+            await super().__call__(scope, receive, send)  # the caller sends no body before "100 Continue"
+            return
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": bytes(self.body), "more_body": True})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DISCARD_TIMEOUT_S):
+                await discard_body(receive)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def discard_body(receive: Receive) -> None:
+    """Read the rest of a body, up to its limit."""
+    n_bytes = 0
+    while n_bytes <= MAX_BODY:
+        message = await receive()
+        n_bytes += len(message.get("body", b""))
+        if message["type"] == "http.disconnect" or not message.get("more_body"):
+            return
+
+
+def early_response_class(err: Exception) -> type[Response]:
+    """Return the class of the error response to a request whose body was not read to its end."""
+    if isinstance(err, DeadlineExceeded):
+        return ClosingResponse
+    return Response if isinstance(err, Canceled) else UnreadBodyResponse
+
+
+def as_model_error(response: Response) -> Response:
+    """Wrap a container's error as SageMaker Runtime passes it on: status 424 with the original inside."""
+    original = bytes(response.body).decode()
+    body = {
+        "Message": f'Received client error ({response.status_code}) from model with message "{original}".',
+        "OriginalStatusCode": response.status_code,
+        "OriginalMessage": original,
+        "LogStreamArn": "",
+    }
+    headers = {"x-amzn-errortype": "ModelError", "content-type": "application/json"}
+    return type(response)(json.dumps(body), 424, headers=headers | {"x-request-id": response.headers["x-request-id"]})

@@ -1,0 +1,90 @@
+"""Messages over the pipe between the server and a worker process.
+
+to the worker:    Job, Stop
+from the worker:  Ready or LoadFailed, once; then for each job DeadlineChanged?, Part*, and Done or Failed
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from container.statuses import Failure
+from inference.media_types import AcceptHeader
+
+
+@dataclass(frozen=True)
+class Job:
+    """A request as the server received it: its route, headers (names in lower case), and body on disk.
+
+    deadline: on the clock of `time.monotonic`, which all processes share. sync_deadline: applies instead if the
+    request turns out to be lip sync.
+    """
+
+    route: str
+    headers: dict[str, str]
+    body: Path
+    request_id: str
+    accept: AcceptHeader = field(default_factory=AcceptHeader)
+    deadline: float = math.inf
+    sync_deadline: float = math.inf
+
+    @property
+    def folder(self) -> Path:
+        """The folder for files of the answer; the server deletes it with the body."""
+        return self.body.parent
+
+
+@dataclass(frozen=True)
+class Stop:
+    """End the process."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The models are loaded. health: what is available and what it runs with, for /health and the log."""
+
+    health: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LoadFailed:
+    """The models could not be loaded; the process ends."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class DeadlineChanged:
+    """The job has another deadline, on the clock of `time.monotonic`."""
+
+    deadline: float
+
+
+@dataclass(frozen=True)
+class Part:
+    """A piece of the answer, sent while the job runs."""
+
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Done:
+    """The job is done. body: all of the answer but its parts; a path is a file in the job's folder."""
+
+    body: bytes | Path
+    content_type: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The job failed."""
+
+    failure: Failure
+
+
+ServerMessage = Job | Stop
+AnswerMessage = Part | Done | Failed
+WorkerMessage = Ready | LoadFailed | DeadlineChanged | AnswerMessage
