@@ -29,7 +29,7 @@ from inference.settings import Settings
 from inference.stages import StageClock
 
 # Called with the seconds of video read so far, and the duration that the file declares (None if it does not).
-Progress = Callable[[float, float | None], None]
+ProgressCallback = Callable[[float, float | None], None]
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ class LipReader:
         self,
         source: Source,
         options: ReadOptions | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         clock: StageClock | None = None,
         on_words: OnWords | None = None,
     ) -> Transcript:
@@ -144,7 +144,7 @@ class LipReader:
         self,
         source: Source,
         options: ReadOptions,
-        progress: Progress | None,
+        progress: ProgressCallback | None,
         clock: StageClock,
         decode: Callable[[Iterator[Mouth]], T],
     ) -> ExtractionResult[T]:
@@ -234,7 +234,7 @@ def check_not_still(media: OpenedMedia) -> None:
         raise UnsupportedMedia(f"{media.name}: a still image ({media.video.codec}); expected a video of a face")
 
 
-def report_progress(clips: Iterable[Clip], progress: Progress | None, total_s: float | None) -> Iterator[Clip]:
+def report_progress(clips: Iterable[Clip], progress: ProgressCallback | None, total_s: float | None) -> Iterator[Clip]:
     """Yield the same clips and report how much was read to `progress`."""
     done_s = 0.0
     for clip in clips:

@@ -37,22 +37,28 @@ class Batch:
     patches: tuple[Sequence[Frame], ...] = ()
 
 
-def in_batches(shots: Iterable[Shot], mels: Iterable[Mel], size: int) -> Iterator[Batch]:
+def in_batches(face_frames: Iterable[Shot], mels: Iterable[Mel], size: int) -> Iterator[Batch]:
     """Yield batches of at most `size` frames, for as long as there are mels."""
-    pairs = zip(shots, mels, strict=False)  # the frames may outlast the mels
+    pairs = zip(face_frames, mels, strict=False)  # the frames may outlast the mels
     while batch := list(islice(pairs, size)):
-        yield Batch(tuple(shot for shot, _ in batch), tuple(mel for _, mel in batch))
+        yield Batch(tuple(face_frame for face_frame, _ in batch), tuple(mel for _, mel in batch))
 
 
 def speak(batches: Iterable[Batch], networks: Sequence[Speak], reference: Reference = "each") -> Iterator[Batch]:
     """Yield the batches with the faces that each network generates; frames without a face cost nothing."""
     steady = SteadyReference()
     for batch in batches:
-        with_face = [(shot, mel) for shot, mel in zip(batch.shots, batch.mels, strict=True) if shot.box is not None]
+        with_face = [
+            (face_frame, mel)
+            for face_frame, mel in zip(batch.shots, batch.mels, strict=True)
+            if face_frame.box is not None
+        ]
         if not with_face:
             yield Batch(batch.shots, batch.mels, tuple([] for _ in networks))
             continue
-        faces = stack_faces([cut_face(shot.frame, shot.box) for shot, _ in with_face if shot.box is not None])
+        faces = stack_faces(
+            [cut_face(face_frame.frame, face_frame.box) for face_frame, _ in with_face if face_frame.box is not None]
+        )
         faces = steady.show(faces) if reference == "steady" else faces
         mels = np.stack([mel for _, mel in with_face])[:, None]
         yield Batch(batch.shots, batch.mels, tuple(list(to_patches(network(mels, faces))) for network in networks))
@@ -69,10 +75,10 @@ def paste_faces(batches: Iterable[Batch], paste: Paste) -> Iterator[tuple[Frame,
     paste_face = PASTE_FUNCTIONS[paste]
     for batch in batches:
         n_faces = 0
-        for shot in batch.shots:
-            if shot.box is None:
-                yield tuple(shot.frame for _ in batch.patches)
+        for face_frame in batch.shots:
+            if face_frame.box is None:
+                yield tuple(face_frame.frame for _ in batch.patches)
                 continue
-            box, index = shot.box, n_faces
-            yield tuple(paste_face(shot.frame, patches[index], box) for patches in batch.patches)
+            box, index = face_frame.box, n_faces
+            yield tuple(paste_face(face_frame.frame, patches[index], box) for patches in batch.patches)
             n_faces += 1

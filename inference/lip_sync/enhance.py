@@ -47,7 +47,7 @@ class Enhancer(Protocol):
 def enhance_mouths(batches: Iterable[Batch], enhancer: Enhancer) -> Iterator[Batch]:
     """Yield the batches with enhanced mouths, if the face in the video is larger than the network's."""
     for batch in batches:
-        boxes = [shot.box for shot in batch.shots if shot.box is not None]
+        boxes = [face_frame.box for face_frame in batch.shots if face_frame.box is not None]
         patches = tuple(
             [enhance_face(face, enhancer) if box.width > SIDE else face for face, box in zip(faces, boxes, strict=True)]
             for faces in batch.patches

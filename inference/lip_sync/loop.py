@@ -37,16 +37,16 @@ class ShotSpool:
         """Frames that were added but are no longer stored."""
         return self._n_added - len(self)
 
-    def add(self, shot: Shot) -> None:
+    def add(self, face_frame: Shot) -> None:
         """Store a frame. Raises: StorageError if the disk is full."""
-        self._shape = shot.frame.shape
+        self._shape = face_frame.frame.shape
         slot = self._n_added % self._n_slots
         try:
-            self._file.seek(slot * shot.frame.nbytes)
-            self._file.write(np.ascontiguousarray(shot.frame).data)
+            self._file.seek(slot * face_frame.frame.nbytes)
+            self._file.write(np.ascontiguousarray(face_frame.frame).data)
         except OSError as err:
             raise StorageError(f"frames could not be stored for the loop ({err.strerror or err})") from err
-        without_frame = Shot(np.zeros((0, 0, 3), np.uint8), shot.box)
+        without_frame = Shot(np.zeros((0, 0, 3), np.uint8), face_frame.box)
         self._boxes[slot : slot + 1] = [without_frame]
         self._n_added += 1
 
@@ -69,21 +69,21 @@ class ShotSpool:
         self._file.close()
 
 
-def loop_shots(shots: Iterable[Shot], n_frames: int, loop: Loop, *, spooled: bool = True) -> Iterator[Shot]:
+def loop_shots(face_frames: Iterable[Shot], n_frames: int, loop: Loop, *, spooled: bool = True) -> Iterator[Shot]:
     """Yield exactly `n_frames` frames: those of the video, then back and forth (each end once), or from the start.
 
     spooled: False if the video is known to be long enough, so that frames need not be stored.
     """
     n_yielded = 0
     with ShotSpool() as spool:
-        for shot in shots:
+        for face_frame in face_frames:
             if n_yielded == n_frames:
                 return
             if spooled:
-                spool.add(shot)
-            yield shot
+                spool.add(face_frame)
+            yield face_frame
             n_yielded += 1
-            last = shot
+            last = face_frame
         while n_yielded < n_frames:
             yield spool[index_of(n_yielded - spool.n_dropped, len(spool), loop)] if spooled else last
             n_yielded += 1

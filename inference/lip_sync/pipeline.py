@@ -36,7 +36,7 @@ from inference.settings import Settings
 from inference.stages import StageClock
 
 # Called with the number of frames written so far, and of all.
-Progress = Callable[[int, int], None]
+ProgressCallback = Callable[[int, int], None]
 
 BATCH_SIZE = {"cpu": 4, "cuda": 32}  # frames per batch
 # A video that declares this much more than is needed is not stored for a loop: a factor, and seconds besides.
@@ -68,7 +68,7 @@ class LipSyncer:
         Raises: InvalidRequest, WeightsNotFound, WrongWeights, DeviceUnavailable.
         """
         self._settings = settings = settings or Settings.from_env()
-        self._open_media, self._read_voice = media, voice
+        self._open_media, self._open_audio = media, voice
         self.device = choose_device(device, precision)
         self.generators = load_generators(
             list(checkpoints) if checkpoints is not None else None, self.device, settings.weight_sources
@@ -104,7 +104,7 @@ class LipSyncer:
         audio: Source,
         options: SyncOptions | None = None,
         output: Path | None = None,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         clock: StageClock | None = None,
     ) -> SyncResult:
         """Lip-sync a face to an audio file.
@@ -122,12 +122,12 @@ class LipSyncer:
             self._find_enhancer(options.enhance)  # before the audio is decoded: the enhancer may not be installed
         with ExitStack() as opened:
             with clock.stage("sound"):
-                voice = opened.enter_context(self._read_voice(audio, self._settings.media_limits))
-                samples = voice.as_mono(SAMPLE_RATE)
+                spool = opened.enter_context(self._open_audio(audio, self._settings.media_limits))
+                samples = spool.as_mono(SAMPLE_RATE)
             clock.check("sound")
             opened.enter_context(clock.stage("decode"))
             media = opened.enter_context(self._open_media(face, self._settings.media_limits))
-            timeline = SyncTimeline(media, voice, samples, options)
+            timeline = SyncTimeline(media, spool, samples, options)
             counter = FaceCounter(media.name)
             locate = opened.enter_context(self._cached_locator(face, timeline, options, factory))
             frames = self._run(media, timeline, options, locate, counter, clock)
@@ -251,9 +251,9 @@ def licence_warnings(generators: Iterable[Generator]) -> tuple[str, ...]:
 class SyncTimeline:
     """The length and frame rate of the output, and the audio of each frame."""
 
-    def __init__(self, media: OpenedMedia, voice: Voice, samples: Samples, options: SyncOptions) -> None:
+    def __init__(self, media: OpenedMedia, spool: Voice, samples: Samples, options: SyncOptions) -> None:
         """Plan the output. samples: the audio as the networks take it, 16 kHz mono."""
-        self.voice, self.samples = voice, samples
+        self.audio, self.samples = spool, samples
         self.fps = choose_rate(media.video, options.fps)
         rate = float(self.fps)
         starts = upstream_starts(count_mel_columns(len(samples)), rate) if options.tail == "drop" else None
@@ -281,16 +281,16 @@ class FaceCounter:
 
     def count_source(self, located: Iterable[Shot]) -> Iterator[Shot]:
         """Count faces in the source. Raises: NoFaceFound at its end if no frame has one."""
-        for shot in located:
+        for face_frame in located:
             self._n_frames += 1
-            self._has_face = self._has_face or shot.box is not None
-            yield shot
+            self._has_face = self._has_face or face_frame.box is not None
+            yield face_frame
         self.check()
 
     def count_output(self, located: Iterable[Shot]) -> Iterator[Shot]:
-        for shot in located:
-            self.n_without += shot.box is None
-            yield shot
+        for face_frame in located:
+            self.n_without += face_frame.box is None
+            yield face_frame
 
     def check(self) -> None:
         if not self._has_face:
@@ -335,14 +335,14 @@ def write_videos(
     frames: Iterable[tuple[Frame, ...]],
     paths: list[Path],
     timeline: SyncTimeline,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
     clock: StageClock,
 ) -> tuple[int, int]:
     """Write each frame to its video. Returns: width and height."""
     size, trimmer = (0, 0), HeapTrimmer()
     with ExitStack() as stack:
         writers: list[FilmWriter] = [
-            stack.enter_context(write_film(path, timeline.fps, timeline.voice)) for path in paths
+            stack.enter_context(write_film(path, timeline.fps, timeline.audio)) for path in paths
         ]
         for n_done, each in enumerate(frames, 1):
             with clock.stage("encode"):

@@ -89,18 +89,18 @@ def pad(box: FaceBox, pads: Pads, frame: Frame) -> FaceBox | None:
     return padded if padded.width > 0 and padded.height > 0 else None
 
 
-def smooth_boxes(shots: Iterable[Shot], smoothing: Smoothing) -> Iterator[Shot]:
+def smooth_boxes(face_frames: Iterable[Shot], smoothing: Smoothing) -> Iterator[Shot]:
     """Smooth boxes; frames come out a few frames later. A gap without a face ends a run of boxes."""
     if smoothing == "none":
-        yield from shots
+        yield from face_frames
         return
     smoother = CentredSmoother() if smoothing == "centred" else UpstreamSmoother()
-    for shot in shots:
-        if shot.box is None:
+    for face_frame in face_frames:
+        if face_frame.box is None:
             yield from smoother.finish()
-            yield shot
+            yield face_frame
         else:
-            yield from smoother.add(shot.frame, as_row(shot.box))
+            yield from smoother.add(face_frame.frame, as_row(face_frame.box))
     yield from smoother.finish()
 
 

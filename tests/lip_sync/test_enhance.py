@@ -97,24 +97,24 @@ def test_colours_are_not_swapped(tiny: Path):
 
 
 def test_only_faces_larger_than_the_networks_are_enhanced():
-    shots = [
+    face_frames = [
         Shot(np.zeros((300, 300, 3), np.uint8), box)
         for box in (FaceBox(0, 0, 96, 120), None, FaceBox(10, 10, 210, 240))
     ]
     faces = [a_face(), a_face()]
     doubling = Doubling()
-    (batch,) = enhance_mouths([Batch(tuple(shots), (), (faces, faces))], doubling)
+    (batch,) = enhance_mouths([Batch(tuple(face_frames), (), (faces, faces))], doubling)
     assert doubling.n_calls == 2  # one face of two networks
     assert [face.shape[0] for face in batch.patches[0]] == [96, 192]
     pasted = list(paste_faces([batch], "blend"))
-    assert pasted[1][0] is shots[1].frame
+    assert pasted[1][0] is face_frames[1].frame
     assert pasted[2][0][120:].any()
 
 
 def test_the_blend_is_the_same():
     """With an enhancer that adds nothing, only the resampling of pixels differs."""
-    shot = Shot(talk(1)[0], FaceBox(90, 60, 270, 260))
-    batch = Batch((shot,), (), ([a_face()],))
+    face_frame = Shot(talk(1)[0], FaceBox(90, 60, 270, 260))
+    batch = Batch((face_frame,), (), ([a_face()],))
     (plain,), (enhanced,) = (
         next(iter(paste_faces(batches, "blend"))) for batches in ([batch], enhance_mouths([batch], Doubling()))
     )

@@ -30,12 +30,12 @@ def blank(width: int = 64, height: int = 48) -> np.ndarray:
     return np.zeros((height, width, 3), np.uint8)
 
 
-def shots_of(rows: list[list[int] | None]) -> list[Shot]:
+def face_frames_of(rows: list[list[int] | None]) -> list[Shot]:
     return [Shot(blank(), None if row is None else FaceBox(*row)) for row in rows]
 
 
-def rows_of(shots) -> list[list[float] | None]:
-    return [None if s.box is None else [s.box.left, s.box.top, s.box.right, s.box.bottom] for s in shots]
+def rows_of(face_frames) -> list[list[float] | None]:
+    return [None if s.box is None else [s.box.left, s.box.top, s.box.right, s.box.bottom] for s in face_frames]
 
 
 def test_boxes_equal_upstreams(shared: Path):
@@ -57,7 +57,7 @@ def test_boxes_equal_upstreams(shared: Path):
 
 def test_upstreams_window_leads_and_the_centred_one_does_not():
     rows = [[10 * i, 0, 10 * i + 40, 40] for i in range(12)]
-    centred, upstream = (rows_of(smooth_boxes(shots_of(rows), kind)) for kind in ("centred", "upstream"))
+    centred, upstream = (rows_of(smooth_boxes(face_frames_of(rows), kind)) for kind in ("centred", "upstream"))
     assert centred == rows
     assert [row[0] for row in upstream[:8]] == [10 * i + 20 for i in range(8)]
 
@@ -65,11 +65,11 @@ def test_upstreams_window_leads_and_the_centred_one_does_not():
 def test_smoothing_keeps_frames_and_gaps():
     rows = [[0, 0, 10, 10], [4, 0, 14, 10], None, None, [20, 0, 30, 10], [22, 0, 32, 10], [27, 0, 37, 10], None]
     for kind in ("centred", "upstream", "none"):
-        shots = shots_of(rows)
-        smooth = list(smooth_boxes(shots, kind))
-        assert [id(shot.frame) for shot in smooth] == [id(shot.frame) for shot in shots]
+        face_frames = face_frames_of(rows)
+        smooth = list(smooth_boxes(face_frames, kind))
+        assert [id(face_frame.frame) for face_frame in smooth] == [id(face_frame.frame) for face_frame in face_frames]
         assert [row is None for row in rows_of(smooth)] == [row is None for row in rows]
-    assert rows_of(smooth_boxes(shots_of(rows), "centred"))[5] == [23, 0, 33, 10]
+    assert rows_of(smooth_boxes(face_frames_of(rows), "centred"))[5] == [23, 0, 33, 10]
 
 
 def test_smoothing_streams():
@@ -131,7 +131,7 @@ def test_the_lower_half_is_hidden_once():
     assert (faces[:, 3:] == 1).all()
 
 
-def numbered_shots(n: int) -> list[Shot]:
+def numbered_frames(n: int) -> list[Shot]:
     return [Shot(np.full((4, 6, 3), i, np.uint8), FaceBox(i, 0, i + 1, 1)) for i in range(n)]
 
 
@@ -140,27 +140,27 @@ def numbered_shots(n: int) -> list[Shot]:
     [("pingpong", [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2]), ("restart", [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2])],
 )
 def test_a_short_video_is_looped(loop, expected: list[int]):
-    looped = list(loop_shots(numbered_shots(4), 11, loop))
-    assert [int(shot.frame[0, 0, 0]) for shot in looped] == expected
+    looped = list(loop_shots(numbered_frames(4), 11, loop))
+    assert [int(face_frame.frame[0, 0, 0]) for face_frame in looped] == expected
     assert rows_of(looped) == [[i, 0, i + 1, 1] for i in expected]
 
 
 def test_one_frame_is_repeated_and_a_long_video_is_cut():
-    assert [int(s.frame[0, 0, 0]) for s in loop_shots(numbered_shots(1), 3, "pingpong")] == [0, 0, 0]
-    assert [int(s.frame[0, 0, 0]) for s in loop_shots(numbered_shots(9), 3, "pingpong", spooled=False)] == [0, 1, 2]
+    assert [int(s.frame[0, 0, 0]) for s in loop_shots(numbered_frames(1), 3, "pingpong")] == [0, 0, 0]
+    assert [int(s.frame[0, 0, 0]) for s in loop_shots(numbered_frames(9), 3, "pingpong", spooled=False)] == [0, 1, 2]
     assert [index_of(i, 2, "pingpong") for i in range(5)] == [0, 1, 0, 1, 0]
 
 
 def test_a_spool_keeps_the_last_frames_and_the_video_reverses_at_its_end(monkeypatch: pytest.MonkeyPatch):
     with ShotSpool(max_bytes=3 * 72) as spool:
-        for shot in numbered_shots(5):
-            spool.add(shot)
+        for face_frame in numbered_frames(5):
+            spool.add(face_frame)
         assert [int(spool[i].frame[0, 0, 0]) for i in range(len(spool))] == [2, 3, 4]
         assert spool[0].box == FaceBox(2, 0, 3, 1)
     monkeypatch.setattr("inference.lip_sync.loop.SPOOL_BYTES", 3 * 72)
     monkeypatch.setattr(ShotSpool.__init__, "__defaults__", (3 * 72,))
-    looped = loop_shots(numbered_shots(5), 11, "pingpong")
-    assert [int(shot.frame[0, 0, 0]) for shot in looped] == [0, 1, 2, 3, 4, 3, 2, 3, 4, 3, 2]
+    looped = loop_shots(numbered_frames(5), 11, "pingpong")
+    assert [int(face_frame.frame[0, 0, 0]) for face_frame in looped] == [0, 1, 2, 3, 4, 3, 2, 3, 4, 3, 2]
 
 
 def test_a_spool_on_a_full_disk_raises():
@@ -178,12 +178,12 @@ def test_a_spool_on_a_full_disk_raises():
         spool._file.close()
         spool._file = Full()
         with pytest.raises(StorageError, match="No space left"):
-            spool.add(numbered_shots(1)[0])
+            spool.add(numbered_frames(1)[0])
 
 
 def test_frames_without_a_face_pass_and_cost_nothing():
     frame = np.full((120, 160, 3), 90, np.uint8)
-    shots = [Shot(frame, None), Shot(frame, FaceBox(20, 10, 100, 110)), Shot(frame, None)]
+    face_frames = [Shot(frame, None), Shot(frame, FaceBox(20, 10, 100, 110)), Shot(frame, None)]
     seen = []
 
     def network(mels: np.ndarray, faces: np.ndarray) -> np.ndarray:
@@ -191,7 +191,7 @@ def test_frames_without_a_face_pass_and_cost_nothing():
         return np.ones((len(faces), 3, 96, 96), np.float32)
 
     mels = [np.full((80, 16), i, np.float32) for i in range(3)]
-    spoken = speak(in_batches(shots, mels, 2), [network])
+    spoken = speak(in_batches(face_frames, mels, 2), [network])
     frames = [frames[0] for frames in paste_faces(spoken, "overwrite")]
     assert seen == [((1, 1, 80, 16), (1, 6, 96, 96), 1.0)]
     assert frames[0] is frame

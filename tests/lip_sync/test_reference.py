@@ -45,8 +45,8 @@ def test_the_replaced_mouth_has_no_effect():
     mels = [np.zeros((80, 16), np.float32)] * 5
 
     def generate(later: np.ndarray, reference: str) -> list[np.ndarray]:
-        shots = [Shot(plain, box), *[Shot(later, box)] * 4]
-        batches = speak(in_batches(shots, mels, 2), [lambda _, faces: faces[:, 3:]], reference)
+        face_frames = [Shot(plain, box), *[Shot(later, box)] * 4]
+        batches = speak(in_batches(face_frames, mels, 2), [lambda _, faces: faces[:, 3:]], reference)
         return [patch for batch in batches for patch in batch.patches[0]]
 
     assert np.array_equal(generate(plain, "steady"), generate(open_mouth, "steady"))
