@@ -62,7 +62,7 @@ from training.lip_sync.train import (
     train,
     weights_of,
 )
-from training.lip_sync.train import mouth_gain as lip_gain
+from training.lip_sync import mouth_gain as lip_gain
 from training.make_weights import main
 
 
