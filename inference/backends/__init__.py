@@ -1,4 +1,4 @@
-"""One call, several runtimes: a network takes one array per input and gives one per output."""
+"""Runtimes behind one call: a network takes one array per input and returns one per output."""
 
 from inference.backends.device import DEVICES, PRECISIONS, Device, choose_device, has_int8, settle
 from inference.backends.openvino import OpenVinoNetwork

@@ -1,4 +1,4 @@
-"""Which device a model runs on, and in which precision."""
+"""Choice of the device that a model runs on, and of the precision."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ NEW_LINE = "\n"
 
 @dataclass(frozen=True)
 class Device:
-    """name: cpu or cuda. precision: f32, f16, bf16 or int8, of the matrix products; results are float32.
+    """A device and the precision of its matrix products; results are float32.
 
-    On a CPU auto, too, until it is known which weights will run: `settle` says what that is.
+    name: cpu or cuda. precision: f32, f16, bf16 or int8; on a CPU also auto, until the weights are known:
+    `resolve_auto_precision` replaces it.
     """
 
     name: str
@@ -30,19 +31,19 @@ class Device:
 
 
 def choose_device(device: str = "auto", precision: str = "auto") -> Device:
-    """Settle what `auto` means on this machine: a GPU where there is one, and f16 on it.
+    """Choose the device; `auto` is a GPU if there is one, and f16 on it.
 
-    Raises: InvalidRequest for a name that does not exist or a precision that the device has not.
-    DeviceUnavailable when cuda is asked for, or a GPU is there, and torch cannot use it: to run on
-    the CPU of a GPU machine in silence would be slow and dear.
+    Raises: InvalidRequest if a name does not exist or the device does not support the precision. DeviceUnavailable if
+    torch cannot use the GPU that was requested or that the machine has: falling back to the CPU of a GPU machine
+    silently would be slow and expensive.
     """
     check_choice("device", device, DEVICES)
     check_choice("precision", precision, PRECISIONS)
-    is_wanted = device == "cuda" or (device == "auto" and (has_cuda() or driver_version() is not None))
-    if is_wanted and (fault := find_fault()) is not None:
-        why = "device cuda was asked for" if device == "cuda" else "this machine has a GPU"
-        raise DeviceUnavailable(f"{why}, but {fault}; install a matching pair, or choose the device cpu")
-    name = "cuda" if is_wanted else "cpu"
+    use_gpu = device == "cuda" or (device == "auto" and (has_cuda() or driver_version() is not None))
+    if use_gpu and (fault := gpu_fault()) is not None:
+        reason = "device cuda was requested" if device == "cuda" else "this machine has a GPU"
+        raise DeviceUnavailable(f"{reason}, but {fault}; install a matching pair, or choose the device cpu")
+    name = "cuda" if use_gpu else "cpu"
     if name == "cuda":
         return Device(name, check_gpu_precision(precision))
     return Device(name, check_cpu_precision(precision))
@@ -58,13 +59,15 @@ def check_cpu_precision(precision: str) -> str:
     if precision == "f16":
         raise InvalidRequest("precision f16 needs a GPU; on a CPU expected auto, f32, bf16 or int8")
     if precision == "bf16" and not has_bf16():
-        raise InvalidRequest("precision bf16: this CPU does not compute in it; expected auto, f32 or int8")
+        raise InvalidRequest("precision bf16: this CPU does not support it; expected auto, f32 or int8")
     return precision
 
 
 def settle(device: Device, *recorded: str) -> Device:
-    """The same with `auto` become what was measured to be good for the weights, the best first; f32 where the CPU
-    has none of that.
+    """Return the device with its precision resolved.
+
+    recorded: precisions that were measured to work well with the weights, best first. `auto` becomes the first that the
+    CPU supports, or f32.
     """
     if device.precision != "auto":
         return device
@@ -73,7 +76,7 @@ def settle(device: Device, *recorded: str) -> Device:
 
 
 def has_int8(cpuinfo: Path = CPUINFO) -> bool:
-    """Whether this CPU adds products of int8 without overflow: older ones do it in 16 bits, with other results."""
+    """Return whether this CPU accumulates int8 products in 32 bits; older ones use 16 bits, with other results."""
     try:
         return bool(INT8_FLAGS & set(cpuinfo.read_text().split()))
     except OSError:
@@ -84,14 +87,14 @@ def has_cuda() -> bool:
     import torch
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # an old driver: `find_fault` says it, as an error
+        warnings.simplefilter("ignore")  # an old driver: `gpu_fault` reports it as an error
         return torch.cuda.is_available()
 
 
-def find_fault() -> str | None:
-    """Why torch cannot use a GPU here, naming both versions; None where it can.
+def gpu_fault() -> str | None:
+    """Return why torch cannot use the GPU, with both versions; None if it can.
 
-    Found out by a sum on the GPU: torch counts cards as available that it has no kernels for.
+    This adds two numbers on the GPU: torch reports GPUs as available even if it has no kernels for them.
     """
     import torch
 
@@ -99,23 +102,23 @@ def find_fault() -> str | None:
     if has_cuda():
         try:
             run_on_gpu()
-        except RuntimeError as err:  # of several kinds: no kernel image, out of memory, exclusive use
+        except RuntimeError as err:  # for example no kernel image, out of memory, exclusive use
             reason = f": {str(err).partition(NEW_LINE)[0]}"
         else:
             return None
-    torch_is = f"torch {torch.__version__} (built for {built_for(torch.version.cuda)})"
-    return f"{torch_is} cannot use one (NVIDIA driver: {driver_version() or 'none'}){reason}"
+    torch_build = f"torch {torch.__version__} (built for {cuda_build(torch.version.cuda)})"
+    return f"{torch_build} cannot use one (NVIDIA driver: {driver_version() or 'none'}){reason}"
 
 
 def run_on_gpu() -> None:
-    """Raises: RuntimeError where the GPU cannot add two numbers."""
+    """Raise RuntimeError if the GPU cannot add two numbers."""
     import torch
 
     torch.ones(1, device="cuda").add_(1).item()
 
 
 def describe_gpu() -> dict[str, str | None]:
-    """The GPU's name, its driver's version and the CUDA that torch was built for; None each where there is none."""
+    """Return the GPU's name, its driver's version and the CUDA version that torch was built for; None if missing."""
     import torch
 
     driver = driver_version()
@@ -124,7 +127,7 @@ def describe_gpu() -> dict[str, str | None]:
 
 
 def driver_version(proc: Path = DRIVER) -> str | None:
-    """The version of the NVIDIA driver that this machine runs; None where it runs none."""
+    """Return the version of the running NVIDIA driver; None if there is none."""
     try:
         text = proc.read_text()
     except OSError:
@@ -133,10 +136,10 @@ def driver_version(proc: Path = DRIVER) -> str | None:
     return found.group() if found else "unknown"
 
 
-def built_for(cuda: str | None) -> str:
-    return f"CUDA {cuda}" if cuda else "no CUDA at all"
+def cuda_build(cuda: str | None) -> str:
+    return f"CUDA {cuda}" if cuda else "no CUDA"
 
 
-def check_choice(what: str, found: str, expected: tuple[str, ...]) -> None:
+def check_choice(option: str, found: str, expected: tuple[str, ...]) -> None:
     if found not in expected:
-        raise InvalidRequest(f"{what} {found!r}: expected one of {', '.join(expected)}")
+        raise InvalidRequest(f"{option} {found!r}: expected one of {', '.join(expected)}")

@@ -1,4 +1,4 @@
-"""One network for many callers at once."""
+"""One network shared by many callers, whose inputs are batched."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ Array = npt.NDArray[Any]
 Network = Callable[..., Sequence[Array]]
 
 
-class Call:
-    """One caller's inputs, each (1, ...), and what came of them."""
+class PendingCall:
+    """One caller's inputs, each (1, ...), and their outputs or error."""
 
     def __init__(self, inputs: tuple[Array, ...]) -> None:
         self.inputs = inputs
@@ -28,24 +28,24 @@ class Call:
 
 
 class SharedNetwork:
-    """Callers in any threads wait in line; whoever's turn it is runs those that came first, several in one batch.
+    """Queues calls from any threads; the caller that gets the lock runs the oldest calls as one batch.
 
-    Without threads of its own: as many run at a time as the network takes, which is one.
+    It has no thread of its own, and runs one batch at a time.
     """
 
     def __init__(self, network: Network, most_at_once: int = 1) -> None:
-        """most_at_once: inputs in one batch; more than one pays on a GPU alone."""
+        """Wrap a network. most_at_once: inputs in one batch; more than one is only faster on a GPU."""
         self._network = network
         self._most = most_at_once
-        self._waiting: deque[Call] = deque()
-        self._turn = threading.Lock()
+        self._waiting: deque[PendingCall] = deque()
+        self._lock = threading.Lock()
 
     def __call__(self, *inputs: Array) -> Sequence[Array]:
-        """inputs: each (1, ...). Returns: one (1, ...) array per output."""
-        call = Call(inputs)
+        """Run the network. inputs: each (1, ...). Returns: one (1, ...) array per output."""
+        call = PendingCall(inputs)
         self._waiting.append(call)
         while not call.is_done:
-            with self._turn:
+            with self._lock:
                 if not call.is_done:
                     self._run([self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))])
         if call.error is not None:
@@ -53,14 +53,14 @@ class SharedNetwork:
         assert call.outputs is not None
         return call.outputs
 
-    def _run(self, calls: list[Call]) -> None:
+    def _run(self, calls: list[PendingCall]) -> None:
         try:
             inputs = zip(*(call.inputs for call in calls), strict=True)
-            together = [np.concatenate(each) if len(calls) > 1 else each[0] for each in inputs]
-            outputs = self._network(*together)
+            batch = [np.concatenate(each) if len(calls) > 1 else each[0] for each in inputs]
+            outputs = self._network(*batch)
             for i, call in enumerate(calls):
                 call.outputs = [np.asarray(output[i : i + 1]) for output in outputs]
-        except BaseException as err:  # whose it is cannot be known: each of them gets it
+        except BaseException as err:  # the call that caused it is unknown: raise it in all
             for call in calls:
                 call.error = err
             if not isinstance(err, Exception):

@@ -22,17 +22,17 @@ class TorchNetwork:
     def __init__(self, module: nn.Module, device: Device) -> None:
         self._device = torch.device(device.name)
         self._dtype = DTYPES[device.precision]
-        # Convolutions run a fifth faster with the channels innermost.
+        # Convolutions are a fifth faster with the channels last in memory.
         is_3d = any(weights.dim() == 5 for weights in module.parameters())
-        innermost = torch.channels_last_3d if is_3d else torch.channels_last
-        self._module = module.eval().to(self._device).to(memory_format=innermost)  # type: ignore[call-overload]
+        memory_format = torch.channels_last_3d if is_3d else torch.channels_last
+        self._module = module.eval().to(self._device).to(memory_format=memory_format)  # type: ignore[call-overload]
 
     def __call__(self, *inputs: Array) -> Sequence[Array]:
         tensors = [torch.from_numpy(np.ascontiguousarray(x)).to(self._device) for x in inputs]
-        mixed = torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32)
-        # float32 on a GPU means all of its bits: cuDNN would keep ten of the fraction's 23 (TF32).
-        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
-        with torch.inference_mode(), mixed, exact:
+        autocast = torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32)
+        # Full float32 on a GPU: cuDNN would keep ten of the fraction's 23 bits (TF32).
+        full_f32 = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        with torch.inference_mode(), autocast, full_f32:
             outputs = self._module(*tensors)
         if isinstance(outputs, torch.Tensor):
             outputs = (outputs,)

@@ -15,11 +15,11 @@ from inference.errors import DeviceUnavailable, InvalidRequest
 from inference.models import LipCoordNet
 
 
-def test_auto_is_a_device_this_machine_has():
+def test_auto_is_a_device_of_this_machine():
     assert choose_device() == (Device("cuda", "f16") if torch.cuda.is_available() else Device("cpu", "auto"))
 
 
-def test_auto_becomes_what_was_recorded_for_the_weights(monkeypatch: pytest.MonkeyPatch):
+def test_auto_becomes_a_precision_recorded_for_the_weights(monkeypatch: pytest.MonkeyPatch):
     auto = Device("cpu", "auto")
     monkeypatch.setattr(device_module, "has_bf16", lambda: True)
     assert settle(auto) == Device("cpu", "f32")
@@ -33,7 +33,7 @@ def test_auto_becomes_what_was_recorded_for_the_weights(monkeypatch: pytest.Monk
     assert settle(auto, "int8", "bf16") == Device("cpu", "f32")
 
 
-def test_int8_needs_a_cpu_that_adds_its_products_whole(tmp_path: Path):
+def test_int8_needs_a_cpu_with_32_bit_accumulation(tmp_path: Path):
     cpuinfo = tmp_path / "cpuinfo"
     assert not has_int8(cpuinfo)
     for flags, expected in (("avx2 avx512f", False), ("avx2 avx_vnni", True), ("avx512f avx512_vnni", True)):
@@ -41,9 +41,9 @@ def test_int8_needs_a_cpu_that_adds_its_products_whole(tmp_path: Path):
         assert has_int8(cpuinfo) == expected
 
 
-def test_bf16_is_refused_where_the_cpu_would_only_imitate_it(monkeypatch: pytest.MonkeyPatch):
+def test_bf16_is_rejected_if_the_cpu_would_emulate_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(device_module, "has_bf16", lambda: False)
-    with pytest.raises(InvalidRequest, match="this CPU does not compute in it; expected auto, f32 or int8"):
+    with pytest.raises(InvalidRequest, match="this CPU does not support it; expected auto, f32 or int8"):
         choose_device("cpu", "bf16")
 
 
@@ -51,18 +51,18 @@ def test_bf16_is_refused_where_the_cpu_would_only_imitate_it(monkeypatch: pytest
     ("device", "precision", "words"),
     [("tpu", "auto", "expected one of auto, cpu, cuda"), ("cpu", "f64", "f32"), ("cpu", "f16", "needs a GPU")],
 )
-def test_a_wrong_choice_is_named(device: str, precision: str, words: str):
+def test_a_wrong_choice_is_reported(device: str, precision: str, words: str):
     with pytest.raises(InvalidRequest, match=words):
         choose_device(device, precision)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
-def test_cuda_without_a_gpu_says_which_torch_this_is():
+def test_cuda_without_a_gpu_reports_the_torch_version():
     with pytest.raises(DeviceUnavailable, match=torch.__version__.split("+")[0]):
         choose_device("cuda")
 
 
-def test_the_driver_is_named_by_its_version(tmp_path: Path):
+def test_the_driver_version(tmp_path: Path):
     (tmp_path / "version").write_text("NVRM version: NVIDIA UNIX x86_64 Kernel Module  550.163.01  Tue Apr  8\n")
     assert driver_version(tmp_path / "version") == "550.163.01"
     assert driver_version(tmp_path / "none") is None
@@ -70,7 +70,7 @@ def test_the_driver_is_named_by_its_version(tmp_path: Path):
 
 @pytest.fixture
 def gpu_machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """A machine with a GPU and a CUDA build of torch, as far as `choose_device` can see."""
+    """Return a function that makes `choose_device` find a GPU and a CUDA build of torch."""
 
     def pretend(driver: str, *, is_available: bool, fault: str | None = None) -> None:
         def run() -> None:
@@ -86,25 +86,25 @@ def gpu_machine(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     return pretend
 
 
-def test_a_driver_too_old_for_torch_is_never_passed_over_in_silence(gpu_machine: Callable[..., None]):
+def test_a_driver_too_old_for_torch_is_reported(gpu_machine: Callable[..., None]):
     gpu_machine("470.57.02", is_available=False)
     with pytest.raises(
         DeviceUnavailable,
         match=r"this machine has a GPU, but torch .* \(built for CUDA 13\.0\) .*NVIDIA driver: 470\.57\.02",
     ):
         choose_device()
-    with pytest.raises(DeviceUnavailable, match=r"device cuda was asked for, but .*470\.57\.02"):
+    with pytest.raises(DeviceUnavailable, match=r"device cuda was requested, but .*470\.57\.02"):
         choose_device("cuda")
     assert choose_device("cpu").name == "cpu"
 
 
-def test_a_gpu_that_torch_has_no_kernels_for_is_found_out_at_once(gpu_machine: Callable[..., None]):
+def test_a_gpu_without_kernels_in_torch_is_reported(gpu_machine: Callable[..., None]):
     gpu_machine("580.65.06", is_available=True, fault="CUDA error: no kernel image is available\nCompile with ...")
     with pytest.raises(DeviceUnavailable, match=r"580\.65\.06\): CUDA error: no kernel image is available; install"):
         choose_device()
 
 
-def test_a_gpu_that_works_is_taken_and_described(gpu_machine: Callable[..., None]):
+def test_a_working_gpu_is_chosen_and_described(gpu_machine: Callable[..., None]):
     gpu_machine("580.65.06", is_available=True)
     assert choose_device("auto", "f16") == choose_device() == Device("cuda", "f16")
     assert choose_device("cuda", "f32") == Device("cuda", "f32")
@@ -113,14 +113,14 @@ def test_a_gpu_that_works_is_taken_and_described(gpu_machine: Callable[..., None
     assert describe_gpu() == {"gpu": "NVIDIA A10G", "driver": "580.65.06", "torch_cuda": "13.0"}
 
 
-def test_without_a_gpu_there_is_nothing_to_describe(monkeypatch: pytest.MonkeyPatch):
+def test_without_a_gpu_the_description_is_empty(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(device_module, "driver_version", lambda: None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     assert describe_gpu() == {"gpu": None, "driver": None, "torch_cuda": None}
 
 
-def test_a_network_takes_and_gives_arrays():
+def test_a_network_takes_and_returns_arrays():
     double = nn.Linear(2, 2, bias=False)
     with torch.no_grad():
         double.weight.copy_(torch.eye(2) * 2)
@@ -129,7 +129,7 @@ def test_a_network_takes_and_gives_arrays():
     assert result.tolist() == [[2, 4]]
 
 
-def test_the_memory_layout_and_bf16_change_little():
+def test_memory_layout_and_bf16_change_outputs_little():
     torch.manual_seed(0)
     net = LipCoordNet().eval()
     rng = np.random.default_rng(0)

@@ -10,7 +10,7 @@ from inference.backends.shared import SharedNetwork
 
 
 class Doubler:
-    """A slow network that counts who is in it."""
+    """A slow network that fails if two calls overlap."""
 
     def __init__(self) -> None:
         self.batches: list[int] = []
@@ -25,33 +25,33 @@ class Doubler:
         return [2 * x, x + y]
 
 
-def ask_at_once(network: SharedNetwork, n: int) -> dict[int, list[np.ndarray]]:
-    answers: dict[int, list[np.ndarray]] = {}
+def call_at_once(network: SharedNetwork, n: int) -> dict[int, list[np.ndarray]]:
+    outputs: dict[int, list[np.ndarray]] = {}
 
-    def ask(i: int) -> None:
-        answers[i] = list(network(np.full((1, 3), i), np.full((1, 3), 10)))
+    def call(i: int) -> None:
+        outputs[i] = list(network(np.full((1, 3), i), np.full((1, 3), 10)))
 
-    threads = [threading.Thread(target=ask, args=(i,)) for i in range(n)]
+    threads = [threading.Thread(target=call, args=(i,)) for i in range(n)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return answers
+    return outputs
 
 
 @pytest.mark.parametrize("most", [1, 4])
-def test_each_caller_gets_its_own_answer(most: int):
+def test_each_caller_gets_its_own_output(most: int):
     doubler = Doubler()
-    answers = ask_at_once(SharedNetwork(doubler, most), 12)
+    outputs = call_at_once(SharedNetwork(doubler, most), 12)
     for i in range(12):
-        np.testing.assert_array_equal(answers[i][0], np.full((1, 3), 2 * i))
-        np.testing.assert_array_equal(answers[i][1], np.full((1, 3), 10 + i))
+        np.testing.assert_array_equal(outputs[i][0], np.full((1, 3), 2 * i))
+        np.testing.assert_array_equal(outputs[i][1], np.full((1, 3), 10 + i))
     assert sum(doubler.batches) == 12
     assert max(doubler.batches) <= most
     assert len(doubler.batches) == 12 if most == 1 else len(doubler.batches) < 12
 
 
-def test_a_failure_is_its_callers_and_the_next_goes_on():
+def test_an_error_reaches_its_caller_and_the_next_call_works():
     def pick(x: np.ndarray) -> list[np.ndarray]:
         if x[0] < 0:
             raise ValueError("below zero")
