@@ -1,7 +1,7 @@
-"""Makes the gRPC stubs where the package is built; everything else about it is in pyproject.toml.
+"""Generates the gRPC stubs when the package is built; all other settings are in pyproject.toml.
 
-`pip install .` puts them into the wheel. `pip install --editable .` writes them beside the .proto, where git is told
-to leave them alone, and so does `python setup.py build_stubs`, after a change of the .proto.
+`pip install .` puts the stubs into the wheel. `pip install --editable .` writes them beside the .proto files, where git
+ignores them. After changing a .proto file, run `python setup.py build_stubs` to write them again.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ PROTOS = "container/protos"
 
 
 def make_stubs(folder: Path) -> None:
-    """Compile every .proto into messages, their types and the service, at the same place under that folder."""
+    """Compile every .proto file into messages, type stubs and services, at the same relative path under the folder."""
     from grpc_tools import protoc
 
     protos = [str(path) for path in sorted((ROOT / PROTOS).glob("*.proto"))]
     outputs = [f"--{kind}_out={folder}" for kind in ("python", "pyi", "grpc_python")]
     folder.mkdir(parents=True, exist_ok=True)
     if protoc.main(["protoc", f"--proto_path={ROOT}", *outputs, *protos]) != 0:
-        raise RuntimeError(f"{', '.join(protos)}: protoc refused them; what it printed says why")
+        raise RuntimeError(f"{', '.join(protos)}: protoc failed; see its output")
 
 
 class BuildWithStubs(build_py):
-    """Python files, and stubs beside them."""
+    """Builds the Python files, with the gRPC stubs beside them."""
 
     def run(self) -> None:
         super().run()
@@ -36,7 +36,7 @@ class BuildWithStubs(build_py):
 
 
 class BuildStubs(Command):
-    """The stubs alone, in the source tree."""
+    """Writes only the gRPC stubs, into the source tree."""
 
     user_options: ClassVar[list[tuple[str, str, str]]] = []
 
