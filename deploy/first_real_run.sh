@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The first run on real AWS: deploys, reads a film, prints what it ran on, deletes. Costs about half an hour of one
-# instance. Nobody has run it yet: what it prints is worth an issue, whether it fails or not.
+# Trial run on real AWS: deploys an endpoint, sends it a video, prints its GPU and versions, and deletes it. It costs
+# about half an hour of one instance. It has not been run yet: please report its output, whether it fails or succeeds.
 #
-#   deploy/first_real_run.sh ROLE_ARN FILM [NAME]
+#   deploy/first_real_run.sh ROLE_ARN VIDEO [NAME]
 #
-# Variables: REGION (us-east-1), INSTANCE_TYPE (ml.g5.xlarge), PYTHON (.venv/bin/python, which `make setup` makes);
-# EXTRA: more flags of deploy.endpoint, such as "--mode async" or "--image-uri ...". Needs the AWS CLI and credentials
-# (aws sts get-caller-identity).
+# Variables: REGION (us-east-1), INSTANCE_TYPE (ml.g5.xlarge), PYTHON (.venv/bin/python, made by `make setup`);
+# EXTRA: more options of deploy.endpoint, such as "--mode async" or "--image-uri ...". Needs the AWS CLI and
+# credentials (check with: aws sts get-caller-identity).
 set -euo pipefail
 
 if (($# < 2)); then
@@ -14,7 +14,7 @@ if (($# < 2)); then
     exit 2
 fi
 role=$1
-film=$(realpath -- "$2")
+video=$(realpath -- "$2")
 name=${3:-viseme-first-run}
 region=${REGION:-us-east-1}
 read -r -a extra <<<"${EXTRA:-}"
@@ -29,8 +29,8 @@ clean_up() {
     exit "$status"
 }
 
-print_what_it_ran_on() {
-    printf '\n== what it ran on\n'
+print_environment() {
+    printf '\n== environment\n'
     aws logs filter-log-events --region "$region" --log-group-name "/aws/sagemaker/Endpoints/$name" \
         --filter-pattern '?"viseme is ready" ?"torch_version"' --query 'events[].message' --output text
     aws sagemaker describe-endpoint --region "$region" --endpoint-name "$name" \
@@ -42,6 +42,6 @@ trap clean_up EXIT
 "$python" -m deploy.endpoint "${endpoint[@]}" --role-arn "$role" \
     --instance-type "${INSTANCE_TYPE:-ml.g5.xlarge}" "${extra[@]}"
 
-printf '\n== reading %s\n' "$film" >&2
-time "$python" -m deploy.invoke "$film" "${endpoint[@]}"
-print_what_it_ran_on
+printf '\n== sending %s\n' "$video" >&2
+time "$python" -m deploy.invoke "$video" "${endpoint[@]}"
+print_environment

@@ -1,4 +1,4 @@
-"""deploy/README.md and the script: what they tell people to type and to allow."""
+"""The commands and the policy in deploy/README.md, and the trial script."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ PARSERS = {
     "deploy.huggingface_model": huggingface_model.make_parser,
     "deploy.invoke": invoke.make_parser,
 }
-# Actions that are not called as the operation is.
+# Operations whose IAM action has another name.
 ACTIONS = {"s3:HeadBucket": "s3:ListBucket", "s3:PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock"}
 
 
 @pytest.mark.parametrize(
     "line", re.findall(r"^python -m (deploy\.\w+ --?\w.*|deploy\.invoke .*)$", README, re.MULTILINE)
 )
-def test_commands_are_understood(line: str):
+def test_commands_are_valid(line: str):
     module, *arguments = shlex.split(line)
     PARSERS[module]().parse_args(arguments)
 
 
-def test_the_templates_command_is_understood():
+def test_the_templates_command_is_valid():
     template = ROOT / "infra" / "template.yaml"
     if not template.is_file():
-        pytest.skip("this checkout has no template")
+        pytest.skip("no infra/template.yaml here")
     commands = re.findall(
         r"python -m deploy\.endpoint (.*?)(?:\n\s*- |\n\w|\Z)", template.read_text("utf-8"), re.DOTALL
     )
     assert commands
     for command in commands:
-        known = endpoint.make_parser().format_help()
-        assert set(re.findall(r"--[a-z-]+", command)) <= set(re.findall(r"--[a-z-]+", known))
+        help_text = endpoint.make_parser().format_help()
+        assert set(re.findall(r"--[a-z-]+", command)) <= set(re.findall(r"--[a-z-]+", help_text))
 
 
 def calls() -> set[tuple[str, str]]:
-    """Every service and operation that the code names."""
+    """Return every service and operation that the code calls."""
     found = set()
     for path in (ROOT / "deploy").glob("*.py"):
         names = {"SERVICE": "application-autoscaling"}
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "aws.call":
                 service, operation = node.args[:2]
-                where = names.get(ast.unparse(service)) or ast.literal_eval(service)
+                name = names.get(ast.unparse(service)) or ast.literal_eval(service)
                 if isinstance(operation, ast.Constant):
-                    found.add((where, str(operation.value)))
+                    found.add((name, str(operation.value)))
     return found | {
         ("sagemaker", name) for name in ("ListEndpointConfigs", "ListModels", "DeleteModel", "DeleteEndpointConfig")
     }
@@ -76,24 +76,24 @@ def test_the_policy_allows_every_call():
         assert ACTIONS.get(action, action) in allowed
 
 
-DRAWN = ("S3::Bucket", "Events::Rule", "Serverless::Function", "DynamoDB::Table", "SNS::Topic", "SQS::Queue")
+SHOWN_TYPES = ("S3::Bucket", "Events::Rule", "Serverless::Function", "DynamoDB::Table", "SNS::Topic", "SQS::Queue")
 
 
-def test_the_picture_shows_the_templates_own_parts():
-    """By the names that they have there, and joined by something."""
-    picture = re.search(r"```mermaid\n(.*?)```", README, re.DOTALL)[1]
+def test_the_diagram_shows_the_templates_resources():
+    """Each is shown under its logical id and connected by an arrow."""
+    diagram = re.search(r"```mermaid\n(.*?)```", README, re.DOTALL)[1]
     template = (ROOT / "infra" / "template.yaml").read_text("utf-8")
-    parts = set(re.findall(rf"^  (\w+):\n    Type: AWS::(?:{'|'.join(DRAWN)})\n", template, re.MULTILINE))
-    parts -= {"LogBucket", "AlarmTopic"}  # no film passes there
-    stack = picture.partition("[infra/template.yaml]")[2].partition("    end\n")[0]
+    parts = set(re.findall(rf"^  (\w+):\n    Type: AWS::(?:{'|'.join(SHOWN_TYPES)})\n", template, re.MULTILINE))
+    parts -= {"LogBucket", "AlarmTopic"}  # no video passes through them
+    stack = diagram.partition("[infra/template.yaml]")[2].partition("    end\n")[0]
     assert parts == parts & set(re.findall(r"\w+", stack))
     assert len(parts) == 10
-    nodes = set(re.findall(r"^        (\w+)[\[(]", picture, re.MULTILINE))
-    arrows = re.findall(r"^    (\w+) -.*[ |](\w+)$", picture, re.MULTILINE)
+    nodes = set(re.findall(r"^        (\w+)[\[(]", diagram, re.MULTILINE))
+    arrows = re.findall(r"^    (\w+) -.*[ |](\w+)$", diagram, re.MULTILINE)
     assert {name for arrow in arrows for name in arrow} == nodes
 
 
-def test_every_cause_and_machine_image_is_explained():
+def test_every_cause_and_machine_image_is_listed():
     for cause in (DRIVER, *CAUSES):
         assert f"| `{cause.name}` |" in README
     for ami in AMIS:
@@ -107,32 +107,32 @@ FAKES = {
 
 
 @pytest.mark.parametrize("deployed", [0, 1])
-def test_the_script_deletes_whatever_happens(tmp_path: Path, deployed: int):
+def test_the_script_always_deletes(tmp_path: Path, deployed: int):
     for name, text in FAKES.items():
         path = tmp_path / name
         path.write_text(f"#!/bin/sh\ncd {tmp_path}\n{text}\n")
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    (tmp_path / "film.mp4").touch()
+    (tmp_path / "video.mp4").touch()
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": "python", "DEPLOYED": str(deployed)}
     run = subprocess.run(
-        [str(SCRIPT), "arn:aws:iam::123456789012:role/X", str(tmp_path / "film.mp4"), "first"],
+        [str(SCRIPT), "arn:aws:iam::123456789012:role/X", str(tmp_path / "video.mp4"), "first"],
         env=env | {"EXTRA": "--mode async"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert run.returncode == deployed, run.stderr
-    made = (tmp_path / "calls").read_text().splitlines()
-    for line in made:
+    calls_made = (tmp_path / "calls").read_text().splitlines()
+    for line in calls_made:
         if line.startswith("-m deploy."):
             module, *arguments = shlex.split(line)[1:]
             PARSERS[module]().parse_args(arguments)
-    assert made[0].endswith("--instance-type ml.g5.xlarge --mode async")
-    assert made[-1] == "-m deploy.endpoint --endpoint-name first --region us-east-1 --delete"
+    assert calls_made[0].endswith("--instance-type ml.g5.xlarge --mode async")
+    assert calls_made[-1] == "-m deploy.endpoint --endpoint-name first --region us-east-1 --delete"
     assert ("viseme is ready" in run.stdout) == (deployed == 0)
 
 
-def test_the_script_says_how_it_is_called():
+def test_the_script_prints_its_usage():
     run = subprocess.run([str(SCRIPT)], capture_output=True, text=True, check=False)
     assert run.returncode == 2
-    assert "deploy/first_real_run.sh ROLE_ARN FILM" in run.stderr
+    assert "deploy/first_real_run.sh ROLE_ARN VIDEO" in run.stderr
