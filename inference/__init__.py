@@ -1,7 +1,7 @@
-"""The engines: what reads lips, moves them, and speaks live."""
+"""Lip reading, lip sync and live avatars."""
 
 import sys
 
-# OpenVINO tells its makers of each import and each conversion, by a fork of whatever process it is in: one that has
-# threads and gRPC, which die in the copy. Where the package that tells is not to be found, it is silent.
+# OpenVINO reports each import and each conversion to its vendor from a fork of the current process; the threads and
+# gRPC of this process do not survive a fork. If its telemetry package cannot be imported, it reports nothing.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

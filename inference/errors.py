@@ -1,72 +1,72 @@
-"""Every error Viseme raises on purpose.
+"""Every error that Viseme raises on purpose.
 
     VisemeError
-    ├── CallerError                 what was asked cannot be done; asking otherwise can mend it
-    │   ├── InvalidRequest          an option or a combination of options is wrong
-    │   │   └── UnsupportedContentType  a body, or an answer, in a form we do not speak
-    │   ├── MediaError              the file that was given
-    │   │   ├── MediaNotFound       nothing at that path, bucket or key, or not a plain file
-    │   │   ├── AccessDenied        it may be there, but we may not read or write it
-    │   │   ├── UnsupportedMedia    not media, damaged, or holds no pictures
-    │   │   ├── MediaTruncated      the file stops before its own end
+    ├── CallerError                 the caller can correct the request
+    │   ├── InvalidRequest          an option or a combination of options is invalid
+    │   │   └── UnsupportedContentType  the media type of the body, or of the requested answer, is not supported
+    │   ├── MediaError              the media file cannot be used
+    │   │   ├── MediaNotFound       nothing at that path, bucket or key, or not a regular file
+    │   │   ├── AccessDenied        reading or writing is not permitted; the file may not even exist
+    │   │   ├── UnsupportedMedia    not media, damaged, or without video frames
+    │   │   ├── MediaTruncated      the file ends too early
     │   │   ├── MediaTooLarge       over a limit on bytes, pixels, duration or frame rate
-    │   │   ├── NoFaceFound         pictures, but no face to read in them
-    │   │   └── NoAudio             no sound in it, or not a sample of one; silence is sound
-    │   ├── WeightsError            the model weights that were asked for
+    │   │   ├── NoFaceFound         video frames, but no face to read
+    │   │   └── NoAudio             no audio, or not a single sample; silence is audio
+    │   ├── WeightsError            the requested model weights cannot be used
     │   │   ├── WeightsNotFound     no such set, no such file, or not fetched yet
-    │   │   └── WrongWeights        a file that is not what it was given as
-    │   └── AvatarError             the avatar that was asked for
+    │   │   └── WrongWeights        the file does not contain the weights it should
+    │   └── AvatarError             the requested avatar cannot be used
     │       ├── AvatarNotFound      no avatar of that name, no package at that path
     │       └── BadPackage          files of a package are missing, damaged, or contradict one another
-    ├── DeviceUnavailable           this machine cannot run the model as asked
-    ├── StorageError                storage failed us: out of reach, or cut a transfer off
+    ├── DeviceUnavailable           this machine cannot run the model as requested
+    ├── StorageError                storage is unreachable, or interrupted a transfer
     └── ServingError                the server cannot answer now
-        ├── NotReady                models are loading, or the worker is being restarted
+        ├── NotReady                models are loading, or the worker is restarting
         ├── Overloaded              the queue is full
-        ├── DeadlineExceeded        it took longer than the request was given
-        ├── Canceled                the caller went away, or asked for it
-        ├── WorkerDied              the process that ran the request is gone
+        ├── DeadlineExceeded        the request took too long
+        ├── Canceled                the caller disconnected, or canceled the request
+        ├── WorkerDied              the process that ran the request died
         └── OutOfMemory             the request needed more memory than there is
 
-A message says what was found and what was expected. Errors carry no HTTP status and no exit
-code: the serving edge (`container`) maps classes to those.
+A message contains what was found and what was expected. Errors carry no HTTP status and no exit code: the
+serving edge (`container`) maps classes to those.
 """
 
 
 class VisemeError(Exception):
-    """Root of the tree: catch it to catch everything Viseme raises on purpose."""
+    """Root of the tree: catch it to catch every error that Viseme raises on purpose."""
 
 
 class CallerError(VisemeError):
-    """The caller can mend this by asking for something else."""
+    """The caller can correct the request."""
 
 
 class InvalidRequest(CallerError):
-    """An option, or a combination of options, is wrong."""
+    """An option, or a combination of options, is invalid."""
 
 
 class UnsupportedContentType(InvalidRequest):
-    """The body is, or the answer is wanted, in a form we do not speak."""
+    """The media type of the body, or of the requested answer, is not supported."""
 
 
 class MediaError(CallerError):
-    """The media file that was given cannot be used."""
+    """The media file cannot be used."""
 
 
 class MediaNotFound(MediaError):
-    """Nothing is at that path, bucket or key, or it is not a plain file."""
+    """There is nothing at that path, bucket or key, or it is not a regular file."""
 
 
 class AccessDenied(MediaError):
-    """It may be there, but we may not read or write it."""
+    """Reading or writing is not permitted; the file may not even exist."""
 
 
 class UnsupportedMedia(MediaError):
-    """The bytes are not media that we read, are damaged, or hold no pictures."""
+    """The bytes are not supported media, are damaged, or contain no video frames."""
 
 
 class MediaTruncated(UnsupportedMedia):
-    """The file stops before its own end."""
+    """The file ends too early."""
 
 
 class MediaTooLarge(MediaError):
@@ -74,15 +74,15 @@ class MediaTooLarge(MediaError):
 
 
 class NoFaceFound(MediaError):
-    """There are pictures, but no face that could be read in them."""
+    """There are video frames, but no face in them that could be read."""
 
 
 class NoAudio(MediaError):
-    """There is no sound in the file, or not a sample of it. Silence is sound."""
+    """The file contains no audio, or not a single sample. Silence is audio."""
 
 
 class WeightsError(CallerError):
-    """The model weights that were asked for cannot be used."""
+    """The requested model weights cannot be used."""
 
 
 class WeightsNotFound(WeightsError):
@@ -90,11 +90,11 @@ class WeightsNotFound(WeightsError):
 
 
 class WrongWeights(WeightsError):
-    """A file is not the weights it was given as."""
+    """The file does not contain the weights it should."""
 
 
 class AvatarError(CallerError):
-    """The avatar that was asked for cannot be used."""
+    """The requested avatar cannot be used."""
 
 
 class AvatarNotFound(AvatarError):
@@ -106,11 +106,11 @@ class BadPackage(AvatarError):
 
 
 class DeviceUnavailable(VisemeError):
-    """This machine cannot run the model on the device or at the precision asked for."""
+    """This machine cannot run the model on the requested device or at the requested precision."""
 
 
 class StorageError(VisemeError):
-    """Storage failed us: it is out of reach, or it cut a transfer off again and again."""
+    """Storage is unreachable, or interrupted a transfer again and again."""
 
 
 class ServingError(VisemeError):
@@ -118,23 +118,23 @@ class ServingError(VisemeError):
 
 
 class NotReady(ServingError):
-    """The models are still loading, or the worker is being restarted."""
+    """The models are still loading, or the worker is restarting."""
 
 
 class Overloaded(ServingError):
-    """As many requests wait as may."""
+    """The queue of waiting requests is full."""
 
 
 class DeadlineExceeded(ServingError):
-    """The request took longer than it was given."""
+    """The request took longer than its deadline."""
 
 
 class Canceled(ServingError):
-    """The caller went away, or asked for the request to end."""
+    """The caller disconnected, or canceled the request."""
 
 
 class WorkerDied(ServingError):
-    """The process that ran the request is gone; it was not run again."""
+    """The process that ran the request died; the request was not retried."""
 
 
 class OutOfMemory(ServingError):

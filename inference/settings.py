@@ -1,4 +1,4 @@
-"""How this deployment is set up. The only reader of the environment."""
+"""The settings of a deployment. The only reader of the environment."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from inference.media import MediaLimits
 from inference.weights.sources import HUB_ENDPOINT, WeightSources
 
 PREFIX = "VISEME_"
-DEFAULTS = MediaLimits()
-# Set by SageMaker and Hugging Face, under their own names.
-FOREIGN = {
+MEDIA_DEFAULTS = MediaLimits()
+# Variables that SageMaker, Hugging Face and AWS define.
+EXTERNAL_VARIABLES = {
     "SAGEMAKER_MODEL_SERVER_WORKERS": "workers",
     "SAGEMAKER_BIND_TO_PORT": "port",
     "SM_MODEL_DIR": "model_dir",
@@ -33,15 +33,15 @@ GRPC_PORT = 50051
 
 
 class LivePorts(NamedTuple):
-    """Beside the HTTP port; 0 is off. legacy: of the JSON and binary server, the faster one, and the proxy."""
+    """Ports besides the HTTP port; 0 is off. legacy: the JSON and binary server, the faster one, and the proxy."""
 
     legacy: tuple[int, ...]
     grpc: int
 
 
-def split_list(found: object) -> object:
-    """'a, b/c' -> ('a', 'b/c')."""
-    return tuple(part.strip() for part in found.split(",") if part.strip()) if isinstance(found, str) else found
+def split_list(value: object) -> object:
+    """Split comma-separated text: 'a, b/c' becomes ('a', 'b/c'). Return other values unchanged."""
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -49,44 +49,44 @@ LegacyPorts = Annotated[tuple[Port, ...], Field(max_length=3)]
 
 
 class Settings(BaseModel):
-    """Read once, at the start, from the environment; passed on as values."""
+    """Settings, read once from the environment and passed on as values."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data_dir: Path
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "f32", "f16", "bf16", "int8"] = "auto"
-    max_bytes: int = Field(DEFAULTS.max_bytes, gt=0)
-    max_pixels: int = Field(DEFAULTS.max_total_pixels, gt=0)
-    max_duration_s: float = Field(DEFAULTS.max_duration_s, gt=0)
+    max_bytes: int = Field(MEDIA_DEFAULTS.max_bytes, gt=0)
+    max_pixels: int = Field(MEDIA_DEFAULTS.max_total_pixels, gt=0)
+    max_duration_s: float = Field(MEDIA_DEFAULTS.max_duration_s, gt=0)
 
     host: str = "127.0.0.1"
     port: Port = 8080
     workers: int = Field(1, ge=1, le=64)
     queue_size: int = Field(8, ge=1, le=10_000)
     deadline_s: float = Field(60.0, gt=0)
-    # Of lip sync: the whole job, and the sums of its stages; None where only the whole is bounded.
+    # Lip sync: the whole job, and the totals of its stages; None: only the whole job is bounded.
     job_deadline_s: float = Field(7200.0, gt=0)
     decode_deadline_s: float | None = Field(None, gt=0)
     inference_deadline_s: float | None = Field(None, gt=0)
     encode_deadline_s: float | None = Field(None, gt=0)
     token: str | None = Field(None, repr=False)
-    # PEM files of a certificate, its chain after it, and of its key; with them every port speaks TLS only.
+    # PEM files of a certificate, followed by its chain, and of its key; with them every port accepts TLS only.
     tls_cert: Path | None = None
     tls_key: Path | None = Field(None, validate_default=True)
-    # Whether only SageMaker's platform can reach the server, so that its headers are to be believed.
+    # Whether only SageMaker's platform can reach the server, so that its headers can be trusted.
     on_sagemaker: bool = False
-    # Whether avatars speak live on ports of their own, too, and on SageMaker behind every door; `legacy_ports` and
-    # `grpc_port` say which ports, 0 is off.
+    # Whether the additional ports for live avatars are open, and on SageMaker every live route; `legacy_ports` and
+    # `grpc_port` set the port numbers, 0 is off.
     realtime: bool = False
     legacy_ports: Annotated[LegacyPorts | None, BeforeValidator(split_list)] = None
     grpc_port: Port | None = None
-    # Sites, as https://example.com, whose pages may open live sessions beside those of the server's own host.
+    # Origins such as https://example.com whose pages may open live sessions, besides the server's own host.
     allowed_origins: Annotated[tuple[str, ...], BeforeValidator(split_list)] = ()
-    # Buckets that requests may name, or "bucket/prefix"; "*" leaves it to the role.
+    # Buckets, or "bucket/prefix", that requests may name; "*" leaves it to the permissions of the role.
     allowed_buckets: Annotated[tuple[str, ...], BeforeValidator(split_list)] = ("*",)
 
-    avatars: Path | None = None  # a folder of avatar packages
+    avatars: Path | None = None  # folder of avatar packages
     model_dir: Path | None = None
     hf_model_id: str | None = None
     hf_token: str | None = Field(None, repr=False)
@@ -96,27 +96,31 @@ class Settings(BaseModel):
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
-        """Raises: InvalidRequest naming the variable that is wrong, or that does not exist."""
+        """Read the settings. Raises: InvalidRequest naming a variable that is wrong or unknown."""
         env = os.environ if env is None else env
-        names = {PREFIX + field.upper(): field for field in cls.model_fields if field not in FOREIGN.values()} | FOREIGN
+        own = {PREFIX + field.upper(): field for field in cls.model_fields if field not in EXTERNAL_VARIABLES.values()}
+        names = own | EXTERNAL_VARIABLES
         unknown = [key for key in env if key.startswith(PREFIX) and key not in names]
         if unknown:
             raise InvalidRequest(f"{unknown[0]}: no such setting; known: {', '.join(names)}")
-        found = {field: env[name] for name, field in names.items() if env.get(name)}
-        found.setdefault("data_dir", str(default_data_dir(env)))
-        found.setdefault("on_sagemaker", str(any(name.startswith("SAGEMAKER_") and env[name] for name in env)))
+        values = {field: env[name] for name, field in names.items() if env.get(name)}
+        values.setdefault("data_dir", str(default_data_dir(env)))
+        values.setdefault("on_sagemaker", str(any(name.startswith("SAGEMAKER_") and env[name] for name in env)))
         try:
-            return cls.model_validate(found)
+            return cls.model_validate(values)
         except ValidationError as err:
             first = err.errors()[0]
             name = next(name for name, field in names.items() if field == first["loc"][0])
             raise InvalidRequest(f"{name}={first['input']!r}: {first['msg']}") from err
 
-    def asked(self, **given: object) -> Settings:
-        """These, with what was said on the command line; None leaves a setting as it is. Raises: InvalidRequest."""
-        said = {field: value for field, value in given.items() if value is not None}
+    def asked(self, **options: object) -> Settings:
+        """Return these settings with command-line options applied; None leaves a setting unchanged.
+
+        Raises: InvalidRequest naming the option.
+        """
+        given = {field: value for field, value in options.items() if value is not None}
         try:
-            return Settings.model_validate(self.model_dump() | said)
+            return Settings.model_validate(self.model_dump() | given)
         except ValidationError as err:
             first = err.errors()[0]
             name = str(first["loc"][0]).replace("_", "-")
@@ -124,18 +128,18 @@ class Settings(BaseModel):
 
     @field_validator("tls_key")
     @classmethod
-    def tls_key_goes_with_cert(cls, found: Path | None, info: ValidationInfo) -> Path | None:
-        if "tls_cert" in info.data and (found is None) != (info.data["tls_cert"] is None):
+    def tls_key_goes_with_cert(cls, value: Path | None, info: ValidationInfo) -> Path | None:
+        if "tls_cert" in info.data and (value is None) != (info.data["tls_cert"] is None):
             raise ValueError("a certificate and its key go together: VISEME_TLS_CERT and VISEME_TLS_KEY")
-        return found
+        return value
 
     @property
     def live_ports(self) -> LivePorts:
-        """Those that were asked for by number, else all of them where `realtime` was asked for."""
-        usual = LivePorts(LEGACY_PORTS, GRPC_PORT) if self.realtime else LivePorts((), 0)
+        """The ports that are set by number; else all usual ones if `realtime` is set, or none."""
+        default = LivePorts(LEGACY_PORTS, GRPC_PORT) if self.realtime else LivePorts((), 0)
         return LivePorts(
-            usual.legacy if self.legacy_ports is None else self.legacy_ports,
-            usual.grpc if self.grpc_port is None else self.grpc_port,
+            default.legacy if self.legacy_ports is None else self.legacy_ports,
+            default.grpc if self.grpc_port is None else self.grpc_port,
         )
 
     @property
@@ -144,7 +148,7 @@ class Settings(BaseModel):
 
     @property
     def tracks_cache(self) -> Path:
-        """Where it is kept where faces are in films."""
+        """The directory of the face-box cache."""
         return self.data_dir / "tracks"
 
     @property
@@ -167,6 +171,6 @@ class Settings(BaseModel):
 
 
 def default_data_dir(env: Mapping[str, str]) -> Path:
-    """~/.cache/viseme, or where XDG_CACHE_HOME says."""
+    """Return the folder viseme in XDG_CACHE_HOME, by default ~/.cache."""
     home = env.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "viseme"

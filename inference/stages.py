@@ -1,4 +1,4 @@
-"""How long each stage of a streaming pipeline takes, and may take."""
+"""Timing and deadlines of the stages of a streaming pipeline."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Deadline:
-    """How long some stages may take together.
+    """A limit on the total time of some stages.
 
-    name: what a caller is told of them. stages: by the clock's names; None for all there are.
+    name: how messages call them. stages: their names in the clock; None: all stages.
     """
 
     name: str
@@ -27,14 +27,14 @@ class Deadline:
 
 
 def no_check() -> None:
-    """Nothing to look up."""
+    """Do nothing: the default for callbacks that can end the work."""
 
 
 class StageClock:
-    """Shares out time among stages that pull from one another: each gets its own, not its suppliers'.
+    """Attributes time to stages that pull from one another: each gets its own time, not that of its inputs.
 
-    clock: seconds; wall time by default, `time.process_time` to count CPU time. deadlines: looked at
-    whenever a stage hands something on, as `on_item` is called: what it raises ends the work.
+    clock: returns seconds; wall time by default, `time.process_time` for CPU time. deadlines: checked whenever a
+    stage yields an item. on_item: called then, too; an exception that it raises ends the work.
     """
 
     def __init__(
@@ -49,21 +49,21 @@ class StageClock:
         self._on_item = on_item
         self._clock = clock
         self._running: list[str] = []
-        self._since = clock()
+        self._last_time = clock()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count what runs inside for `name`, and nothing for the stage around it meanwhile."""
-        self._settle()
+        """Attribute the time inside the context to `name`, and not to the enclosing stage."""
+        self._attribute_elapsed()
         self._running.append(name)
         try:
             yield
         finally:
-            self._settle()
+            self._attribute_elapsed()
             self._running.pop()
 
     def watch(self, name: str, items: Iterable[T]) -> Iterator[T]:
-        """The same items; the time it takes to make each is counted for `name`."""
+        """Yield the same items; attribute the time to make each of them to `name`."""
         iterator = iter(items)
         while True:
             with self.stage(name):
@@ -75,7 +75,7 @@ class StageClock:
             yield item
 
     def timed(self, name: str, call: Callable[P, T]) -> Callable[P, T]:
-        """The same call; the time it takes is counted for its stage as before, and by `name` apart from that."""
+        """Return the same function; its time is counted for its stage as before, and separately under `name`."""
 
         def run(*args: P.args, **kwargs: P.kwargs) -> T:
             start = self._clock()
@@ -87,27 +87,27 @@ class StageClock:
         return run
 
     def check(self, stage: str) -> None:
-        """stage: what has just handed something on.
+        """Check the deadlines. stage: the one that has just yielded an item.
 
-        Raises: DeadlineExceeded naming what took too long, and whatever `on_item` raises.
+        Raises: DeadlineExceeded naming the deadline that passed; the errors of `on_item`.
         """
         self._on_item()
         if self._deadlines:
-            self._settle()
+            self._attribute_elapsed()
         for one in self._deadlines:
             counted = self.seconds if one.stages is None else one.stages
             if sum(self.seconds.get(name, 0.0) for name in counted) > one.seconds:
                 raise DeadlineExceeded(f"{one.name} took over {one.seconds:g} s, which is its limit (last: {stage})")
 
     def as_ms(self) -> dict[str, float]:
-        """Milliseconds of each stage so far, and of all together as "total"."""
-        self._settle()
+        """Return the milliseconds of each stage so far, and their sum as "total"."""
+        self._attribute_elapsed()
         stages = {name: round(seconds * 1000, 1) for name, seconds in self.seconds.items()}
         return stages | {"total": round(sum(self.seconds.values()) * 1000, 1)}
 
-    def _settle(self) -> None:
+    def _attribute_elapsed(self) -> None:
         now = self._clock()
         if self._running:
             name = self._running[-1]
-            self.seconds[name] = self.seconds.get(name, 0.0) + now - self._since
-        self._since = now
+            self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last_time
+        self._last_time = now

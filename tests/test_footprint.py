@@ -7,11 +7,11 @@ import psutil
 import pytest
 
 from inference import footprint
-from inference.footprint import MIB, PAGE_BYTES, Level, MemoryWatch
+from inference.footprint import MIB, PAGE_BYTES, MemoryWatch, SampleStats
 
 
 def test_a_level_has_a_peak_and_a_mean():
-    level = Level()
+    level = SampleStats()
     for n_mib in (1, 2, 6):
         level.add(n_mib * MIB)
     assert level.as_mib("ram") == {"ram_peak_mib": 6.0, "ram_mean_mib": 3.0}

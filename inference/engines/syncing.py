@@ -122,7 +122,7 @@ class OutputFolder:
     """A folder for videos: a given one, or a temporary one that is deleted with this object."""
 
     def __init__(self, given: Path | None) -> None:
-        """Raises: StorageError if no folder can be created."""
+        """Use the given folder, or create a temporary one. Raises: StorageError if none can be created."""
         try:
             self.path = given or Path(tempfile.mkdtemp(prefix="viseme-video-"))
         except OSError as err:
