@@ -1,4 +1,4 @@
-"""Video files made by the tests themselves."""
+"""Video and image files made by the tests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def film(
     with_tone: bool = False,
     slices: int = 1,
 ) -> bytes:
-    """Encode BGR frames; `times` (seconds) makes the rate variable. slices: of each picture, for H.264."""
+    """Encode BGR frames. times: in seconds, for a variable rate. slices: per frame, for H.264."""
     rate = Fraction(fps)
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as out:
@@ -44,19 +44,19 @@ def film(
         video.height, video.width = frames[0].shape[:2]
         video.pix_fmt = "yuv420p"
         video.options = {"crf": str(crf), "slices": str(slices)} if codec == "libx264" else {"qscale": "2"}
-        sound = out.add_stream("aac" if container in ("mp4", "matroska") else "mp2", rate=16000) if with_tone else None
+        audio = out.add_stream("aac" if container in ("mp4", "matroska") else "mp2", rate=16000) if with_tone else None
         if pixel_aspect:
             video.codec_context.sample_aspect_ratio = pixel_aspect
         clock = Fraction(1, 90000) if times else 1 / rate
         video.codec_context.time_base = clock
         for i, frame in enumerate(frames):
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="bgr24")
-            picture.pts = round(times[i] / clock) if times else i
-            picture.time_base = clock
-            out.mux(video.encode(picture))
+            image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="bgr24")
+            image.pts = round(times[i] / clock) if times else i
+            image.time_base = clock
+            out.mux(video.encode(image))
         out.mux(video.encode())
-        if sound is not None:
-            mux_tone(out, sound, seconds=float(len(frames) / rate))
+        if audio is not None:
+            mux_tone(out, audio, seconds=float(len(frames) / rate))
     return buffer.getvalue()
 
 
@@ -71,7 +71,7 @@ def mux_tone(out, stream, seconds: float) -> None:
 
 
 def tone(seconds: float = 1.0) -> bytes:
-    """A WAV file."""
+    """Return a WAV file of 220 Hz."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="wav") as out:
         mux_tone(out, out.add_stream("pcm_s16le", rate=16000, layout="mono"), seconds)
@@ -79,20 +79,20 @@ def tone(seconds: float = 1.0) -> bytes:
 
 
 def picture(frame: Frame, codec: str = "png") -> bytes:
-    """A PNG file, or with "mjpeg" a JPEG."""
+    """Encode a PNG file, or with "mjpeg" a JPEG."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="image2pipe") as out:
         stream = out.add_stream(codec, rate=1)
         stream.height, stream.width = frame.shape[:2]
         stream.pix_fmt = "rgb24" if codec == "png" else "yuvj420p"
-        shot = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="bgr24")
-        out.mux(stream.encode(shot.reformat(format=stream.pix_fmt)))
+        image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="bgr24")
+        out.mux(stream.encode(image.reformat(format=stream.pix_fmt)))
         out.mux(stream.encode())
     return buffer.getvalue()
 
 
 def turn_by_metadata(mp4: bytes, degrees: int) -> bytes:
-    """The same MP4 with a display matrix that turns it clockwise by 90, 180 or 270 degrees."""
+    """Return the MP4 with a display matrix that rotates it clockwise by 90, 180 or 270 degrees."""
     one = 1 << 16
     cos, sin = {90: (0, one), 180: (-one, 0), 270: (0, -one)}[degrees]
     matrix = [cos, sin, 0, -sin, cos, 0, 0, 0, 1 << 30]
@@ -105,7 +105,7 @@ N_STRIPES = 8
 
 
 def numbered(n_frames: int, width: int = 64, height: int = 48) -> list[Frame]:
-    """Frames that tell their number (up to 255) in eight stripes, bright for a 1, lowest bit leftmost."""
+    """Return frames that encode their number (up to 255) in eight stripes, bright for a 1, lowest bit leftmost."""
     frames = []
     for number in range(n_frames):
         bits = [number >> i & 1 for i in range(N_STRIPES)]

@@ -1,4 +1,4 @@
-"""Sound files made by the tests themselves."""
+"""Audio files made by the tests."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ CODECS = {
 
 
 def sing(seconds: float, rate: int = 48000, hz: float = 440, n_channels: int = 1) -> np.ndarray:
-    """(channels, N) int16; the left channel sings, the others are still."""
-    voices = np.zeros((n_channels, round(seconds * rate)), np.int16)
-    voices[0] = 12000 * np.sin(2 * np.pi * hz * np.arange(voices.shape[1]) / rate)
-    return voices
+    """Return a tone on the left channel, silence on the others: (channels, N) int16."""
+    channels = np.zeros((n_channels, round(seconds * rate)), np.int16)
+    channels[0] = 12000 * np.sin(2 * np.pi * hz * np.arange(channels.shape[1]) / rate)
+    return channels
 
 
-def record(voices: np.ndarray, rate: int = 48000, container: str = "wav") -> bytes:
+def record(channels: np.ndarray, rate: int = 48000, container: str = "wav") -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as out:
         stream = out.add_stream(CODECS[container], rate=rate)
-        stream.layout = "mono" if len(voices) == 1 else "stereo"
-        if voices.size:
+        stream.layout = "mono" if len(channels) == 1 else "stereo"
+        if channels.size:
             packed = av.AudioFrame.from_ndarray(
-                np.ascontiguousarray(voices.T).reshape(1, -1), format="s16", layout=stream.layout.name
+                np.ascontiguousarray(channels.T).reshape(1, -1), format="s16", layout=stream.layout.name
             )
             packed.sample_rate, packed.pts, packed.time_base = rate, 0, Fraction(1, rate)
             resampler = av.AudioResampler(format=stream.format.name, layout=stream.layout.name, rate=rate)

@@ -1,4 +1,4 @@
-"""The avatar's ear: a window of the mel spectrogram into the features that its U-Net listens to."""
+"""The avatar's audio encoder: from a window of the mel spectrogram to the features that its U-Net takes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from inference.models.wav2lip import audio_encoder
 
 WIDTHS = (32, 64, 128, 256, 512)
-WIDTH_STARTS = (0, 3, 6, 9, 11)  # where the flat list of layers changes its width
+WIDTH_STARTS = (0, 3, 6, 9, 11)  # layers at which the width changes
 
 
 class AudioVisualEncoder(nn.Module):
@@ -20,20 +20,24 @@ class AudioVisualEncoder(nn.Module):
     """
 
     def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
-        """widths: the last is the number of features; 16 rows of them fill the U-Net's input, so it divides by 16."""
+        """Create the network.
+
+        widths: channels of each block; the last is the number of features, divisible by 16 because 16 rows of them are
+        the U-Net's input.
+        """
         super().__init__()
         self.widths = tuple(widths)
         self.audio_encoder = audio_encoder(self.widths)
 
     @classmethod
     def like(cls, tensors: Mapping[str, Tensor]) -> AudioVisualEncoder:
-        """One whose widths are those of a state dict, with the prefix; its numbers are not taken over.
+        """Create a network with the widths of a state dict (with the prefix), but not its values.
 
-        Raises: KeyError, IndexError for a tensor that every encoder has and this one has not.
+        Raises: KeyError, IndexError if a tensor of every encoder is missing.
         """
         return cls([tensors[f"audio_encoder.{i}.conv_block.0.weight"].shape[0] for i in WIDTH_STARTS])
 
     def forward(self, mel: Tensor) -> Tensor:
-        """Features (B, widths[-1]) float, 0 and above. mel: (B, 1, 80, 16) float, -4..4."""
+        """Return features (B, widths[-1]) float, not negative. mel: (B, 1, 80, 16) float, -4..4."""
         out: Tensor = self.audio_encoder(mel)
         return out[:, :, 0, 0]

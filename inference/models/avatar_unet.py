@@ -1,4 +1,4 @@
-"""The avatar's U-Net: a face with and without its mouth, and a stretch of voice, into the face that says it."""
+"""The avatar's U-Net: from a face with and without its mouth, and audio features, to the speaking face."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import torch
 from torch import Tensor, nn
 
 FACE_SIDE = 320  # px
-FACE_CHANNELS = 6  # the whole face, then the masked one, each BGR: the other way round than Wav2Lip's
+FACE_CHANNELS = 6  # the whole face, then the masked one, each BGR: the reverse of Wav2Lip's order
 WIDTHS = (32, 64, 128, 256, 512)
-# What each kind of audio features comes as: channels, rows, columns.
+# Shape of each kind of audio features: channels, rows, columns.
 AUDIO_SHAPES = {"ave": (32, 16, 16), "hubert": (32, 32, 32), "wenet": (256, 16, 32)}
 MODES = tuple(AUDIO_SHAPES)
 CONV3_STRIDES = {"ave": (1, 1), "hubert": (2, 2), "wenet": (1, 2)}
 EXPANSION = 2
-# Of the 320: what is hidden from the network, which it is to paint. Upstream's rectangle (5, 5, 310, 305).
+# The part of the 320 px that is masked, and that the network generates. Upstream's rectangle (5, 5, 310, 305).
 MASKED_ROWS, MASKED_COLUMNS = slice(5, 310), slice(5, 315)
 
 
 class InvertedResidual(nn.Module):
-    """Widen by a 1x1 convolution, filter each channel by itself, narrow; the input added where it is residual."""
+    """A 1x1 convolution that widens, a depthwise one, a 1x1 that narrows; plus the input if residual."""
 
     def __init__(self, n_in: int, n_out: int, stride: int = 1, *, residual: bool = False) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class Down(nn.Module):
 
 
 class Up(nn.Module):
-    """Doubles the side and joins the map of that size from the way down."""
+    """Doubles the side and concatenates the map of that size from the encoder."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
@@ -100,7 +100,7 @@ class Outlet(nn.Module):
 
 
 class AudioBranch(nn.Module):
-    """Audio features to a map of the size that the face has at its deepest: 10 x 10."""
+    """From audio features to a map of the size of the deepest face map: 10 x 10."""
 
     def __init__(self, mode: str, n_in: int, widths: Sequence[int]) -> None:
         super().__init__()
@@ -125,17 +125,18 @@ class AudioBranch(nn.Module):
 
 
 class AvatarUNet(nn.Module):
-    """A U-Net of depthwise convolutions over the face, joined at its bottom by the voice.
+    """A U-Net of depthwise convolutions over the face, with audio features added at its bottom.
 
     Source: SyncTalk_2D unet_328.py Model (names, order of layers, 12,186,935 parameters in mode ave).
-    Deliberately different: widths and the number of audio channels are free, an unknown mode is refused.
+    Deliberately different: widths and the number of audio channels are free, an unknown mode is rejected.
     """
 
     def __init__(self, mode: str = "ave", widths: Sequence[int] = WIDTHS, n_audio_channels: int | None = None) -> None:
-        """mode: the kind of audio features: ave, hubert, wenet. widths: channels from the whole face to its deepest.
+        """Create the network.
 
-        n_audio_channels: None for those that the mode has upstream; 16 features of F numbers each have F / 16.
-        Raises: ValueError for a mode that does not exist, or other than five widths.
+        mode: the kind of audio features: ave, hubert, wenet. widths: channels from the largest map to the deepest.
+        n_audio_channels: None for the mode's number upstream; 16 rows of F features have F / 16 channels.
+        Raises: ValueError if the mode does not exist, or there are not five widths.
         """
         super().__init__()
         if mode not in MODES or len(widths) != len(WIDTHS):
@@ -157,10 +158,10 @@ class AvatarUNet(nn.Module):
 
     @classmethod
     def like(cls, tensors: Mapping[str, Tensor], mode: str | None = None) -> AvatarUNet:
-        """One whose widths are those of a state dict; its numbers are not taken over.
+        """Create a network with the widths of a state dict, but not its values.
 
-        mode: None takes wenet's from its shape, and ave otherwise: hubert's has the same tensors as ave's.
-        Raises: KeyError, IndexError for a tensor that every avatar's U-Net has and this one has not.
+        mode: None recognises wenet by its shapes, and takes ave otherwise: hubert has the same tensors as ave.
+        Raises: KeyError, IndexError if a tensor of every avatar's U-Net is missing.
         """
         first = tensors["audio_model.conv1.conv.0.weight"]
         after_two = tensors["audio_model.conv2.conv.6.weight"]
@@ -170,10 +171,10 @@ class AvatarUNet(nn.Module):
         return cls(mode or ("wenet" if is_wenet else "ave"), widths, first.shape[1])
 
     def forward(self, face: Tensor, audio: Tensor) -> Tensor:
-        """The faces that speak: (B, 3, 320, 320) float, BGR, 0..1.
+        """Return speaking faces: (B, 3, 320, 320) float, BGR, 0..1.
 
         face: (B, 6, 320, 320) float, BGR / 255: channels 0..2 whole, 3..5 masked.
-        audio: (B, *audio_shape) float; in mode ave 16 rows of 512 features in a row, as (32, 16, 16).
+        audio: (B, *audio_shape) float; in mode ave 16 rows of 512 features, reshaped to (32, 16, 16).
         """
         x1 = self.inc(face)
         x2 = self.down1(x1)
@@ -187,7 +188,7 @@ class AvatarUNet(nn.Module):
 
 
 class AvatarPainter(nn.Module):
-    """The U-Net between pictures: what turns levels into numbers and hides the mouth is part of the graph."""
+    """The U-Net from image to image: scaling the levels and masking the mouth are part of the graph."""
 
     mask: Tensor
 
@@ -199,11 +200,11 @@ class AvatarPainter(nn.Module):
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, face: Tensor, audio: Tensor) -> Tensor:
-        """Faces that speak: (B, 320, 320, 3) uint8 BGR, truncated as upstream does.
+        """Return speaking faces: (B, 320, 320, 3) uint8 BGR, truncated as upstream.
 
         face: (B, 320, 320, 3) uint8 BGR. audio: (B, *audio_shape) float.
         """
-        dtype = self.mask.dtype  # float32, or what the module was made on a GPU
+        dtype = self.mask.dtype  # float32, or the precision on a GPU
         whole = face.permute(0, 3, 1, 2).to(dtype) / 255
-        said: Tensor = self.unet(torch.cat([whole, whole * self.mask], dim=1), audio.to(dtype))
-        return (said.float() * 255).floor().to(torch.uint8).permute(0, 2, 3, 1)
+        faces: Tensor = self.unet(torch.cat([whole, whole * self.mask], dim=1), audio.to(dtype))
+        return (faces.float() * 255).floor().to(torch.uint8).permute(0, 2, 3, 1)

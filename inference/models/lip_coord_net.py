@@ -1,4 +1,4 @@
-"""LipCoordNet: from mouth crops and lip points to characters."""
+"""LipCoordNet: from mouth crops and lip landmarks to characters."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LipCoordNet(nn.Module):
         self._drop_maps = nn.Dropout3d(DROPOUT)
 
     def forward(self, x: Tensor, coords: Tensor) -> Tensor:
-        """Logits of each frame, before softmax: (B, T, 28); class 0 is the blank, 1 the space.
+        """Return logits of each frame, before softmax: (B, T, 28); class 0 is the blank, 1 the space.
 
         x: (B, 3, T, 64, 128) float, BGR / 255.
         coords: (B, T, 20, 2) float, lip points 48..67 as x / frame width, y / frame height.

@@ -1,13 +1,13 @@
-"""S3FD: a face detector that looks at six scales."""
+"""S3FD: a face detector with six scales."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-# Blocks of VGG-16: how many layers, how wide; halved after each.
+# Blocks of VGG-16: number of layers, width; the side is halved after each.
 VGG_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
-# The six maps that are looked at: layer, channels, class outputs of each cell.
+# The six maps with a detection head: layer, channels, class outputs per cell.
 HEADS = (
     ("conv3_3_norm", 256, 4),
     ("conv4_3_norm", 512, 2),
@@ -21,7 +21,7 @@ BOX_SIZE = 4
 
 
 class L2Norm(nn.Module):
-    """Each pixel's vector to length 1, then times a weight for each channel."""
+    """Normalises each pixel's vector to length 1, then multiplies each channel by a weight."""
 
     def __init__(self, width: int, scale: float) -> None:
         super().__init__()
@@ -59,32 +59,32 @@ class S3FD(nn.Module):
             self.add_module(f"{name}_mbox_loc", nn.Conv2d(width, BOX_SIZE, 3, padding=1))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Twelve maps: logits (B, 2, h, w) and box offsets (B, 4, h, w) of each scale, finest first.
+        """Return twelve maps: logits (B, 2, h, w) and box offsets (B, 4, h, w) of each scale, finest first.
 
         image: (B, 3, H, W) float, see `faces.s3fd`.
         """
-        maps = self._look(image)
+        maps = self._feature_maps(image)
         outputs: list[Tensor] = []
         for (name, _, n_classes), found in zip(HEADS, maps, strict=True):
             logits = self.get_submodule(f"{name}_mbox_conf")(found)
-            if n_classes > 2:  # the finest scale has three ways to be no face; the likeliest counts
-                nothing = logits[:, : n_classes - 1].amax(dim=1, keepdim=True)
-                logits = torch.cat([nothing, logits[:, n_classes - 1 :]], dim=1)
+            if n_classes > 2:  # the finest scale has three background classes; the likeliest counts
+                background = logits[:, : n_classes - 1].amax(dim=1, keepdim=True)
+                logits = torch.cat([background, logits[:, n_classes - 1 :]], dim=1)
             outputs += [logits, self.get_submodule(f"{name}_mbox_loc")(found)]
         return tuple(outputs)
 
-    def _look(self, x: Tensor) -> list[Tensor]:
-        kept = []
+    def _feature_maps(self, x: Tensor) -> list[Tensor]:
+        maps = []
         for block, (n_layers, _) in enumerate(VGG_BLOCKS, 1):
             for layer in range(1, n_layers + 1):
                 x = torch.relu(self.get_submodule(f"conv{block}_{layer}")(x))
             if block >= 3:
-                kept.append(self.get_submodule(f"conv{block}_3_norm")(x))
+                maps.append(self.get_submodule(f"conv{block}_3_norm")(x))
             x = nn.functional.max_pool2d(x, 2, 2)
         x = torch.relu(self.fc7(torch.relu(self.fc6(x))))
-        kept.append(x)
+        maps.append(x)
         for block in (6, 7):
             x = torch.relu(self.get_submodule(f"conv{block}_1")(x))
             x = torch.relu(self.get_submodule(f"conv{block}_2")(x))
-            kept.append(x)
-        return kept
+            maps.append(x)
+        return maps

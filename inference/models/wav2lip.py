@@ -1,4 +1,4 @@
-"""Wav2Lip: a face without its mouth, a face with any mouth, and a voice, into the face that says it."""
+"""Wav2Lip: from a face without its mouth, a reference face and audio to the speaking face."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 FACE_SIDE = 96  # px
 MEL_ROWS, MEL_COLUMNS = 80, 16
 FACE_CHANNELS = 6  # the masked face, then the whole one, each BGR
-# Layers that add their input to their output, behind the first of each block.
+# Residual layers after the first layer of each block.
 FACE_ENCODER_RESIDUALS = (0, 2, 3, 2, 2, 1)
 DECODER_RESIDUALS = (1, 2, 2, 2, 2, 2)
-# Strides of the audio encoder's first layers of a width, and residual layers behind each.
+# Strides of the audio encoder's first layer of each width, and the residual layers after it.
 AUDIO_STRIDES = ((1, 1), (3, 1), (3, 3), (3, 2))
 AUDIO_RESIDUALS = (2, 2, 2, 1)
 
 
 class Wav2LipWidths(NamedTuple):
-    """Channels of each block: they come with the checkpoint. The default is the published network's."""
+    """Channels of each block, read from the checkpoint. The defaults are the published network's."""
 
     face_encoder: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 512)
     audio_encoder: tuple[int, ...] = (32, 64, 128, 256, 512)
@@ -29,23 +29,23 @@ class Wav2LipWidths(NamedTuple):
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Wav2LipWidths:
-        """Those of a state dict. Raises: KeyError, IndexError for a tensor that a Wav2Lip has and this has not."""
+        """Return the widths of a state dict. Raises: KeyError, IndexError if a tensor of every Wav2Lip is missing."""
 
         def width(layer: str, axis: int = 0) -> int:
             return tensors[f"{layer}.conv_block.0.weight"].shape[axis]
 
-        audio_starts = (0, 3, 6, 9, 11)  # where the flat list of layers changes its width
+        audio_starts = (0, 3, 6, 9, 11)  # layers at which the width changes
         return cls(
             tuple(width(f"face_encoder_blocks.{i}.0") for i in range(len(FACE_ENCODER_RESIDUALS) + 1)),
             tuple(width(f"audio_encoder.{i}") for i in audio_starts),
-            # A transposed convolution's weights have their inputs first.
+            # The weights of a transposed convolution have the input axis first.
             (width("face_decoder_blocks.0.0"), *(width(f"face_decoder_blocks.{i}.0", 1) for i in range(1, 7))),
             width("output_block.0"),
         )
 
 
 class Conv2d(nn.Module):
-    """Convolution, batch norm, the input added where it is residual, ReLU."""
+    """Convolution, batch norm, plus the input if residual, ReLU."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Conv2dTranspose(nn.Module):
     """Transposed convolution, batch norm, ReLU."""
 
     def __init__(self, n_in: int, n_out: int, *, first: bool = False) -> None:
-        """first: from 1x1 to 3x3; else it doubles the side."""
+        """Create the layer. first: from 1x1 to 3x3; else it doubles the side."""
         super().__init__()
         deconv = nn.ConvTranspose2d(n_in, n_out, 3) if first else nn.ConvTranspose2d(n_in, n_out, 3, 2, 1, 1)
         self.conv_block = nn.Sequential(deconv, nn.BatchNorm2d(n_out))
@@ -80,7 +80,7 @@ class Conv2dTranspose(nn.Module):
 
 
 class Wav2Lip(nn.Module):
-    """A U-Net over the face, joined at its bottom by an encoding of the voice.
+    """A U-Net over the face, with an audio embedding as its bottom.
 
     Source: Rudrabha/Wav2Lip models/wav2lip.py (names, order of layers, 36,298,035 parameters).
     Deliberately different: the widths are free.
@@ -96,7 +96,7 @@ class Wav2Lip(nn.Module):
         self.output_block = nn.Sequential(Conv2d(joined, widths.output), nn.Conv2d(widths.output, 3, 1), nn.Sigmoid())
 
     def forward(self, audio: Tensor, face: Tensor) -> Tensor:
-        """The faces that speak: (B, 3, 96, 96) float, BGR, 0..1.
+        """Return speaking faces: (B, 3, 96, 96) float, BGR, 0..1.
 
         audio: (B, 1, 80, 16) float mel, -4..4.
         face: (B, 6, 96, 96) float, BGR / 255: channels 0..2 with rows 48.. zero, 3..5 whole.
@@ -104,7 +104,10 @@ class Wav2Lip(nn.Module):
         return self.draw(self.audio_encoder(audio), face)
 
     def draw(self, x: Tensor, face: Tensor) -> Tensor:
-        """The same of what is heard: (B, widths.audio_encoder[-1], 1, 1), the audio encoder's output."""
+        """Return speaking faces as `forward` does.
+
+        x: (B, widths.audio_encoder[-1], 1, 1), the audio encoder's output.
+        """
         maps = []
         for encode in self.face_encoder_blocks:
             face = encode(face)
@@ -116,7 +119,7 @@ class Wav2Lip(nn.Module):
 
 
 def face_encoder(widths: Sequence[int]) -> nn.ModuleList:
-    """From 96 px a side to 1."""
+    """Return the layers from 96 px a side to 1."""
     blocks = []
     n_in = FACE_CHANNELS
     for i, (n_out, n_residuals) in enumerate(zip(widths[:-1], FACE_ENCODER_RESIDUALS, strict=True)):
@@ -128,7 +131,7 @@ def face_encoder(widths: Sequence[int]) -> nn.ModuleList:
 
 
 def audio_encoder(widths: Sequence[int]) -> nn.Sequential:
-    """From 80 x 16 to 1 x 1."""
+    """Return the layers from 80 x 16 to 1 x 1."""
     layers: list[nn.Module] = []
     n_in = 1
     for n_out, stride, n_residuals in zip(widths[:-1], AUDIO_STRIDES, AUDIO_RESIDUALS, strict=True):
@@ -139,7 +142,7 @@ def audio_encoder(widths: Sequence[int]) -> nn.Sequential:
 
 
 def face_decoder(widths: Wav2LipWidths) -> nn.ModuleList:
-    """From 1 px a side to 96; each block takes the one before and the encoder's map of its size."""
+    """Return the layers from 1 px a side to 96; the inputs of a block are the last one and the encoder's map."""
     outs, maps = widths.face_decoder, widths.face_encoder[::-1]
     blocks = [nn.Sequential(Conv2d(widths.audio_encoder[-1], outs[0], 1, 1, 0))]
     for i, n_residuals in enumerate(DECODER_RESIDUALS):

@@ -24,26 +24,26 @@ def mels(n: int = 3) -> torch.Tensor:
     return torch.from_numpy(uniform("ave.mel", (n, 1, 80, 16)) * 8 - 4)
 
 
-def test_size_and_shape_are_the_published_ones(net: AudioVisualEncoder):
+def test_size_and_shape_are_as_published(net: AudioVisualEncoder):
     assert sum(p.numel() for p in net.parameters()) == 2_812_672
     with torch.inference_mode():
         assert net(mels()).shape == (3, 512)
 
 
-def test_names_and_outputs_are_upstreams(shared: Path, net: AudioVisualEncoder):
+def test_names_and_outputs_equal_upstream(shared: Path, net: AudioVisualEncoder):
     listed = json.loads((shared / "golden" / "ave_state_dict.json").read_text())
     assert [[key, list(value.shape)] for key, value in net.state_dict().items()] == listed
     with np.load(shared / "golden" / "ave.npz") as golden, torch.inference_mode():
-        said = net(torch.from_numpy(golden["mel_windows"]))
-        np.testing.assert_allclose(said, golden["window_features"], atol=1e-4)
+        features = net(torch.from_numpy(golden["mel_windows"]))
+        np.testing.assert_allclose(features, golden["window_features"], atol=1e-4)
 
 
-def test_it_is_wav2lips_ear(net: AudioVisualEncoder):
-    """The same layers under the same names: so the same numbers, from the same rule, say the same."""
-    theirs = Wav2Lip().eval()
-    theirs.load_state_dict(seeded_state(theirs, 0.8))
+def test_it_equals_wav2lips_audio_encoder(net: AudioVisualEncoder):
+    """The layers have the same names, so that the same seeds give the same weights and the same output."""
+    wav2lip = Wav2Lip().eval()
+    wav2lip.load_state_dict(seeded_state(wav2lip, 0.8))
     with torch.inference_mode():
-        assert torch.equal(net(mels()), theirs.audio_encoder(mels())[:, :, 0, 0])
+        assert torch.equal(net(mels()), wav2lip.audio_encoder(mels())[:, :, 0, 0])
 
 
 def test_widths_come_from_the_tensors():
@@ -53,9 +53,9 @@ def test_widths_come_from_the_tensors():
     assert again.widths == NARROW
     again.load_state_dict(narrow.state_dict())
     with torch.inference_mode():
-        said = again(mels())
-        assert said.shape == (3, 16)
-        assert torch.equal(said, narrow(mels()))
-        assert not torch.allclose(said, again(mels() * 0.5), atol=1e-6)
+        features = again(mels())
+        assert features.shape == (3, 16)
+        assert torch.equal(features, narrow(mels()))
+        assert not torch.allclose(features, again(mels() * 0.5), atol=1e-6)
     with pytest.raises(KeyError):
         AudioVisualEncoder.like({"conv1.weight": torch.zeros(1)})

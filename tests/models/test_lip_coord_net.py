@@ -13,7 +13,7 @@ def seeded(name: str) -> np.random.Generator:
 
 
 def seeded_tensor(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The rule by which the reference outputs were made: see the reference's own page."""
+    """Return a seeded tensor as in the script that made the reference outputs."""
     x = seeded(key).standard_normal(shape, dtype=np.float32)
     if len(shape) > 1:
         return np.float32(np.sqrt(2.0 / np.prod(shape[1:]))) * x
@@ -34,7 +34,7 @@ def inputs(size: str) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(video), torch.from_numpy(coords)
 
 
-def test_size_and_shape_are_the_published_ones():
+def test_size_and_shape_are_as_published():
     net = LipCoordNet()
     assert sum(p.numel() for p in net.parameters()) == 6_776_572
     assert len(net.state_dict()) == 32
@@ -42,7 +42,7 @@ def test_size_and_shape_are_the_published_ones():
         assert net.eval()(*inputs("1x40")).shape == (1, 40, 28)
 
 
-def test_a_batch_gives_what_each_gives_alone(seeded_net: LipCoordNet):
+def test_a_batch_equals_its_items(seeded_net: LipCoordNet):
     video, coords = inputs("2x75")
     with torch.inference_mode():
         both = seeded_net(video, coords)
@@ -59,7 +59,7 @@ def test_both_inputs_matter(seeded_net: LipCoordNet):
 
 
 @pytest.mark.parametrize("size", ["1x75", "1x40", "2x75"])
-def test_logits_are_upstreams(shared, seeded_net: LipCoordNet, size: str):
+def test_logits_equal_upstream(shared, seeded_net: LipCoordNet, size: str):
     golden = np.load(shared / "golden" / "lipcoordnet.npz")
     video, coords = inputs(size)
     assert video.ravel()[:4].numpy() == pytest.approx(golden[f"video_probe_{size}"])
@@ -68,6 +68,6 @@ def test_logits_are_upstreams(shared, seeded_net: LipCoordNet, size: str):
     assert np.abs(logits - golden[f"logits_{size}"]).max() <= 2e-5
 
 
-def test_names_and_shapes_are_upstreams(shared):
+def test_names_and_shapes_equal_upstream(shared):
     expected = json.loads((shared / "golden" / "lipcoordnet_state_dict.json").read_text())
     assert [[k, list(v.shape)] for k, v in LipCoordNet().state_dict().items()] == expected

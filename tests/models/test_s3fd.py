@@ -19,7 +19,7 @@ def net() -> S3FD:
     return net
 
 
-def test_names_and_outputs_are_upstreams(shared: Path, net: S3FD):
+def test_names_and_outputs_equal_upstream(shared: Path, net: S3FD):
     listed = json.loads((shared / "golden" / "s3fd_state_dict.json").read_text())
     assert {key: list(value.shape) for key, value in net.state_dict().items()} == dict(listed)
     with np.load(shared / "golden" / "s3fd.npz") as golden:
@@ -32,8 +32,8 @@ def test_names_and_outputs_are_upstreams(shared: Path, net: S3FD):
             np.testing.assert_allclose(found, golden[name], atol=1e-4)
 
 
-def quiet_maps(height: int = 160, width: int = 128) -> list[np.ndarray]:
-    """No face anywhere. The grids are those of 160 x 128 pixels."""
+def empty_maps(height: int = 160, width: int = 128) -> list[np.ndarray]:
+    """Return output maps without a face, for 160 x 128 pixels."""
     sizes = [(40, 32), (20, 16), (10, 8), (9, 8), (5, 4), (3, 2)]
     maps = []
     for rows, columns in sizes:
@@ -49,10 +49,10 @@ def put(maps: list[np.ndarray], cell: np.ndarray) -> None:
     maps[2 * level + 1][0, :, row, column] = cell[5:9]
 
 
-def test_boxes_are_upstreams(shared: Path):
+def test_boxes_equal_upstream(shared: Path):
     with np.load(shared / "golden" / "s3fd.npz") as golden:
         for image in range(3):
-            maps = quiet_maps()
+            maps = empty_maps()
             cells = golden["decode_cells"]
             for cell in cells[cells[:, 0] == image]:
                 put(maps, cell[1:])
@@ -65,26 +65,26 @@ def test_boxes_are_upstreams(shared: Path):
             )
 
 
-def test_a_cell_becomes_the_box_worked_out_by_hand():
+def test_a_box_by_hand():
     """Scale 1 has strides of 8 px and anchors of 32: row 5, column 3 is at (28, 44); dx 1 moves it by 3.2 px."""
-    maps = quiet_maps()
+    maps = empty_maps()
     put(maps, np.array([1, 5, 3, -2, 2, 1, 0, 0, np.log(2) / 0.2]))
     found = decode(maps)
     score = 1 / (1 + np.exp(-4))
     np.testing.assert_allclose(found, [[28 + 3.2 - 16, 44 - 32, 28 + 3.2 + 16, 44 + 32, score]], atol=1e-4)
 
 
-def test_of_overlapping_boxes_the_surest_stays():
+def test_overlapping_boxes_are_suppressed_by_score():
     boxes = np.array([[0, 0, 9, 9, 0.6], [1, 0, 10, 9, 0.9], [20, 20, 29, 29, 0.7]], np.float32)
     assert suppress(boxes)[:, 4].tolist() == pytest.approx([0.9, 0.7])
 
 
-def test_nothing_seen_is_no_box():
-    detector = S3fdDetector(lambda _: quiet_maps())
+def test_no_face_gives_no_box():
+    detector = S3fdDetector(lambda _: empty_maps())
     assert detector.find_first(np.zeros((160, 128, 3), np.uint8)) is None
 
 
-def test_the_mean_is_taken_from_rgb():
+def test_the_mean_is_subtracted_in_rgb():
     grey = to_input(np.full((8, 8, 3), 120, np.uint8))
     assert grey[0, :, 0, 0].tolist() == [120 - mean for mean in MEAN]
     blue = np.zeros((8, 8, 3), np.uint8)

@@ -27,12 +27,12 @@ def inputs() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(audio), torch.from_numpy(face)
 
 
-def test_size_and_shape_are_the_published_ones(net: Wav2Lip):
+def test_size_and_shape_are_as_published(net: Wav2Lip):
     assert sum(p.numel() for p in net.parameters()) == 36_298_035
     assert len(net.state_dict()) == 352
 
 
-def test_names_and_outputs_are_upstreams(shared: Path, net: Wav2Lip):
+def test_names_and_outputs_equal_upstream(shared: Path, net: Wav2Lip):
     listed = json.loads((shared / "golden" / "wav2lip_state_dict.json").read_text())
     assert [[key, list(value.shape)] for key, value in net.state_dict().items()] == listed
     audio, face = inputs()
@@ -50,7 +50,7 @@ def test_widths_come_from_the_tensors():
     again.load_state_dict(narrow.state_dict())
     audio, face = inputs()
     with torch.inference_mode():
-        said = again(audio, face)
-        assert said.shape == (2, 3, 96, 96)
-        assert torch.equal(said, narrow(audio, face))
-        assert not torch.allclose(said, again(audio * 0.5, face), atol=1e-6)
+        faces = again(audio, face)
+        assert faces.shape == (2, 3, 96, 96)
+        assert torch.equal(faces, narrow(audio, face))
+        assert not torch.allclose(faces, again(audio * 0.5, face), atol=1e-6)
