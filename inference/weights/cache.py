@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from inference.atomic_write import atomic_file
 from inference.errors import WeightsNotFound, WrongWeights
 from inference.weights.registry import WeightFile, WeightSet
 
@@ -120,16 +118,6 @@ def keep(contents: bytes, weight_set: WeightSet, file: WeightFile, cache: Path) 
     return path
 
 
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A path to write to; what was written there gets its own name when all went well, and vanishes when not."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".part-", suffix=path.suffix)
-    os.close(handle)
-    part = Path(name)
-    try:
-        yield part
-        part.chmod(0o644)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+def whole_file(path: Path) -> AbstractContextManager[Path]:
+    """Return `atomic_file` for a file that every user may read; its folder is created."""
+    return atomic_file(path, mode=0o644, make_parents=True)
