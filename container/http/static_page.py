@@ -19,7 +19,7 @@ HEADERS = {
 
 
 def page_routes() -> list[BaseRoute]:
-    """Return the routes of the page. They need no token: the page itself asks the user for it."""
+    """Return the routes of the page. They need no token: the page itself prompts the user for it."""
     return [Route(path, serve_file) for path in FILES]
 
 

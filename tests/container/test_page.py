@@ -99,7 +99,7 @@ def bursts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(11)
     lengths = [0.3, 0.24, 0.42, 0.3, 0.18, 0.5, 0.36, 0.2, 0.26, 0.44, 0.3, 0.3]
     pieces = [rng.standard_normal(round(seconds * RATE)) * (6000 if i % 2 else 0) for i, seconds in enumerate(lengths)]
-    path = tmp_path_factory.mktemp("sound") / "bursts.wav"
+    path = tmp_path_factory.mktemp("audio") / "bursts.wav"
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, RATE, 0, "NONE", ""))
         file.writeframes(np.concatenate(pieces).astype("<i2").tobytes())
@@ -227,6 +227,6 @@ def test_the_page_requests_the_token(browser: Any, avatar_folder: Path, avatar_p
 
 def test_files_have_their_media_types_and_security_headers(app: LiveApp):
     for path, media_type in (("/", "text/html"), ("/live.js", "text/javascript")):
-        answer = httpx.get(app.http(path))
-        assert answer.headers["content-type"].startswith(media_type)
-        assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
+        response = httpx.get(app.http(path))
+        assert response.headers["content-type"].startswith(media_type)
+        assert "frame-ancestors 'none'" in response.headers["content-security-policy"]

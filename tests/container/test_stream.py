@@ -71,10 +71,10 @@ def loaded(avatar_folder: Path, shared_package: AvatarPackage, monkeypatch: pyte
 @pytest.fixture(scope="module")
 def speech() -> np.ndarray:
     """Return 0.6 s of speech, which is not a whole number of frames."""
-    said = synthesise(SyntheticClip("BIN BLUE AT F TWO NOW", 3).speech, 3)[SYNTHESIS_RATE // 2 :][
+    samples = synthesise(SyntheticClip("BIN BLUE AT F TWO NOW", 3).speech, 3)[SYNTHESIS_RATE // 2 :][
         : round(SPOKEN_S * SYNTHESIS_RATE) + 7
     ]
-    return np.rint(said * 32_767).astype(np.int16)
+    return np.rint(samples * 32_767).astype(np.int16)
 
 
 class Client:
@@ -194,10 +194,10 @@ def test_an_interrupt_drops_all_earlier_speech(app: LiveApp, speech: np.ndarray)
             return client, n_before
 
     client, n_before = asyncio.run(go())
-    behind = client.frames[n_before:]
-    assert {frame.generation for frame in behind} == {1}
-    assert not any(frame.is_speaking for frame in behind[:10])
-    assert b"".join(frame.pcm for frame in behind if frame.is_speaking)[: 2 * len(speech)] == speech.tobytes()
+    later = client.frames[n_before:]
+    assert {frame.generation for frame in later} == {1}
+    assert not any(frame.is_speaking for frame in later[:10])
+    assert b"".join(frame.pcm for frame in later if frame.is_speaking)[: 2 * len(speech)] == speech.tobytes()
     numbers = [frame.frame for frame in client.frames]
     assert numbers == sorted(set(numbers))
 
@@ -226,16 +226,16 @@ def test_whole_frames_are_composed(app: LiveApp, avatar_package: AvatarPackage, 
 
 
 def test_background_frames_over_http(app: LiveApp, avatar_package: AvatarPackage):
-    answer = httpx.get(app.http("/v1/avatars/drawn/background/7"))
-    assert answer.headers["content-type"] == "image/jpeg"
-    assert answer.headers["cache-control"] == "public, no-cache"  # the avatar may be replaced
-    tag = {"if-none-match": f'W/"another", {answer.headers["etag"]}'}
+    response = httpx.get(app.http("/v1/avatars/drawn/background/7"))
+    assert response.headers["content-type"] == "image/jpeg"
+    assert response.headers["cache-control"] == "public, no-cache"  # the avatar may be replaced
+    tag = {"if-none-match": f'W/"another", {response.headers["etag"]}'}
     again = httpx.get(app.http("/v1/avatars/drawn/background/7"), headers=tag)
-    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", answer.headers["etag"])
+    assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", response.headers["etag"])
     other = httpx.get(app.http("/v1/avatars/drawn/background/8"), headers=tag)
     assert other.status_code == 200
-    assert other.headers["etag"] != answer.headers["etag"]
-    assert np.abs(decode(answer.content).astype(int) - avatar_package.background(7)).mean() < 4
+    assert other.headers["etag"] != response.headers["etag"]
+    assert np.abs(decode(response.content).astype(int) - avatar_package.background(7)).mean() < 4
     assert httpx.get(app.http("/v1/avatars/drawn/background/75")).status_code == 400
     assert httpx.get(app.http("/v1/avatars/nobody/background/0")).status_code == 404
 
@@ -609,7 +609,7 @@ def image_of(frame: FrameMessage) -> np.ndarray:
 def test_pings_disconnect_silent_clients_but_not_sending_ones(
     loaded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, speech: np.ndarray
 ):
-    """Neither client answers the server's pings; one keeps sending."""
+    """Neither client responses the server's pings; one keeps sending."""
     monkeypatch.setitem(WEBSOCKET_CONFIG, "ws_ping_interval", 0.2)
     monkeypatch.setitem(WEBSOCKET_CONFIG, "ws_ping_timeout", 0.4)
     flush = b"\x81\x90" + bytes(4) + b'{"type":"flush"}'  # masked with zeros

@@ -360,7 +360,7 @@ def parse_audio(encoded: object) -> bytes | None:
 
 
 def pad_jpeg(jpeg: bytes) -> bytes:
-    """Append zero bytes so that the bounds behind the JPEG are 4-byte aligned.
+    """Append zero bytes so that the bounds after the JPEG are 4-byte aligned.
 
     One browser client maps the bounds in place as float32. Decoders ignore the padding.
     """

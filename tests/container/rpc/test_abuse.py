@@ -275,5 +275,5 @@ def test_a_running_batch_is_finished_when_the_server_stops(rpc_settings: Setting
         wait_until(lambda: own.server.service.n_waiting)
         own.is_ready = False
         own.call(own.server.stop)
-        answer = Proto(our_table()).message("BatchInferenceResponse").FromString(call.result(PATIENCE_S))
-    assert [one.success for one in answer.responses] == [True] * 20
+        response = Proto(our_table()).message("BatchInferenceResponse").FromString(call.result(PATIENCE_S))
+    assert [one.success for one in response.responses] == [True] * 20

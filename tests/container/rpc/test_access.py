@@ -50,8 +50,8 @@ def test_reflection_lists_the_ten_calls(channel: grpc.Channel):
 def test_the_standard_health_service(channel: grpc.Channel):
     stub = health_pb2_grpc.HealthStub(channel)
     for name in ("", SERVICE):
-        answer = stub.Check(health_pb2.HealthCheckRequest(service=name))
-        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        response = stub.Check(health_pb2.HealthCheckRequest(service=name))
+        assert response.status == health_pb2.HealthCheckResponse.SERVING
     with pytest.raises(grpc.RpcError) as caught:
         stub.Check(health_pb2.HealthCheckRequest(service="another"))
     assert caught.value.code() == grpc.StatusCode.NOT_FOUND
@@ -121,8 +121,8 @@ def test_calls_with_the_token_are_served(guarded: Rpc):
     with grpc.insecure_channel(guarded.address) as opened:
         client = Proto(our_table()).client(opened)
         assert client.GenerateInference(token, model_name="rehearsed", frame_id=1).success
-        [answer] = client.StreamInference(iter([{"model_name": "rehearsed"}]), **token)
-        assert answer.success
+        [response] = client.StreamInference(iter([{"model_name": "rehearsed"}]), **token)
+        assert response.success
 
 
 def test_tls_requires_trust_in_the_certificate(rpc_settings: Settings, tmp_path: Path):

@@ -35,30 +35,30 @@ CHUNK = RATE // 25
 
 
 def test_a_frame_is_the_networks_output_composed(client: Client, rehearsed: AvatarPackage):
-    answer = client.GenerateInference(model_name="rehearsed", frame_id=37)
-    assert answer.success
-    assert not answer.HasField("error")
+    response = client.GenerateInference(model_name="rehearsed", frame_id=37)
+    assert response.success
+    assert not response.HasField("error")
     box = rehearsed.box(37)
-    assert list(answer.bounds) == [box.left, box.top, box.right, box.bottom]
+    assert list(response.bounds) == [box.left, box.top, box.right, box.bottom]
     expected = rehearsed.background(37).copy()
     expected[slices_of(box)] = rehearsed.render(37, rehearsed.features_at(37))
-    assert np.array_equal(decode_jpeg(answer.prediction_data), through_jpeg(expected, WHOLE_QUALITY))
-    assert answer.prediction_shape == "x".join(map(str, expected.shape))
-    assert (answer.model_name, answer.frame_id) == ("rehearsed", 37)
-    assert answer.inference_time_ms > 0
-    times = answer.prepare_time_ms + answer.inference_time_ms + answer.composite_time_ms
-    assert times <= answer.processing_time_ms + 1
-    assert len(answer.optimizations) > 0
+    assert np.array_equal(decode_jpeg(response.prediction_data), through_jpeg(expected, WHOLE_QUALITY))
+    assert response.prediction_shape == "x".join(map(str, expected.shape))
+    assert (response.model_name, response.frame_id) == ("rehearsed", 37)
+    assert response.inference_time_ms > 0
+    times = response.prepare_time_ms + response.inference_time_ms + response.composite_time_ms
+    assert times <= response.processing_time_ms + 1
+    assert len(response.optimizations) > 0
 
 
 def test_patch_frames_contain_the_face_alone(client: Client, rehearsed: AvatarPackage):
     patch = {"metadata": (("viseme-frames", "patch"),)}
-    answer = client.GenerateInference(patch, model_name="rehearsed", frame_id=37)
+    response = client.GenerateInference(patch, model_name="rehearsed", frame_id=37)
     expected = rehearsed.render(37, rehearsed.features_at(37))
-    assert np.array_equal(decode_jpeg(answer.prediction_data), through_jpeg(expected))
-    assert answer.prediction_shape == "x".join(map(str, expected.shape))
+    assert np.array_equal(decode_jpeg(response.prediction_data), through_jpeg(expected))
+    assert response.prediction_shape == "x".join(map(str, expected.shape))
     [streamed] = client.StreamInference(iter([{"model_name": "rehearsed", "frame_id": 37}]), **patch)
-    assert streamed.prediction_data == answer.prediction_data
+    assert streamed.prediction_data == response.prediction_data
     with pytest.raises(grpc.RpcError) as caught:
         client.GenerateInference({"metadata": (("viseme-frames", "half"),)}, model_name="drawn")
     assert error_of(caught.value)[0] == grpc.StatusCode.INVALID_ARGUMENT
@@ -90,9 +90,9 @@ def test_frames_speak_the_audio_in_the_request(client: Client, drawn: AvatarPack
         patch.setattr(drawn, "render", lambda i, features: received.append(features) or render(i, features))
         rows = [frame.patch for frame in session.frames()]
     assert len(rows) == 24
-    for answer, features in zip(batch.responses, received[8:11], strict=True):
-        expected = drawn.render(answer.frame_id, features)
-        assert np.array_equal(decode_jpeg(answer.prediction_data), through_jpeg(expected))
+    for response, features in zip(batch.responses, received[8:11], strict=True):
+        expected = drawn.render(response.frame_id, features)
+        assert np.array_equal(decode_jpeg(response.prediction_data), through_jpeg(expected))
 
 
 def test_missing_frames_do_not_shift_the_audio_of_others(client: Client):
@@ -105,27 +105,27 @@ def test_missing_frames_do_not_shift_the_audio_of_others(client: Client):
 
 
 def test_other_audio_gives_other_mouths(client: Client):
-    def ask(chunks: list[bytes]) -> list[bytes]:
+    def request(chunks: list[bytes]) -> list[bytes]:
         batch = client.GenerateBatchWithAudio(model_name="drawn", start_frame_id=4, frame_count=2, audio_chunks=chunks)
         assert all(one.success for one in batch.responses)
         return [one.prediction_data for one in batch.responses]
 
     speech, silence = split_chunks(noise(17 * CHUNK)), split_chunks(np.zeros(17 * CHUNK, np.int16))
-    assert ask(speech) == ask(speech)
-    assert ask(speech)[0] != ask(silence)[0]
-    assert ask(speech)[1] != ask(silence)[1]
+    assert request(speech) == request(speech)
+    assert request(speech)[0] != request(silence)[0]
+    assert request(speech)[1] != request(silence)[1]
 
 
 def test_the_length_of_chunks_gives_the_sample_rate(client: Client, drawn: AvatarPackage):
     """A tone gives the same frames at 16 and at 48 kHz."""
-    answers = []
+    responses = []
     for rate in (16_000, 48_000):
         t = np.arange(rate * 17 // 25) / rate
         chunks = split_chunks((np.sin(2 * np.pi * 440 * t) * 9000).astype(np.int16), rate // 25)
         batch = client.GenerateBatchWithAudio(model_name="drawn", frame_count=2, audio_chunks=chunks)
-        answers.append([decode_jpeg(one.prediction_data).astype(int) for one in batch.responses])
-    assert np.abs(answers[0][0] - answers[1][0]).mean() < 2
-    assert np.abs(answers[0][1] - answers[1][1]).mean() < 2
+        responses.append([decode_jpeg(one.prediction_data).astype(int) for one in batch.responses])
+    assert np.abs(responses[0][0] - responses[1][0]).mean() < 2
+    assert np.abs(responses[0][1] - responses[1][1]).mean() < 2
 
 
 @pytest.mark.parametrize(
@@ -146,17 +146,17 @@ def test_invalid_audio_is_explained_in_every_response(client: Client, chunks: li
 
 
 def test_without_features_the_mouth_rests(client: Client, drawn: AvatarPackage):
-    answer = client.GenerateInference({"metadata": (("viseme-frames", "patch"),)}, model_name="drawn", frame_id=0)
+    response = client.GenerateInference({"metadata": (("viseme-frames", "patch"),)}, model_name="drawn", frame_id=0)
     expected = drawn.render(0, np.tile(drawn.encode_silence(), (16, 1)))
-    assert np.array_equal(decode_jpeg(answer.prediction_data), through_jpeg(expected))
+    assert np.array_equal(decode_jpeg(response.prediction_data), through_jpeg(expected))
 
 
 @pytest.mark.parametrize("index", [-1, 75, 2**31 - 1, -(2**31)])
 def test_a_missing_frame_is_an_error(client: Client, index: int):
-    answer = client.GenerateInference(model_name="rehearsed", frame_id=index)
-    assert (answer.success, answer.frame_id) == (False, index)
-    assert f"frame {index} of rehearsed" in answer.error
-    assert answer.prediction_data == b""
+    response = client.GenerateInference(model_name="rehearsed", frame_id=index)
+    assert (response.success, response.frame_id) == (False, index)
+    assert f"frame {index} of rehearsed" in response.error
+    assert response.prediction_data == b""
 
 
 def test_an_unknown_model_is_an_error_everywhere(client: Client):
@@ -177,8 +177,8 @@ def test_an_unknown_model_is_an_error_everywhere(client: Client):
 
 def test_a_stream_keeps_the_order_and_survives_an_invalid_frame(client: Client):
     frames = [("rehearsed", 4), ("nobody", 5), ("rehearsed", 999), ("rehearsed", 6)]
-    answers = list(client.StreamInference({"model_name": name, "frame_id": i} for name, i in frames))
-    assert [(one.frame_id, one.success) for one in answers] == [(4, True), (5, False), (999, False), (6, True)]
+    responses = list(client.StreamInference({"model_name": name, "frame_id": i} for name, i in frames))
+    assert [(one.frame_id, one.success) for one in responses] == [(4, True), (5, False), (999, False), (6, True)]
 
 
 def test_a_stream_alternates_requests_and_responses(client: Client):
@@ -191,8 +191,8 @@ def test_a_stream_alternates_requests_and_responses(client: Client):
             assert received.acquire(timeout=PATIENCE_S)
 
     frame_ids = []
-    for answer in client.StreamInference(requests()):
-        frame_ids.append(answer.frame_id)
+    for response in client.StreamInference(requests()):
+        frame_ids.append(response.frame_id)
         received.release()
     assert frame_ids == [0, 1, 2]
 
@@ -223,15 +223,15 @@ def test_models_health_and_metadata(client: Client, rehearsed: AvatarPackage):
 
 
 def test_video_types_of_old_packages(client: Client, rehearsed: AvatarPackage):
-    def ask(video: str) -> np.ndarray:
-        answer = client.GetVideoFrame(model_name="rehearsed", frame_id=9, video_type=video)
-        assert (answer.success, answer.frame_id, answer.video_type) == (True, 9, video)
-        return decode_jpeg(answer.frame_data)
+    def request(video: str) -> np.ndarray:
+        response = client.GetVideoFrame(model_name="rehearsed", frame_id=9, video_type=video)
+        assert (response.success, response.frame_id, response.video_type) == (True, 9, video)
+        return decode_jpeg(response.frame_data)
 
     crop = rehearsed.crop(9)
-    assert np.array_equal(ask("full_body"), through_jpeg(rehearsed.background(9), WHOLE_QUALITY))
-    assert np.array_equal(ask("face_regions"), through_jpeg(crop, WHOLE_QUALITY))
-    masked = ask("masked_regions")
+    assert np.array_equal(request("full_body"), through_jpeg(rehearsed.background(9), WHOLE_QUALITY))
+    assert np.array_equal(request("face_regions"), through_jpeg(crop, WHOLE_QUALITY))
+    masked = request("masked_regions")
     assert masked.shape == (320, 320, 3)
     assert masked[20:300, 20:300].max() < 12  # black, apart from JPEG artefacts
     assert np.abs(masked[:4].astype(int) - crop[4:8, 4:324]).mean() < 12
@@ -253,9 +253,14 @@ def test_a_package_is_loaded_while_the_server_runs(client: Client, rpc: Rpc, rpc
     assert "nobody" not in client.ListModels().loaded_models
     (rpc_settings.avatars / "later").symlink_to(rpc_settings.avatars / "drawn")
     try:
-        answer = client.LoadPackage(package_name="later")
-        assert (answer.success, answer.package_name, answer.frame_count, answer.device) == (True, "later", 75, "cpu")
-        assert (list(answer.audio_features_shape), answer.memory_mapped_audio) == ([], False)
+        response = client.LoadPackage(package_name="later")
+        assert (response.success, response.package_name, response.frame_count, response.device) == (
+            True,
+            "later",
+            75,
+            "cpu",
+        )
+        assert (list(response.audio_features_shape), response.memory_mapped_audio) == ([], False)
         assert "later" in client.ListModels().loaded_models
     finally:
         (rpc_settings.avatars / "later").unlink()
@@ -265,9 +270,9 @@ def test_a_package_is_loaded_while_the_server_runs(client: Client, rpc: Rpc, rpc
 
 
 def test_loading_reports_the_packages_features(client: Client):
-    answer = client.LoadPackage(package_name="rehearsed", package_dir="rehearsed")
-    assert (list(answer.audio_features_shape), answer.memory_mapped_audio) == ([75, 32], True)
-    assert list(answer.videos_loaded) == list(VIDEO_TYPES)
+    response = client.LoadPackage(package_name="rehearsed", package_dir="rehearsed")
+    assert (list(response.audio_features_shape), response.memory_mapped_audio) == ([75, 32], True)
+    assert list(response.videos_loaded) == list(VIDEO_TYPES)
 
 
 @pytest.mark.parametrize("given", ["rehearsed", "./rehearsed", "{home}/rehearsed", "{home_name}/rehearsed"])
@@ -279,17 +284,17 @@ def test_the_packages_own_folder_is_accepted(client: Client, rpc_settings: Setti
 
 @pytest.mark.parametrize("given", ["/etc", "..", "../..", "drawn", "rehearsed/..", "/", "x" * 9999, "rehearsed\0"])
 def test_no_other_folder_is_read(client: Client, given: str):
-    answer = client.LoadPackage(package_name="rehearsed", package_dir=given)
-    assert (answer.success, answer.message) == (False, "the package was not loaded")
-    assert "expected nothing, or 'rehearsed'" in answer.error
-    assert len(answer.error) < 200
+    response = client.LoadPackage(package_name="rehearsed", package_dir=given)
+    assert (response.success, response.message) == (False, "the package was not loaded")
+    assert "expected nothing, or 'rehearsed'" in response.error
+    assert len(response.error) < 200
 
 
 @pytest.mark.parametrize("name", ["/etc", "../drawn", "", ".", "drawn\0", "x" * 9999])
 def test_no_name_escapes_the_folder(client: Client, name: str):
-    answer = client.LoadPackage(package_name=name, package_dir=name)
-    assert not answer.success
-    assert "there is none of that name" in answer.error
+    response = client.LoadPackage(package_name=name, package_dir=name)
+    assert not response.success
+    assert "no such name" in response.error
 
 
 def test_calls_are_counted_by_name_and_status(rpc: Rpc, client: Client):

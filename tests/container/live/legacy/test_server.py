@@ -60,13 +60,13 @@ class SharedPackage:
 
 def request(app: LiveApp, *messages: str | bytes, path: str = "/ws") -> list[Any]:
     """Send messages on one connection, and return the response to each."""
-    answers = []
+    responses = []
     with connect(app.ws(path), open_timeout=PATIENCE_S, ping_interval=None, proxy=None) as connection:
         for message in messages:
             connection.send(message)
-            answer = connection.recv(PATIENCE_S)
-            answers.append(json.loads(answer) if isinstance(answer, str) else answer)
-    return answers
+            response = connection.recv(PATIENCE_S)
+            responses.append(json.loads(response) if isinstance(response, str) else response)
+    return responses
 
 
 def request_json(app: LiveApp, path: str = "/ws", **fields: Any) -> Any:
@@ -109,14 +109,14 @@ def box_of(package: AvatarPackage, i: int) -> list[float]:
 @pytest.mark.parametrize("message", [long_form(50), short_form(50)])
 def test_a_frame_is_whole_and_composed(app: LiveApp, avatar_package: AvatarPackage, path: str, message: bytes):
     (raw,) = request(app, message, path=path)
-    answer = parse_response(raw)
-    assert (answer["success"], answer["frame_id"]) == (1, 50)
-    assert answer["bounds"] == box_of(avatar_package, 50)
-    assert answer["image"].shape == (240, 320, 3)
+    response = parse_response(raw)
+    assert (response["success"], response["frame_id"]) == (1, 50)
+    assert response["bounds"] == box_of(avatar_package, 50)
+    assert response["image"].shape == (240, 320, 3)
     # One browser client maps the bounds in place as float32.
     assert (len(raw) - 16) % 4 == 0
-    left, top, right, bottom = map(int, answer["bounds"])
-    difference = np.abs(answer["image"].astype(int) - avatar_package.background(50)).mean(axis=2)
+    left, top, right, bottom = map(int, response["bounds"])
+    difference = np.abs(response["image"].astype(int) - avatar_package.background(50)).mean(axis=2)
     assert difference[top:bottom, left:right].mean() > 12
     difference[top:bottom, left:right] = 0
     assert difference.mean() < 4
@@ -150,10 +150,10 @@ def test_json_responses_have_the_keys_that_clients_read(app: LiveApp, avatar_pac
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
-        ({"model_name": "nobody"}, "avatar 'nobody': there is none of that name; known: .*sanders"),
+        ({"model_name": "nobody"}, "avatar 'nobody': no such name; known: .*sanders"),
         ({}, "model_name 'None'"),
         ({"model_name": 7}, "model_name '7'"),
-        ({"model_name": "../sanders"}, "there is none of that name"),
+        ({"model_name": "../sanders"}, "no such name"),
         ({"model_name": MODEL, "frame_id": 75}, "frame 75 .*expected 0 to 74"),
         ({"model_name": MODEL, "frame_id": -1}, "frame_id '-1'"),
         ({"model_name": MODEL, "frame_id": True}, "frame_id 'True'"),
@@ -168,7 +168,7 @@ def test_json_responses_have_the_keys_that_clients_read(app: LiveApp, avatar_pac
         ({"model_name": MODEL, "audio_override": "A" * 1_400_000}, "audio_override of 1400000 characters"),
         ({"type": "dance"}, "Unknown message type: dance"),
         ({"type": ["get_stats"]}, "Unknown message type"),
-        ({"type": "get_metadata", "model_name": "nobody"}, "there is none of that name"),
+        ({"type": "get_metadata", "model_name": "nobody"}, "no such name"),
         ({"type": "get_model_stats"}, "model_name 'None'"),
         ({"type": "get_video_frame", "model_name": MODEL, "video_type": "nude"}, "video_type 'nude'"),
         ({"type": "get_video_frame", "model_name": MODEL, "frame_id": 99}, "frame 99"),
@@ -193,9 +193,9 @@ def test_text_that_is_not_a_request_gets_an_error(app: LiveApp):
 
 def test_an_unknown_model_is_an_error_not_another_model(app: LiveApp):
     for message in (long_form(0, name=b"default_model"), short_form(0, name="müller".encode()), bytes(12)):
-        answer = parse_response(request(app, message)[0])
-        assert answer["success"] == 0
-        assert "there is none of that name" in answer["error"]
+        response = parse_response(request(app, message)[0])
+        assert response["success"] == 0
+        assert "no such name" in response["error"]
 
 
 def test_recorded_requests_get_responses(app: LiveApp, shared: Path):
@@ -207,12 +207,12 @@ def test_recorded_requests_get_responses(app: LiveApp, shared: Path):
         if "request_hex" not in one and "form" not in one:
             continue  # a response without a recorded request
         (raw,) = request(app, message)
-        answer = parse_response(raw)
+        response = parse_response(raw)
         model, frame_id = one.get("model"), one.get("frame_id")
         if model is not None:
-            assert answer["success"] == (model == MODEL and frame_id < 75)
-        if answer["success"]:
-            assert raw[:5] == b"\x01" + struct.pack("<I", answer["frame_id"])
+            assert response["success"] == (model == MODEL and frame_id < 75)
+        if response["success"]:
+            assert raw[:5] == b"\x01" + struct.pack("<I", response["frame_id"])
         else:
             assert raw[:5] == bytes(5)
 
@@ -294,16 +294,16 @@ def test_ten_thousand_random_messages_do_not_end_the_connection(app: LiveApp):
             n_responses = 0
             while n_responses < len(messages):
                 async with asyncio.timeout(PATIENCE_S):
-                    answer = await connection.recv()
-                if isinstance(answer, bytes):
-                    parse_response(answer)
+                    response = await connection.recv()
+                if isinstance(response, bytes):
+                    parse_response(response)
                     n_responses += 1
             await sending
             await connection.send(short_form(3))
-            answer = await connection.recv()
-            while isinstance(answer, str):
-                answer = await connection.recv()
-            assert parse_response(answer)["success"] == 1
+            response = await connection.recv()
+            while isinstance(response, str):
+                response = await connection.recv()
+            assert parse_response(response)["success"] == 1
 
     asyncio.run(go())
 
