@@ -11,19 +11,22 @@ import stat
 import subprocess
 from pathlib import Path
 
+import botocore.session
 import pytest
+from botocore import xform_name
 
-from deploy import endpoint, huggingface_model, invoke
+from deploy import endpoint, huggingface_model, invoke, package
 from deploy.diagnostics import CAUSES, DRIVER
 from deploy.images import AMIS
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "deploy" / "README.md").read_text("utf-8")
+README = (ROOT / "deploy" / "README.md").read_text("utf-8").replace("\\\n", "")  # commands in one line
 SCRIPT = ROOT / "deploy" / "first_real_run.sh"
 PARSERS = {
     "deploy.endpoint": endpoint.make_parser,
     "deploy.huggingface_model": huggingface_model.make_parser,
     "deploy.invoke": invoke.make_parser,
+    "deploy.package": package.make_parser,
 }
 # Operations whose IAM action has another name.
 ACTIONS = {"s3:HeadBucket": "s3:ListBucket", "s3:PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock"}
@@ -35,6 +38,25 @@ ACTIONS = {"s3:HeadBucket": "s3:ListBucket", "s3:PutPublicAccessBlock": "s3:PutB
 def test_commands_are_valid(line: str):
     module, *arguments = shlex.split(line)
     PARSERS[module]().parse_args(arguments)
+
+
+@pytest.mark.parametrize("line", re.findall(r"^aws sagemaker-runtime (.*)$", README, re.MULTILINE))
+def test_aws_cli_commands_are_valid(line: str):
+    """Their options are the operation's parameters in AWS's service model."""
+    command, *arguments = shlex.split(line)
+    service = botocore.session.get_session().get_service_model("sagemaker-runtime")
+    operations = {xform_name(name, "-"): service.operation_model(name) for name in service.operation_names}
+    allowed = {f"--{xform_name(name, '-')}" for name in operations[command].input_shape.members}
+    options = {argument for argument in arguments if argument.startswith("--")}
+    assert options <= allowed | {"--region"}
+
+
+def test_links_inside_the_document_have_headings():
+    headings = re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+    links = re.findall(r"\]\(#([\w-]+)\)", README)
+    assert links
+    assert set(links) <= anchors
 
 
 def test_the_templates_command_is_valid():
