@@ -1,36 +1,38 @@
-# Each target sets up what it needs in .venv.
+# Each target installs what it needs into .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Reference clips, where they lie beside the checkout.
+# Reference clips, if they are beside the checkout.
 CLIPS ?= $(wildcard ../shared/grid/eval.csv)
 GRID ?= $(patsubst %/,%,$(dir $(wildcard ../shared/grid/mouths)))
 CLIP := $(or $(VIDEO),$(firstword $(sort $(wildcard ../shared/grid/eval/*.mpg))),out/bench.mp4)
 TORCH := $(shell grep '^torch==' requirements.txt)
 
-# Tools and stand-ins whose pins clash with ours, each in an environment of its own.
+# Tools and SDKs whose pinned dependencies conflict with the project's, each in its own virtualenv.
 CHECKOV := build/checkov-3.3.30
 SAM := build/sam-1.170.0
 SDK := $(shell sed -n 's/^sagemaker-sdk = \["\([^"]*\)"\].*/\1/p' pyproject.toml)
 
-.PHONY: help setup demo test check check-stack environments bench gpu-check weights serve clean
+.PHONY: help setup demo test format check check-stack environments bench gpu-check weights serve clean
 
 help:
-	@echo "make demo   have a sentence said and read it from the lips (TEXT='SET RED IN Q SIX SOON', SEED=5, or VIDEO=path)"
-	@echo "make test   run the tests"
-	@echo "make check  ruff, mypy, cfn-lint, checkov, hadolint"
-	@echo "make check-stack  sam validate of the AWS stack (it fetches some 300 MB first)"
-	@echo "make environments  those of their own that some tests need: SageMaker's SDK, its stock image"
-	@echo "make bench  speed, memory, accuracy and robustness, side by side"
-	@echo "make gpu-check  whether lip reading on this machine's GPU says what it says on the CPU"
-	@echo "make weights    train the weights that ship, by their recipes (days on a CPU; TINY=1: minutes, to no use)"
-	@echo "make setup  only prepare .venv and the face models"
-	@echo "make serve  the HTTP server on port 8080"
+	@echo "make setup         create .venv with all dependencies, and download the face models"
+	@echo "make demo          render a sentence and read it from the lips (TEXT='SET RED IN Q SIX SOON', SEED=5, or VIDEO=path)"
+	@echo "make serve         run the HTTP server on port 8080"
+	@echo "make test          run the tests"
+	@echo "make format        format the code and fix what ruff can fix"
+	@echo "make check         run ruff, mypy, cfn-lint, checkov and hadolint"
+	@echo "make check-stack   run sam validate on the AWS stack (downloads about 300 MB first)"
+	@echo "make environments  create the separate virtualenvs for the tests of the SageMaker SDK and the stock image"
+	@echo "make bench         measure speed, memory, accuracy and robustness"
+	@echo "make gpu-check     compare lip reading on this machine's GPU with the CPU"
+	@echo "make weights       train the weights that ship (days on a CPU; TINY=1: smoke test in minutes, weights unusable)"
+	@echo "make clean         delete .venv and build"
 
 setup: $(READY)
 
-# torch goes first: where a build of that version is at hand, nothing newer is fetched after it.
+# torch first: if pip finds a build of that version, it downloads no other one for what follows.
 $(READY): pyproject.toml requirements.txt setup.py $(wildcard container/protos/*.proto)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Viseme needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
@@ -40,14 +42,14 @@ $(READY): pyproject.toml requirements.txt setup.py $(wildcard container/protos/*
 	@touch $@
 
 demo: $(READY)
-	$(BIN)/python -m container.demo $(if $(TEXT),--text "$(TEXT)") $(if $(SEED),--seed "$(SEED)") $(if $(VIDEO),--video "$(VIDEO)")
+	$(BIN)/python -m container.commands.demo $(if $(TEXT),--text "$(TEXT)") $(if $(SEED),--seed "$(SEED)") $(if $(VIDEO),--video "$(VIDEO)")
 
 test: $(READY) environments
 	$(BIN)/python -m pytest
 
 environments: build/sagemaker-sdk/.ready build/stock-image/.ready
 
-# The SDK alone: what deploy/ needs besides, boto3, it brings.
+# Only the SDK: it brings boto3, which is all that deploy/ needs besides.
 build/sagemaker-sdk/.ready: pyproject.toml
 	$(PYTHON) -m venv --clear build/sagemaker-sdk
 	build/sagemaker-sdk/bin/pip install --quiet --disable-pip-version-check --no-compile "$(SDK)"
@@ -58,6 +60,10 @@ build/stock-image/.ready: tests/deploy/stock_image.txt
 	build/stock-image/bin/pip install --quiet --disable-pip-version-check --no-compile "$(TORCH)"
 	build/stock-image/bin/pip install --quiet --disable-pip-version-check --no-compile -r tests/deploy/stock_image.txt
 	@touch $@
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
 
 check: $(READY) $(CHECKOV)/bin/checkov
 	$(BIN)/ruff check .
