@@ -61,7 +61,7 @@ class Resampler:
         return np.concatenate(blocks)
 
     def _filter(self, first: int, last: int) -> Samples:
-        reach, filters = reach_of(self.rate), design(self.rate, self._up)
+        reach, filters = reach_of(self.rate), design_filters(self.rate, self._up)
         at = np.arange(first, last) * self._down
         positions, phases = at // self._up, at % self._up
         low = int(positions[0]) - reach + 1
@@ -78,7 +78,7 @@ def reach_of(rate: int) -> int:
 
 
 @lru_cache(maxsize=4)
-def design(rate: int, n_phases: int) -> npt.NDArray[np.float64]:
+def design_filters(rate: int, n_phases: int) -> npt.NDArray[np.float64]:
     """Return the filter for each position between two input samples: (phases, 2 * reach), each with sum 1."""
     reach = reach_of(rate)
     band = PASSBAND * min(SAMPLE_RATE / rate, 1)

@@ -35,8 +35,8 @@ from inference.media.wire import Message, receive, send, unpack_error
 # Address space: it includes the interpreter and its libraries (0.2 GB) and the frame buffer (0.3 GB for 8K).
 # Decoding an 8K H.264 video takes 1.4 GB in total.
 MEMORY_BYTES = 4 << 30
-TIME_S = 1800.0  # waiting for one file, in total
-STALL_S = 30.0  # waiting for one response
+FILE_TIMEOUT_S = 1800.0  # waiting for one file, in total
+RESPONSE_TIMEOUT_S = 30.0  # waiting for one response
 START_TIMEOUT_S = 60.0  # starting the child takes 0.3 s, but longer on a machine that starts many of them
 EXIT_TIMEOUT_S = 5.0  # between the end of a child's socket and the end of its process
 logger = logging.getLogger(__name__)
@@ -54,20 +54,20 @@ class MediaChild:
         limits: MediaLimits | None = None,
         *,
         memory_bytes: int = MEMORY_BYTES,
-        time_s: float = TIME_S,
-        stall_s: float = STALL_S,
+        file_timeout_s: float = FILE_TIMEOUT_S,
+        response_timeout_s: float = RESPONSE_TIMEOUT_S,
     ) -> None:
         """Start a child; `warm_up` waits until it is ready.
 
         limits: for files opened without limits; no others may allow larger frames.
-        memory_bytes: the child's address space. time_s: limit on the total wait for one file; time that the consumer
-        spends does not count. stall_s: limit on the wait for one response.
+        memory_bytes: the child's address space. file_timeout_s: limit on the total wait for one file; time that the
+        consumer spends does not count. response_timeout_s: limit on the wait for one response.
         Raises: NotReady if no process can be started.
         """
         self._limits = limits or MediaLimits()
         self._memory_bytes = memory_bytes
-        self._time_s = time_s
-        self._stall_s = stall_s
+        self._file_timeout_s = file_timeout_s
+        self._response_timeout_s = response_timeout_s
         self._is_closed = False
         self._open: ChildMedia | None = None
         self._process: DecoderProcess | None = None
@@ -103,7 +103,9 @@ class MediaChild:
             )
         self._check_free()
         with open_bytes(source, limits) as (file, name), as_descriptor(source, file) as fd:
-            media = ChildMedia(self._ready_process(), self._buffer, name, self._time_s, self._stall_s)
+            media = ChildMedia(
+                self._ready_process(), self._buffer, name, self._file_timeout_s, self._response_timeout_s
+            )
             self._open = media
             try:
                 media.open(fd, limits)
@@ -116,11 +118,13 @@ class MediaChild:
             self._release(media)
 
     def read_voice(self, source: Source, limits: MediaLimits | None = None) -> Voice:
-        """Decode a file's audio losslessly; see `voice.read_voice`. Raises: as that function and `open`."""
+        """Decode a file's audio losslessly; see `audio_spool.spool_audio`. Raises: as that function and `open`."""
         limits = limits or self._limits
         self._check_free()
         with open_bytes(source, limits) as (file, name), as_descriptor(source, file) as fd:
-            media = ChildMedia(self._ready_process(), self._buffer, name, self._time_s, self._stall_s)
+            media = ChildMedia(
+                self._ready_process(), self._buffer, name, self._file_timeout_s, self._response_timeout_s
+            )
             self._open = media
             try:
                 return keep_voice(media.read_sound(fd, limits), name)
@@ -186,14 +190,16 @@ class ChildMedia:
 
     video: VideoInfo
 
-    def __init__(self, process: DecoderProcess, buffer: Ring, name: str, time_s: float, stall_s: float) -> None:
+    def __init__(
+        self, process: DecoderProcess, buffer: Ring, name: str, file_timeout_s: float, response_timeout_s: float
+    ) -> None:
         self.name = name
         # closed: the child has no file. idle: it has one and waits for a request. busy: it owes a response.
         self.state: Literal["closed", "idle", "busy"] = "closed"
         self._process = process
         self._buffer = buffer
-        self._time_s = time_s
-        self._stall_s = stall_s
+        self._file_timeout_s = file_timeout_s
+        self._response_timeout_s = response_timeout_s
         self._waited_s = 0.0
 
     def open(self, fd: int, limits: MediaLimits) -> None:
@@ -273,7 +279,7 @@ class ChildMedia:
         try:
             self._process.send(request, *files)
         except TimeoutError as err:
-            raise self._timeout_error(self._stall_s) from err
+            raise self._timeout_error(self._response_timeout_s) from err
         except OSError as err:
             raise self._exit_error() from err
 
@@ -281,10 +287,10 @@ class ChildMedia:
         """Return the child's response. Raises: the error that the child reports, or that describes its end."""
         if self.state != "busy":  # a generator that outlived its file
             raise ValueError(f"{self.name}: read after it was closed")
-        left_s = self._time_s - self._waited_s
+        left_s = self._file_timeout_s - self._waited_s
         start = time.monotonic()
         try:
-            response = self._process.receive(max(min(self._stall_s, left_s), 0.0))
+            response = self._process.receive(max(min(self._response_timeout_s, left_s), 0.0))
         except TimeoutError as err:
             raise self._timeout_error(left_s) from err
         except EOFError as err:
@@ -299,9 +305,13 @@ class ChildMedia:
         return response
 
     def _timeout_error(self, left_s: float) -> MediaTooLarge:
-        if left_s < self._stall_s:
-            return MediaTooLarge(f"{self.name}: decoding takes over {self._time_s:g} s in total; that is the limit")
-        return MediaTooLarge(f"{self.name}: the decoder did not respond for {self._stall_s:g} s; that is the limit")
+        if left_s < self._response_timeout_s:
+            return MediaTooLarge(
+                f"{self.name}: decoding takes over {self._file_timeout_s:g} s in total; that is the limit"
+            )
+        return MediaTooLarge(
+            f"{self.name}: the decoder did not respond for {self._response_timeout_s:g} s; that is the limit"
+        )
 
     def _exit_error(self) -> VisemeError:
         code = self._process.wait_for_exit()
@@ -355,7 +365,7 @@ class DecoderProcess:
 
         Raises: OSError if the child is gone, TimeoutError if its queue is full.
         """
-        self._sock.settimeout(STALL_S)
+        self._sock.settimeout(RESPONSE_TIMEOUT_S)
         send(self._sock, message, *files)
 
     def receive(self, timeout_s: float) -> Message:

@@ -41,7 +41,7 @@ UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 def fetched(
     bucket: str, key: str, client: Client, *, max_bytes: int, allowed: tuple[str, ...] = EVERYWHERE
 ) -> Iterator[Path]:
-    """Download an object to a private folder, and delete it afterwards. Raises: as `fetch_s3`."""
+    """Download an object to a private folder, and delete it afterwards. Raises: as `download_object`."""
     with private_folder() as folder:
         yield fetch_s3(bucket, key, folder, client, max_bytes=max_bytes, allowed=allowed)
 

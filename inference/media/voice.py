@@ -17,14 +17,14 @@ from inference.media.sound import Samples, SoundForm, read_pieces, resample, wit
 SAMPLE_BYTES = 2
 BLOCK_SAMPLES = 1 << 18  # of each channel, read at a time: 5 s at 48 kHz
 
-# How lip sync reads audio: `read_voice` in this process, or `SandboxedDecoder.read_voice` in another.
+# How lip sync reads audio: `spool_audio` in this process, or `SandboxedDecoder.spool_audio` in another.
 VoiceDoor = Callable[[Source, MediaLimits | None], "Voice"]
 
 
 def read_voice(source: Source, limits: MediaLimits | None = None) -> Voice:
     """Decode all audio of an audio or video file, at its own rate (48 kHz at most) and with one or two channels.
 
-    Raises: as `read_sound`; StorageError if the disk is full.
+    Raises: as `read_audio`; StorageError if the disk is full.
     """
     limits = limits or MediaLimits()
     with open_bytes(source, limits) as (file, name):

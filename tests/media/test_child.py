@@ -229,8 +229,8 @@ def test_a_child_that_dies_is_explained_and_replaced(child: MediaChild, long_vid
 @pytest.mark.parametrize(
     ("limits", "words"),
     [
-        ({"stall_s": 0.3}, r"did not respond for 0\.3 s; that is the limit"),
-        ({"time_s": 1.5, "stall_s": 2.0}, r"over 1\.5 s in total; that is the limit"),
+        ({"response_timeout_s": 0.3}, r"did not respond for 0\.3 s; that is the limit"),
+        ({"file_timeout_s": 1.5, "response_timeout_s": 2.0}, r"over 1\.5 s in total; that is the limit"),
     ],
 )
 def test_a_child_that_hangs_is_stopped_and_replaced(long_video: bytes, limits: dict, words: str):
@@ -247,7 +247,7 @@ def test_a_child_that_hangs_is_stopped_and_replaced(long_video: bytes, limits: d
 def test_a_slow_consumer_does_not_count_as_a_slow_decoder(long_video: bytes, monkeypatch: pytest.MonkeyPatch):
     consumer_s = 0.0
     monkeypatch.setattr(child_module, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + consumer_s))
-    with MediaChild(SMALL, time_s=TIMEOUT_S) as child, child.open(long_video) as media:
+    with MediaChild(SMALL, file_timeout_s=TIMEOUT_S) as child, child.open(long_video) as media:
         clips = media.read_clips(25.0)
         next(clips)
         consumer_s = 2 * TIMEOUT_S
