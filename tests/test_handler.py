@@ -21,7 +21,7 @@ def model(weights_cache: Path, tmp_path_factory: pytest.TempPathFactory):
 
 
 class ToolkitContext:
-    """The part of a hosting toolkit's context that carries headers."""
+    """A hosting toolkit's context, as far as it carries headers."""
 
     def __init__(self, headers: dict[str, str]) -> None:
         self._headers = headers
@@ -69,14 +69,14 @@ def test_json_in_json_out(model: Engines, talking_film: bytes):
 @pytest.mark.parametrize(
     ("accept", "start"), [("text/plain", b""), ("text/vtt", b"WEBVTT"), ("application/x-subrip", b"1\n")]
 )
-def test_other_forms_out(model: Engines, talking_film: bytes, accept: str, start: bytes):
+def test_other_media_types_out(model: Engines, talking_film: bytes, accept: str, start: bytes):
     answer, content_type = run(model, talking_film, "video/mp4", accept)
     assert content_type == accept
     assert answer.startswith(start)
     assert answer.endswith(b"\n")
 
 
-def test_options_come_by_the_context(model: Engines, talking_film: bytes):
+def test_options_come_from_the_context(model: Engines, talking_film: bytes):
     context = ToolkitContext({"X-Amzn-SageMaker-Custom-Attributes": '{"face": 3}'})
     with pytest.raises(NoFaceFound, match="face 3 was asked for"):
         run(model, talking_film, "video/mp4", None, context)
@@ -120,7 +120,7 @@ def test_it_runs_under_sagemakers_own_toolkit(
 
 
 class FakeServerContext:
-    """What multi-model-server hands its toolkit."""
+    """The context that multi-model-server passes to its toolkit."""
 
     def __init__(self, headers: dict[str, str], model_dir: Path) -> None:
         self.system_properties = {"model_dir": str(model_dir)}

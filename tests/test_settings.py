@@ -50,7 +50,7 @@ def test_a_certificate_goes_with_its_key():
             Settings.from_env({alone: "/tls/file.pem"})
 
 
-def test_ports_of_live_avatars_are_open_where_they_are_asked_for():
+def test_ports_of_live_avatars_are_open_if_they_are_set():
     assert Settings.from_env({}).live_ports == ((), 0)
     assert Settings.from_env({"VISEME_REALTIME": "true"}).live_ports == ((8084, 8085, 8086), 50051)
     some = Settings.from_env({"VISEME_REALTIME": "1", "VISEME_LEGACY_PORTS": "0,9085", "VISEME_GRPC_PORT": "0"})
@@ -58,10 +58,10 @@ def test_ports_of_live_avatars_are_open_where_they_are_asked_for():
     assert Settings.from_env({"VISEME_GRPC_PORT": "50052"}).live_ports == ((), 50052)
 
 
-def test_the_command_line_goes_before_the_environment():
+def test_the_command_line_overrides_the_environment():
     settings = Settings.from_env({"VISEME_HOST": "::1", "SAGEMAKER_BIND_TO_PORT": "9000", "VISEME_TOKEN": "secret"})
-    asked = settings.asked(port=9001, host=None, legacy_ports="9084")
-    assert (asked.host, asked.port, asked.token, asked.legacy_ports) == ("::1", 9001, "secret", (9084,))
+    found = settings.asked(port=9001, host=None, legacy_ports="9084")
+    assert (found.host, found.port, found.token, found.legacy_ports) == ("::1", 9001, "secret", (9084,))
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ class RunningApp:
         return httpx.post(url, content=body, headers=VIDEO | headers, timeout=PATIENCE_S)  # type: ignore[arg-type]
 
     def connect(self, *lines: str, path: str = "/invocations") -> socket.socket:
-        """A connection that has sent these header lines of a POST."""
+        """Open a connection and send these header lines of a POST."""
         one = socket.create_connection(self.address, timeout=PATIENCE_S)
         head = [f"POST {path} HTTP/1.1", "host: viseme", "content-type: video/mp4", *lines, "", ""]
         one.sendall("\r\n".join(head).encode())
@@ -90,25 +90,25 @@ def settings(tmp_path: Path) -> Settings:
 
 
 @pytest.fixture(autouse=True)
-def surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     monkeypatch.setattr(pool_module, "run_worker", run_fake)
 
 
-def left_over() -> list[Path]:
+def leftover_bodies() -> list[Path]:
     return [path for path in Path(tempfile.gettempdir()).rglob("*") if "viseme-body-" in str(path)]
 
 
 def read_answer(one: socket.socket) -> tuple[int, dict[str, str], bytes]:
-    """Status, headers and body of an answer after which the server hangs up."""
+    """Read until the server closes the connection. Returns: status, headers and body."""
     whole = b"".join(iter(lambda: one.recv(1 << 16), b""))
     head, _, body = whole.partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
     return int(status.split()[1]), dict(line.lower().split(": ", 1) for line in lines), body
 
 
-def test_a_body_that_dawdles_is_given_up(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+def test_a_slow_body_is_rejected(settings: Settings, monkeypatch: pytest.MonkeyPatch):
     with run_app(settings) as app:
         monkeypatch.setattr(intake, "BODY_TIMEOUT_S", 0.3)
         with app.connect("content-length: 1000") as slow:
@@ -119,12 +119,12 @@ def test_a_body_that_dawdles_is_given_up(settings: Settings, monkeypatch: pytest
         assert "did not arrive within 0.3 s" in json.loads(body)["error"]["message"]
         assert headers["connection"] == "close"
         app.wait_until_free()
-        assert left_over() == []
+        assert leftover_bodies() == []
         monkeypatch.setattr(intake, "BODY_TIMEOUT_S", PATIENCE_S)
         assert app.post(b"quick").content == b"quick"
 
 
-def test_a_body_that_dawdles_before_an_aws_route_is_a_model_error(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+def test_a_slow_body_on_an_aws_route_is_a_model_error(settings: Settings, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(intake, "BODY_TIMEOUT_S", 0.3)
     with run_app(settings) as app, app.connect("content-length: 9", path="/endpoints/viseme/invocations") as slow:
         status, headers, body = read_answer(slow)
@@ -132,7 +132,7 @@ def test_a_body_that_dawdles_before_an_aws_route_is_a_model_error(settings: Sett
     assert json.loads(body)["OriginalStatusCode"] == 504
 
 
-def test_those_that_dawdle_hold_their_places_and_no_more(settings: Settings):
+def test_slow_callers_occupy_their_places_only(settings: Settings):
     with run_app(settings) as app, contextlib.ExitStack() as stack:
         slow = [stack.enter_context(app.connect("content-length: 5")) for _ in range(3)]
         wait_until(lambda: app.server.pool.n_in_flight == 3)
@@ -143,22 +143,22 @@ def test_those_that_dawdle_hold_their_places_and_no_more(settings: Settings):
         assert app.post(b"quick").status_code == 200
 
 
-def test_a_stream_that_nobody_reads_is_given_up(
+def test_an_unread_stream_is_aborted(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     monkeypatch.setattr(app_module, "STREAM_GRACE_S", 0.0)
     with run_app(settings) as app:
         worker = app.server.pool._workers[0].process.pid
-        app.server.settings = settings.model_copy(update={"deadline_s": 4.0})  # and far less to the first part
-        with app.connect("accept: application/x-ndjson", "content-length: 5") as deaf:
-            deaf.sendall(b"flood")
-            assert deaf.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+        app.server.settings = settings.model_copy(update={"deadline_s": 4.0})  # the first part takes far less
+        with app.connect("accept: application/x-ndjson", "content-length: 5") as unread:
+            unread.sendall(b"flood")
+            assert unread.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
             app.wait_until_free()
             app.server.settings = settings
             assert app.post(b"quick").content == b"quick"
             wait_until(lambda: "it was not read in time" in caplog.text)
         assert "Traceback" not in caplog.text
-        assert app.server.pool._workers[0].process.pid == worker  # it dropped the job of itself
+        assert app.server.pool._workers[0].process.pid == worker  # it dropped the job without being killed
         assert app.server.pool.n_restarts == 0
 
 
@@ -188,7 +188,7 @@ def test_a_worker_that_hangs_is_replaced(settings: Settings, monkeypatch: pytest
         assert pool._workers[0].process.pid != hung
 
 
-def test_a_token_is_asked_of_every_caller(tmp_path: Path):
+def test_every_caller_needs_the_token(tmp_path: Path):
     settings = Settings.from_env({"VISEME_TOKEN": "open sesame", "VISEME_DATA_DIR": str(tmp_path)})
     with run_app(settings) as app:
         for headers in ({}, {"authorization": "Bearer open"}, {"authorization": "Bearer open sesame!"}):
@@ -198,11 +198,11 @@ def test_a_token_is_asked_of_every_caller(tmp_path: Path):
 
 
 def on_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every write to a file of a body fails as it does on a full disk, the one on closing it included."""
+    """Make every write to a body's file fail as on a full disk, including the one on closing."""
     open_path = Path.open
 
-    def open_full(path: Path, mode: str = "r", **about):
-        file = open_path(path, mode, **about)
+    def open_full(path: Path, mode: str = "r", **kwargs):
+        file = open_path(path, mode, **kwargs)
         if path.name == "body" and mode == "xb":
             full = os.open("/dev/full", os.O_WRONLY)
             os.dup2(full, file.fileno())
@@ -223,7 +223,7 @@ def test_a_full_disk_is_overload(settings: Settings, monkeypatch: pytest.MonkeyP
         assert "no disk space" in answer.json()["error"]["message"]
         assert int(answer.headers["retry-after"]) > 0
         app.wait_until_free()
-        assert left_over() == []
+        assert leftover_bodies() == []
         assert app.post(b"quick").content == b"quick"
 
 
@@ -238,7 +238,7 @@ def test_a_body_that_grows_past_the_limit_unannounced_is_refused(settings: Setti
     with run_app(settings) as app:
         answer = app.post(iter([b"x" * 600] * 2))
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "media_too_large")
-        assert left_over() == []
+        assert leftover_bodies() == []
 
 
 def test_only_on_sagemaker_is_a_request_asynchronous(settings: Settings):
@@ -258,22 +258,24 @@ def test_lip_sync_may_take_as_long_as_its_jobs_unless_a_deadline_is_set(settings
     assert limits_of({}, settings.model_copy(update={"deadline_s": 90.0})).sync_deadline_s == 90
 
 
-def test_a_worker_may_say_that_its_request_takes_longer(settings: Settings):
+def test_a_worker_may_change_the_deadline(settings: Settings):
     with run_app(settings) as app:
         app.server.settings = settings.model_copy(update={"deadline_s": 0.3})
         assert app.post(b"longer").content == b"longer"
 
 
-def test_a_film_comes_from_disk_and_is_gone_with_its_request(settings: Settings):
+def test_a_video_is_sent_from_disk_and_deleted_with_its_request(settings: Settings):
     with run_app(settings) as app:
         answer = app.post(b"video", accept="video/mp4")
         assert answer.content == bytes(5 << 20)
         assert (answer.headers["content-type"], answer.headers["content-length"]) == ("video/mp4", str(5 << 20))
         app.wait_until_free()
-        assert left_over() == []
+        assert leftover_bodies() == []
 
 
-def test_whoever_hangs_up_with_the_whole_film_has_had_it(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+def test_a_caller_that_disconnects_after_the_last_byte_was_answered(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+):
     to_thread = asyncio.to_thread
 
     async def slowly(*call: Any) -> Any:
@@ -297,18 +299,16 @@ def test_whoever_hangs_up_with_the_whole_film_has_had_it(settings: Settings, mon
         assert 'status="499"' not in counted
 
 
-def test_a_film_that_nobody_takes_is_given_up_while_the_worker_works_on(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-):
+def test_an_unread_video_is_aborted_and_does_not_block_the_worker(settings: Settings, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(app_module, "FILE_SEND_TIMEOUT_S", 1.5)
-    with run_app(settings) as app, app.connect("accept: video/mp4", "content-length: 5") as deaf:
-        deaf.sendall(b"video")
-        assert deaf.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+    with run_app(settings) as app, app.connect("accept: video/mp4", "content-length: 5") as unread:
+        unread.sendall(b"video")
+        assert unread.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
         assert app.server.pool.n_in_flight == 1
         assert app.post(b"quick").content == b"quick"
         app.wait_until_free()
-        assert left_over() == []
-        taken = b"".join(iter(lambda: deaf.recv(1 << 16), b""))
+        assert leftover_bodies() == []
+        taken = b"".join(iter(lambda: unread.recv(1 << 16), b""))
         assert len(taken) < 5 << 20
 
 
@@ -319,3 +319,17 @@ def test_the_asynchronous_header_of_any_caller_lifts_no_limit(
     monkeypatch.setattr(intake, "MAX_BODY", 1000)
     with run_app(settings.model_copy(update={"on_sagemaker": on_sagemaker})) as app:
         assert app.post(b"quick\n" + b"x" * 2000, **ASYNC).status_code == status
+
+
+def test_an_unsupported_accept_is_rejected_before_the_body_is_read(settings: Settings):
+    with run_app(settings) as app, app.connect("accept: image/png", "content-length: 1000") as unsent:
+        assert unsent.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 415"
+        app.wait_until_free()
+
+
+def test_transcriptions_do_not_use_the_accept_header(settings: Settings):
+    headers = ("accept: image/png", "content-length: 1", "connection: close")
+    with run_app(settings) as app, app.connect(*headers, path="/v1/audio/transcriptions") as one:
+        one.sendall(b"x")
+        status, _, body = read_answer(one)
+    assert (status, body) == (200, b"transcriptions")

@@ -1,4 +1,4 @@
-"""The image as it is written: it is built elsewhere, where there is a daemon."""
+"""The Dockerfile as text: the image is built elsewhere, with a Docker daemon."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HADOLINT = shutil.which("hadolint", path=str(Path(sys.executable).parent))
 
 @pytest.fixture(scope="module")
 def lines() -> list[str]:
-    """The instructions, one a line, without comments."""
+    """Return the instructions, one per line, without comments."""
     kept = [line for line in DOCKERFILE.read_text().splitlines() if not line.lstrip().startswith("#")]
     joined = re.sub(r"\\\n\s*", " ", "\n".join(kept))
     return [line for line in joined.splitlines() if line]
@@ -66,12 +66,12 @@ def test_docker_run_image_serve(tmp_path, words, run):
     viseme.write_text('#!/bin/sh\nfor word in "$@"; do echo "$word"; done\n')
     viseme.chmod(0o755)
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    said = subprocess.run([SERVE, *words], env=env, capture_output=True, text=True, check=True)
-    assert said.stdout.splitlines() == run
+    found = subprocess.run([SERVE, *words], env=env, capture_output=True, text=True, check=True)
+    assert found.stdout.splitlines() == run
 
 
-def test_libraries_are_installed_before_our_code_arrives(lines):
-    """A changed line of ours rebuilds megabytes, not gigabytes."""
+def test_libraries_are_installed_before_the_package_is_copied(lines):
+    """A changed line of code rebuilds megabytes, not gigabytes."""
     libraries = stage(lines, "libraries")
     assert of_kind(libraries, "COPY") == ["requirements.txt /opt/viseme/requirements.txt"]
     installs = [line for line in libraries if "pip install" in line]
@@ -80,7 +80,7 @@ def test_libraries_are_installed_before_our_code_arrives(lines):
     image = stage(lines, "image")
     order = [line for line in image if line.startswith("COPY") or "pip install" in line]
     assert order[0] == "COPY --from=ours /opt/viseme/data /opt/viseme/data"  # changes least
-    assert "--no-deps" in order[-1]  # our wheel changes most, and brings no library
+    assert "--no-deps" in order[-1]  # the wheel changes most, and installs no library
 
 
 def test_it_needs_no_network_to_start(lines):
@@ -90,16 +90,16 @@ def test_it_needs_no_network_to_start(lines):
     assert "SM_MODEL_DIR=/opt/ml/model" in environment
 
 
-def test_labels_tell_sagemaker_what_it_can(lines):
+def test_labels_declare_capabilities_to_sagemaker(lines):
     labels = " ".join(of_kind(lines, "LABEL"))
     assert "com.amazonaws.sagemaker.capabilities.bidirectional-streaming=true" in labels
 
 
-def test_no_secret_and_no_host_is_written_down(lines):
+def test_it_contains_no_secret_and_no_host(lines):
     text = DOCKERFILE.read_text()
     assert not re.search(r"https?://", text)
     assert not re.search(r"(?i)(token|password|passwd|secret_?key|access_?key)\s*=", text)
-    for line in lines:  # a build argument stays in the image's history: passwords come as mounted files
+    for line in lines:  # build arguments stay in the image history: passwords are mounted files
         if "pip install" in line and "--no-deps" not in line:
             assert "--mount=type=secret,id=pip" in line
     assert not of_kind(lines, "ADD")
@@ -109,15 +109,15 @@ def test_only_named_files_reach_the_builder(lines):
     rules = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     assert rules[0] == "*"
     let_in = {rule.removeprefix("!") for rule in rules if rule.startswith("!")}
-    assert "**/.*" in rules[rules.index("!inference") :]  # a .env in a folder stays out
+    assert "**/.*" in rules[rules.index("!inference") :]  # a .env in a folder is excluded
     copied = [word for line in of_kind(lines, "COPY") if "--from" not in line for word in line.split()[:-1]]
     for name in (word for word in copied if not word.startswith("--")):
         assert name.split("/")[0] in let_in, name
         assert (ROOT / name).exists(), name
 
 
-def test_what_the_wheel_is_made_of_is_copied(lines):
-    """Its data, its licences and its list of requirements; the terminal and the engines."""
+def test_the_files_of_the_wheel_are_copied(lines):
+    """The packages, their requirements, and the licences."""
     copied = " ".join(of_kind(stage(lines, "ours"), "COPY"))
     for name in (
         "pyproject.toml",
@@ -132,7 +132,7 @@ def test_what_the_wheel_is_made_of_is_copied(lines):
         assert name in copied
 
 
-@pytest.mark.skipif(HADOLINT is None, reason="hadolint is not here")
+@pytest.mark.skipif(HADOLINT is None, reason="hadolint is not installed")
 def test_hadolint_finds_nothing():
     assert HADOLINT is not None
     run = subprocess.run([HADOLINT, DOCKERFILE], capture_output=True, text=True, check=False)

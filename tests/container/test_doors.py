@@ -75,7 +75,7 @@ def run_to_failure(job: Job, routes: WorkerRoutes, canceled: Any = NEVER) -> Fai
     return last.failure
 
 
-def left(job: Job) -> list[str]:
+def files_of(job: Job) -> list[str]:
     return sorted(path.name for path in job.folder.iterdir())
 
 
@@ -137,21 +137,21 @@ def test_a_deadline_names_the_stage_and_leaves_nothing(routes: WorkerRoutes, mak
     failure = run_to_failure(job, routes)
     assert (failure.status, failure.code) == (504, "deadline_exceeded")
     assert "last: " in failure.message
-    assert left(job) == ["body"]
+    assert files_of(job) == ["body"]
 
 
-def test_a_caller_who_left_ends_the_work_and_leaves_nothing(routes: WorkerRoutes, make_job):
+def test_a_canceled_job_leaves_nothing(routes: WorkerRoutes, make_job):
     gone = threading.Event()
     gone.set()
     job = make_job(fields={"task": "lipsync"}, seconds=30)
     assert run_to_failure(job, routes, gone).code == "canceled"
-    assert left(job) == ["body"]
+    assert files_of(job) == ["body"]
 
 
 @pytest.mark.parametrize(
     ("fields", "accept", "status", "words"),
     [
-        ({"task": "lipsync", "models": ["nobody"]}, JSON, 400, "there are wav2lip, wav2lip_gan"),
+        ({"task": "lipsync", "models": ["unknown"]}, JSON, 400, "there are wav2lip, wav2lip_gan"),
         ({"task": "lipsync"}, "text/vtt", 415, "expected one of application/json, video/mp4"),
         ({"task": "lipsync", "models": ["wav2lip", "wav2lip_gan"]}, MP4, 400, "do not fit into one"),
         ({}, JSON, 400, '"task": lipread takes no audio; expected "lipsync"'),

@@ -85,7 +85,7 @@ def test_each_request_gets_its_own_messages():
     with_pool(check)
 
 
-def test_more_than_fit_are_refused():
+def test_requests_over_the_capacity_are_rejected():
     async def check(pool: Pool):
         running = await start_job(pool, "sleep")
         waiting = asyncio.create_task(collect(pool, "quick"))
@@ -99,7 +99,7 @@ def test_more_than_fit_are_refused():
     with_pool(check, queue_size=1)
 
 
-def test_a_dead_worker_costs_the_running_request_alone():
+def test_a_dead_worker_fails_only_the_running_request():
     async def check(pool: Pool):
         running = await start_job(pool, "sleep")
         queued = [asyncio.create_task(collect(pool, f"quick{i}")) for i in range(3)]
@@ -113,7 +113,7 @@ def test_a_dead_worker_costs_the_running_request_alone():
     with_pool(check)
 
 
-def test_a_stream_left_lying_gets_no_words_of_the_next_request():
+def test_an_abandoned_stream_gets_no_messages_of_the_next_request():
     async def check(pool: Pool):
         stale = pool.run(make_job("partsold"))
         assert await anext(stale) == Part(b"partsold0")
@@ -129,7 +129,7 @@ def test_a_stream_left_lying_gets_no_words_of_the_next_request():
     with_pool(check)
 
 
-def test_a_worker_that_died_idle_is_replaced_unseen():
+def test_a_worker_that_died_idle_is_replaced_without_an_error():
     async def check(pool: Pool):
         pool._workers[0].process.kill()
         await until(lambda: not pool._workers[0].is_alive)
@@ -148,7 +148,7 @@ def test_a_deadline_frees_the_worker():
     with_pool(check)
 
 
-def test_giving_up_answers_those_that_wait():
+def test_abort_fails_waiting_requests():
     async def check(pool: Pool):
         running = await start_job(pool, "sleep")
         queued = asyncio.create_task(collect(pool, "quick"))
@@ -162,8 +162,8 @@ def test_giving_up_answers_those_that_wait():
     with_pool(check)
 
 
-def test_a_worker_that_is_stopped_is_ended_when_it_is_given_up():
-    """SIGSTOP: it heeds no word and no signal but SIGKILL."""
+def test_abort_ends_a_suspended_worker():
+    """A process suspended by SIGSTOP reacts to SIGKILL only."""
 
     async def check(pool: Pool):
         running = await start_job(pool, "sleep")
@@ -175,7 +175,7 @@ def test_a_worker_that_is_stopped_is_ended_when_it_is_given_up():
     with_pool(check)
 
 
-def test_an_idle_worker_that_is_stopped_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch):
+def test_a_suspended_idle_worker_does_not_block_stop(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pool_module, "STOP_TIMEOUT_S", 0.2)
 
     async def check(pool: Pool):

@@ -1,4 +1,4 @@
-"""`viseme serve --realtime` as users start it: every port, over TLS, behind a token."""
+"""`viseme serve --realtime` as users start it: every port, with TLS and a token."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_every_port_of_older_clients_answers(server: SecureServer):
         assert client.get(f"https://localhost:{ports[0]}/health").status_code == 404
 
 
-def test_avatars_were_loaded_before_the_first_caller_came(server: SecureServer):
+def test_avatars_are_loaded_before_the_server_is_ready(server: SecureServer):
     lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
     events = [line["event"] for line in lines]
     assert events.index("an avatar was loaded") < events.index("viseme is ready")

@@ -31,7 +31,7 @@ from speaking import talk
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 QUEUE_SIZE = 3
-SAGEMAKERS_PING_S = 2.0  # it waits no longer for an answer to /ping
+SAGEMAKERS_PING_S = 2.0  # seconds that SageMaker waits for /ping
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def server(weights_cache: Path, s3_url: str, tmp_path_factory: pytest.TempPathFa
         "AWS_ENDPOINT_URL_S3": s3_url,
         "VISEME_QUEUE_SIZE": str(QUEUE_SIZE),
         "VISEME_ALLOWED_BUCKETS": "clips,missing-bucket",
-        "VISEME_DEADLINE_S": str(PATIENCE_S),  # a busy machine reads a quarter of a minute of film for minutes
+        "VISEME_DEADLINE_S": str(PATIENCE_S),  # a busy machine takes minutes for 16 s of video
     }
     with live_server(tmp_path_factory.mktemp("server"), env, "--aws-routes") as live:
         yield live
@@ -73,8 +73,8 @@ def bucket(s3_url: str, talking_film: bytes) -> str:
 
 
 @pytest.fixture(scope="module")
-def long_film() -> bytes:
-    """Long enough to look at while it is read, short enough for a busy machine to read it before its deadline."""
+def long_video() -> bytes:
+    """A video long enough to observe while it is read, and short enough for a busy machine to finish in time."""
     return film(talk(25) * 16, crf=30)
 
 
@@ -91,7 +91,7 @@ def test_ping_is_200_and_empty(client: httpx.Client):
     assert (response.status_code, response.content) == (200, b"")
 
 
-def test_health_says_what_was_measured(client: httpx.Client):
+def test_health_reports_what_the_worker_found(client: httpx.Client):
     found = client.get("/health").json()
     assert found["status"] == "ok"
     assert found["inference_ready"] is True
@@ -101,7 +101,7 @@ def test_health_says_what_was_measured(client: httpx.Client):
     assert found["device"] in ("cpu", "cuda")
 
 
-def test_one_line_of_the_log_says_that_it_is_ready_and_on_what(server: LiveServer, client: httpx.Client):
+def test_one_log_line_reports_readiness_and_hardware(server: LiveServer, client: httpx.Client):
     lines = [json.loads(line) for line in server.log.read_text().splitlines()]
     (ready,) = [line for line in lines if line["event"] == "viseme is ready"]
     health = client.get("/health").json()
@@ -135,14 +135,14 @@ def test_the_seeds_body_by_s3(client: httpx.Client, bucket: str):
         ({"s3_bucket": "secret", "s3_video_key": "nope.mp4"}, 403, "access_denied"),
     ],
 )
-def test_objects_that_cannot_be_had(client: httpx.Client, bucket: str, body: dict, status: int, code: str):
+def test_unavailable_objects(client: httpx.Client, bucket: str, body: dict, status: int, code: str):
     response = client.post("/invocations", json=body)
     assert response.status_code == status
     assert error_of(response) == code
 
 
 @pytest.mark.parametrize("accept", ["text/plain", "text/vtt", "application/x-subrip"])
-def test_forms_of_the_answer(client: httpx.Client, talking_film: bytes, accept: str):
+def test_media_types_of_the_answer(client: httpx.Client, talking_film: bytes, accept: str):
     response = client.post(
         "/invocations", content=talking_film, headers={"content-type": "video/mp4", "accept": accept}
     )
@@ -150,7 +150,7 @@ def test_forms_of_the_answer(client: httpx.Client, talking_film: bytes, accept: 
     assert response.headers["content-type"].startswith(accept)
 
 
-def test_custom_attributes_and_request_ids_come_back(client: httpx.Client, talking_film: bytes):
+def test_custom_attributes_and_request_ids_are_echoed(client: httpx.Client, talking_film: bytes):
     headers = {
         "content-type": "video/mp4",
         "x-amzn-sagemaker-custom-attributes": '{"face": "largest"}',
@@ -162,16 +162,16 @@ def test_custom_attributes_and_request_ids_come_back(client: httpx.Client, talki
     assert len(client.post("/invocations", content=b"x").headers["x-request-id"]) == 32
 
 
-def test_a_long_video_streams_while_it_is_read(client: httpx.Client, long_film: bytes):
+def test_a_long_video_streams_while_it_is_read(client: httpx.Client, long_video: bytes):
     headers = {"content-type": "video/mp4", "accept": "application/x-ndjson"}
-    with client.stream("POST", "/invocations", content=long_film, headers=headers) as response:
+    with client.stream("POST", "/invocations", content=long_video, headers=headers) as response:
         assert response.status_code == 200
         lines = [json.loads(line) for line in response.iter_lines()]
     assert lines[-1]["status"] == "success"
     assert lines[-1]["num_frames"] == 400
-    told = [word for line in lines[:-1] for word in line["words"]]
+    streamed = [word for line in lines[:-1] for word in line["words"]]
     assert all(line["status"] == "reading" for line in lines[:-1])
-    assert told == lines[-1]["words"][: len(told)]
+    assert streamed == lines[-1]["words"][: len(streamed)]
 
 
 def test_metrics_count(client: httpx.Client):
@@ -201,7 +201,7 @@ def huge_header() -> bytes:
 
 
 def png_bomb(side: int = 12_000) -> bytes:
-    """A small file that unpacks to a very large picture."""
+    """Make a small file that decompresses to a very large image."""
 
     def chunk(kind: bytes, contents: bytes) -> bytes:
         return len(contents).to_bytes(4, "big") + kind + contents + zlib.crc32(kind + contents).to_bytes(4, "big")
@@ -212,7 +212,7 @@ def png_bomb(side: int = 12_000) -> bytes:
 
 
 def malformed() -> list[tuple[str, bytes]]:
-    """Bodies that are no good, each with a content type: fifty of them."""
+    """Return fifty invalid bodies, each with a content type."""
     whole = film(talk(10))
     mkv = film(numbered(20), container="matroska")
     media = [
@@ -266,7 +266,7 @@ def malformed() -> list[tuple[str, bytes]]:
 
 
 def cpu_s(server: LiveServer) -> float:
-    """What the server and all its processes have computed so far, those that ended included."""
+    """Return the CPU seconds of the server and all its processes so far, including those that ended."""
     parent = psutil.Process(server.process.pid)
     return sum(sum(one.cpu_times()[:4]) for one in [parent, *parent.children(recursive=True)])
 
@@ -281,25 +281,28 @@ def test_fifty_malformed_inputs_each_get_a_typed_4xx(
         response = client.post("/invocations", content=body, headers={"content-type": content_type})
         assert 400 <= response.status_code < 500, (content_type, body[:40], response.text)
         error_of(response)
-        assert cpu_s(server) - before < 5, (content_type, body[:40])  # of work: waiting for a busy machine is none
+        assert cpu_s(server) - before < 5, (
+            content_type,
+            body[:40],
+        )  # CPU time: waiting on a busy machine does not count
     good = client.post("/invocations", content=talking_film, headers={"content-type": "video/mp4"})
     assert good.status_code == 200
 
 
-def test_a_body_over_25_mb_is_refused(client: httpx.Client):
+def test_a_body_over_25_mb_is_rejected(client: httpx.Client):
     response = client.post("/invocations", content=b"x" * (26 << 20), headers={"content-type": "video/mp4"})
     assert response.status_code == 413
     assert error_of(response) == "media_too_large"
 
 
-def test_an_unknown_accept_is_refused_before_the_work(client: httpx.Client, talking_film: bytes):
+def test_an_unknown_accept_is_rejected_before_the_work(client: httpx.Client, talking_film: bytes):
     headers = {"content-type": "video/mp4", "accept": "image/png"}
     response = client.post("/invocations", content=talking_film, headers=headers)
     assert response.status_code == 415
 
 
 def watch(server: LiveServer, until: threading.Event, seen: list[tuple[int, float, int]]) -> None:
-    """Ping on and on. seen: status, seconds, and the memory of the process that takes the bodies in."""
+    """Ping until the event is set. seen: status, seconds, and memory of the server process."""
     parent = psutil.Process(server.process.pid)
     with server.client() as own:
         while not until.is_set():
@@ -310,7 +313,7 @@ def watch(server: LiveServer, until: threading.Event, seen: list[tuple[int, floa
 
 
 def test_two_hundred_at_once_are_answered_and_ping_goes_on(server: LiveServer, talking_film: bytes):
-    large = talking_film + b"\0" * (24 << 20)  # what follows a whole MP4 is never looked at
+    large = talking_film + b"\0" * (24 << 20)  # data after a complete MP4 is ignored
     idle_bytes = psutil.Process(server.process.pid).memory_info().rss
     worker = server.worker().pid
     seen: list[tuple[int, float, int]] = []
@@ -334,8 +337,8 @@ def test_two_hundred_at_once_are_answered_and_ping_goes_on(server: LiveServer, t
         assert error_of(refused) == "overloaded"
     statuses, seconds, n_bytes = zip(*seen, strict=True)
     assert set(statuses) == {200}
-    assert np.median(seconds) < SAGEMAKERS_PING_S  # bench/ measures how quick it is; here others may keep us waiting
-    assert max(n_bytes) - idle_bytes < 200 << 20  # 40 callers push 25 MB each; a held body alone would be that
+    assert np.median(seconds) < SAGEMAKERS_PING_S  # bench/ measures the latency; a test machine may be busy
+    assert max(n_bytes) - idle_bytes < 200 << 20  # 40 callers send 25 MB each; holding one body in memory would show
     assert server.worker().pid == worker
 
 
@@ -346,13 +349,13 @@ def in_thread(call) -> tuple[threading.Thread, list]:
     return thread, answers
 
 
-def post_film(server: LiveServer, contents: bytes) -> httpx.Response:
+def post_video(server: LiveServer, contents: bytes) -> httpx.Response:
     with server.client() as own:
         return own.post("/invocations", content=contents, headers={"content-type": "video/mp4"})
 
 
 def wait_until_at_work(server: LiveServer, before_s: float) -> None:
-    """Until the worker reads: it has computed for longer than when it was idle (`work_s`)."""
+    """Wait until the worker is reading: it has used more CPU time than before (`work_s`)."""
     server.wait_until(lambda: work_s(server) > before_s + 0.1)
 
 
@@ -360,28 +363,28 @@ def work_s(server: LiveServer) -> float:
     return sum(server.worker().cpu_times()[:2])
 
 
-def test_a_killed_worker_costs_its_request_only(server: LiveServer, long_film: bytes, talking_film: bytes):
+def test_a_killed_worker_fails_only_its_request(server: LiveServer, long_video: bytes, talking_film: bytes):
     idle_s = work_s(server)
-    thread, answers = in_thread(lambda: post_film(server, long_film))
+    thread, answers = in_thread(lambda: post_video(server, long_video))
     wait_until_at_work(server, idle_s)
     server.worker().send_signal(signal.SIGKILL)
     thread.join(PATIENCE_S)
     assert answers[0].status_code == 500
     assert error_of(answers[0]) == "worker_died"
     server.wait_until_ready()
-    assert post_film(server, talking_film).status_code == 200
+    assert post_video(server, talking_film).status_code == 200
 
 
-def test_a_caller_that_goes_away_frees_the_worker(
-    server: LiveServer, client: httpx.Client, long_film: bytes, talking_film: bytes
+def test_a_disconnected_caller_frees_the_worker(
+    server: LiveServer, client: httpx.Client, long_video: bytes, talking_film: bytes
 ):
     worker, idle_s = server.worker().pid, work_s(server)
     with socket.create_connection(("127.0.0.1", server.ready["port"])) as hasty:
-        head = f"POST /invocations HTTP/1.1\r\nhost: x\r\ncontent-type: video/mp4\r\ncontent-length: {len(long_film)}"
-        hasty.sendall(head.encode() + b"\r\n\r\n" + long_film)
+        head = f"POST /invocations HTTP/1.1\r\nhost: x\r\ncontent-type: video/mp4\r\ncontent-length: {len(long_video)}"
+        hasty.sendall(head.encode() + b"\r\n\r\n" + long_video)
         wait_until_at_work(server, idle_s)
-    assert post_film(server, talking_film).status_code == 200
-    assert server.worker().pid == worker  # it dropped the job of itself
+    assert post_video(server, talking_film).status_code == 200
+    assert server.worker().pid == worker  # it dropped the job without being killed
     assert 'viseme_requests_total{route="invocations",status="499"}' in client.get("/metrics").text
 
 
@@ -437,12 +440,12 @@ def test_the_aws_cli_invokes_it(server: LiveServer, bucket: str, tmp_path: Path)
 
 def test_sigterm_in_the_middle_finishes_the_request(tmp_path: Path, weights_cache: Path):
     with live_server(tmp_path) as live:
-        live.worker().send_signal(signal.SIGSTOP)  # so that the request is under way for as long as this looks
-        thread, answers = in_thread(lambda: post_film(live, film(talk(25))))
+        live.worker().send_signal(signal.SIGSTOP)  # keeps the request running while this test checks
+        thread, answers = in_thread(lambda: post_video(live, film(talk(25))))
         live.wait_until(lambda: live.held() == 1)
         live.process.send_signal(signal.SIGTERM)
         live.wait_until(lambda: live.get("/ping").status_code == 503)
-        refused = post_film(live, b"x")
+        refused = post_video(live, b"x")
         assert refused.status_code == 503
         assert error_of(refused) == "not_ready"
         live.worker().send_signal(signal.SIGCONT)
@@ -451,25 +454,25 @@ def test_sigterm_in_the_middle_finishes_the_request(tmp_path: Path, weights_cach
         assert live.process.wait(PATIENCE_S) == 0
 
 
-def test_a_second_sigterm_gives_up_what_a_stopped_worker_holds(tmp_path: Path, weights_cache: Path):
+def test_a_second_sigterm_aborts_the_request_of_a_suspended_worker(tmp_path: Path, weights_cache: Path):
     with live_server(tmp_path, {"VISEME_DEADLINE_S": str(PATIENCE_S)}) as live:
         worker = live.worker()
         worker.send_signal(signal.SIGSTOP)
-        callers = [in_thread(lambda: post_film(live, film(talk(5)))) for _ in range(2)]
+        callers = [in_thread(lambda: post_video(live, film(talk(5)))) for _ in range(2)]
         live.wait_until(lambda: live.held() == 2)
         live.process.send_signal(signal.SIGTERM)
         live.wait_until(lambda: live.get("/ping").status_code == 503)
         live.process.send_signal(signal.SIGTERM)
         assert live.process.wait(PATIENCE_S) == 0
-        assert "did not finish in time" not in live.log.read_text()  # it did not sit the drain out
+        assert "did not finish in time" not in live.log.read_text()  # it did not wait for the drain timeout
         for thread, _ in callers:
             thread.join(PATIENCE_S)
-        given_up = [(answers[0].status_code, error_of(answers[0])) for _, answers in callers]
-        assert sorted(given_up) == [(500, "worker_died"), (503, "not_ready")]
+        errors = [(answers[0].status_code, error_of(answers[0])) for _, answers in callers]
+        assert sorted(errors) == [(500, "worker_died"), (503, "not_ready")]
         assert not worker.is_running()
 
 
-def test_a_bad_setting_stops_the_start_by_name(tmp_path: Path):
+def test_an_invalid_setting_is_named_and_stops_the_start(tmp_path: Path):
     script = Path(sys.executable).parent / "viseme"
     run = subprocess.run(
         [script, "serve"], env=os.environ | {"VISEME_QUEUE_SIZE": "none"}, capture_output=True, text=True, check=False
@@ -503,8 +506,8 @@ def test_inline_base64(client: httpx.Client, talking_film: bytes):
     assert client.post("/invocations", json=body).json()["status"] == "success"
 
 
-def test_a_caller_that_leaves_a_stream_frees_its_place(server: LiveServer, long_film: bytes):
+def test_a_caller_that_disconnects_from_a_stream_frees_its_place(server: LiveServer, long_video: bytes):
     headers = {"content-type": "video/mp4", "accept": "application/x-ndjson"}
-    with server.client() as own, own.stream("POST", "/invocations", content=long_film, headers=headers) as response:
+    with server.client() as own, own.stream("POST", "/invocations", content=long_video, headers=headers) as response:
         next(response.iter_lines())
     server.wait_until(lambda: server.held() == 0)

@@ -1,4 +1,4 @@
-"""Lip sync from a real server: one process that reads lips, too."""
+"""Lip sync on a real server, whose worker also reads lips."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def s3() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The server's temporary files."""
+    """Return the folder for the server's temporary files."""
     return tmp_path_factory.mktemp("scratch")
 
 
@@ -81,7 +81,7 @@ def left_over(scratch: Path) -> list[str]:
     return [path.name for path in scratch.iterdir() if path.name.startswith("viseme-")]
 
 
-def test_health_says_that_both_jobs_run(client: httpx.Client):
+def test_health_reports_both_tasks(client: httpx.Client):
     found = client.get("/health").json()
     assert found["capabilities"] == {"lipread": True, "lipsync": True}
     assert found["sync_models"] == ["wav2lip", "wav2lip_gan"]
@@ -104,13 +104,13 @@ def test_from_s3_to_s3(server: LiveServer, client: httpx.Client, s3: Any, scratc
     assert made == [("wav2lip_gan", 10, "job-7"), ("wav2lip", 10, "job-7")]
 
 
-def test_the_film_itself_comes_from_disk(server: LiveServer, client: httpx.Client, scratch: Path):
+def test_the_video_itself_is_sent_from_disk(server: LiveServer, client: httpx.Client, scratch: Path):
     body = {"task": "lipsync"} | inline(film(talk(10)), voice(0.4))
     answer = client.post("/invocations", json=body, headers={"accept": "video/mp4"})
     assert (answer.status_code, answer.headers["content-type"]) == (200, "video/mp4")
     assert answer.content[4:8] == b"ftyp"
     assert int(answer.headers["content-length"]) == len(answer.content)
-    server.wait_until(lambda: server.held() == 0)  # the whole film is here a moment before it is gone there
+    server.wait_until(lambda: server.held() == 0)  # the client has the whole video shortly before the server deletes it
     assert left_over(scratch) == []
 
 
@@ -120,7 +120,7 @@ def test_a_generation(client: httpx.Client):
     assert (found["status"], found["num_frames"], found["duration_s"]) == ("success", 10, 0.4)
     assert base64.b64decode(found["video"])[4:8] == b"ftyp"
     itself = client.post("/api/generate", json=body, headers={"accept": "video/mp4"})
-    assert itself.content == base64.b64decode(found["video"])  # the same pictures make the same film
+    assert itself.content == base64.b64decode(found["video"])  # the same input makes the same video
 
 
 @pytest.mark.parametrize(
@@ -144,23 +144,23 @@ def test_failures_have_a_status_and_leave_nothing(
     assert "Uploads" not in s3.list_multipart_uploads(Bucket="media")
 
 
-def test_a_caller_who_goes_away_ends_the_work(server: LiveServer, client: httpx.Client, s3: Any, scratch: Path):
+def test_a_disconnected_caller_ends_the_work(server: LiveServer, client: httpx.Client, s3: Any, scratch: Path):
     worker = server.worker().pid
     s3.put_object(Bucket="media", Key="uploads/long.wav", Body=voice(600))
     body = json.dumps(BY_S3 | {"s3_audio_key": "uploads/long.wav"}).encode()
     head = f"POST /invocations HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
     with socket.create_connection(("127.0.0.1", server.ready["port"]), timeout=PATIENCE_S) as hasty:
         hasty.sendall(head.encode() + b"\r\n\r\n" + body)
-        server.wait_until(lambda: any(scratch.rglob("*.partial*")))  # it is at the film
+        server.wait_until(lambda: any(scratch.rglob("*.partial*")))  # it is writing the video
     server.wait_until(lambda: server.held() == 0)
     assert left_over(scratch) == []
     assert "Uploads" not in s3.list_multipart_uploads(Bucket="media")
-    assert server.worker().pid == worker  # it dropped the job of itself
+    assert server.worker().pid == worker  # it dropped the job without being killed
     assert 'viseme_requests_total{route="invocations",status="499"} 1.0' in client.get("/metrics").text
 
 
-def test_lips_are_read_beside_it(client: httpx.Client, talking_film: bytes):
+def test_the_same_server_reads_lips(client: httpx.Client, talking_film: bytes):
     headers = {"content-type": "video/mp4"}
     assert client.post("/invocations", content=talking_film, headers=headers).json()["num_frames"] == 75
-    into_film = client.post("/invocations", content=talking_film, headers=headers | {"accept": "video/mp4"})
-    assert into_film.json()["error"]["code"] == "unsupported_content_type"
+    as_video = client.post("/invocations", content=talking_film, headers=headers | {"accept": "video/mp4"})
+    assert as_video.json()["error"]["code"] == "unsupported_content_type"

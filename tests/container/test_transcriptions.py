@@ -9,7 +9,7 @@ TYPE = "multipart/form-data; boundary=b"
 
 
 def form(*parts: tuple[str, str, bytes]) -> bytes:
-    """(name, file name or '', contents)..."""
+    """Encode parts, each (name, file name or "", content), as a multipart form."""
     body = b""
     for name, file_name, contents in parts:
         extra = f'; filename="{file_name}"' if file_name else ""
@@ -17,7 +17,7 @@ def form(*parts: tuple[str, str, bytes]) -> bytes:
     return body + b"--b--\r\n"
 
 
-def test_files_and_fields_are_told_apart():
+def test_files_and_fields_are_separated():
     parsed = parse_form(
         form(("file", "a.mp4", b"film\r\n--bb"), ("model", "", b"x"), ("timestamp_granularities[]", "", b"word")), TYPE
     )
@@ -54,6 +54,6 @@ def test_a_wrong_form_is_named(parts: tuple, words: str):
         (form(*(("model", "", b"x"),) * (MAX_PARTS + 1)), TYPE, InvalidRequest),
     ],
 )
-def test_a_broken_form_is_refused(body: bytes, content_type: str, error: type[Exception]):
+def test_a_malformed_form_is_rejected(body: bytes, content_type: str, error: type[Exception]):
     with pytest.raises(error):
         parse_form(body, content_type)

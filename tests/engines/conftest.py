@@ -35,7 +35,7 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def bucket(face: bytes, speech: bytes, monkeypatch: pytest.MonkeyPatch, engines: Engines) -> Iterator[Any]:
-    """A client of an S3 with the bucket `media`, which holds a face and a voice."""
+    """Yield a client of an S3 with the bucket `media`, which contains a face and audio."""
     with mock_aws():
         client = s3_client(None, "us-east-1")
         client.create_bucket(Bucket="media")

@@ -1,4 +1,4 @@
-"""Lip sync by request, with checkpoints of random weights."""
+"""Lip sync requests, with checkpoints of random weights."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ BY_S3 = {
 
 @pytest.fixture(autouse=True)
 def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where temporary files go; what lies there at the end of a test was left behind."""
+    """Return the folder for temporary files; files in it at the end of a test were left behind."""
     folder = tmp_path / "scratch"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -133,13 +133,13 @@ def test_from_s3_to_s3_with_several_models(engines: Engines, bucket: Any, scratc
     assert unfinished(bucket) == []
 
 
-def test_a_repeated_request_replaces_its_own_films_and_another_does_not(engines: Engines, bucket: Any):
-    asked = [BY_S3, BY_S3, BY_S3 | {"nosmooth": True}]
-    first, again, other = (answer(engines, fields)["outputs"][0]["s3_key"] for fields in asked)
+def test_only_a_repeated_request_replaces_its_videos(engines: Engines, bucket: Any):
+    requests = [BY_S3, BY_S3, BY_S3 | {"nosmooth": True}]
+    first, again, other = (answer(engines, fields)["outputs"][0]["s3_key"] for fields in requests)
     assert first == again != other
 
 
-def test_an_address_that_opens_to_whoever_has_it(engines: Engines, bucket: Any):
+def test_a_presigned_url(engines: Engines, bucket: Any):
     (one,) = answer(engines, BY_S3 | {"presigned": True, "s3_output_prefix": "s3://media/a b/"})["outputs"]
     address, _, query = one["url"].partition("?")
     assert address.startswith("https://media.s3.us-east-1.amazonaws.com/a%20b/")
@@ -158,7 +158,7 @@ def test_inline_in_and_out(engines: Engines, face: bytes, speech: bytes, scratch
     assert not list(scratch.iterdir())
 
 
-def test_the_film_itself(engines: Engines, face: bytes, speech: bytes, scratch: Path):
+def test_the_video_itself(engines: Engines, face: bytes, speech: bytes, scratch: Path):
     context = Context(accept=MP4)
     prediction = run(engines, inline(face, speech) | {"models": ["wav2lip_gan"]}, context)
     film_bytes, content_type = handler.output_fn(prediction, MP4, context)
@@ -169,19 +169,19 @@ def test_the_film_itself(engines: Engines, face: bytes, speech: bytes, scratch: 
     assert not list(scratch.iterdir())
 
 
-def test_a_film_by_s3_needs_no_place_for_it_where_it_comes_back_itself(engines: Engines, bucket: Any, scratch: Path):
+def test_media_in_s3_need_no_output_folder_if_the_video_is_the_answer(engines: Engines, bucket: Any, scratch: Path):
     fields = {name: value for name, value in BY_S3.items() if name != "s3_output_prefix"}
     assert run(engines, fields, Context(accept=MP4)).only_video().is_file()
     assert keys(bucket) == ["uploads/an actor.mp4", "uploads/hello.wav"]
 
 
-def test_options_may_lie_in_the_headers(engines: Engines, face: bytes, speech: bytes):
+def test_options_in_the_headers(engines: Engines, face: bytes, speech: bytes):
     context = Context(**{"X-Amzn-SageMaker-Custom-Attributes": '{"resize_factor": 2, "fps": 12.5}'})
     result = run(engines, inline(face, speech) | {"resize_factor": 4}, context).result
     assert (result.width, result.num_frames) == (90, 5)
 
 
-def test_films_too_large_for_json(engines: Engines, face: bytes, speech: bytes, monkeypatch: pytest.MonkeyPatch):
+def test_videos_too_large_for_json(engines: Engines, face: bytes, speech: bytes, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(syncing, "MAX_INLINE_BYTES", 1000)
     with pytest.raises(MediaTooLarge, match=r'at most 1000 fit into JSON; use "s3_output_prefix".*video/mp4'):
         answer(engines, inline(face, speech))
@@ -196,17 +196,17 @@ NOTHING_DONE: list[tuple[dict[str, Any], type[VisemeError], str]] = [
 
 
 @pytest.mark.parametrize(("fields", "error", "words"), NOTHING_DONE)
-def test_what_is_wrong_is_said_before_any_work(
+def test_errors_are_raised_before_any_work(
     engines: Engines, bucket: Any, fields: dict[str, Any], error: type[VisemeError], words: str, monkeypatch
 ):
     monkeypatch.setattr(bucket, "get_object", lambda **_: pytest.fail("the work began"))
-    asked = {name: value for name, value in (BY_S3 | fields).items() if value is not None}
+    request = {name: value for name, value in (BY_S3 | fields).items() if value is not None}
     with pytest.raises(error, match=words):
-        run(engines, asked)
+        run(engines, request)
     assert unfinished(bucket) == []
 
 
-def test_the_allow_list_holds_for_writing_too(engines: Engines, bucket: Any, monkeypatch: pytest.MonkeyPatch):
+def test_the_allow_list_applies_to_writing(engines: Engines, bucket: Any, monkeypatch: pytest.MonkeyPatch):
     buckets = engines.sync_engine._s3_files
     allowed = buckets._settings.model_copy(update={"allowed_buckets": ("media/uploads",)})
     monkeypatch.setattr(buckets, "_settings", allowed)
@@ -215,7 +215,7 @@ def test_the_allow_list_holds_for_writing_too(engines: Engines, bucket: Any, mon
     assert run(engines, BY_S3 | {"s3_output_prefix": "uploads/done"}).stored[0].key.startswith("uploads/done/")
 
 
-def test_several_films_do_not_fit_into_one(engines: Engines, face: bytes, speech: bytes):
+def test_several_videos_do_not_fit_into_one(engines: Engines, face: bytes, speech: bytes):
     fields = inline(face, speech) | {"models": ["wav2lip", "wav2lip_gan"]}
     with pytest.raises(InvalidRequest, match="do not fit into one"):
         run(engines, fields, Context(accept=MP4))
@@ -233,9 +233,9 @@ WALL = np.full((96, 128, 3), 90, np.uint8)
         (None, film([WALL] * 5), NoAudio),
         (None, as_wav(np.zeros(0, np.int16)), NoAudio),
     ],
-    ids=["no face", "no sound", "no sample"],
+    ids=["no face", "no audio", "no sample"],
 )
-def test_media_that_will_not_do_leave_nothing(
+def test_unusable_media_leave_nothing(
     engines: Engines, bucket: Any, scratch: Path, bad_face: bytes | None, bad_audio: bytes | None, error
 ):
     for key, contents in (("uploads/an actor.mp4", bad_face), ("uploads/hello.wav", bad_audio)):
@@ -248,26 +248,26 @@ def test_media_that_will_not_do_leave_nothing(
     assert not list(scratch.iterdir())
 
 
-class CallerLeft(Exception):
-    """What a server's check raises."""
+class CallerDisconnected(Exception):
+    """Raised by the check of a server."""
 
 
-def leaving_after(n_checks: int) -> Callable[[], None]:
+def disconnecting_after(n_checks: int) -> Callable[[], None]:
     left = iter(range(n_checks))
 
     def check() -> None:
         if next(left, None) is None:
-            raise CallerLeft
+            raise CallerDisconnected
 
     return check
 
 
 @pytest.mark.parametrize("n_checks", [0, 5, 25])
-def test_a_caller_who_leaves_ends_the_work_and_leaves_nothing(
+def test_a_disconnected_caller_ends_the_work_and_leaves_nothing(
     engines: Engines, bucket: Any, scratch: Path, n_checks: int
 ):
-    with pytest.raises(CallerLeft):
-        run_with(engines, BY_S3, check=leaving_after(n_checks))
+    with pytest.raises(CallerDisconnected):
+        run_with(engines, BY_S3, check=disconnecting_after(n_checks))
     assert unfinished(bucket) == []
     assert keys(bucket) == ["uploads/an actor.mp4", "uploads/hello.wav"]
     assert not list(scratch.iterdir())
@@ -288,7 +288,7 @@ BUSY = Refusal(503, "SlowDown")
 
 @pytest.fixture
 def faulty(face: bytes, engines: Engines, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
-    """An S3 whose one object is a face with a voice of its own."""
+    """Yield an S3 whose only object is a video of a face with audio."""
     with FaultyS3(film(talk(10), with_tone=True)) as server:
         monkeypatch.setattr(engines.sync_engine._s3_files, "_client", s3_client(server.url))
         yield server
@@ -302,13 +302,13 @@ def test_an_s3_that_fails_twice_each_time_and_then_works(engines: Engines, fault
     assert not [path for path in scratch.iterdir() if not path.name.startswith("viseme-video-")]
 
 
-@pytest.mark.parametrize(("n_works", "last_asked"), [(0, "POST"), (1, "DELETE"), (5, "DELETE"), (6, "DELETE")])
-def test_an_s3_that_works_no_more(engines: Engines, faulty: FaultyS3, scratch: Path, n_works: int, last_asked: str):
-    """Before the work, while the face is fetched, while the film is sent, and at the end."""
+@pytest.mark.parametrize(("n_works", "last_method"), [(0, "POST"), (1, "DELETE"), (5, "DELETE"), (6, "DELETE")])
+def test_an_s3_that_stops_working(engines: Engines, faulty: FaultyS3, scratch: Path, n_works: int, last_method: str):
+    """S3 fails before the work, while the face is fetched, while the video is sent, or at the end."""
     faulty.faults = [*[None] * n_works, *[BUSY] * 1000]
     with pytest.raises(StorageError, match=r"S3 failed|cannot be reached"):
         run(engines, BY_S3)
-    assert faulty.requests[-1][0] == last_asked
+    assert faulty.requests[-1][0] == last_method
     assert not list(scratch.iterdir())
 
 
@@ -320,7 +320,7 @@ def test_a_full_disk(engines: Engines, bucket: Any, full_disk: Path, monkeypatch
     assert not list(full_disk.iterdir())
 
 
-def test_a_deployment_without_checkpoints_says_how_to_bring_one(
+def test_without_checkpoints_the_error_names_what_to_install(
     engines: Engines, face: bytes, speech: bytes, monkeypatch: pytest.MonkeyPatch
 ):
     def find_none(*_: object) -> None:
@@ -334,26 +334,26 @@ def test_a_deployment_without_checkpoints_says_how_to_bring_one(
         run(engines, inline(face, speech))
 
 
-def test_what_works_is_found_out_by_running_it(engines: Engines, monkeypatch: pytest.MonkeyPatch):
+def test_warm_up_runs_every_model(engines: Engines, monkeypatch: pytest.MonkeyPatch):
     found = engines.warm_up()
     assert found["capabilities"] == {"lipread": True, "lipsync": True}
     assert found["sync_models"] == ["wav2lip", "wav2lip_gan"]
-    assert engines.reader.model.info.weights == "starter"  # the checkpoints beside it are none of its
+    assert engines.reader.model.info.weights == "starter"  # not the checkpoints beside it
     assert engines.sync_engine.syncer is not None
     monkeypatch.setattr(type(engines.sync_engine.syncer.generators[0]), "speak", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         engines.warm_up()
 
 
-def test_a_page_for_a_checkpoint_ends_the_start(weights_cache: Path, tmp_path: Path):
+def test_a_web_page_instead_of_a_checkpoint_ends_the_start(weights_cache: Path, tmp_path: Path):
     (tmp_path / "wav2lip.pth").write_bytes(b"<!DOCTYPE html><html>sign in</html>")
     with pytest.raises(WrongWeights, match="HTML page"):
         handler.model_fn(str(tmp_path))
 
 
 def test_a_quantised_reader_does_not_stop_the_start(engines: Engines, monkeypatch: pytest.MonkeyPatch):
-    asked: dict[str, Any] = {}
-    monkeypatch.setattr(syncing, "LipSyncer", lambda **given: asked.update(given))
+    options: dict[str, Any] = {}
+    monkeypatch.setattr(syncing, "LipSyncer", lambda **kwargs: options.update(kwargs))
     settings = engines.sync_engine._settings.model_copy(update={"precision": "int8"})
     syncing.SyncEngine.load(settings, engines.sync_engine._s3_files, engines._child)
-    assert asked["precision"] == "auto"
+    assert options["precision"] == "auto"

@@ -37,12 +37,12 @@ def test_raw_media_with_options_in_the_header(content_type: str):
     assert request == ReadRequest(b"film", ReadOptions(face=2, n_best=7))
 
 
-def test_custom_attributes_that_are_not_ours_are_left_alone():
+def test_foreign_custom_attributes_are_ignored():
     assert parse_request(b"film", "video/mp4", {OPTIONS_HEADER: "trace=17"}).options == ReadOptions()
     assert parse({"video": INLINE}, {OPTIONS_HEADER: "{not ours"}).options == ReadOptions()
 
 
-def test_a_toolkit_that_decoded_the_body_is_understood():
+def test_a_body_decoded_by_a_toolkit():
     assert parse_request(json.dumps({"video": INLINE}), "application/json; charset=utf-8", {}).source == b"film"
 
 
@@ -80,24 +80,24 @@ def test_a_wrong_body_is_named(kind: str):
 @pytest.mark.parametrize(
     "body", [b"", b"{", b"\xff\xfe", b'{"video": NaN, }', b"[" * 100_000, b'{"a":' * 5000 + b"1" + b"}" * 5000]
 )
-def test_what_is_not_json_is_said(body: bytes):
+def test_invalid_json_is_an_error(body: bytes):
     with pytest.raises(InvalidRequest, match="JSON"):
         parse_request(body, JSON, {})
 
 
 @pytest.mark.parametrize("content_type", ["", "text/html", "multipart/form-data", "application/xml"])
-def test_another_content_type_is_refused(content_type: str):
+def test_another_content_type_is_rejected(content_type: str):
     with pytest.raises(UnsupportedContentType, match="expected application/json"):
         parse_request(b"x", content_type, {})
 
 
-def test_an_empty_raw_body_is_refused():
+def test_an_empty_raw_body_is_rejected():
     with pytest.raises(InvalidRequest, match="body is empty"):
         parse_request(b"", "video/mp4", {})
 
 
 @pytest.mark.parametrize(
-    ("accept", "form"),
+    ("accept", "media_type"),
     [
         (None, "application/json"),
         ("", "application/json"),
@@ -108,16 +108,16 @@ def test_an_empty_raw_body_is_refused():
         ("text/*", "text/plain"),
     ],
 )
-def test_the_first_form_we_speak_is_chosen(accept: str | None, form: str):
-    assert AcceptHeader.parse(accept).choose(READ_TYPES) == form
+def test_the_first_supported_type_is_chosen(accept: str | None, media_type: str):
+    assert AcceptHeader.parse(accept).choose(READ_TYPES) == media_type
 
 
-def test_no_form_we_speak_is_an_error():
+def test_no_supported_type_is_an_error():
     with pytest.raises(UnsupportedContentType, match="expected one of application/json"):
         AcceptHeader.parse("image/png").choose(READ_TYPES)
 
 
-def test_brackets_inside_strings_are_no_structure():
+def test_brackets_inside_strings_are_not_structure():
     request = parse({"s3_bucket": "clips", "s3_video_key": "[" * 40 + '"\\{{,,' + "," * 300})
     assert request.source == S3Object("clips", "[" * 40 + '"\\{{,,' + "," * 300)
 
@@ -126,25 +126,25 @@ def test_brackets_inside_strings_are_no_structure():
     "body",
     [b"[" * 3_000_000, b"[" + b"[]," * 1_000_000 + b"1]", b'{"face": [' + b"1," * 1_000_000 + b"1]}"],
 )
-def test_large_structures_are_refused_before_they_are_built(body: bytes, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("inference.requests.body.json.loads", lambda text: pytest.fail("it was built"))
+def test_large_structures_are_rejected_before_parsing(body: bytes, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("inference.requests.body.json.loads", lambda text: pytest.fail("it was parsed"))
     with pytest.raises(InvalidRequest, match="JSON"):
         parse_request(body, JSON, {})
 
 
 @pytest.mark.parametrize("body", [b'{"a": "' + b"[" * 3_000_000, b'{"' + b'\\"' * 1_000_000, b'{"a' + b'"' * 999])
-def test_strings_without_an_end_are_looked_at_once(body: bytes):
+def test_unterminated_strings_are_scanned_once(body: bytes):
     with pytest.raises(InvalidRequest, match="JSON") as caught:
         parse_request(body, JSON, {})
     assert len(str(caught.value)) < 200
 
 
-def test_no_content_type_at_all_is_refused():
+def test_a_missing_content_type_is_rejected():
     with pytest.raises(UnsupportedContentType, match=r"\(none\)"):
         parse_request(b"x", None, {})
 
 
-def test_a_large_wrong_value_is_not_sent_back():
+def test_a_large_wrong_value_is_not_echoed():
     with pytest.raises(InvalidRequest) as caught:
         parse({"video": INLINE, "decoder": "x" * 1_000_000})
     assert len(str(caught.value)) < 300

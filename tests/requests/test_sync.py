@@ -70,7 +70,7 @@ def test_one_by_s3_and_the_other_inline():
         ("s3://films", S3Folder("films", "")),
     ],
 )
-def test_where_films_go(prefix: str, folder: S3Folder):
+def test_output_folders(prefix: str, folder: S3Folder):
     assert parse(BY_S3 | {"s3_output_prefix": prefix}).output == folder
 
 
@@ -84,7 +84,7 @@ def test_options_alone_and_together():
     assert parse(INLINE | {"face_index": "1"}).options.face == 1
 
 
-def test_options_in_the_header_give_way_to_the_bodys():
+def test_options_in_the_body_override_the_header():
     request = parse(INLINE | {"resize_factor": 4}, '{"resize_factor": 2, "models": ["a"], "nosmooth": true}')
     assert (request.options.resize_factor, request.options.smoothing, request.models) == (4, "none", ("a",))
 
@@ -132,7 +132,7 @@ def test_a_wrong_header_is_named(header: str):
         parse(INLINE, header)
 
 
-def test_which_answers_can_hold_what_was_asked():
+def test_which_types_can_contain_the_answer():
     parse(INLINE | {"models": ["a", "b"]}).check_type(JSON)
     parse(BY_S3).check_type(MP4)
     parse(BY_S3 | {"s3_output_prefix": "out"}).check_type(JSON)
@@ -143,11 +143,11 @@ def test_which_answers_can_hold_what_was_asked():
 
 
 @pytest.mark.parametrize(
-    ("accept", "form"),
+    ("accept", "media_type"),
     [(None, JSON), ("*/*", JSON), ("video/mp4", MP4), ("video/*", MP4), ("text/html, video/mp4", MP4)],
 )
-def test_the_first_form_we_speak_is_chosen(accept: str | None, form: str):
-    assert AcceptHeader.parse(accept).choose(SYNC_TYPES) == form
+def test_the_first_supported_type_is_chosen(accept: str | None, media_type: str):
+    assert AcceptHeader.parse(accept).choose(SYNC_TYPES) == media_type
 
 
 def test_a_generation():
