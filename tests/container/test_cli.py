@@ -1,185 +1,165 @@
 from __future__ import annotations
 
-import json
+import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from drawn_face import draw_face
-from films import film, picture, tone
-from speaking import talk
+import typer
 
-from container.cli import main
+from container import commands
+from container.cli import COMMANDS, LazyCommand, app, main
 
-pytestmark = pytest.mark.usefixtures("weights_cache")
-
-
-@pytest.fixture
-def talk_mp4(tmp_path: Path, talking_film: bytes) -> Path:
-    path = tmp_path / "talk.mp4"
-    path.write_bytes(talking_film)
-    return path
+COMMAND_MODULES = Path(commands.__file__).parent
+SCRIPT = Path(sys.executable).parent / "viseme"
+HEAVY = ("torch", "openvino", "av", "cv2", "numpy", "starlette")
 
 
-def test_read_prints_the_words(talk_mp4: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["read", str(talk_mp4)]) == 0
-    out, err = capsys.readouterr()
-    assert len(out.splitlines()) == 1
-    assert err == ""
-
-
-def test_read_prints_json_with_the_file(talk_mp4: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["read", str(talk_mp4), str(talk_mp4), "--format", "json", "--device", "cpu"]) == 0
-    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
-    assert first["file"] == str(talk_mp4)
-    assert first["num_frames"] == 75
-    assert first["words"] == second["words"]
-
-
-def test_read_tells_as_many_readings_as_asked(talk_mp4: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["read", str(talk_mp4), "--format", "json", "--nbest", "3"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert len(found["alternatives"]) == 3
-    assert found["alternatives"][0]["text"] == found["text"]
-    assert main(["read", str(talk_mp4), "--format", "json", "--decoder", "greedy"]) == 0
-    assert json.loads(capsys.readouterr().out)["alternatives"] == []
-
-
-def test_several_videos_are_told_apart_and_a_bad_one_stops_no_other(
-    talk_mp4: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    assert main(["read", str(tmp_path / "missing.mp4"), str(talk_mp4)]) == 2
-    out, err = capsys.readouterr()
-    assert out.startswith(f"{talk_mp4}: ")
-    assert err == "viseme: missing.mp4: No such file or directory\n"
-
-
-def bad_files(folder: Path) -> dict[str, Path]:
-    whole = film(talk(20))
-    huge = picture(np.zeros((32, 32, 3), np.uint8)).replace(
-        (32).to_bytes(4, "big") * 2, (20_000).to_bytes(4, "big") * 2
+def run_script(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [SCRIPT, *arguments], capture_output=True, text=True, check=False, env=os.environ | environment
     )
-    contents = {
-        "truncated.mp4": whole[: len(whole) // 2],
-        "audio.wav": tone(),
-        "pixel.png": picture(np.zeros((1, 1, 3), np.uint8)),
-        "huge.png": huge,
-        "text.mp4": b"this is not a video\n" * 30,
-        "empty.mp4": b"",
-        "faceless.mp4": film([np.full((96, 96, 3), 120, np.uint8)] * 5),
-        "still.png": picture(draw_face()),
-    }
-    for name, value in contents.items():
-        (folder / name).write_bytes(value)
-    return {name: folder / name for name in contents} | {"directory": folder}
 
 
-def test_each_bad_file_exits_2_with_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    for name, path in bad_files(tmp_path).items():
-        assert main(["read", str(path)]) == 2, name
-        out, err = capsys.readouterr()
-        assert out == "", name
-        assert len(err.splitlines()) == 1, name
-        assert path.name in err
+def complete(line: str) -> list[str]:
+    """The completions that bash would get for the last word of a line."""
+    words = line.split(" ")
+    run = run_script(_VISEME_COMPLETE="complete_bash", COMP_WORDS=line, COMP_CWORD=str(len(words) - 1))
+    assert run.returncode == 0, run.stderr
+    return run.stdout.split()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ([], "VIDEO"),
-        (["x.mp4", "--format", "doc"], "'txt', 'json'"),
-        (["x.mp4", "--face", "big"], "'largest' or a number"),
-        (["x.mp4", "--decoder", "beam"], "'greedy', 'grammar'"),
-        (["x.mp4", "--nbest", "0"], "nbest 0: expected a number from 1 to 100"),
-        (["x.mp4", "--nbest", "many"], "--nbest"),
-        (["x.mp4", "--weights", "nope"], "known: starter"),
-        (["x.mp4", "--precision", "f16", "--device", "cpu"], "needs a GPU"),
-        (["x.mp4", "--colour"], "--colour"),
-    ],
-)
-def test_a_bad_option_exits_2_with_one_line(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]):
-    assert main(["read", *arguments]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert len(err.splitlines()) == 1
-    assert words in err
-
-
-def test_a_fault_of_ours_exits_1(talk_mp4: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr("inference.lip_reading.LipReader.read", lambda *a, **k: 1 / 0)
-    assert main(["read", str(talk_mp4)]) == 1
-    assert capsys.readouterr().out == ""
-
-
-def test_weights_list_shows_licences(capsys: pytest.CaptureFixture[str]):
-    assert main(["weights", "list"]) == 0
-    rows = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
-    assert [row[0] for row in rows[:4]] == ["starter", "starter_sync", "mediapipe", "hub"]
-    assert [row[0] for row in rows[4:]] == [
-        "dlib",
-        "wav2lip",
-        "wav2lip_gan",
-        "s3fd",
-        "swin2sr",
-        "ave",
-        "starter_avatar",
-    ]
-    assert [row[4].split(";")[0] for row in rows[:4]] == ["Apache-2.0", "Apache-2.0", "Apache-2.0", "MIT"]
-    assert "no commercial use" in rows[4][4]
-    assert all("no commercial use" in row[4] for row in rows[5:7])
-    assert [row[5] for row in rows] == ["mediapipe", "-", "-", "dlib", *"-------"]
-
-
-def test_weights_verify_and_fetch_print_files(capsys: pytest.CaptureFixture[str]):
-    assert main(["weights", "verify", "starter"]) == 0
-    assert main(["weights", "fetch", "mediapipe"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].endswith("model.safetensors")
-    assert Path(lines[1]).is_file()
-    assert main(["weights", "fetch", "nope"]) == 2
-
-
-def test_the_console_script_runs_as_installed(talk_mp4: Path):
-    script = Path(sys.executable).parent / "viseme"
-    run = subprocess.run([script, "read", talk_mp4], capture_output=True, text=True, check=False)
+def test_the_console_script_runs_as_installed(weights_cache: Path, talking_film: bytes, tmp_path: Path):
+    (tmp_path / "talk.mp4").write_bytes(talking_film)
+    run = run_script("read", str(tmp_path / "talk.mp4"))
     assert run.returncode == 0
     assert len(run.stdout.splitlines()) == 1
     assert run.stderr == ""
 
 
-def test_read_writes_every_format_to_a_folder(talk_mp4: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    out = tmp_path / "out" / "deep"
-    assert main(["read", str(talk_mp4), "--format", "all", "--output-dir", str(out)]) == 0
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert sorted(path.name for path in out.iterdir()) == [
-        f"talk.{form}" for form in ("json", "srt", "tsv", "txt", "vtt")
-    ]
-    text = (out / "talk.txt").read_text().strip()
-    assert text
-    assert json.loads((out / "talk.json").read_text())["text"] == text
-    assert (out / "talk.vtt").read_text().startswith("WEBVTT")
-    assert "-->" in (out / "talk.srt").read_text()
-    assert (out / "talk.tsv").read_text().startswith("start\tend\ttext\n")
-
-
-def test_read_prints_captions_of_one_video(talk_mp4: Path, capsys: pytest.CaptureFixture[str]):
-    assert main(["read", str(talk_mp4), "--format", "srt"]) == 0
-    assert capsys.readouterr().out.startswith("1\n00:00:")
-
-
-def test_results_that_would_share_a_place_are_refused_before_any_work(
-    talk_mp4: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_an_internal_error_exits_1(
+    weights_cache: Path,
+    talking_film: bytes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
-    other = tmp_path / "other" / talk_mp4.name
-    for words, arguments in {
-        "written to the same files": [str(talk_mp4), str(other), "--output-dir", str(tmp_path / "out")],
-        "expected --output-dir": [str(talk_mp4), "--format", "all"],
-        "several files": [str(talk_mp4), str(other), "--format", "vtt"],
-        "is a file; expected a folder": [str(talk_mp4), "--output-dir", str(talk_mp4)],
-    }.items():
-        assert main(["read", *arguments]) == 2
-        assert words in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+    (tmp_path / "talk.mp4").write_bytes(talking_film)
+    monkeypatch.setattr("inference.lip_reading.LipReader.read", lambda *a, **k: 1 / 0)
+    assert main(["read", str(tmp_path / "talk.mp4")]) == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_the_help_lists_the_commands_in_the_order_of_use(capsys: pytest.CaptureFixture[str]):
+    assert main(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    words = [line.strip("│ ").split(" ")[0] for line in lines if line.startswith("│")]
+    assert [word for word in words if word in COMMANDS] == [
+        "read",
+        "sync",
+        "avatar",
+        "serve",
+        "render",
+        "eval",
+        "weights",
+    ]
+    for _, summary in COMMANDS.values():
+        assert summary.split()[0] in " ".join(lines)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_listed_help_is_the_first_sentence_of_the_commands_own(name: str):
+    target, summary = COMMANDS[name]
+    command = LazyCommand(name, target, summary).load()
+    assert command.help.split("\n\n")[0].replace("\n", " ") == summary
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_devices_and_precisions_are_the_same_choices_everywhere(name: str):
+    def parameters(command: object) -> list[object]:
+        children = getattr(command, "commands", {}).values()
+        return [*command.params, *(one for child in children for one in parameters(child))]
+
+    choices = {"device": "auto cpu cuda", "precision": "auto f32 f16 bf16 int8"}
+    for parameter in parameters(LazyCommand(name, *COMMANDS[name]).load()):
+        if parameter.name in choices and name != "weights":  # which stores in a precision, and never in `auto`
+            assert parameter.type_descriptor.choices == tuple(choices[parameter.name].split())
+
+
+@pytest.mark.parametrize("argument", ["--help", "--version"])
+def test_the_overview_and_the_version_load_no_heavy_library(argument: str):
+    check = f"import sys; from container.cli import main; assert main([{argument!r}]) == 0; print(*sorted(sys.modules))"
+    run = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    loaded = set(run.stdout.splitlines()[-1].split())
+    assert loaded.isdisjoint(HEAVY)
+    assert not [
+        name for name in loaded if name.startswith("container.commands.") and name != "container.commands.console"
+    ]
+
+
+def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]):
+    assert main(["--version"]) == 0
+    name, version = capsys.readouterr().out.split()
+    assert name == "viseme"
+    assert version[0].isdigit()
+
+
+def test_without_a_command_the_help_is_printed(capsys: pytest.CaptureFixture[str]):
+    assert main([]) == 2
+    out, err = capsys.readouterr()
+    assert "Usage: viseme" in out + err
+    assert "viseme: " not in err
+
+
+def test_a_misspelt_command_is_corrected(capsys: pytest.CaptureFixture[str]):
+    assert main(["reed"]) == 2
+    assert capsys.readouterr().err == "viseme: No such command 'reed'. Did you mean 'read', 'render'?\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("viseme re", {"read", "render"}),
+        ("viseme weights c", {"convert"}),
+        ("viseme avatar ", {"build", "import", "info", "speak"}),
+        ("viseme sync --ref", {"--reference"}),
+        ("viseme read --device ", {"auto", "cpu", "cuda"}),
+        ("viseme weights convert --to o", {"onnx", "openvino"}),
+    ],
+)
+def test_shells_complete_commands_options_and_choices(line: str, expected: set[str]):
+    assert set(complete(line)) == expected
+
+
+def test_the_completion_script_is_printed():
+    run = run_script(_VISEME_COMPLETE="source_bash")
+    assert run.returncode == 0
+    assert "complete -o default -F _viseme_completion viseme" in run.stdout
+
+
+def test_a_closed_pipe_is_no_error():
+    run = subprocess.run(
+        f"set -o pipefail; {SCRIPT} weights list | head -c 1",
+        check=False,
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+    )
+    assert run.returncode == 0
+    assert run.stderr == b""
+
+
+def test_every_command_is_of_this_app():
+    assert set(typer.main.get_command(app).commands) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("path", sorted(COMMAND_MODULES.glob("*.py")), ids=lambda path: path.stem)
+def test_command_modules_import_at_their_top(path: Path):
+    """They are loaded only when they are needed; matplotlib alone is optional."""
+    tree = ast.parse(path.read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name != "import_pyplot"]
+    nested = [node for function in functions for node in ast.walk(function)]
+    assert not [node for node in nested if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert "TYPE_CHECKING" not in {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}

@@ -9,7 +9,7 @@ import pytest
 from container.cli import main
 
 
-def test_render_writes_a_film_and_its_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_render_writes_a_video_and_its_ground_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     path = tmp_path / "film.mp4"
     size = ["--size", "192x144", "--fps", "30", "--length", "1.5", "--seed", "7"]
     assert main(["render", "now please", "-o", str(path), *size, "--people", "2", "--hide", "0.5-0.7"]) == 0
@@ -22,7 +22,7 @@ def test_render_writes_a_film_and_its_truth(tmp_path: Path, capsys: pytest.Captu
         assert (video.width, video.height, video.frames) == (192, 144, 45)
 
 
-def test_render_at_a_variable_rate_without_sound(tmp_path: Path):
+def test_render_at_a_variable_rate_without_audio(tmp_path: Path):
     path = tmp_path / "film.mp4"
     assert main(["render", "now", "-o", str(path), "--length", "1", "--variable-rate", "--silent"]) == 0
     with av.open(str(path)) as container:
@@ -38,11 +38,11 @@ def test_render_at_a_variable_rate_without_sound(tmp_path: Path):
         (["now", "--size", "3x"], "expected two numbers, as 360x288"),
         (["now", "--size", "361x288"], "width 361"),
         (["now", "--hide", "1"], "as 1.2-1.6"),
-        (["now", "--length", "0.1"], "0.1 s was asked for"),
+        (["now", "--length", "0.1"], "0.1 s was requested"),
         (["now", "--people", "3"], "--people"),
     ],
 )
-def test_a_film_that_cannot_be_exits_2_with_one_line(
+def test_an_invalid_request_exits_2_with_one_line(
     arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     assert main(["render", *arguments, "-o", str(tmp_path / "film.mp4")]) == 2

@@ -8,26 +8,26 @@ import cv2
 import pytest
 
 from container.cli import main
-from inference.speaker import Film
+from inference.speaker import SyntheticClip
 
-SAID = "BIN BLUE AT F TWO NOW"
+TEXT = "BIN BLUE AT F TWO NOW"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three rows: a rendered clip, one that is not there, one that is no video."""
+    """Three rows: a rendered clip, a missing one, and one that is not a video."""
     folder = tmp_path_factory.mktemp("clips")
     (folder / "list").mkdir()
-    Film(SAID, 3).write(folder / "list" / "good.mp4", with_sound=False)
+    SyntheticClip(TEXT, 3).write(folder / "list" / "good.mp4", with_audio=False)
     (folder / "broken.mp4").write_bytes(b"no video")
     (folder / "list.csv").write_text(
-        f"file,transcript,speaker\ngood.mp4,{SAID.lower()},a\nmissing.mp4,{SAID},b\nbroken.mp4,{SAID},b\n"
+        f"file,transcript,speaker\ngood.mp4,{TEXT.lower()},a\nmissing.mp4,{TEXT},b\nbroken.mp4,{TEXT},b\n"
     )
-    (folder / "good.csv").write_text(f"\ufefffile,transcript\nlist/good.mp4,  {SAID} \n", encoding="utf-8")
+    (folder / "good.csv").write_text(f"\ufefffile,transcript\nlist/good.mp4,  {TEXT} \n", encoding="utf-8")
     return folder
 
 
-def test_what_can_be_read_is_scored_and_the_rest_named(
+def test_readable_clips_are_scored_and_the_others_reported(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     json_file, plot = tmp_path / "out.json", tmp_path / "out.png"
@@ -45,12 +45,12 @@ def test_what_can_be_read_is_scored_and_the_rest_named(
         assert one["n_clips"] == 1
         assert 0 <= one["wer"] <= 1.5
         assert set(one["slots"]) == {"command", "colour", "preposition", "letter", "digit", "adverb"}
-    picture = cv2.imread(str(plot))
-    assert picture is not None
-    assert picture.std() > 10  # something is drawn
+    image = cv2.imread(str(plot))
+    assert image is not None
+    assert image.std() > 10  # not blank
 
 
-def test_a_table_as_spreadsheets_write_it_is_read(folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_table_as_spreadsheets_write_it_is_accepted(folder: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["eval", str(folder / "good.csv"), "--device", "cpu", "--precision", "f32"]) == 0
     out, err = capsys.readouterr()
     assert out.startswith("1 clips, weights starter, f32 on cpu\n")
@@ -66,20 +66,20 @@ def test_a_table_as_spreadsheets_write_it_is_read(folder: Path, capsys: pytest.C
         ("file,transcript\nx.mp4,\n", "line 2: expected a file and a transcript"),
     ],
 )
-def test_a_table_that_is_none_is_named(tmp_path: Path, contents: str, words: str, capsys: pytest.CaptureFixture[str]):
+def test_an_invalid_table_is_reported(tmp_path: Path, contents: str, words: str, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "list.csv").write_text(contents)
     assert main(["eval", str(tmp_path / "list.csv")]) == 2
     assert words in capsys.readouterr().err
 
 
-def test_where_nothing_can_be_read_there_is_no_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_without_a_readable_clip_there_is_no_score(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     (tmp_path / "list.csv").write_text("file,transcript\nx.mp4,BIN\n")
     assert main(["eval", str(tmp_path / "list.csv"), "--json", str(tmp_path / "out.json")]) == 2
     assert "nothing could be read" in capsys.readouterr().out
     assert json.loads((tmp_path / "out.json").read_text())["decoders"] == {}
 
 
-def test_without_matplotlib_the_extra_is_named(
+def test_without_matplotlib_the_error_names_the_extra(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     real = builtins.__import__
@@ -92,3 +92,8 @@ def test_without_matplotlib_the_extra_is_named(
     monkeypatch.setattr(builtins, "__import__", without)
     assert main(["eval", str(folder / "good.csv"), "--plot", "x.png"]) == 2
     assert "pip install 'viseme[eval]'" in capsys.readouterr().err
+
+
+def test_the_help_names_the_extra(capsys: pytest.CaptureFixture[str]):
+    assert main(["eval", "--help"]) == 0
+    assert "pip install 'viseme[eval]'" in " ".join(capsys.readouterr().out.replace("\u2502", " ").split())

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from container.cli import main
-from inference.avatar.prepare import Sitting
+from inference.avatar.build import AvatarSource
 
 
 @pytest.fixture
 def home(tmp_path: Path, weights_cache: Path, avatar_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine with the face models and a folder of avatars."""
+    """A home folder with the face models and an avatar folder."""
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "weights").symlink_to(weights_cache)
-    (weights_cache.parent / "avatars").mkdir(exist_ok=True)  # where the starter is made once, and stays
+    (weights_cache.parent / "avatars").mkdir(exist_ok=True)  # keeps the starter, which is rendered only once
     (tmp_path / "home" / "avatars").symlink_to(weights_cache.parent / "avatars")
     monkeypatch.setenv("VISEME_DATA_DIR", str(tmp_path / "home"))
     monkeypatch.setenv("VISEME_AVATARS", str(avatar_folder.parent))
@@ -33,14 +33,13 @@ def voice(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_package_is_built_shown_and_heard(home: Path, avatar_sitting: Sitting, voice: Path, capsys):
-    """All three commands, one after the other, as a person would."""
-    parts = [str(avatar_sitting.video), "--checkpoint", str(avatar_sitting.checkpoint)]
-    assert main(["avatar", "build", *parts, "--encoder", str(avatar_sitting.encoder), "-o", str(home / "mine")]) == 0
+def test_a_package_is_built_inspected_and_rendered(home: Path, avatar_source: AvatarSource, voice: Path, capsys):
+    parts = [str(avatar_source.video), "--checkpoint", str(avatar_source.checkpoint)]
+    assert main(["avatar", "build", *parts, "--encoder", str(avatar_source.encoder), "-o", str(home / "mine")]) == 0
     assert "wrote" in capsys.readouterr().err
     assert main(["avatar", "info", str(home / "mine"), "--sheet", str(home / "sheet.png"), "--device", "cpu"]) == 0
-    said = capsys.readouterr()
-    about = json.loads(said.out)
+    printed = capsys.readouterr()
+    about = json.loads(printed.out)
     assert (about["name"], about["frames"], about["mode"], about["can_hear"]) == ("mine", 75, "ave", True)
     assert about["idle"]["is_shut"]
     assert (home / "sheet.png").read_bytes().startswith(b"\x89PNG")
@@ -54,7 +53,7 @@ def test_a_package_is_built_shown_and_heard(home: Path, avatar_sitting: Sitting,
         assert abs(film.duration / av.time_base - 1) < 0.08
 
 
-def test_avatars_have_names(home: Path, voice: Path, capsys):
+def test_avatars_are_found_by_name(home: Path, voice: Path, capsys):
     assert main(["avatar", "info", "drawn", "--device", "cpu"]) == 0
     assert json.loads(capsys.readouterr().out)["frames"] == 75
     assert main(["avatar", "speak", "nobody", str(voice), "-o", str(home / "out.mp4")]) == 2
@@ -62,7 +61,7 @@ def test_avatars_have_names(home: Path, voice: Path, capsys):
     assert not (home / "out.mp4").exists()
 
 
-def test_a_seed_package_that_lacks_parts_is_the_callers_mistake(home: Path, capsys):
+def test_importing_an_incomplete_seed_package_exits_2(home: Path, capsys):
     (home / "seed").mkdir()
     assert main(["avatar", "import", str(home / "seed"), "-o", str(home / "mine")]) == 2
     assert "missing: the film of the whole picture" in capsys.readouterr().err
@@ -82,11 +81,11 @@ def test_a_seed_package_that_lacks_parts_is_the_callers_mistake(home: Path, caps
         (["avatar", "speak", "drawn", "FILM", "-o", "out.mp4", "--precision", "int8"], "avatars run in auto, f32"),
     ],
 )
-def test_a_wrong_word_is_the_callers_mistake(
-    home: Path, avatar_sitting: Sitting, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str, capsys
+def test_an_invalid_argument_exits_2(
+    home: Path, avatar_source: AvatarSource, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str, capsys
 ):
     monkeypatch.chdir(home)
-    given = {"FILM": str(avatar_sitting.video), "CKPT": str(avatar_sitting.checkpoint)}
+    given = {"FILM": str(avatar_source.video), "CKPT": str(avatar_source.checkpoint)}
     assert main([given.get(one, one) for one in arguments]) == 2
     assert words in capsys.readouterr().err
     assert not list(home.glob("out*"))

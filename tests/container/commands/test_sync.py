@@ -15,7 +15,7 @@ from golden_weights import seeded_state
 from speaking import talk
 
 from container.cli import main
-from container.sync import LoopName, ReferenceName, refine
+from container.commands.sync import LoopName, ReferenceName, override_options
 from inference.lip_sync import PARITY, SyncOptions
 from inference.models import S3FD, Wav2Lip, Wav2LipWidths
 
@@ -30,20 +30,20 @@ def parts(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> list[str]:
-    """A face, a voice of 0.4 s, and where the film goes; a checkpoint of random weights beside them."""
-    home = tmp_path_factory.mktemp("home")  # tracks are kept there
+    """Arguments: a face, 0.4 s of audio, and the output; a checkpoint of random weights is in the same folder."""
+    home = tmp_path_factory.mktemp("home")  # of the face-box cache
     (home / "weights").symlink_to(weights_cache)
     monkeypatch.setenv("VISEME_DATA_DIR", str(home))
     face = on_disk("a face.mp4", film(talk(6)))
-    voice = tmp_path / "voice.wav"
-    with wave.open(str(voice), "wb") as out:
+    audio = tmp_path / "voice.wav"
+    with wave.open(str(audio), "wb") as out:
         out.setparams((1, 2, 16000, 0, "NONE", ""))
         out.writeframes((8000 * np.sin(np.arange(6400) / 12)).astype(np.int16).tobytes())
     torch.save({"state_dict": dict(seeded_state(Wav2Lip(NARROW)))}, tmp_path / "mine.pth")
-    return [str(face), str(voice), "-o", str(tmp_path / "out.mp4")]
+    return [str(face), str(audio), "-o", str(tmp_path / "out.mp4")]
 
 
-def test_a_face_says_what_is_heard(parts: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_every_flag_is_applied(parts: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     flags = [
         "--checkpoint",
         str(tmp_path / "mine.pth"),
@@ -65,53 +65,53 @@ def test_a_face_says_what_is_heard(parts: list[str], tmp_path: Path, capsys: pyt
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == 5
         assert (container.streams.video[0].width, container.streams.video[0].height) == (180, 144)
-    said = capsys.readouterr()
-    assert said.out == ""
-    assert "wrote" in said.err
-    assert "5 frames" in said.err
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "wrote" in printed.err
+    assert "5 frames" in printed.err
     assert len(list((Path(os.environ["VISEME_DATA_DIR"]) / "tracks").iterdir())) == 1
 
 
-def test_without_a_checkpoint_it_takes_the_starter(parts: list[str], tmp_path: Path, capsys):
+def test_the_default_checkpoint_is_the_starter(parts: list[str], tmp_path: Path, capsys):
     assert main(["sync", *parts, "--device", "cpu"]) == 0
-    said = capsys.readouterr().err
-    assert "warning" not in said
-    assert "10 frames" in said
+    printed = capsys.readouterr().err
+    assert "warning" not in printed
+    assert "10 frames" in printed
     assert (tmp_path / "out.mp4").is_file()
 
 
-def test_flags_change_either_set_of_options():
-    changed = refine(PARITY, nosmooth=True, loop=LoopName.pingpong, reference=ReferenceName.steady)
+def test_flags_override_the_defaults_and_parity():
+    changed = override_options(PARITY, nosmooth=True, loop=LoopName.pingpong, reference=ReferenceName.steady)
     assert changed == replace(PARITY, smoothing="none", loop="pingpong", reference="steady")
-    assert refine(SyncOptions(), nosmooth=False, loop=None, reference=None) == SyncOptions()
+    assert override_options(SyncOptions(), nosmooth=False, loop=None, reference=None) == SyncOptions()
 
 
-def test_parity_asks_for_upstreams_detector(parts: list[str], tmp_path: Path, capsys):
+def test_parity_requires_upstreams_detector(parts: list[str], tmp_path: Path, capsys):
     flags = [*parts, "--checkpoint", str(tmp_path / "mine.pth"), "--device", "cpu", "--parity"]
     assert main(["sync", *flags]) == 2
     assert "s3fd.pth does not come with Viseme" in capsys.readouterr().err
     torch.save(dict(seeded_state(S3FD())), tmp_path / "s3fd.pth")
     assert main(["sync", *flags, "--s3fd", str(tmp_path / "s3fd.pth"), "--resize-factor", "4"]) == 0
-    assert "7 frames, 0.28 s, 90x72" in capsys.readouterr().err  # upstream stops short of the voice's 10
+    assert "7 frames, 0.28 s, 90x72" in capsys.readouterr().err  # upstream drops the last of the audio's 10
 
 
 @pytest.mark.parametrize(
     ("flags", "words"),
     [(["--resize-factor", "3"], "expected 1, 2 or 4"), (["--fps", "0"], "fps"), (["--face", "x"], "--face")],
 )
-def test_a_wrong_option_is_the_callers_mistake(parts: list[str], flags: list[str], words: str, capsys):
+def test_an_invalid_option_exits_2(parts: list[str], flags: list[str], words: str, capsys):
     assert main(["sync", *parts, *flags]) == 2
     assert words in capsys.readouterr().err
 
 
-def test_a_deadline_leaves_no_film(parts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+def test_a_deadline_leaves_no_video(parts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     monkeypatch.setenv("VISEME_ENCODE_DEADLINE_S", "0.0001")
     assert main(["sync", *parts, "--checkpoint", str(tmp_path / "mine.pth"), "--device", "cpu"]) == 1
     assert "encode took over 0.0001 s, which is its limit" in capsys.readouterr().err
     assert not (tmp_path / "out.mp4").exists()
 
 
-def test_a_page_for_a_checkpoint(parts: list[str], tmp_path: Path, capsys):
+def test_an_html_page_as_checkpoint_exits_2(parts: list[str], tmp_path: Path, capsys):
     (tmp_path / "page.pth").write_text("<!DOCTYPE html><html>sign in</html>")
     assert main(["sync", *parts, "--checkpoint", str(tmp_path / "page.pth"), "--device", "cpu"]) == 2
     assert "HTML page" in capsys.readouterr().err

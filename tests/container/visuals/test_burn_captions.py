@@ -10,31 +10,31 @@ import pytest
 from films import film
 from speaking import talk
 
-from container.burn import lines_over_time
 from container.cli import main
+from container.visuals.burn_captions import lines_of_frames
 from inference.lip_reading.captions import Caption
 from inference.media import open_media
 
 
 def test_lines_follow_the_clock():
     captions = [Caption(0.1, 0.3, ("BIN", "BLUE")), Caption(0.3, 0.5, ("NOW",))]
-    lines = list(islice(lines_over_time(captions, Fraction(10)), 6))
+    lines = list(islice(lines_of_frames(captions, Fraction(10)), 6))
     assert lines == [(), ("BIN", "BLUE"), ("BIN", "BLUE"), ("NOW",), ("NOW",), ()]
 
 
 @pytest.mark.parametrize("fps", [25, Fraction(30000, 1001)])
-def test_a_burnt_film_keeps_its_rate_size_and_sound(tmp_path: Path, fps, capsys: pytest.CaptureFixture[str]):
+def test_a_captioned_video_keeps_its_rate_size_and_audio(tmp_path: Path, fps, capsys: pytest.CaptureFixture[str]):
     source = tmp_path / "talk.mp4"
     source.write_bytes(film(talk(60), fps, with_tone=True))
     assert main(["read", str(source), "--burn", "--output-dir", str(tmp_path / "out")]) == 0
-    burnt = tmp_path / "out" / "talk.captioned.mp4"
-    with av.open(str(burnt)) as container:
+    captioned = tmp_path / "out" / "talk.captioned.mp4"
+    with av.open(str(captioned)) as container:
         video = container.streams.video[0]
         assert (video.width, video.height, video.frames) == (360, 288, 60)
         assert float(video.average_rate) == pytest.approx(float(fps), rel=1e-3)
-        heard = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
-    assert np.abs(heard).max() > 0.1
-    with open_media(burnt) as media:
+        samples = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+    assert np.abs(samples).max() > 0.1
+    with open_media(captioned) as media:
         after = [frame for clip in media.read_clips(fps) for frame in clip.frames]
     with open_media(source) as media:
         before = [frame for clip in media.read_clips(fps) for frame in clip.frames]
@@ -44,7 +44,7 @@ def test_a_burnt_film_keeps_its_rate_size_and_sound(tmp_path: Path, fps, capsys:
     assert max(diff[240:].mean() for diff in changed) > 10
 
 
-def test_a_film_without_sound_is_burnt_too(tmp_path: Path):
+def test_a_video_without_audio_is_captioned_too(tmp_path: Path):
     source = tmp_path / "talk.mp4"
     source.write_bytes(film(talk(30)))
     assert main(["read", str(source), "--burn"]) == 0

@@ -1,0 +1,164 @@
+"""`viseme avatar`: packages of live avatars, and videos rendered with them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from container.commands.console import (
+    DeviceOption,
+    PrecisionOption,
+    make_progress_callback,
+    print_line,
+    print_note,
+    report_progress,
+)
+from container.visuals.avatar_sheet import write_avatar_sheet
+from inference.avatar import AvatarPackage
+from inference.avatar.build import AvatarSource, build_package
+from inference.avatar.crops import open_npy
+from inference.avatar.import_seed import import_package
+from inference.avatar.manifest import Manifest
+from inference.avatar.render_video import render_video
+from inference.errors import InvalidRequest
+from inference.faces.load import load_landmarker
+from inference.settings import Settings
+
+app = typer.Typer(help="Build, import, inspect and render live avatars.", no_args_is_help=True, add_completion=False)
+AvatarArgument = Annotated[str, typer.Argument(metavar="DIR|NAME", help="Package folder, or the name of an avatar.")]
+OutputOption = Annotated[
+    Path, typer.Option("--output", "-o", metavar="DIR", help="Package folder to create; it must not exist yet.")
+]
+CheckpointOption = Annotated[
+    Path, typer.Option("--checkpoint", metavar="CKPT", help="U-Net checkpoint: .pth, .safetensors or .onnx.")
+]
+EncoderOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--encoder", metavar="CKPT", help="Audio encoder checkpoint (audio_visual_encoder.pth) to store in the package."
+    ),
+]
+ModeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mode",
+        help="Audio features of the U-Net: ave, hubert or wenet. Default: as its checkpoint says, else ave.",
+    ),
+]
+
+
+@app.command()
+def build(
+    video: Annotated[Path, typer.Argument(metavar="VIDEO", help="Video of one person.")],
+    checkpoint: CheckpointOption,
+    output: OutputOption,
+    encoder: EncoderOption = None,
+    landmarks: Annotated[
+        Path | None,
+        typer.Option("--landmarks", metavar="DIR", help="Upstream's 110 landmarks of each frame: 0.lms, 1.lms, ... "),
+    ] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(metavar="NPY", help="Audio features to store in the package, such as aud_ave.npy."),
+    ] = None,
+    mode: ModeOption = None,
+) -> None:
+    """Build an avatar package from a video and the U-Net trained on it."""
+    check_mode(mode)
+    settings = Settings.from_env()
+    packaged_features = None if features is None else open_npy(features)
+    with report_progress() as progress:
+        task = progress.add_task(video.name, total=None)
+        manifest = build_package(
+            AvatarSource(video, checkpoint, encoder, landmarks, packaged_features, mode),
+            output,
+            load_landmarker("mediapipe", settings.weight_sources),
+            limits=settings.media_limits,
+            progress=lambda completed: progress.update(task, completed=completed),
+        )
+    print_package(manifest, output)
+
+
+@app.command(name="import")
+def import_seed(
+    source: Annotated[Path, typer.Argument(metavar="SEED_PACKAGE", help="Package of SyncTalk_2D's servers.")],
+    output: OutputOption,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(metavar="CKPT", help="U-Net checkpoint to use instead of the one in the package."),
+    ] = None,
+    encoder: EncoderOption = None,
+    mode: ModeOption = None,
+) -> None:
+    """Import a SyncTalk_2D package as an avatar package.
+
+    Inconsistencies in it are reported on stderr.
+    """
+    check_mode(mode)
+    limits = Settings.from_env().media_limits
+    manifest, notes = import_package(source, output, checkpoint, encoder, mode, limits)
+    for note in notes:
+        print_note(f"note: {note}")
+    print_package(manifest, output)
+
+
+@app.command()
+def info(
+    avatar: AvatarArgument,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(metavar="PNG", help="Also write a contact sheet of frames, crops and generated mouths."),
+    ] = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+) -> None:
+    """Check the files of an avatar package and print a description as JSON."""
+    package = load_package(avatar, Settings.from_env(), device, precision)
+    print_line(json.dumps(package.describe()))
+    if sheet is not None:
+        write_avatar_sheet(package, sheet)
+        print_note(f"wrote {sheet}")
+
+
+@app.command()
+def speak(
+    avatar: AvatarArgument,
+    audio: Annotated[Path, typer.Argument(metavar="AUDIO", help="Speech: any audio file, or video with audio.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.mp4", help="Video to write.")],
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+) -> None:
+    """Render an avatar speaking an audio file and write the video.
+
+    The file appears when it is complete; if anything fails, nothing is written.
+    """
+    settings = Settings.from_env()
+    package = load_package(avatar, settings, device, precision)
+    with report_progress() as progress:
+        task = progress.add_task(audio.name, total=None)
+        result = render_video(
+            package, audio, output, settings.media_limits, progress=make_progress_callback(progress, task)
+        )
+    for warning in result.warnings:
+        print_note(f"warning: {warning}")
+    print_note(f"wrote {output}: {result.num_frames} frames, {result.duration_s:g} s, {result.width}x{result.height}")
+
+
+def load_package(avatar: str, settings: Settings, device: str | None, precision: str | None) -> AvatarPackage:
+    """Load a package; options that are not given are those of the settings."""
+    return AvatarPackage.load(avatar, device or settings.device, precision or settings.precision, settings)
+
+
+def check_mode(mode: str | None) -> None:
+    """Raise InvalidRequest if the mode is not one of the U-Net's."""
+    if mode not in (None, "ave", "hubert", "wenet"):
+        raise InvalidRequest(f"--mode {mode!r}: expected ave, hubert or wenet")
+
+
+def print_package(manifest: Manifest, output: Path) -> None:
+    """Print what was written on stderr."""
+    size_mb = sum(file.n_bytes for file in manifest.files.values()) / 1e6
+    print_note(f"wrote {output}: {manifest.frames} frames of {manifest.width}x{manifest.height}, {size_mb:.0f} MB")

@@ -1,0 +1,124 @@
+"""What all commands share: exit codes, messages, the progress bar, and options that several commands have."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from inference.errors import InvalidRequest
+
+EXIT_OK, EXIT_INTERNAL, EXIT_USAGE = 0, 1, 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT
+
+
+class DeviceName(StrEnum):
+    """Devices that models can run on."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class PrecisionName(StrEnum):
+    """Precisions that models can run in; which of them a model supports depends on its weights and the device."""
+
+    auto = "auto"
+    f32 = "f32"
+    f16 = "f16"
+    bf16 = "bf16"
+    int8 = "int8"
+
+
+DeviceOption = Annotated[
+    DeviceName | None, typer.Option("--device", help="Device to run on. Default: VISEME_DEVICE, else auto.")
+]
+PrecisionOption = Annotated[
+    PrecisionName | None,
+    typer.Option("--precision", help="Precision to run in. Default: VISEME_PRECISION, else auto."),
+]
+WeightsOption = Annotated[
+    str,
+    typer.Option(
+        "--weights",
+        metavar="NAME|PATH",
+        help="Weights: a name from 'viseme weights list', a file, s3://bucket/key or hf://owner/name.",
+    ),
+]
+FaceOption = Annotated[
+    str,
+    typer.Option(
+        "--face",
+        metavar="largest|INDEX",
+        help="Whose lips: the largest face, or an index from 0, counted left to right in the first frame that "
+        "shows enough faces.",
+    ),
+]
+
+
+class OutputClosed(Exception):
+    """The reader of our stdout has closed it, as `head` does. Not an error."""
+
+
+def print_line(line: str) -> None:
+    """Print one line of results on stdout. Raises: OutputClosed if its reader has closed the pipe."""
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError as err:
+        raise OutputClosed from err
+
+
+def print_note(message: str) -> None:
+    """Print a message as one line on stderr."""
+    typer.echo("viseme: " + " ".join(message.split()), err=True)
+
+
+def print_error(message: str) -> None:
+    """Print the reason of a failure as one line on stderr."""
+    print_note(message)
+
+
+@contextmanager
+def report_progress() -> Iterator[Progress]:
+    """Show a bar with the time left for each task, on stderr and only if that is a terminal."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    hidden = not console.is_terminal
+    with Progress(
+        *columns, console=console, disable=hidden, transient=True, redirect_stdout=False, redirect_stderr=False
+    ) as progress:
+        yield progress
+
+
+@contextmanager
+def pause_progress(progress: Progress, finished: TaskID | None = None) -> Iterator[None]:
+    """Remove the bar from the screen while lines are printed, because it would overwrite them.
+
+    finished: a task whose bar does not return.
+    """
+    if finished is not None:
+        progress.remove_task(finished)
+    progress.stop()
+    yield
+    progress.start()
+
+
+def make_progress_callback(progress: Progress, task: TaskID) -> Callable[[float, float | None], None]:
+    """Return a function that sets what is completed of a task, and of which total."""
+    return lambda completed, total: progress.update(task, completed=completed, total=total)
+
+
+def parse_face(text: str) -> int | Literal["largest"]:
+    """Parse the value of --face. Raises: InvalidRequest if it is neither 'largest' nor a number from 0 up."""
+    if text == "largest":
+        return "largest"
+    if text.isdecimal():
+        return int(text)
+    raise InvalidRequest(f"--face {text!r}: expected 'largest' or a number from 0 up")

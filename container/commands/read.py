@@ -1,0 +1,156 @@
+"""`viseme read`: lip reading of video files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from container.commands.console import (
+    EXIT_USAGE,
+    DeviceOption,
+    FaceOption,
+    PrecisionOption,
+    WeightsOption,
+    make_progress_callback,
+    parse_face,
+    pause_progress,
+    print_error,
+    print_line,
+    print_note,
+    report_progress,
+)
+from container.commands.transcript_files import (
+    TranscriptFormat,
+    check_output_options,
+    format_transcript,
+    write_transcript,
+)
+from container.visuals.burn_captions import burn_captions
+from inference.errors import CallerError
+from inference.lip_reading import LipReader, ReadOptions, Transcript
+from inference.settings import Settings
+
+
+class DecoderName(StrEnum):
+    """Decoders that turn logits into text."""
+
+    auto = "auto"
+    greedy = "greedy"
+    grammar = "grammar"
+
+
+class LandmarksName(StrEnum):
+    """Face landmark detectors."""
+
+    mediapipe = "mediapipe"
+    dlib = "dlib"
+
+
+def read(
+    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Videos of a talking face.")],
+    output_format: Annotated[
+        TranscriptFormat,
+        typer.Option(
+            "--format",
+            help="txt: the text. json: one object per line, with word times. srt, vtt, tsv: captions. all: one file "
+            "of each.",
+        ),
+    ] = TranscriptFormat.txt,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--output-dir", metavar="DIR", help="Write VIDEO.txt, VIDEO.srt, ... to this folder instead of stdout."
+        ),
+    ] = None,
+    burn: Annotated[
+        bool, typer.Option("--burn", help="Also write VIDEO.captioned.mp4, with the captions drawn into its frames.")
+    ] = False,
+    weights: WeightsOption = "starter",
+    decoder: Annotated[
+        DecoderName,
+        typer.Option(
+            help="greedy: unconstrained CTC. grammar: sentences of the GRID corpus only. auto: grammar if the weights "
+            "were trained on GRID, else greedy."
+        ),
+    ] = DecoderName.auto,
+    nbest: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Number of sentences the grammar decoder lists in the JSON's 'alternatives'."),
+    ] = None,
+    landmarks: Annotated[
+        LandmarksName | None,
+        typer.Option(help="Face landmark detector. Default: the one the weights were trained with."),
+    ] = None,
+    face: FaceOption = "largest",
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Detect the face in every frame instead of tracking it (slower).")
+    ] = False,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+) -> None:
+    """Read the lips in videos and print the text.
+
+    With --output-dir, write one file per video and format instead.
+    Videos that cannot be read are reported on stderr; the others are still
+    read, and the exit code is 2.
+    """
+    check_output_options(videos, output_format, output_dir)
+    settings = Settings.from_env()
+    options = ReadOptions(face=parse_face(face), decoder=decoder.value, exact=exact)
+    options = options if nbest is None else replace(options, n_best=nbest)
+    reader = LipReader(
+        weights=weights,
+        device=device or settings.device,
+        precision=precision or settings.precision,
+        landmarks=landmarks,
+        settings=settings,
+    )
+
+    def output_transcript(transcript: Transcript, video: Path) -> None:
+        if output_dir is None:
+            print_transcript(transcript, video, output_format, with_name=len(videos) > 1)
+        else:
+            for path in write_transcript(transcript, video, output_format, output_dir):
+                print_note(f"wrote {path}")
+        if burn:
+            captioned = (output_dir or video.parent) / f"{video.stem}.captioned.mp4"
+            print_note(f"wrote {burn_captions(video, transcript, captioned, settings.media_limits)}")
+
+    if read_videos(reader, videos, options, output_transcript):
+        raise typer.Exit(EXIT_USAGE)
+
+
+def read_videos(
+    reader: LipReader, videos: list[Path], options: ReadOptions, on_read: Callable[[Transcript, Path], None]
+) -> int:
+    """Read each video, report on stderr those that cannot be read, and return how many these are."""
+    for warning in reader.warnings:
+        print_note(f"warning: {warning}")
+    n_failed = 0
+    with report_progress() as progress:
+        for video in videos:
+            task = progress.add_task(video.name, total=None)
+            try:
+                transcript = reader.read(video, options, make_progress_callback(progress, task))
+            except CallerError as err:
+                n_failed += 1
+                with pause_progress(progress, finished=task):
+                    print_error(str(err))
+                continue
+            with pause_progress(progress, finished=task):
+                on_read(transcript, video)
+    return n_failed
+
+
+def print_transcript(transcript: Transcript, video: Path, output_format: TranscriptFormat, *, with_name: bool) -> None:
+    """Print a transcript on stdout; as plain text, after the name of its video if there are several."""
+    text = format_transcript(transcript, video, output_format).removesuffix("\n")
+    if output_format is TranscriptFormat.txt and with_name:
+        name = str(video).replace("\n", "?")  # keeps each transcript on one line
+        text = f"{name}: {text}"
+    print_line(text)

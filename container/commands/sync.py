@@ -1,0 +1,172 @@
+"""`viseme sync`: lip sync of a face to an audio file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from container.commands.console import (
+    DeviceOption,
+    FaceOption,
+    PrecisionOption,
+    make_progress_callback,
+    parse_face,
+    print_note,
+    report_progress,
+)
+from container.visuals.video_sheet import check_sheet_path, write_video_sheet
+from inference.faces.load import load_landmarker
+from inference.lip_sync import PARITY, LipSyncer, Pads, SyncOptions, SyncResult, TrackCache
+from inference.settings import Settings
+
+
+class EnhanceName(StrEnum):
+    """Super-resolution networks for the generated mouths."""
+
+    none = "none"
+    swin2sr = "swin2sr"
+
+
+class ReferenceName(StrEnum):
+    """Frames that the network is given as the whole face."""
+
+    steady = "steady"
+    each = "each"
+
+
+class LoopName(StrEnum):
+    """Ways to continue a video that is shorter than the audio."""
+
+    pingpong = "pingpong"
+    restart = "restart"
+
+
+def sync(
+    face: Annotated[Path, typer.Argument(metavar="FACE", help="Video or image of a face.")],
+    audio: Annotated[Path, typer.Argument(metavar="AUDIO", help="Speech: any audio file, or video with audio.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.mp4", help="Video to write.")],
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|PATH",
+            help="Wav2Lip weights: starter, a file, s3://bucket/key, or wav2lip, wav2lip_gan from SM_MODEL_DIR or the "
+            "cache. Repeatable: one pass writes OUT.NAME.mp4 for each.",
+        ),
+    ] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames per second. Default: those of the video; 25 for an image.")
+    ] = None,
+    resize_factor: Annotated[int, typer.Option(help="Divide the frames' width and height by 1, 2 or 4.")] = 1,
+    pads: Annotated[
+        tuple[int, int, int, int],
+        typer.Option(metavar="T B L R", help="Pixels added to the face box at the top, bottom, left and right."),
+    ] = (0, 10, 0, 0),
+    nosmooth: Annotated[bool, typer.Option("--nosmooth", help="Do not smooth the face box over time.")] = False,
+    loop: Annotated[
+        LoopName | None,
+        typer.Option(help="How to continue a video that is shorter than the audio. Default: pingpong."),
+    ] = None,
+    reference: Annotated[
+        ReferenceName | None,
+        typer.Option(
+            help="Frame given to the network as the whole face. steady: one frame for as long as it fits. each: the "
+            "frame itself. Default: steady."
+        ),
+    ] = None,
+    which: FaceOption = "largest",
+    enhance: Annotated[
+        EnhanceName,
+        typer.Option(
+            help="swin2sr: sharper mouths, at seconds per frame; downloads weights from the Hub (Apache-2.0)."
+        ),
+    ] = EnhanceName.none,
+    parity: Annotated[
+        bool,
+        typer.Option("--parity", help="Reproduce upstream's inference.py, including its faults; needs s3fd.pth."),
+    ] = False,
+    s3fd: Annotated[Path | None, typer.Option(metavar="PATH", help="Upstream's face detector, for --parity.")] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(metavar="PNG", help="Also write an image of twelve moments above the audio's spectrogram."),
+    ] = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+) -> None:
+    """Lip-sync a face to an audio file and write the video.
+
+    The video is as long as the audio and keeps its quality. The file appears
+    when it is complete; if anything fails, nothing is written.
+    """
+    if sheet is not None:
+        check_sheet_path(sheet)
+    settings = Settings.from_env()
+    options = replace(
+        PARITY if parity else SyncOptions(),
+        fps=fps,
+        resize_factor=resize_factor,
+        pads=Pads(*pads),
+        face=parse_face(which),
+        enhance=enhance.value,
+    )
+    options = override_options(options, nosmooth=nosmooth, loop=loop, reference=reference)
+    syncer = load_syncer(settings, checkpoint, s3fd, device, precision)
+    result = write_video(syncer, face, audio, options, output)
+    print_result(result)
+    if sheet is not None:
+        write_sheets(result, sheet, settings)
+
+
+def load_syncer(
+    settings: Settings, checkpoints: list[str] | None, s3fd: Path | None, device: str | None, precision: str | None
+) -> LipSyncer:
+    """Load the networks the options name, else those of the model folder, else the starter's."""
+    return LipSyncer(
+        checkpoints=checkpoints or None if checkpoints or settings.model_dir else ("starter",),
+        device=device or settings.device,
+        precision=precision or settings.precision,
+        s3fd=s3fd,
+        settings=settings,
+        tracks=TrackCache(settings.tracks_cache),
+    )
+
+
+def write_video(syncer: LipSyncer, face: Path, audio: Path, options: SyncOptions, output: Path) -> SyncResult:
+    """Write the video, with a progress bar."""
+    for warning in syncer.warnings:
+        print_note(f"warning: {warning}")
+    with report_progress() as progress:
+        task = progress.add_task(face.name, total=None)
+        return syncer.sync(face, audio, options, output, make_progress_callback(progress, task))
+
+
+def override_options(
+    options: SyncOptions, *, nosmooth: bool, loop: LoopName | None, reference: ReferenceName | None
+) -> SyncOptions:
+    """Return the options with those changed that are given on the command line, on top of the defaults or PARITY."""
+    if nosmooth:
+        options = replace(options, smoothing="none")
+    if reference is not None:
+        options = replace(options, reference=reference.value)
+    return options if loop is None else replace(options, loop=loop.value)
+
+
+def write_sheets(result: SyncResult, sheet: Path, settings: Settings) -> None:
+    """Write one contact sheet per video; if there are several, with the checkpoint's name before the suffix."""
+    landmarker = load_landmarker("mediapipe", settings.weight_sources)
+    for one in result.outputs:
+        assert one.path is not None
+        path = sheet if len(result.outputs) == 1 else sheet.with_name(f"{sheet.stem}.{one.model}{sheet.suffix}")
+        write_video_sheet(one.path, path, landmarker, settings.media_limits)
+        print_note(f"wrote {path}")
+
+
+def print_result(result: SyncResult) -> None:
+    """Print the videos written, and how many frames were left unchanged."""
+    for one in result.outputs:
+        print_note(f"wrote {one.path}: {one.num_frames} frames, {one.duration_s:g} s, {result.width}x{result.height}")
+    if result.frames_without_face:
+        print_note(f"{result.frames_without_face} of {result.num_frames} frames show no face and are unchanged")

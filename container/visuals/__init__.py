@@ -1,0 +1,1 @@
+"""Images for people to look at: captions, contact sheets, mouth strips."""
