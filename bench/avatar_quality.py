@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.clips import read_list
+from container.visuals.grid import ImageGrid
 from inference.audio.features import FPS
 from inference.audio.mel import FULL_SCALE, SAMPLE_RATE, Samples
 from inference.avatar import AvatarPackage
@@ -166,10 +167,10 @@ def draw_sheet(watcher: Watcher, films: Sequence[Sequence[Frame]], n_rows: int =
         faces = [
             frame[int(box.top) - margin : int(box.bottom), int(box.left) : int(box.right)] for frame in film[first::2]
         ]
-        small = [cv2.resize(face, (PATCH, PATCH * 5 // 4), interpolation=cv2.INTER_AREA) for face in faces[:PER_ROW]]
-        small += [np.zeros_like(small[0])] * (PER_ROW - len(small))
-        rows.append(np.hstack(small))
-    return np.asarray(np.vstack(rows), np.uint8)
+        size = (PATCH, PATCH * 5 // 4)
+        small = [cv2.resize(face, size, interpolation=cv2.INTER_AREA) for face in faces[:PER_ROW]]
+        rows.append([np.asarray(face, np.uint8) for face in small])
+    return ImageGrid(PER_ROW, PATCH, PATCH * 5 // 4, background=(0, 0, 0)).draw(rows)
 
 
 def falls_short(figures: dict[str, Any]) -> bool:
