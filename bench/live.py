@@ -81,7 +81,7 @@ def write_package(folder: Path) -> None:
     """Pictures of the synthetic speaker, and networks of the starter's size with random weights."""
     torch.manual_seed(1)
     film = SyntheticClip(TEXT, SEED, SyntheticClipOptions(width=SIDE, height=SIDE, length_s=N_FRAMES / FPS + 1))
-    frames = [shot.frame for shot in islice(film.shots(), N_FRAMES)]
+    frames = [shot.frame for shot in islice(film.frames(), N_FRAMES)]
     left = (SIDE - BOX) // 2
     box = FaceBox(left, left, left + BOX, left + BOX)
     with atomic_package_folder(folder) as part:

@@ -59,7 +59,7 @@ def read_rendered(seed: int, reader: LipReader, options: ReadOptions, filmed: Sy
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "film.mp4"
         began = time.perf_counter()
-        film.write(path, with_sound=False)
+        film.write(path, with_audio=False)
         wall_s = time.perf_counter() - began
         return Read(film.speech.text, reader.read(path, options).text, wall_s, film.speech.length_s)
 

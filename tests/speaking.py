@@ -25,4 +25,4 @@ def draw(width: int, height: int) -> tuple[np.ndarray, ...]:
     film = SyntheticClip(f"{SENTENCE} {SENTENCE}", SEED, SyntheticClipOptions(width=width, height=height))
     words = film.speech.timed_words()
     speech_frames = range(int(words[0].start_s * FPS), int(words[-1].end_s * FPS))
-    return tuple(shot.frame for i, shot in enumerate(film.shots()) if i in speech_frames)
+    return tuple(shot.frame for i, shot in enumerate(film.frames()) if i in speech_frames)

@@ -1,4 +1,4 @@
-"""Live avatars: packages, and sessions that speak with them."""
+"""Live avatars: packages on disk, and sessions that speak."""
 
 from inference.avatar.catalogue import find_named, list_avatars
 from inference.avatar.package import AvatarPackage

@@ -1,4 +1,4 @@
-"""From a film of somebody talking to an avatar package."""
+"""Building an avatar package from a video of a person talking."""
 
 from __future__ import annotations
 
@@ -36,21 +36,22 @@ from inference.media.frames import make_even
 from inference.models import AudioVisualEncoder, AvatarUNet
 from inference.weights.cache import sha256_of
 
-MAX_SHARE_WITHOUT_FACE = 0.2  # of the frames: what lies between others is filled in
-# Of the crop's side: lips at rest are less than this apart (0.006 to 0.026 in films at hand), and stay so.
+MAX_SHARE_WITHOUT_FACE = 0.2  # of the frames; the landmarks of those without a face are interpolated
+# Largest gap between lips at rest (0.006 to 0.026 in the videos tested), and its largest change, as shares of the
+# crop's side.
 SHUT_GAP, STILL_GAP = 0.03, 0.01
-MIN_IDLE_FRAMES, MAX_IDLE_FRAMES = 10, 100  # frames
-Progress = Callable[[int], None]  # called with the number of frames looked at so far
+MIN_IDLE_FRAMES, MAX_IDLE_FRAMES = 10, 100  # 0.4 s, 4 s
+Progress = Callable[[int], None]  # called with the number of frames processed so far
 
 
 @dataclass(frozen=True)
 class AvatarSource:
-    """What an avatar is built from.
+    """Inputs for building an avatar.
 
-    video: a film of one person, at any rate. checkpoint: a U-Net's weights. encoder: those of the network that hears;
-    None leaves new speech to the encoder that the deployment has. lms: a folder with upstream's 110 landmarks of each
-    frame; None: our own are found. features: (N, numbers) float32, to be spoken without sound. mode: of the
-    checkpoint; None takes what its shapes tell.
+    video: a video of one person, at any frame rate. checkpoint: U-Net weights. encoder: audio encoder weights; if None,
+    the deployment's encoder is used. lms: a folder with upstream's 110 landmarks of each frame; if None, Viseme's
+    landmarker is used. features: (N, numbers) float32, to be spoken without audio. mode: of the checkpoint; if None,
+    the mode that its shapes indicate.
     """
 
     video: Path
@@ -70,10 +71,10 @@ def build_package(
     media: MediaDoor = open_media,
     progress: Progress | None = None,
 ) -> Manifest:
-    """Write the package to the folder `output`, whole or not at all.
+    """Write the package to the folder `output`, complete or not at all.
 
-    name: None for that of the folder. Raises: InvalidRequest where the folder is there already, MediaError (below it
-    NoFaceFound), WeightsError, BadPackage for landmarks that do not fit the film, StorageError.
+    name: by default the name of the folder. Raises: InvalidRequest if the folder exists, MediaError (including
+    NoFaceFound), WeightsError, BadPackage if the landmarks do not fit the video, StorageError.
     """
     unet, encoder = read_unet(source.checkpoint, source.mode), read_source_encoder(source)
     if encoder is not None:
@@ -99,7 +100,7 @@ def build_package(
 
 
 class SourceVideo:
-    """The film that an avatar is built from, read once for its landmarks and once for its pictures."""
+    """The source video, read once for landmarks and once for frames."""
 
     def __init__(self, video: Path, limits: MediaLimits | None, media: MediaDoor) -> None:
         self.name = video.name
@@ -121,15 +122,15 @@ class SourceVideo:
             yield CroppedFrame(frame, fit_box(box, width, height, f"{self.name}, frame {n_frames}"))
             n_frames += 1
         if n_frames != len(boxes):
-            raise UnsupportedMedia(f"{self.name}: {n_frames} frames; {len(boxes)} when it was read first")
+            raise UnsupportedMedia(f"{self.name}: {n_frames} frames; {len(boxes)} when it was first read")
 
 
 def track_landmarks(
     frames: Iterable[Frame], landmarker: Landmarker, name: str, progress: Progress | None = None
 ) -> list[Points]:
-    """The 68 landmarks of each frame; those of frames without a face lie between their neighbours'.
+    """Return the 68 landmarks of each frame; frames without a face get interpolated ones.
 
-    Raises: NoFaceFound where more than a fifth have none.
+    Raises: NoFaceFound if more than a fifth of the frames have no face.
     """
     tracker = FaceTracker(landmarker)
     found: list[Points | None] = []
@@ -147,7 +148,7 @@ def track_landmarks(
 
 
 def choose_boxes(source: AvatarSource, points: Sequence[Points]) -> list[FaceBox]:
-    """By upstream's landmarks where they are given, else by ours. Raises: BadPackage where there are not as many."""
+    """Return boxes from upstream's landmarks if given, else from ours. Raises: BadPackage if their number is wrong."""
     if source.lms is None:
         return [crop_box_from_landmarks(one) for one in points]
     given = read_all_lms(source.lms)
@@ -157,10 +158,10 @@ def choose_boxes(source: AvatarSource, points: Sequence[Points]) -> list[FaceBox
 
 
 def choose_idle(gaps: Sequence[float]) -> IdleRange:
-    """The longest stretch with the mouth shut and still, of 0.4 to 4 s; the first 4 s, to be shut by the network, where
-    there is none.
+    """Return the longest range of 0.4 to 4 s with the mouth closed and still.
 
-    gaps: between the lips, as shares of the crop's side.
+    If there is none, return the first 4 s, whose mouths the network closes. gaps: between the lips, as shares of the
+    crop's side.
     """
     first, n_shut, start = 0, 0, 0
     for i, gap in enumerate(gaps):

@@ -1,4 +1,4 @@
-"""Where avatars and their ears lie."""
+"""Lookup of avatars by name, and of their audio encoders."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ logger = logging.getLogger(__name__)
 
 
 def find_folder(path: str | Path, settings: Settings) -> Path:
-    """The folder of a package, given its path or its name. Raises: AvatarNotFound, StorageError."""
+    """Return the folder of a package, given its path or its name. Raises: AvatarNotFound, StorageError."""
     folder = Path(path)
     if isinstance(path, Path) or folder.is_dir() or "/" in path:
         return folder
     return find_named(path, settings, "no such folder and no such name")
 
 
-def find_named(name: str, settings: Settings, reason: str = "there is none of that name") -> Path:
-    """The same by its name alone. The starter is made where it is meant, and not where another is, or nobody.
+def find_named(name: str, settings: Settings, reason: str = "no such name") -> Path:
+    """Return the folder of a package, given its name. The starter is generated only if its name is requested.
 
     Raises: AvatarNotFound with that reason, StorageError.
     """
@@ -38,22 +38,24 @@ def find_named(name: str, settings: Settings, reason: str = "there is none of th
 
 
 def list_avatars(settings: Settings) -> dict[str, Path]:
-    """Packages by name: those in VISEME_AVATARS, called by their folders; and `starter`, which is made now where it is
-    not there, and left out, with a warning, where the data directory cannot hold it.
+    """Return packages by name: those in VISEME_AVATARS, named after their folders, and `starter`.
+
+    The starter is generated if it does not exist yet. It is left out, with a warning, if the data directory cannot
+    store it.
     """
     found = list_user_avatars(settings)
     if STARTER not in found:
         try:
             found = {STARTER: find_starter(settings)} | found
         except StorageError as err:
-            logger.warning("the avatar %s cannot be made: %s", STARTER, err)
+            logger.warning("the avatar %s cannot be generated: %s", STARTER, err)
     return found
 
 
 def list_user_avatars(settings: Settings) -> dict[str, Path]:
-    """Those in VISEME_AVATARS."""
-    user_avatars = sorted(settings.avatars.glob(f"*/{MANIFEST}")) if settings.avatars is not None else []
-    return {path.parent.name: path.parent for path in user_avatars}
+    """Return the packages in VISEME_AVATARS by name."""
+    manifests = sorted(settings.avatars.glob(f"*/{MANIFEST}")) if settings.avatars is not None else []
+    return {path.parent.name: path.parent for path in manifests}
 
 
 def find_starter(settings: Settings) -> Path:
@@ -61,12 +63,12 @@ def find_starter(settings: Settings) -> Path:
 
 
 def is_starter(folder: Path, settings: Settings) -> bool:
-    """Whether a folder is a package that was made here, and can be made again."""
+    """Return whether a folder is a package that was generated here, and so can be generated again."""
     return folder.parent == settings.data_dir / MADE_IN and folder.name.startswith(f"{STARTER}-")
 
 
 def find_encoder(folder: Path, manifest: Manifest, settings: Settings) -> Path | None:
-    """The package's own, else the one that the deployment brought; None where there is none."""
+    """Return the package's audio encoder, else the deployment's, else None."""
     if manifest.mode != "ave":
         return None
     if ENCODER in manifest.files:

@@ -1,4 +1,4 @@
-"""From a crop to what the network takes, and from what it gives to the region of the frame that it belongs in.
+"""The network's input cut from a crop, and its output composed into the region of the frame.
 
 Source: SyncTalk_2D inference_328.py, without its face parsing.
 """
@@ -19,25 +19,25 @@ from inference.models.avatar_unet import FACE_SIDE
 Frame = npt.NDArray[np.uint8]
 
 CROP_SIDE = 328  # px
-MARGIN = 4  # of the crop around what the network sees: cut away, not shrunk
+MARGIN = 4  # px of the crop around the network's input: cut off, not scaled
 NETWORK_REGION = slice(MARGIN, MARGIN + FACE_SIDE)
 
 
 def cut_crop(frame_bgr: Frame, box: FaceBox) -> Frame:
-    """The face at the crop's size: (328, 328, 3) uint8 BGR, bicubic. box: whole pixels inside the frame."""
+    """Cut the face at the crop's size: (328, 328, 3) uint8 BGR, bicubic. box: whole pixels inside the frame."""
     return resize(frame_bgr[slices_of(box)], CROP_SIDE, CROP_SIDE)
 
 
 def cut_face(crop_bgr: Frame) -> Frame:
-    """What the network sees of a crop: a view, (320, 320, 3)."""
+    """Return the network's input: a view of the crop, (320, 320, 3)."""
     return crop_bgr[NETWORK_REGION, NETWORK_REGION]
 
 
 def compose_patch(crop_bgr: Frame, generated_bgr: Frame, box: FaceBox, feather: int = 0) -> Frame:
-    """The region of the box with the face that speaks: (h, w, 3) uint8 BGR, at the box's size.
+    """Return the region of the box with the generated face: (h, w, 3) uint8 BGR, at the box's size.
 
-    said_bgr: (320, 320, 3) uint8, the network's answer. feather: over how many of its px, from each edge on, it fades
-    into the crop; 0 is upstream's, with the seam that shows where a network does not meet the picture around it.
+    generated_bgr: (320, 320, 3) uint8, the network's output. feather: px over which it fades into the crop, from each
+    edge. 0 is upstream's way, with a visible seam if the network's output does not match the frame around it.
     """
     whole = crop_bgr.copy()
     if feather:
@@ -49,7 +49,7 @@ def compose_patch(crop_bgr: Frame, generated_bgr: Frame, box: FaceBox, feather: 
 
 @cache
 def feather_mask(feather: int) -> npt.NDArray[np.float32]:
-    """How much of the network's answer is taken: (320, 320) float32, 0 at the edges and 1 inside."""
+    """Return the weight of the network's output: (320, 320) float32, 0 at the edges and 1 inside."""
     at = np.arange(FACE_SIDE) + 0.5
     ramp = ease(np.minimum(at, FACE_SIDE - at) / feather)
     return np.outer(ramp, ramp).astype(np.float32)

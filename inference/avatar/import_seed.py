@@ -1,6 +1,6 @@
-"""Packages of the seed engine, brought into ours: both of its layouts, whatever of them is there.
+"""Import of SyncTalk_2D packages, in both of their layouts, complete or not.
 
-Their file names and what they say of themselves differ from what is in them; what is in them counts.
+Their file names and descriptions contradict their contents; the contents count.
 """
 
 from __future__ import annotations
@@ -54,14 +54,13 @@ NETWORK_NAMES = (
 )
 ENCODER_NAMES = ("audio_visual_encoder.pth", "models/audio_encoder.onnx")
 FEATURES, LMS, INFO = "aud_ave.npy", "landmarks", "package_info.json"
-MAX_CROP_DIFFERENCE = (
-    24.0  # levels: a film of crops that differs more from the film's own boxes, on average, is of something else
-)
+# Mean difference in grey levels between a packaged crop and its box; above it the crop shows something else.
+MAX_CROP_DIFFERENCE = 24.0
 
 
 @dataclass
 class SeedPackage:
-    """What there is of a seed package. notes: what in it contradicts what, and what was made of it."""
+    """Files found in a SyncTalk_2D package. notes: inconsistencies, and how each was resolved."""
 
     folder: Path
     video: Path | None
@@ -83,11 +82,12 @@ def import_package(
     limits: MediaLimits | None = None,
     media: MediaDoor = open_media,
 ) -> tuple[Manifest, list[str]]:
-    """Write a seed package as one of ours to the folder `output`, whole or not at all.
+    """Write a SyncTalk_2D package as an avatar package to the folder `output`, complete or not at all.
 
-    checkpoint, encoder: instead of those in it. Returns: the manifest, and notes on what was contradictory.
-    Raises: AvatarNotFound, BadPackage naming all that is missing, InvalidRequest where `output` is there already,
-    MediaError, WeightsError, StorageError.
+    checkpoint, encoder: used instead of those in the package. Returns: the manifest, and notes on inconsistencies.
+
+    Raises: AvatarNotFound, BadPackage naming everything that is missing, InvalidRequest if `output` exists, MediaError,
+    WeightsError, StorageError.
     """
     seed = scan_package(source, checkpoint, encoder)
     video, network = require_parts(seed)
@@ -122,9 +122,9 @@ def import_package(
 
 
 def scan_package(source: Path, checkpoint: Path | None, encoder: Path | None) -> SeedPackage:
-    """Look for every part under each of its names."""
+    """Find every part of the package under each of its possible names."""
     if not source.is_dir():
-        raise AvatarNotFound(f"{source}: no such folder; expected a seed package")
+        raise AvatarNotFound(f"{source}: no such folder; expected a SyncTalk_2D package")
     info = read_json(source / INFO)
     declared = info.get("videos", {}) if isinstance(info, dict) else {}
     lms = source / LMS
@@ -140,12 +140,12 @@ def scan_package(source: Path, checkpoint: Path | None, encoder: Path | None) ->
     )
     present = [name for name in NETWORK_NAMES if (source / name).is_file()]
     if checkpoint is None and len(present) > 1:
-        seed.notes.append(f"of {' and '.join(present)}, {present[0]} was taken")
+        seed.notes.append(f"found {' and '.join(present)}; {present[0]} was used")
     return seed
 
 
 def declared_video(videos: Any, kind: str) -> tuple[str, ...]:
-    """The file that the package's own description names, where that is a plain name."""
+    """Return the file that the package's description names, if it is a plain file name."""
     entry = videos.get(kind) if isinstance(videos, dict) else None
     name = entry.get("video_file") if isinstance(entry, dict) else None
     return (name,) if isinstance(name, str) and Path(name).name == name else ()
@@ -156,10 +156,10 @@ def find_first(source: Path, names: Sequence[str]) -> Path | None:
 
 
 def require_parts(seed: SeedPackage) -> tuple[Path, Path]:
-    """The film and the network. Raises: BadPackage naming everything that is missing."""
+    """Return the video and the network. Raises: BadPackage naming everything that is missing."""
     missing = []
     if seed.video is None:
-        missing.append(f"the film of the whole picture ({' or '.join(VIDEO_NAMES)})")
+        missing.append(f"the full-frame video ({' or '.join(VIDEO_NAMES)})")
     if seed.boxes is None and seed.lms is None:
         missing.append(f"the boxes ({' or '.join(BOX_NAMES)}, or {LMS}/*.lms)")
     if seed.network is None:
@@ -170,16 +170,16 @@ def require_parts(seed: SeedPackage) -> tuple[Path, Path]:
 
 
 def find_boxes(seed: SeedPackage) -> tuple[list[FaceBox], IdleRange]:
-    """The boxes, checked against the landmarks where both are there, and the frames to be shown in silence."""
+    """Return the boxes, checked against the landmarks if both exist, and the frames to show in silence."""
     points = read_all_lms(seed.lms) if seed.lms is not None else None
     by_lms = [crop_box_from_lms(one) for one in points] if points is not None else None
     boxes = read_boxes(seed.boxes) if seed.boxes is not None else by_lms or []
     if by_lms is not None and len(by_lms) != len(boxes):
-        seed.notes.append(f"landmarks of {len(by_lms)} frames, but {len(boxes)} boxes: the boxes count")
+        seed.notes.append(f"landmarks of {len(by_lms)} frames, but {len(boxes)} boxes: the boxes were used")
     elif by_lms is not None and by_lms != boxes:
         i = next(i for i, (a, b) in enumerate(zip(by_lms, boxes, strict=True)) if a != b)
         seed.notes.append(
-            f"box {i} is {format_box(boxes[i])}, by its landmarks {format_box(by_lms[i])}: the boxes count "
+            f"box {i} is {format_box(boxes[i])}, by its landmarks {format_box(by_lms[i])}: the boxes were used "
             f"({sum(a != b for a, b in zip(by_lms, boxes, strict=True))} differ)"
         )
     if points is None or len(points) != len(boxes):
@@ -188,7 +188,10 @@ def find_boxes(seed: SeedPackage) -> tuple[list[FaceBox], IdleRange]:
 
 
 def read_boxes(path: Path) -> list[FaceBox]:
-    """Of either form: a list of x1, y1, x2, y2, or objects with a "rect", by frame number. Raises: BadPackage."""
+    """Read boxes of either form: a list of x1, y1, x2, y2, or objects with a "rect" by frame number.
+
+    Raises: BadPackage if they are invalid.
+    """
     found = read_json(path)
     try:
         if isinstance(found, dict):
@@ -201,12 +204,12 @@ def read_boxes(path: Path) -> list[FaceBox]:
     if boxes.ndim != 2 or boxes.shape[1] != 4 or not 0 < len(boxes) <= MAX_FRAMES:
         raise BadPackage(f"{path}: numbers of shape {boxes.shape}; expected (N, 4), N of 1 to {MAX_FRAMES}")
     if not (np.isfinite(boxes).all() and (np.abs(boxes) <= MAX_SIDE).all()):
-        raise BadPackage(f"{path}: boxes reach beyond {MAX_SIDE} px")
+        raise BadPackage(f"{path}: box coordinates above {MAX_SIDE} px")
     return [FaceBox(*row) for row in boxes.astype(int).tolist()]
 
 
 def find_features(seed: SeedPackage, audio_shape: tuple[int, ...], n_frames: int) -> npt.NDArray[np.float32] | None:
-    """The packaged features, (N, numbers); left out, with a note, where the network does not hear such ones."""
+    """Return the packaged features, (N, numbers). If the network takes another number, return None and add a note."""
     if seed.features is None:
         return None
     found = open_npy(seed.features)
@@ -216,20 +219,20 @@ def find_features(seed: SeedPackage, audio_shape: tuple[int, ...], n_frames: int
     n_expected = int(np.prod(audio_shape)) // ROWS
     if features.shape[1] != n_expected:
         seed.notes.append(
-            f"{FEATURES} has {features.shape[1]} numbers a frame, the network hears {n_expected}: left out"
+            f"{FEATURES} has {features.shape[1]} numbers per frame, the network takes {n_expected}: left out"
         )
         return None
     if len(features) != n_frames:
-        seed.notes.append(f"{FEATURES} has {len(features)} rows for {n_frames} frames: zeros stand for what is missing")
+        seed.notes.append(f"{FEATURES} has {len(features)} rows for {n_frames} frames: missing rows are zeros")
     return features
 
 
 def read_cropped_frames(
     seed: SeedPackage, video: Path, boxes: Sequence[FaceBox], limits: MediaLimits | None, media: MediaDoor
 ) -> Iterator[CroppedFrame]:
-    """Each frame with its box and its crop: the package's own where it is of the same face, else cut out of the frame.
+    """Yield each frame with its box and its crop: the packaged crop if it shows the same face, else cut from the frame.
 
-    Raises: BadPackage for a box outside its frame, or where there are more frames than boxes.
+    Raises: BadPackage if a box is outside its frame, or there are more frames than boxes.
     """
     with ExitStack() as stack:
         crops = read_frames(seed.crop_video, limits, media, stack) if seed.crop_video is not None else iter(())
@@ -239,25 +242,23 @@ def read_cropped_frames(
             box = boxes[i]
             height, width = frame.shape[:2]
             if not (0 <= box.left < box.right <= width and 0 <= box.top < box.bottom <= height):
-                raise BadPackage(
-                    f"{seed.folder}: box {i}, {format_box(box)}, does not lie in its {width}x{height} frame"
-                )
+                raise BadPackage(f"{seed.folder}: box {i}, {format_box(box)}, is outside its {width}x{height} frame")
             crop = next(crops, None)
             if crop is None or not matches_box(seed, crop, frame, box, i):
-                crop, crops = None, iter(())  # and from here on all are cut
+                crop, crops = None, iter(())  # from here on every crop is cut from its frame
             yield CroppedFrame(make_even(frame), box, crop)
 
 
 def matches_box(seed: SeedPackage, crop: Frame, frame: Frame, box: FaceBox, i: int) -> bool:
-    """Whether a crop of the package's own shows what its box shows; if not, a note says so."""
+    """Return whether a packaged crop shows the contents of its box; if not, add a note."""
     assert seed.crop_video is not None
     if crop.shape[:2] != (CROP_SIDE, CROP_SIDE):
         found = f"is {crop.shape[1]}x{crop.shape[0]}, not {CROP_SIDE}x{CROP_SIDE}"
     elif (difference := float(np.abs(crop.astype(int) - cut_crop(frame, box)).mean())) > MAX_CROP_DIFFERENCE:
-        found = f"is {difference:.0f} levels from what its box shows"
+        found = f"differs by {difference:.0f} levels from its box"
     else:
         return True
-    seed.notes.append(f"{seed.crop_video.name}: frame {i} {found}: crops from there on were cut out of the film")
+    seed.notes.append(f"{seed.crop_video.name}: frame {i} {found}: from there on crops were cut from the video")
     return False
 
 
@@ -267,17 +268,17 @@ def read_frames(path: Path, limits: MediaLimits | None, media: MediaDoor, stack:
 
 
 def check_declared_counts(seed: SeedPackage, n_frames: int) -> None:
-    """Note where the package's own description says something else than is there."""
+    """Add a note if the package's description contradicts its contents."""
     info = read_json(seed.folder / INFO)
     videos = info.get("videos") if isinstance(info, dict) else None
     for kind, entry in videos.items() if isinstance(videos, dict) else ():
         declared = entry.get("frame_count") if isinstance(entry, dict) else None
         if isinstance(declared, int) and declared != n_frames:
-            seed.notes.append(f"{INFO} says {declared} frames of {kind}; there are {n_frames}")
+            seed.notes.append(f"{INFO} declares {declared} frames of {kind}; there are {n_frames}")
 
 
 def read_json(path: Path) -> Any:
-    """None where there is no such file. Raises: BadPackage."""
+    """Read a JSON file, or return None if there is no such file. Raises: BadPackage if it is invalid."""
     if not path.is_file():
         return None
     if path.stat().st_size > MAX_MANIFEST_BYTES:

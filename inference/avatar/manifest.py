@@ -1,4 +1,4 @@
-"""What a package says of itself: manifest.json, checked before anything else of it is believed."""
+"""The manifest of a package, manifest.json, validated before any of it is used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MANIFEST, CROPS, BACKGROUND = "manifest.json", "crops328.npy", "background.mp4"
 NETWORK, ENCODER, FEATURES = "network.safetensors", "audio_encoder.safetensors", "features.npy"
 REQUIRED_FILES = (CROPS, BACKGROUND, NETWORK)
 OPTIONAL_FILES = (ENCODER, FEATURES)
-MAX_MANIFEST_BYTES = 64 << 20  # of the manifest; a box takes some 30
+MAX_MANIFEST_BYTES = 64 << 20  # a box takes about 30 bytes
 MAX_FRAMES = 100_000  # over an hour
 MAX_SIDE = 8192
 
@@ -30,16 +30,16 @@ class StrictModel(BaseModel):
 
 
 class FileInfo(StrictModel):
-    """What a file of the package must be, to the byte."""
+    """Expected size and hash of a package file."""
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     n_bytes: int = Field(ge=0)
 
 
 class IdleRange(StrictModel):
-    """The frames that are shown in silence, back and forth, from the first to the last.
+    """Frames shown in silence, back and forth, from the first to the last.
 
-    is_shut: their mouths are shut as filmed, so that they are shown as they are; else the network shuts them.
+    is_shut: their mouths are closed in the video, so they are shown unchanged; else the network closes them.
     """
 
     first: int = Field(ge=0)
@@ -48,7 +48,7 @@ class IdleRange(StrictModel):
 
 
 class Manifest(StrictModel):
-    """An avatar package: `boxes` are left, top, right, bottom in whole pixels, right and bottom exclusive."""
+    """Manifest of an avatar package. boxes: left, top, right, bottom in whole pixels, right and bottom exclusive."""
 
     format: Literal["viseme-avatar"] = "viseme-avatar"
     version: Literal[1] = 1
@@ -59,11 +59,9 @@ class Manifest(StrictModel):
     height: Side
     mode: Literal["ave", "hubert", "wenet"]
     idle: IdleRange
-    landmarks: str  # whose points the boxes are of
-    feather: Annotated[int, Field(ge=0, le=64)] = (
-        0  # px of the network's 320 that fade into the crop; 0 is upstream's way
-    )
-    made_from: dict[str, str]  # what was given, and its SHA-256
+    landmarks: str  # landmarker that the boxes were computed from
+    feather: Annotated[int, Field(ge=0, le=64)] = 0  # px of the network's 320 that fade into the crop; 0 as upstream
+    made_from: dict[str, str]  # name and SHA-256 of each source file
     files: dict[str, FileInfo]
     boxes: list[tuple[Pixels, Pixels, Pixels, Pixels]]
 
@@ -74,7 +72,7 @@ class Manifest(StrictModel):
         for i, (left, top, right, bottom) in enumerate(self.boxes):
             if not (left < right <= self.width and top < bottom <= self.height):
                 raise ValueError(
-                    f"box {i}, {left},{top},{right},{bottom}, does not lie in frames of {self.width}x{self.height}"
+                    f"box {i}, {left},{top},{right},{bottom}, is outside frames of {self.width}x{self.height}"
                 )
         if not self.idle.first <= self.idle.last < self.frames:
             raise ValueError(f"idle frames {self.idle.first} to {self.idle.last} of {self.frames}")
@@ -89,7 +87,7 @@ class Manifest(StrictModel):
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Raises: AvatarNotFound where there is no package, BadPackage where its manifest is none."""
+    """Read the manifest. Raises: AvatarNotFound if there is no package, BadPackage if the manifest is invalid."""
     path = folder / MANIFEST
     if not path.is_file():
         raise AvatarNotFound(f"{folder}: no {MANIFEST} in it; expected the folder of an avatar package")
@@ -104,7 +102,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:
-    """Raises: BadPackage for a file that is missing or another than the manifest says."""
+    """Check size and hash of every file. Raises: BadPackage if one is missing or differs from the manifest."""
     for name, info in manifest.files.items():
         path = folder / name
         if not path.is_file():
@@ -116,13 +114,13 @@ def check_files(folder: Path, manifest: Manifest) -> None:
 
 
 def describe_files(folder: Path) -> dict[str, FileInfo]:
-    """Those of a package that is being made."""
+    """Return size and hash of the files of a package that is being written."""
     paths = [folder / name for name in (*REQUIRED_FILES, *OPTIONAL_FILES) if (folder / name).is_file()]
     return {path.name: FileInfo(sha256=sha256_of(path), n_bytes=path.stat().st_size) for path in paths}
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """The last file of a package: without it there is none."""
+    """Write the manifest, the last file of a package: without it the folder is not a package."""
     text = json.dumps(manifest.model_dump(mode="json"), indent=1)
     with (folder / MANIFEST).open("w", encoding="utf-8") as file:
         file.write(text + "\n")

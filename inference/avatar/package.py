@@ -1,4 +1,4 @@
-"""An avatar as it lies on disk, loaded once and shared by all who speak with it."""
+"""An avatar package: loaded from disk once, shared by all of its sessions."""
 
 from __future__ import annotations
 
@@ -34,19 +34,19 @@ from inference.media import Frame
 from inference.media.seek import FrameReader
 from inference.settings import Settings
 
-MAX_SILENT_PATCHES = 128  # patches: 5 s of idle frames
+MAX_SILENT_PATCHES = 128  # cached; 5 s of idle frames
 MISSING_ENCODER = (
-    "{name}: holds no audio encoder, so it can speak its packaged features alone; build it with --encoder "
-    "audio_visual_encoder.pth (of SyncTalk_2D), or put that file into SM_MODEL_DIR or {cache}"
+    "{name}: contains no audio encoder, so it can speak only its packaged features; build it with --encoder "
+    "audio_visual_encoder.pth (from SyncTalk_2D), or put that file into SM_MODEL_DIR or {cache}"
 )
 UNSUPPORTED_MODE = (
-    "{name}: hears {mode} features, which Viseme does not make of sound; it can speak given features alone"
+    "{name}: takes {mode} features, which Viseme cannot compute from audio; it can speak only given features"
 )
 
 
 @dataclass(frozen=True)
 class PackageParts:
-    """What a package is made of, opened. ear: None where new speech cannot be heard."""
+    """The opened parts of a package. audio_encoder: None if it cannot speak new audio."""
 
     crops: CropArray  # (N, 328, 328, 3)
     reader: FrameReader
@@ -54,12 +54,15 @@ class PackageParts:
     generator: SharedNetwork
     audio_shape: tuple[int, ...]
     audio_encoder: SharedNetwork | None
-    missing_encoder_message: str  # why not
+    missing_encoder_message: str  # error text if there is no audio encoder
     features: Features | None
 
 
 class AvatarPackage:
-    """Immutable; any number of sessions in any threads may share it. To be closed when none does any more."""
+    """A loaded avatar package.
+
+    Immutable: sessions in any number of threads may share it. Close it when no session uses it any more.
+    """
 
     def __init__(self, manifest: Manifest, parts: PackageParts) -> None:
         self._manifest, self._parts = manifest, parts
@@ -75,7 +78,7 @@ class AvatarPackage:
     def load(
         cls, path: str | Path, device: str = "auto", precision: str = "auto", settings: Settings | None = None
     ) -> AvatarPackage:
-        """The package in that folder, or of that name in VISEME_AVATARS; `starter` is the one that is shipped.
+        """Load the package in that folder, or of that name in VISEME_AVATARS; `starter` is the bundled one.
 
         Raises: AvatarNotFound, BadPackage, WrongWeights, InvalidRequest, DeviceUnavailable, StorageError.
         """
@@ -87,7 +90,7 @@ class AvatarPackage:
         except BadPackage:
             if not is_starter(folder, settings):
                 raise
-        discard(folder)  # it was made here, and is made again
+        discard(folder)  # it was generated here, and is generated again
         return cls._open(find_starter(settings), chosen, settings)
 
     @classmethod
@@ -112,7 +115,7 @@ class AvatarPackage:
             missing_encoder_message=missing_encoder_message,
             features=open_features(folder, manifest, unet.audio_shape),
         )
-        del unet  # its numbers stand in the graph; what reading them took is given back, too
+        del unet  # the graph has its own copy of the weights; release this one
         trim_heap()
         return cls(manifest, parts)
 
@@ -122,11 +125,11 @@ class AvatarPackage:
 
     @property
     def accepts_audio(self) -> bool:
-        """Whether it can speak new speech."""
+        """Whether it can speak new audio."""
         return self._parts.audio_encoder is not None
 
     def describe(self) -> dict[str, Any]:
-        """Plain values, for JSON; of the boxes how many and how large."""
+        """Return plain values for JSON; of the boxes only their smallest and largest side."""
         plain = self._manifest.model_dump(mode="json", exclude={"boxes"})
         sides = [right - left for left, _, right, _ in self._manifest.boxes]
         features = None if self.packaged_features is None else list(self.packaged_features.shape)
@@ -138,31 +141,31 @@ class AvatarPackage:
         }
 
     def box(self, i: int) -> FaceBox:
-        """Where the face is in frame i: whole pixels."""
+        """Return the face box of frame i, in whole pixels."""
         return self._manifest.box(i)
 
     def crop(self, i: int) -> Frame:
-        """(328, 328, 3) uint8 BGR, of the memory-mapped file: not to be written into."""
+        """Return the crop of frame i: (328, 328, 3) uint8 BGR, a read-only view of the memory-mapped file."""
         return self._parts.crops[i]
 
     def background(self, i: int) -> Frame:
-        """(H, W, 3) uint8 BGR, decoded now unless it was one of the last; not to be written into."""
+        """Decode frame i, unless it is cached: (H, W, 3) uint8 BGR. Do not write to it."""
         return self._parts.reader.read(i)
 
     def region(self, i: int) -> Frame:
-        """What frame i shows in its box: (h, w, 3) uint8 BGR."""
+        """Return the contents of the box in frame i: (h, w, 3) uint8 BGR."""
         return np.ascontiguousarray(self.background(i)[slices_of(self.box(i))])
 
     def compose_frame(self, timed: TimedFrame) -> Frame:
-        """The frame that a patch belongs to, with the patch in it: (H, W, 3) uint8 BGR."""
+        """Paste a timed frame's patch into its background frame: (H, W, 3) uint8 BGR."""
         return overwrite_face(self.background(timed.background), timed.patch, timed.box)
 
     def generate(self, i: int, features: npt.ArrayLike) -> Frame:
-        """The network's answer for frame i: (320, 320, 3) uint8 BGR, not composed. features: see `render`."""
+        """Run the generator on frame i: (320, 320, 3) uint8 BGR, not composed. features: see `render`."""
         values = np.asarray(features, np.float32)
         if values.size != math.prod(self.audio_shape):
             raise InvalidRequest(
-                f"{values.size} numbers of audio features; {self.name} takes {math.prod(self.audio_shape)}, "
+                f"{values.size} audio feature values; {self.name} takes {math.prod(self.audio_shape)}, "
                 f"as {' x '.join(map(str, self.audio_shape))}"
             )
         face = np.ascontiguousarray(cut_face(self.crop(i)))
@@ -170,23 +173,27 @@ class AvatarPackage:
         return np.asarray(generated[0], np.uint8)
 
     def render(self, i: int, features: npt.ArrayLike) -> Frame:
-        """The box region of frame i with the mouth that speaks: (h, w, 3) uint8 BGR, at the box's size.
+        """Render the box region of frame i with the generated mouth: (h, w, 3) uint8 BGR, at the box's size.
 
-        features: float32 of `audio_shape`, or as many in another; in mode ave the 16 rows around a frame, (16, 512).
-        Raises: InvalidRequest for another number of them, IndexError for a frame that does not exist.
+        features: float32 of `audio_shape`, or of any shape with as many values; in mode ave the 16 rows of a frame,
+        (16, 512).
+
+        Raises: InvalidRequest if the number of values is wrong, IndexError if the frame does not exist.
         """
         patch = compose_patch(self.crop(i), self.generate(i, features), self.box(i), self._manifest.feather)
         self._parts.crops.release(i)
         return patch
 
     def features_at(self, i: int) -> Features:
-        """The packaged features that frame i hears: (16, numbers). Raises: InvalidRequest where none are packaged."""
+        """Return the packaged features of frame i: (16, numbers). Raises: InvalidRequest if there are no packaged
+        features.
+        """
         if self.packaged_features is None:
-            raise InvalidRequest(f"{self.name}: holds no packaged audio features; audio has to come with the request")
+            raise InvalidRequest(f"{self.name}: contains no packaged audio features; send audio with the request")
         return rows_of_frame(self.packaged_features, i)
 
     def encode_audio(self, window: Samples) -> FeatureRow:
-        """The features of one window: (numbers,) float32. window: its 3,801 samples, int16 at 16 kHz."""
+        """Return the features of one window: (numbers,) float32. window: its 3,801 samples, int16 at 16 kHz."""
         if self._parts.audio_encoder is None:
             raise WeightsNotFound(self._parts.missing_encoder_message)
         if not window.any():
@@ -194,7 +201,7 @@ class AvatarPackage:
         return np.asarray(self._parts.audio_encoder(mel_of_window(window)[None, None])[0][0])
 
     def encode_silence(self) -> FeatureRow:
-        """The features of a silent window."""
+        """Return the features of a silent window."""
         if self._silence_features is None:
             if self._parts.audio_encoder is None:
                 raise WeightsNotFound(self._parts.missing_encoder_message)
@@ -204,7 +211,7 @@ class AvatarPackage:
         return self._silence_features
 
     def silent_patch(self, i: int) -> Frame:
-        """The box region of frame i with the mouth shut: as it was filmed where it was shut then, else painted so."""
+        """Return the box region of frame i with the mouth closed: unchanged if it is closed there, else generated."""
         idle = self.idle
         if idle.is_shut and idle.first <= i <= idle.last:
             return self.region(i)
@@ -221,16 +228,16 @@ class AvatarPackage:
         return patch
 
     def session(self, sample_rate: int = 16_000, max_queued_s: float = MAX_QUEUED_S) -> AvatarSession:
-        """A listener of its own. sample_rate: of the sound that will be pushed.
+        """Start a session. sample_rate: of the audio that will be pushed.
 
-        Raises: InvalidRequest for a rate that no speech comes at, WeightsNotFound where new speech cannot be heard.
+        Raises: InvalidRequest if the sample rate is not supported, WeightsNotFound if there is no audio encoder.
         """
         if not self.accepts_audio:
             raise WeightsNotFound(self._parts.missing_encoder_message)
         return AvatarSession(self, sample_rate, max_queued_s)
 
     def close(self) -> None:
-        """Close the film; no frame of it can be read any more."""
+        """Close the background video; no frame of it can be read afterwards."""
         self._parts.reader.close()
 
 
@@ -262,6 +269,6 @@ def open_background(folder: Path, manifest: Manifest) -> FrameReader:
 def check_encoder_fits(n_features: int, audio_shape: tuple[int, ...], name: str) -> None:
     if n_features * ROWS != math.prod(audio_shape):
         raise BadPackage(
-            f"{name}: the audio encoder gives {n_features} features, so {n_features * ROWS} in {ROWS} rows; "
+            f"{name}: the audio encoder returns {n_features} features, so {n_features * ROWS} in {ROWS} rows; "
             f"the network takes {math.prod(audio_shape)}"
         )

@@ -1,4 +1,4 @@
-"""A whole voice said by an avatar, as a film."""
+"""A whole audio file spoken by an avatar, as a video."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from inference.media.encode import write_film
 from inference.media.voice import VoiceDoor, read_voice
 from inference.stages import StageClock
 
-PUSH_SIZE = SAMPLE_RATE  # samples pushed at a time: memory does not grow with the voice
+PUSH_SIZE = SAMPLE_RATE  # samples pushed at a time, so that memory does not grow with the audio
 SILENT_WARNING = "silent_audio"
-Progress = Callable[[int, int], None]  # called with the number of frames made so far, and of all
+Progress = Callable[[int, int], None]  # called with the number of frames rendered so far, and in total
 
 
 @dataclass(frozen=True)
 class RenderedVideo:
-    """What was made."""
+    """Facts about a rendered video."""
 
     num_frames: int
     duration_s: float
@@ -41,11 +41,13 @@ def render_video(
     progress: Progress | None = None,
     clock: StageClock | None = None,
 ) -> RenderedVideo:
-    """Have the avatar say what is heard, and write the film with its sound; it appears whole or not at all.
+    """Render the avatar speaking an audio file, and write the video with its audio, complete or not at all.
 
-    audio: any file with sound: a path, or its bytes. The film lasts as long, to the next frame, and its frames are the
-    ones that a live session gives.
-    Raises: MediaError (below it NoAudio), InvalidRequest for what cannot be written, StorageError, WeightsNotFound.
+    audio: any file with audio: a path, or its bytes. The video is as long, rounded up to a whole frame, and has the
+    same frames as a live session.
+
+    Raises: MediaError (including NoAudio), InvalidRequest if the output cannot be written, StorageError,
+    WeightsNotFound.
     """
     clock = clock or StageClock()
     with voice(audio, limits) as source_audio:
@@ -71,7 +73,7 @@ def render_video(
 
 
 def generate_frames(package: AvatarPackage, samples: Samples) -> Iterator[TimedFrame]:
-    """The frames of a whole utterance, (N,) int16 at 16 kHz, each made as it is taken."""
+    """Yield the frames of a whole utterance, (N,) int16 at 16 kHz, each rendered when it is taken."""
     session = package.session()
     for at in range(0, len(samples), PUSH_SIZE):
         session.push_audio(samples[at : at + PUSH_SIZE])

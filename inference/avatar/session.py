@@ -1,4 +1,4 @@
-"""One listener's avatar: speech goes in, timed frames come out. It knows the audio's clock and no other."""
+"""One client's session: audio goes in, timed frames come out. Its only clock is the audio."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from inference.errors import InvalidRequest, Overloaded
 from inference.faces import FaceBox
 from inference.media import Frame
 
-MAX_QUEUED_S = 120.0  # of speech that was pushed and not yet spoken
-MAX_UTTERANCES = 256  # that wait behind one another, however short
+MAX_QUEUED_S = 120.0  # speech that was pushed and not spoken yet
+MAX_UTTERANCES = 256  # waiting, however short
 
 
 @dataclass(frozen=True)
 class PendingFrame:
-    """What the next frame of speech is made of, as it was found: the session may be interrupted meanwhile."""
+    """Inputs of the next frame, taken while the lock was held; the session may be interrupted meanwhile."""
 
     utterance: Utterance
     windows: list[Samples]
@@ -36,7 +36,7 @@ class PendingFrame:
 
 
 class SessionPackage(Protocol):
-    """What a session needs of its package. `AvatarPackage` has it."""
+    """The part of `AvatarPackage` that a session uses."""
 
     @property
     def n_frames(self) -> int: ...
@@ -54,42 +54,42 @@ class SessionPackage(Protocol):
 
 
 class AvatarSession:
-    """Push speech, take frames; any thread may do either. Frame n of the session lies at n / 25 s.
+    """Push audio, take frames; any thread may do either. Frame n of the session is at n / 25 s.
 
-    Speech and silence share one count: a frame is numbered when it is taken, by `frames` or by `idle`.
+    Speech and silence share one frame count: a frame gets its number when it is taken, by `frames` or by `idle`.
     """
 
     def __init__(self, package: SessionPackage, sample_rate: int = 16_000, max_queued_s: float = MAX_QUEUED_S) -> None:
         """See `AvatarPackage.session`."""
-        Resampler(sample_rate)  # refuses a rate that no speech comes at
+        Resampler(sample_rate)  # rejects unsupported sample rates
         self.package, self.sample_rate = package, sample_rate
         self.generation = 0
         self._max_queued = round(max_queued_s * sample_rate)
         self._utterances: deque[Utterance] = deque()
-        self._is_open = False  # whether the last utterance is still coming
+        self._is_open = False  # whether the last utterance is still arriving
         self._n_frames = 0
         self._position = PingPongPosition()
         self._is_closed = False
-        self._lock = threading.Lock()  # held for moments only: pushing and interrupting never wait for a network
-        self._render_lock = threading.Lock()  # held while a frame is made
+        self._lock = threading.Lock()  # held briefly: pushing and interrupting never wait for a network
+        self._render_lock = threading.Lock()  # held while a frame is rendered
 
     @property
     def queued_s(self) -> float:
-        """Seconds of speech that were pushed and not yet spoken."""
+        """Seconds of speech that were pushed and not spoken yet."""
         with self._lock:
             return self._n_queued() / self.sample_rate
 
     @property
     def has_speech(self) -> bool:
-        """Whether speech was pushed that is not spoken yet; its end may wait for more sound, or for `flush`."""
+        """Whether pushed speech was not spoken yet; its end may wait for more audio, or for `flush`."""
         with self._lock:
             return any(not one.is_over for one in self._utterances)
 
     def push_audio(self, pcm: Samples) -> None:
-        """More speech: (n,) int16 mono at the session's rate, any n. Speech after a flush is another utterance.
+        """Push speech: (n,) int16 mono at the session's rate, any n. Speech after a flush is another utterance.
 
-        Raises: InvalidRequest for other arrays, or once closed; Overloaded where over two minutes wait already, and
-        then takes none of it.
+        Raises: InvalidRequest for other arrays, or after close; Overloaded if over two minutes are queued. Then none of
+        it is queued.
         """
         if not isinstance(pcm, np.ndarray) or pcm.dtype != np.int16 or pcm.ndim != 1:
             found = f"{pcm.dtype} of {pcm.shape}" if isinstance(pcm, np.ndarray) else type(pcm).__name__
@@ -99,8 +99,8 @@ class AvatarSession:
             n_queued = self._n_queued()
             if n_queued + len(pcm) > self._max_queued:
                 raise Overloaded(
-                    f"{n_queued / self.sample_rate:.1f} s of speech wait and {len(pcm) / self.sample_rate:.1f} s more "
-                    f"came; at most {self._max_queued / self.sample_rate:g} s expected: push no faster than is spoken"
+                    f"{n_queued / self.sample_rate:.1f} s of speech queued and {len(pcm) / self.sample_rate:.1f} s "
+                    f"pushed; at most {self._max_queued / self.sample_rate:g} s expected: push no faster than real time"
                 )
             if len(pcm) == 0:
                 return
@@ -109,7 +109,7 @@ class AvatarSession:
             self._utterances[-1].push(pcm)
 
     def flush(self) -> None:
-        """The utterance is over: its last frames need no more sound. Without one, nothing happens."""
+        """End the utterance: its last frames need no more audio. Without an open utterance nothing happens."""
         with self._lock:
             self._check_open()
             if self._is_open:
@@ -117,14 +117,14 @@ class AvatarSession:
                 self._is_open = False
 
     def interrupt(self) -> None:
-        """Drop all speech at once. Not even a frame that is being made is given any more; `generation` rises."""
+        """Drop all speech at once, also the frame that is being rendered; `generation` rises."""
         with self._lock:
             self._check_open()
             self._drop_speech()
             self.generation += 1
 
     def frames(self) -> Iterator[TimedFrame]:
-        """The frames of speech that are ready now, each made as it is taken; it ends at an interrupt."""
+        """Yield the frames of speech that are ready now, each rendered when it is taken. Ends at an interrupt."""
         return self._frames_of_generation(self.generation)
 
     def _frames_of_generation(self, generation: int) -> Iterator[TimedFrame]:
@@ -132,7 +132,10 @@ class AvatarSession:
             yield frame
 
     def idle(self) -> TimedFrame:
-        """The next frame of silence, mouth shut, whether speech is ready or not. Raises: InvalidRequest once closed."""
+        """Render the next frame of silence, mouth closed, even if speech is ready.
+
+        Raises: InvalidRequest after close.
+        """
         with self._render_lock:
             with self._lock:
                 self._check_open()
@@ -144,7 +147,7 @@ class AvatarSession:
                 return self._emit(position, patch, np.zeros(last - first, np.int16), is_speaking=False)
 
     def close(self) -> None:
-        """Drop everything; nothing can be pushed or taken any more. May be called again."""
+        """Drop everything. Afterwards nothing can be pushed or taken. May be called again."""
         with self._lock:
             self._drop_speech()
             self._is_closed = True
@@ -184,7 +187,7 @@ class AvatarSession:
 
     def _start_utterance(self) -> None:
         if len(self._utterances) >= MAX_UTTERANCES:
-            raise Overloaded(f"{len(self._utterances)} utterances wait; at most {MAX_UTTERANCES} expected")
+            raise Overloaded(f"{len(self._utterances)} utterances are queued; at most {MAX_UTTERANCES} expected")
         self._utterances.append(Utterance(self.sample_rate))
         self._is_open = True
 

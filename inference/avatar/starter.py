@@ -1,7 +1,4 @@
-"""The avatar that is shipped: its weights come with Viseme, its pictures are drawn when it is first used.
-
-Above the jobs, since it joins two of them: the synthetic speaker sits for the avatar.
-"""
+"""The bundled avatar: its weights are shipped with Viseme, its frames are rendered when it is first used."""
 
 from __future__ import annotations
 
@@ -24,17 +21,17 @@ from inference.rendering.portrait import STARTER_FRAMES, STARTER_SIDE, Portrait
 from inference.weights.cache import check_hash
 from inference.weights.registry import STARTER_AVATAR, WeightSet
 
-STARTER = "starter"  # its name
+STARTER = "starter"  # name of the bundled avatar
 MADE_IN = "avatars"  # folder of the data directory that generated packages are in
-FEATHER = 16  # px
-KEY_LENGTH = 16  # letters of a hash
+FEATHER = 16  # px that fade into the crop
+KEY_LENGTH = 16  # hex digits of the hash
 
 
 def starter_folder(data_dir: Path, weights: WeightSet = STARTER_AVATAR, n_frames: int = STARTER_FRAMES) -> Path:
-    """The starter's package in the data directory, made now where it is not there: that takes some seconds.
+    """Return the starter's package in the data directory. If it does not exist, generate it, which takes some seconds.
 
-    Several processes may ask at once: one makes it, the others wait. Another Viseme that draws or paints otherwise
-    makes another one. Raises: WrongWeights, StorageError.
+    Several processes may call this at once: one generates the package, the others wait. A Viseme version that renders
+    or generates differently makes another package. Raises: WrongWeights, StorageError.
     """
     folder = data_dir / MADE_IN / f"{STARTER}-{cache_key(weights, n_frames)}"
     if not (folder / MANIFEST).is_file():
@@ -45,7 +42,7 @@ def starter_folder(data_dir: Path, weights: WeightSet = STARTER_AVATAR, n_frames
 
 
 def discard(folder: Path) -> None:
-    """Take a package that is damaged out of the data directory. Raises: StorageError."""
+    """Delete a damaged package from the data directory. Raises: StorageError."""
     try:
         with lock_beside(folder):
             shutil.rmtree(folder, ignore_errors=True)
@@ -55,7 +52,7 @@ def discard(folder: Path) -> None:
 
 @cache
 def cache_key(weights: WeightSet, n_frames: int) -> str:
-    """Of all that the package is made of: the weights' bytes, and how the speaker is drawn, by the first picture."""
+    """Return a hash of everything the package is made of: the weights' bytes, and the renderer, by its first frame."""
     digest = hashlib.sha256(repr([(file.name, file.sha256) for file in weights.files]).encode())
     digest.update(f"{n_frames} {STARTER_SIDE} {FEATHER} {sorted(Manifest.model_fields)}".encode())
     (first,) = islice(Portrait().idle_frames(), 1)
@@ -88,7 +85,7 @@ def make_starter(output: Path, weights: WeightSet, n_frames: int) -> None:
 
 
 def cropped_idle_frames(n_frames: int) -> Iterator[CroppedFrame]:
-    """The speaker with the mouth at rest, framed by what is known of each picture."""
+    """Yield the person with the mouth at rest, with boxes from the exact landmarks of each frame."""
     for shot in Portrait().idle_frames(n_frames):
         height, width = shot.frame.shape[:2]
         yield CroppedFrame(shot.frame, fit_box(crop_box_from_landmarks(shot.landmarks[0]), width, height, STARTER))
@@ -96,14 +93,14 @@ def cropped_idle_frames(n_frames: int) -> Iterator[CroppedFrame]:
 
 @contextmanager
 def lock_beside(folder: Path) -> Iterator[None]:
-    """One process at a time. Raises: StorageError where the data directory cannot be written."""
+    """Let one process in at a time. Raises: StorageError if the data directory cannot be written."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder.parent / f".{folder.name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as err:
-        raise StorageError(f"{folder.parent}: the avatar cannot be made there ({err.strerror or err})") from err
+        raise StorageError(f"{folder.parent}: the avatar cannot be generated there ({err.strerror or err})") from err
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(handle)  # which lets go of it
+        os.close(handle)  # releases the lock

@@ -1,4 +1,4 @@
-"""One moment of an avatar: what is seen and heard in 40 ms."""
+"""One frame of an avatar session: 40 ms of video and audio."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import numpy.typing as npt
 
 from inference.faces import FaceBox
 
-FRAME_MS = 40  # at 25 frames a second
+FRAME_MS = 40  # 25 frames per second
 
 
 @dataclass(frozen=True)
 class TimedFrame:
-    """frame: counts from 0 in a session and never restarts. generation: rises by one at each interrupt.
+    """A frame of a session, with its place in time.
 
-    background: which frame of the package lies underneath. box: where the patch goes in it, in whole pixels.
-    patch: (h, w, 3) uint8 BGR, at the box's size. pcm: (n,) int16, the sound of these 40 ms at the rate it was pushed
-    at, as it came; zeros in silence and behind the end.
+    frame: counts from 0 in a session and never restarts. generation: rises by one at each interrupt. background: index
+    of the package's frame underneath. box: position of the patch in it, in whole pixels. patch: (h, w, 3) uint8 BGR, at
+    the box's size. pcm: (n,) int16, the audio of these 40 ms as it was pushed, at the rate it was pushed at; zeros in
+    silence and after the end.
     """
 
     frame: int

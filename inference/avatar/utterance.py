@@ -1,4 +1,4 @@
-"""One stretch of speech on its way from samples to what each frame hears."""
+"""One utterance: from samples to the audio features of each frame."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ FeatureRow = npt.NDArray[np.float32]  # (numbers,)
 
 
 class Utterance:
-    """Speech that is still coming, or has come to its end. Before and behind it there is silence.
+    """Speech that is still arriving, or is complete. Silence precedes and follows it.
 
-    Frame i is spoken from i / 25 s on. Its features are the same however the speech came in: each window is heard by
-    itself, from its own samples. Frames are taken in order: `take_windows`, then `advance`.
+    Frame i starts at i / 25 s. Its features do not depend on how the samples were split: each window is encoded
+    separately, from its own samples. Take frames in order: `take_windows`, then `advance`.
     """
 
     def __init__(self, sample_rate: int) -> None:
-        """Raises: InvalidRequest for a rate that no speech comes at."""
+        """Start an utterance. Raises: InvalidRequest if the sample rate is not supported."""
         self._resampler = Resampler(sample_rate)
         self._rate = sample_rate
-        self._pcm = Tape()  # as it came
+        self._pcm = Tape()  # at the client's rate
         self._resampled = Tape()  # at 16 kHz
         self._has_ended = False
-        self._frame = 0  # the next
+        self._frame = 0  # index of the next frame
         self._rows: deque[FeatureRow] = deque(maxlen=len(windows_of_frame(0)))
 
     @property
     def n_pending(self) -> int:
-        """Samples, at the client's rate, of frames that are still to come."""
+        """Samples, at the client's rate, of frames that were not generated yet."""
         return max(self._pcm.end - self._start_of(self._frame), 0)
 
     @property
     def is_over(self) -> bool:
-        """Whether all of it was spoken."""
+        """Whether the utterance is complete and every frame was generated."""
         return self._has_ended and self.n_pending == 0
 
     @property
     def is_ready(self) -> bool:
-        """Whether all that the next frame hears is there."""
+        """Whether all audio that the next frame needs has arrived."""
         if self._has_ended:
             return not self.is_over
         _, behind = reach_of_window(windows_of_frame(self._frame)[-1])
@@ -54,32 +54,32 @@ class Utterance:
         self._resampled.append(self._resampler.push(pcm))
 
     def end(self) -> None:
-        """Nothing more comes: the last frames hear silence."""
+        """Mark the utterance as complete: the windows of the last frames are padded with silence."""
         self._resampled.append(self._resampler.finish())
         self._has_ended = True
 
     def pcm(self) -> Samples:
-        """The next frame's own sound, as it came: (n,) int16, 40 ms, zeros behind the end."""
+        """Return the next frame's own audio as pushed: (n,) int16, 40 ms, zeros after the end."""
         return self._pcm.read(self._start_of(self._frame), self._start_of(self._frame + 1))
 
     def take_windows(self) -> list[Samples]:
-        """The samples of each window that the next frame hears and the one before did not."""
+        """Return the samples of each window that the next frame needs and the previous frame did not."""
         windows = windows_of_frame(self._frame)
         new = windows[-1:] if self._rows else windows
         return [self._resampled.read(*reach_of_window(k)) for k in new]
 
     def stack_rows(self, new: list[FeatureRow]) -> Features:
-        """All that the next frame hears, (16, numbers), given the rows of the windows that were taken."""
+        """Return the features of the next frame, (16, numbers), given the rows of the windows just taken."""
         kept = list(self._rows)[len(new) :] if self._rows else []
         return np.stack([*kept, *new])
 
     def advance(self, new: list[FeatureRow]) -> None:
-        """The next frame is the one after; what no frame hears any more is forgotten."""
+        """Move on to the next frame, and drop samples that no later frame needs."""
         self._rows.extend(new)
         self._frame += 1
         self._pcm.forget(self._start_of(self._frame))
         self._resampled.forget(reach_of_window(windows_of_frame(self._frame)[-1])[0])
 
     def _start_of(self, frame: int) -> int:
-        """Where a frame's own sound begins. Rounded down, from zero each time: there is no drift."""
+        """Return the first sample of a frame's own audio. Rounded down from zero each time, so there is no drift."""
         return frame * self._rate // FPS

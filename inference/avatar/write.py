@@ -1,4 +1,4 @@
-"""Packages written, whole or not at all."""
+"""Writing of packages, complete or not at all."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ FPS = 25
 
 @dataclass
 class PackageFrames:
-    """What was written of a film. boxes: of its frames."""
+    """Size and boxes of the frames written to a package."""
 
     width: int = 0
     height: int = 0
     boxes: list[FaceBox] = field(default_factory=list)
 
     def rows(self) -> list[tuple[int, int, int, int]]:
-        """The boxes as plain numbers: left, top, right, bottom."""
+        """Return the boxes as plain numbers: left, top, right, bottom."""
         return [(int(box.left), int(box.top), int(box.right), int(box.bottom)) for box in self.boxes]
 
 
 @dataclass(frozen=True)
 class CroppedFrame:
-    """A frame, (H, W, 3) uint8 BGR with even sides, and the box of its face: whole pixels inside it.
+    """A frame, (H, W, 3) uint8 BGR with even sides, and its face box, in whole pixels inside the frame.
 
-    crop: (328, 328, 3); None has it cut out of the frame.
+    crop: (328, 328, 3); if None, it is cut from the frame.
     """
 
     frame: Frame
@@ -51,9 +51,9 @@ class CroppedFrame:
 
 @contextmanager
 def atomic_package_folder(output: Path) -> Iterator[Path]:
-    """A folder to write to, which becomes `output` when all went well, and vanishes when not.
+    """Yield a folder to write to. It becomes `output` if the block succeeds, and is deleted if not.
 
-    Raises: InvalidRequest where something is there already, also if it came meanwhile; StorageError.
+    Raises: InvalidRequest if `output` exists, even if it was created meanwhile; StorageError.
     """
     if output.exists() and not is_empty(output):
         raise output_exists(output)
@@ -71,11 +71,14 @@ def is_empty(path: Path) -> bool:
 
 
 def output_exists(output: Path) -> InvalidRequest:
-    return InvalidRequest(f"{output}: is there already; expected a folder that is still to be made")
+    return InvalidRequest(f"{output}: already exists; expected a folder that does not exist yet")
 
 
 def write_frames(folder: Path, frames: Iterable[CroppedFrame], name: str) -> PackageFrames:
-    """The film and the crops of a package, frame by frame. Raises: UnsupportedMedia where frames change their size."""
+    """Write the video and the crops of a package, frame by frame.
+
+    Raises: UnsupportedMedia if the frame size changes.
+    """
     written = PackageFrames()
     with (
         write_film(folder / files.BACKGROUND, FPS, is_seekable=True) as video,
@@ -97,7 +100,7 @@ def write_frames(folder: Path, frames: Iterable[CroppedFrame], name: str) -> Pac
 
 
 class CropWriter:
-    """An array of numpy's format that grows crop by crop."""
+    """Writer of a .npy array that grows crop by crop."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("wb")
@@ -117,7 +120,7 @@ class CropWriter:
             self._write_header()
 
     def _write_header(self) -> None:
-        """As long for any number of crops: numpy leaves room for it to grow."""
+        """Write the header. It has the same length for any number of crops: NumPy leaves room for it to grow."""
         shape = (self._n_crops, CROP_SIDE, CROP_SIDE, 3)
         described = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(self._file, described)

@@ -1,7 +1,7 @@
-"""What one person, and the room they sit in, look like, and how they move while nobody thinks of it.
+"""Appearance of a person and their room, and idle head motion.
 
-Looks are drawn from a seed and from nothing else; the slow movement of a head, blinks and brows are of time and
-seed alone, and never of what is said.
+An appearance is drawn from a seed and nothing else. Head motion, blinks and brows depend on time and seed alone, never
+on the text that is spoken.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SKINS: tuple[Colour, ...] = (
     (74, 102, 150),
     (62, 84, 124),
 )
-# A tone's own range of lips, from skin: blue, green, red factors of the lighter and the darker skins.
+# Lip colour as blue, green and red factors of the skin colour.
 LIP_TINTS = ((0.62, 0.56, 0.9), (0.74, 0.62, 0.92), (0.6, 0.48, 0.88), (0.72, 0.68, 0.88))
 HAIR_COLOURS: tuple[Colour, ...] = (
     (22, 20, 22),
@@ -33,8 +33,8 @@ HAIR_COLOURS: tuple[Colour, ...] = (
     (40, 66, 138),
     (150, 152, 156),
 )
-DARK_HAIRS = 3  # of them, the first, go with every skin
-FAIR_SKINS = 4  # of them, the first, go with every hair
+DARK_HAIRS = 3  # the first hair colours, which are combined with any skin
+FAIR_SKINS = 4  # the first skins, which are combined with any hair
 HAIR_STYLES = ("short", "parted", "long", "curly", "buzz", "bob")
 EYES: tuple[Colour, ...] = ((40, 58, 84), (30, 42, 62), (128, 110, 78), (84, 106, 84), (150, 128, 96), (70, 92, 112))
 CLOTHES: tuple[Colour, ...] = (
@@ -62,26 +62,26 @@ Times = npt.NDArray[np.floating]
 
 N_WAVES = 4
 SLOWEST_HZ, FASTEST_HZ = 0.07, 0.6
-YAW, PITCH, ROLL = 0.07, 0.035, 0.025  # rad: standard deviation of the movement at sway 1
-SHIFT_X, SHIFT_Y = 3.0, 1.6  # px at 360x288
-CLOSING_S, SHUT_S, OPENING_S = 0.08, 0.04, 0.13  # of a blink
+YAW, PITCH, ROLL = 0.07, 0.035, 0.025  # rad, standard deviation of head rotation at sway 1
+SHIFT_X, SHIFT_Y = 3.0, 1.6  # px at 360x288, standard deviation of head position at sway 1
+CLOSING_S, SHUT_S, OPENING_S = 0.08, 0.04, 0.13  # phases of a blink
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """One person and one room. Lengths are in units of the canonical face mesh (cm), colours BGR 0..255.
+    """Appearance of one person and one room. Lengths are in units of the canonical face mesh (cm), colours BGR 0..255.
 
-    Factors are 1 for the canonical face; directions are x to the viewer's right, y down, z to the viewer.
+    Factors are 1 for the canonical face. Directions: x to the viewer's right, y down, z towards the viewer.
     """
 
-    seed: int  # of the fine grain: mottled skin, strands of hair, books on a shelf
+    seed: int  # for fine detail: mottled skin, strands of hair, books on a shelf
     skin: Colour
-    lip_tint: tuple[float, float, float]  # skin times this is the lips' colour
+    lip_tint: tuple[float, float, float]  # lip colour divided by skin colour
     hair: Colour
-    hair_style: str  # of HAIR_STYLES
-    hairline: float  # how much higher the forehead is
-    part: float  # x of the place the hair is combed from
-    beard: float  # 0..1, how dark the shaven cheeks are
+    hair_style: str  # one of HAIR_STYLES
+    hairline: float  # added height of the forehead
+    part: float  # x of the hair parting
+    beard: float  # 0..1, darkness of the shaven cheeks
     eyes: Colour
     clothes: Colour
     collar: bool
@@ -95,22 +95,22 @@ class Appearance:
     eye_size: float
     brow_weight: float  # thickness
     brow_height: float  # added
-    light: tuple[float, float, float]  # towards the light, of length 1
-    light_strength: float  # of the directed light, beside `ambient`
+    light: tuple[float, float, float]  # unit vector towards the light
+    light_strength: float  # of the directional light, in addition to `ambient`
     ambient: float
     warmth: float  # -1 (blue light) .. 1 (yellow)
-    background: str  # of BACKDROPS
+    background: str  # one of BACKGROUNDS
     wall: Colour
-    wall_far: Colour  # the colour that a gradient runs to
-    noise_sigma: float  # of the camera, in grey levels
-    blur: float  # of the camera: sigma in px at 360x288
-    distance: float  # 1 is the usual size of the face in the frame; more is smaller
-    sway: float  # factor of the slow movement of the head
+    wall_far: Colour  # lower end of a gradient
+    noise_sigma: float  # camera noise, in grey levels
+    blur: float  # camera blur, sigma in px at 360x288
+    distance: float  # 1 is the default face size in the frame; larger values make it smaller
+    sway: float  # factor of the idle head motion
     blinks_per_min: float
 
     @classmethod
     def from_seed(cls, seed: int) -> Appearance:
-        """A look drawn from `np.random.default_rng(seed)`; equal seeds look equal."""
+        """Draw an appearance from `np.random.default_rng(seed)`; equal seeds give equal appearances."""
         rng = np.random.default_rng(seed)
         skin = int(rng.integers(len(SKINS)))
         fair = skin < FAIR_SKINS
@@ -161,7 +161,7 @@ class Appearance:
 
 
 def draw_light(rng: np.random.Generator) -> tuple[tuple[float, float, float], float, float]:
-    """Direction, strength, ambient: from the front and above; the more from the side, the more ambient."""
+    """Draw direction, strength and ambient light. Light comes from the front and above; side light has more ambient."""
     side = float(np.clip(rng.normal(0, 0.4), -0.85, 0.85))
     direction = np.array([side, -float(rng.uniform(0.25, 0.6)), 0.9])
     direction /= np.linalg.norm(direction)
@@ -177,10 +177,10 @@ def jitter(rng: np.random.Generator, colour: Colour, spread: int) -> Colour:
 
 @dataclass(frozen=True)
 class HeadPose:
-    """How a head is held at one moment.
+    """Head pose at one moment.
 
-    Angles in radians: yaw turns the nose to the viewer's right, pitch lifts it, roll leans the head clockwise.
-    x, y: shift in px at 360x288, right and down. blink: 1 is shut. brow: 1 is raised.
+    Angles are in radians: yaw turns the nose to the viewer's right, pitch lifts it, roll tilts the head clockwise.
+    x, y: shift in px at 360x288, right and down. blink: 1 is closed. brow: 1 is raised.
     """
 
     yaw: float = 0.0
@@ -193,10 +193,10 @@ class HeadPose:
 
 
 def head_motion(appearance: Appearance, seed: int, times_s: Times) -> list[HeadPose]:
-    """The pose at each time, in seconds: the same at the same time, whichever other times are asked for."""
+    """Return the pose at each time, in seconds. A pose depends on its own time only, not on the other times given."""
     rng = np.random.default_rng([seed, 6])
     yaw, pitch, roll, x, y, brow = (sway(rng, times_s) for _ in range(6))
-    still = float(rng.uniform(-0.05, 0.05))  # nobody sits quite straight
+    still = float(rng.uniform(-0.05, 0.05))  # no one sits quite straight
     blink = blinks(appearance, seed, times_s)
     rows = np.stack(
         [
@@ -214,7 +214,7 @@ def head_motion(appearance: Appearance, seed: int, times_s: Times) -> list[HeadP
 
 
 def sway(rng: np.random.Generator, times_s: Times) -> npt.NDArray[np.float64]:
-    """A smooth wave of deviation about 1, slow parts larger."""
+    """Return a smooth random wave with a standard deviation of about 1; slow components are larger."""
     hz = np.exp(rng.uniform(np.log(SLOWEST_HZ), np.log(FASTEST_HZ), N_WAVES))
     phase = rng.uniform(0, 2 * np.pi, N_WAVES)
     size = hz**-0.5
@@ -223,7 +223,10 @@ def sway(rng: np.random.Generator, times_s: Times) -> npt.NDArray[np.float64]:
 
 
 def blinks(appearance: Appearance, seed: int, times_s: Times) -> npt.NDArray[np.float64]:
-    """0..1 at each time. Time is cut into slots; each slot's blink is drawn from the seed and its number."""
+    """Return how far the eyes are closed at each time, 0..1.
+
+    Time is divided into slots. Each slot's blink is drawn from the seed and the slot's number.
+    """
     slot_s = 60 / appearance.blinks_per_min
     shut = np.zeros(len(times_s))
     slots = np.floor(np.asarray(times_s, np.float64) / slot_s).astype(int)

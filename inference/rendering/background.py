@@ -1,4 +1,4 @@
-"""The room behind a person, painted once, out of focus."""
+"""The room behind a person: an out-of-focus background, painted once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FloatImage = npt.NDArray[np.floating]  # (H, W, 3) BGR, 0..1
 
 
 def paint_background(appearance: Appearance, width: int, height: int) -> npt.NDArray[np.uint8]:
-    """(H, W, 3) uint8 BGR: the room of that look without anybody in it."""
+    """Paint the room of an appearance without a person: (H, W, 3) uint8 BGR."""
     rng = np.random.default_rng([appearance.seed, 4])
     room = wall(appearance, width, height)
     if appearance.background == "shelf":
@@ -38,7 +38,7 @@ def wall(appearance: Appearance, width: int, height: int) -> FloatImage:
 
 
 def falloff(appearance: Appearance, width: int, height: int) -> npt.NDArray[np.float32]:
-    """Light on the wall: brightest on the side of the light, darker towards the corners."""
+    """Return the light on the wall: brightest on the side of the light, darker towards the corners. (H, W) factors."""
     x = np.linspace(-1, 1, width, dtype=np.float32)[None, :]
     y = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     lit = 1.04 + 0.16 * appearance.light[0] * x - 0.08 * y - 0.14 * (x**2 + y**2)
@@ -46,7 +46,7 @@ def falloff(appearance: Appearance, width: int, height: int) -> npt.NDArray[np.f
 
 
 def blur_in_place(room: FloatImage, share: float) -> None:
-    """Blur in place by a share of the height."""
+    """Blur an image in place; sigma is a share of its height."""
     cv2.GaussianBlur(room, (0, 0), max(share * room.shape[0], 0.5), dst=room, borderType=cv2.BORDER_REFLECT)
 
 

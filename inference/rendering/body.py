@@ -1,4 +1,4 @@
-"""Shoulders and clothes, painted once as large as the frame needs."""
+"""Shoulders and clothes, painted once at the size that the frame needs."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ SHOULDERS = [
     (21, 24),
     (22, 60),
 ]
-NECKLINE = [(0, 15.4), (2.6, 14.7), (4.1, 13.3), (4.8, 11.9)]  # where skin ends, x > 0
+NECKLINE = [(0, 15.4), (2.6, 14.7), (4.1, 13.3), (4.8, 11.9)]  # edge between skin and clothes, x > 0
 COLLAR = [(4.9, 11.4), (5.9, 12.8), (4.2, 16.6), (0.6, 15.8), (2.6, 14.8), (4.2, 13.4)]
 
 
 def paint_body(
     mesh: Mesh, appearance: Appearance, size: tuple[int, int], origin: tuple[float, float], scale: float
 ) -> TextureMap:
-    """Neck, shoulders and clothes: (rows, columns, 4), as texture.py has sheets, but in pixels of the frame.
+    """Paint neck, shoulders and clothes: (rows, columns, 4), a texture map (see texture.py) in pixels of the frame.
 
-    size: columns and rows; origin: the pixel where the plane's origin lies; scale: pixels per unit.
+    size: columns and rows. origin: pixel of the plane's origin. scale: pixels per unit.
     """
     body = place_neck(paint_neck(mesh, appearance, scale), size, origin, scale).astype(np.float32) / 255
     x = (np.arange(size[0], dtype=np.float32) - origin[0])[None, :] / scale
@@ -61,7 +61,7 @@ def paint_body(
 
 
 def blend_over(body: Points, colour: Points, mask: Points) -> None:
-    """Over the sheet, in place; `colour` is not yet multiplied by `mask`."""
+    """Blend a colour over the texture map in place. `colour` is not premultiplied by `mask`."""
     body[..., :3] += (colour - body[..., :3]) * mask[..., None]
     body[..., 3] = np.maximum(body[..., 3], mask)
 

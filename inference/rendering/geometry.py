@@ -1,7 +1,7 @@
 """The face as a surface: the canonical mesh, one person's version of it, and its depth at every point.
 
-All of this room counts in the units of the mesh (cm), x to the viewer's right, y DOWN, z to the viewer; the
-origin lies between the eyes and the nose.
+This package measures in units of the mesh (cm): x to the viewer's right, y DOWN, z towards the viewer. The origin is
+between the eyes and the nose.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import numpy.typing as npt
 from inference.rendering.appearance import Appearance
 
 Points = npt.NDArray[np.floating]
-Plane = npt.NDArray[np.floating]  # (rows, columns), one value for each point of a grid
+Plane = npt.NDArray[np.floating]  # (rows, columns), one value per point of a grid
 
 MESH_FILE = Path(__file__).parent / "geometry" / "canonical_face.npz"
 
-# The part of the plane that textures and depth cover.
+# Region of the plane that textures and depth cover.
 LEFT, RIGHT, TOP, BOTTOM = -14.0, 14.0, -17.0, 17.0
-DEPTH_STEPS = 6  # samples of depth per unit: the mesh's own points lie 0.3 to 1.5 apart
-MIN_DEPTH = -5.0  # of hair and ears, which lie outside the mesh
+DEPTH_STEPS = 6  # depth samples per unit; the points of the mesh are 0.3 to 1.5 apart
+MIN_DEPTH = -5.0  # of hair and ears, which are outside the mesh
 
-# Indices of the mesh, left to right for the viewer.
+# Vertex indices of the mesh, left to right for the viewer.
 OUTER_UPPER_LIP = [61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291]
 INNER_UPPER_LIP = [78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308]
 INNER_LOWER_LIP = [78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308]
@@ -40,12 +40,12 @@ OVAL = [10, 338, 297, 332, 284, 251, 389, 356, 454, 323, 361, 288, 397, 365, 379
 OVAL += [148, 176, 149, 150, 136, 172, 58, 132, 93, 234, 127, 162, 21, 54, 103, 67, 109]
 
 NOSE_BASE, MOUTH_MIDDLE = 2.2, 4.27  # y
-CORNER_LIFT = 0.16  # of the mouth: a friendlier rest than the canonical one
+CORNER_LIFT = 0.16  # raises the corners of the mouth at rest: friendlier than the canonical mesh
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """vertices: (468, 3) float32; triangles: (898, 3) int32; seam: (n, 2) where the closed lips meet."""
+    """vertices: (468, 3) float32. triangles: (898, 3) int32. seam: (n, 2), the line between the closed lips."""
 
     vertices: Points
     triangles: npt.NDArray[np.int32]
@@ -53,11 +53,11 @@ class Mesh:
 
     @property
     def corner(self) -> float:
-        """Where the mouth ends: x of its corner."""
+        """The right corner of the mouth: its x."""
         return float(self.seam[-1, 0])
 
     def seam_at(self, x: Plane) -> Plane:
-        """Height y of the line where the lips meet, carried on level beyond the corners; shape of `x`."""
+        """Return the height y of the line between the lips, same shape as `x`; constant beyond the corners."""
         return np.interp(x, self.seam[:, 0], self.seam[:, 1]).astype(np.float32)
 
 
@@ -67,7 +67,7 @@ def as_float32(values: npt.ArrayLike) -> npt.NDArray[np.float32]:
 
 @cache
 def canonical_mesh() -> tuple[Points, npt.NDArray[np.int32]]:
-    """MediaPipe's canonical face (Apache-2.0; its source is written inside the file), y turned down."""
+    """Load MediaPipe's canonical face (Apache-2.0; the file contains its source), with y turned down."""
     with np.load(MESH_FILE) as stored:
         vertices = stored["vertices"] * as_float32([1, -1, 1])
         triangles = stored["triangles"].astype(np.int32)
@@ -75,17 +75,18 @@ def canonical_mesh() -> tuple[Points, npt.NDArray[np.int32]]:
 
 
 def gaussian(value: npt.NDArray[np.floating], middle: float, width: float) -> Plane:
+    """Return exp(-((value - middle) / width)^2)."""
     return as_float32(np.exp(-(((value - middle) / width) ** 2)))
 
 
 def smoothstep(value: npt.NDArray[np.floating], low: float, high: float) -> Plane:
-    """0 below `low`, 1 above `high`, smooth between."""
+    """Return 0 below `low`, 1 above `high`, and a smooth transition (3t^2 - 2t^3) in between."""
     t = np.clip((value - low) / (high - low), 0, 1)
     return as_float32(t * t * (3 - 2 * t))
 
 
 def shape_mesh(appearance: Appearance) -> Mesh:
-    """One person's face, its lips closed."""
+    """Return one person's face with closed lips."""
     vertices, triangles = canonical_mesh()
     vertices = close_lips(vertices)
     x, y = vertices[:, 0].copy(), vertices[:, 1].copy()
@@ -106,7 +107,7 @@ def shape_mesh(appearance: Appearance) -> Mesh:
 
 
 def close_lips(vertices: Points) -> Points:
-    """The canonical lips stand 0.5 apart: bring the inner edges together."""
+    """Close the lips: in the canonical mesh the inner edges are 0.5 apart."""
     closed = vertices.copy()
     middle = (vertices[INNER_UPPER_LIP] + vertices[INNER_LOWER_LIP]) / 2
     closed[INNER_UPPER_LIP] = middle
@@ -128,7 +129,7 @@ def seam_of(vertices: Points) -> Points:
 
 
 def smooth_line(points: npt.NDArray[np.floating], n: int, closed: bool = False) -> Points:
-    """`n` points on a curve through `points` (m, 2): a Catmull-Rom spline."""
+    """Return `n` points on a Catmull-Rom spline through `points` (m, 2)."""
     m = len(points)
     at = np.linspace(0, m if closed else m - 1, n, endpoint=not closed)
     first = np.minimum(at.astype(int), m - 1 if closed else m - 2)
@@ -141,12 +142,15 @@ def smooth_line(points: npt.NDArray[np.floating], n: int, closed: bool = False) 
 
 
 def to_pixels(points: npt.NDArray[np.floating], steps: float) -> Points:
-    """Units -> pixels of a plane with `steps` pixels per unit; pixel (0, 0) has its centre half a step inside."""
+    """Convert units to pixels of a plane with `steps` pixels per unit.
+
+    The centre of pixel (0, 0) is half a step inside the plane's corner.
+    """
     return as_float32(points[..., :2] * np.float32(steps) - as_float32([LEFT * steps + 0.5, TOP * steps + 0.5]))
 
 
 def plane_axes(steps: float) -> tuple[Plane, Plane]:
-    """Axes x (1, columns) and y (rows, 1) in units, of the pixels' centres."""
+    """Return the axes x (1, columns) and y (rows, 1) of the pixel centres, in units."""
     columns, rows = round((RIGHT - LEFT) * steps), round((BOTTOM - TOP) * steps)
     x = LEFT + (np.arange(columns, dtype=np.float32) + 0.5) / steps
     y = TOP + (np.arange(rows, dtype=np.float32) + 0.5) / steps
@@ -154,7 +158,10 @@ def plane_axes(steps: float) -> tuple[Plane, Plane]:
 
 
 def depth_plane(mesh: Mesh) -> Plane:
-    """Depth z at every point of the plane, DEPTH_STEPS samples per unit; beyond the mesh it rounds off backwards."""
+    """Return the depth z at every point of the plane, DEPTH_STEPS samples per unit.
+
+    Beyond the mesh the surface curves backwards.
+    """
     x, y = plane_axes(DEPTH_STEPS)
     depth, covered = rasterise_depth(mesh, (y.shape[0], x.shape[1]))
     distance, labels = cv2.distanceTransformWithLabels(
@@ -185,7 +192,7 @@ def fill_triangle(depth: Plane, covered: npt.NDArray[np.bool_], corners: Points,
     right, bottom = np.ceil(corners.max(axis=0)).astype(int) + 1
     (ax, ay), (bx, by), (cx, cy) = corners
     area = (bx - ax) * (cy - ay) - (cx - ax) * (by - ay)
-    if abs(area) < 1e-9:  # the closed lips' own inside
+    if abs(area) < 1e-9:  # degenerate: inside the closed lips
         return
     px, py = np.meshgrid(np.arange(left, right), np.arange(top, bottom))
     w1 = ((px - ax) * (cy - ay) - (cx - ax) * (py - ay)) / area
@@ -197,10 +204,10 @@ def fill_triangle(depth: Plane, covered: npt.NDArray[np.bool_], corners: Points,
 
 
 def sample_plane(plane: Plane, at: Points, steps: float) -> Plane:
-    """Values of a plane at points (rows, columns, 2) in units."""
+    """Sample a plane at points (rows, columns, 2) in units."""
     return sample_image(plane, to_pixels(at, steps), cv2.BORDER_REPLICATE).astype(np.float32, copy=False)
 
 
 def sample_image(image: npt.NDArray[Any], positions: Points, border: int = cv2.BORDER_CONSTANT) -> npt.NDArray[Any]:
-    """Pixels of a picture at (rows, columns, 2) float32 x and y, bilinear."""
+    """Sample an image at (rows, columns, 2) float32 x and y in pixels, bilinear."""
     return cv2.remap(image, positions, None, cv2.INTER_LINEAR, borderMode=border)  # type: ignore[call-overload,no-any-return]

@@ -1,9 +1,9 @@
-"""A talking head: one person before a camera, drawn frame by frame.
+"""A talking head: one person in front of a camera, rendered frame by frame.
 
-The head is a surface of known depth (the canonical face mesh of MediaPipe, varied, with hair and ears behind
-it) that carries a painted, shaded texture. Each frame asks, for a coarse grid of pixels, which point of the
-surface is seen there, and fetches the texture in between: edges move by fractions of a pixel.
-Nothing but look, pose, mouth and noise reaches the pixels.
+The head is a surface of known depth (MediaPipe's canonical face mesh, varied, with hair and ears behind it) with a
+painted, shaded texture. For a coarse grid of pixels, each frame finds the point of the surface that is visible there,
+and samples the texture in between, so edges move by fractions of a pixel.
+Only appearance, pose, mouth shape and noise reach the pixels.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ from inference.rendering.mouth_shape import MouthShape
 from inference.rendering.rendered_frame import Frame, Landmarks
 from inference.rendering.texture import TextureMap, paint_back_hair, paint_head
 
-FRAME_HEIGHT = 288  # px, that pixels of poses and blur are counted in
-MIN_PERSON_WIDTH = 230  # px at FRAME_HEIGHT: in a narrower frame the head gets smaller
-PIXELS_PER_UNIT = 7.7  # px per unit at FRAME_HEIGHT: a face about 115 px wide
-EYE_LEVEL = 0.52  # of the frame's height, where the plane's origin lies
-CAMERA_DISTANCE = 90.0  # units from the plane: perspective
-PIVOT = as_float32([0.0, 5.0, -3.0])  # where the neck turns
-INVERSION_STEPS = 4  # of the pose, steps of a fixed-point search
-CELL_SIZE = 0.36  # units between the points of the grid
-HEAD_EXTENT = (11.5, 15.5, 13.5)  # units of the plane that a head may cover: to the sides, up, down
-BODY_FOLLOW_RATIO = 0.7  # of the head's shift
+FRAME_HEIGHT = 288  # px, reference height for the pixel values of poses and blur
+MIN_PERSON_WIDTH = 230  # px at FRAME_HEIGHT; in a narrower frame the head is smaller
+PIXELS_PER_UNIT = 7.7  # at FRAME_HEIGHT: a face about 115 px wide
+EYE_LEVEL = 0.52  # height of the plane's origin, as a share of the frame's height
+CAMERA_DISTANCE = 90.0  # units from the plane
+PIVOT = as_float32([0.0, 5.0, -3.0])  # point that the head rotates about
+INVERSION_STEPS = 4  # of the fixed-point iteration that inverts the pose
+CELL_SIZE = 0.36  # units between grid points
+HEAD_EXTENT = (11.5, 15.5, 13.5)  # units that a head may cover: to the sides, up, down
+BODY_FOLLOW_RATIO = 0.7  # shift of the body divided by the shift of the head
 INNER_LIPS = ((61, 67), (62, 66), (63, 65))  # landmarks: upper, lower
 UPPER_LID_POINTS = ((37, 38), (43, 44))
 
 
 class Camera:
-    """Blur, and noise from a sheet that is made once and laid on at a place that `noise` draws."""
+    """Camera blur and noise. The noise image is made once and applied at a random offset."""
 
-    SPARE = 64  # px by which the sheet is larger than the frame
+    SPARE = 64  # px by which the noise image is larger than the frame
 
     def __init__(self, appearance: Appearance, width: int, height: int) -> None:
         self._sigma = appearance.blur * math.sqrt(height / FRAME_HEIGHT)
@@ -63,6 +63,7 @@ class Camera:
         self._noise = np.round(appearance.noise_sigma * (0.8 * grey + 0.6 * colour)).astype(np.int16)
 
     def capture(self, frame: Frame, noise: np.random.Generator) -> Frame:
+        """Return the frame with blur and noise. noise: draws the offset of the noise image."""
         height, width = frame.shape[:2]
         top, left = noise.integers(self.SPARE, size=2)
         if self._sigma > 0:
@@ -72,27 +73,30 @@ class Camera:
 
 
 class Grid:
-    """A coarse grid over a box of the frame, whose values are fetched for every pixel in between."""
+    """A coarse grid over a box of the frame. Values at its points are interpolated for every pixel."""
 
     def __init__(self, left: int, top: int, columns: int, rows: int, cell: int) -> None:
         self.left, self.top, self.columns, self.rows, self.cell = left, top, columns, rows, cell
 
     def points(self) -> Points:
-        """(rows + 2, columns + 2, 2) float32: pixel coordinates of the cells' centres, one cell around."""
+        """Return the pixel coordinates of the cell centres, with a border of one cell.
+
+        Returns: (rows + 2, columns + 2, 2) float32.
+        """
         x = self.left + (np.arange(-1, self.columns + 1, dtype=np.float32) + 0.5) * self.cell - 0.5
         y = self.top + (np.arange(-1, self.rows + 1, dtype=np.float32) + 0.5) * self.cell - 0.5
         return np.stack(np.meshgrid(x, y), axis=-1).astype(np.float32)
 
     def fine(self, coarse: Points, patch: Patch) -> Points:
-        """Values for each pixel of a patch."""
+        """Interpolate grid values for each pixel of a patch."""
         part = coarse[patch.top : patch.bottom + 2, patch.left : patch.right + 2]
         size = (part.shape[1] * self.cell, part.shape[0] * self.cell)
-        # linear: OpenCV's cubic bends even a level slope into steps of a quarter of a pixel
+        # Linear: OpenCV's cubic interpolation turns even a constant slope into steps of a quarter of a pixel.
         whole = cv2.resize(part, size, interpolation=cv2.INTER_LINEAR)
         return whole[self.cell : -self.cell, self.cell : -self.cell].astype(np.float32, copy=False)
 
     def patch_of(self, mask: npt.NDArray[np.bool_]) -> Patch | None:
-        """The cells around those that `mask` (rows + 2, columns + 2) marks; None where none is."""
+        """Return the cells around those that `mask` (rows + 2, columns + 2) marks, or None if there are none."""
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         if not len(rows):
             return None
@@ -101,7 +105,7 @@ class Grid:
         return Patch(left, top, right, bottom) if right > left and bottom > top else None
 
     def pixels(self, patch: Patch) -> tuple[slice, slice]:
-        """Rows and columns of the patch in the box."""
+        """Return the rows and columns of a patch in the box."""
         c = self.cell
         return slice(patch.top * c, patch.bottom * c), slice(patch.left * c, patch.right * c)
 
@@ -117,14 +121,17 @@ class Patch:
 
 
 class Person:
-    """One person's layers, and where in a frame they belong."""
+    """One person's texture layers and their position in the frame."""
 
     def __init__(
         self, appearance: Appearance, width: int, height: int, centre_x: float, person_width: float | None = None
     ) -> None:
-        """centre_x: px of the frame where the head belongs; room_x: px of its width that are the person's."""
+        """Paint the layers.
+
+        centre_x: px in the frame, the middle of the head. person_width: px of the frame's width for this person.
+        """
         self._size = (width, height)
-        self._unit = min(height / FRAME_HEIGHT, (person_width or width) / MIN_PERSON_WIDTH)  # a px of a pose
+        self._unit = min(height / FRAME_HEIGHT, (person_width or width) / MIN_PERSON_WIDTH)  # frame px per px of a pose
         self._scale = PIXELS_PER_UNIT * self._unit / appearance.distance
         self._centre = as_float32([centre_x - 0.5, EYE_LEVEL * height - 0.5])
         self._steps = float(np.clip(1.4 * self._scale, 6, 32))
@@ -143,7 +150,7 @@ class Person:
         self._is_lower[[lower for _, lower in INNER_LIPS]] = True
 
     def draw_onto(self, frame: Frame, pose: HeadPose, mouth: MouthShape) -> Landmarks:
-        """Draw over the frame in place. Returns: (68, 2) float32."""
+        """Draw the person over the frame in place. Returns: landmarks, (68, 2) float32 px."""
         deformation = MouthDeformation.from_shape(self._basis_fields, mouth, pose.brow)
         grid = self._grid(pose)
         at = self._plane_at(grid.points(), pose)
@@ -173,7 +180,7 @@ class Person:
         )
 
     def _grid(self, pose: HeadPose) -> Grid:
-        """Cells over all of the head that the frame shows."""
+        """Return a grid over the part of the head that is inside the frame."""
         width, height = self._size
         cell = max(1, round(CELL_SIZE * self._scale))
         x, y = self._centre + as_float32([pose.x, pose.y]) * self._unit
@@ -184,7 +191,7 @@ class Person:
         return Grid(left, top, columns, rows, cell)
 
     def _plane_at(self, pixels: Points, pose: HeadPose) -> Points:
-        """Points of the face's plane (the mouth as it is now) that are seen at pixels (..., 2)."""
+        """Return the points of the face's plane (with the mouth as it is now) that are visible at pixels (..., 2)."""
         turn = rotation_matrix(pose)
         back = np.linalg.inv(turn[:2, :2]) / self._scale
         shift = self._centre + as_float32([pose.x, pose.y]) * self._unit
@@ -205,7 +212,7 @@ class Person:
         return at
 
     def _pixels_of(self, points: Points, pose: HeadPose) -> Points:
-        """Where points (n, 2) of the plane are seen: the inverse of `_plane_at`."""
+        """Project points (n, 2) of the plane to pixels: the inverse of `_plane_at`."""
         depth = sample_plane(self._depth, points[:, None], DEPTH_STEPS)[:, 0]
         turned = (np.column_stack([points, depth]) - PIVOT) @ rotation_matrix(pose).T + PIVOT
         flat = turned[:, :2] / (1 - turned[:, 2:] / CAMERA_DISTANCE)
@@ -219,12 +226,12 @@ class Person:
     def _draw_head(
         self, grid: Grid, at: Points, deformation: MouthDeformation, mouth: MouthShape, pose: HeadPose
     ) -> TextureMap:
-        """The head as a sheet over the grid's box."""
+        """Draw the head as a texture map over the grid's box."""
         above, below = deformation.rest_position(at, lower=False), deformation.rest_position(at, lower=True)
         head = self._sample(self._head, grid, above, Patch(0, 0, grid.columns, grid.rows))
         for eye in self._eyes:
             self._draw_eye(head, grid, above, eye, pose)
-        over_above = above[..., 1] - self._mesh.seam_at(above[..., 0])  # below the seam, as the upper field has it
+        over_above = above[..., 1] - self._mesh.seam_at(above[..., 0])  # below the seam, by the upper field
         over_below = below[..., 1] - self._mesh.seam_at(below[..., 0])
         near = np.abs(above[..., 0]) < self._mesh.corner + 0.5
         patch = grid.patch_of((over_above > -0.5) & near)
@@ -251,16 +258,16 @@ class Person:
         deformation: MouthDeformation,
         mouth: MouthShape,
     ) -> None:
-        """The inside of the mouth, behind the lower lip."""
+        """Draw the inside of the mouth, behind the lower lip."""
         soft = 0.5 / self._scale
         positions = grid.fine(at, gap)
         inside, teeth = self._mouth_interior.colours_at(positions, deformation, mouth, soft)
         upper = np.clip(0.5 - grid.fine(over[0], gap) * self._scale, 0, 1)
         lower = np.clip(0.5 + grid.fine(over[1], gap) * self._scale, 0, 1)
-        left = np.maximum(1 - upper, 1e-3)  # of the pixel, for what is not the upper lip: lips that touch leave no gap
+        left = np.maximum(1 - upper, 1e-3)  # part of the pixel below the upper lip; touching lips leave no gap
         lip = np.minimum(lower / left, 1) * (1 - mouth.tuck * teeth)
         corner = self._mesh.corner * (1 + deformation.spread)
-        lip = np.maximum(lip, smoothstep(np.abs(positions[..., 0]), corner - 0.1, corner + 0.1))  # no gap is beyond
+        lip = np.maximum(lip, smoothstep(np.abs(positions[..., 0]), corner - 0.1, corner + 0.1))  # no gap beyond
         rows, columns = grid.pixels(gap)
         first = whole.top * grid.cell
         part = chin[rows.start - first : rows.stop - first, columns]
@@ -273,13 +280,13 @@ class Person:
             return
         rows = grid.pixels(patch)
         skin = head[rows][..., :3].astype(np.float32) / 255
-        gaze = (-0.45 * math.sin(pose.yaw), 0.4 * math.sin(pose.pitch))  # held on the camera
+        gaze = (-0.45 * math.sin(pose.yaw), 0.4 * math.sin(pose.pitch))  # towards the camera
         seen = eye.draw_over(skin, grid.fine(rest, patch), pose.blink, gaze, 0.5 / self._scale)
         head[rows][..., :3] = np.round(np.clip(seen, 0, 1) * 255)
 
     def _landmarks(self, deformation: MouthDeformation, pose: HeadPose) -> Landmarks:
         points = deform_points(deformation, self._blinked(pose.blink), self._is_lower)
-        for upper, lower in INNER_LIPS:  # a lip that is tucked behind the other is not seen
+        for upper, lower in INNER_LIPS:  # a lip tucked behind the other is not visible
             points[lower, 1] = max(points[lower, 1], points[upper, 1])
         return self._pixels_of(points, pose)
 
@@ -293,7 +300,7 @@ class Person:
 
 
 def rotation_matrix(pose: HeadPose) -> npt.NDArray[np.float32]:
-    """(3, 3): x right, y down, z to the viewer; yaw first, then pitch, then roll."""
+    """Return the rotation, (3, 3): x right, y down, z towards the viewer; yaw first, then pitch, then roll."""
     sy, cy = math.sin(pose.yaw), math.cos(pose.yaw)
     sp, cp = math.sin(pose.pitch), math.cos(pose.pitch)
     sr, cr = math.sin(pose.roll), math.cos(pose.roll)
@@ -304,7 +311,7 @@ def rotation_matrix(pose: HeadPose) -> npt.NDArray[np.float32]:
 
 
 def composite(part: Frame, texture: TextureMap) -> None:
-    """Lay a sheet over a part of the frame, in place."""
+    """Composite a texture map over a part of the frame, in place."""
     left = cv2.cvtColor(cv2.bitwise_not(texture[..., 3]), cv2.COLOR_GRAY2BGR)
     below = cv2.multiply(part, left, scale=1 / 255)
     part[:] = cv2.add(below, cv2.cvtColor(texture, cv2.COLOR_BGRA2BGR))

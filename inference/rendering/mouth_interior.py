@@ -1,7 +1,6 @@
-"""What is seen through the gap of the lips and of the lids: teeth, tongue, the dark; the eyes.
+"""Everything visible between the lips and between the eyelids: teeth, tongue, the dark cavity, the eyes.
 
-Everything here is worked out for each pixel from where it lies on the plane of the face, so that it moves by
-fractions of a pixel.
+Every pixel is computed from its position on the plane of the face, so that all of it moves by fractions of a pixel.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ CAVITY_COLOUR = as_float32([30, 26, 52]) / 255
 TOOTH_COLOUR = as_float32([170, 190, 204]) / 255
 TONGUE_COLOUR = as_float32([104, 96, 184]) / 255
 SCLERA_COLOUR = as_float32([204, 208, 214]) / 255
-TOOTH_EDGES = as_float32([0.0, 0.74, 1.32, 1.86])  # |x| where one tooth ends and the next begins
-IRIS, PUPIL = 0.62, 0.27  # radii
+TOOTH_EDGES = as_float32([0.0, 0.74, 1.32, 1.86])  # |x| of the boundaries between teeth
+IRIS, PUPIL = 0.62, 0.27  # radii, in units
 
 
 def exposure(appearance: Appearance) -> float:
@@ -43,8 +42,9 @@ class MouthInterior:
     def colours_at(
         self, at: Points, deformation: MouthDeformation, mouth: MouthShape, soft: float
     ) -> tuple[ColourPlane, Plane]:
-        """Colours (rows, columns, 3) 0..1 at points `at` (rows, columns, 2) of the face's plane, and where the
-        upper teeth are. soft: width of an edge, half a pixel in units.
+        """Return colours, (rows, columns, 3) 0..1, and the coverage of the upper teeth at points (rows, columns, 2).
+
+        at: points of the face's plane. soft: width of an edge, half a pixel in units.
         """
         x = at[..., 0] / (1 + 0.3 * deformation.spread)
         y = at[..., 1] - self.mesh.seam_at(np.zeros(1, np.float32))[0]
@@ -53,13 +53,14 @@ class MouthInterior:
             self.appearance
         )
         floor = y - LOWER_SHARE * deformation.gap  # below the lower lip's edge: positive
-        seen: ColourPlane = np.broadcast_to(CAVITY_COLOUR, (*x.shape, 3)).astype(np.float32) * (0.5 + 0.5 * light)
+        colours: ColourPlane = np.broadcast_to(CAVITY_COLOUR, (*x.shape, 3)).astype(np.float32) * (0.5 + 0.5 * light)
         upper, upper_teeth = self._upper_teeth(x, y, mouth, soft)
-        seen = blend(seen, self._tongue_paint(light, 0.62), self._resting_tongue(x, floor, soft))
-        seen = blend(seen, TOOTH_COLOUR * 0.86 * tooth_gaps(x * 1.25) * light, self._lower_teeth(x, floor, mouth, soft))
-        seen = blend(seen, upper * light, upper_teeth)
-        seen = blend(seen, self._tongue_paint(light, 0.95), self._tip(x, y, deformation, mouth, soft))
-        return seen, upper_teeth
+        colours = blend(colours, self._tongue_paint(light, 0.62), self._resting_tongue(x, floor, soft))
+        lower = TOOTH_COLOUR * 0.86 * tooth_gaps(x * 1.25) * light
+        colours = blend(colours, lower, self._lower_teeth(x, floor, mouth, soft))
+        colours = blend(colours, upper * light, upper_teeth)
+        colours = blend(colours, self._tongue_paint(light, 0.95), self._tip(x, y, deformation, mouth, soft))
+        return colours, upper_teeth
 
     def _upper_teeth(self, x: Plane, y: Plane, mouth: MouthShape, soft: float) -> tuple[ColourPlane, Plane]:
         edge = 0.02 + 0.22 * mouth.teeth + 0.1 * mouth.tuck - 0.05 * x**2
@@ -77,7 +78,7 @@ class MouthInterior:
         return (smoothstep(floor - top, -soft - 0.08, soft + 0.08) * 0.8).astype(np.float32)
 
     def _tip(self, x: Plane, y: Plane, deformation: MouthDeformation, mouth: MouthShape, soft: float) -> Plane:
-        """The tongue's tip, raised from the floor of the mouth to the upper teeth."""
+        """Return the coverage of the tip of the tongue, raised from the floor of the mouth to the upper teeth."""
         floor = LOWER_SHARE * deformation.gap
         top = floor + (0.02 - floor) * mouth.tongue + 0.28 * (x / 1.0) ** 2
         cover = smoothstep(y - top, -soft - 0.05, soft + 0.05) * (1 - smoothstep(np.abs(x), 1.15, 1.55))
@@ -89,13 +90,13 @@ class MouthInterior:
 
 
 def gap_light(y: Plane, deformation: MouthDeformation) -> Plane:
-    """Light that reaches the inside of the mouth: the upper lip's shadow lies over the upper part."""
+    """Return the light that reaches the inside of the mouth: the upper lip casts a shadow on the upper part."""
     upper_lip = -0.2 * deformation.gap
     return (0.7 + 0.3 * smoothstep(y, upper_lip, upper_lip + 0.4)).astype(np.float32)
 
 
 def tooth_gaps(x: Plane) -> ColourPlane:
-    """Factor (rows, columns, 1): darker where two teeth meet."""
+    """Return factors (rows, columns, 1) that darken the gaps between teeth."""
     dark = np.zeros_like(x)
     for edge in TOOTH_EDGES:
         dark = np.maximum(dark, gaussian(np.abs(x), float(edge), 0.07))
@@ -104,7 +105,7 @@ def tooth_gaps(x: Plane) -> ColourPlane:
 
 @dataclass(frozen=True)
 class Eye:
-    """One eye of one person. upper, lower: (n, 2) the lids' edges, left to right."""
+    """One eye of one person. upper, lower: (n, 2), edges of the lids, left to right."""
 
     upper: Points
     lower: Points
@@ -112,7 +113,7 @@ class Eye:
 
     @classmethod
     def from_mesh(cls, mesh: Mesh, appearance: Appearance, side: int) -> Eye:
-        """side: 0 for the viewer's left, 1 for the right."""
+        """Create one eye. side: 0 for the viewer's left, 1 for the right."""
         lids = (geometry.UPPER_LIDS[side], geometry.LOWER_LIDS[side])
         upper, lower = (smooth_line(mesh.vertices[lid, :2], 40) for lid in lids)
         return cls(upper, lower, appearance)
@@ -123,7 +124,7 @@ class Eye:
         return as_float32([ends[0], (self.upper[:, 1].min() + self.lower[:, 1].max()) / 2])
 
     def lids(self, x: Plane, blink: float) -> tuple[Plane, Plane]:
-        """Heights y of the upper and of the lower lid's edge at x; `blink` brings the upper one down."""
+        """Return the heights y of the edges of the upper and lower lid at x. `blink` lowers the upper one."""
         above = np.interp(x, self.upper[:, 0], self.upper[:, 1])
         below = np.interp(x, self.lower[:, 0], self.lower[:, 1])
         return (above + (below - above) * 0.94 * blink).astype(np.float32), below.astype(np.float32)
@@ -131,7 +132,7 @@ class Eye:
     def draw_over(
         self, skin: ColourPlane, at: Points, blink: float, gaze: tuple[float, float], soft: float
     ) -> ColourPlane:
-        """The eye over the closed lid's skin (rows, columns, 3), at points (rows, columns, 2) of the plane.
+        """Draw the eye over the skin of the closed lid (rows, columns, 3), at points (rows, columns, 2) of the plane.
 
         gaze: shift of the iris, in units. soft: half a pixel in units.
         """
@@ -140,11 +141,11 @@ class Eye:
         between = smoothstep(x, self.upper[0, 0] - soft, self.upper[0, 0] + soft)
         between = between * (1 - smoothstep(x, self.upper[-1, 0] - soft, self.upper[-1, 0] + soft))
         opening = smoothstep(y - above, -soft, soft) * (1 - smoothstep(y - below, -soft, soft)) * between
-        seen = blend(skin, self._ball(x, y, above, gaze, soft), opening.astype(np.float32))
+        colours = blend(skin, self._ball(x, y, above, gaze, soft), opening.astype(np.float32))
         lash = gaussian(y - above, -0.02, 0.1 + 0.5 * soft) * between
-        seen = seen * (1 - (0.82 * lash)[..., None] * as_float32([1, 1, 0.94]))
+        colours = colours * (1 - (0.82 * lash)[..., None] * as_float32([1, 1, 0.94]))
         rim = gaussian(y - below, 0.03, 0.08 + 0.5 * soft) * between
-        return (seen * (1 - (0.34 * rim)[..., None] * as_float32([1, 1, 0.8]))).astype(np.float32)
+        return (colours * (1 - (0.34 * rim)[..., None] * as_float32([1, 1, 0.8]))).astype(np.float32)
 
     def _ball(self, x: Plane, y: Plane, above: Plane, gaze: tuple[float, float], soft: float) -> ColourPlane:
         middle = self.middle

@@ -1,4 +1,4 @@
-"""Somebody who sits before the camera and says nothing, or moves the mouth as asked: the film under an avatar."""
+"""An idle synthetic person: the background video of the starter avatar."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from inference.rendering.mouth_shape import MouthShape
 from inference.rendering.rendered_frame import NOISE_STREAM, Frame, Landmarks, RenderedFrame
 from inference.rendering.scene import Scene
 
-# The avatar that is shipped: its network was trained on this person alone.
+# The bundled avatar: its network was trained on this person only.
 STARTER_SEED = 21
-STARTER_SIDE = 512  # px: a face of some 200 from jaw to jaw
+STARTER_SIDE = 512  # px; the face is about 200 px wide from jaw to jaw
 STARTER_FRAMES = 250  # 10 s
-FPS = 25
+FPS = 25  # frames per second
 
 
 class Portrait:
-    """One person. The same seed, size and time give the same picture."""
+    """One person in one room. The same seed, size and time give the same frame."""
 
     def __init__(self, seed: int = STARTER_SEED, width: int = STARTER_SIDE, height: int = STARTER_SIDE) -> None:
         self._seed = seed
@@ -28,9 +28,10 @@ class Portrait:
         self._scene = Scene([self._appearance], width, height)
 
     def draw(self, at_s: float, mouth: MouthShape, noise_index: int) -> tuple[Frame, Landmarks]:
-        """The person at a time, with that mouth: (H, W, 3) uint8 BGR, and the (68, 2) float32 landmarks in it.
+        """Draw the person at a time with a mouth shape.
 
-        grain: which noise of the camera lies over it; pictures of one grain differ by what is asked for alone.
+        noise_index: selects the camera noise. Frames of one time and noise index differ only by the mouth shape.
+        Returns: the frame, (H, W, 3) uint8 BGR, and its landmarks, (68, 2) float32 px.
         """
         (pose,) = head_motion(self._appearance, self._seed, np.array([at_s]))
         noise = np.random.default_rng((self._seed, NOISE_STREAM, noise_index))
@@ -38,7 +39,7 @@ class Portrait:
         return frame, landmarks
 
     def idle_frames(self, n_frames: int = STARTER_FRAMES, fps: int = FPS) -> Iterator[RenderedFrame]:
-        """A film with the mouth at rest."""
+        """Yield frames with the mouth at rest."""
         for i in range(n_frames):
             at = Fraction(i, fps)
             frame, landmarks = self.draw(float(at), MouthShape(), i)

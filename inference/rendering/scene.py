@@ -14,7 +14,7 @@ from inference.rendering.rendered_frame import Frame, Landmarks
 
 
 class Scene:
-    """People in the order they sit, left to right; room and camera are the first one's."""
+    """People in seating order, left to right. Room and camera are those of the first person."""
 
     def __init__(self, appearances: Sequence[Appearance], width: int, height: int) -> None:
         each = width / len(appearances)
@@ -28,7 +28,10 @@ class Scene:
     def draw(
         self, poses: Sequence[HeadPose], mouths: Sequence[MouthShape], noise: np.random.Generator
     ) -> tuple[Frame, list[Landmarks]]:
-        """One frame (H, W, 3) uint8 BGR, and each person's (68, 2) float32 landmarks in it."""
+        """Draw one frame, (H, W, 3) uint8 BGR, and return each person's landmarks in it, (68, 2) float32 px.
+
+        A pixel's centre has whole-number coordinates. noise: draws the camera noise.
+        """
         frame = self._room.copy()
         landmarks = [
             person.draw_onto(frame, pose, mouth)
@@ -37,5 +40,5 @@ class Scene:
         return self._camera.capture(frame, noise), landmarks
 
     def draw_empty(self, noise: np.random.Generator) -> Frame:
-        """The room with nobody in it: (H, W, 3) uint8 BGR."""
+        """Draw the room without people: (H, W, 3) uint8 BGR."""
         return self._camera.capture(self._room.copy(), noise)

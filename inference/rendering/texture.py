@@ -1,7 +1,7 @@
-"""A person's head, neck and hair painted once, seen from the front with the mouth shut.
+"""A person's head, neck and hair, painted once, seen from the front with the mouth closed.
 
-Sheets are (rows, columns, 4) uint8, blue, green, red already times the fourth, which is how much they cover
-(0..255). They lie on the plane of geometry.py.
+Texture maps are (rows, columns, 4) uint8: blue, green and red, premultiplied by the fourth channel, which is the
+coverage (0..255). They are aligned with the plane of geometry.py.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from inference.rendering.geometry import (
 TextureMap = npt.NDArray[np.uint8]
 ColourPlane = npt.NDArray[np.floating]  # (rows, columns, 3) BGR, 0..1
 
-MOTTLE_SIGMA = 0.018  # of skin: standard deviation
-SUBPIXEL_BITS = 4  # binary places of a polygon's corners
+MOTTLE_SIGMA = 0.018  # standard deviation of the mottled skin
+SUBPIXEL_BITS = 4  # fractional bits of polygon coordinates
 
 
 class Canvas:
-    """A layer of paint over the plane, and how much of it is covered."""
+    """A layer of colour over the plane, with its coverage."""
 
     def __init__(self, rng: np.random.Generator, steps: float) -> None:
         self.steps = steps  # pixels per unit
@@ -46,21 +46,21 @@ class Canvas:
         self._rng = rng
 
     def blend(self, colour: Colour | ColourPlane, mask: Plane) -> None:
-        """Paint over what is there, `mask` 0..1."""
+        """Blend a colour over the layer; `mask` is 0..1."""
         over = np.asarray(colour, np.float32) / 255 if isinstance(colour, tuple) else colour
         self.paint += (over - self.paint) * mask[..., None]
         self.cover = np.maximum(self.cover, mask)
 
     def tint(self, factor: npt.ArrayLike, mask: Plane) -> None:
-        """Multiply the paint, wholly where `mask` is 1."""
+        """Multiply the colours by a factor, fully where `mask` is 1."""
         self.paint *= 1 + (np.asarray(factor, np.float32) - 1) * mask[..., None]
 
     def spot(self, x: float, y: float, rx: float, ry: float) -> Plane:
-        """A soft round spot, 1 in its middle."""
+        """Return a soft round mask, 1 at its centre."""
         return np.exp(-(((self.x - x) / rx) ** 2) - ((self.y - y) / ry) ** 2).astype(np.float32)
 
     def area(self, outline: Points, soft: float = 0.04) -> Plane:
-        """Inside a polygon (n, 2) in units: 1; its edge blurred over `soft` units."""
+        """Return a mask that is 1 inside a polygon (n, 2) in units; its edge is blurred over `soft` units."""
         mask = np.zeros(self.shape, np.uint8)
         corners = np.round(to_pixels(outline, self.steps) * 2**SUBPIXEL_BITS).astype(np.int32)
         cv2.fillPoly(mask, [corners], 255, cv2.LINE_AA, SUBPIXEL_BITS)
@@ -73,13 +73,13 @@ class Canvas:
         return self.soften(mask.astype(np.float32) / 255, soft)
 
     def grain(self, size: float) -> Plane:
-        """Noise of mean 0 and deviation 1 whose grains measure `size` units."""
+        """Return noise of mean 0 and standard deviation 1 with grains of `size` units."""
         rows, columns = (max(2, round(n / self.steps / size)) for n in self.shape)
         coarse = self._rng.standard_normal((rows, columns), np.float32)
         return cv2.resize(coarse, self.shape[::-1], interpolation=cv2.INTER_CUBIC).astype(np.float32)
 
     def strands(self, root: tuple[float, float], fine: float) -> Plane:
-        """Noise drawn out along lines that run from `root`: hair. About -1..1."""
+        """Return noise stretched along lines from `root`, like hair. About -1..1."""
         dx, dy = self.x - root[0], self.y - root[1]
         angle, far = np.arctan2(dx, dy), np.hypot(dx, dy)
         noise = self._rng.standard_normal((24, 512), np.float32)
@@ -98,13 +98,13 @@ class Canvas:
 
 
 def light_colour(appearance: Appearance) -> npt.NDArray[np.float32]:
-    """Blue, green, red factors of the light's colour."""
+    """Return blue, green and red factors of the light's colour."""
     return as_float32([1 - 0.07 * appearance.warmth, 1.0, 1 + 0.05 * appearance.warmth])
 
 
 def shade_plane(depth: Plane, appearance: Appearance, shape: tuple[int, int]) -> tuple[Plane, Plane]:
-    """Lambert shading of the surface, about 0.5..1.15, and its highlights, 0..1; each of `shape`."""
-    gain = DEPTH_STEPS / 8  # of the Sobel kernel of size 3
+    """Return the Lambert shading of the surface, about 0.5..1.15, and its highlights, 0..1; each of `shape`."""
+    gain = DEPTH_STEPS / 8  # normalises the 3x3 Sobel kernel to slope per unit
     slope_x = cv2.Sobel(depth, cv2.CV_32F, 1, 0, ksize=3, scale=gain)
     slope_y = cv2.Sobel(depth, cv2.CV_32F, 0, 1, ksize=3, scale=gain)
     length = np.sqrt(slope_x**2 + slope_y**2 + 1)
@@ -123,7 +123,7 @@ def curve(mesh: Mesh, indices: Sequence[int], n: int = 40) -> Points:
 
 
 def paint_head(mesh: Mesh, depth: Plane, appearance: Appearance, steps: float) -> TextureMap:
-    """The head from hair to chin, ears too; without eyes, and the mouth shut."""
+    """Paint the head from hair to chin, with ears, without eyes, the mouth closed."""
     canvas = Canvas(np.random.default_rng([appearance.seed, 1]), steps)
     draw_ears(canvas, mesh, appearance)
     draw_skin(canvas, mesh, appearance)
@@ -169,7 +169,7 @@ def draw_skin(canvas: Canvas, mesh: Mesh, appearance: Appearance) -> None:
 
 
 def draw_features(canvas: Canvas, mesh: Mesh) -> None:
-    """What the mesh is too coarse to shade: sockets, lids, nostrils, the folds beside nose and mouth."""
+    """Draw details too fine for the mesh to shade: eye sockets, lids, nostrils, folds beside nose and mouth."""
     wing = float(mesh.vertices[327, 0])
     nose_base = float(mesh.vertices[2, 1])
     for sign, upper, lower in zip((-1, 1), geometry.UPPER_LIDS, geometry.LOWER_LIDS, strict=True):
@@ -189,7 +189,7 @@ def draw_features(canvas: Canvas, mesh: Mesh) -> None:
         canvas.tint((0.9, 0.89, 0.92), 0.7 * canvas.line(smooth_line(fold, 20), 0.14, 0.16))
     canvas.tint(1.05, canvas.spot(0, -0.6, 0.4, 1.9))  # ridge of the nose
     canvas.tint((0.8, 0.8, 0.85), canvas.spot(0, nose_base + 0.12, 0.9, 0.22))  # under the nose
-    canvas.tint((0.91, 0.91, 0.94), canvas.spot(0, nose_base + 0.65, 0.28, 0.5))  # the groove below it
+    canvas.tint((0.91, 0.91, 0.94), canvas.spot(0, nose_base + 0.65, 0.28, 0.5))  # philtrum
 
 
 def draw_lips(canvas: Canvas, mesh: Mesh, appearance: Appearance) -> None:
@@ -265,7 +265,7 @@ def hair_outline(mesh: Mesh, style: str, hairline: float) -> Points:
 
 
 def hair_paint(canvas: Canvas, appearance: Appearance, root: tuple[float, float]) -> ColourPlane:
-    """Strands from `root`, and a band of light around the head."""
+    """Return hair colours: strands from `root`, and a band of light around the head."""
     colour = as_float32(appearance.hair) / 255 * light_colour(appearance)
     strands = canvas.strands(root, 3.0) + 0.6 * canvas.strands(root, 9.0)
     if appearance.hair_style == "curly":
@@ -284,7 +284,7 @@ def draw_hair(canvas: Canvas, mesh: Mesh, appearance: Appearance) -> None:
     outline = hair_outline(mesh, appearance.hair_style, appearance.hairline)
     edge = 0.28 if appearance.hair_style == "buzz" else 0.1
     mask = canvas.area(outline, edge)
-    canvas.tint(0.78, 0.8 * canvas.soften(mask, 0.35) * (1 - mask))  # its shadow on the skin
+    canvas.tint(0.78, 0.8 * canvas.soften(mask, 0.35) * (1 - mask))  # shadow of the hair on the skin
     if appearance.hair_style == "curly":
         ragged = 0.5 * canvas.grain(0.25) + 0.6 * canvas.grain(0.8)
     else:
@@ -299,7 +299,7 @@ def draw_hair(canvas: Canvas, mesh: Mesh, appearance: Appearance) -> None:
 
 
 def paint_back_hair(mesh: Mesh, appearance: Appearance, steps: float) -> TextureMap | None:
-    """Hair that hangs behind the neck; None where there is none."""
+    """Paint the hair that hangs behind the neck; None if the style has none."""
     ends = {"long": 13.0, "bob": 6.4}.get(appearance.hair_style)
     if ends is None:
         return None
@@ -314,7 +314,7 @@ def paint_back_hair(mesh: Mesh, appearance: Appearance, steps: float) -> Texture
 
 
 def paint_neck(mesh: Mesh, appearance: Appearance, steps: float) -> TextureMap:
-    """Neck down to the collar, with the chin's shadow; the clothes are laid over it."""
+    """Paint the neck down to the collar, with the shadow of the chin. Clothes are blended over it."""
     canvas = Canvas(np.random.default_rng([appearance.seed, 3]), steps)
     width = float(mesh.vertices[454, 0]) / 7.66
     right = as_float32([(0, 3), (4.9, 3), (4.7, 7), (4.6, 10), (4.9, 12.4), (6.5, 14.5), (8, 16.5), (0, 16.5)])

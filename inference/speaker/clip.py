@@ -1,4 +1,4 @@
-"""A rendered film of somebody saying a text, with the truth about every frame."""
+"""Rendered clips of a person speaking a text, with ground truth for every frame."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ from inference.speaker.synthesis import SYNTHESIS_RATE, synthesise
 
 MIN_SIDE, MAX_SIDE = 96, 3840
 MIN_FPS, MAX_FPS = 5.0, 120.0
-LISTENER_SEED = 104_729  # added to the seed for whoever only listens
-MAX_TIME_JITTER = 0.3  # of a frame's time: how far a picture of a film of variable rate may lie off its place
-TIME_TOLERANCE_S = 1e-6  # times that differ by less are the same
+LISTENER_SEED = 104_729  # added to the seed for the silent second person
+MAX_TIME_JITTER = 0.3  # of a frame's duration: largest shift of a frame at a variable rate
+TIME_TOLERANCE_S = 1e-6  # times that differ by less are equal
 RATE_STREAM = 4  # seeds the frame times apart from every other random draw
 
 
 @dataclass(frozen=True)
 class SyntheticClipOptions:
-    """How to film. Raises: InvalidRequest where something is out of range."""
+    """Options of a synthetic clip. Raises: InvalidRequest if an option is out of range."""
 
     width: int = 360
     height: int = 288
     fps: float = 25.0
-    length_s: float | None = None  # None: 3 s, or as long as the text takes
-    has_listener: bool = False  # a second person, who says nothing
-    hidden_s: tuple[tuple[float, float], ...] = ()  # from and to: nobody is in the picture
-    is_uneven: bool = False  # variable frame rate
+    length_s: float | None = None  # None: 3 s, or longer if the text needs it
+    has_listener: bool = False  # adds a second person, who is silent
+    hidden_s: tuple[tuple[float, float], ...] = ()  # (start, end) times without a person in the frame
+    has_variable_rate: bool = False  # frame times are irregular
 
     def __post_init__(self) -> None:
         for name, side in (("width", self.width), ("height", self.height)):
@@ -53,22 +53,25 @@ class SyntheticClipOptions:
 
 
 class SyntheticClip:
-    """Somebody saying a text. The same text, seed and options give the same pictures."""
+    """A clip of a person speaking a text. The same text, seed and options give the same frames."""
 
     def __init__(self, text: str, seed: int = 0, options: SyntheticClipOptions | None = None) -> None:
-        """Raises: InvalidRequest for words without a pronunciation, or too short a length."""
+        """Lay the text out in time.
+
+        Raises: InvalidRequest if a word has no pronunciation, or the length is too short.
+        """
         if seed < 0:
-            raise InvalidRequest(f"seed {seed}; a number from 0 on expected")
+            raise InvalidRequest(f"seed {seed}; a number of at least 0 expected")
         self.options = options or SyntheticClipOptions()
         self.seed = seed
         self.speech = SynthesisedSpeech(text, seed, self.options.length_s)
         self.n_frames = max(round(self.speech.length_s * self.options.fps), 1)
 
     def times(self) -> list[Fraction]:
-        """When each picture is shown."""
+        """Return the presentation time of each frame, in seconds."""
         rate = Fraction(self.options.fps).limit_denominator(1001)
         even = [i / rate for i in range(self.n_frames)]
-        if not self.options.is_uneven:
+        if not self.options.has_variable_rate:
             return even
         shifts = np.random.default_rng((self.seed, RATE_STREAM)).uniform(
             -MAX_TIME_JITTER, MAX_TIME_JITTER, self.n_frames
@@ -76,13 +79,13 @@ class SyntheticClip:
         shifts[0] = 0
         return [at + Fraction(round(float(shift) * 1000), 1000) / rate for at, shift in zip(even, shifts, strict=True)]
 
-    def shots(self) -> Iterator[RenderedFrame]:
-        """Draw the pictures one after another."""
+    def frames(self) -> Iterator[RenderedFrame]:
+        """Yield the frames in order."""
         seeds = [self.seed] + [self.seed + LISTENER_SEED] * self.options.has_listener
         appearances = [Appearance.from_seed(seed) for seed in seeds]
         times = self.times()
         seconds = np.array([float(at) for at in times])
-        mouths = self.speech.mouths(seconds)
+        mouths = self.speech.mouth_shapes(seconds)
         poses = [head_motion(appearance, seed, seconds) for appearance, seed in zip(appearances, seeds, strict=True)]
         scene = Scene(appearances, self.options.width, self.options.height)
         for i, (at, mouth) in enumerate(zip(times, mouths, strict=True)):
@@ -94,8 +97,8 @@ class SyntheticClip:
             frame, landmarks = scene.draw([one[i] for one in poses], shapes, noise)
             yield RenderedFrame(at, frame, tuple(landmarks), mouth)
 
-    def truth(self) -> dict[str, Any]:
-        """What is said, and when; `write` adds what is seen in each frame."""
+    def ground_truth(self) -> dict[str, Any]:
+        """Return what is said, and when. `write` adds what each frame shows."""
         speech = self.speech
         return {
             "text": speech.text,
@@ -115,24 +118,24 @@ class SyntheticClip:
             ],
         }
 
-    def write(self, path: Path, *, with_sound: bool = True) -> Path:
-        """The film, and beside it the truth as JSON, whose path is returned. Both appear whole or not at all.
+    def write(self, path: Path, *, with_audio: bool = True) -> Path:
+        """Write the video, and its ground truth as JSON beside it. Both appear complete or not at all.
 
-        The JSON has a line of `frames` per picture: its time, and `people` with `landmarks` (68 pairs of px) and
-        `box` (left, top, right, bottom: the landmarks' bounds).
+        The JSON has one entry of `frames` per frame: its time, and `people` with `landmarks` (68 pairs of px) and `box`
+        (left, top, right, bottom: the bounds of the landmarks).
 
-        Raises: InvalidRequest, StorageError.
+        Returns: the path of the JSON file. Raises: InvalidRequest, StorageError.
         """
-        sound = Sound(synthesise(self.speech, self.seed), SYNTHESIS_RATE) if with_sound else None
+        audio = Sound(synthesise(self.speech, self.seed), SYNTHESIS_RATE) if with_audio else None
         rendered = []
-        with write_film(path, self.options.fps, sound) as writer:
-            for shot in self.shots():
-                writer.add(shot.frame, shot.at_s)
+        with write_film(path, self.options.fps, audio) as writer:
+            for frame in self.frames():
+                writer.add(frame.frame, frame.at_s)
                 rendered.append(
-                    {"time": round(float(shot.at_s), 4), "people": [describe_person(one) for one in shot.landmarks]}
+                    {"time": round(float(frame.at_s), 4), "people": [describe_person(one) for one in frame.landmarks]}
                 )
         truth_path = path.with_suffix(".json")
-        write_json({**self.truth(), "frames": rendered}, truth_path)
+        write_json({**self.ground_truth(), "frames": rendered}, truth_path)
         return truth_path
 
 

@@ -1,4 +1,4 @@
-"""How the words of the GRID language sound: British English, in ARPAbet."""
+"""Pronunciations of the words of the GRID language: British English, in ARPAbet."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ PRONUNCIATIONS = {
     "SIX": "S IH K S", "SEVEN": "S EH V AH N", "EIGHT": "EY T", "NINE": "N AY N",
     "AGAIN": "AH G EH N", "NOW": "N AW", "PLEASE": "P L IY Z", "SOON": "S UW N",
 }  # fmt: skip
-MAX_WORDS = 600  # some five minutes
+MAX_WORDS = 600  # about five minutes
 
 
 def words_of(text: str) -> tuple[str, ...]:
-    """The words of a text, in capitals; punctuation at their ends is dropped.
+    """Return the words of a text in capitals, without punctuation at their ends.
 
-    Raises: InvalidRequest for no word, too many, or one that the speaker has no pronunciation for.
+    Raises: InvalidRequest if there are no words, too many, or words without a pronunciation.
     """
     words = tuple(word for word in (raw.strip(".,;:!?\"'()").upper() for raw in text.split()) if word)
     if not words:
@@ -39,10 +39,10 @@ def words_of(text: str) -> tuple[str, ...]:
 
 
 def phonemes_of(word: str) -> tuple[str, ...]:
-    """A word of the language, as ARPAbet symbols."""
+    """Return a word's phonemes as ARPAbet symbols."""
     return tuple(PRONUNCIATIONS[word].split())
 
 
 def spelling_of(word: str) -> str:
-    """How to write a word so that another voice says it alike: a lone letter is its name, Z is zed."""
+    """Return how to spell a word for another synthesiser: a single letter is pronounced as its name, Z as zed."""
     return {"A": "eigh", "Z": "zed"}.get(word, word if len(word) == 1 else word.lower())

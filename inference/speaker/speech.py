@@ -1,4 +1,4 @@
-"""A sentence laid out in time: which sound when, and the mouth between them."""
+"""A text laid out in time: phonemes, words, and the mouth shapes between them."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from inference.rendering.mouth_shape import MouthShape
 from inference.speaker.lexicon import phonemes_of, words_of
 from inference.speaker.visemes import REST, VISEMES, Viseme
 
-DEFAULT_LENGTH_S = 3.0  # as the clips of the GRID corpus; longer where the text is
-MIN_MARGIN_S = 0.2  # of silence before and after
-PAUSE_EVERY = 6  # words: a sentence of GRID
+DEFAULT_LENGTH_S = 3.0  # length of a GRID clip; longer if the text needs it
+MIN_MARGIN_S = 0.2  # silence before and after
+PAUSE_EVERY = 6  # words, a GRID sentence
 PAUSE_S = 0.45
-SPEAKING_RATES = (0.96, 1.12)  # of speaking, one for each seed: the slowest says the longest sentence of GRID in 2.6 s
-DURATION_JITTER = 0.1  # a sound may be this much longer or shorter
-# Neighbouring shapes blend (coarticulation): each holds until this long before its end, then falls off as a bell.
+SPEAKING_RATES = (0.96, 1.12)  # range drawn from, per seed; at the slowest the longest GRID sentence takes 2.6 s
+DURATION_JITTER = 0.1  # largest relative change of a phoneme's duration
+# Coarticulation: a shape has full weight until PLATEAU_MARGIN_S before its end, then falls off as a Gaussian.
 PLATEAU_MARGIN_S = 0.035
 GAUSSIAN_S = 0.04
-NEIGHBOURS = 4  # shapes on either side that still reach a moment
+NEIGHBOURS = 4  # shapes on either side that still have weight
 MAX_LENGTH_S = 600.0
 
 
 @dataclass(frozen=True)
 class Phone:
-    """One phoneme and when it sounds, in seconds; `word` counts from 0."""
+    """One phoneme and its time, in seconds; `word` is the word's index."""
 
     phoneme: str
     word: int
@@ -37,7 +37,7 @@ class Phone:
 
 @dataclass(frozen=True)
 class TimedWord:
-    """A word and when it is said, in seconds."""
+    """A word and its time, in seconds."""
 
     word: str
     start_s: float
@@ -46,7 +46,7 @@ class TimedWord:
 
 @dataclass(frozen=True)
 class TimedViseme:
-    """A shape of the mouth and the time it is meant for."""
+    """A viseme and its time, in seconds."""
 
     viseme: Viseme
     start_s: float
@@ -54,14 +54,17 @@ class TimedViseme:
 
 
 class SynthesisedSpeech:
-    """A text as it will be said.
+    """A text with the times of its words, phonemes and mouth shapes.
 
-    Durations follow from the phonemes, one rate for the speaker, and an unevenness drawn by place in the
-    sequence: none of it depends on which word is said, so nothing but the shapes can give a word away.
+    Durations follow from the phonemes, one speaking rate per seed, and a jitter drawn by position in the sequence. None
+    of it depends on the words themselves, so only the shapes can identify a word.
     """
 
     def __init__(self, text: str, seed: int, length_s: float | None = None) -> None:
-        """Raises: InvalidRequest for words that are not in the lexicon, or too little time for them."""
+        """Lay the text out in time.
+
+        Raises: InvalidRequest if a word is not in the lexicon, or the length is too short.
+        """
         self.words = words_of(text)
         rng = np.random.default_rng((seed, 1))
         rate = rng.uniform(*SPEAKING_RATES)
@@ -76,12 +79,12 @@ class SynthesisedSpeech:
         return " ".join(self.words)
 
     def timed_words(self) -> list[TimedWord]:
-        """Every word with its times."""
+        """Return every word with its time."""
         times = [[phone for phone in self.phones if phone.word == i] for i in range(len(self.words))]
         return [TimedWord(word, own[0].start_s, own[-1].end_s) for word, own in zip(self.words, times, strict=True)]
 
-    def mouths(self, times_s: npt.NDArray[np.float64]) -> list[MouthShape]:
-        """The mouth at each of these times."""
+    def mouth_shapes(self, times_s: npt.NDArray[np.float64]) -> list[MouthShape]:
+        """Return the mouth shape at each of these times."""
         visemes = [
             TimedViseme(REST, -1.0, self._visemes[0].start_s),
             *self._visemes,
@@ -93,7 +96,7 @@ class SynthesisedSpeech:
 def schedule(
     words: tuple[str, ...], rng: np.random.Generator, rate: float
 ) -> tuple[list[Phone], list[TimedViseme], float]:
-    """The sounds and shapes of words said from 0 s on, and how long they take."""
+    """Return phonemes and visemes of words that start at 0 s, and their total duration."""
     phones: list[Phone] = []
     visemes: list[TimedViseme] = []
     at = 0.0
@@ -112,22 +115,22 @@ def schedule(
 
 
 def choose_length(spoken_s: float, requested_s: float | None) -> float:
-    """How long the film is. Raises: InvalidRequest where the words do not fit, or it is too long."""
+    """Return the length of the clip. Raises: InvalidRequest if the words do not fit, or it is too long."""
     least = spoken_s + 2 * MIN_MARGIN_S
     if requested_s is None:
         return max(DEFAULT_LENGTH_S, least)
     if not requested_s >= least:
-        raise InvalidRequest(f"the text takes {least:.2f} s to say; a length of {requested_s:g} s was asked for")
+        raise InvalidRequest(f"the text takes {least:.2f} s to say; a length of {requested_s:g} s was requested")
     if requested_s > MAX_LENGTH_S:
-        raise InvalidRequest(f"a length of {requested_s:g} s was asked for; at most {MAX_LENGTH_S:g} s expected")
+        raise InvalidRequest(f"a length of {requested_s:g} s was requested; at most {MAX_LENGTH_S:g} s expected")
     return requested_s
 
 
 def blend_visemes(visemes: list[TimedViseme], times_s: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """(T, 7): at each time the mean of the shapes around it, each weighted by how near it is and what it needs.
+    """Return (T, 7): at each time the mean of the nearby shapes, weighted by distance and by what each one needs.
 
-    After M. M. Cohen and D. W. Massaro, "Modeling coarticulation in synthetic visual speech" (1993), with bells
-    in place of their exponentials, so that the lips move without a jerk.
+    Source: M. M. Cohen and D. W. Massaro, "Modeling coarticulation in synthetic visual speech" (1993). Deliberately
+    different: Gaussians instead of their exponentials, so that the lips move smoothly.
     """
     shapes = np.stack([one.viseme.shape.row() for one in visemes])  # (N, 7)
     needs = np.log(np.array([one.viseme.weights() for one in visemes]))  # (N, 7)
@@ -139,7 +142,7 @@ def blend_visemes(visemes: list[TimedViseme], times_s: npt.NDArray[np.float64]) 
         current = int(np.searchsorted(ends, t))
         near = slice(max(current - NEIGHBOURS, 0), current + NEIGHBOURS + 1)
         away = np.maximum(np.abs(t - middles[near]) - plateaus[near], 0) / GAUSSIAN_S
-        # Far from every shape the nearest must still win: hence logarithms.
+        # In logarithms, so that the nearest shape wins even far from all of them.
         strengths = needs[near] - (away**2)[:, None]
         weights = np.exp(strengths - strengths.max(axis=0))
         rows[i] = (weights * shapes[near]).sum(axis=0) / weights.sum(axis=0)

@@ -1,4 +1,4 @@
-"""The voice of the speaker: espeak-ng word by word where it is installed, else a tone shaped as the phonemes ask."""
+"""The speaker's voice: espeak-ng word by word if it is installed, else formant synthesis."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from inference.errors import VisemeError
 from inference.speaker.lexicon import spelling_of
 from inference.speaker.speech import Phone, SynthesisedSpeech, TimedWord
 
-Waveform = npt.NDArray[np.float32]  # (N,) mono, -1..1, at RATE
+Waveform = npt.NDArray[np.float32]  # (N,) mono, -1..1, at SYNTHESIS_RATE
 
-SYNTHESIS_RATE = 16000
-PEAK = 0.5
-FADE_S = 0.004
-STEP_SAMPLES = SYNTHESIS_RATE // 200  # samples between two spectral shapes: 5 ms
+SYNTHESIS_RATE = 16000  # Hz
+PEAK = 0.5  # of full scale, after normalisation
+FADE_S = 0.004  # at both ends of a word
+STEP_SAMPLES = SYNTHESIS_RATE // 200  # between two spectral shapes: 5 ms
 ESPEAK = "espeak-ng"
 ESPEAK_TIMEOUT_S = 20
-SPEED_RANGE = (80, 450)  # words a minute that espeak-ng speaks at
-DEFAULT_SPEED = 175
-SILENCE_LEVEL = 0.01  # of full scale: cut at both ends of a spoken word
+SPEED_RANGE = (80, 450)  # words per minute that espeak-ng supports
+DEFAULT_SPEED = 175  # words per minute
+SILENCE_LEVEL = 0.01  # of full scale; quieter samples are trimmed from both ends of a word
 
-# Formants in Hz of a man's vowels and sonorants, after Peterson and Barney (1952), rounded.
+# Formants in Hz of a man's vowels and sonorants. Source: Peterson and Barney (1952), rounded.
 FORMANTS = {
     "IY": (270, 2290, 3010), "IH": (390, 1990, 2550), "EH": (530, 1840, 2480), "AE": (660, 1720, 2410),
     "AA": (730, 1090, 2440), "AH": (640, 1190, 2390), "AO": (570, 840, 2410), "UW": (300, 870, 2240),
@@ -35,7 +35,7 @@ FORMANTS = {
     "Y": (280, 2200, 3000), "M": (250, 1000, 2200), "N": (250, 1500, 2500),
 }  # fmt: skip
 GLIDES = {"EY": ("EH", "IY"), "AY": ("AA", "IH"), "AW": ("AA", "UH"), "OW": ("AO", "UW")}
-# Noise: lowest and highest frequency in Hz, and its strength; voiced ones hum besides.
+# Noise band of a consonant: lowest and highest frequency in Hz, strength. Voiced ones also have VOICING.
 NOISES = {
     "S": (4500, 7800, 0.5), "Z": (4500, 7800, 0.3), "F": (2500, 7800, 0.16), "V": (2500, 7800, 0.1),
     "TH": (2000, 7800, 0.13), "DH": (2000, 7800, 0.08), "CH": (2200, 6500, 0.5), "JH": (2200, 6500, 0.35),
@@ -43,13 +43,13 @@ NOISES = {
     "K": (1500, 3500, 0.3), "G": (1200, 3000, 0.2), "HH": (800, 4000, 0.12),
 }  # fmt: skip
 STOPS = frozenset(("P", "B", "T", "D", "K", "G", "CH", "JH"))
-BURST = 0.55  # part of a stop that is silent before it bursts
+BURST = 0.55  # silent part of a stop, before its burst
 VOICING = {"Z": 0.25, "V": 0.3, "DH": 0.3, "B": 0.2, "D": 0.2, "G": 0.2, "JH": 0.15, "M": 0.5, "N": 0.5}
-BANDWIDTHS = (90.0, 130.0, 200.0)  # of the formants, Hz
+BANDWIDTHS = (90.0, 130.0, 200.0)  # Hz, per formant
 
 
 def synthesise(speech: SynthesisedSpeech, seed: int) -> Waveform:
-    """The speech as sound, as long as the film: (N,) float32 at 16 kHz."""
+    """Synthesise the speech, as long as the clip: (N,) float32 at 16 kHz."""
     return synthesise_with_espeak(speech, seed) if has_espeak() else synthesise_with_formants(speech, seed)
 
 
@@ -58,7 +58,7 @@ def has_espeak() -> bool:
 
 
 def synthesise_with_espeak(speech: SynthesisedSpeech, seed: int) -> Waveform:
-    """Each word spoken by espeak-ng in the time that it has, so that lips and sound agree."""
+    """Synthesise each word with espeak-ng, fitted to its time, so that lips and audio agree."""
     pitch = int(np.random.default_rng((seed, 2)).integers(25, 75))
     waveform = np.zeros(round(speech.length_s * SYNTHESIS_RATE), np.float32)
     cached: dict[tuple[str, int], Waveform] = {}
@@ -73,7 +73,7 @@ def synthesise_with_espeak(speech: SynthesisedSpeech, seed: int) -> Waveform:
 
 
 def espeak_word(word: TimedWord, pitch: int) -> Waveform:
-    """A word at the speed that comes nearest to its time."""
+    """Synthesise a word at the speed that comes closest to its duration."""
     seconds = word.end_s - word.start_s
     default = run_espeak(word.word, DEFAULT_SPEED, pitch)
     speed = DEFAULT_SPEED * len(default) / SYNTHESIS_RATE / seconds
@@ -81,23 +81,23 @@ def espeak_word(word: TimedWord, pitch: int) -> Waveform:
 
 
 def run_espeak(word: str, speed: int, pitch: int) -> Waveform:
-    """A word without the silence around it. Raises: VisemeError where espeak-ng fails."""
+    """Return a word without the silence around it. Raises: VisemeError if espeak-ng fails."""
     command = [ESPEAK, "-v", "en-gb", "-s", str(speed), "-p", str(pitch), "--stdout", spelling_of(word)]
     try:
         answer = subprocess.run(command, capture_output=True, timeout=ESPEAK_TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError) as err:
-        raise VisemeError(f"{ESPEAK} did not say {word}: {err}") from err
+        raise VisemeError(f"{ESPEAK} failed on {word}: {err}") from err
     with wave.open(io.BytesIO(answer.stdout)) as file:
         rate = file.getframerate()
         samples = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / np.float32(32768)
     loud = np.flatnonzero(np.abs(samples) > SILENCE_LEVEL)
     if not len(loud):
-        raise VisemeError(f"{ESPEAK} gave only silence for {word}")
+        raise VisemeError(f"{ESPEAK} returned only silence for {word}")
     return fit_length(samples[loud[0] : loud[-1] + 1], round((loud[-1] + 1 - loud[0]) * SYNTHESIS_RATE / rate))
 
 
 def fit_length(samples: Waveform, n_samples: int) -> Waveform:
-    """As many samples as wanted, with soft ends: resampled, which moves the pitch by what is left to fit."""
+    """Resample to `n_samples` with faded ends. This shifts the pitch by the remaining difference in length."""
     fitted = np.array(cv2.resize(samples[None], (n_samples, 1), interpolation=cv2.INTER_LINEAR)[0], np.float32)
     n_fade = min(round(FADE_S * SYNTHESIS_RATE), n_samples // 2)
     fade = np.linspace(0, 1, n_fade, dtype=np.float32)
@@ -107,7 +107,7 @@ def fit_length(samples: Waveform, n_samples: int) -> Waveform:
 
 
 def synthesise_with_formants(speech: SynthesisedSpeech, seed: int) -> Waveform:
-    """Harmonics under the formants of each phoneme, and bands of noise for the sounds without a voice."""
+    """Synthesise harmonics under the formants of each phoneme, and noise bands for unvoiced ones."""
     rng = np.random.default_rng((seed, 2))
     n_samples = round(speech.length_s * SYNTHESIS_RATE)
     formant_track = np.zeros((n_samples // STEP_SAMPLES + 2, 4), np.float32)  # strength, then three formants in Hz
@@ -121,7 +121,7 @@ def synthesise_with_formants(speech: SynthesisedSpeech, seed: int) -> Waveform:
 
 
 def set_formants(formant_track: npt.NDArray[np.float32], phone: Phone) -> None:
-    """The strength of the voice and its formants while a phoneme sounds, in place."""
+    """Set the strength of the voice and its formants for the duration of a phoneme, in place."""
     first, last = (
         round(phone.start_s * SYNTHESIS_RATE / STEP_SAMPLES),
         round(phone.end_s * SYNTHESIS_RATE / STEP_SAMPLES),
@@ -135,7 +135,7 @@ def set_formants(formant_track: npt.NDArray[np.float32], phone: Phone) -> None:
 
 
 def add_noise(waveform: Waveform, phone: Phone, rng: np.random.Generator) -> None:
-    """The hiss or burst of a phoneme, in place."""
+    """Add the hiss or burst of a phoneme, in place."""
     if phone.phoneme not in NOISES:
         return
     low, high, strength = NOISES[phone.phoneme]
@@ -150,12 +150,12 @@ def add_noise(waveform: Waveform, phone: Phone, rng: np.random.Generator) -> Non
 
 
 def smooth_formants(formant_track: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Formants and strength glide over some 20 ms instead of jumping."""
+    """Smooth formants and strength over about 20 ms."""
     return np.asarray(cv2.blur(formant_track, (1, 5)), np.float32)
 
 
 def synthesise_harmonics(formant_track: npt.NDArray[np.float32], n_samples: int, pitch_hz: float) -> Waveform:
-    """The voiced part: multiples of a falling pitch, each as loud as the formants near it make it."""
+    """Synthesise the voiced part: multiples of a falling pitch, each as loud as the nearby formants make it."""
     at = np.arange(n_samples) / STEP_SAMPLES
     pitch = (
         pitch_hz
@@ -172,7 +172,7 @@ def synthesise_harmonics(formant_track: npt.NDArray[np.float32], n_samples: int,
 
 
 def formant_gain(formant_track: npt.NDArray[np.float32], frequency: float) -> npt.NDArray[np.float32]:
-    """(S,) how loud a frequency is under (S, 3) formants in Hz."""
+    """Return the gain (S,) of a frequency under formants (S, 3) in Hz."""
     gains = (1.0, 0.6, 0.3)
     parts = [
         gain / (1 + ((frequency - formant_track[:, i]) / width) ** 2)
@@ -182,6 +182,6 @@ def formant_gain(formant_track: npt.NDArray[np.float32], frequency: float) -> np
 
 
 def normalise_peak(waveform: Waveform) -> Waveform:
-    """The same sound with its loudest sample at PEAK."""
+    """Scale the waveform so that its loudest sample is at PEAK."""
     peak = float(np.abs(waveform).max(initial=0))
     return (waveform * (PEAK / peak)).astype(np.float32) if peak else waveform

@@ -1,7 +1,7 @@
-"""What each phoneme asks of the mouth, and for how long.
+"""The mouth shape and the duration of each phoneme.
 
-Phonemes that cannot be told apart by sight share one entry: B, P and M; D, T and N; S and Z; F and V; CH and JH;
-TH and DH; K, G and HH. Nothing else about a phoneme reaches the picture.
+Phonemes that look the same share one entry: B, P and M; D, T and N; S and Z; F and V; CH and JH; TH and DH; K, G and
+HH. Nothing else about a phoneme reaches the frame.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 from inference.rendering.mouth_shape import MouthShape
 
-FREE_WEIGHT = 0.02  # how much a consonant says about what it does not need: its neighbours decide
+FREE_WEIGHT = 0.02  # of the parts of a shape that a consonant does not need: its neighbours determine them
 
 
 @dataclass(frozen=True)
 class Viseme:
-    """A shape held for a while.
+    """A mouth shape with a duration.
 
-    needs: the parts of the shape that this sound cannot do without; others give way to its neighbours.
+    needs: parts of the shape that the phoneme requires; the others yield to its neighbours.
     """
 
     shape: MouthShape
@@ -25,7 +25,7 @@ class Viseme:
     needs: frozenset[str]
 
     def weights(self) -> tuple[float, ...]:
-        """How strongly each part of the shape is asked for, in the order of MouthShape's fields."""
+        """Return the weight of each part of the shape, in the order of MouthShape's fields."""
         return tuple(1.0 if name in self.needs else FREE_WEIGHT for name in MouthShape.__dataclass_fields__)
 
 
@@ -60,7 +60,7 @@ OPEN_BACK = {"open": 1.5}
 CLOSE_BACK = {"open": 0.28, "round": 1.0}
 NEAR_BACK = {"open": 0.5, "round": 0.6}
 
-# A diphthong is two shapes.
+# A diphthong has two shapes.
 VISEMES: dict[str, tuple[Viseme, ...]] = {
     **dict.fromkeys(("B", "P", "M"), (BILABIAL,)),
     **dict.fromkeys(("F", "V"), (LABIODENTAL,)),

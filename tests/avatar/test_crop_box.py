@@ -51,7 +51,7 @@ def test_our_landmarks_give_the_same_crop_by_hand():
 
 
 def test_the_crop_of_a_drawn_face_holds_its_mouth_and_chin():
-    for shot in SyntheticClip("BIN BLUE AT F TWO NOW", 3).shots():
+    for shot in SyntheticClip("BIN BLUE AT F TWO NOW", 3).frames():
         points = shot.landmarks[0]
         box = crop_box_from_landmarks(points)
         for x, y in [*points[48:68], *points[6:11]]:
@@ -61,7 +61,7 @@ def test_the_crop_of_a_drawn_face_holds_its_mouth_and_chin():
 
 
 def test_the_gap_between_lips_grows_as_they_part():
-    shots = list(SyntheticClip("BIN BLUE AT F TWO NOW", 3).shots())
+    shots = list(SyntheticClip("BIN BLUE AT F TWO NOW", 3).frames())
     gaps = [mouth_gap(shot.landmarks[0]) for shot in shots]
     opened = [shot.mouth.open for shot in shots]
     assert gaps[0] < 0.005
@@ -74,7 +74,7 @@ def test_a_box_is_moved_into_the_frame():
     assert fit_box(FaceBox(150, 10, 210, 70), 200, 100, "film") == FaceBox(140, 10, 200, 70)
     with pytest.raises(NoFaceFound, match="a face 40 px wide from jaw to jaw; at least 48"):
         fit_box(FaceBox(0, 0, 40, 40), 200, 100, "film")
-    with pytest.raises(NoFaceFound, match="square of 120 px does not fit into 200x100"):
+    with pytest.raises(NoFaceFound, match="120 px, larger than the 200x100 frame"):
         fit_box(FaceBox(0, 0, 120, 120), 200, 100, "film")
 
 

@@ -89,7 +89,7 @@ def to_onnx(unet: AvatarUNet, **how: object) -> bytes:
 
 def test_a_whole_package_is_brought(seed: Path, tmp_path: Path, unet: AvatarUNet, film: Path):
     manifest, notes = import_package(seed, tmp_path / "mine")
-    assert notes == ["aud_ave.npy has 11 rows for 12 frames: zeros stand for what is missing"]
+    assert notes == ["aud_ave.npy has 11 rows for 12 frames: missing rows are zeros"]
     assert (manifest.frames, manifest.width, manifest.height, manifest.mode) == (N_FRAMES, WIDTH, HEIGHT, "ave")
     package = AvatarPackage.load(tmp_path / "mine", "cpu", "f32")
     assert [package.box(i) for i in range(N_FRAMES)] == [FaceBox(*box) for box in BOXES_OF_SEED]
@@ -117,8 +117,8 @@ def test_its_own_crops_are_taken_where_they_are_of_the_same_face(seed: Path, tmp
 def test_crops_of_something_else_are_not(seed: Path, tmp_path: Path):
     add_crops(seed, "crops_328_video.mp4", [[100, 100, 400, 400]] * N_FRAMES)
     _, notes = import_package(seed, tmp_path / "mine")
-    (note,) = (note for note in notes if note.startswith("crops_328_video.mp4: frame 0 is"))
-    assert "levels from what its box shows: crops from there on were cut out of the film" in note
+    (note,) = (note for note in notes if note.startswith("crops_328_video.mp4: frame 0 differs"))
+    assert "levels from its box: from there on crops were cut from the video" in note
 
 
 def test_the_second_layout_is_brought(seed: Path, tmp_path: Path):
@@ -134,8 +134,8 @@ def test_the_second_layout_is_brought(seed: Path, tmp_path: Path):
     assert manifest.frames == N_FRAMES
     assert "features.npy" not in manifest.files
     assert notes == [
-        "aud_ave.npy has 1024 numbers a frame, the network hears 512: left out",
-        "crops_328_1280x720.mp4: frame 0 is 1280x720, not 328x328: crops from there on were cut out of the film",
+        "aud_ave.npy has 1024 numbers per frame, the network takes 512: left out",
+        "crops_328_1280x720.mp4: frame 0 is 1280x720, not 328x328: from there on crops were cut from the video",
     ]
     assert not manifest.idle.is_shut  # nobody knows where the mouth is shut
 
@@ -218,11 +218,11 @@ def pickle_features(seed: Path) -> None:
     [
         (shorten, "more frames than there are boxes, 11"),
         (lengthen, "full_body_video.mp4 has 12 frames; there are 13 boxes"),
-        (move_out, "box 7, 1200,10,1300,110, does not lie in its 1280x720 frame"),
+        (move_out, "box 7, 1200,10,1300,110, is outside its 1280x720 frame"),
         (skip_one, "frames are not numbered 0 to 11"),
         (write_nonsense, "expected"),
         (cut_json, "not JSON"),
-        (pickle_features, "not an array that numpy wrote"),
+        (pickle_features, "not a NumPy array"),
     ],
 )
 def test_what_is_contradictory_is_said_and_nothing_left_behind(
@@ -241,8 +241,8 @@ def test_what_can_be_settled_is_noted(seed: Path, tmp_path: Path):
     info["videos"]["full_body_img"]["frame_count"] = 523
     (seed / "package_info.json").write_text(json.dumps(info))
     manifest, notes = import_package(seed, tmp_path / "mine")
-    assert "box 5 is 505,250,705,450, by its landmarks 510,255,700,445: the boxes count (1 differ)" in notes
-    assert "package_info.json says 523 frames of full_body_img; there are 12" in notes
+    assert "box 5 is 505,250,705,450, by its landmarks 510,255,700,445: the boxes were used (1 differ)" in notes
+    assert "package_info.json declares 523 frames of full_body_img; there are 12" in notes
     assert manifest.boxes[5] == (505, 250, 705, 450)
 
 
@@ -257,7 +257,7 @@ def test_the_descriptions_file_names_lead_nowhere_else(seed: Path, tmp_path: Pat
     (seed / "full_body_video.mp4").unlink()
     info = {"videos": {"full_body_img": {"video_file": "../other.mp4"}}}
     (seed / "package_info.json").write_text(json.dumps(info))
-    with pytest.raises(BadPackage, match="missing: the film"):
+    with pytest.raises(BadPackage, match="missing: the full-frame video"):
         import_package(seed, tmp_path / "mine")
 
 
@@ -278,7 +278,7 @@ def test_another_networks_weights_are_said(seed: Path, tmp_path: Path):
 def test_where_something_is_already_nothing_is_written(seed: Path, tmp_path: Path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "mine.txt").write_text("mine")
-    with pytest.raises(InvalidRequest, match="is there already"):
+    with pytest.raises(InvalidRequest, match="already exists"):
         import_package(seed, tmp_path / "mine")
     assert (tmp_path / "mine" / "mine.txt").read_text() == "mine"
     with pytest.raises(AvatarNotFound, match="no such folder"):
@@ -288,7 +288,7 @@ def test_where_something_is_already_nothing_is_written(seed: Path, tmp_path: Pat
 def test_the_real_package_lacks_its_films_and_its_network(shared: Path, tmp_path: Path):
     with pytest.raises(BadPackage) as err:
         import_package(shared / "sanders", tmp_path / "mine")
-    assert "missing: the film of the whole picture (full_body_video.mp4 or full_body_576" in str(err.value)
+    assert "missing: the full-frame video (full_body_video.mp4 or full_body_576" in str(err.value)
     assert "the network (checkpoint/best_trainloss.pth or" in str(err.value)
     assert "boxes" not in str(err.value)
 
@@ -307,8 +307,8 @@ def test_the_real_package_completed_is_brought(shared: Path, tmp_path: Path, une
     torch.save(unet.state_dict(), tmp_path / "unet.pth")
     manifest, notes = import_package(folder, tmp_path / "mine", checkpoint=tmp_path / "unet.pth")
     assert [list(box) for box in manifest.boxes] == [rects[str(i)]["rect"] for i in range(N_FRAMES)]
-    assert "aud_ave.npy has 11 rows for 12 frames: zeros stand for what is missing" in notes
-    assert "package_info.json says 523 frames of full_body_img; there are 12" in notes
+    assert "aud_ave.npy has 11 rows for 12 frames: missing rows are zeros" in notes
+    assert "package_info.json declares 523 frames of full_body_img; there are 12" in notes
     assert not any("landmarks" in note for note in notes)
     package = AvatarPackage.load(tmp_path / "mine", "cpu", "f32")
     spoken = package.render(4, package.features_at(4))

@@ -51,7 +51,7 @@ def test_minutes_of_speech_neither_drift_nor_grow(rate: int):
             n_frames += 1
             n_samples += len(frame.pcm)
         utterance = session._utterances[0]
-        most_kept = max(most_kept, len(utterance._pcm._kept) + len(utterance._resampled._kept))
+        most_kept = max(most_kept, len(utterance._pcm._bytes) + len(utterance._resampled._bytes))
     session.flush()
     rest = list(session.frames())
     n_frames += len(rest)

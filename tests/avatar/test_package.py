@@ -118,9 +118,9 @@ def test_features_may_come_in_any_shape_but_not_number(package: AvatarPackage):
     for shape in ((16, -1), package.audio_shape):
         np.testing.assert_array_equal(package.render(7, heard.reshape(shape)), patch)
     assert package.generate(7, heard).shape == (320, 320, 3)
-    with pytest.raises(InvalidRequest, match=f"3 numbers of audio features; drawn takes {n_numbers}, as 2 x 16 x 16"):
+    with pytest.raises(InvalidRequest, match=f"3 audio feature values; drawn takes {n_numbers}, as 2 x 16 x 16"):
         package.render(7, [1, 2, 3])
-    with pytest.raises(InvalidRequest, match="holds no packaged audio features"):
+    with pytest.raises(InvalidRequest, match="contains no packaged audio features"):
         package.features_at(7)
     with pytest.raises(IndexError):
         package.render(75, heard)
@@ -134,7 +134,7 @@ def test_packaged_features_are_there_again(source: AvatarSource, landmarker: Lan
     package = AvatarPackage.load(tmp_path / "mute", "cpu", "f32")
     np.testing.assert_array_equal(package.packaged_features, rows)
     np.testing.assert_array_equal(package.features_at(40), rows[32:48])
-    with pytest.raises(WeightsNotFound, match=r"holds no audio encoder.*audio_visual_encoder\.pth"):
+    with pytest.raises(WeightsNotFound, match=r"contains no audio encoder.*audio_visual_encoder\.pth"):
         package.session()
     package.close()
 
@@ -154,7 +154,7 @@ def test_an_ear_of_another_size_is_refused(copy: Path):
     audio_encoder = AudioVisualEncoder((4, 6, 8, 10, 48))
     write_safetensors(dict(seeded_state(audio_encoder)), copy / ENCODER, {})
     rewrite(copy)
-    with pytest.raises(BadPackage, match="gives 48 features, so 768 in 16 rows; the network takes 512"):
+    with pytest.raises(BadPackage, match="returns 48 features, so 768 in 16 rows; the network takes 512"):
         AvatarPackage.load(copy, "cpu", "f32")
 
 
@@ -207,11 +207,11 @@ def shorter_film(folder: Path) -> None:
         (cut_crops, "bytes; expected"),
         (change_a_byte, "has SHA-256"),
         (other_crops, r"uint8 of \(75, 320, 320, 3\); expected uint8 of \(75, 328, 328, 3\)"),
-        (pickled_crops, "not an array that numpy wrote"),
+        (pickled_crops, "not a NumPy array"),
         (shorter_film, "5 frames of 320x240; expected 75 of 320x240"),
         (lambda folder: (folder / MANIFEST).write_text("{"), "manifest.json"),
         (lambda folder: rewrite(folder, frames=74), "75 boxes for 74 frames"),
-        (lambda folder: rewrite(folder, boxes=[[0, 0, 321, 10]] * 75), "does not lie in frames of 320x240"),
+        (lambda folder: rewrite(folder, boxes=[[0, 0, 321, 10]] * 75), "is outside frames of 320x240"),
         (lambda folder: rewrite(folder, idle={"first": 0, "last": 75, "is_shut": True}), "idle frames 0 to 75 of 75"),
         (lambda folder: rewrite(folder, files={}), "crops328.npy, background.mp4, network.safetensors missing"),
         (lambda folder: rewrite(folder, version=2), "version"),
@@ -303,6 +303,6 @@ def test_upstreams_landmarks_make_the_boxes(source: AvatarSource, tmp_path: Path
 def test_a_name_makes_the_starter_only_where_it_is_the_starters(package_folder: Path, tmp_path: Path):
     settings = Settings.from_env({"VISEME_DATA_DIR": str(tmp_path), "VISEME_AVATARS": str(package_folder.parent)})
     assert find_named("drawn", settings) == package_folder
-    with pytest.raises(AvatarNotFound, match="'nobody': there is none of that name; known: drawn, starter"):
+    with pytest.raises(AvatarNotFound, match="'nobody': no such name; known: drawn, starter"):
         find_named("nobody", settings)
     assert not list(tmp_path.iterdir())

@@ -6,19 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from inference.avatar.ping_pong import PingPongPosition, index_of_step
+from inference.avatar.ping_pong import PingPongPosition
+from inference.media.frame_order import ping_pong_index
 
 
 def test_the_order_is_upstreams(shared: Path):
     for case in json.loads((shared / "golden" / "pingpong.json").read_text()).values():
         n_frames = case["n_frames"]
         if n_frames > 1:  # upstream asks for a frame that does not exist
-            assert [index_of_step(step, n_frames) for step in case["steps"]] == case["frame"]
+            assert [ping_pong_index(step + 1, n_frames) for step in case["steps"]] == case["frame"]
 
 
 def test_it_begins_with_frame_1_and_each_end_comes_once():
-    assert [index_of_step(step, 4) for step in range(9)] == [1, 2, 3, 2, 1, 0, 1, 2, 3]
-    assert [index_of_step(step, 1) for step in range(3)] == [0, 0, 0]
+    assert [ping_pong_index(step + 1, 4) for step in range(9)] == [1, 2, 3, 2, 1, 0, 1, 2, 3]
+    assert [ping_pong_index(step + 1, 1) for step in range(3)] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("n_frames", [1, 2, 5, 30])
@@ -27,7 +28,7 @@ def test_steps_over_the_whole_are_that_order(n_frames: int):
     for _ in range(100):
         position = position.step(n_frames)
         seen.append(position.frame)
-    assert seen == [index_of_step(step, n_frames) for step in range(100)]
+    assert seen == [ping_pong_index(step + 1, n_frames) for step in range(100)]
 
 
 @pytest.mark.parametrize(

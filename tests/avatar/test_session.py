@@ -8,8 +8,8 @@ import pytest
 
 from inference.audio.features import LOOK_AHEAD_MS
 from inference.avatar import AvatarPackage, AvatarSession, TimedFrame
-from inference.avatar.ping_pong import index_of_step
 from inference.errors import InvalidRequest, Overloaded, WeightsNotFound
+from inference.media.frame_order import ping_pong_index
 
 
 def speak(session: AvatarSession, pcm: np.ndarray, pieces: Sequence[int]) -> list[TimedFrame]:
@@ -65,7 +65,7 @@ def test_a_rate_that_25_does_not_divide_does_not_drift(package: AvatarPackage):
 
 def test_patches_lie_on_upstreams_frames(package: AvatarPackage, speech: np.ndarray):
     for i, frame in enumerate(speak(package.session(), speech[:6400], [6400])):
-        assert frame.background == index_of_step(i, package.n_frames)
+        assert frame.background == ping_pong_index(i + 1, package.n_frames)
         assert frame.box == package.box(frame.background)
         assert frame.patch.shape == (frame.box.height, frame.box.width, 3)
         whole = package.compose_frame(frame)
@@ -217,7 +217,7 @@ def test_an_interrupt_catches_the_frame_that_is_being_made(
 def test_too_much_speech_is_refused_and_none_of_it_taken(package: AvatarPackage, speech: np.ndarray):
     session = package.session(max_queued_s=1.0)
     session.push_audio(speech[:16000])
-    with pytest.raises(Overloaded, match=r"1\.0 s of speech wait and 0\.1 s more came; at most 1 s expected"):
+    with pytest.raises(Overloaded, match=r"1\.0 s of speech queued and 0\.1 s pushed; at most 1 s expected"):
         session.push_audio(speech[:1600])
     session.flush()
     assert len(list(session.frames())) == 25
@@ -230,7 +230,7 @@ def test_endless_scraps_are_refused(package: AvatarPackage):
     for _ in range(256):
         session.push_audio(scrap)
         session.flush()
-    with pytest.raises(Overloaded, match="256 utterances wait"):
+    with pytest.raises(Overloaded, match="256 utterances are queued"):
         session.push_audio(scrap)
 
 

@@ -60,7 +60,7 @@ def test_it_speaks_what_is_pushed(starter: AvatarPackage):
 
 def test_its_mouth_follows_a_voice_and_rests_in_silence(starter: AvatarPackage, landmarker: Landmarker):
     speech = SynthesisedSpeech("BIN BLUE AT F TWO NOW", 3)
-    truth = gap_of(np.stack([mouth.row() for mouth in speech.mouths(np.arange(75) / 25)])).astype(float)
+    truth = gap_of(np.stack([mouth.row() for mouth in speech.mouth_shapes(np.arange(75) / 25)])).astype(float)
     watcher = Watcher(starter, landmarker)
     opening = watcher.openings(watcher.speak((synthesise_with_formants(speech, 3) * 32767).astype(np.int16)))
     assert correlate(opening, truth) > 0.6
@@ -127,10 +127,10 @@ def test_one_of_the_users_is_theirs_to_mend(tmp_path: Path):
 
 def test_a_data_directory_that_cannot_hold_it_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     (tmp_path / "avatars").write_text("in the way")
-    with pytest.raises(StorageError, match="the avatar cannot be made there"):
+    with pytest.raises(StorageError, match="the avatar cannot be generated there"):
         starter_folder(tmp_path, n_frames=FEW)
     assert list_avatars(Settings.from_env({"VISEME_DATA_DIR": str(tmp_path)})) == {}
-    assert "the avatar starter cannot be made" in caplog.text
+    assert "the avatar starter cannot be generated" in caplog.text
 
 
 def test_a_users_own_avatar_may_be_called_so(tmp_path: Path):

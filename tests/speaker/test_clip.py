@@ -23,7 +23,7 @@ LIPS = slice(48, 68)
 def shots_of(
     text: str, seed: int = 3, options: SyntheticClipOptions = SMALL, n: int | None = None
 ) -> list[RenderedFrame]:
-    shots = SyntheticClip(text, seed, options).shots()
+    shots = SyntheticClip(text, seed, options).frames()
     return [shot for shot, _ in zip(shots, range(n or 10_000), strict=False)]
 
 
@@ -85,7 +85,7 @@ def test_hidden_frames_show_nobody(landmarker: Landmarker):
 
 
 def test_an_uneven_film_keeps_its_order_and_its_length():
-    film = SyntheticClip(SENTENCE, 3, replace(SMALL, is_uneven=True))
+    film = SyntheticClip(SENTENCE, 3, replace(SMALL, has_variable_rate=True))
     times = np.array([float(t) for t in film.times()])
     steps = np.diff(times)
     assert len(times) == 75
@@ -134,7 +134,7 @@ def test_a_written_film_has_its_truth_beside_it(tmp_path: Path):
 
 
 def test_a_silent_film_has_no_sound(tmp_path: Path):
-    SyntheticClip("NOW", 3, replace(SMALL, length_s=1.0)).write(tmp_path / "film.mp4", with_sound=False)
+    SyntheticClip("NOW", 3, replace(SMALL, length_s=1.0)).write(tmp_path / "film.mp4", with_audio=False)
     with av.open(str(tmp_path / "film.mp4")) as container:
         assert not container.streams.audio
 

@@ -17,7 +17,7 @@ TIMES = np.arange(75) / 25
 
 
 def shapes_of(text: str, seed: int = 3) -> np.ndarray:
-    return np.stack([mouth.row() for mouth in SynthesisedSpeech(text, seed).mouths(TIMES)])
+    return np.stack([mouth.row() for mouth in SynthesisedSpeech(text, seed).mouth_shapes(TIMES)])
 
 
 def test_every_word_of_grid_can_be_said():
@@ -55,7 +55,7 @@ def test_a_text_of_several_sentences_makes_a_longer_film_with_a_pause():
 
 def test_a_length_is_kept_or_refused():
     assert SynthesisedSpeech(SENTENCE, 5, 7.5).length_s == 7.5
-    with pytest.raises(InvalidRequest, match=re.escape("1 s was asked for")):
+    with pytest.raises(InvalidRequest, match=re.escape("1 s was requested")):
         SynthesisedSpeech(SENTENCE, 5, 1.0)
     with pytest.raises(InvalidRequest, match="nan"):
         SynthesisedSpeech(SENTENCE, 5, float("nan"))
@@ -78,7 +78,7 @@ def test_lips_close_for_b_tuck_for_f_and_round_for_blue(seed: int):
 
     def mouth_in(phoneme: str, word: int) -> MouthShape:
         (phone,) = (one for one in speech.phones if (one.phoneme, one.word) == (phoneme, word))
-        return speech.mouths(np.array([(phone.start_s + phone.end_s) / 2]))[0]
+        return speech.mouth_shapes(np.array([(phone.start_s + phone.end_s) / 2]))[0]
 
     closed = mouth_in("B", 0)
     assert closed.press > 0.85
@@ -101,11 +101,11 @@ def test_words_that_differ_look_different():
 
 def test_the_mouth_moves_without_jumps():
     speech = SynthesisedSpeech(SENTENCE, 9)
-    fine = np.stack([mouth.row() for mouth in speech.mouths(np.arange(0, 3, 0.002))])
+    fine = np.stack([mouth.row() for mouth in speech.mouth_shapes(np.arange(0, 3, 0.002))])
     assert np.abs(np.diff(fine, axis=0)).max() < 0.08
 
 
 def test_the_mouth_does_not_depend_on_the_frame_rate():
     speech = SynthesisedSpeech(SENTENCE, 9)
-    slow, fast = speech.mouths(np.arange(0, 3, 0.04)), speech.mouths(np.arange(0, 3, 0.02))
+    slow, fast = speech.mouth_shapes(np.arange(0, 3, 0.04)), speech.mouth_shapes(np.arange(0, 3, 0.02))
     assert fast[::2] == slow

@@ -65,5 +65,5 @@ def test_an_espeak_that_fails_is_named(monkeypatch, tmp_path: Path):
         raise subprocess.CalledProcessError(1, command)
 
     monkeypatch.setattr(synthesis.subprocess, "run", fail)
-    with pytest.raises(VisemeError, match="espeak-ng did not say BIN"):
+    with pytest.raises(VisemeError, match="espeak-ng failed on BIN"):
         synthesise_with_espeak(SPEECH, 4)

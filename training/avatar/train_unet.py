@@ -143,7 +143,7 @@ def make_batch(studio: Studio, mouths: Sequence[Floats], rng: np.random.Generato
 
 def draw_sentences(n_frames: int, seed: int) -> list[Floats]:
     """Mouths of sentences, all through them."""
-    rows = [[shape.row() for shape in SynthesisedSpeech(text, seed).mouths(np.arange(75) / FPS)] for text in SENTENCES]
+    rows = [[shape.row() for shape in SynthesisedSpeech(text, seed).mouth_shapes(np.arange(75) / FPS)] for text in SENTENCES]
     whole = np.concatenate(rows).astype(np.float32)
     return list(whole[np.linspace(0, len(whole) - 1, n_frames).astype(int)])
 

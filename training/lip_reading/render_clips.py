@@ -68,7 +68,7 @@ def render_mouths(seed: int, person: int, landmarker: Landmarker) -> Rendered:
     film = SyntheticClip(
         text, person, SyntheticClipOptions(width=width, height=height, fps=FPS, length_s=N_FRAMES / FPS)
     )
-    frames = tuple(shot.frame for shot in film.shots())
+    frames = tuple(shot.frame for shot in film.frames())
     tracker = FaceTracker(landmarker)
     mouths = list(crop_mouths(track_faces([Clip(frames, FPS)], tracker), f"seed {seed}", tracker))
     return pack_mouths(f"r{seed}", f"r{person}", mouths, film.speech.timed_words())

@@ -116,7 +116,7 @@ def film_rendered(seed: int, landmarker: Landmarker) -> TalkingClip:
         draw_sentence(seed), seed, SyntheticClipOptions(width=width, height=height, fps=FPS, length_s=3.0)
     )
     samples = np.round(np.clip(voice_of(film, seed), -1, 1) * FULL_SCALE).astype(np.int16)
-    return film_clip(f"r{seed}", f"r{seed}", (shot.frame for shot in film.shots()), samples, landmarker)
+    return film_clip(f"r{seed}", f"r{seed}", (shot.frame for shot in film.frames()), samples, landmarker)
 
 
 def voice_of(film: SyntheticClip, seed: int) -> Waveform:
