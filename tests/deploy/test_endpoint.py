@@ -755,9 +755,9 @@ def test_a_refused_configuration_deletes_its_model(script):
 
 
 def test_the_containers_own_driver_error_is_recognised():
-    from inference.backends.device import find_fault
+    from inference.backends.device import gpu_fault
 
-    fault = find_fault()
+    fault = gpu_fault()
     if fault is None:
         pytest.skip("torch can use a GPU here")
     assert DRIVER.pattern.search(fault)
