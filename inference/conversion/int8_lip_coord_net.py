@@ -1,4 +1,4 @@
-"""LipCoordNet with convolutions in int8."""
+"""LipCoordNet with its convolutions in int8."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 import torch
 
+from inference.backends.telemetry import disable_telemetry
 from inference.errors import InvalidRequest
 from inference.models import LipCoordNet
 
@@ -21,30 +22,32 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 Sample = tuple[Array, Array]  # video (1, 3, T, 64, 128), lips (1, T, 20, 2), both float32
-# The GRUs and the last layer stay as they are: they take a tenth of the time, and carry errors on through a clip.
-KEPT = ["GRUSequence", "MatMul"]
-TELEMETRY = "openvino_telemetry"
+# The GRUs and the last layer stay in float32: they take a tenth of the time, and errors in them accumulate.
+FLOAT32_TYPES = ["GRUSequence", "MatMul"]
 
 
 def quantise(model: ov.Model, samples: Iterable[Sample]) -> ov.Model:
-    """The same network with its convolutions in int8, the ranges of their inputs taken from the samples.
+    """Return the network with its convolutions in int8; the ranges of their inputs are measured on the samples.
 
-    Raises: InvalidRequest where NNCF is not installed.
+    Raises: InvalidRequest if NNCF is not installed.
     """
     nncf = import_nncf()
-    measured = [{"video": video, "lips": lips} for video, lips in samples]
-    with redirect_stdout(sys.stderr):  # its progress
+    inputs = [{"video": video, "lips": lips} for video, lips in samples]
+    with redirect_stdout(sys.stderr):  # NNCF prints its progress
         result: ov.Model = nncf.quantize(
-            model, nncf.Dataset(measured), subset_size=len(measured), ignored_scope=nncf.IgnoredScope(types=KEPT)
+            model,
+            nncf.Dataset(inputs),
+            subset_size=len(inputs),
+            ignored_scope=nncf.IgnoredScope(types=FLOAT32_TYPES),
         )
     return result
 
 
 @torch.inference_mode()
 def find_highest(module: LipCoordNet, samples: Iterable[Sample]) -> dict[str, float]:
-    """By convolution, how high its inputs go in a sample, on average: what `quantise_convolutions` wants to know.
+    """Measure the highest input of each convolution, averaged over the samples, for `quantise_convolutions`.
 
-    Pictures go up to 1, of which each level is one of theirs.
+    The first convolution's inputs are images, 0..1 in steps of 1/255: with a range of 1 they stay exact.
     """
     found: dict[str, list[float]] = {"conv2": [], "conv3": []}
     for video, _ in samples:
@@ -56,18 +59,12 @@ def find_highest(module: LipCoordNet, samples: Iterable[Sample]) -> dict[str, fl
 
 
 def import_nncf() -> ModuleType:
-    """NNCF, which tells nobody that it is used: it would tell its makers, by a package that it does without."""
-    before = sys.modules.get(TELEMETRY)
-    sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # so that importing it fails
+    """Import NNCF with its telemetry disabled. Raises: InvalidRequest if it is not installed."""
+    disable_telemetry()
     try:
         import nncf
     except ImportError as err:
         raise InvalidRequest("--precision int8 needs the package nncf: pip install 'viseme[int8]'") from err
-    finally:
-        if before is None:
-            del sys.modules[TELEMETRY]
-        else:
-            sys.modules[TELEMETRY] = before
     nncf.set_log_level(logging.ERROR)
     module: ModuleType = nncf
     return module

@@ -1,7 +1,7 @@
-"""The avatar's networks out of ONNX files, as other tools export them, and into such files.
+"""Reads the weights of an avatar's networks out of ONNX files that other tools exported.
 
-An exporter folds batch norms into convolutions and gives the numbers names of its own. So they are found by where they
-stand: a file's graph is walked beside ours, and taken only where it is the same.
+An exporter folds batch norms into convolutions and renames the tensors. So each tensor is found by its position: the
+file's graph is walked in parallel with ours, and accepted only if both are the same.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from inference.backends.graphs.avatar import Folded, add_encoder, add_unet
+from inference.backends.graphs.avatar import FoldedConv, add_encoder, add_unet
 from inference.conversion.onnx_reader import OnnxGraph, OnnxNode, read_onnx
 from inference.errors import WrongWeights
 from inference.models import AudioVisualEncoder, AvatarUNet
@@ -22,50 +22,59 @@ from inference.models.avatar_unet import MODES
 from inference.weights.checkpoint import Tensors
 
 Array = npt.NDArray[Any]
-# What other nodes are called here. What does nothing to the numbers of a network of this shape is passed over.
-OPS = {"Relu": "relu", "Add": "add", "Concat": "concat", "Resize": "double", "Upsample": "double", "Sigmoid": "sigmoid"}
-PASSED_OVER = ("Identity", "Cast", "Pad", "Dropout", "Flatten", "Squeeze", "Reshape", "Gather")
-LONGEST_BRANCH = 5  # nodes beside a sum: three convolutions, two ReLUs
+# ONNX operations by our names for them.
+OPS = {
+    "Relu": "relu",
+    "Add": "add",
+    "Concat": "concat",
+    "Resize": "upsample",
+    "Upsample": "upsample",
+    "Sigmoid": "sigmoid",
+}
+# Skipped: in networks of this shape they leave the values unchanged.
+PASSTHROUGH_OPS = ("Identity", "Cast", "Pad", "Dropout", "Flatten", "Squeeze", "Reshape", "Gather")
+MAX_BRANCH_NODES = 5  # of a residual branch: three convolutions, two ReLUs
+MAX_CAST_DEPTH = 4  # nodes between a stored constant and its use
 EPSILON = 1e-5  # of torch's batch norms
 
 
 @dataclass(frozen=True)
-class Step:
-    """A node of our own graph, with what it takes."""
+class GraphStep:
+    """A node of our own graph, with the nodes that it takes values from."""
 
     op: str
-    inputs: tuple[Step, ...]
-    layer: Folded | None = None
+    inputs: tuple[GraphStep, ...]
+    layer: FoldedConv | None = None
 
 
-INPUT = Step("input", ())
+INPUT = GraphStep("input", ())
 
 
 class GraphRecorder:
-    """Draws a network's graph instead of running it."""
+    """Records a network's graph instead of building it for a runtime; see `GraphOps`."""
 
-    def conv(self, x: Step, layer: Folded) -> Step:
-        return Step("conv", (x,), layer)
+    def conv(self, x: GraphStep, layer: FoldedConv) -> GraphStep:
+        return GraphStep("conv", (x,), layer)
 
-    def relu(self, x: Step) -> Step:
-        return Step("relu", (x,))
+    def relu(self, x: GraphStep) -> GraphStep:
+        return GraphStep("relu", (x,))
 
-    def add(self, x: Step, y: Step) -> Step:
-        return Step("add", (x, y))
+    def add(self, x: GraphStep, y: GraphStep) -> GraphStep:
+        return GraphStep("add", (x, y))
 
-    def concat(self, x: Step, y: Step) -> Step:
-        return Step("concat", (x, y))
+    def concat(self, x: GraphStep, y: GraphStep) -> GraphStep:
+        return GraphStep("concat", (x, y))
 
-    def double(self, x: Step) -> Step:
-        return Step("double", (x,))
+    def upsample(self, x: GraphStep) -> GraphStep:
+        return GraphStep("upsample", (x,))
 
-    def sigmoid(self, x: Step) -> Step:
-        return Step("sigmoid", (x,))
+    def sigmoid(self, x: GraphStep) -> GraphStep:
+        return GraphStep("sigmoid", (x,))
 
 
 @dataclass(frozen=True)
 class OnnxConv:
-    """A convolution of a file. bias: None where it has none. norm: gamma, beta, mean, variance and epsilon."""
+    """A convolution of a file. bias: None if it has none. norm: gamma, beta, mean, variance and epsilon, or None."""
 
     weight: Array
     bias: Array | None
@@ -76,7 +85,7 @@ class OnnxConv:
 
 
 def unet_from_onnx(path: Path) -> tuple[Tensors, str]:
-    """The state dict of an exported U-Net, and its mode, which its strides tell.
+    """Return the state dict of an exported U-Net, and its mode, which follows from its strides.
 
     Raises: WeightsNotFound, WrongWeights naming the first node that differs from the U-Net's.
     """
@@ -84,11 +93,10 @@ def unet_from_onnx(path: Path) -> tuple[Tensors, str]:
     problem: WrongWeights | None = None
     for mode in MODES:
         try:
-            found = match(graph, add_unet(GraphRecorder(), AvatarUNet(mode), INPUT, INPUT), path)
-            tensors = as_state(found)
-            check_layers(
-                found, layers_of(add_unet(GraphRecorder(), AvatarUNet.like(tensors, mode), INPUT, INPUT)), path
-            )
+            found = match_convolutions(graph, add_unet(GraphRecorder(), AvatarUNet(mode), INPUT, INPUT), path)
+            tensors = to_state_dict(found)
+            expected = add_unet(GraphRecorder(), AvatarUNet.like(tensors, mode), INPUT, INPUT)
+            check_layers(found, layers_of(expected), path)
         except WrongWeights as err:
             problem = problem or err
             continue
@@ -98,37 +106,43 @@ def unet_from_onnx(path: Path) -> tuple[Tensors, str]:
 
 
 def encoder_from_onnx(path: Path) -> Tensors:
-    """The state dict of an exported encoder. Raises: as `unet_from_onnx`."""
+    """Return the state dict of an exported audio encoder. Raises: as `unet_from_onnx`."""
     graph = read_onnx(path)
-    found = match(graph, add_encoder(GraphRecorder(), AudioVisualEncoder(), INPUT), path)
-    tensors = as_state(found)
+    found = match_convolutions(graph, add_encoder(GraphRecorder(), AudioVisualEncoder(), INPUT), path)
+    tensors = to_state_dict(found)
     check_layers(found, layers_of(add_encoder(GraphRecorder(), AudioVisualEncoder.like(tensors), INPUT)), path)
     return tensors
 
 
-def match(graph: OnnxGraph, ours: Step, path: Path) -> list[tuple[Folded, OnnxConv]]:
-    """Walk both graphs from their ends, side by side: which of the file's convolutions is which of ours."""
+def match_convolutions(graph: OnnxGraph, end: GraphStep, path: Path) -> list[tuple[FoldedConv, OnnxConv]]:
+    """Walk both graphs from their outputs and pair our convolutions with the file's.
+
+    end: the last step of our graph.
+    """
     if len(graph.outputs) != 1:
         raise WrongWeights(f"{path}: {len(graph.outputs)} outputs; expected one")
-    pairs: dict[str, tuple[Folded, OnnxConv]] = {}
-    waiting, seen = [(ours, graph.outputs[0])], set()
+    pairs: dict[str, tuple[FoldedConv, OnnxConv]] = {}
+    waiting, seen = [(end, graph.outputs[0])], set()
     while waiting:
         step, name = waiting.pop()
         if (id(step), name) in seen:
             continue
         seen.add((id(step), name))
-        op, sources, conv = look(graph, name)
-        if op != step.op or len(sources) != len(step.inputs):
+        op, operands, conv = resolve_value(graph, name)
+        if op != step.op or len(operands) != len(step.inputs):
             raise WrongWeights(f"{path}: another network: found {op} at {name!r}; expected {step.op} there")
         if step.layer is not None and conv is not None:
             pairs[step.layer.name] = step.layer, conv
-        waiting += zip(step.inputs, sources, strict=True)
+        waiting += zip(step.inputs, operands, strict=True)
     return list(pairs.values())
 
 
-def look(graph: OnnxGraph, name: str) -> tuple[str, tuple[str, ...], OnnxConv | None]:
-    """What makes the value of that name, and out of which values; a batch norm belongs to its convolution."""
-    node = graph.nodes.get(pass_over(graph, name))
+def resolve_value(graph: OnnxGraph, name: str) -> tuple[str, tuple[str, ...], OnnxConv | None]:
+    """Return the operation that computes this value, the values it takes, and its weights if it is a convolution.
+
+    A batch norm counts as part of its convolution.
+    """
+    node = graph.nodes.get(skip_passthrough(graph, name))
     if node is None:
         return "input", (), None
     if node.op == "BatchNormalization":
@@ -142,61 +156,64 @@ def look(graph: OnnxGraph, name: str) -> tuple[str, tuple[str, ...], OnnxConv | 
     return OPS.get(node.op, node.op), node.inputs[: 2 if node.op == "Concat" else 1], None
 
 
-def pass_over(graph: OnnxGraph, name: str) -> str:
-    """The value that this one is, under another name."""
+def skip_passthrough(graph: OnnxGraph, name: str) -> str:
+    """Return the name of the same value before nodes that leave it unchanged."""
     for _ in range(len(graph.nodes)):
         node = graph.nodes.get(name)
-        if node is None or node.op not in PASSED_OVER or not node.inputs:
+        if node is None or node.op not in PASSTHROUGH_OPS or not node.inputs:
             break
         name = node.inputs[0]
     return name
 
 
 def canonical_operands(graph: OnnxGraph, x: str, y: str) -> tuple[str, str]:
-    """The two sides of a sum in the order that ours has: a value, then what convolutions made of it."""
+    """Return the operands of a residual sum in our order: the input, then the branch computed from it."""
     name = x
-    for _ in range(LONGEST_BRANCH):
-        _, sources, _ = look(graph, name)
-        if len(sources) != 1:
+    for _ in range(MAX_BRANCH_NODES):
+        _, operands, _ = resolve_value(graph, name)
+        if len(operands) != 1:
             break
-        name = sources[0]
-        if pass_over(graph, name) == pass_over(graph, y):
+        name = operands[0]
+        if skip_passthrough(graph, name) == skip_passthrough(graph, y):
             return y, x
     return x, y
 
 
 def read_conv(graph: OnnxGraph, conv: OnnxNode, norm: OnnxNode | None) -> OnnxConv:
-    weight = numbers_of(graph, conv.inputs[1])
-    bias = numbers_of(graph, conv.inputs[2]) if len(conv.inputs) > 2 else None
+    weight = constant_of(graph, conv.inputs[1])
+    bias = constant_of(graph, conv.inputs[2]) if len(conv.inputs) > 2 else None
     normed = None
     if norm is not None:
-        gamma, beta, mean, variance = (numbers_of(graph, name) for name in norm.inputs[1:5])
+        gamma, beta, mean, variance = (constant_of(graph, name) for name in norm.inputs[1:5])
         normed = gamma, beta, mean, variance, EPSILON
-    about = conv.attributes
+    attributes = conv.attributes
     return OnnxConv(
         weight,
         bias,
         normed,
-        tuple(about.get("strides", (1, 1))),
-        tuple(about.get("pads", (0, 0, 0, 0))),
-        int(about.get("group", 1)),
+        tuple(attributes.get("strides", (1, 1))),
+        tuple(attributes.get("pads", (0, 0, 0, 0))),
+        int(attributes.get("group", 1)),
     )
 
 
-def numbers_of(graph: OnnxGraph, name: str) -> Array:
-    """The numbers of that name, through what only changes their type. Raises: WrongWeights."""
-    for _ in range(4):
-        if name in graph.numbers:
-            return graph.numbers[name].astype(np.float32)
+def constant_of(graph: OnnxGraph, name: str) -> Array:
+    """Return a constant as float32, looking through casts. Raises: WrongWeights if it is not stored in the file."""
+    for _ in range(MAX_CAST_DEPTH):
+        if name in graph.constants:
+            return graph.constants[name].astype(np.float32)
         node = graph.nodes.get(name)
         if node is None or node.op not in ("Cast", "Identity"):
             break
         name = node.inputs[0]
-    raise WrongWeights(f"the numbers {name!r} are computed, or not in the file; expected them stored")
+    raise WrongWeights(f"the tensor {name!r} is computed, or not in the file; expected stored values")
 
 
-def as_state(found: list[tuple[Folded, OnnxConv]]) -> Tensors:
-    """The state dict that says the same. What was folded stays folded: the norms then do nothing but add."""
+def to_state_dict(found: list[tuple[FoldedConv, OnnxConv]]) -> Tensors:
+    """Return an equivalent state dict of our module.
+
+    Folded batch norms stay folded: those of the state dict then only add a bias.
+    """
     state: dict[str, Array] = {}
     for layer, conv in found:
         state[f"{layer.name}.weight"] = conv.weight
@@ -208,10 +225,10 @@ def as_state(found: list[tuple[Folded, OnnxConv]]) -> Tensors:
         if layer.norm is None:
             continue
         one = np.ones(n_out, np.float32)
-        # 1 / sqrt(variance + epsilon) is 1; a bias that the convolution cannot hold goes where the norm adds.
+        # With this variance 1 / sqrt(variance + epsilon) is 1. If our convolution has no bias, the norm adds it.
         gamma, beta, mean, variance, _ = conv.norm or (one, bias, 0 * one, one - np.float32(EPSILON), EPSILON)
         if conv.norm is not None:
-            mean = mean - bias  # of a convolution that upstream has without one
+            mean = mean - bias  # the file's convolution has a bias that ours lacks
         state |= {
             f"{layer.norm}.weight": gamma,
             f"{layer.norm}.bias": beta,
@@ -223,8 +240,9 @@ def as_state(found: list[tuple[Folded, OnnxConv]]) -> Tensors:
     return tensors | {f"{norm}.num_batches_tracked": torch.tensor(0) for norm in norms}
 
 
-def layers_of(end: Step) -> dict[str, Folded]:
-    layers: dict[str, Folded] = {}
+def layers_of(end: GraphStep) -> dict[str, FoldedConv]:
+    """Return the convolutions of a recorded graph, by name."""
+    layers: dict[str, FoldedConv] = {}
     waiting, seen = [end], set()
     while waiting:
         step = waiting.pop()
@@ -236,13 +254,13 @@ def layers_of(end: Step) -> dict[str, Folded]:
     return layers
 
 
-def check_layers(found: list[tuple[Folded, OnnxConv]], expected: dict[str, Folded], path: Path) -> None:
-    """Raises: WrongWeights where a convolution of the file works in another way than ours."""
+def check_layers(found: list[tuple[FoldedConv, OnnxConv]], expected: dict[str, FoldedConv], path: Path) -> None:
+    """Raise WrongWeights if a convolution of the file has another shape, stride, padding or grouping than ours."""
     for layer, conv in found:
         ours = expected[layer.name]
-        theirs = (conv.weight.shape, conv.stride, conv.pads, conv.groups)
+        actual = (conv.weight.shape, conv.stride, conv.pads, conv.groups)
         wanted = (ours.weight.shape, ours.stride, (*ours.padding, *ours.padding), ours.groups)
-        if theirs != wanted:
+        if actual != wanted:
             raise WrongWeights(
-                f"{path}: {layer.name} has shape, strides, pads, groups {theirs}; expected {wanted} of its network"
+                f"{path}: {layer.name} has shape, strides, pads, groups {actual}; expected {wanted} of its network"
             )

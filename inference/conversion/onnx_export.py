@@ -1,4 +1,4 @@
-"""Networks of convolutions as ONNX, as torch traces them."""
+"""Networks as ONNX files, exported by torch."""
 
 from __future__ import annotations
 
@@ -12,43 +12,59 @@ import numpy as np
 import torch
 from torch import nn
 
-from inference.conversion.architectures import Architecture, example_of
-from inference.conversion.onnx_lip_coord_net import OPSET, import_onnx
-from inference.weights.cache import whole_file
+from inference.atomic_write import atomic_file
+from inference.conversion.architectures import Architecture, example_inputs
+from inference.errors import InvalidRequest
+
+OPSET = 17  # torch writes IR version 8 with it, so that old runtimes open the file, too
 
 
-def trace_onnx(
-    module: nn.Module, architecture: Architecture, path: Path, about: dict[str, str], *, is_half: bool
+def export_onnx(
+    module: nn.Module, architecture: Architecture, path: Path, metadata: dict[str, str], *, is_half: bool
 ) -> None:
-    """Write a network of convolutions as torch traces it, for any number of inputs, of any size where a detector's."""
+    """Write a network as ONNX, with the dynamic axes of its architecture.
+
+    is_half: store float32 weights as float16, cast to float32 when the file is loaded.
+    Raises: InvalidRequest if the package onnx is not installed.
+    """
     onnx = import_onnx()
-    axes = {name: {0: "batch"} for name in (*architecture.inputs, *architecture.outputs)}
-    if architecture.inputs == ("image",):
-        axes = {name: {0: "batch", 2: "height", 3: "width"} for name in axes}
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that this way of tracing is an old one; the new one needs more packages
+        # Two are expected. The exporter is deprecated: its successor (dynamo, torch 2.13) needs more packages, and
+        # writes the example's number of frames into the reshapes behind a GRU. And a GRU exported with another batch
+        # than 1 may not take other batches: the examples have a batch of 1.
+        warnings.simplefilter("ignore")
         traced = Path(folder) / "traced.onnx"
         torch.onnx.export(
             module,
-            example_of(module, architecture),
+            example_inputs(module, architecture),
             traced,
             input_names=architecture.inputs,
             output_names=architecture.outputs,
-            dynamic_axes=axes,
+            dynamic_axes=architecture.dynamic_axes,
             opset_version=OPSET,
             dynamo=False,
         )
         model = onnx.load(traced)
     if is_half:
-        halve(onnx, model)
-    onnx.helper.set_model_props(model, about)
+        store_as_half(onnx, model)
+    onnx.helper.set_model_props(model, metadata)
     onnx.checker.check_model(model, full_check=True)
-    with whole_file(path) as part:
-        onnx.save_model(model, str(part))
+    with atomic_file(path, mode=0o644) as partial:
+        onnx.save_model(model, str(partial))
 
 
-def halve(onnx: ModuleType, model: Any) -> None:
-    """Weights as float16, widened to float32 when they are loaded."""
+def import_onnx() -> ModuleType:
+    """Import the package onnx. Raises: InvalidRequest naming the extra if it is not installed."""
+    try:
+        import onnx
+    except ImportError as err:
+        raise InvalidRequest("--to onnx needs the package onnx: pip install 'viseme[onnx]'") from err
+    module: ModuleType = onnx
+    return module
+
+
+def store_as_half(onnx: ModuleType, model: Any) -> None:
+    """Store float32 weights as float16, each behind a cast to float32."""
     stored, casts = [], []
     for one in model.graph.initializer:
         value = onnx.numpy_helper.to_array(one)

@@ -1,7 +1,7 @@
-"""OpenVINO models that a user brings: files that nobody vouches for, so checked node by node.
+"""Reads OpenVINO models that users supply: untrusted files, so they are checked node by node.
 
-Such a file is a graph besides numbers, and could ask for any computation. Only our networks' own graphs are taken, in
-which numbers alone may differ: in value, in the type they are stored in, and by being quantised.
+Such a file holds a graph besides weights, and a graph could compute anything. Only the graphs of our own networks are
+accepted; their weights may differ in value, in stored type, and by being quantised.
 """
 
 from __future__ import annotations
@@ -13,24 +13,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from inference.conversion.architectures import ARCHITECTURES, LIP_COORD_NET, Architecture, make_of_widths
+from inference.backends.telemetry import import_openvino
+from inference.conversion.architectures import ARCHITECTURES, LIP_COORD_NET, Architecture, make_from_widths
 from inference.errors import WrongWeights
 from inference.weights.cache import read_openvino_files
 
 if TYPE_CHECKING:
     import openvino as ov
 
-RT_INFO = "viseme"  # the section of a model's notes that is ours
+RT_INFO = "viseme"  # our section of a model's runtime info
 MADE_FROM, ARCHITECTURE, WIDTHS, WEIGHTS = "made_from_sha256", "architecture", "widths", "weights"
 Node = Any  # openvino.Node
-# What stands between a stored number and its use.
-UNPACKING = {"Convert", "Multiply", "Subtract", "FakeQuantize"}
+DECOMPRESSION_OPS = {"Convert", "Multiply", "Subtract", "FakeQuantize"}  # between a stored weight and its use
 
 
 @dataclass(frozen=True)
 class OpenVinoFile:
-    """A model read and checked. sha256: of the .xml, then the .bin. made_from: SHA-256 of the weights it was
-    converted from, by its own word; None where it says none. weights: their name in the registry, likewise.
+    """A model that was read and checked.
+
+    sha256: of the .xml followed by the .bin.
+    made_from: SHA-256 of the weights it was converted from, as the file claims; None if it claims nothing.
+    weights: their name in the registry, likewise.
     """
 
     architecture: Architecture
@@ -42,58 +45,58 @@ class OpenVinoFile:
 
 
 def read_openvino(path: Path, architecture: Architecture | None = LIP_COORD_NET) -> OpenVinoFile:
-    """Read a network as OpenVINO's two files. architecture: which one it has to be; None: which it says it is.
+    """Read a network from the two files of an OpenVINO model.
 
-    Raises: WeightsNotFound where one of them is missing; WrongWeights where they are damaged or another network.
+    architecture: the expected network; None takes the one that the file names.
+    Raises: WeightsNotFound if a file is missing; WrongWeights if they are damaged or of another network.
     """
-    import openvino as ov
-
-    graph, numbers = read_openvino_files(path)
+    graph, weights = read_openvino_files(path)
+    openvino = import_openvino()
     try:
-        model = ov.Core().read_model(graph, ov.Tensor(np.frombuffer(numbers, np.uint8)))
-    except RuntimeError as err:  # of every kind: OpenVINO has no finer ones
+        model = openvino.Core().read_model(graph, openvino.Tensor(np.frombuffer(weights, np.uint8)))
+    except RuntimeError as err:  # the only type that OpenVINO raises
         raise WrongWeights(f"{path}: not an OpenVINO model, or a damaged one") from err
-    found = architecture or ARCHITECTURES.get(said_of(model, ARCHITECTURE) or "", LIP_COORD_NET)
+    found = architecture or ARCHITECTURES.get(read_metadata(model, ARCHITECTURE) or "", LIP_COORD_NET)
     check_graph(model, found, path)
     is_int8 = any(node.get_type_name() == "FakeQuantize" for node in model.get_ops())
-    sha256 = hashlib.sha256(graph + numbers).hexdigest()
-    return OpenVinoFile(found, model, sha256, is_int8, said_of(model, MADE_FROM), said_of(model, WEIGHTS))
+    sha256 = hashlib.sha256(graph + weights).hexdigest()
+    return OpenVinoFile(found, model, sha256, is_int8, read_metadata(model, MADE_FROM), read_metadata(model, WEIGHTS))
 
 
-def said_of(model: ov.Model, key: str) -> str | None:
-    """What the file says of itself."""
+def read_metadata(model: ov.Model, key: str) -> str | None:
+    """Return an entry of our section of the model's runtime info; None if it is missing."""
     return str(model.get_rt_info([RT_INFO, key]).astype(str)) if model.has_rt_info([RT_INFO, key]) else None
 
 
 def check_graph(model: ov.Model, architecture: Architecture, path: Path) -> None:
-    """Walk from the results back to the inputs, beside the graph that we would have written.
+    """Walk a model's graph from its results to its inputs, in parallel with the graph that we would write.
 
-    Raises: WrongWeights naming the first node that differs from that network's.
+    Raises: WrongWeights naming the first node that differs.
     """
     name = architecture.name
     try:
-        expected = architecture.build(make_of_widths(architecture, said_of(model, WIDTHS)))
+        expected = architecture.build(make_from_widths(architecture, read_metadata(model, WIDTHS)))
     except ValueError as err:
         raise WrongWeights(f"{path}: not {name} as `viseme weights convert` writes it: {err}") from err
     found, wanted = describe_ports(model), describe_ports(expected)
     if found != wanted:
         raise WrongWeights(f"{path}: another network than {name}: it has {found}; expected {wanted}")
-    met: dict[str, str] = {}  # names of the nodes that stand for each other
+    matches: dict[str, str] = {}  # names of the model's nodes, by those of the expected nodes
     waiting = list(zip(expected.get_results(), model.get_results(), strict=True))
     while waiting:
         ours, theirs = waiting.pop()
-        is_new = ours.get_name() not in met
-        if met.setdefault(ours.get_name(), theirs.get_name()) != theirs.get_name() or not is_alike(ours, theirs):
+        is_new = ours.get_name() not in matches
+        if matches.setdefault(ours.get_name(), theirs.get_name()) != theirs.get_name() or not is_alike(ours, theirs):
             raise WrongWeights(
                 f"{path}: another graph than {name}'s as `viseme weights convert` writes it: found "
-                f"{theirs.get_type_name()} {theirs.get_friendly_name()!r} where {ours.get_type_name()} was expected"
+                f"{theirs.get_type_name()} {theirs.get_friendly_name()!r}; expected {ours.get_type_name()} there"
             )
         if is_new and ours.get_type_name() != "Constant":
-            waiting += zip(sources_of(ours), sources_of(theirs), strict=True)
+            waiting += zip(input_nodes(ours), input_nodes(theirs), strict=True)
 
 
 def describe_ports(model: ov.Model) -> str:
-    """Inputs and outputs: names, shapes, types."""
+    """Return the names, shapes and types of inputs and outputs, for comparison and for messages."""
     return ", ".join(
         f"{'/'.join(sorted(port.get_names()))} {port.get_partial_shape()} {port.get_element_type().get_type_name()}"
         for port in (*model.inputs, *model.outputs)
@@ -101,20 +104,23 @@ def describe_ports(model: ov.Model) -> str:
 
 
 def is_alike(ours: Node, theirs: Node) -> bool:
-    """Whether the two do the same, their sources aside."""
+    """Return whether two nodes compute the same from their inputs."""
     if ours.get_type_name() == "Constant":
-        return are_numbers(ours, theirs)
+        return is_stored(ours, theirs)
     return bool(
         ours.get_type_name() == theirs.get_type_name()
         and ours.get_attributes() == theirs.get_attributes()
         and ours.get_input_size() == theirs.get_input_size()
         and [port.get_source_output().get_index() for port in ours.inputs()]
-        == [value_of(port.get_source_output()).get_index() for port in theirs.inputs()]
+        == [skip_quantisation(port.get_source_output()).get_index() for port in theirs.inputs()]
     )
 
 
-def are_numbers(ours: Node, theirs: Node) -> bool:
-    """Whether a node is made of stored numbers alone, in the shape of ours; shapes and axes have to be ours."""
+def is_stored(ours: Node, theirs: Node) -> bool:
+    """Return whether a node is computed from constants only and has our constant's shape.
+
+    Integers, which are shapes and axes, must have our values, too.
+    """
     if ours.get_element_type().is_integral():
         return theirs.get_type_name() == "Constant" and np.array_equal(ours.get_data(), theirs.get_data())
     if theirs.get_output_partial_shape(0) != ours.get_output_partial_shape(0):
@@ -122,25 +128,25 @@ def are_numbers(ours: Node, theirs: Node) -> bool:
     waiting = [theirs]
     while waiting:
         node = waiting.pop()
-        if node.get_type_name() not in {"Constant", *UNPACKING}:
+        if node.get_type_name() not in {"Constant", *DECOMPRESSION_OPS}:
             return False
         waiting += [port.get_source_output().get_node() for port in node.inputs()]
     return True
 
 
-def sources_of(node: Node) -> list[Node]:
-    """The nodes whose values this one takes."""
-    return [value_of(port.get_source_output()).get_node() for port in node.inputs()]
+def input_nodes(node: Node) -> list[Node]:
+    """Return the nodes whose values this one takes, skipping quantisation."""
+    return [skip_quantisation(port.get_source_output()).get_node() for port in node.inputs()]
 
 
-def value_of(output: Any) -> Any:
-    """What is quantised, where the output is a value's quantised form by constant bounds; else the output itself."""
+def skip_quantisation(output: Any) -> Any:
+    """Return the value that an output quantises between constant bounds; the output itself if it does not."""
     node = output.get_node()
     while node.get_type_name() == "FakeQuantize":
         value, *bounds = (port.get_source_output() for port in node.inputs())
         if any(bound.get_node().get_type_name() != "Constant" for bound in bounds):
             break
-        if value.get_node().get_type_name() in {"Constant", *UNPACKING - {"FakeQuantize"}}:
-            break  # of a stored number
+        if value.get_node().get_type_name() in {"Constant", *DECOMPRESSION_OPS - {"FakeQuantize"}}:
+            break  # it quantises a weight
         output, node = value, value.get_node()
     return output

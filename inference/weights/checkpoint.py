@@ -7,6 +7,7 @@ import pickle
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,6 +18,7 @@ from inference.errors import WeightsNotFound, WrongWeights
 from inference.weights.cache import check_recorded, whole_file, write_record
 
 Tensors = dict[str, Tensor]
+Module = TypeVar("Module", bound=nn.Module)
 NESTED_KEYS = ("state_dict", "model_state_dict", "model")  # where training scripts put the tensors
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 COPIED_FROM = "copied_from_sha256"  # metadata of a safetensors copy: the file it was made from
@@ -29,14 +31,19 @@ DAMAGE = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeE
 
 
 def load_into(module: nn.Module, path: Path) -> None:
-    """Fill a module with the tensors of a file, as float32.
+    """Load the tensors of a file into a module, as float32.
 
-    path: safetensors, or a torch file of tensors alone (state dict, bare or nested).
-    Raises: WeightsNotFound, WrongWeights (saying what the file is).
+    path: safetensors, or a torch file with nothing but tensors (state dict, bare or nested).
+    Raises: WeightsNotFound, WrongWeights (naming what the file is).
     """
-    tensors = read_tensors(path)
-    check_keys(tensors, module.state_dict(), path.name, type(module).__name__)
+    fill_module(module, read_tensors(path), path.name)
+
+
+def fill_module(module: Module, tensors: Tensors, file: str) -> Module:
+    """Load tensors into a module, as float32, and return it. Raises: WrongWeights naming the file if they don't fit."""
+    check_keys(tensors, module.state_dict(), file, type(module).__name__)
     module.load_state_dict({key: value.float() for key, value in tensors.items()})
+    return module
 
 
 def read_tensors(path: Path) -> Tensors:
@@ -162,7 +169,8 @@ def check_keys(found: Tensors, expected: Mapping[str, Tensor], file: str, archit
     extra = [key for key in found if key not in expected]
     if len(missing) == len(expected):
         raise WrongWeights(
-            f"{file}: weights of another model; expected {architecture} ({abbreviate(expected)}), found {abbreviate(found)}"
+            f"{file}: weights of another model; expected {architecture} ({abbreviate(expected)}), "
+            f"found {abbreviate(found)}"
         )
     if missing or extra:
         raise WrongWeights(

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from inference.conversion import onnx_lip_coord_net
+from inference.conversion import onnx_export
 from inference.conversion.convert import JOB, convert
 from inference.conversion.openvino_files import read_openvino
 from inference.errors import InvalidRequest, WrongWeights
@@ -164,4 +164,4 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(builtins, "__import__", without_onnx)
     with pytest.raises(InvalidRequest, match=r"pip install 'viseme\[onnx\]'"):
-        onnx_lip_coord_net.import_onnx()
+        onnx_export.import_onnx()

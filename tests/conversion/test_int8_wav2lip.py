@@ -20,7 +20,7 @@ from container.cli import main
 from inference.backends import Device, OpenVinoNetwork
 from inference.backends.graphs.wav2lip import build_s3fd, build_wav2lip
 from inference.conversion import int8_wav2lip
-from inference.conversion.architectures import S3FD_DETECTOR, WAV2LIP, make_of_widths
+from inference.conversion.architectures import S3FD_DETECTOR, WAV2LIP, make_from_widths
 from inference.conversion.convert import convert, find_convertible, write_openvino
 from inference.conversion.openvino_files import read_openvino
 from inference.errors import InvalidRequest, WeightsNotFound, WrongWeights
@@ -193,7 +193,7 @@ def test_layers_that_harm_mouths_stay_in_float32_and_are_named(
 
 def test_few_samples_are_refused(wav2lip: Wav2Lip):
     pytest.importorskip("nncf")
-    with pytest.raises(InvalidRequest, match="at least 2 expected"):
+    with pytest.raises(InvalidRequest, match="needs at least 2"):
         int8_wav2lip.quantise_with_accuracy_control(build_wav2lip(wav2lip), [])
 
 
@@ -246,7 +246,7 @@ def test_one_network_is_not_taken_for_another(files: dict[str, Path], tmp_path: 
 )
 def test_widths_that_are_none(said: list):
     with pytest.raises(ValueError, match="its widths are"):
-        make_of_widths(WAV2LIP, json.dumps(said))
+        make_from_widths(WAV2LIP, json.dumps(said))
 
 
 def test_the_command_takes_what_the_user_brought(

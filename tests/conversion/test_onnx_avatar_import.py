@@ -128,5 +128,5 @@ def test_numbers_in_another_file_are_not_fetched(tmp_path: Path):
     tensor.external_data.add(key="location", value="/etc/passwd")
     graph = onnx.helper.make_graph([], "g", [], [], [tensor])
     (tmp_path / "model.onnx").write_bytes(onnx.helper.make_model(graph).SerializeToString())
-    with pytest.raises(WrongWeights, match="lie in another file"):
+    with pytest.raises(WrongWeights, match="are in another file"):
         read_onnx(tmp_path / "model.onnx")

@@ -1,7 +1,7 @@
-"""LipCoordNet's OpenVINO graph with its convolutions in int8, out of float weights and three numbers.
+"""LipCoordNet's OpenVINO graph with its convolutions in int8, from float weights and three measured ranges.
 
-What quantising has to measure is how high the inputs of each convolution go; the rest is in the weights. So weights
-ship once, with these numbers in their card, and nothing is needed to quantise them where they run.
+Quantisation only has to measure the highest input of each convolution; everything else follows from the weights. So
+weights ship once, with these ranges in their card, and are quantised at load time without NNCF.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from inference.backends.graphs.model import Node, import_ops
+
 if TYPE_CHECKING:
     import openvino as ov
 
-LEVELS = 256  # of an input, from 0 to the highest: pictures and what ReLU leaves are never below 0
-HIGHEST_WEIGHT = 127  # of a weight, to both sides
-Node = Any  # openvino.Node
+LEVELS = 256  # of an input, from 0 to its highest value: images and ReLU outputs are never negative
+MAX_WEIGHT_LEVEL = 127  # weights are quantised symmetrically, -127..127
 
 
 def quantise_convolutions(model: ov.Model, highest: Mapping[str, float]) -> None:
-    """Have these convolutions of the graph compute in int8.
+    """Quantise these convolutions of the graph to int8, in place.
 
-    highest: by a convolution's name, up to where its inputs are told apart; what lies above becomes that.
+    highest: the top of each convolution's input range, by name; larger inputs are clipped to it.
     """
-    from openvino import opset13 as ops
-
-    found = {node.get_friendly_name(): node for node in model.get_ops()}
-    for name, most in highest.items():
-        convolution = found[name]
+    ops = import_ops()
+    nodes = {node.get_friendly_name(): node for node in model.get_ops()}
+    for name, top in highest.items():
+        convolution = nodes[name]
         taken, weights = (port.get_source_output() for port in convolution.inputs())
         convolution.input(1).replace_source_output(store_in_int8(ops, weights.get_node().get_data()).output(0))
-        # Ahead of the pooling that a convolution's input may come from: a quarter of the bytes to pool.
+        # Quantise before the pooling that precedes a convolution: it then pools a quarter of the bytes.
         target = convolution.input(0)
         if taken.get_node().get_type_name() == "MaxPool":
             target = taken.get_node().input(0)
-        low, high = np.float32(0), np.float32(most)
+        low, high = np.float32(0), np.float32(top)
         target.replace_source_output(
             ops.fake_quantize(target.get_source_output(), low, high, low, high, LEVELS).output(0)
         )
@@ -44,7 +44,7 @@ def quantise_convolutions(model: ov.Model, highest: Mapping[str, float]) -> None
 
 
 def store_in_int8(ops: Any, weights: npt.NDArray[np.float32]) -> Node:
-    """(out, in, ...) weights as int8 times a scale for each output."""
-    scale = np.abs(weights).max(axis=tuple(range(1, weights.ndim)), keepdims=True) / HIGHEST_WEIGHT
+    """Return (out, in, ...) weights as int8 times one scale per output channel."""
+    scale = np.abs(weights).max(axis=tuple(range(1, weights.ndim)), keepdims=True) / MAX_WEIGHT_LEVEL
     scale = np.where(scale > 0, scale, 1).astype(np.float32)
     return ops.multiply(ops.convert(ops.constant(np.rint(weights / scale).astype(np.int8)), np.float32), scale)
