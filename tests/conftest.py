@@ -16,6 +16,7 @@ from speaking import SEED, SENTENCE
 from inference import handler
 from inference.avatar import AvatarPackage
 from inference.avatar.build import AvatarSource, build_package
+from inference.backends.telemetry import disable_telemetry
 from inference.engines import Engines
 from inference.faces import Landmarker
 from inference.faces.load import load_landmarker
@@ -33,6 +34,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 def pytest_configure() -> None:
     """Before anything is imported that reads the environment at once, as the Hub's client does."""
+    disable_telemetry()
     for name in [name for name in os.environ if name.startswith(SETTINGS) and name not in KEPT]:
         del os.environ[name]
     for name in ("NO_PROXY", "no_proxy"):  # the tests' servers are on this machine

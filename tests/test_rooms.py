@@ -142,6 +142,25 @@ def test_tensors_are_loaded_as_data_only():
                 assert given.get("weights_only") == "True", f"{path}:{node.lineno}"
 
 
+def test_openvino_is_imported_without_its_telemetry():
+    reader = ROOT / "inference" / "backends" / "telemetry.py"
+    for path in sources("inference", "container", "training", "bench"):
+        tree = ast.parse(path.read_text())
+        for block in ast.walk(tree):
+            if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING":
+                block.body = [ast.Pass()]
+        found = {name for node in ast.walk(tree) for name in names_of(node)}
+        assert path == reader or "openvino" not in found, f"{path} imports OpenVINO"
+
+
+def names_of(node: ast.AST) -> Iterator[str]:
+    """Yield the packages that an import statement imports."""
+    if isinstance(node, ast.Import):
+        yield from (alias.name.split(".")[0] for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module:
+        yield node.module.split(".")[0]
+
+
 def test_importing_the_terminal_loads_no_heavy_library():
     check = "import sys, container.cli; print([m for m in ('torch', 'openvino', 'av', 'cv2') if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT, check=True)

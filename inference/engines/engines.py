@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, overload
 
+from inference.backends.telemetry import import_openvino
 from inference.engines.answer import Answer
 from inference.engines.bucket import S3Files
 from inference.engines.hooks import RequestCallbacks
@@ -112,7 +113,6 @@ class Engines:
 
     def warm_up(self) -> dict[str, Any]:
         """Run every engine once. Returns: what is available here and what it runs with."""
-        import openvino
         import torch
 
         started = time.perf_counter()
@@ -120,7 +120,7 @@ class Engines:
         return {
             "inference_ready": True,
             "capabilities": {"lipread": True, "lipsync": bool(found["sync_models"])},
-            "openvino_version": openvino.__version__,
+            "openvino_version": import_openvino().__version__,
             "torch_version": torch.__version__,
             **found,
             "warm_up_ms": round((time.perf_counter() - started) * 1000, 1),

@@ -1,4 +1,4 @@
-"""Nobody is told of what runs here."""
+"""OpenVINO sends no telemetry."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ import os
 forks = []
 os.register_at_fork(before=lambda: forks.append(1))
 import torch
-from inference.backends.openvino import OpenVinoNetwork, trace
-OpenVinoNetwork(trace(torch.nn.Linear(2, 2), (torch.zeros(1, 2),)))
+from inference.backends.openvino import OpenVinoNetwork
+from inference.backends.telemetry import import_openvino
+model = import_openvino().convert_model(torch.nn.Linear(2, 2), example_input=(torch.zeros(1, 2),))
+OpenVinoNetwork(model)
 print(len(forks))
 """
 
 
 def test_a_conversion_forks_nothing_and_writes_nothing(tmp_path: Path):
-    """Where tests run for a project, OpenVINO is silent anyhow: so this does as if they did not."""
+    """OpenVINO never sends telemetry in CI, so remove the variables that it detects CI by."""
     env = {name: value for name, value in os.environ.items() if name not in ("CI", "TF_BUILD", "JENKINS_URL")}
     run = subprocess.run(
         [sys.executable, "-c", CONVERT], env=env | {"HOME": str(tmp_path)}, capture_output=True, text=True, check=True
