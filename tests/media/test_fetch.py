@@ -36,9 +36,9 @@ def credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def client() -> Iterator[Any]:
     with mock_aws():
         client = s3_client(None, "us-east-1")
-        client.create_bucket(Bucket="films")
-        client.put_object(Bucket="films", Key="in/clip.mp4", Body=CONTENTS)
-        client.put_object(Bucket="films", Key="empty.mp4", Body=b"")
+        client.create_bucket(Bucket="videos")
+        client.put_object(Bucket="videos", Key="in/clip.mp4", Body=CONTENTS)
+        client.put_object(Bucket="videos", Key="empty.mp4", Body=b"")
         yield client
 
 
@@ -54,12 +54,12 @@ def leftovers() -> list[Path]:
 
 
 def fetch_from(server: FaultyS3, folder: Path) -> bytes:
-    path = fetch_s3("films", "in/clip.mp4", folder, s3_client(server.url), max_bytes=1 << 30)
+    path = fetch_s3("videos", "in/clip.mp4", folder, s3_client(server.url), max_bytes=1 << 30)
     return path.read_bytes()
 
 
 def test_an_object_is_a_file_while_in_use(client: Any):
-    with fetched("films", "in/clip.mp4", client, max_bytes=1 << 30) as path:
+    with fetched("videos", "in/clip.mp4", client, max_bytes=1 << 30) as path:
         assert path.name == "clip.mp4"
         assert path.read_bytes() == CONTENTS
         assert path.parent.stat().st_mode & 0o777 == 0o700
@@ -68,21 +68,21 @@ def test_an_object_is_a_file_while_in_use(client: Any):
 
 
 def test_an_object_is_deleted_if_reading_fails(client: Any):
-    with pytest.raises(KeyError), fetched("films", "in/clip.mp4", client, max_bytes=1 << 30):
+    with pytest.raises(KeyError), fetched("videos", "in/clip.mp4", client, max_bytes=1 << 30):
         raise KeyError("of the reader")
     assert leftovers() == []
 
 
 def test_an_empty_object_is_an_empty_file(client: Any):
-    with fetched("films", "empty.mp4", client, max_bytes=10) as path:
+    with fetched("videos", "empty.mp4", client, max_bytes=10) as path:
         assert path.read_bytes() == b""
 
 
 @pytest.mark.parametrize(
     ("bucket", "key", "words"),
     [
-        ("films", "nothing.mp4", r"s3://films/nothing\.mp4: there is no key 'nothing\.mp4' in bucket 'films'"),
-        ("no-such-films", "clip.mp4", r"s3://no-such-films/clip\.mp4: there is no bucket 'no-such-films'"),
+        ("videos", "nothing.mp4", r"s3://videos/nothing\.mp4: there is no key 'nothing\.mp4' in bucket 'videos'"),
+        ("no-such-videos", "clip.mp4", r"s3://no-such-videos/clip\.mp4: there is no bucket 'no-such-videos'"),
     ],
 )
 def test_missing_objects_are_reported(client: Any, bucket: str, key: str, words: str):
@@ -95,7 +95,7 @@ def test_the_size_is_checked_before_the_download(faulty: FaultyS3):
     client = s3_client(faulty.url)
     with (
         pytest.raises(MediaTooLarge, match=f"{len(CONTENTS)} bytes; at most 1000 expected"),
-        fetched("films", "in/clip.mp4", client, max_bytes=1000),
+        fetched("videos", "in/clip.mp4", client, max_bytes=1000),
     ):
         pass
     assert [method for method, _ in faulty.requests] == ["HEAD"]
@@ -133,7 +133,7 @@ def test_a_truncated_part_is_resumed(faulty: FaultyS3, tmp_path: Path):
 
 def test_repeated_truncation_is_an_error(faulty: FaultyS3, tmp_path: Path):
     faulty.faults = [None] + [10] * 100
-    with pytest.raises(StorageError, match=r"s3://films/in/clip\.mp4: S3 cannot be reached, or broke off"):
+    with pytest.raises(StorageError, match=r"s3://videos/in/clip\.mp4: S3 cannot be reached, or broke off"):
         fetch_from(faulty, tmp_path)
     assert [path for path in tmp_path.iterdir() if path.is_file()] == []
     assert len(faulty.requests) <= 1 + 2 * s3.N_ATTEMPTS
@@ -160,7 +160,7 @@ def test_storage_without_ranges_is_reported(faulty: FaultyS3, tmp_path: Path):
 
 def test_access_denied_differs_from_missing(faulty: FaultyS3, tmp_path: Path):
     faulty.faults = [Refusal(403, "AccessDenied")]
-    with pytest.raises(AccessDenied, match=r"s3://films/in/clip\.mp4: access denied \(403\)"):
+    with pytest.raises(AccessDenied, match=r"s3://videos/in/clip\.mp4: access denied \(403\)"):
         fetch_from(faulty, tmp_path)
     assert len(faulty.requests) == 1
 
@@ -175,13 +175,13 @@ def test_a_bucket_in_another_region_is_reported(faulty: FaultyS3, tmp_path: Path
 def test_unreachable_storage(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
     with pytest.raises(StorageError, match=r"cannot be reached, or broke off \(EndpointConnectionError\)") as caught:
-        fetch_s3("films", "clip.mp4", tmp_path, s3_client("http://127.0.0.1:9"), max_bytes=10)
+        fetch_s3("videos", "clip.mp4", tmp_path, s3_client("http://127.0.0.1:9"), max_bytes=10)
     assert "127.0.0.1" not in str(caught.value)
 
 
 def test_a_local_disk_error_is_reported(client: Any, tmp_path: Path):
     with pytest.raises(StorageError, match="cannot be stored on this machine"):
-        fetch_s3("films", "in/clip.mp4", tmp_path / "missing", client, max_bytes=1 << 30)
+        fetch_s3("videos", "in/clip.mp4", tmp_path / "missing", client, max_bytes=1 << 30)
 
 
 def test_a_read_timeout_is_not_a_disk_error(faulty: FaultyS3, tmp_path: Path, monkeypatch):
@@ -199,49 +199,49 @@ def test_no_credentials(tmp_path: Path):
             raise NoCredentialsError
 
     with pytest.raises(AccessDenied, match="there are no AWS credentials here"):
-        fetch_s3("films", "clip.mp4", tmp_path, WithoutCredentials(), max_bytes=10)
+        fetch_s3("videos", "clip.mp4", tmp_path, WithoutCredentials(), max_bytes=10)
 
 
 @pytest.mark.parametrize(
     ("allowed", "is_allowed"),
     [
         (("*",), True),
-        (("films",), True),
-        (("other", "films"), True),
-        (("films/in",), True),
-        (("films/in/",), True),
-        (("films/in/clip.mp4",), False),  # a folder, not a key
-        (("films/i",), False),
-        (("film",), False),
+        (("videos",), True),
+        (("other", "videos"), True),
+        (("videos/in",), True),
+        (("videos/in/",), True),
+        (("videos/in/clip.mp4",), False),  # a folder, not a key
+        (("videos/i",), False),
+        (("video",), False),
         (("other",), False),
         ((), False),
     ],
 )
 def test_allowed_buckets(allowed: tuple[str, ...], is_allowed: bool):
     if is_allowed:
-        check_allowed("films", "in/clip.mp4", allowed)
+        check_allowed("videos", "in/clip.mp4", allowed)
     else:
         with pytest.raises(AccessDenied, match="not in a bucket or folder that is allowed here"):
-            check_allowed("films", "in/clip.mp4", allowed)
+            check_allowed("videos", "in/clip.mp4", allowed)
 
 
 def test_a_bucket_that_is_not_allowed_gets_no_request(faulty: FaultyS3, tmp_path: Path):
     with pytest.raises(AccessDenied):
-        fetch_s3("films", "clip.mp4", tmp_path, s3_client(faulty.url), max_bytes=10, allowed=("other",))
+        fetch_s3("videos", "clip.mp4", tmp_path, s3_client(faulty.url), max_bytes=10, allowed=("other",))
     assert faulty.requests == []
 
 
 @pytest.mark.parametrize(
     ("bucket", "key"),
     [
-        ("films", "in/../secret/clip.mp4"),
-        ("films", "./clip.mp4"),
-        ("films", ""),
-        ("films", "x" * 1025),
-        ("films", "ü" * 600),
-        ("films", "a\0b"),
+        ("videos", "in/../secret/clip.mp4"),
+        ("videos", "./clip.mp4"),
+        ("videos", ""),
+        ("videos", "x" * 1025),
+        ("videos", "ü" * 600),
+        ("videos", "a\0b"),
         ("arn:aws:s3:us-east-1:123456789012:accesspoint/x", "clip.mp4"),
-        ("Films", "clip.mp4"),
+        ("Videos", "clip.mp4"),
         ("x" * 64, "clip.mp4"),
     ],
 )
@@ -271,14 +271,14 @@ def test_folders_of_killed_processes_are_deleted_and_no_others(client: Any):
         "import os, signal, sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
         "from inference.media.fetch import private_folder\n"
         "with private_folder() as folder:\n"
-        "    (folder / 'film').write_bytes(b'x'); os.kill(os.getpid(), signal.SIGKILL)"
+        "    (folder / 'video').write_bytes(b'x'); os.kill(os.getpid(), signal.SIGKILL)"
     )
     run = subprocess.run([sys.executable, "-c", code, tempfile.gettempdir()], cwd=ROOT, check=False)
     assert run.returncode == -signal.SIGKILL
     assert len(leftovers()) == 2
     with (
-        fetched("films", "in/clip.mp4", client, max_bytes=1 << 30) as first,
-        fetched("films", "in/clip.mp4", client, max_bytes=1 << 30) as second,
+        fetched("videos", "in/clip.mp4", client, max_bytes=1 << 30) as first,
+        fetched("videos", "in/clip.mp4", client, max_bytes=1 << 30) as second,
     ):
         assert first != second
         assert len(leftovers()) == 4
