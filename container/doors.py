@@ -12,13 +12,13 @@ from container.worker.messages import DeadlineChanged, Job, Part
 from inference.backends.device import describe_gpu
 from inference.engines import Answer, Engines, RequestCallbacks
 from inference.lip_reading import Word
-from inference.requests import Request, parse_generation, parse_request
+from inference.requests import Request, parse_generate_request, parse_request
 
 CancelCheck = Callable[[], None]
 SendMessage = Callable[[Part | DeadlineChanged], None]
 REPORT_S, REPORT_SHARE = 1.0, 0.05  # seconds, or share, of the time left that is reserved to report a timeout
 Parse = Callable[[bytes, str, dict[str, str]], Request]
-PARSERS: dict[str, Parse] = {"invocations": parse_request, "generate": parse_generation}
+PARSERS: dict[str, Parse] = {"invocations": parse_request, "generate": parse_generate_request}
 
 
 class WorkerRoutes:

@@ -16,8 +16,8 @@ from starlette.requests import ClientDisconnect, Request
 from inference.errors import Canceled, DeadlineExceeded, InvalidRequest, MediaTooLarge, Overloaded
 from inference.settings import Settings
 
-MAX_BODY = 25 << 20  # bytes of a real-time request: SageMaker's limit
-MAX_ASYNC_BODY = 1 << 30  # bytes of an asynchronous request
+MAX_BODY_BYTES = 25 << 20  # bytes of a real-time request: SageMaker's limit
+MAX_ASYNC_BODY_BYTES = 1 << 30  # bytes of an asynchronous request
 ASYNC_HEADER = "x-amzn-sagemaker-inference-id"
 ASYNC_DEADLINE_S = 3600.0
 BODY_TIMEOUT_S = 30.0  # seconds for a body to arrive: a slow caller occupies a place that others need
@@ -45,10 +45,10 @@ def limits_of(headers: Mapping[str, str], settings: Settings) -> RequestLimits:
     is configured.
     """
     if settings.on_sagemaker and ASYNC_HEADER in headers:
-        return RequestLimits(MAX_ASYNC_BODY, ASYNC_DEADLINE_S, ASYNC_DEADLINE_S, ASYNC_DEADLINE_S)
+        return RequestLimits(MAX_ASYNC_BODY_BYTES, ASYNC_DEADLINE_S, ASYNC_DEADLINE_S, ASYNC_DEADLINE_S)
     is_set = settings.on_sagemaker or "deadline_s" in settings.model_fields_set
     sync_deadline_s = settings.deadline_s if is_set else settings.job_deadline_s
-    return RequestLimits(MAX_BODY, BODY_TIMEOUT_S, settings.deadline_s, sync_deadline_s)
+    return RequestLimits(MAX_BODY_BYTES, BODY_TIMEOUT_S, settings.deadline_s, sync_deadline_s)
 
 
 @asynccontextmanager

@@ -173,7 +173,7 @@ class Pool:
     async def run(self, job: Job) -> AsyncGenerator[AnswerMessage]:
         """Run a job on the next idle worker. Yields: any number of `Part`, then `Done` or `Failed`.
 
-        The job's deadline applies until the worker sends another one, which it knows once it has parsed the request.
+        The job's deadline applies until the worker sends another one after parsing the request.
         Closing the iterator early, when the caller disconnects, cancels the job.
         Raises: DeadlineExceeded, NotReady, WorkerDied.
         """

@@ -41,7 +41,7 @@ class TranscriptionForm:
 
 
 def answer_transcription(body: bytes, content_type: str, engines: Engines, callbacks: RequestCallbacks) -> Answer:
-    """Read the lips in the form's file and encode the transcript as its response_format says.
+    """Read the lips in the form's file and encode the transcript in the form's response_format.
 
     Raises: InvalidRequest, UnsupportedContentType, MediaError.
     """

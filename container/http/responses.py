@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from container.intake import MAX_BODY
+from container.intake import MAX_BODY_BYTES
 from inference.errors import Canceled, DeadlineExceeded
 
 logger = logging.getLogger("viseme.http")
@@ -74,7 +74,7 @@ class UnreadBodyResponse(Response):
 async def discard_body(receive: Receive) -> None:
     """Read the rest of a body, up to its limit."""
     n_bytes = 0
-    while n_bytes <= MAX_BODY:
+    while n_bytes <= MAX_BODY_BYTES:
         message = await receive()
         n_bytes += len(message.get("body", b""))
         if message["type"] == "http.disconnect" or not message.get("more_body"):

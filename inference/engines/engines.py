@@ -32,10 +32,10 @@ class Engine(Protocol):
 class Engines:
     """The loaded engines. One request at a time."""
 
-    def __init__(self, read_engine: ReadEngine, sync_engine: SyncEngine, child: MediaChild) -> None:
+    def __init__(self, read_engine: ReadEngine, sync_engine: SyncEngine, decoder: MediaChild) -> None:
         self.read_engine = read_engine
         self.sync_engine = sync_engine
-        self._child = child
+        self._decoder = decoder
 
     @classmethod
     def from_env(cls, model_dir: str | None) -> Engines:
@@ -55,7 +55,7 @@ class Engines:
         Missing lip-sync weights are not an error here; lip sync requests then fail with WeightsNotFound.
         Raises: WeightsNotFound, WrongWeights, DeviceUnavailable.
         """
-        child = MediaChild(settings.media_limits)
+        decoder = MediaChild(settings.media_limits)
         s3_files = S3Files(settings)
         try:
             reader = LipReader(
@@ -63,13 +63,13 @@ class Engines:
                 device=settings.device,
                 precision=settings.precision,
                 settings=settings,
-                media=child.open,
+                media=decoder.open,
             )
-            sync_engine = SyncEngine.load(settings, s3_files, child)
+            sync_engine = SyncEngine.load(settings, s3_files, decoder)
         except BaseException:
-            child.close()
+            decoder.close()
             raise
-        return cls(ReadEngine(reader, s3_files), sync_engine, child)
+        return cls(ReadEngine(reader, s3_files), sync_engine, decoder)
 
     @property
     def reader(self) -> LipReader:
@@ -77,7 +77,7 @@ class Engines:
 
     def close(self) -> None:
         """End the decoder process."""
-        self._child.close()
+        self._decoder.close()
 
     def answer(self, request: Request, accept: AcceptHeader, callbacks: RequestCallbacks = NO_CALLBACKS) -> Answer:
         """Run a request and encode its result as the best type that the caller accepts.

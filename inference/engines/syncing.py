@@ -157,8 +157,8 @@ class SyncEngine:
         self._s3_files = s3_files
 
     @classmethod
-    def load(cls, settings: Settings, s3_files: S3Files, child: MediaChild) -> SyncEngine:
-        """Load the checkpoints of the deployment; that there are none is not an error.
+    def load(cls, settings: Settings, s3_files: S3Files, decoder: MediaChild) -> SyncEngine:
+        """Load the checkpoints of the deployment; it is not an error if there are none.
 
         Raises: WrongWeights, DeviceUnavailable.
         """
@@ -170,8 +170,8 @@ class SyncEngine:
                 device=settings.device,
                 precision=precision,
                 settings=settings,
-                media=child.open,
-                voice=child.read_voice,
+                media=decoder.open,
+                voice=decoder.read_voice,
                 tracks=TrackCache(settings.tracks_cache),
             )
         except WeightsNotFound as err:
@@ -186,7 +186,7 @@ class SyncEngine:
         return {"sync_models": [one.name for one in self.syncer.generators]}
 
     def run(self, request: SyncRequest, callbacks: RequestCallbacks) -> SyncResponse:
-        """Fetch media from S3, make the videos, and write them to S3, as far as the request says so.
+        """Fetch media from S3, make the videos, and write them to S3, as the request requires.
 
         Raises: WeightsNotFound, MediaError, StorageError, DeadlineExceeded; nothing is left behind then.
         """

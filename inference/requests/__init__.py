@@ -2,7 +2,7 @@
 
 from inference.media_types import ANSWER_TYPES, JSON, MP4, NDJSON, SRT, TEXT, VTT, AcceptHeader
 from inference.requests.body import OPTIONS_HEADER, S3Object, shorten
-from inference.requests.parse import Request, headers_of, parse_generation, parse_request
+from inference.requests.parse import Request, headers_of, parse_generate_request, parse_request
 from inference.requests.read import ReadRequest
 from inference.requests.sync import S3Folder, SyncRequest
 
@@ -22,7 +22,7 @@ __all__ = [
     "S3Object",
     "SyncRequest",
     "headers_of",
-    "parse_generation",
+    "parse_generate_request",
     "parse_request",
     "shorten",
 ]

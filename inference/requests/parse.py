@@ -8,8 +8,8 @@ from typing import Any
 from inference.errors import InvalidRequest, UnsupportedContentType
 from inference.media_types import JSON
 from inference.requests.body import OPTIONS_HEADER, header_fields, load_object, shorten
-from inference.requests.read import ReadRequest, options_of, parse_read
-from inference.requests.sync import SyncRequest, parse_generate, parse_sync
+from inference.requests.read import ReadRequest, options_of, parse_read_fields
+from inference.requests.sync import SyncRequest, parse_generate_fields, parse_sync_fields
 
 RAW_TYPES = ("video/", "image/", "application/octet-stream")
 READ, SYNC = "lipread", "lipsync"
@@ -31,10 +31,10 @@ def parse_request(body: bytes | str, content_type: str | None, headers: Mapping[
         if task not in (READ, SYNC):
             raise InvalidRequest(f'"task": found {shorten(task)}; expected {READ} or {SYNC}')
         if task == SYNC:
-            return parse_sync(fields, headers)
+            return parse_sync_fields(fields, headers)
         if AUDIO_FIELDS & set(fields):
             raise InvalidRequest(f'"task": {READ} takes no audio; expected "{SYNC}" for lip sync')
-        return parse_read(fields)
+        return parse_read_fields(fields)
     if media_type.startswith(RAW_TYPES):
         if task_of(headers) == SYNC:
             raise InvalidRequest(f'"task": {SYNC} takes a face and audio; expected {JSON} with both')
@@ -48,14 +48,14 @@ def parse_request(body: bytes | str, content_type: str | None, headers: Mapping[
     )
 
 
-def parse_generation(body: bytes | str, content_type: str | None, headers: Mapping[str, str]) -> SyncRequest:
+def parse_generate_request(body: bytes | str, content_type: str | None, headers: Mapping[str, str]) -> SyncRequest:
     """Parse the body of `POST /api/generate`.
 
     Raises: InvalidRequest naming the field, UnsupportedContentType.
     """
     if media_type_of(content_type) != JSON:
         raise UnsupportedContentType(f"content type {content_type or '(none)'}: expected {JSON}")
-    return parse_generate(load_object(body, "the body"), headers)
+    return parse_generate_fields(load_object(body, "the body"), headers)
 
 
 def task_of(headers: Mapping[str, str]) -> object:

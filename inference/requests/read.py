@@ -66,7 +66,7 @@ class ReadBody(ReadFields):
         return S3Object(self.s3_bucket, self.s3_video_key)
 
 
-def parse_read(fields: dict[str, Any]) -> ReadRequest:
+def parse_read_fields(fields: dict[str, Any]) -> ReadRequest:
     """Parse the fields of a JSON body. Raises: InvalidRequest naming the field."""
     body = validate(ReadBody, fields)
     return ReadRequest(body.source(), body.options())

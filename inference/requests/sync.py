@@ -151,7 +151,7 @@ class GenerateBody(SyncFields):
     audio: str
 
 
-def parse_sync(fields: dict[str, Any], headers: Mapping[str, str]) -> SyncRequest:
+def parse_sync_fields(fields: dict[str, Any], headers: Mapping[str, str]) -> SyncRequest:
     """Parse the fields of a JSON body; the options in X-Amzn-SageMaker-Custom-Attributes apply if the body lacks them.
 
     Raises: InvalidRequest naming the field.
@@ -161,8 +161,8 @@ def parse_sync(fields: dict[str, Any], headers: Mapping[str, str]) -> SyncReques
     return body.request(body.source("s3_video_key", "face"), body.source("s3_audio_key", "audio"))
 
 
-def parse_generate(fields: dict[str, Any], headers: Mapping[str, str]) -> SyncRequest:
-    """Parse the fields of `POST /api/generate`; options as in `parse_sync`.
+def parse_generate_fields(fields: dict[str, Any], headers: Mapping[str, str]) -> SyncRequest:
+    """Parse the fields of `POST /api/generate`; options as in `parse_sync_fields`.
 
     Raises: InvalidRequest naming the field.
     """

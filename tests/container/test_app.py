@@ -26,7 +26,7 @@ from container import app as app_module
 from container import intake
 from container import pool as pool_module
 from container.app import Server, make_app
-from container.intake import ASYNC_DEADLINE_S, ASYNC_HEADER, MAX_ASYNC_BODY, MAX_BODY, limits_of
+from container.intake import ASYNC_DEADLINE_S, ASYNC_HEADER, MAX_ASYNC_BODY_BYTES, MAX_BODY_BYTES, limits_of
 from inference.settings import Settings
 
 PATIENCE_S = 60.0  # only a guard against hanging
@@ -234,7 +234,7 @@ def test_no_folder_for_a_body_is_overload(settings: Settings, monkeypatch: pytes
 
 
 def test_a_body_that_grows_past_the_limit_unannounced_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(intake, "MAX_BODY", 1000)
+    monkeypatch.setattr(intake, "MAX_BODY_BYTES", 1000)
     with run_app(settings) as app:
         answer = app.post(iter([b"x" * 600] * 2))
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "media_too_large")
@@ -244,12 +244,12 @@ def test_a_body_that_grows_past_the_limit_unannounced_is_refused(settings: Setti
 def test_only_on_sagemaker_is_a_request_asynchronous(settings: Settings):
     on_sagemaker = settings.model_copy(update={"on_sagemaker": True})
     usual = limits_of({}, settings)
-    assert (usual.body_bytes, usual.deadline_s) == (MAX_BODY, settings.deadline_s)
+    assert (usual.body_bytes, usual.deadline_s) == (MAX_BODY_BYTES, settings.deadline_s)
     assert limits_of(ASYNC, settings) == usual
     assert limits_of({}, on_sagemaker) == replace(usual, sync_deadline_s=settings.deadline_s)
     lifted = limits_of(ASYNC, on_sagemaker)
     assert lifted.sync_deadline_s == lifted.deadline_s
-    assert (lifted.body_bytes, lifted.body_timeout_s) == (MAX_ASYNC_BODY, ASYNC_DEADLINE_S)
+    assert (lifted.body_bytes, lifted.body_timeout_s) == (MAX_ASYNC_BODY_BYTES, ASYNC_DEADLINE_S)
     assert lifted.deadline_s == ASYNC_DEADLINE_S
 
 
@@ -316,7 +316,7 @@ def test_an_unread_video_is_aborted_and_does_not_block_the_worker(settings: Sett
 def test_the_asynchronous_header_of_any_caller_lifts_no_limit(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, on_sagemaker: bool, status: int
 ):
-    monkeypatch.setattr(intake, "MAX_BODY", 1000)
+    monkeypatch.setattr(intake, "MAX_BODY_BYTES", 1000)
     with run_app(settings.model_copy(update={"on_sagemaker": on_sagemaker})) as app:
         assert app.post(b"quick\n" + b"x" * 2000, **ASYNC).status_code == status
 

@@ -327,7 +327,7 @@ def test_without_checkpoints_the_error_names_what_to_install(
         raise WeightsNotFound("no lip-sync weights: put wav2lip.pth into SM_MODEL_DIR")
 
     monkeypatch.setattr("inference.lip_sync.pipeline.load_generators", find_none)
-    bare = syncing.SyncEngine.load(engines.sync_engine._settings, engines.sync_engine._s3_files, engines._child)
+    bare = syncing.SyncEngine.load(engines.sync_engine._settings, engines.sync_engine._s3_files, engines._decoder)
     monkeypatch.setattr(engines, "sync_engine", bare)
     assert engines.warm_up()["capabilities"] == {"lipread": True, "lipsync": False}
     with pytest.raises(WeightsNotFound, match=r"no lip-sync weights.*SM_MODEL_DIR"):
@@ -355,5 +355,5 @@ def test_a_quantised_reader_does_not_stop_the_start(engines: Engines, monkeypatc
     options: dict[str, Any] = {}
     monkeypatch.setattr(syncing, "LipSyncer", lambda **kwargs: options.update(kwargs))
     settings = engines.sync_engine._settings.model_copy(update={"precision": "int8"})
-    syncing.SyncEngine.load(settings, engines.sync_engine._s3_files, engines._child)
+    syncing.SyncEngine.load(settings, engines.sync_engine._s3_files, engines._decoder)
     assert options["precision"] == "auto"

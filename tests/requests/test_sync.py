@@ -17,7 +17,7 @@ from inference.requests import (
     S3Folder,
     S3Object,
     SyncRequest,
-    parse_generation,
+    parse_generate_request,
     parse_request,
 )
 
@@ -152,7 +152,7 @@ def test_the_first_supported_type_is_chosen(accept: str | None, media_type: str)
 
 def test_a_generation():
     body = {"image": FACE, "audio": AUDIO, "resize_factor": 2}
-    request = parse_generation(json.dumps(body), JSON, {OPTIONS_HEADER: '{"models": ["a"]}'})
+    request = parse_generate_request(json.dumps(body), JSON, {OPTIONS_HEADER: '{"models": ["a"]}'})
     assert request == SyncRequest(b"face", b"audio", SyncOptions(resize_factor=2), ("a",), is_brief=True)
 
 
@@ -168,6 +168,6 @@ def test_a_generation():
 )
 def test_a_wrong_generation_is_named(body: object, words: str):
     with pytest.raises(InvalidRequest, match=words):
-        parse_generation(json.dumps(body), JSON, {})
+        parse_generate_request(json.dumps(body), JSON, {})
     with pytest.raises(UnsupportedContentType, match="expected application/json"):
-        parse_generation(b"x", "image/png", {})
+        parse_generate_request(b"x", "image/png", {})
