@@ -25,15 +25,15 @@ def home(tmp_path: Path, weights_cache: Path, avatar_folder: Path, monkeypatch: 
 
 
 @pytest.fixture
-def voice(tmp_path: Path) -> Path:
-    path = tmp_path / "voice.wav"
+def speech(tmp_path: Path) -> Path:
+    path = tmp_path / "speech.wav"
     with wave.open(str(path), "wb") as out:
         out.setparams((1, 2, 24_000, 0, "NONE", ""))
         out.writeframes((8000 * np.sin(np.arange(24_000) / 15)).astype(np.int16).tobytes())
     return path
 
 
-def test_a_package_is_built_inspected_and_rendered(home: Path, avatar_source: AvatarSource, voice: Path, capsys):
+def test_a_package_is_built_inspected_and_rendered(home: Path, avatar_source: AvatarSource, speech: Path, capsys):
     parts = [str(avatar_source.video), "--checkpoint", str(avatar_source.checkpoint)]
     assert main(["avatar", "build", *parts, "--encoder", str(avatar_source.encoder), "-o", str(home / "mine")]) == 0
     assert "wrote" in capsys.readouterr().err
@@ -44,19 +44,19 @@ def test_a_package_is_built_inspected_and_rendered(home: Path, avatar_source: Av
     assert about["idle"]["is_shut"]
     assert (home / "sheet.png").read_bytes().startswith(b"\x89PNG")
     assert (
-        main(["avatar", "speak", str(home / "mine"), str(voice), "-o", str(home / "out.mp4"), "--device", "cpu"]) == 0
+        main(["avatar", "speak", str(home / "mine"), str(speech), "-o", str(home / "out.mp4"), "--device", "cpu"]) == 0
     )
     assert "25 frames, 1 s, 320x240" in capsys.readouterr().err
-    with av.open(str(home / "out.mp4")) as film:
-        assert sum(1 for _ in film.decode(video=0)) == 25
-        assert film.streams.audio[0].rate == 24_000
-        assert abs(film.duration / av.time_base - 1) < 0.08
+    with av.open(str(home / "out.mp4")) as video:
+        assert sum(1 for _ in video.decode(video=0)) == 25
+        assert video.streams.audio[0].rate == 24_000
+        assert abs(video.duration / av.time_base - 1) < 0.08
 
 
-def test_avatars_are_found_by_name(home: Path, voice: Path, capsys):
+def test_avatars_are_found_by_name(home: Path, speech: Path, capsys):
     assert main(["avatar", "info", "drawn", "--device", "cpu"]) == 0
     assert json.loads(capsys.readouterr().out)["frames"] == 75
-    assert main(["avatar", "speak", "nobody", str(voice), "-o", str(home / "out.mp4")]) == 2
+    assert main(["avatar", "speak", "nobody", str(speech), "-o", str(home / "out.mp4")]) == 2
     assert "avatar 'nobody': no such folder and no such name; known:" in capsys.readouterr().err
     assert not (home / "out.mp4").exists()
 
@@ -64,7 +64,7 @@ def test_avatars_are_found_by_name(home: Path, voice: Path, capsys):
 def test_importing_an_incomplete_seed_package_exits_2(home: Path, capsys):
     (home / "seed").mkdir()
     assert main(["avatar", "import", str(home / "seed"), "-o", str(home / "mine")]) == 2
-    assert "missing: the film of the whole picture" in capsys.readouterr().err
+    assert "missing: the full-frame video" in capsys.readouterr().err
     assert not (home / "mine").exists()
 
 

@@ -10,7 +10,7 @@ from container.cli import main
 
 
 def test_render_writes_a_video_and_its_ground_truth(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    path = tmp_path / "film.mp4"
+    path = tmp_path / "video.mp4"
     size = ["--size", "192x144", "--fps", "30", "--length", "1.5", "--seed", "7"]
     assert main(["render", "now please", "-o", str(path), *size, "--people", "2", "--hide", "0.5-0.7"]) == 0
     assert capsys.readouterr().out == ""
@@ -23,7 +23,7 @@ def test_render_writes_a_video_and_its_ground_truth(tmp_path: Path, capsys: pyte
 
 
 def test_render_at_a_variable_rate_without_audio(tmp_path: Path):
-    path = tmp_path / "film.mp4"
+    path = tmp_path / "video.mp4"
     assert main(["render", "now", "-o", str(path), "--length", "1", "--variable-rate", "--silent"]) == 0
     with av.open(str(path)) as container:
         assert not container.streams.audio
@@ -45,7 +45,7 @@ def test_render_at_a_variable_rate_without_audio(tmp_path: Path):
 def test_an_invalid_request_exits_2_with_one_line(
     arguments: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    assert main(["render", *arguments, "-o", str(tmp_path / "film.mp4")]) == 2
+    assert main(["render", *arguments, "-o", str(tmp_path / "video.mp4")]) == 2
     err = capsys.readouterr().err
     assert words in err
     assert err.count("\n") == 1

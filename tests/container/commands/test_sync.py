@@ -35,7 +35,7 @@ def parts(
     (home / "weights").symlink_to(weights_cache)
     monkeypatch.setenv("VISEME_DATA_DIR", str(home))
     face = on_disk("a face.mp4", film(talk(6)))
-    audio = tmp_path / "voice.wav"
+    audio = tmp_path / "speech.wav"
     with wave.open(str(audio), "wb") as out:
         out.setparams((1, 2, 16000, 0, "NONE", ""))
         out.writeframes((8000 * np.sin(np.arange(6400) / 12)).astype(np.int16).tobytes())
