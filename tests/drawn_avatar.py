@@ -1,6 +1,6 @@
-"""An avatar of the synthetic speaker, with networks of upstream's kind in everything but size.
+"""An avatar of the synthetic speaker, with networks of upstream's architecture at a small size.
 
-Their weights are drawn at random: what they paint means nothing.
+Their weights are random: the generated faces are meaningless.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ WIDTH, HEIGHT = 320, 240
 
 
 def make_source(folder: Path) -> AvatarSource:
-    """Three seconds of the speaker, and tiny checkpoints in the forms that are met in the wild."""
+    """Write three seconds of the synthetic speaker, and tiny checkpoints in the formats that are found in the wild."""
     SyntheticClip(SENTENCE, SEED, SyntheticClipOptions(width=WIDTH, height=HEIGHT)).write(folder / "film.mp4")
     unet = seeded_state(AvatarUNet("ave", NARROW, N_AUDIO), 1.0)
     torch.save({"model_state_dict": {f"module.{k}": v for k, v in unet.items()}, "epoch": 3}, folder / "unet.pth")

@@ -30,7 +30,7 @@ MAX_CHANNELS = 2048  # wider networks are rejected
 def read_unet(path: Path, mode: str | None = None) -> AvatarUNet:
     """Read a U-Net of any width from a checkpoint: tensors, bare or nested, or an ONNX file.
 
-    mode: None takes the mode that the file indicates; tensors alone do not distinguish hubert from ave, and give ave.
+    mode: if None, the mode that the file indicates; the tensors of hubert look like those of ave, and count as ave.
 
     Raises: WeightsNotFound, WrongWeights.
     """

@@ -1,7 +1,6 @@
 """Appearance of a person and their room, and idle head motion.
 
-An appearance is drawn from a seed and nothing else. Head motion, blinks and brows depend on time and seed alone, never
-on the text that is spoken.
+An appearance depends on a seed only. Head motion, blinks and brows depend on time and seed, never on the spoken text.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class SyntheticClip:
             yield RenderedFrame(at, frame, tuple(landmarks), mouth)
 
     def ground_truth(self) -> dict[str, Any]:
-        """Return what is said, and when. `write` adds what each frame shows."""
+        """Return the spoken text and its timing. `write` adds the contents of each frame."""
         speech = self.speech
         return {
             "text": speech.text,

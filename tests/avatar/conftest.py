@@ -29,6 +29,6 @@ def package(avatar_package: AvatarPackage) -> AvatarPackage:
 
 @pytest.fixture(scope="session")
 def speech() -> np.ndarray:
-    """Two seconds of the drawn speaker's voice, beginning with speech: (32000,) int16 at 16 kHz."""
+    """Two seconds of the synthetic speaker, starting with speech: (32000,) int16 at 16 kHz."""
     spoken = synthesise(SynthesisedSpeech(SENTENCE, SEED, None), SEED)
     return (spoken[14000:46000] * 32767).astype(np.int16)

@@ -32,7 +32,7 @@ def said() -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["a", "b", "c"])
-def test_crops_and_composed_frames_are_upstreams_to_the_byte(shared: Path, name: str):
+def test_crops_and_composed_frames_match_upstream_to_the_byte(shared: Path, name: str):
     with np.load(shared / "golden" / "avatar_frame.npz") as golden:
         frame, box = upstreams_frame(), box_of(golden, name)
         assert zlib.crc32(frame.tobytes()) == int(golden["frame_crc32"])
@@ -45,7 +45,7 @@ def test_crops_and_composed_frames_are_upstreams_to_the_byte(shared: Path, name:
 
 
 class Echo(AvatarUNet):
-    """Gives back what the U-Net would have seen."""
+    """Returns the U-Net's input."""
 
     seen: torch.Tensor
 
@@ -54,7 +54,7 @@ class Echo(AvatarUNet):
         return face[:, :3]
 
 
-def test_what_the_network_sees_is_upstreams(shared: Path):
+def test_the_network_input_matches_upstream(shared: Path):
     with np.load(shared / "golden" / "avatar_frame.npz") as golden:
         roi = cut_face(golden["a_crop328"])
         np.testing.assert_array_equal(roi, golden["a_roi320"])
@@ -85,14 +85,14 @@ def test_the_whole_face_comes_first_and_the_masked_one_second():
     assert said.numpy().tobytes() == face.tobytes()
 
 
-def test_the_crop_is_cut_to_320_and_not_shrunk():
+def test_the_crop_is_cut_to_320_and_not_scaled():
     crop = picture(328, 328)
     np.testing.assert_array_equal(cut_face(crop), crop[4:324, 4:324])
     assert np.shares_memory(cut_face(crop), crop)
 
 
-def test_only_the_inside_of_the_crop_is_painted_over():
-    """The patch of 320 fills the crop but for 4 px on each side, which stay as they were filmed."""
+def test_only_the_inside_of_the_crop_is_replaced():
+    """The patch of 320 px fills the crop except for 4 px on each side, which stay unchanged."""
     frame, box = picture(400, 400), FaceBox(30, 40, 358, 368)  # 328 px: nothing is resized
     crop = cut_crop(frame, box)
     np.testing.assert_array_equal(crop, frame[40:368, 30:358])
@@ -101,18 +101,18 @@ def test_only_the_inside_of_the_crop_is_painted_over():
     patch[4:324, 4:324] = crop[4:324, 4:324]
     np.testing.assert_array_equal(patch, crop)
     whole = overwrite_face(frame, compose_patch(crop, cut_face(crop), box), box)
-    np.testing.assert_array_equal(whole, frame)  # pasted as it was: not a level changes
+    np.testing.assert_array_equal(whole, frame)  # pasted unchanged
 
 
 def test_a_patch_has_the_size_of_its_box():
     frame, box = picture(300, 300), FaceBox(10, 20, 192, 202)
     patch = compose_patch(cut_crop(frame, box), cut_face(cut_crop(frame, box)), box)
     assert patch.shape == (182, 182, 3)
-    assert np.abs(patch.astype(int) - frame[20:202, 10:192])[2:-2, 2:-2].mean() < 4  # but for the two resizes
+    assert np.abs(patch.astype(int) - frame[20:202, 10:192])[2:-2, 2:-2].mean() < 4  # except for the two resizes
 
 
 def test_a_feathered_edge_shows_no_seam():
-    """By hand: 8 px fade by 3t^2 - 2t^3 from half a pixel on; the middle is the network's alone."""
+    """By hand: 8 px fade by 3t^2 - 2t^3, starting half a pixel in; the middle is the network's output only."""
     crop, box = np.full((328, 328, 3), 100, np.uint8), FaceBox(0, 0, 328, 328)
     said = np.full((320, 320, 3), 200, np.uint8)
     patch = compose_patch(crop, said, box, feather=8)[164, :, 0].astype(int)
@@ -120,7 +120,7 @@ def test_a_feathered_edge_shows_no_seam():
     t = (np.arange(8) + 0.5) / 8
     np.testing.assert_allclose(patch[4:12], 100 + 100 * (3 * t**2 - 2 * t**3), atol=1)
     assert (patch[12:316] == 200).all()
-    assert compose_patch(crop, said, box)[164, 4, 0] == 200  # upstream's: all at once
+    assert compose_patch(crop, said, box)[164, 4, 0] == 200  # as upstream, without a transition
 
 
 def test_levels_are_truncated():

@@ -30,7 +30,7 @@ def some_lms() -> np.ndarray:
     return points
 
 
-def test_the_boxes_of_a_real_avatar_are_upstreams(shared: Path):
+def test_boxes_of_a_real_avatar_match_upstream(shared: Path):
     rects = json.loads((shared / "sanders" / "crop_rects.json").read_text())
     all_points = read_all_lms(shared / "sanders" / "landmarks")
     assert len(all_points) == len(rects) == 523
@@ -50,14 +50,14 @@ def test_our_landmarks_give_the_same_crop_by_hand():
     assert crop_box_from_landmarks(points) == FaceBox(97, 80, 203, 186)
 
 
-def test_the_crop_of_a_drawn_face_holds_its_mouth_and_chin():
+def test_the_crop_of_a_rendered_face_contains_mouth_and_chin():
     for shot in SyntheticClip("BIN BLUE AT F TWO NOW", 3).frames():
         points = shot.landmarks[0]
         box = crop_box_from_landmarks(points)
         for x, y in [*points[48:68], *points[6:11]]:
             assert box.left < x < box.right
             assert box.top < y < box.bottom
-        assert (points[36:48, 1] < box.top).all()  # the eyes stay as they were filmed
+        assert (points[36:48, 1] < box.top).all()  # the eyes are outside the crop
 
 
 def test_the_gap_between_lips_grows_as_they_part():
@@ -94,7 +94,7 @@ def test_landmark_files_are_read(tmp_path: Path):
         ("1 1\n" * 5000, "20000 bytes; at most 16384"),
     ],
 )
-def test_other_files_are_refused(tmp_path: Path, text: str, found: str):
+def test_other_files_are_rejected(tmp_path: Path, text: str, found: str):
     (tmp_path / "0.lms").write_text(text)
     with pytest.raises(BadPackage, match=found):
         read_lms(tmp_path / "0.lms")
@@ -108,7 +108,7 @@ def test_a_frame_without_its_file_is_named(tmp_path: Path, numbers: list[int], m
         read_all_lms(tmp_path)
 
 
-def test_frames_without_a_face_lie_between_their_neighbours():
+def test_landmarks_of_frames_without_a_face_are_interpolated():
     one, two = np.full((3, 2), 10.0), np.full((3, 2), 40.0)
     filled = interpolate_missing([None, one, None, None, two, None])
     assert [points[0, 0] for points in filled] == [10, 10, 20, 30, 40, 40]

@@ -26,13 +26,13 @@ WIDTH, HEIGHT = 1280, 720
 
 
 def draw() -> list[np.ndarray]:
-    """The drawn speaker at 1280x720, enlarged: to draw that many pixels takes long."""
+    """Render the synthetic speaker, enlarged to 1280x720: rendering that many pixels takes long."""
     return [np.repeat(np.repeat(frame, 4, axis=0), 4, axis=1) for frame in talk(N_FRAMES, 320, 180)]
 
 
 @pytest.fixture(scope="module")
 def unet() -> AvatarUNet:
-    unet = AvatarUNet("ave", NARROW).eval()  # it hears rows of 512, as upstream's
+    unet = AvatarUNet("ave", NARROW).eval()  # takes rows of 512, as upstream's does
     unet.load_state_dict(seeded_state(unet, 1.0))
     return unet
 
@@ -59,7 +59,7 @@ BOXES_OF_SEED = [[500 + i, 250, 700 + i, 450] for i in range(N_FRAMES)]
 
 @pytest.fixture
 def seed(tmp_path: Path, unet: AvatarUNet, film: Path) -> Path:
-    """A seed package of the first layout, made here."""
+    """A SyncTalk_2D package of the first layout."""
     folder = tmp_path / "seed"
     (folder / "checkpoint").mkdir(parents=True)
     (folder / "cache").mkdir()
@@ -87,7 +87,7 @@ def to_onnx(unet: AvatarUNet, **how: object) -> bytes:
     return out.getvalue()
 
 
-def test_a_whole_package_is_brought(seed: Path, tmp_path: Path, unet: AvatarUNet, film: Path):
+def test_a_complete_package_is_imported(seed: Path, tmp_path: Path, unet: AvatarUNet, film: Path):
     manifest, notes = import_package(seed, tmp_path / "mine")
     assert notes == ["aud_ave.npy has 11 rows for 12 frames: missing rows are zeros"]
     assert (manifest.frames, manifest.width, manifest.height, manifest.mode) == (N_FRAMES, WIDTH, HEIGHT, "ave")
@@ -103,7 +103,7 @@ def test_a_whole_package_is_brought(seed: Path, tmp_path: Path, unet: AvatarUNet
     package.close()
 
 
-def test_its_own_crops_are_taken_where_they_are_of_the_same_face(seed: Path, tmp_path: Path):
+def test_packaged_crops_of_the_same_face_are_used(seed: Path, tmp_path: Path):
     add_crops(seed, "crops_328_video.mp4", BOXES_OF_SEED, level=12)
     _, notes = import_package(seed, tmp_path / "mine")
     assert len(notes) == 1
@@ -114,15 +114,15 @@ def test_its_own_crops_are_taken_where_they_are_of_the_same_face(seed: Path, tmp
     assert 8 < apart.mean() < 16
 
 
-def test_crops_of_something_else_are_not(seed: Path, tmp_path: Path):
+def test_packaged_crops_of_something_else_are_not_used(seed: Path, tmp_path: Path):
     add_crops(seed, "crops_328_video.mp4", [[100, 100, 400, 400]] * N_FRAMES)
     _, notes = import_package(seed, tmp_path / "mine")
     (note,) = (note for note in notes if note.startswith("crops_328_video.mp4: frame 0 differs"))
     assert "levels from its box: from there on crops were cut from the video" in note
 
 
-def test_the_second_layout_is_brought(seed: Path, tmp_path: Path):
-    """Its names; and of what it says of its data, the data's own shapes count."""
+def test_the_second_layout_is_imported(seed: Path, tmp_path: Path):
+    """Its file names differ; and the shapes of its data count, not their description."""
     (seed / "full_body_video.mp4").rename(seed / "full_body_576_face_enhanced.mp4")
     (seed / "cache" / "crop_rectangles.json").rename(seed / "crop_rectangles.json")
     shutil.copy(seed / "full_body_576_face_enhanced.mp4", seed / "crops_328_1280x720.mp4")
@@ -137,12 +137,12 @@ def test_the_second_layout_is_brought(seed: Path, tmp_path: Path):
         "aud_ave.npy has 1024 numbers per frame, the network takes 512: left out",
         "crops_328_1280x720.mp4: frame 0 is 1280x720, not 328x328: from there on crops were cut from the video",
     ]
-    assert not manifest.idle.is_shut  # nobody knows where the mouth is shut
+    assert not manifest.idle.is_shut  # unknown without landmarks
 
 
 @pytest.mark.parametrize("how", [{}, {"training": torch.onnx.TrainingMode.PRESERVE, "do_constant_folding": False}])
 @pytest.mark.filterwarnings("ignore")
-def test_onnx_alone_will_do(seed: Path, tmp_path: Path, unet: AvatarUNet, how: dict[str, object]):
+def test_an_onnx_network_is_enough(seed: Path, tmp_path: Path, unet: AvatarUNet, how: dict[str, object]):
     """With batch norms folded in, as exporters do, or not."""
     (seed / "checkpoint" / "best_trainloss.pth").unlink()
     (seed / "checkpoint" / "model_best.onnx").write_bytes(to_onnx(unet, **how))
@@ -159,7 +159,7 @@ def test_onnx_alone_will_do(seed: Path, tmp_path: Path, unet: AvatarUNet, how: d
     assert (apart > 0).mean() < 1e-3
 
 
-def test_all_that_is_missing_is_named_at_once(seed: Path, tmp_path: Path):
+def test_all_missing_parts_are_named_at_once(seed: Path, tmp_path: Path):
     (seed / "full_body_video.mp4").unlink()
     (seed / "checkpoint" / "best_trainloss.pth").unlink()
     shutil.rmtree(seed / "landmarks")
@@ -225,7 +225,7 @@ def pickle_features(seed: Path) -> None:
         (pickle_features, "not a NumPy array"),
     ],
 )
-def test_what_is_contradictory_is_said_and_nothing_left_behind(
+def test_contradictions_are_reported_and_nothing_is_left_behind(
     seed: Path, tmp_path: Path, break_it: Callable[[Path], None], words: str
 ):
     break_it(seed)
@@ -234,7 +234,7 @@ def test_what_is_contradictory_is_said_and_nothing_left_behind(
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
 
 
-def test_what_can_be_settled_is_noted(seed: Path, tmp_path: Path):
+def test_resolved_inconsistencies_are_noted(seed: Path, tmp_path: Path):
     shutil.rmtree(seed / "landmarks")
     write_lms(seed / "landmarks", [*BOXES_OF_SEED[:5], [510, 255, 700, 445], *BOXES_OF_SEED[6:]])
     info = json.loads((seed / "package_info.json").read_text())
@@ -246,13 +246,13 @@ def test_what_can_be_settled_is_noted(seed: Path, tmp_path: Path):
     assert manifest.boxes[5] == (505, 250, 705, 450)
 
 
-def test_boxes_may_come_from_landmarks_alone(seed: Path, tmp_path: Path):
+def test_boxes_may_come_from_landmarks_only(seed: Path, tmp_path: Path):
     (seed / "cache" / "crop_rectangles.json").unlink()
     manifest, _ = import_package(seed, tmp_path / "mine")
     assert [list(box) for box in manifest.boxes] == BOXES_OF_SEED
 
 
-def test_the_descriptions_file_names_lead_nowhere_else(seed: Path, tmp_path: Path):
+def test_declared_file_names_cannot_leave_the_package(seed: Path, tmp_path: Path):
     shutil.copy(seed / "full_body_video.mp4", tmp_path / "other.mp4")
     (seed / "full_body_video.mp4").unlink()
     info = {"videos": {"full_body_img": {"video_file": "../other.mp4"}}}
@@ -261,7 +261,7 @@ def test_the_descriptions_file_names_lead_nowhere_else(seed: Path, tmp_path: Pat
         import_package(seed, tmp_path / "mine")
 
 
-def test_a_film_that_is_cut_off_is_said(seed: Path, tmp_path: Path):
+def test_a_truncated_video_is_reported(seed: Path, tmp_path: Path):
     film = seed / "full_body_video.mp4"
     film.write_bytes(film.read_bytes()[: film.stat().st_size // 4])
     with pytest.raises(MediaTruncated):
@@ -269,13 +269,13 @@ def test_a_film_that_is_cut_off_is_said(seed: Path, tmp_path: Path):
     assert not (tmp_path / "mine").exists()
 
 
-def test_another_networks_weights_are_said(seed: Path, tmp_path: Path):
+def test_weights_of_another_network_are_rejected(seed: Path, tmp_path: Path):
     torch.save({"conv.weight": torch.zeros(3)}, seed / "checkpoint" / "best_trainloss.pth")
     with pytest.raises(WrongWeights, match="another model; expected AvatarUNet"):
         import_package(seed, tmp_path / "mine")
 
 
-def test_where_something_is_already_nothing_is_written(seed: Path, tmp_path: Path):
+def test_an_existing_output_is_not_overwritten(seed: Path, tmp_path: Path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "mine.txt").write_text("mine")
     with pytest.raises(InvalidRequest, match="already exists"):
@@ -285,7 +285,7 @@ def test_where_something_is_already_nothing_is_written(seed: Path, tmp_path: Pat
         import_package(tmp_path / "none", tmp_path / "mine2")
 
 
-def test_the_real_package_lacks_its_films_and_its_network(shared: Path, tmp_path: Path):
+def test_the_real_package_lacks_videos_and_network(shared: Path, tmp_path: Path):
     with pytest.raises(BadPackage) as err:
         import_package(shared / "sanders", tmp_path / "mine")
     assert "missing: the full-frame video (full_body_video.mp4 or full_body_576" in str(err.value)
@@ -293,8 +293,8 @@ def test_the_real_package_lacks_its_films_and_its_network(shared: Path, tmp_path
     assert "boxes" not in str(err.value)
 
 
-def test_the_real_package_completed_is_brought(shared: Path, tmp_path: Path, unet: AvatarUNet, film: Path):
-    """Its first frames: real boxes, landmarks and features, with a drawn film and a network of random weights."""
+def test_the_completed_real_package_is_imported(shared: Path, tmp_path: Path, unet: AvatarUNet, film: Path):
+    """Its first frames: real boxes, landmarks and features, with a synthetic video and a network of random weights."""
     folder = tmp_path / "sanders"
     shutil.copytree(shared / "sanders", folder)
     rects = json.loads((folder / "cache" / "crop_rectangles.json").read_text())

@@ -1,4 +1,4 @@
-"""A long talk: nothing drifts, nothing grows."""
+"""A long speech: nothing drifts, nothing grows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATCH = np.zeros((8, 8, 3), np.uint8)
 
 
 class Mannequin:
-    """In a package's place, at no cost: what is heard and painted does not matter here."""
+    """A package without networks; the features and the frames do not matter here."""
 
     n_frames = 250
     idle = IdleRange(first=0, last=99, is_shut=True)
@@ -36,7 +36,7 @@ class Mannequin:
 @pytest.mark.parametrize("rate", [16_000, 44_100, 11_024])
 def test_minutes_of_speech_neither_drift_nor_grow(rate: int):
     session = AvatarSession(Mannequin(), rate)
-    piece = np.arange(rate * 3 + 7, dtype=np.int64).astype(np.int16)  # of no round length
+    piece = np.arange(rate * 3 + 7, dtype=np.int64).astype(np.int16)  # an uneven length
     n_pieces = MINUTES * 60 // 3
     n_frames = n_samples = most_kept = 0
     last = -1
@@ -45,7 +45,7 @@ def test_minutes_of_speech_neither_drift_nor_grow(rate: int):
         for frame in session.frames():
             start = n_frames * rate // 25
             assert len(frame.pcm) == (n_frames + 1) * rate // 25 - start
-            assert frame.pcm[0] == piece[start % len(piece)]  # its own sound, to the sample
+            assert frame.pcm[0] == piece[start % len(piece)]  # its own audio, to the sample
             assert frame.frame == last + 1
             last = frame.frame
             n_frames += 1
@@ -59,6 +59,6 @@ def test_minutes_of_speech_neither_drift_nor_grow(rate: int):
     assert n_frames == -(-n_pieces * len(piece) * 25 // rate)
     assert n_samples == n_frames * rate // 25
     assert rest[-1].pts_ms == 40 * (n_frames - 1)
-    assert most_kept < 2 * 2 * (rate + 16_000)  # under two seconds of either, whatever came before
+    assert most_kept < 2 * 2 * (rate + 16_000)  # under two seconds of either buffer
     assert session.queued_s == 0
     assert not session.has_speech

@@ -39,14 +39,14 @@ def copy(package_folder: Path, tmp_path: Path) -> Path:
 
 
 def rewrite(folder: Path, **changes: object) -> None:
-    """Change the manifest and keep its hashes true."""
+    """Change the manifest and update its hashes."""
     said = json.loads((folder / MANIFEST).read_text()) | changes
     if "files" not in changes:
         said["files"] = {name: info.model_dump() for name, info in describe_files(folder).items()}
     (folder / MANIFEST).write_text(json.dumps(said))
 
 
-def test_it_is_what_was_filmed(package: AvatarPackage, source: AvatarSource):
+def test_it_contains_the_source_video(package: AvatarPackage, source: AvatarSource):
     assert (package.name, package.n_frames, package.fps) == ("drawn", 75, 25.0)
     assert (package.width, package.height, package.mode) == (WIDTH, HEIGHT, "ave")
     with open_media(source.video) as media:
@@ -58,19 +58,19 @@ def test_it_is_what_was_filmed(package: AvatarPackage, source: AvatarSource):
         assert package.region(i).shape == (package.box(i).height, package.box(i).width, 3)
 
 
-def test_its_crops_are_mapped_and_not_read(package: AvatarPackage):
-    """161 MiB for 523 frames would else stand in memory; other forms of them, 1.8 GB, are not there at all."""
+def test_its_crops_are_memory_mapped(package: AvatarPackage):
+    """The crops of 523 frames are 161 MiB, and would otherwise be in memory."""
     crop = package.crop(3)
     while isinstance(crop, np.ndarray):
         crop = crop.base
     assert isinstance(crop, (mmap.mmap, memoryview))
     before = package.crop(3).copy()
-    package.render(3, np.zeros(package.audio_shape))  # gives its pages back
+    package.render(3, np.zeros(package.audio_shape))  # releases its pages
     np.testing.assert_array_equal(package.crop(3), before)
     assert len(package._parts.reader._cache) <= 2
 
 
-def test_nothing_is_left_beside_it(package_folder: Path):
+def test_no_temporary_files_remain(package_folder: Path):
     names = {path.name for path in package_folder.iterdir()}
     assert names == {MANIFEST, CROPS, BACKGROUND, NETWORK, ENCODER}
     assert [path.name for path in package_folder.parent.iterdir()] == [package_folder.name]
@@ -92,17 +92,17 @@ def test_idle_stretches_by_hand():
     }
     assert choose_idle([0.01] * 300).last == 99  # 4 s
     assert not choose_idle([0.01] * 9 + [0.1] + [0.01] * 9).is_shut  # too short
-    assert not choose_idle([0.005, 0.025] * 50).is_shut  # small, but never still
+    assert not choose_idle([0.005, 0.025] * 50).is_shut  # small, but moving
     assert choose_idle([0.1] * 300).model_dump() == {"first": 0, "last": 99, "is_shut": False}
     assert choose_idle([0.1]).model_dump() == {"first": 0, "last": 0, "is_shut": False}
 
 
-def test_an_open_mouth_is_shut_by_the_network(copy: Path):
+def test_an_open_mouth_is_closed_by_the_network(copy: Path):
     rewrite(copy, idle={"first": 30, "last": 40, "is_shut": False})
     package = AvatarPackage.load(copy, "cpu", "f32")
     silent = package.render(33, np.tile(package.encode_silence(), (16, 1)))
     np.testing.assert_array_equal(package.silent_patch(33), silent)
-    assert package.silent_patch(33) is package.silent_patch(33)  # painted once
+    assert package.silent_patch(33) is package.silent_patch(33)  # generated once
     assert not np.array_equal(silent, package.region(33))
     for i in range(75):
         package.silent_patch(i)
@@ -111,7 +111,7 @@ def test_an_open_mouth_is_shut_by_the_network(copy: Path):
     package.close()
 
 
-def test_features_may_come_in_any_shape_but_not_number(package: AvatarPackage):
+def test_features_may_have_any_shape_of_the_right_size(package: AvatarPackage):
     n_numbers = int(np.prod(package.audio_shape))
     heard = np.random.default_rng(0).random(n_numbers, np.float32)
     patch = package.render(7, heard)
@@ -126,7 +126,7 @@ def test_features_may_come_in_any_shape_but_not_number(package: AvatarPackage):
         package.render(75, heard)
 
 
-def test_packaged_features_are_there_again(source: AvatarSource, landmarker: Landmarker, tmp_path: Path):
+def test_packaged_features_are_read_back(source: AvatarSource, landmarker: Landmarker, tmp_path: Path):
     from dataclasses import replace
 
     rows = np.random.default_rng(1).random((70, 32), np.float32)
@@ -139,7 +139,7 @@ def test_packaged_features_are_there_again(source: AvatarSource, landmarker: Lan
     package.close()
 
 
-def test_the_ear_that_a_deployment_brings_is_found(copy: Path, tmp_path: Path, source: AvatarSource):
+def test_the_audio_encoder_of_a_deployment_is_found(copy: Path, tmp_path: Path, source: AvatarSource):
     (copy / ENCODER).unlink()
     rewrite(copy)
     (tmp_path / "model").mkdir()
@@ -150,7 +150,7 @@ def test_the_ear_that_a_deployment_brings_is_found(copy: Path, tmp_path: Path, s
     package.close()
 
 
-def test_an_ear_of_another_size_is_refused(copy: Path):
+def test_an_audio_encoder_of_another_size_is_rejected(copy: Path):
     audio_encoder = AudioVisualEncoder((4, 6, 8, 10, 48))
     write_safetensors(dict(seeded_state(audio_encoder)), copy / ENCODER, {})
     rewrite(copy)
@@ -220,13 +220,13 @@ def shorter_film(folder: Path) -> None:
         (lambda folder: rewrite(folder, frames="75"), "frames"),
     ],
 )
-def test_a_package_that_is_not_whole_is_refused(copy: Path, break_it: Callable[[Path], None], words: str):
+def test_an_invalid_package_is_rejected(copy: Path, break_it: Callable[[Path], None], words: str):
     break_it(copy)
     with pytest.raises(BadPackage, match=words):
         AvatarPackage.load(copy, "cpu", "f32")
 
 
-def test_weights_of_another_network_are_refused(copy: Path):
+def test_weights_of_another_network_are_rejected(copy: Path):
     write_safetensors({"conv.weight": torch.zeros(2)}, copy / NETWORK, {})
     rewrite(copy)
     with pytest.raises(WrongWeights, match="another model; expected AvatarUNet"):
@@ -234,9 +234,7 @@ def test_weights_of_another_network_are_refused(copy: Path):
 
 
 @pytest.mark.parametrize("change", ["missing", "nan", "wide"])
-def test_weights_that_no_avatar_has_are_refused(
-    source: AvatarSource, tmp_path: Path, landmarker: Landmarker, change: str
-):
+def test_invalid_weights_are_rejected(source: AvatarSource, tmp_path: Path, landmarker: Landmarker, change: str):
     from dataclasses import replace
 
     state = dict(seeded_state(AvatarUNet("ave", (4, 6, 8, 10, 12), 2)))
@@ -271,7 +269,7 @@ def test_checkpoints_of_every_form_are_read(tmp_path: Path, form: str):
     assert read_encoder(tmp_path / "ear.pth").widths == (4, 6, 8, 10, 32)
 
 
-def test_a_film_without_a_face_makes_no_avatar(source: AvatarSource, tmp_path: Path, landmarker: Landmarker):
+def test_a_video_without_a_face_is_rejected(source: AvatarSource, tmp_path: Path, landmarker: Landmarker):
     from dataclasses import replace
 
     with write_film(tmp_path / "empty.mp4", 25) as writer:
@@ -284,7 +282,7 @@ def test_a_film_without_a_face_makes_no_avatar(source: AvatarSource, tmp_path: P
     assert [path.name for path in tmp_path.iterdir()] == ["empty.mp4"]
 
 
-def test_upstreams_landmarks_make_the_boxes(source: AvatarSource, tmp_path: Path, landmarker: Landmarker):
+def test_boxes_come_from_upstreams_landmarks(source: AvatarSource, tmp_path: Path, landmarker: Landmarker):
     from dataclasses import replace
 
     (tmp_path / "lms").mkdir()
@@ -300,7 +298,7 @@ def test_upstreams_landmarks_make_the_boxes(source: AvatarSource, tmp_path: Path
         build_package(replace(source, lms=tmp_path / "lms"), tmp_path / "out2", landmarker)
 
 
-def test_a_name_makes_the_starter_only_where_it_is_the_starters(package_folder: Path, tmp_path: Path):
+def test_the_starter_is_generated_only_for_its_name(package_folder: Path, tmp_path: Path):
     settings = Settings.from_env({"VISEME_DATA_DIR": str(tmp_path), "VISEME_AVATARS": str(package_folder.parent)})
     assert find_named("drawn", settings) == package_folder
     with pytest.raises(AvatarNotFound, match="'nobody': no such name; known: drawn, starter"):

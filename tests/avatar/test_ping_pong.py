@@ -10,10 +10,10 @@ from inference.avatar.ping_pong import PingPongPosition
 from inference.media.frame_order import ping_pong_index
 
 
-def test_the_order_is_upstreams(shared: Path):
+def test_the_order_matches_upstream(shared: Path):
     for case in json.loads((shared / "golden" / "pingpong.json").read_text()).values():
         n_frames = case["n_frames"]
-        if n_frames > 1:  # upstream asks for a frame that does not exist
+        if n_frames > 1:  # upstream would read a frame that does not exist
             assert [ping_pong_index(step + 1, n_frames) for step in case["steps"]] == case["frame"]
 
 
@@ -23,7 +23,7 @@ def test_it_begins_with_frame_1_and_each_end_comes_once():
 
 
 @pytest.mark.parametrize("n_frames", [1, 2, 5, 30])
-def test_steps_over_the_whole_are_that_order(n_frames: int):
+def test_steps_over_all_frames_have_that_order(n_frames: int):
     position, seen = PingPongPosition(), []
     for _ in range(100):
         position = position.step(n_frames)
@@ -41,8 +41,8 @@ def test_steps_over_the_whole_are_that_order(n_frames: int):
         PingPongPosition(19, 1),
     ],
 )
-def test_it_walks_into_a_stretch_and_stays_there(start: PingPongPosition):
-    """From wherever it is, one frame at a time: nothing jumps."""
+def test_it_moves_into_a_range_and_stays_there(start: PingPongPosition):
+    """From any start, one frame at a time, without jumps."""
     position, seen = start, [start.frame]
     for _ in range(60):
         position = position.step_within(7, 10)
@@ -51,7 +51,7 @@ def test_it_walks_into_a_stretch_and_stays_there(start: PingPongPosition):
     assert set(seen[-20:]) == {7, 8, 9, 10}
 
 
-def test_a_stretch_of_one_frame_stands_still():
+def test_a_range_of_one_frame_stays_still():
     position = PingPongPosition(3, 1)
     for _ in range(5):
         position = position.step_within(5, 5)

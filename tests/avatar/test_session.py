@@ -13,7 +13,7 @@ from inference.media.frame_order import ping_pong_index
 
 
 def speak(session: AvatarSession, pcm: np.ndarray, pieces: Sequence[int]) -> list[TimedFrame]:
-    """Push in pieces of those sizes, over and over, taking what is ready behind each."""
+    """Push pieces of these sizes in turn, and take the frames that are ready after each."""
     frames, at, i = [], 0, 0
     while at < len(pcm):
         session.push_audio(pcm[at : at + pieces[i % len(pieces)]])
@@ -33,14 +33,14 @@ def assert_same(one: Sequence[TimedFrame], other: Sequence[TimedFrame]) -> None:
 
 
 @pytest.mark.parametrize("rate", [16_000, 24_000, 44_100])
-def test_pieces_make_no_difference(package: AvatarPackage, speech: np.ndarray, rate: int):
-    pcm = speech[: rate // 2]  # half a second at that rate, whatever it says
+def test_chunk_sizes_make_no_difference(package: AvatarPackage, speech: np.ndarray, rate: int):
+    pcm = speech[: rate // 2]  # half a second at that rate
     whole = speak(package.session(rate), pcm, [len(pcm)])
     assert_same(speak(package.session(rate), pcm, [rate // 100]), whole)  # 10 ms
     assert_same(speak(package.session(rate), pcm, [1, 7, 333, 2048]), whole)
 
 
-def test_frames_carry_the_sound_that_belongs_to_them(package: AvatarPackage, speech: np.ndarray):
+def test_frames_carry_their_own_audio(package: AvatarPackage, speech: np.ndarray):
     """By hand: 0.5 s and 100 samples are 12.656 frames, so 13, the last one padded with zeros."""
     pcm = speech[:8100]
     frames = speak(package.session(), pcm, [1000])
@@ -54,7 +54,7 @@ def test_frames_carry_the_sound_that_belongs_to_them(package: AvatarPackage, spe
     assert all(frame.is_speaking for frame in frames)
 
 
-def test_a_rate_that_25_does_not_divide_does_not_drift(package: AvatarPackage):
+def test_a_rate_not_divisible_by_25_does_not_drift(package: AvatarPackage):
     rate = 11_024  # 440.96 samples a frame
     pcm = np.arange(rate, dtype=np.int16)
     frames = speak(package.session(rate), pcm, [997])
@@ -63,7 +63,7 @@ def test_a_rate_that_25_does_not_divide_does_not_drift(package: AvatarPackage):
     np.testing.assert_array_equal(np.concatenate([frame.pcm for frame in frames]), pcm)
 
 
-def test_patches_lie_on_upstreams_frames(package: AvatarPackage, speech: np.ndarray):
+def test_backgrounds_follow_upstreams_order(package: AvatarPackage, speech: np.ndarray):
     for i, frame in enumerate(speak(package.session(), speech[:6400], [6400])):
         assert frame.background == ping_pong_index(i + 1, package.n_frames)
         assert frame.box == package.box(frame.background)
@@ -76,20 +76,20 @@ def test_patches_lie_on_upstreams_frames(package: AvatarPackage, speech: np.ndar
         np.testing.assert_array_equal(whole, package.background(frame.background))
 
 
-def test_what_is_said_shows(package: AvatarPackage, speech: np.ndarray):
-    """New speech is really heard: other sound, other mouths, from just where it differs."""
+def test_the_mouth_depends_on_the_audio(package: AvatarPackage, speech: np.ndarray):
+    """Other audio gives other mouths, from exactly the first frame that depends on it."""
     other = speech[:16000].copy()
     other[8000:] = 0
     one, two = (speak(package.session(), pcm, [3200]) for pcm in (speech[:16000], other))
     differs = [not np.array_equal(a.patch, b.patch) for a, b in zip(one, two, strict=True)]
     first = differs.index(True)
-    # Sample 8000 lies in frame 12; frame i hears up to i * 40 + 452 ms, so that frame 2 (532 ms) may be first.
+    # Sample 8000 is in frame 12; frame i depends on audio up to i * 40 + 452 ms, so frame 2 (532 ms) may differ first.
     assert first == 2
     assert all(differs[5:])
 
 
-def test_each_frame_hears_sixteen_rows_of_its_own(package: AvatarPackage, speech: np.ndarray):
-    """Not one row sixteen times over: the rows that reach the network differ from one another, and move on."""
+def test_each_frame_gets_sixteen_rows_of_its_own(package: AvatarPackage, speech: np.ndarray):
+    """The rows that reach the network differ from one another, and advance."""
     session = package.session()
     session.push_audio(speech[:16000])
     pending = session._next_pending(0)
@@ -107,20 +107,20 @@ def test_the_first_frame_needs_no_more_than_the_look_ahead(package: AvatarPackag
     session = package.session()
     session.push_audio(speech[:n_needed])
     assert len(list(session.frames())) == max(early, 1) == 1
-    for i in range(1, 20):  # and each later one no more than that beyond its own time
+    for i in range(1, 20):  # each later frame needs no more beyond its own time
         session.push_audio(speech[n_needed + 640 * (i - 1) : n_needed + 640 * i])
         assert [frame.frame for frame in session.frames()] == [i]
 
 
 @pytest.mark.parametrize("rate", [8_000, 22_050, 48_000])
-def test_another_rate_needs_two_milliseconds_more_at_most(package: AvatarPackage, rate: int):
+def test_another_rate_needs_at_most_two_milliseconds_more(package: AvatarPackage, rate: int):
     session = package.session(rate)
     session.push_audio(np.ones(round((LOOK_AHEAD_MS + 2) / 1000 * rate), np.int16))
     assert len(list(session.frames())) == 1
 
 
-def test_the_rate_is_heeded(package: AvatarPackage, speech: np.ndarray):
-    """The same voice at 24 kHz paints nearly the same mouths; taken for 16 kHz it would be another voice."""
+def test_the_sample_rate_is_used(package: AvatarPackage, speech: np.ndarray):
+    """The same speech at 24 kHz gives nearly the same mouths; taken for 16 kHz it would differ."""
     t = np.arange(16000) / 16000
     tone = (8000 * np.sin(2 * np.pi * 300 * t) * np.sin(2 * np.pi * 3 * t) ** 2).astype(np.int16)
     t = np.arange(24000) / 24000
@@ -134,7 +134,7 @@ def test_the_rate_is_heeded(package: AvatarPackage, speech: np.ndarray):
     assert apart < 0.2 * mistaken
 
 
-def test_silence_shuts_the_mouth_and_runs_on(package: AvatarPackage):
+def test_silence_closes_the_mouth_and_motion_continues(package: AvatarPackage):
     session = package.session(24_000)
     frames = [session.idle() for _ in range(40)]
     assert [frame.frame for frame in frames] == list(range(40))
@@ -164,13 +164,13 @@ def test_speech_and_silence_share_one_count(package: AvatarPackage, speech: np.n
     assert not session.has_speech
 
 
-def test_an_utterance_follows_another(package: AvatarPackage, speech: np.ndarray):
-    """Speech behind a flush is heard with silence before it, as if it were the first."""
+def test_utterances_follow_one_another(package: AvatarPackage, speech: np.ndarray):
+    """Speech after a flush starts after silence, like the first utterance."""
     session = package.session()
     for _ in range(2):
         session.push_audio(speech[:3300])
         session.flush()
-        session.flush()  # there is nothing more to end
+        session.flush()  # no open utterance
     frames = list(session.frames())
     assert len(frames) == 12
     np.testing.assert_array_equal(frames[0].pcm, frames[6].pcm)
@@ -186,7 +186,7 @@ def test_an_interrupt_drops_everything_at_once(package: AvatarPackage, speech: n
     running = session.frames()
     first = next(running)
     session.interrupt()
-    assert list(running) == []  # whoever takes frames of old speech gets no more of it
+    assert list(running) == []  # an iterator over old speech ends
     assert list(session.frames()) == []
     assert not session.has_speech
     quiet = session.idle()
@@ -198,7 +198,7 @@ def test_an_interrupt_drops_everything_at_once(package: AvatarPackage, speech: n
     np.testing.assert_array_equal(spoken.pcm, speech[:640])
 
 
-def test_an_interrupt_catches_the_frame_that_is_being_made(
+def test_an_interrupt_drops_the_frame_being_rendered(
     package: AvatarPackage, speech: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ):
     session = package.session()
@@ -206,7 +206,7 @@ def test_an_interrupt_catches_the_frame_that_is_being_made(
     render = package.render
 
     def render_while_interrupted(i: int, features: np.ndarray) -> np.ndarray:
-        session.interrupt()  # does not wait for the network
+        session.interrupt()  # without waiting for the network
         return render(i, features)
 
     monkeypatch.setattr(package, "render", render_while_interrupted)
@@ -214,18 +214,18 @@ def test_an_interrupt_catches_the_frame_that_is_being_made(
     assert session.idle().frame == 0
 
 
-def test_too_much_speech_is_refused_and_none_of_it_taken(package: AvatarPackage, speech: np.ndarray):
+def test_too_much_speech_is_rejected_as_a_whole(package: AvatarPackage, speech: np.ndarray):
     session = package.session(max_queued_s=1.0)
     session.push_audio(speech[:16000])
     with pytest.raises(Overloaded, match=r"1\.0 s of speech queued and 0\.1 s pushed; at most 1 s expected"):
         session.push_audio(speech[:1600])
     session.flush()
     assert len(list(session.frames())) == 25
-    session.push_audio(speech[:16000])  # there is room again
+    session.push_audio(speech[:16000])  # the queue has room again
     assert session.queued_s == 1.0
 
 
-def test_endless_scraps_are_refused(package: AvatarPackage):
+def test_too_many_utterances_are_rejected(package: AvatarPackage):
     session, scrap = package.session(), np.ones(1, np.int16)
     for _ in range(256):
         session.push_audio(scrap)
@@ -237,18 +237,18 @@ def test_endless_scraps_are_refused(package: AvatarPackage):
 @pytest.mark.parametrize(
     "pcm", [np.zeros(4, np.float32), np.zeros((2, 2), np.int16), b"\0\0", [0, 1], np.zeros(4, ">i2").astype("<u2")]
 )
-def test_other_arrays_are_refused(package: AvatarPackage, pcm: object):
+def test_other_arrays_are_rejected(package: AvatarPackage, pcm: object):
     with pytest.raises(InvalidRequest, match="expected an int16 array of one axis"):
         package.session().push_audio(pcm)
 
 
 @pytest.mark.parametrize("rate", [0, 3999, 192_001, True, 16_000.0, "16000"])
-def test_rates_of_no_speech_are_refused(package: AvatarPackage, rate: object):
+def test_unsupported_rates_are_rejected(package: AvatarPackage, rate: object):
     with pytest.raises(InvalidRequest, match="expected 4000 to 192000 samples a second"):
         package.session(rate)
 
 
-def test_nothing_at_all_is_nothing(package: AvatarPackage):
+def test_empty_audio_gives_no_frames(package: AvatarPackage):
     session = package.session()
     session.push_audio(np.zeros(0, np.int16))
     session.flush()
@@ -256,7 +256,7 @@ def test_nothing_at_all_is_nothing(package: AvatarPackage):
     assert not session.has_speech
 
 
-def test_a_closed_session_says_so(package: AvatarPackage, speech: np.ndarray):
+def test_a_closed_session_raises(package: AvatarPackage, speech: np.ndarray):
     session = package.session()
     session.push_audio(speech)
     running = session.frames()
@@ -269,7 +269,7 @@ def test_a_closed_session_says_so(package: AvatarPackage, speech: np.ndarray):
 
 
 def test_sessions_in_many_threads_share_one_network(package: AvatarPackage, speech: np.ndarray):
-    """Each says what it would say alone."""
+    """Each session generates the same frames as it would by itself."""
     alone = [speak(package.session(), speech[at : at + 4000], [500]) for at in (0, 4000, 8000)]
     together: dict[int, list[TimedFrame]] = {}
 
@@ -285,14 +285,14 @@ def test_sessions_in_many_threads_share_one_network(package: AvatarPackage, spee
         assert_same(together[i], frames)
 
 
-def test_without_an_ear_there_is_no_session(package: AvatarPackage, monkeypatch: pytest.MonkeyPatch):
+def test_there_is_no_session_without_an_audio_encoder(package: AvatarPackage, monkeypatch: pytest.MonkeyPatch):
     from dataclasses import replace
 
     deaf = AvatarPackage(
-        package._manifest, replace(package._parts, audio_encoder=None, missing_encoder_message="it has no ear")
+        package._manifest, replace(package._parts, audio_encoder=None, missing_encoder_message="no audio encoder")
     )
     assert not deaf.accepts_audio
-    with pytest.raises(WeightsNotFound, match="it has no ear"):
+    with pytest.raises(WeightsNotFound, match="no audio encoder"):
         deaf.session()
-    with pytest.raises(WeightsNotFound, match="it has no ear"):
+    with pytest.raises(WeightsNotFound, match="no audio encoder"):
         deaf.encode_audio(np.ones(3801, np.int16))

@@ -23,12 +23,12 @@ from inference.speaker.synthesis import synthesise_with_formants
 from inference.weights.registry import STARTER_AVATAR
 from training.avatar.utterances import gap_of
 
-FEW = 3  # frames, where it does not matter how many
+FEW = 3  # frames, if their number does not matter
 
 
 @pytest.fixture(scope="module")
 def starter(settings: Settings) -> AvatarPackage:
-    """As everyone gets it: made once on this machine."""
+    """The starter as every user gets it, generated once on this machine."""
     return AvatarPackage.load("starter", "cpu", "f32", settings)
 
 
@@ -36,7 +36,7 @@ def make(folder: Path) -> str:
     return str(starter_folder(folder, n_frames=FEW))
 
 
-def test_the_starter_is_there_by_its_name(starter: AvatarPackage, settings: Settings):
+def test_the_starter_is_found_by_name(starter: AvatarPackage, settings: Settings):
     assert (starter.name, starter.n_frames, starter.fps) == ("starter", STARTER_FRAMES, 25.0)
     assert starter.accepts_audio
     assert starter.idle.is_shut
@@ -45,7 +45,7 @@ def test_the_starter_is_there_by_its_name(starter: AvatarPackage, settings: Sett
     assert 150 < min(sides) <= max(sides) < 300
 
 
-def test_it_speaks_what_is_pushed(starter: AvatarPackage):
+def test_it_speaks_pushed_audio(starter: AvatarPackage):
     session = starter.session()
     t = np.arange(16_000) / 16_000
     session.push_audio((6000 * np.sin(2 * np.pi * 200 * t) * (np.sin(2 * np.pi * 3 * t) > 0)).astype(np.int16))
@@ -54,11 +54,11 @@ def test_it_speaks_what_is_pushed(starter: AvatarPackage):
     whole = starter.compose_frame(frames[5])
     assert whole.shape == (starter.height, starter.width, 3)
     apart = np.abs(frames[5].patch.astype(int) - starter.region(frames[5].background))
-    assert apart[:2].max() <= 12  # its edge is the picture's
-    assert apart.mean() < 25  # and what is in it is this face
+    assert apart[:2].max() <= 12  # its edge matches the frame
+    assert apart.mean() < 25  # and it shows this face
 
 
-def test_its_mouth_follows_a_voice_and_rests_in_silence(starter: AvatarPackage, landmarker: Landmarker):
+def test_its_mouth_follows_speech_and_rests_in_silence(starter: AvatarPackage, landmarker: Landmarker):
     speech = SynthesisedSpeech("BIN BLUE AT F TWO NOW", 3)
     truth = gap_of(np.stack([mouth.row() for mouth in speech.mouth_shapes(np.arange(75) / 25)])).astype(float)
     watcher = Watcher(starter, landmarker)
@@ -71,14 +71,14 @@ def test_its_mouth_follows_a_voice_and_rests_in_silence(starter: AvatarPackage, 
     assert silence.max() < rest + 0.1 * (opening.max() - rest)
 
 
-def test_its_card_speaks_of_these_bytes():
+def test_its_card_describes_these_files():
     card = STARTER_AVATAR.read_card()
     assert card["files"] == {file.name: {"sha256": file.sha256, "bytes": file.n_bytes} for file in STARTER_AVATAR.files}
     assert card["results"]["drawn"]["correlation"] > 0.5
     assert card["results"]["filmed"]["correlation"] > 0.5
 
 
-def test_it_is_made_once_and_whole(tmp_path: Path):
+def test_it_is_generated_once_and_complete(tmp_path: Path):
     folder = starter_folder(tmp_path, n_frames=FEW)
     at = (folder / MANIFEST).stat().st_mtime_ns
     assert starter_folder(tmp_path, n_frames=FEW) == folder
@@ -89,7 +89,7 @@ def test_it_is_made_once_and_whole(tmp_path: Path):
     assert {path.name for path in folder.parent.iterdir()} == {folder.name, f".{folder.name}.lock"}
 
 
-def test_several_processes_make_one(tmp_path: Path):
+def test_several_processes_generate_one(tmp_path: Path):
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         folders = set(pool.map(make, [tmp_path] * 2))
     (folder,) = map(Path, folders)
@@ -97,14 +97,14 @@ def test_several_processes_make_one(tmp_path: Path):
     assert {path.name for path in folder.parent.iterdir()} == {folder.name, f".{folder.name}.lock"}
 
 
-def test_other_weights_are_another_avatar(tmp_path: Path):
+def test_other_weights_give_another_package(tmp_path: Path):
     changed = replace(
         STARTER_AVATAR, files=(replace(STARTER_AVATAR.files[0], sha256="0" * 64), STARTER_AVATAR.files[1])
     )
     assert cache_key(changed, FEW) != cache_key(STARTER_AVATAR, FEW)
 
 
-def test_one_that_was_damaged_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_damaged_one_is_generated_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     few = starter_folder(tmp_path, n_frames=FEW)
     monkeypatch.setattr(starter_folder, "__defaults__", (STARTER_AVATAR, FEW))
     with (few / CROPS).open("r+b") as file:
@@ -116,7 +116,7 @@ def test_one_that_was_damaged_is_made_again(tmp_path: Path, monkeypatch: pytest.
     package.close()
 
 
-def test_one_of_the_users_is_theirs_to_mend(tmp_path: Path):
+def test_a_damaged_user_package_is_left_alone(tmp_path: Path):
     few = starter_folder(tmp_path, n_frames=FEW)
     mine = Path(shutil.copytree(few, tmp_path / "mine"))
     (mine / CROPS).unlink()
@@ -125,7 +125,7 @@ def test_one_of_the_users_is_theirs_to_mend(tmp_path: Path):
     assert mine.is_dir()
 
 
-def test_a_data_directory_that_cannot_hold_it_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_an_unusable_data_directory_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     (tmp_path / "avatars").write_text("in the way")
     with pytest.raises(StorageError, match="the avatar cannot be generated there"):
         starter_folder(tmp_path, n_frames=FEW)
@@ -133,7 +133,7 @@ def test_a_data_directory_that_cannot_hold_it_is_said(tmp_path: Path, caplog: py
     assert "the avatar starter cannot be generated" in caplog.text
 
 
-def test_a_users_own_avatar_may_be_called_so(tmp_path: Path):
+def test_a_user_avatar_may_have_its_name(tmp_path: Path):
     few = starter_folder(tmp_path, n_frames=FEW)
     shutil.copytree(few, tmp_path / "theirs" / "starter")
     settings = Settings.from_env({"VISEME_DATA_DIR": str(tmp_path), "VISEME_AVATARS": str(tmp_path / "theirs")})

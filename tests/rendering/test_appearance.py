@@ -26,7 +26,7 @@ def nearest_skin(appearance: Appearance) -> int:
     return int(np.argmin([np.abs(np.subtract(appearance.skin, skin)).sum() for skin in SKINS]))
 
 
-def test_a_pose_depends_on_time_alone():
+def test_a_pose_depends_on_time_only():
     appearance = Appearance.from_seed(3)
     slow, fast = head_motion(appearance, 3, TIMES_S), head_motion(appearance, 3, np.arange(0, 20, 0.01))
     for one, other in zip(slow, fast[::4], strict=True):

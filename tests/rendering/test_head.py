@@ -27,7 +27,7 @@ CHANGES = {
 
 
 def noiseless(seed: int = 0) -> Appearance:
-    """A person before a camera without noise."""
+    """Return an appearance without camera noise."""
     return replace(Appearance.from_seed(seed), noise_sigma=0.0)
 
 
@@ -91,7 +91,7 @@ def test_noise_changes_pixels_and_nothing_else():
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_every_part_of_a_shape_is_seen(head: Scene, name: str):
+def test_every_part_of_a_shape_is_visible(head: Scene, name: str):
     rest, at_rest = draw(head, MouthShape())
     changed, landmarks = draw(head, CHANGES[name])
     box = mouth_of(np.abs(changed.astype(int) - rest), at_rest)
@@ -120,8 +120,8 @@ def test_landmarks_follow_the_shape(head: Scene):
     assert chin[1] > chin[0] + 5
 
 
-def test_small_changes_are_seen(head: Scene):
-    """A hundredth of a unit is less than a tenth of a pixel, and changes the picture, a little."""
+def test_small_changes_are_visible(head: Scene):
+    """A hundredth of a unit is less than a tenth of a pixel, and still changes the frame a little."""
     for part in CHANGES:
         before, _ = draw(head, replace(MouthShape(open=0.4), **{part: 0.5}))
         after, _ = draw(head, replace(MouthShape(open=0.4), **{part: 0.53}))
@@ -129,7 +129,7 @@ def test_small_changes_are_seen(head: Scene):
         assert 1 <= change.max() < 60, part
 
 
-def test_what_was_drawn_is_where_the_landmarks_say(head: Scene):
+def test_features_are_drawn_at_their_landmarks(head: Scene):
     """An open mouth is dark at the middle of its inner landmarks, also when the head is turned."""
     for pose in (HeadPose(), HeadPose(yaw=0.2, pitch=0.1, roll=0.1, x=12, y=-8)):
         frame, landmarks = draw(head, MouthShape(open=1.5), pose)
@@ -138,7 +138,7 @@ def test_what_was_drawn_is_where_the_landmarks_say(head: Scene):
         assert frame[y - 1 : y + 2, x - 1 : x + 2].mean() < 0.6 * frame[chin_y, chin_x].mean()
 
 
-def test_blinks_shut_the_eyes(head: Scene):
+def test_blinks_close_the_eyes(head: Scene):
     seen, landmarks = draw(head, MouthShape())
     shut, closed = draw(head, MouthShape(), HeadPose(blink=1.0))
     assert (landmarks[41, 1] - landmarks[37, 1]) > 4 * (closed[41, 1] - closed[37, 1])

@@ -27,7 +27,7 @@ def shots_of(
     return [shot for shot, _ in zip(shots, range(n or 10_000), strict=False)]
 
 
-def test_a_film_is_the_same_every_time_and_another_seed_is_another_person():
+def test_a_clip_is_deterministic_and_another_seed_is_another_person():
     first, again = shots_of(SENTENCE, n=5), shots_of(SENTENCE, n=5)
     assert all(np.array_equal(a.frame, b.frame) for a, b in zip(first, again, strict=True))
     assert np.abs(first[0].frame.astype(int) - shots_of(SENTENCE, seed=4, n=1)[0].frame).mean() > 5
@@ -40,8 +40,8 @@ def test_homophenes_give_the_same_pixels(one: str, other: str):
     assert all(np.array_equal(a.frame, b.frame) for a, b in zip(*pair, strict=True))
 
 
-def test_only_the_lower_face_knows_what_is_said():
-    """Room, hair, eyes and motion follow from the seed alone."""
+def test_only_the_lower_face_depends_on_the_text():
+    """Room, hair, eyes and motion depend on the seed only."""
     pair = [shots_of(text) for text in (SENTENCE, "LAY GREEN WITH O ZERO SOON")]
     top_of_lips = min(float(shot.landmarks[0][31:36, 1].min()) for shots in pair for shot in shots)  # the nostrils
     n_upper = int(top_of_lips) - 12
@@ -51,14 +51,14 @@ def test_only_the_lower_face_knows_what_is_said():
     assert any(not np.array_equal(a.frame, b.frame) for a, b in zip(*pair, strict=True))
 
 
-def test_lips_in_the_truth_open_and_close_with_the_mouth():
+def test_landmarks_open_and_close_with_the_mouth_shape():
     shots = shots_of(SENTENCE)
     gaps = np.array([shot.landmarks[0][66, 1] - shot.landmarks[0][62, 1] for shot in shots])
     asked = np.array([shot.mouth.open for shot in shots])
     assert np.corrcoef(gaps, asked)[0, 1] > 0.95
 
 
-def test_a_faster_film_shows_the_same_moments():
+def test_a_higher_frame_rate_shows_the_same_moments():
     slow = shots_of(SENTENCE, n=4)
     fast = shots_of(SENTENCE, options=replace(SMALL, fps=50.0), n=8)
     assert [shot.at_s for shot in fast[::2]] == [shot.at_s for shot in slow]
@@ -67,7 +67,7 @@ def test_a_faster_film_shows_the_same_moments():
         assert np.array_equal(a.landmarks[0], b.landmarks[0])
 
 
-def test_two_people_of_whom_one_listens():
+def test_a_listener_stays_silent():
     options = SyntheticClipOptions(width=640, height=288, has_listener=True)
     shots = shots_of(SENTENCE, options=options)
     gaps = [[shot.landmarks[i][66, 1] - shot.landmarks[i][62, 1] for shot in shots] for i in (0, 1)]
@@ -76,7 +76,7 @@ def test_two_people_of_whom_one_listens():
     assert shots[0].landmarks[0][:, 0].max() < 320 < shots[0].landmarks[1][:, 0].min()
 
 
-def test_hidden_frames_show_nobody(landmarker: Landmarker):
+def test_hidden_frames_show_no_one(landmarker: Landmarker):
     options = SyntheticClipOptions(hidden_s=((0.2, 0.4),), length_s=1.0)
     shots = shots_of("NOW", options=options)
     assert [i for i, shot in enumerate(shots) if not shot.landmarks] == list(range(5, 10))
@@ -84,7 +84,7 @@ def test_hidden_frames_show_nobody(landmarker: Landmarker):
     assert landmarker.detect(shots[4].frame)
 
 
-def test_an_uneven_film_keeps_its_order_and_its_length():
+def test_a_variable_rate_keeps_order_and_length():
     film = SyntheticClip(SENTENCE, 3, replace(SMALL, has_variable_rate=True))
     times = np.array([float(t) for t in film.times()])
     steps = np.diff(times)
@@ -94,7 +94,7 @@ def test_an_uneven_film_keeps_its_order_and_its_length():
     assert steps.std() > 0.004
 
 
-def test_faces_and_lips_are_found_where_they_were_drawn(landmarker: Landmarker):
+def test_faces_and_lips_are_detected_at_their_landmarks(landmarker: Landmarker):
     errors, gaps, n_frames = [], [], 0
     for seed in range(8):
         shots = shots_of(SENTENCE, seed, SyntheticClipOptions())[::5]
@@ -110,7 +110,7 @@ def test_faces_and_lips_are_found_where_they_were_drawn(landmarker: Landmarker):
     assert np.corrcoef(np.array(gaps).T)[0, 1] > 0.85
 
 
-def test_a_written_film_has_its_truth_beside_it(tmp_path: Path):
+def test_a_written_clip_has_its_ground_truth_beside_it(tmp_path: Path):
     path = tmp_path / "film.mp4"
     film = SyntheticClip(SENTENCE, 3, replace(SMALL, length_s=3.2))
     truth = json.loads(film.write(path).read_text())
@@ -133,7 +133,7 @@ def test_a_written_film_has_its_truth_beside_it(tmp_path: Path):
         assert float(container.duration / av.time_base) == pytest.approx(3.2, abs=0.08)
 
 
-def test_a_silent_film_has_no_sound(tmp_path: Path):
+def test_a_silent_clip_has_no_audio(tmp_path: Path):
     SyntheticClip("NOW", 3, replace(SMALL, length_s=1.0)).write(tmp_path / "film.mp4", with_audio=False)
     with av.open(str(tmp_path / "film.mp4")) as container:
         assert not container.streams.audio
@@ -149,11 +149,11 @@ def test_a_silent_film_has_no_sound(tmp_path: Path):
         ({"hidden_s": ((2.0, 1.0),)}, "two rising times"),
     ],
 )
-def test_options_out_of_range_are_refused(options: dict, words: str):
+def test_options_out_of_range_are_rejected(options: dict, words: str):
     with pytest.raises(InvalidRequest, match=words):
         SyntheticClipOptions(**options)
 
 
-def test_a_seed_below_zero_is_refused():
+def test_a_negative_seed_is_rejected():
     with pytest.raises(InvalidRequest, match="seed -1"):
         SyntheticClip(SENTENCE, -1)

@@ -20,7 +20,7 @@ def shapes_of(text: str, seed: int = 3) -> np.ndarray:
     return np.stack([mouth.row() for mouth in SynthesisedSpeech(text, seed).mouth_shapes(TIMES)])
 
 
-def test_every_word_of_grid_can_be_said():
+def test_every_grid_word_has_a_pronunciation():
     assert len(PRONUNCIATIONS) == 51
     assert {phoneme for sounds in PRONUNCIATIONS.values() for phoneme in sounds.split()} <= set(VISEMES)
 
@@ -35,7 +35,7 @@ def test_words_are_cleaned_and_unknown_ones_named():
         words_of("now " * 601)
 
 
-def test_words_follow_one_another_within_the_film():
+def test_words_follow_one_another_within_the_clip():
     speech = SynthesisedSpeech(SENTENCE, 5)
     words = speech.timed_words()
     assert [one.word for one in words] == SENTENCE.split()
@@ -46,14 +46,14 @@ def test_words_follow_one_another_within_the_film():
     assert all(0.05 < one.end_s - one.start_s < 0.8 for one in words)
 
 
-def test_a_text_of_several_sentences_makes_a_longer_film_with_a_pause():
+def test_several_sentences_make_a_longer_clip_with_a_pause():
     speech = SynthesisedSpeech(f"{SENTENCE} {SENTENCE}", 5)
     words = speech.timed_words()
     assert speech.length_s > 3.5
     assert words[6].start_s - words[5].end_s == pytest.approx(0.45)
 
 
-def test_a_length_is_kept_or_refused():
+def test_a_length_is_kept_or_rejected():
     assert SynthesisedSpeech(SENTENCE, 5, 7.5).length_s == 7.5
     with pytest.raises(InvalidRequest, match=re.escape("1 s was requested")):
         SynthesisedSpeech(SENTENCE, 5, 1.0)

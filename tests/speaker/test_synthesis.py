@@ -32,7 +32,7 @@ def check_timing(samples: np.ndarray) -> None:
         assert np.sqrt((said**2).mean()) > 0.02, word
 
 
-def test_the_tone_sounds_while_words_are_said_and_is_the_same_every_time():
+def test_formant_speech_fits_the_words_and_is_deterministic():
     check_timing(synthesise_with_formants(SPEECH, 4))
     assert np.array_equal(synthesise_with_formants(SPEECH, 4), synthesise_with_formants(SPEECH, 4))
 
@@ -51,16 +51,16 @@ def test_an_s_hisses_and_a_vowel_hums():
 
 
 @pytest.mark.skipif(not has_espeak(), reason="espeak-ng is not installed")
-def test_espeak_says_each_word_in_its_time():
+def test_espeak_fits_each_word_to_its_time():
     check_timing(synthesise_with_espeak(SPEECH, 4))
 
 
-def test_without_espeak_the_tone_speaks(monkeypatch):
+def test_formants_are_used_without_espeak(monkeypatch):
     monkeypatch.setattr(synthesis, "has_espeak", lambda: False)
     assert np.array_equal(synthesise(SPEECH, 4), synthesise_with_formants(SPEECH, 4))
 
 
-def test_an_espeak_that_fails_is_named(monkeypatch, tmp_path: Path):
+def test_a_failure_of_espeak_is_reported(monkeypatch, tmp_path: Path):
     def fail(command, **_kwargs):
         raise subprocess.CalledProcessError(1, command)
 
