@@ -1,4 +1,4 @@
-"""A server on this machine that speaks the Hugging Face Hub's routes: for tests to fetch from."""
+"""A local server with the Hugging Face Hub's routes, for tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quiet_http import QuietServer
 
 @dataclass
 class Repository:
-    """commit: where its branch main is. Every commit shows the files as they are now."""
+    """A repository of the fake Hub. commit: the head of `main`; every commit has the current files."""
 
     commit: str
     files: dict[str, bytes]
@@ -23,14 +23,18 @@ class Repository:
 
 @dataclass
 class HubServer:
-    """cuts: after how many bytes each next GET of a file breaks off; a GET without one is answered whole."""
+    """The fake Hub.
+
+    cuts: after how many bytes each of the next GETs of a file breaks off; GETs after them are complete.
+    seen: the requests so far: method, path, headers.
+    """
 
     repositories: dict[str, Repository] = field(default_factory=dict)
     cuts: list[int] = field(default_factory=list)
-    seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)  # method, path, headers
+    seen: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
 
     def __enter__(self) -> HubServer:
-        self._server = Server(("127.0.0.1", 0), Handler)
+        self._server = HubHttpServer(("127.0.0.1", 0), Handler)
         self._server.hub = self
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
         return self
@@ -44,11 +48,11 @@ class HubServer:
         return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def gets(self, path: str = "") -> list[dict[str, str]]:
-        """The headers of every GET whose path holds those letters."""
+        """Return the headers of every GET whose path contains this text."""
         return [headers for method, found, headers in self.seen if method == "GET" and path in found]
 
 
-class Server(QuietServer):
+class HubHttpServer(QuietServer):
     hub: HubServer
 
 
@@ -59,12 +63,12 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_HEAD(self) -> None:
-        self.answer()
+        self.respond()
 
     def do_GET(self) -> None:
-        self.answer()
+        self.respond()
 
-    def answer(self) -> None:
+    def respond(self) -> None:
         self.server.hub.seen.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
         if match := re.fullmatch(r"/api/models/(.+)/revision/([^/?]+)(\?.*)?", self.path):
             repository = self.find(match[1], match[2])

@@ -1,1 +1,1 @@
-"""Weights: which there are, where they come from, whether they are what they should be."""
+"""Weights: the sets known by name, where they come from, and how they are checked and loaded."""

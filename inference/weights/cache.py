@@ -1,4 +1,4 @@
-"""Where the files of weight sets lie on this machine, and whether they are the right ones."""
+"""The files of weight sets on this machine: their paths and their hashes."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from inference.atomic_write import atomic_file
 from inference.errors import WeightsNotFound, WrongWeights
 from inference.weights.registry import WeightFile, WeightSet
 
-MAX_GRAPH_BYTES = 4 << 20  # 90 kB to 1 MB are what `viseme weights convert` writes
-MAX_NUMBERS_BYTES = 160 << 20  # the largest, Wav2Lip in float32, takes 145 MB
+MAX_GRAPH_BYTES = 4 << 20  # of an .xml; `viseme weights convert` writes 90 kB to 1 MB
+MAX_WEIGHTS_BYTES = 160 << 20  # of a .bin; the largest, Wav2Lip in float32, takes 145 MB
 
 
 def locate(weight_set: WeightSet, file: WeightFile, cache: Path) -> Path:
-    """The file of a set, its bytes checked.
+    """Return a file of a set, with its hash checked.
 
-    cache: the folder that fetched weights are kept in.
-    Raises: WeightsNotFound where it was not fetched yet, WrongWeights where its bytes differ.
+    cache: the folder of fetched weights.
+    Raises: WeightsNotFound if it was not fetched yet, WrongWeights if its hash differs.
     """
     path = path_of(weight_set, file, cache)
     if not path.is_file():
         raise WeightsNotFound(
             f"{file.name} of the weights {weight_set.name!r} is not in {path.parent}; "
-            f"get it with: viseme weights fetch {weight_set.name}"
+            f"run: viseme weights fetch {weight_set.name}"
         )
     check_hash(path, file)
     return path
@@ -35,10 +35,10 @@ def path_of(weight_set: WeightSet, file: WeightFile, cache: Path) -> Path:
 
 
 def check_hash(path: Path, file: WeightFile) -> str:
-    """The SHA-256 of the file.
+    """Return the SHA-256 of a file.
 
-    Raises: WrongWeights where it is not the registry's or, where the registry knows none, not the one
-    written down when the file was first seen.
+    Raises: WrongWeights if it is not the registry's or, if the registry has none, not the one recorded when the file
+    was first fetched.
     """
     if file.sha256 is None:
         return check_recorded(path)
@@ -50,9 +50,9 @@ def check_hash(path: Path, file: WeightFile) -> str:
 
 
 def check_recorded(path: Path) -> str:
-    """The SHA-256 of a file, compared to the one written beside it; written now where there is none.
+    """Return the SHA-256 of a file, compared with the recorded one; record it if there is none yet.
 
-    Raises: WrongWeights where the file changed since.
+    Raises: WrongWeights if the file has changed since.
     """
     record = record_of(path)
     if not record.is_file():
@@ -64,7 +64,7 @@ def check_recorded(path: Path) -> str:
 
 
 def write_record(path: Path) -> str:
-    """Write the file's SHA-256 beside it, and return it."""
+    """Record a file's SHA-256 next to it, and return it."""
     found = sha256_of(path)
     with whole_file(record_of(path)) as part:
         part.write_text(f"{found}  {path.name}\n", "utf-8")
@@ -72,12 +72,12 @@ def write_record(path: Path) -> str:
 
 
 def record_of(path: Path) -> Path:
-    """Beside the file, in the form that sha256sum -c reads."""
+    """Return the path of a file's recorded hash, which has the format of `sha256sum -c`."""
     return path.with_name(path.name + ".sha256")
 
 
 def discard(path: Path) -> None:
-    """Take a file out of the cache, and what was written down about it."""
+    """Delete a file from the cache, with its recorded hash."""
     path.unlink(missing_ok=True)
     record_of(path).unlink(missing_ok=True)
 
@@ -88,26 +88,26 @@ def sha256_of(path: Path) -> str:
 
 
 def sha256_of_openvino(path: Path) -> str:
-    """Of both files together. Raises: WeightsNotFound, WrongWeights."""
+    """Return the SHA-256 of an OpenVINO model's two files together. Raises: WeightsNotFound, WrongWeights."""
     return hashlib.sha256(b"".join(read_openvino_files(path))).hexdigest()
 
 
 def read_openvino_files(path: Path) -> tuple[bytes, bytes]:
-    """The .xml and the .bin beside it, of bounded size."""
-    most = {path: MAX_GRAPH_BYTES, path.with_suffix(".bin"): MAX_NUMBERS_BYTES}
-    for file, n_bytes in most.items():
+    """Read an OpenVINO model: the .xml and the .bin next to it. Raises: WrongWeights if one is too large."""
+    max_bytes = {path: MAX_GRAPH_BYTES, path.with_suffix(".bin"): MAX_WEIGHTS_BYTES}
+    for file, n_bytes in max_bytes.items():
         if not file.is_file():
-            raise WeightsNotFound(f"{path}: an OpenVINO model is two files, and {file.name} is not there")
+            raise WeightsNotFound(f"{path}: an OpenVINO model is two files, and {file.name} is missing")
         if file.stat().st_size > n_bytes:
             raise WrongWeights(f"{file}: {file.stat().st_size} bytes; at most {n_bytes} expected")
-    graph, numbers = (file.read_bytes() for file in most)
-    return graph, numbers
+    graph, weights = (file.read_bytes() for file in max_bytes)
+    return graph, weights
 
 
-def keep(contents: bytes, weight_set: WeightSet, file: WeightFile, cache: Path) -> Path:
-    """Put a fetched file into the cache, whole or not at all.
+def store_file(contents: bytes, weight_set: WeightSet, file: WeightFile, cache: Path) -> Path:
+    """Store a fetched file in the cache atomically.
 
-    Raises: WrongWeights where the bytes are not the registry's.
+    Raises: WrongWeights if its hash is not the registry's.
     """
     found = hashlib.sha256(contents).hexdigest()
     if found != file.sha256:

@@ -1,4 +1,4 @@
-"""Tensors out of weight files that nobody vouches for: read as data only, checked key by key."""
+"""Reads tensors from untrusted weight files: as data only, checked key by key."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from inference.weights.cache import check_recorded, whole_file, write_record
 
 Tensors = dict[str, Tensor]
 Module = TypeVar("Module", bound=nn.Module)
-NESTED_KEYS = ("state_dict", "model_state_dict", "model")  # where training scripts put the tensors
+NESTED_KEYS = ("state_dict", "model_state_dict", "model")  # under which training scripts store tensors
 WRAPPER_PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
-COPIED_FROM = "copied_from_sha256"  # metadata of a safetensors copy: the file it was made from
+COPIED_FROM = "copied_from_sha256"  # metadata of a safetensors copy: hash of the original
 ZIP_START, PICKLE_START = b"PK\x03\x04", b"\x80"
-MAX_HEADER = 100_000_000  # bytes of JSON; safetensors' own bound
+MAX_HEADER_BYTES = 100_000_000  # of JSON; safetensors' own limit
 MAX_NESTING = 4
-N_NAMED = 3  # keys named in a message
-# What torch's reader raises at bytes it did not write: found by feeding it damaged files.
+N_NAMED = 3  # keys listed in a message
+# Exceptions of torch's reader for damaged files, found by feeding it some.
 DAMAGE = (RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError, AssertionError, OSError)
 
 
@@ -47,7 +47,10 @@ def fill_module(module: Module, tensors: Tensors, file: str) -> Module:
 
 
 def read_tensors(path: Path) -> Tensors:
-    """All tensors of a file, without prefixes that wrappers added. Nothing in the file is run."""
+    """Read all tensors of a file, without the prefixes of wrappers. No code in the file is run.
+
+    Raises: WeightsNotFound, WrongWeights.
+    """
     if path.is_dir():
         raise WrongWeights(f"{path}: is a directory; expected a .safetensors, .pt or .pth file")
     if not path.is_file():
@@ -66,27 +69,30 @@ def read_tensors(path: Path) -> Tensors:
 
 
 def reject_known_non_weights(head: bytes, path: Path) -> None:
-    """Raises: WrongWeights where the first bytes show a known thing that is no weights."""
+    """Raise WrongWeights if the first bytes are those of a known kind of file that has no weights."""
     text = head.lstrip().lower()
     if not head:
         raise WrongWeights(f"{path}: is empty (0 bytes)")
     if b"<net " in text:
-        raise WrongWeights(f"{path}: is an OpenVINO model, not tensors; expected the weights that it was made from")
+        raise WrongWeights(f"{path}: is an OpenVINO model, not tensors; expected the weights it was converted from")
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        raise WrongWeights(f"{path}: is an HTML page, not weights; a download that needed a login, perhaps")
+        raise WrongWeights(f"{path}: is an HTML page, not weights; perhaps the download needed a login")
     if text.startswith(b"version https://git-lfs"):
-        raise WrongWeights(f"{path}: is a Git LFS pointer, not the weights; run 'git lfs pull' where it came from")
+        raise WrongWeights(f"{path}: is a Git LFS pointer, not the weights; run 'git lfs pull' in its repository")
     if text.startswith(b"{"):
         raise WrongWeights(f"{path}: is JSON text, not weights")
 
 
 def looks_like_safetensors(head: bytes) -> bool:
-    """Eight bytes of length, then a JSON object; no such object is as long as eight letters would say."""
-    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER
+    """Return whether a file starts with eight bytes of a plausible length, then a JSON object.
+
+    Eight letters of text, read as a length, would exceed the limit.
+    """
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER_BYTES
 
 
 def check_zip(path: Path) -> None:
-    """Torch stores tensors as they are: a file that would unpack to more than itself is no torch file.
+    """Refuse a zip that would unpack to more than its own size: torch stores tensors uncompressed.
 
     Raises: WrongWeights.
     """
@@ -96,7 +102,7 @@ def check_zip(path: Path) -> None:
     except (zipfile.BadZipFile, *DAMAGE) as err:
         raise WrongWeights(f"{path}: a torch file that is cut off or damaged ({err})") from err
     if n_bytes > path.stat().st_size:
-        raise WrongWeights(f"{path}: would unpack to {n_bytes} bytes, more than the file has; no torch file does")
+        raise WrongWeights(f"{path}: would unpack to {n_bytes} bytes, more than its own size, as no torch file does")
 
 
 def read_safetensors(path: Path) -> Tensors:
@@ -107,28 +113,28 @@ def read_safetensors(path: Path) -> Tensors:
 
 
 def write_copy(tensors: Tensors, path: Path, sha256: str) -> None:
-    """Write the tensors of the file with that hash as safetensors, and their own hash beside them.
+    """Write tensors as safetensors, and record the copy's hash next to it.
 
-    Another process may do the same just now: each puts whole files in place of what is there.
+    sha256: of the original. Another process may do the same at the same time: files are replaced atomically.
     """
     write_safetensors(tensors, path, {COPIED_FROM: sha256})
     write_record(path)
 
 
 def write_safetensors(tensors: Tensors, path: Path, metadata: dict[str, str]) -> None:
-    """Write tensors as safetensors, whole or not at all."""
+    """Write tensors as safetensors, atomically."""
     with whole_file(path) as part:
         save_file({key: value.contiguous() for key, value in tensors.items()}, part, metadata)
 
 
 def is_copy_of(path: Path, sha256: str) -> bool:
-    """Whether a safetensors file of ours is undamaged and was made from the file with that hash."""
+    """Return whether our safetensors copy is undamaged and was made from the file with this hash."""
     try:
         check_recorded(path)
         with safe_open(path, framework="pt") as file:
             return (file.metadata() or {}).get(COPIED_FROM) == sha256
     except (WrongWeights, SafetensorError):
-        return False  # it is made anew from the file itself
+        return False  # the caller writes a new copy
 
 
 def read_torch(path: Path) -> object:
@@ -136,8 +142,8 @@ def read_torch(path: Path) -> object:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as err:
         raise WrongWeights(
-            f"{path}: holds more than tensors (it would run code when loaded), so it is refused; "
-            "save its state_dict alone, or as safetensors"
+            f"{path}: contains more than tensors (it would run code when loaded), so it is refused; "
+            "save only its state_dict, or use safetensors"
         ) from err
     except DAMAGE as err:
         reason = str(err).splitlines()[0] if str(err) else type(err).__name__
@@ -146,7 +152,7 @@ def read_torch(path: Path) -> object:
 
 def unnest(found: object, path: Path, depth: int = 0) -> Mapping[str, object]:
     if not isinstance(found, Mapping):
-        raise WrongWeights(f"{path}: holds a {type(found).__name__}; expected a dictionary of tensors")
+        raise WrongWeights(f"{path}: contains a {type(found).__name__}; expected a dictionary of tensors")
     for key in NESTED_KEYS:
         if isinstance(found.get(key), Mapping):
             if depth == MAX_NESTING:
@@ -164,7 +170,7 @@ def strip_prefixes(found: Mapping[str, object]) -> Tensors:
 
 
 def check_keys(found: Tensors, expected: Mapping[str, Tensor], file: str, architecture: str) -> None:
-    """Raises: WrongWeights naming what is missing, left over or of another shape."""
+    """Raise WrongWeights naming the tensors that are missing, unexpected or of another shape."""
     missing = [key for key in expected if key not in found]
     extra = [key for key in found if key not in expected]
     if len(missing) == len(expected):
@@ -174,7 +180,7 @@ def check_keys(found: Tensors, expected: Mapping[str, Tensor], file: str, archit
         )
     if missing or extra:
         raise WrongWeights(
-            f"{file}: not a whole {architecture}; missing {abbreviate(missing)}; not expected {abbreviate(extra)}"
+            f"{file}: not a complete {architecture}; missing {abbreviate(missing)}; unexpected {abbreviate(extra)}"
         )
     for key, value in expected.items():
         if found[key].shape != value.shape:
@@ -184,7 +190,7 @@ def check_keys(found: Tensors, expected: Mapping[str, Tensor], file: str, archit
 
 
 def abbreviate(keys: Mapping[str, object] | list[str]) -> str:
-    """A few names of many."""
+    """Return the first names of a list, and how many more there are."""
     names = list(keys)
     more = f" and {len(names) - N_NAMED} more" if len(names) > N_NAMED else ""
     return ", ".join(names[:N_NAMED]) + more if names else "nothing"

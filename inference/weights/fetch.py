@@ -1,4 +1,4 @@
-"""Brings weight sets to this machine."""
+"""Fetches weight sets to the cache."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 def fetch(name: str, sources: WeightSources | Path) -> list[Path]:
-    """The files of a set, fetched into the cache where they are missing or damaged there.
+    """Return the files of a set, fetched to the cache if they are missing or damaged there.
 
-    Raises: WeightsNotFound where there is no such set or it cannot be fetched, WrongWeights where the
-    bytes are not the registry's, StorageError where the network failed.
+    Raises: WeightsNotFound if there is no such set or it cannot be fetched, WrongWeights if a file's hash is not the
+    registry's, StorageError if the network failed.
     """
     weight_set, sources = find_set(name), as_sources(sources)
     if weight_set.is_user_supplied:
@@ -36,17 +36,17 @@ def fetch(name: str, sources: WeightSources | Path) -> list[Path]:
 
 
 def fetch_from_hub(weight_set: WeightSet, file: WeightFile, sources: WeightSources) -> Path:
-    """One file of a set into the cache, its bytes checked; a damaged one there is fetched anew."""
+    """Return one file of a set, with its hash checked; if it is missing or damaged in the cache, fetch it."""
     assert weight_set.hub is not None
     path = path_of(weight_set, file, sources.cache)
     try:
         return locate(weight_set, file, sources.cache)
     except WeightsNotFound:
-        discard(path)  # a hash that outlived its file says nothing about the next one
+        discard(path)  # a hash recorded for a deleted file must not apply to the new one
     except WrongWeights as err:
         if sources.hf_offline:
             raise
-        logger.warning("%s; fetching it anew", err)
+        logger.warning("%s; fetching it again", err)
         discard(path)
     path = hub.download(weight_set.hub, file.name, sources.cache / weight_set.name, sources)
     try:

@@ -1,4 +1,4 @@
-"""Files from the Hugging Face Hub, at one commit, with what can go wrong named."""
+"""Files from the Hugging Face Hub, at one commit, with errors that name their cause."""
 
 from __future__ import annotations
 
@@ -19,24 +19,23 @@ COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def download(source: HubSource, file: str, folder: Path, sources: WeightSources) -> Path:
-    """One file of a repository, into a folder that is laid out as the repository is.
+    """Download one file of a repository to a folder with the repository's layout.
 
-    A transfer that breaks off is taken up where it stopped. The file appears whole or not at all;
-    whether it is the right one is for the caller to check.
+    A broken transfer resumes where it stopped. The file appears complete or not at all; the caller checks its hash.
     Raises: WeightsNotFound, StorageError.
     """
     from huggingface_hub import hf_hub_download
 
     what = f"{file} of {source.repository} at {source.revision[:7]}"
-    refuse_offline(what, sources)
-    with named_errors(what, source.repository, sources):
+    check_online(what, sources)
+    with translate_errors(what, source.repository, sources):
         path = hf_hub_download(
             source.repository,
             file,
             revision=source.revision,
             local_dir=folder,
             endpoint=sources.hf_endpoint,
-            token=sources.hf_token or False,  # False: no token that lies about on this machine either
+            token=sources.hf_token or False,  # False: ignore tokens stored on this machine
             etag_timeout=METADATA_TIMEOUT_S,
             library_name="viseme",
         )
@@ -44,25 +43,25 @@ def download(source: HubSource, file: str, folder: Path, sources: WeightSources)
 
 
 def list_files(repository: str, sources: WeightSources) -> tuple[HubSource, list[str]]:
-    """The repository at the commit that its branch `main` shows now, and the paths of its files.
+    """Return the repository at the current commit of its branch `main`, and the paths of its files.
 
-    Raises: InvalidRequest for what is no repository's name, WeightsNotFound, StorageError.
+    Raises: InvalidRequest if the name is invalid, WeightsNotFound, StorageError.
     """
     from huggingface_hub import HfApi
 
     check_name(repository)
-    refuse_offline(repository, sources)
+    check_online(repository, sources)
     api = HfApi(endpoint=sources.hf_endpoint, token=sources.hf_token or False, library_name="viseme")
-    with named_errors(repository, repository, sources):
+    with translate_errors(repository, repository, sources):
         info = api.model_info(repository, revision=MAIN, timeout=METADATA_TIMEOUT_S)
     if not COMMIT.fullmatch(info.sha or ""):
-        raise StorageError(f"{sources.hf_endpoint} does not say at which commit {repository} is ({info.sha!r})")
+        raise StorageError(f"{sources.hf_endpoint} returned no commit of {repository}, but {info.sha!r}")
     names = [file.rfilename for file in info.siblings or []]
     return HubSource(repository, str(info.sha)), [name for name in names if is_inside(name)]
 
 
 def is_inside(name: str) -> bool:
-    """Whether a path that a server names stays in the folder that it is joined to."""
+    """Return whether a path from a server stays inside the folder it is joined to."""
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts
 
@@ -72,17 +71,17 @@ def check_name(repository: str) -> None:
         raise InvalidRequest(f"Hub repository {repository!r}: expected 'owner/name'")
 
 
-def refuse_offline(what: str, sources: WeightSources) -> None:
+def check_online(what: str, sources: WeightSources) -> None:
     if sources.hf_offline:
         raise WeightsNotFound(
-            f"{what}: not in {sources.cache}, and HF_HUB_OFFLINE forbids to ask the Hub; fetch it once online "
+            f"{what}: not in {sources.cache}, and HF_HUB_OFFLINE forbids a download; fetch it once online "
             "('viseme weights fetch'), or put the file into the model directory"
         )
 
 
 @contextmanager
-def named_errors(what: str, repository: str, sources: WeightSources) -> Iterator[None]:
-    """huggingface_hub's errors as ours; what the network did wrong is StorageError."""
+def translate_errors(what: str, repository: str, sources: WeightSources) -> Iterator[None]:
+    """Raise huggingface_hub's errors as ours; network errors become StorageError."""
     import httpx2
     from huggingface_hub import errors
 
@@ -95,18 +94,18 @@ def named_errors(what: str, repository: str, sources: WeightSources) -> Iterator
         ) from err
     except errors.RepositoryNotFoundError as err:
         raise WeightsNotFound(
-            f"{what}: {hub} has no repository {repository}, or it is private and HF_TOKEN does not open it"
+            f"{what}: {hub} has no repository {repository}, or it is private and HF_TOKEN gives no access to it"
         ) from err
     except errors.RevisionNotFoundError as err:
         raise WeightsNotFound(f"{what}: {repository} has no such revision") from err
     except errors.RemoteEntryNotFoundError as err:
         raise WeightsNotFound(f"{what}: {repository} has no such file") from err
     except (errors.HfHubHTTPError, errors.EntryNotFoundError, httpx2.HTTPError, OSError) as err:
-        raise StorageError(f"{what}: could not be fetched from {hub} ({reason_of(err)})") from err
+        raise StorageError(f"{what}: could not be fetched from {hub} ({root_cause(err)})") from err
 
 
-def reason_of(err: BaseException) -> str:
-    """The first cause, in one line: the Hub's client wraps it into advice."""
+def root_cause(err: BaseException) -> str:
+    """Return the first cause in one line: the Hub's client wraps it in advice."""
     while err.__cause__ is not None:
         err = err.__cause__
     return (str(err) or type(err).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""The weight sets Viseme knows by name: where from, which bytes, under which licence."""
+"""The weight sets known by name: their sources, hashes and licences."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from inference.errors import WeightsNotFound
 
-PACKAGE = Path(__file__).parent
+PACKAGE_DIR = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -17,9 +17,9 @@ class WeightFile:
     """One file of a set.
 
     name: its path in the set's folder, and in its repository on the Hub.
-    sha256: of its bytes; None where it is not known: such a file is trusted when it is first
-        fetched, its hash is written beside it, and must be the same ever after.
-    n_bytes: its size; None where it is not known to the byte.
+    sha256: of its bytes. None if unknown: the file is then trusted when it is first fetched; its hash is recorded next
+        to it, and must stay the same.
+    n_bytes: its size; None if unknown.
     """
 
     name: str
@@ -29,7 +29,7 @@ class WeightFile:
 
 @dataclass(frozen=True)
 class HubSource:
-    """A repository on the Hugging Face Hub, at one commit: what lies there cannot change."""
+    """A repository on the Hugging Face Hub, at one commit, so that its files cannot change."""
 
     repository: str
     revision: str
@@ -37,15 +37,15 @@ class HubSource:
 
 @dataclass(frozen=True)
 class WeightSet:
-    """A set of weights that can be asked for by name.
+    """A set of weights with a name.
 
-    alias: what it is called where the job is known: each job has its own `starter`; None: by its name alone.
-    shipped_in: folder of this package that holds the files; None where they are fetched to the cache.
-    landmarks: the landmarker whose points the set was trained with; None where it takes none.
-    language: what the text can be ("grid" for the GRID corpus' six-word commands); None where none.
-    hub: where the files are fetched from; None where they come otherwise.
-    is_user_supplied: whether the files may not be passed on, so that each user brings their own.
-    notice: what whoever chooses the set must be told about its licence; None where nothing binds them.
+    alias: its name within its job: each job has its own `starter`. None if it only has its full name.
+    shipped_in: the folder of this package with the files; None if they are fetched to the cache.
+    landmarks: the landmark detector that the set was trained with; None if its network takes no landmarks.
+    language: what it was trained to read ("grid": the six-word commands of the GRID corpus); None if it reads nothing.
+    hub: the Hub repository that the files are fetched from; None if they come from elsewhere.
+    is_user_supplied: whether the licence forbids redistribution, so that users download the files themselves.
+    notice: licence restrictions to warn of when the set is used; None if there are none.
     """
 
     name: str
@@ -62,12 +62,12 @@ class WeightSet:
     notice: str | None = None
     is_user_supplied: bool = False
 
-    def names(self, job: str | None) -> set[str]:
-        """What it may be asked for by, where the job is known, and where it is not (None)."""
+    def names_for(self, job: str | None) -> set[str]:
+        """Return the names that select this set for a job; None if the job is not known."""
         return {self.name} if job is None or self.alias is None else {self.name, self.alias}
 
     def read_card(self) -> dict[str, Any]:
-        """The set's own figures, as measured when it was made; empty where it has none."""
+        """Return the card that ships with the set: figures measured when it was made; empty if it has none."""
         if self.shipped_in is None:
             return {}
         card: dict[str, Any] = json.loads((self.shipped_in / "card.json").read_text("utf-8"))
@@ -87,7 +87,7 @@ STARTER = WeightSet(
     ),
     source="shipped with Viseme, trained by the project on the GRID corpus",
     licence="Apache-2.0; training data: GRID corpus, Cooke et al. 2006 (attribution)",
-    shipped_in=PACKAGE / "starter" / "lipcoordnet",
+    shipped_in=PACKAGE_DIR / "starter" / "lipcoordnet",
     landmarks="mediapipe",
     language="grid",
 )
@@ -107,12 +107,12 @@ MEDIAPIPE = WeightSet(
     job="face detection and landmarks",
     architecture="BlazeFace short range, face mesh",
     files=(FACE_DETECTOR, FACE_MESH),
-    source="carried by the Python package mediapipe 0.10.21",
+    source="included in the Python package mediapipe 0.10.21",
     licence="Apache-2.0",
 )
 
 LIP_COORD_NET_REPOSITORY = HubSource("SilentSpeak/LipCoordNet", "ca518743854a518b70cbe0a5107dc7b2dd49b10e")
-# Its two hashes are those of the public copies of these files on the Hub (wissemkarous/LIPREAD and
+# The two hashes are those of public copies of these files on the Hub (wissemkarous/LIPREAD and
 # wissemkarous/PFA-Demo, same paths); the predictor's is also that of davisking/dlib-models fd81b63.
 HUB = WeightSet(
     name="hub",
@@ -162,7 +162,7 @@ STARTER_SYNC = WeightSet(
     ),
     source="shipped with Viseme, trained by the project on the GRID corpus and on rendered speech",
     licence="Apache-2.0; training data: GRID corpus, Cooke et al. 2006 (attribution)",
-    shipped_in=PACKAGE / "starter" / "wav2lip",
+    shipped_in=PACKAGE_DIR / "starter" / "wav2lip",
 )
 WAV2LIP_LICENCE = "research and personal use only, no commercial use: trained on LRS2 (BBC)"
 WAV2LIP_NOTICE = (
@@ -175,7 +175,7 @@ WAV2LIP, WAV2LIP_GAN = (
         job=LIP_SYNC,
         architecture="Wav2Lip",
         files=(WeightFile(f"{name}.pth", None),),
-        source="bring your own, from Rudrabha/Wav2Lip on GitHub",
+        source="Rudrabha/Wav2Lip on GitHub (download it yourself)",
         licence=WAV2LIP_LICENCE,
         notice=WAV2LIP_NOTICE,
         is_user_supplied=True,
@@ -187,18 +187,18 @@ S3FD = WeightSet(
     job="face detection",
     architecture="S3FD",
     files=(WeightFile("s3fd.pth", None),),
-    source="bring your own, from Rudrabha/Wav2Lip or 1adrianb/face-alignment on GitHub",
+    source="Rudrabha/Wav2Lip or 1adrianb/face-alignment on GitHub (download it yourself)",
     licence="not stated for the weights; trained on WIDER FACE (research)",
     is_user_supplied=True,
 )
 LIVE = "live avatars"
-# What avatars of SyncTalk_2D hear with: one encoder for all of them, which their own checkpoints do not hold.
+# The audio encoder that all avatars of SyncTalk_2D share: their own checkpoints do not include it.
 AVE = WeightSet(
     name="ave",
     job=LIVE,
     architecture="AudioVisualEncoder",
     files=(WeightFile("audio_visual_encoder.pth", None),),
-    source="bring your own, from SyncTalk_2D on GitHub",
+    source="SyncTalk_2D on GitHub (download it yourself)",
     licence="not stated for the weights",
     is_user_supplied=True,
 )
@@ -212,7 +212,7 @@ SWIN2SR = WeightSet(
     licence="Apache-2.0",
     hub=HubSource("caidas/swin2SR-classical-sr-x2-64", "cee1c923c6a37361c6e5650b65dcf4be821e5d52"),
 )
-# The avatar that is called `starter`; its pictures are drawn where it is used.
+# The networks of the avatar named `starter`; its frames are rendered when it is first used.
 STARTER_AVATAR = WeightSet(
     name="starter_avatar",
     job=LIVE,
@@ -227,7 +227,7 @@ STARTER_AVATAR = WeightSet(
     ),
     source="shipped with Viseme, trained by the project on the synthetic speaker and the voice of one GRID speaker",
     licence="Apache-2.0; training data: GRID corpus, Cooke et al. 2006 (attribution)",
-    shipped_in=PACKAGE / "starter" / "avatar",
+    shipped_in=PACKAGE_DIR / "starter" / "avatar",
 )
 
 REGISTRY = {
@@ -237,18 +237,18 @@ REGISTRY = {
 
 
 def find_set(name: str, job: str | None = None) -> WeightSet:
-    """The set of that name, for that job where one is given.
+    """Return the set of this name, among those of a job if one is given.
 
-    Raises: WeightsNotFound naming what there is.
+    Raises: WeightsNotFound listing the known names.
     """
     known = [one for one in REGISTRY.values() if job in (None, one.job)]
     for one in known:
-        if name in one.names(job):
+        if name in one.names_for(job):
             return one
     names = ", ".join(one.name if job is None else one.alias or one.name for one in known)
     raise WeightsNotFound(f"weights {name!r}: no such set and no such file; known: {names}")
 
 
 def set_of_hash(sha256: str) -> WeightSet | None:
-    """The set that has a file of these very bytes, whatever it is called here."""
+    """Return the set with a file of this hash; None if no set has one."""
     return next((one for one in REGISTRY.values() if sha256 in {file.sha256 for file in one.files}), None)

@@ -1,4 +1,4 @@
-"""From what was asked for to a file that can be loaded: which weights, where they lie, what is known of them."""
+"""Resolves a name, path or address of weights to a file that can be loaded, and what the registry has on it."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ HUB_SCHEME = "hf://"
 TORCH_SUFFIXES = (".pt", ".pth")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 OPENVINO_SUFFIX = ".xml"
-LOCAL_SUFFIXES = (*SUFFIXES, OPENVINO_SUFFIX)  # of two files, so it is not fetched as one
-PREFERRED = "model.safetensors"  # among several
-FOLDERS = ("", "pretrain")  # of a model directory, where weights are looked for
+LOCAL_SUFFIXES = (*SUFFIXES, OPENVINO_SUFFIX)  # OpenVINO models have two files and are not fetched
+PREFERRED = "model.safetensors"  # wins if there are several files
+FOLDERS = ("", "pretrain")  # of a model directory that are searched
 DEFAULT_SETS = {"lip reading": "starter", LIP_SYNC: "starter"}
-# What a deployment may bring besides, each for a job that asks for it by name.
-BROUGHT = {Path(file.name).stem for one in REGISTRY.values() if one.is_user_supplied for file in one.files}
+# Files of a model directory that jobs select by name, so that they are not a deployment's default weights.
+USER_SUPPLIED_STEMS = {Path(file.name).stem for one in REGISTRY.values() if one.is_user_supplied for file in one.files}
 
 
 @dataclass(frozen=True)
 class FoundWeights:
-    """A weight file at hand.
+    """A weight file on this machine.
 
-    path: what to load: the file itself, or our safetensors copy of its tensors.
-    label: what they are called towards callers.
-    sha256: of the file as it was published or given; of an OpenVINO model, of its .xml and .bin together.
-    weight_set: the registry's entry where the bytes are known to it.
+    path: the file to load: the file itself, or our safetensors copy of its tensors.
+    label: the name of the weights in responses and messages.
+    sha256: of the file as published or given; of an OpenVINO model, of its .xml and .bin together.
+    weight_set: the registry's entry with this hash; None if there is none.
     """
 
     path: Path
@@ -54,9 +54,9 @@ class FoundWeights:
 
 
 def find_weights(weights: str | Path | None, job: str, sources: WeightSources) -> FoundWeights:
-    """The weights of that name, path, s3://bucket/key or hf://owner/name; None: those the deployment brought.
+    """Resolve weights by name, path, s3://bucket/key or hf://owner/name; None resolves the deployment's default.
 
-    A file goes before a set of the same name. What is missing here is fetched.
+    A file takes precedence over a set of the same name. Missing files are fetched.
     Raises: InvalidRequest, WeightsNotFound, WrongWeights, AccessDenied, StorageError.
     """
     if weights is None:
@@ -73,8 +73,8 @@ def find_weights(weights: str | Path | None, job: str, sources: WeightSources) -
 
 
 def find_deployed(job: str, sources: WeightSources) -> FoundWeights:
-    """The model directory's weights, else those of HF_MODEL_ID, else the job's shipped set."""
-    theirs = find_in_folder(sources.model_dir, without=BROUGHT) if sources.model_dir else None
+    """Return the model directory's weights, else those of HF_MODEL_ID, else the set that ships for the job."""
+    theirs = find_in_folder(sources.model_dir, exclude=USER_SUPPLIED_STEMS) if sources.model_dir else None
     if theirs is not None:
         return from_path(theirs, theirs.name)
     if sources.hf_model_id:
@@ -82,23 +82,24 @@ def find_deployed(job: str, sources: WeightSources) -> FoundWeights:
     return from_set(find_set(DEFAULT_SETS[job], job), sources)
 
 
-def find_in_folder(folder: Path, without: Collection[str] = ()) -> Path | None:
-    """The one weight file of a model directory, besides those called as in `without`; None where it has none.
+def find_in_folder(folder: Path, exclude: Collection[str] = ()) -> Path | None:
+    """Return the only weight file of a model directory; None if it has none.
 
-    Raises: WeightsNotFound where there are several and none is called model.safetensors.
+    exclude: stems of files to ignore.
+    Raises: WeightsNotFound if there are several and none is named model.safetensors.
     """
     names = (path for sub in FOLDERS for path in sorted((folder / sub).glob("*")))
-    files = [path for path in names if path.suffix in LOCAL_SUFFIXES and path.is_file() and path.stem not in without]
+    files = [path for path in names if path.suffix in LOCAL_SUFFIXES and path.is_file() and path.stem not in exclude]
     return choose_one(files, str(folder))
 
 
-def choose_one(files: list[Path], where: str) -> Path | None:
+def choose_one(files: list[Path], place: str) -> Path | None:
     preferred = [path for path in files if path.name == PREFERRED]
     if preferred or len(files) == 1:
         return (preferred or files)[0]
     if files:
         names = ", ".join(path.name for path in files)
-        raise WeightsNotFound(f"{where}: holds {len(files)} weight files ({names}); expected one, or {PREFERRED}")
+        raise WeightsNotFound(f"{place}: contains {len(files)} weight files ({names}); expected one, or {PREFERRED}")
     return None
 
 
@@ -107,7 +108,7 @@ def looks_like_path(weights: str) -> bool:
 
 
 def from_path(path: Path, label: str) -> FoundWeights:
-    """A file that was given, or the one weight file of a folder that was."""
+    """Resolve a path: a file, or a folder with one weight file."""
     file = find_in_folder(path) if path.is_dir() else path
     if file is None or not file.is_file():
         raise WeightsNotFound(f"{path}: " + ("no weights in this folder" if path.is_dir() else "no such file"))
@@ -122,7 +123,7 @@ def hash_of(file: Path) -> str:
 
 
 def from_set(weight_set: WeightSet, sources: WeightSources) -> FoundWeights:
-    """The first file of a set: shipped, in the model directory, in the cache, or fetched now."""
+    """Resolve a set to its first file: in the model directory, shipped, in the cache, or fetched now."""
     file = weight_set.files[0]
     theirs = in_model_dir(weight_set, file, sources)
     if theirs is not None:
@@ -136,7 +137,7 @@ def from_set(weight_set: WeightSet, sources: WeightSources) -> FoundWeights:
 
 
 def in_model_dir(weight_set: WeightSet, file: WeightFile, sources: WeightSources) -> Path | None:
-    """Where a deployment packed a file of the Hub's: at its path in the repository, or at the top."""
+    """Return a Hub file that a deployment packed, at its path in the repository or at the top; None if it did not."""
     if sources.model_dir is None or weight_set.hub is None or file.sha256 is None:
         return None
     places = (sources.model_dir / file.name, sources.model_dir / PurePosixPath(file.name).name)
@@ -150,7 +151,7 @@ def from_s3(uri: str, sources: WeightSources) -> FoundWeights:
 
 
 def from_repository(repository: str, job: str, sources: WeightSources) -> FoundWeights:
-    """The weights of a Hub repository: the registry's pinned file where it knows the repository, else the only one."""
+    """Resolve a Hub repository to the file pinned in the registry; if it is not there, to its only weight file."""
     hub.check_name(repository)
     for one in REGISTRY.values():
         if one.hub is not None and one.hub.repository == repository and one.job == job:
@@ -166,34 +167,34 @@ def from_repository(repository: str, job: str, sources: WeightSources) -> FoundW
 
 
 def choose_file(repository: str, folder: Path, sources: WeightSources) -> tuple[HubSource, str]:
-    """Which commit and which file; as the Hub says, or as it said last where it cannot be asked."""
-    said = folder / "main"
-    if said.is_file() and sources.hf_offline:
-        return read_choice(said, repository)
+    """Return the commit and file to use, from the Hub; from its last response if it can't be reached."""
+    record = folder / "main"
+    if record.is_file() and sources.hf_offline:
+        return read_choice(record, repository)
     try:
         source, files = hub.list_files(repository, sources)
     except StorageError as err:
-        if not said.is_file():
+        if not record.is_file():
             raise
         logger.warning("%s; using the commit that was fetched before", err)
-        return read_choice(said, repository)
+        return read_choice(record, repository)
     chosen = choose_one([Path(name) for name in files if name.endswith(SUFFIXES)], f"the Hub repository {repository}")
     if chosen is None:
         raise WeightsNotFound(f"the Hub repository {repository}: no {', '.join(SUFFIXES)} file at {source.revision}")
-    with whole_file(said) as part:
+    with whole_file(record) as part:
         part.write_text(f"{source.revision} {chosen.as_posix()}\n", "utf-8")
     return source, chosen.as_posix()
 
 
-def read_choice(said: Path, repository: str) -> tuple[HubSource, str]:
-    revision, _, name = said.read_text("utf-8").strip().partition(" ")
+def read_choice(record: Path, repository: str) -> tuple[HubSource, str]:
+    revision, _, name = record.read_text("utf-8").strip().partition(" ")
     return HubSource(repository, revision), name
 
 
 def safe_copy(path: Path, sha256: str) -> Path:
-    """A fetched torch file's tensors as safetensors, beside it: made once, found the next time.
+    """Return a safetensors copy of a fetched torch file; it is written once, next to the file, and reused.
 
-    Raises: WrongWeights where the file is not tensors alone.
+    Raises: WrongWeights if the file contains anything but tensors.
     """
     if path.suffix not in TORCH_SUFFIXES:
         return path

@@ -1,4 +1,4 @@
-"""Weight files from S3, kept in the cache by the version that S3 names."""
+"""Weight files from S3, cached by object version (ETag)."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from inference.media.s3 import BUCKET_NAME, SCHEME, s3_client
 from inference.weights.cache import whole_file
 from inference.weights.sources import WeightSources
 
-MAX_BYTES = 2 << 30  # far above any model here; a wrong key must not fill the disk
+MAX_BYTES = 2 << 30  # far above any model here, so that a wrong key does not fill the disk
 
 
 def fetch_s3(uri: str, sources: WeightSources) -> Path:
-    """The object at s3://bucket/key, downloaded unless this very version was before.
+    """Return the object at s3://bucket/key; download it if this version is not in the cache.
 
     Raises: InvalidRequest, WeightsNotFound, AccessDenied, StorageError.
     """
     bucket, key = split_uri(uri)
-    with named_errors(uri):
+    with translate_errors(uri):
         client = s3_client(sources.s3_endpoint_url)
         head = client.head_object(Bucket=bucket, Key=key)
     if head["ContentLength"] > MAX_BYTES:
@@ -31,15 +31,15 @@ def fetch_s3(uri: str, sources: WeightSources) -> Path:
     version = re.sub(r"[^0-9A-Za-z-]", "", head["ETag"])
     path = sources.cache / "s3" / bucket / version / PurePosixPath(key).name
     if not path.is_file():
-        # Of this version alone: the object may be replaced between the two calls.
+        # Pinned to this version: the object may be replaced between the two calls.
         object_version = Version(bucket, key, head["ETag"], head["ContentLength"])
-        with named_errors(uri), whole_file(path) as part, part.open("wb") as out:
+        with translate_errors(uri), whole_file(path) as part, part.open("wb") as out:
             download(client, object_version, out)
     return path
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """'s3://bucket/a/b.pt' -> ('bucket', 'a/b.pt')."""
+    """Split 's3://bucket/a/b.pt' into ('bucket', 'a/b.pt')."""
     bucket, _, key = uri.removeprefix(SCHEME).partition("/")
     if not BUCKET_NAME.fullmatch(bucket) or PurePosixPath(key).name in ("", ".", ".."):
         raise InvalidRequest(f"weights {uri!r}: expected s3://bucket/key")
@@ -47,8 +47,8 @@ def split_uri(uri: str) -> tuple[str, str]:
 
 
 @contextmanager
-def named_errors(uri: str) -> Iterator[None]:
-    """As media's, but what is missing here is weights. Raises: WeightsNotFound, AccessDenied, StorageError."""
+def translate_errors(uri: str) -> Iterator[None]:
+    """Raise S3's errors as ours. Raises: WeightsNotFound, AccessDenied, StorageError."""
     try:
         with s3.named_errors(*split_uri(uri)):
             yield

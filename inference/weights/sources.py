@@ -1,4 +1,4 @@
-"""Where weights may be looked for on this deployment."""
+"""Where a deployment looks for weights."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ HUB_ENDPOINT = "https://huggingface.co"
 
 @dataclass(frozen=True)
 class WeightSources:
-    """Searched in this order: the model directory, the cache, the Hub.
+    """Where weights are searched, in this order: the model directory, the cache, the Hub.
 
-    cache: the folder that fetched weights are kept in.
-    model_dir: a folder the deployment brought (SageMaker's SM_MODEL_DIR); it may be read-only.
-    hf_model_id: the Hub repository the deployment named (HF_MODEL_ID).
-    hf_offline: never ask the Hub; what is in the cache must do.
+    cache: the folder of fetched weights.
+    model_dir: the deployment's model folder (SageMaker's SM_MODEL_DIR); it may be read-only.
+    hf_model_id: the deployment's Hub repository (HF_MODEL_ID).
+    hf_offline: never connect to the Hub; use the cache only.
     """
 
     cache: Path
@@ -28,5 +28,5 @@ class WeightSources:
 
 
 def as_sources(sources: WeightSources | Path) -> WeightSources:
-    """A folder alone stands for a deployment with nothing but a cache."""
+    """Return sources as they are; turn a folder into sources with this cache and nothing else."""
     return WeightSources(sources) if isinstance(sources, Path) else sources

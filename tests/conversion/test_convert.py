@@ -23,8 +23,7 @@ from inference.weights.resolve import FoundWeights, find_weights
 from inference.weights.sources import WeightSources
 
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
-# Batches and lengths.
-SHAPES = [(1, 20), (2, 7), (1, 1)]
+SHAPES = [(1, 20), (2, 7), (1, 1)]  # batch and number of frames
 TOLERANCE = {"f32": 1e-4, "f16": 1e-2}
 
 
@@ -51,16 +50,16 @@ def by_openvino(path: Path) -> Run:
 
 
 @pytest.mark.parametrize("precision", ["f32", "f16"])
-@pytest.mark.parametrize(("form", "runtime"), [("onnx", by_onnxruntime), ("openvino", by_openvino)])
-def test_the_network_gives_the_same_logits_for_any_batch_and_length(
+@pytest.mark.parametrize(("target", "runtime"), [("onnx", by_onnxruntime), ("openvino", by_openvino)])
+def test_logits_are_the_same_for_any_batch_and_length(
     starter: FoundWeights,
     module: LipCoordNet,
     tmp_path: Path,
-    form: str,
+    target: str,
     runtime: Callable[[Path], Run],
     precision: str,
 ):
-    run = runtime(convert(starter, form, precision, tmp_path)[-1])
+    run = runtime(convert(starter, target, precision, tmp_path)[-1])
     torch.manual_seed(7)
     for n_clips, n_frames in SHAPES:
         video, lips = torch.rand(n_clips, 3, n_frames, 64, 128), torch.rand(n_clips, n_frames, 20, 2)
@@ -69,15 +68,15 @@ def test_the_network_gives_the_same_logits_for_any_batch_and_length(
         assert np.abs(run(video.numpy(), lips.numpy()) - expected).max() < TOLERANCE[precision]
 
 
-@pytest.mark.parametrize(("form", "precision"), [("safetensors", "f16"), ("safetensors", "bf16"), ("onnx", "f16")])
-def test_half_precision_halves_the_files(starter: FoundWeights, tmp_path: Path, form: str, precision: str):
-    (whole,), (half,) = (convert(starter, form, one, tmp_path) for one in ("f32", precision))
-    assert whole.name == f"starter.{form}"
-    assert half.name == f"starter-{precision}.{form}"
+@pytest.mark.parametrize(("target", "precision"), [("safetensors", "f16"), ("safetensors", "bf16"), ("onnx", "f16")])
+def test_half_precision_halves_the_files(starter: FoundWeights, tmp_path: Path, target: str, precision: str):
+    (whole,), (half,) = (convert(starter, target, one, tmp_path) for one in ("f32", precision))
+    assert whole.name == f"starter.{target}"
+    assert half.name == f"starter-{precision}.{target}"
     assert half.stat().st_size < 0.51 * whole.stat().st_size
 
 
-def test_safetensors_hold_the_same_tensors_and_say_where_from(
+def test_safetensors_contain_the_same_tensors_and_their_origin(
     starter: FoundWeights, module: LipCoordNet, tmp_path: Path
 ):
     (path,) = convert(starter, "safetensors", "f32", tmp_path)
@@ -89,17 +88,18 @@ def test_safetensors_hold_the_same_tensors_and_say_where_from(
     assert about["licence"] == STARTER.licence
 
 
-def test_an_onnx_file_names_its_axes_and_its_source(starter: FoundWeights, tmp_path: Path):
+def test_an_onnx_file_names_its_axes_and_its_origin(starter: FoundWeights, tmp_path: Path):
     (path,) = convert(starter, "onnx", "f32", tmp_path)
     model = onnx.load(path)
     axes = {
         port.name: [d.dim_param or d.dim_value for d in port.type.tensor_type.shape.dim] for port in model.graph.input
     }
     assert axes == {"video": ["batch", 3, "time", 64, 128], "lips": ["batch", "time", 20, 2]}
+    assert (model.ir_version, model.opset_import[0].version) == (8, 17)
     assert {p.key: p.value for p in model.metadata_props}["made_from_sha256"] == STARTER.files[0].sha256
 
 
-def test_a_file_is_named_after_itself(tmp_path: Path):
+def test_a_converted_file_keeps_its_name(tmp_path: Path):
     torch.manual_seed(3)
     torch.save({"state_dict": LipCoordNet().state_dict()}, tmp_path / "mine.pt")
     found = find_weights(tmp_path / "mine.pt", JOB, WeightSources(tmp_path))
@@ -114,14 +114,14 @@ def test_weights_of_another_network_are_refused_and_nothing_is_written(tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("form", "precision", "words"),
+    ("target", "precision", "words"),
     [("tflite", "f32", "--to"), ("onnx", "int8", "--precision for onnx"), ("openvino", "bf16", "--precision")],
 )
-def test_an_unknown_form_or_precision_is_refused(
-    starter: FoundWeights, tmp_path: Path, form: str, precision: str, words: str
+def test_an_unknown_format_or_precision_is_refused(
+    starter: FoundWeights, tmp_path: Path, target: str, precision: str, words: str
 ):
     with pytest.raises(InvalidRequest, match=rf"{words} .*expected one of"):
-        convert(starter, form, precision, tmp_path)
+        convert(starter, target, precision, tmp_path)
 
 
 def test_a_write_that_fails_leaves_nothing(starter: FoundWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -135,12 +135,12 @@ def test_a_write_that_fails_leaves_nothing(starter: FoundWeights, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_int8_keeps_the_logits_near_and_needs_samples(starter: FoundWeights, module: LipCoordNet, tmp_path: Path):
+def test_int8_logits_are_close_and_need_samples(starter: FoundWeights, module: LipCoordNet, tmp_path: Path):
     pytest.importorskip("nncf")
     with pytest.raises(InvalidRequest, match="needs samples"):
         convert(starter, "openvino", "int8", tmp_path)
     rng = np.random.default_rng(0)
-    # Smooth in space as a picture is: ranges of noise are not those of any mouth.
+    # Smooth, as images are: noise would give other value ranges.
     video = np.repeat(np.repeat(rng.random((1, 3, 12, 8, 16), dtype=np.float32), 8, axis=3), 8, axis=4)
     lips = rng.random((1, 12, 20, 2), dtype=np.float32)
     paths = convert(starter, "openvino", "int8", tmp_path, lambda _: [(video, lips)])
@@ -154,7 +154,7 @@ def test_int8_keeps_the_logits_near_and_needs_samples(starter: FoundWeights, mod
     assert 0 < difference.max() < 0.1 * np.ptp(expected)
 
 
-def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch):
+def test_the_error_names_the_extra_if_onnx_is_missing(monkeypatch: pytest.MonkeyPatch):
     real = builtins.__import__
 
     def without_onnx(name, *rest):

@@ -28,23 +28,23 @@ def state() -> dict[str, torch.Tensor]:
     return Small().state_dict()
 
 
-def same(module: Small, expected: dict[str, torch.Tensor]) -> bool:
+def has_state(module: Small, expected: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(value, expected[key]) for key, value in module.state_dict().items())
 
 
 @pytest.mark.parametrize("wrap", [dict, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s}])
-def test_a_torch_file_bare_or_nested(tmp_path: Path, wrap):
+def test_a_torch_file_is_read_bare_or_nested(tmp_path: Path, wrap):
     torch.save(wrap(state()), tmp_path / "x.pt")
     module = Small()
     load_into(module, tmp_path / "x.pt")
-    assert same(module, state())
+    assert has_state(module, state())
 
 
 def test_prefixes_of_wrappers_are_dropped(tmp_path: Path):
     torch.save({f"module.{k}": v for k, v in state().items()}, tmp_path / "x.pt")
     module = Small()
     load_into(module, tmp_path / "x.pt")
-    assert same(module, state())
+    assert has_state(module, state())
 
 
 def test_half_precision_safetensors_become_float32(tmp_path: Path):
@@ -61,25 +61,25 @@ def test_legacy_torch_files_load(tmp_path: Path):
 
 
 class Evil:
-    """Pickles to a call that leaves a mark."""
+    """An object whose pickle creates a file when it is loaded."""
 
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
 
     def __reduce__(self):
-        return (self.mark.touch, ())
+        return (self.marker.touch, ())
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_a_file_that_would_run_code_is_refused_unrun(tmp_path: Path, legacy: bool):
-    mark = tmp_path / "was-run"
-    torch.save({"layer.weight": Evil(mark)}, tmp_path / "x.pt", _use_new_zipfile_serialization=not legacy)
+def test_a_file_that_would_run_code_is_refused_without_running_it(tmp_path: Path, legacy: bool):
+    marker = tmp_path / "was-run"
+    torch.save({"layer.weight": Evil(marker)}, tmp_path / "x.pt", _use_new_zipfile_serialization=not legacy)
     with pytest.raises(WrongWeights, match="more than tensors"):
         read_tensors(tmp_path / "x.pt")
-    assert not mark.exists()
+    assert not marker.exists()
 
 
-def test_a_file_that_unpacks_to_more_than_itself_is_refused_unread(tmp_path: Path):
+def test_a_compressed_torch_file_is_refused_before_it_is_unpacked(tmp_path: Path):
     torch.save({"a": torch.zeros(2_000_000)}, tmp_path / "plain.pt")
     with zipfile.ZipFile(tmp_path / "plain.pt") as plain, zipfile.ZipFile(tmp_path / "x.pt", "w", 8) as bomb:
         for member in plain.infolist():
@@ -111,9 +111,9 @@ def test_bytes_changed_anywhere_are_refused_or_read_but_never_crash(tmp_path: Pa
             continue
 
 
-def test_a_header_length_that_reads_like_a_brace_is_no_json(tmp_path: Path):
+def test_a_header_length_that_looks_like_json_is_not_taken_for_json(tmp_path: Path):
     path = tmp_path / "x.safetensors"
-    padding = 0x7B20  # " {" as the first bytes
+    padding = 0x7B20  # a length whose first bytes are " {"
     save_file({"a": torch.zeros(1)}, path, {"note": ""})
     length = int.from_bytes(path.read_bytes()[:8], "little")
     save_file({"a": torch.zeros(1)}, path, {"note": "x" * (padding - length)})
@@ -133,36 +133,36 @@ WRONG = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_a_wrong_file_is_named_for_what_it_is(on_disk: OnDisk, kind: str):
+def test_the_error_names_the_kind_of_a_wrong_file(on_disk: OnDisk, kind: str):
     contents, words = WRONG[kind]
     with pytest.raises(WrongWeights, match=words):
         read_tensors(on_disk("x.pt", contents))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.95])
-def test_a_cut_off_torch_file_is_named(tmp_path: Path, on_disk: OnDisk, share: float):
+def test_the_error_names_a_cut_off_torch_file(tmp_path: Path, on_disk: OnDisk, share: float):
     torch.save({"a": torch.zeros(1000)}, tmp_path / "x.pt")
     whole = (tmp_path / "x.pt").read_bytes()
     with pytest.raises(WrongWeights, match="cut off"):
         read_tensors(on_disk("cut.pt", whole[: int(len(whole) * share)]))
 
 
-def test_missing_and_directory(tmp_path: Path):
+def test_a_missing_file_and_a_directory_are_refused(tmp_path: Path):
     with pytest.raises(WeightsNotFound, match="no such file"):
         read_tensors(tmp_path / "x.pt")
     with pytest.raises(WrongWeights, match="is a directory"):
         read_tensors(tmp_path)
 
 
-def test_another_model_is_named(tmp_path: Path):
+def test_weights_of_another_model_are_refused(tmp_path: Path):
     save_file(state(), tmp_path / "x.safetensors")
     with pytest.raises(WrongWeights, match="weights of another model; expected LipCoordNet"):
         load_into(LipCoordNet(), tmp_path / "x.safetensors")
 
 
-def test_missing_extra_and_misshapen_keys_are_named(tmp_path: Path):
+def test_the_error_names_missing_extra_and_misshapen_tensors(tmp_path: Path):
     save_file({"layer.weight": torch.zeros(3, 2), "head": torch.zeros(1)}, tmp_path / "a.safetensors")
-    with pytest.raises(WrongWeights, match=r"missing layer\.bias; not expected head"):
+    with pytest.raises(WrongWeights, match=r"missing layer\.bias; unexpected head"):
         load_into(Small(), tmp_path / "a.safetensors")
     save_file({"layer.weight": torch.zeros(4, 2), "layer.bias": torch.zeros(3)}, tmp_path / "b.safetensors")
     with pytest.raises(WrongWeights, match=r"layer\.weight has shape \[4, 2\]; expected \[3, 2\]"):

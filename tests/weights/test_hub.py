@@ -30,7 +30,7 @@ A_COMMIT, B_COMMIT = "a" * 40, "b" * 40
 
 
 def saved(seed: int) -> bytes:
-    """LipCoordNet's state dict with random weights, as torch saves it: 27 MB."""
+    """Return LipCoordNet's state dict with random weights as a torch file: 27 MB."""
     torch.manual_seed(seed)
     out = io.BytesIO()
     torch.save(LipCoordNet().state_dict(), out)
@@ -44,7 +44,7 @@ def published() -> bytes:
 
 @pytest.fixture
 def hub(published: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
-    """A Hub with LipCoordNet's repository, whose file is `published`; the registry knows its hash."""
+    """A Hub with LipCoordNet's repository; its file is `published`, whose hash is in the registry."""
     file = WeightFile(FILE, hashlib.sha256(published).hexdigest(), len(published))
     monkeypatch.setitem(REGISTRY, "hub", replace(HUB, files=(file,)))
     with HubServer({HUB.hub.repository: Repository(HUB.hub.revision, {FILE: published})}) as server:
@@ -57,7 +57,7 @@ def sources(hub: HubServer, tmp_path: Path) -> WeightSources:
 
 
 def files_in(folder: Path) -> list[str]:
-    """What is left in a cache, without the Hub client's own notes."""
+    """Return the files in a cache, without the Hub client's own metadata."""
     return sorted(p.name for p in folder.rglob("*") if p.is_file() and ".cache" not in p.parts)
 
 
@@ -67,9 +67,7 @@ def test_the_registry_pins_the_published_weights():
     assert HUB.licence.startswith("MIT")
 
 
-def test_a_set_is_fetched_whole_at_its_pinned_revision_and_once(
-    hub: HubServer, sources: WeightSources, published: bytes
-):
+def test_a_set_is_fetched_once_at_its_pinned_revision(hub: HubServer, sources: WeightSources, published: bytes):
     (path,) = fetch("hub", sources)
     assert path.read_bytes() == published
     assert all(f"/resolve/{HUB.hub.revision}/" in requested for _, requested, _ in hub.seen)
@@ -93,19 +91,19 @@ def test_a_model_is_loaded_from_the_hub_and_then_from_its_safetensors_copy(
     assert np.abs(model.network(video, lips)[0] - again.network(video, lips)[0]).max() < 1e-5
 
 
-def test_a_damaged_copy_is_made_anew(sources: WeightSources):
+def test_a_damaged_copy_is_written_again(sources: WeightSources):
     copy = find_weights("hub", JOB, sources).path
     whole = copy.read_bytes()
     copy.write_bytes(whole[:-100])
     assert find_weights("hub", JOB, sources).path.read_bytes() == whole
 
 
-def test_hf_model_id_of_the_published_repository_means_the_set(sources: WeightSources):
+def test_hf_model_id_of_the_published_repository_selects_the_set(sources: WeightSources):
     found = find_weights(None, JOB, replace(sources, hf_model_id=HUB.hub.repository))
     assert (found.label, found.landmarks) == ("hub", "dlib")
 
 
-def test_an_interrupted_download_is_taken_up_where_it_stopped(hub: HubServer, sources: WeightSources, published: bytes):
+def test_an_interrupted_download_resumes(hub: HubServer, sources: WeightSources, published: bytes):
     hub.cuts = [15_000_000]
     (path,) = fetch("hub", sources)
     assert path.read_bytes() == published
@@ -114,7 +112,7 @@ def test_an_interrupted_download_is_taken_up_where_it_stopped(hub: HubServer, so
     assert int(second["range"].removeprefix("bytes=").removesuffix("-")) >= 10_000_000
 
 
-def test_a_hub_that_breaks_off_for_good_is_a_storage_error_and_leaves_nothing(
+def test_repeated_interruptions_raise_storage_error_and_leave_nothing(
     hub: HubServer, sources: WeightSources, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda s: None)
@@ -124,31 +122,31 @@ def test_a_hub_that_breaks_off_for_good_is_a_storage_error_and_leaves_nothing(
     assert files_in(sources.cache) == []
 
 
-def test_a_hub_out_of_reach_is_a_storage_error(sources: WeightSources, monkeypatch: pytest.MonkeyPatch):
+def test_an_unreachable_hub_raises_storage_error(sources: WeightSources, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda s: None)
     with pytest.raises(StorageError, match="could not be fetched"):
         fetch("hub", replace(sources, hf_endpoint="http://127.0.0.1:9"))
 
 
-def test_a_missing_file_is_named(hub: HubServer, sources: WeightSources):
+def test_the_error_names_a_missing_file(hub: HubServer, sources: WeightSources):
     hub.repositories[HUB.hub.repository].files.clear()
     with pytest.raises(WeightsNotFound, match=rf"{FILE} of SilentSpeak/LipCoordNet at ca51874: .*no such file"):
         fetch("hub", sources)
 
 
-def test_an_unknown_repository_is_named(hub: HubServer, sources: WeightSources):
+def test_the_error_names_an_unknown_repository(hub: HubServer, sources: WeightSources):
     hub.repositories.clear()
     with pytest.raises(WeightsNotFound, match="has no repository SilentSpeak/LipCoordNet"):
         fetch("hub", sources)
 
 
-def test_an_unknown_revision_is_named(hub: HubServer, sources: WeightSources):
+def test_the_error_names_an_unknown_revision(hub: HubServer, sources: WeightSources):
     hub.repositories[HUB.hub.repository].commit = A_COMMIT
     with pytest.raises(WeightsNotFound, match="no such revision"):
         fetch("hub", sources)
 
 
-def test_a_gated_repository_says_what_to_do_and_the_token_opens_it(hub: HubServer, sources: WeightSources):
+def test_a_gated_repository_needs_the_token(hub: HubServer, sources: WeightSources):
     hub.repositories[HUB.hub.repository].gated = True
     with pytest.raises(WeightsNotFound, match=r"is gated; accept its terms .* set HF_TOKEN"):
         fetch("hub", sources)
@@ -157,14 +155,14 @@ def test_a_gated_repository_says_what_to_do_and_the_token_opens_it(hub: HubServe
     assert "hf_secret" not in repr(replace(sources, hf_token="hf_secret"))
 
 
-def test_other_bytes_than_the_registrys_are_refused_and_not_kept(hub: HubServer, sources: WeightSources):
+def test_a_file_with_another_hash_is_refused_and_deleted(hub: HubServer, sources: WeightSources):
     hub.repositories[HUB.hub.repository].files[FILE] = b"other bytes"
     with pytest.raises(WrongWeights, match="11 bytes with SHA-256"):
         fetch("hub", sources)
     assert files_in(sources.cache) == []
 
 
-def test_a_file_damaged_in_the_cache_is_fetched_anew(hub: HubServer, sources: WeightSources, published: bytes):
+def test_a_file_damaged_in_the_cache_is_fetched_again(hub: HubServer, sources: WeightSources, published: bytes):
     (path,) = fetch("hub", sources)
     path.write_bytes(b"damaged")
     with pytest.raises(WrongWeights, match="7 bytes with SHA-256"):
@@ -172,9 +170,9 @@ def test_a_file_damaged_in_the_cache_is_fetched_anew(hub: HubServer, sources: We
     assert fetch("hub", sources)[0].read_bytes() == published
 
 
-def test_offline_the_cache_does_and_without_it_the_error_says_what_to_do(hub: HubServer, sources: WeightSources):
+def test_offline_only_the_cache_is_used(hub: HubServer, sources: WeightSources):
     offline = replace(sources, hf_offline=True)
-    with pytest.raises(WeightsNotFound, match=r"HF_HUB_OFFLINE forbids to ask the Hub; fetch it once online"):
+    with pytest.raises(WeightsNotFound, match=r"HF_HUB_OFFLINE forbids a download; fetch it once online"):
         load_model("hub", CPU, offline)
     assert hub.seen == []
     (path,) = fetch("hub", sources)
@@ -183,7 +181,7 @@ def test_offline_the_cache_does_and_without_it_the_error_says_what_to_do(hub: Hu
     assert hub.seen == []
 
 
-def test_a_file_of_unknown_hash_is_trusted_first_and_held_to_it(
+def test_a_file_of_unknown_hash_is_trusted_on_first_use(
     hub: HubServer, sources: WeightSources, published: bytes, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setitem(REGISTRY, "hub", replace(HUB, files=(WeightFile(FILE, None),)))
@@ -201,10 +199,9 @@ def find_and_check(sources: WeightSources) -> None:
     locate(REGISTRY["hub"], REGISTRY["hub"].files[0], sources.cache)
 
 
-def test_another_repository_is_read_at_the_commit_that_main_is_at(hub: HubServer, sources: WeightSources):
+def test_another_repository_is_read_at_the_commit_of_main(hub: HubServer, sources: WeightSources):
     hub.repositories[OTHER] = Repository(A_COMMIT, {"README.md": b"", "pretrain/model.pt": saved(2)})
-    theirs = replace(sources, hf_model_id=OTHER)
-    first = load_model(None, CPU, theirs)
+    first = load_model(None, CPU, replace(sources, hf_model_id=OTHER))
     assert first.info.weights == f"{OTHER}@{A_COMMIT}"
     assert first.landmarks is None
     hub.repositories[OTHER] = Repository(B_COMMIT, {"pretrain/model.pt": saved(3)})
@@ -213,7 +210,7 @@ def test_another_repository_is_read_at_the_commit_that_main_is_at(hub: HubServer
     assert second.info.sha256 != first.info.sha256
 
 
-def test_another_repository_is_read_from_the_cache_offline_and_when_the_hub_is_down(
+def test_another_repository_is_read_from_the_cache_offline_or_if_the_hub_is_down(
     hub: HubServer, sources: WeightSources, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda s: None)
@@ -231,7 +228,7 @@ def test_another_repository_is_read_from_the_cache_offline_and_when_the_hub_is_d
     ("files", "words"),
     [
         (["README.md"], "no .safetensors, .pt, .pth file"),
-        (["a.pt", "b.pt"], r"holds 2 weight files \(a.pt, b.pt\); expected one, or model.safetensors"),
+        (["a.pt", "b.pt"], r"contains 2 weight files \(a.pt, b.pt\); expected one, or model.safetensors"),
         (["../../out.pt"], "no .safetensors, .pt, .pth file"),
     ],
 )
@@ -244,6 +241,6 @@ def test_a_repository_without_one_weight_file_is_refused(
 
 
 @pytest.mark.parametrize("name", ["", "../etc", "a/b/c", "owner/..", "a b/c"])
-def test_what_is_no_repositorys_name_is_refused(sources: WeightSources, name: str):
+def test_an_invalid_repository_name_is_refused(sources: WeightSources, name: str):
     with pytest.raises(InvalidRequest, match="expected 'owner/name'"):
         find_weights(f"hf://{name}", JOB, sources)

@@ -28,7 +28,7 @@ def sources(tmp_path: Path) -> WeightSources:
     return WeightSources(tmp_path / "cache", model_dir=tmp_path / "model", hf_offline=True)
 
 
-def test_without_anything_deployed_the_starter_is_meant(sources: WeightSources):
+def test_the_default_is_the_starter(sources: WeightSources):
     found = find_weights(None, JOB, sources)
     assert (found.label, found.landmarks, found.path) == ("starter", "mediapipe", STARTER_FILE)
 
@@ -36,7 +36,7 @@ def test_without_anything_deployed_the_starter_is_meant(sources: WeightSources):
 @pytest.mark.parametrize(
     "place", ["model.safetensors", "mine.safetensors", "pretrain/best.pt", "net.pth", "pretrain/model.safetensors"]
 )
-def test_the_model_directorys_weights_go_before_all_others(sources: WeightSources, place: str):
+def test_the_model_directory_takes_precedence(sources: WeightSources, place: str):
     torch.manual_seed(5)
     path = sources.model_dir / place
     path.parent.mkdir(exist_ok=True)
@@ -50,16 +50,16 @@ def test_the_model_directorys_weights_go_before_all_others(sources: WeightSource
     assert not sources.cache.exists()
 
 
-def test_model_safetensors_is_preferred_among_several_and_others_are_named(sources: WeightSources):
+def test_model_safetensors_wins_and_other_ambiguities_are_errors(sources: WeightSources):
     for name in ("a.pt", "b.pt"):
         (sources.model_dir / name).write_bytes(b"x")
-    with pytest.raises(WeightsNotFound, match=r"holds 2 weight files \(a.pt, b.pt\)"):
+    with pytest.raises(WeightsNotFound, match=r"contains 2 weight files \(a.pt, b.pt\)"):
         find_weights(None, JOB, sources)
     shutil.copy(STARTER_FILE, sources.model_dir / "model.safetensors")
     assert find_weights(None, JOB, sources).label == "model.safetensors"
 
 
-def test_known_bytes_are_known_under_any_name(sources: WeightSources):
+def test_known_hashes_are_recognised_under_any_name(sources: WeightSources):
     path = sources.model_dir / "mine.safetensors"
     shutil.copy(STARTER_FILE, path)
     assert find_weights(path, JOB, sources).weight_set is STARTER
@@ -67,7 +67,7 @@ def test_known_bytes_are_known_under_any_name(sources: WeightSources):
 
 
 @pytest.mark.parametrize("place", [HUB.files[0].name, Path(HUB.files[0].name).name])
-def test_a_published_file_packed_with_the_model_is_checked(sources: WeightSources, place: str):
+def test_a_published_file_in_the_model_directory_is_checked(sources: WeightSources, place: str):
     path = sources.model_dir / place
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"other")
@@ -75,14 +75,14 @@ def test_a_published_file_packed_with_the_model_is_checked(sources: WeightSource
         find_weights("hub", JOB, sources)
 
 
-def test_a_folder_stands_for_its_one_weight_file(sources: WeightSources):
+def test_a_folder_resolves_to_its_only_weight_file(sources: WeightSources):
     with pytest.raises(WeightsNotFound, match="no weights in this folder"):
         find_weights(sources.model_dir, JOB, sources)
     shutil.copy(STARTER_FILE, sources.model_dir / "mine.safetensors")
     assert find_weights(sources.model_dir, JOB, sources).path.name == "mine.safetensors"
 
 
-def test_a_folder_called_like_a_set_does_not_hide_it(
+def test_a_folder_with_the_name_of_a_set_does_not_hide_it(
     sources: WeightSources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(tmp_path)
@@ -90,12 +90,12 @@ def test_a_folder_called_like_a_set_does_not_hide_it(
     assert find_weights("starter", JOB, sources).weight_set is STARTER
 
 
-def test_a_missing_file_is_named(sources: WeightSources):
+def test_the_error_names_a_missing_file(sources: WeightSources):
     with pytest.raises(WeightsNotFound, match=r"nowhere/x.pt: no such file"):
         find_weights("nowhere/x.pt", JOB, sources)
 
 
-def test_settings_say_where_to_look():
+def test_settings_give_the_sources():
     sources = Settings.from_env(
         {
             "VISEME_DATA_DIR": "/data",

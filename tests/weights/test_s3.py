@@ -46,7 +46,7 @@ def sources(s3_url: str, tmp_path: Path) -> WeightSources:
     return WeightSources(tmp_path, s3_endpoint_url=s3_url)
 
 
-def test_weights_are_read_from_s3_and_their_hash_is_shown(client, sources: WeightSources):
+def test_weights_are_loaded_from_s3_with_their_hash(client, sources: WeightSources):
     contents = (STARTER.shipped_in / STARTER.files[0].name).read_bytes()
     client.put_object(Bucket="models", Key="lips/net.safetensors", Body=contents)
     model = load_model(URI, Device("cpu", "f32"), sources)
@@ -76,19 +76,19 @@ def test_a_file_changed_in_the_cache_is_refused(client, sources: WeightSources):
 
 @pytest.mark.usefixtures("client")
 @pytest.mark.parametrize("uri", ["s3://models/nothing.pt", "s3://no-such-bucket/net.pt"])
-def test_what_is_not_there_is_named(sources: WeightSources, uri: str):
+def test_the_error_names_a_missing_object(sources: WeightSources, uri: str):
     with pytest.raises(WeightsNotFound, match=rf"{uri}: there is no key '\w+\.pt' in bucket .*, or no such bucket"):
         find_weights(uri, JOB, sources)
 
 
 @pytest.mark.parametrize("uri", ["s3://", "s3://models", "s3://models/", "s3://../x", "s3://models/a/..", "s3://a/b"])
-def test_what_is_no_address_is_refused(tmp_path: Path, uri: str):
+def test_an_invalid_uri_is_refused(tmp_path: Path, uri: str):
     with pytest.raises(InvalidRequest, match="expected s3://bucket/key"):
         find_weights(uri, JOB, WeightSources(tmp_path))
 
 
 def refusal(status: int, code: str) -> ClientError:
-    """As botocore raises it."""
+    """Return an error as botocore raises it."""
     return ClientError({"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}, "GetObject")
 
 
@@ -106,8 +106,8 @@ def refusal(status: int, code: str) -> ClientError:
         (EndpointConnectionError(endpoint_url="http://s3"), StorageError),
     ],
 )
-def test_every_failure_has_its_type(found: Exception, expected: type[Exception]):
-    with pytest.raises(expected, match=URI), s3.named_errors(URI):
+def test_each_failure_has_its_type(found: Exception, expected: type[Exception]):
+    with pytest.raises(expected, match=URI), s3.translate_errors(URI):
         raise found
 
 
@@ -118,7 +118,7 @@ def test_an_object_that_is_too_large_is_not_downloaded(client, sources: WeightSo
         find_weights(URI, JOB, sources)
 
 
-def test_a_download_that_fails_is_tried_again_and_leaves_nothing(
+def test_a_failed_download_is_retried_and_leaves_nothing(
     client, sources: WeightSources, monkeypatch: pytest.MonkeyPatch
 ):
     client.put_object(Bucket="models", Key="lips/net.safetensors", Body=b"one")
