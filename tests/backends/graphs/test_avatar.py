@@ -17,39 +17,39 @@ def make_unet(mode: str) -> AvatarUNet:
     return unet
 
 
-def voice(unet: AvatarUNet, n: int) -> np.ndarray:
-    return rng_for("voice").standard_normal((n, *unet.audio_shape), dtype=np.float32)
+def audio_input(unet: AvatarUNet, n: int) -> np.ndarray:
+    return rng_for("audio").standard_normal((n, *unet.audio_shape), dtype=np.float32)
 
 
 @pytest.mark.parametrize("mode", ["ave", "hubert", "wenet"])
-def test_the_graph_of_the_unet_says_what_the_module_says(mode: str):
+def test_the_graph_of_the_unet_equals_the_module(mode: str):
     unet = make_unet(mode)
-    face, audio = uniform("face", (2, 6, 320, 320)), voice(unet, 2)
+    face, audio = uniform("face", (2, 6, 320, 320)), audio_input(unet, 2)
     with torch.inference_mode():
         expected = unet(torch.from_numpy(face), torch.from_numpy(audio)).numpy()
     assert expected.std() > 0.01
     np.testing.assert_allclose(OpenVinoNetwork(build_unet(unet))(face, audio)[0], expected, atol=1e-5)
 
 
-def test_the_painters_graph_takes_levels_and_gives_them():
+def test_the_graph_of_the_generator_takes_and_returns_images():
     painter = AvatarPainter(make_unet("ave")).eval()
     face = (uniform("levels", (1, 320, 320, 3)) * 256).astype(np.uint8)
-    audio = voice(painter.unet, 1)
+    audio = audio_input(painter.unet, 1)
     with torch.inference_mode():
         expected = painter(torch.from_numpy(face), torch.from_numpy(audio)).numpy()
-    said = OpenVinoNetwork(build_painter(painter))(face, audio)[0]
-    assert said.dtype == np.uint8
-    apart = np.abs(said.astype(int) - expected)
-    assert apart.max() <= 1  # where a number lies at the edge between two levels
+    output = OpenVinoNetwork(build_painter(painter))(face, audio)[0]
+    assert output.dtype == np.uint8
+    apart = np.abs(output.astype(int) - expected)
+    assert apart.max() <= 1  # values at the edge between two levels
     assert (apart > 0).mean() < 1e-3
 
 
-def test_the_encoders_graph_says_what_the_module_says():
-    ear = AudioVisualEncoder(NARROW_EAR).eval()
-    ear.load_state_dict(seeded_state(ear, 1.2))
+def test_the_graph_of_the_encoder_equals_the_module():
+    encoder = AudioVisualEncoder(NARROW_EAR).eval()
+    encoder.load_state_dict(seeded_state(encoder, 1.2))
     mel = uniform("mel", (3, 1, 80, 16)) * 8 - 4
     with torch.inference_mode():
-        expected = ear(torch.from_numpy(mel)).numpy()
+        expected = encoder(torch.from_numpy(mel)).numpy()
     assert expected.shape == (3, 32)
     assert expected.std() > 0.01
-    np.testing.assert_allclose(OpenVinoNetwork(build_encoder(ear))(mel)[0], expected, atol=1e-4)
+    np.testing.assert_allclose(OpenVinoNetwork(build_encoder(encoder))(mel)[0], expected, atol=1e-4)

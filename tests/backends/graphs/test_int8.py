@@ -12,14 +12,14 @@ from inference.conversion.int8_lip_coord_net import find_highest
 from inference.models import LipCoordNet
 
 
-def test_weights_lie_within_half_a_step_of_their_output_by_hand():
+def test_weights_are_rounded_per_output_channel_by_hand():
     weights = np.array([[1.27, -0.5], [0.0, 0.0], [-254.0, 3.0]], np.float32).reshape(3, 2, 1, 1, 1)
     stored = store_in_int8(ops, weights)
     numbers = ov.Core().compile_model(ov.Model([stored], [], "stored"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([])
     assert numbers[0].ravel() == pytest.approx([1.27, -0.5, 0, 0, -254, 4])
 
 
-def test_only_the_convolutions_named_are_quantised_and_pictures_are_exact():
+def test_only_named_convolutions_are_quantised_and_images_stay_exact():
     network = LipCoordNet().eval()
     model = build_openvino(network.state_dict())
     quantise_convolutions(model, {"conv1": 1.0})
@@ -35,7 +35,7 @@ def test_only_the_convolutions_named_are_quantised_and_pictures_are_exact():
     assert same == pytest.approx(video, abs=1e-6)
 
 
-def test_the_highest_inputs_are_means_over_samples():
+def test_input_ranges_are_means_over_samples():
     network = LipCoordNet().eval()
     lips = np.zeros((1, 2, 20, 2), np.float32)
     videos = [np.full((1, 3, 2, 64, 128), level, np.float32) for level in (0.2, 0.8)]
@@ -45,5 +45,5 @@ def test_the_highest_inputs_are_means_over_samples():
     for name in ("conv2", "conv3"):
         assert both[name] == pytest.approx((each[0][name] + each[1][name]) / 2, abs=2e-3)
     with torch.inference_mode():
-        seen = network._pool(torch.relu(network.conv1(torch.from_numpy(videos[1]))))
-    assert each[1]["conv2"] == pytest.approx(float(seen.max()), abs=1e-3)
+        pooled = network._pool(torch.relu(network.conv1(torch.from_numpy(videos[1]))))
+    assert each[1]["conv2"] == pytest.approx(float(pooled.max()), abs=1e-3)
