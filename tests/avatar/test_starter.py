@@ -3,13 +3,15 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench.avatar_quality import Watcher, correlate
+from bench.avatar_quality import AvatarEvaluator
+from bench.lips import correlate_at_lag
 from inference.avatar import AvatarPackage, list_avatars
 from inference.avatar.catalogue import is_starter
 from inference.avatar.manifest import CROPS, MANIFEST, read_manifest
@@ -21,7 +23,7 @@ from inference.settings import Settings
 from inference.speaker.speech import SynthesisedSpeech
 from inference.speaker.synthesis import synthesise_with_formants
 from inference.weights.registry import STARTER_AVATAR
-from training.avatar.utterances import gap_of
+from training.common.lips import shape_gap
 
 FEW = 3  # frames, if their number does not matter
 
@@ -60,14 +62,14 @@ def test_it_speaks_pushed_audio(starter: AvatarPackage):
 
 def test_its_mouth_follows_speech_and_rests_in_silence(starter: AvatarPackage, landmarker: Landmarker):
     speech = SynthesisedSpeech("BIN BLUE AT F TWO NOW", 3)
-    truth = gap_of(np.stack([mouth.row() for mouth in speech.mouth_shapes(np.arange(75) / 25)])).astype(float)
-    watcher = Watcher(starter, landmarker)
-    opening = watcher.openings(watcher.speak((synthesise_with_formants(speech, 3) * 32767).astype(np.int16)))
-    assert correlate(opening, truth) > 0.6
-    assert correlate(opening[::-1], truth) < 0.6
-    rest = watcher.openings([starter.background(i) for i in range(0, 75, 15)]).mean()
+    truth = shape_gap(np.stack([mouth.row() for mouth in speech.mouth_shapes(np.arange(75) / 25)])).astype(float)
+    evaluator = AvatarEvaluator(starter, landmarker)
+    opening = evaluator.generate_openings((synthesise_with_formants(speech, 3) * 32767).astype(np.int16))
+    assert correlate_at_lag(opening, truth) > 0.6
+    assert correlate_at_lag(opening[::-1], truth) < 0.6
+    rest = evaluator.measure_openings([starter.background(i) for i in range(0, 75, 15)]).mean()
     assert opening.max() > 3 * rest
-    silence = watcher.openings(watcher.speak(np.zeros(8_000, np.int16)))
+    silence = evaluator.generate_openings(np.zeros(8_000, np.int16))
     assert silence.max() < rest + 0.1 * (opening.max() - rest)
 
 
@@ -90,7 +92,8 @@ def test_it_is_generated_once_and_complete(tmp_path: Path):
 
 
 def test_several_processes_generate_one(tmp_path: Path):
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=spawn) as pool:  # unlike Pool, it fails if a process cannot start
         folders = set(pool.map(make, [tmp_path] * 2))
     (folder,) = map(Path, folders)
     assert read_manifest(folder).frames == FEW
