@@ -12,7 +12,7 @@ from inference.settings import Settings
 from inference.weights.registry import AVE
 from inference.weights.user_supplied import find_brought
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("viseme.avatar")
 
 
 def find_folder(path: str | Path, settings: Settings) -> Path:
