@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from typing import TYPE_CHECKING
+
+from cachetools import LRUCache
 
 from container.live.frame_messages import PATCH, WHOLE, FrameMessage
 from container.live.jpeg import PATCH_QUALITY, WHOLE_QUALITY, encode_jpeg
@@ -20,7 +21,7 @@ class FrameEncoder:
 
     def __init__(self, package: AvatarPackage) -> None:
         self._package = package
-        self._cache: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        self._cache: LRUCache[tuple[int, int], bytes] = LRUCache(MAX_CACHED)
         self._lock = threading.Lock()
 
     def encode(self, timed: TimedFrame, kind: int) -> bytes:
@@ -29,14 +30,11 @@ class FrameEncoder:
             return self._encode(timed, kind)
         key = timed.background, kind  # in silence, frames differ in nothing else
         with self._lock:
-            if key in self._cache:
-                self._cache.move_to_end(key)
-                return self._cache[key]
-        jpeg = self._encode(timed, kind)
-        with self._lock:
-            self._cache[key] = jpeg
-            while len(self._cache) > MAX_CACHED:
-                self._cache.popitem(last=False)
+            jpeg = self._cache.get(key)
+        if jpeg is None:
+            jpeg = self._encode(timed, kind)
+            with self._lock:
+                self._cache[key] = jpeg
         return jpeg
 
     def make_message(self, timed: TimedFrame, kind: int, *, with_background: bool = False) -> FrameMessage:

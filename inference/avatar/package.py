@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from cachetools import LRUCache
 
 from inference.audio.features import ROWS, Features, mel_of_window, reach_of_window, rows_of_frame
 from inference.audio.mel import Samples
@@ -70,7 +70,7 @@ class AvatarPackage:
         self.width, self.height, self.mode = manifest.width, manifest.height, manifest.mode
         self.audio_shape, self.device = parts.audio_shape, parts.device
         self.packaged_features = parts.features
-        self._silent_patches: OrderedDict[int, Frame] = OrderedDict()
+        self._silent_patches: LRUCache[int, Frame] = LRUCache(MAX_SILENT_PATCHES)
         self._silent_lock = threading.Lock()
         self._silence_features: FeatureRow | None = None
 
@@ -216,15 +216,12 @@ class AvatarPackage:
         if idle.is_shut and idle.first <= i <= idle.last:
             return self.region(i)
         with self._silent_lock:
-            if i in self._silent_patches:
-                self._silent_patches.move_to_end(i)
-                return self._silent_patches[i]
-        patch = self.render(i, np.tile(self.encode_silence(), (ROWS, 1)))
-        patch.flags.writeable = False
-        with self._silent_lock:
-            self._silent_patches[i] = patch
-            while len(self._silent_patches) > MAX_SILENT_PATCHES:
-                self._silent_patches.popitem(last=False)
+            patch = self._silent_patches.get(i)
+        if patch is None:
+            patch = self.render(i, np.tile(self.encode_silence(), (ROWS, 1)))
+            patch.flags.writeable = False
+            with self._silent_lock:
+                self._silent_patches[i] = patch
         return patch
 
     def session(self, sample_rate: int = 16_000, max_queued_s: float = MAX_QUEUED_S) -> AvatarSession:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -11,6 +10,7 @@ from types import TracebackType
 import av
 import cv2
 import numpy as np
+from cachetools import LRUCache
 
 from inference.errors import UnsupportedMedia
 from inference.media.frames import Frame
@@ -31,8 +31,7 @@ class FrameReader:
         Raises: MediaNotFound, MediaTooLarge, UnsupportedMedia, also if a frame is not a key frame.
         """
         self._limits = limits or MediaLimits()
-        self._n_kept = n_kept
-        self._cache: OrderedDict[int, Frame] = OrderedDict()
+        self._cache: LRUCache[int, Frame] = LRUCache(n_kept)
         self._lock = threading.Lock()
         self._stack = ExitStack()
         with ExitStack() as stack:
@@ -52,13 +51,11 @@ class FrameReader:
         if not 0 <= index < len(self._timestamps):
             raise IndexError(f"frame {index} of {len(self._timestamps)}")
         with self._lock:
-            if index not in self._cache:
-                self._cache[index] = self._decode(self._timestamps[index])
-                self._cache[index].flags.writeable = False
-                while len(self._cache) > self._n_kept:
-                    self._cache.popitem(last=False)
-            self._cache.move_to_end(index)
-            return self._cache[index]
+            frame = self._cache.get(index)
+            if frame is None:
+                frame = self._cache[index] = self._decode(self._timestamps[index])
+                frame.flags.writeable = False
+            return frame
 
     def close(self) -> None:
         with self._lock:
