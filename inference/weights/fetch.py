@@ -13,7 +13,7 @@ from inference.weights.registry import WeightFile, WeightSet, find_set
 from inference.weights.sources import WeightSources, as_sources
 from inference.weights.user_supplied import find_brought
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("viseme.weights")
 
 
 def fetch(name: str, sources: WeightSources | Path) -> list[Path]:

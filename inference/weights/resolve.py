@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from inference.errors import StorageError, WeightsNotFound
-from inference.media.s3 import SCHEME
+from inference.media.s3.client import SCHEME
 from inference.weights import hub, s3
 from inference.weights.cache import check_hash, check_recorded, locate, sha256_of, sha256_of_openvino, whole_file
 from inference.weights.fetch import fetch_from_hub
 from inference.weights.registry import LIP_SYNC, REGISTRY, HubSource, WeightFile, WeightSet, find_set, set_of_hash
 from inference.weights.sources import WeightSources
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("viseme.weights")
 
 HUB_SCHEME = "hf://"
 TORCH_SUFFIXES = (".pt", ".pth")

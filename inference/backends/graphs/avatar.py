@@ -196,7 +196,7 @@ def build_painter(painter: AvatarPainter, n: int = 1) -> ov.Model:
     output = add_unet(graph, painter.unet, both, audio)
     levels = ops.convert(ops.floor(ops.multiply(output, np.float32(MAX_LEVEL))), "u8")
     image = ops.transpose(levels, np.array([0, 2, 3, 1]))
-    return make_model([image], [face, audio], ("face", "audio", "image"), "AvatarPainter")
+    return make_model([image], [face, audio], ("face", "audio", "image"), "AvatarGenerator")
 
 
 def build_encoder(encoder: AudioVisualEncoder, n: int = -1) -> ov.Model:
