@@ -1,8 +1,15 @@
-"""Word and character error rates of lip reading by speaker, for each decoder, and what the grammar is worth alone.
+"""Measure error rates of lip reading for each speaker and decoder.
 
     python -m bench.accuracy CLIPS.csv...
 
-Each table has the columns file, speaker, transcript.
+Each table has the columns file, speaker, transcript. Each table is split into the clips of its first speaker and those
+of all others. Columns of the output:
+
+  n                number of clips
+  WER, CER         word and character error rate
+  whole sentences  clips that are transcribed without an error
+
+The row "grammar, logits zero" is a baseline: what the grammar outputs for 75 frames that carry no information.
 """
 
 from __future__ import annotations
@@ -10,55 +17,61 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import jiwer
 import numpy as np
 
-from bench.clips import SpokenClip, read_list
+from bench.clip_table import LabelledClip, read_clip_table, word_error_rate
 from inference.lip_reading import LipReader, ReadOptions
+from inference.lip_reading.evaluation import error_rate
 from inference.lip_reading.grammar import GRID, N_HEAD
 from inference.lip_reading.lattice import weigh_sentences
 from inference.lip_reading.options import DECODERS
 
 
 def main() -> None:
-    """Measure and print a row for each table's first speaker and all its others."""
+    """Print the error rates of each table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", type=Path, nargs="+")
     parser.add_argument("--weights", default="starter")
-    parser.add_argument("--show", action="store_true", help="print each clip's two sentences")
-    asked = parser.parse_args()
-    reader = LipReader(weights=asked.weights)
+    parser.add_argument("--show", action="store_true", help="print the transcript and the output for each clip")
+    args = parser.parse_args()
+    reader = LipReader(weights=args.weights)
     print(f"{'clips':36}{'n':>4}{'WER':>9}{'CER':>9}{'whole sentences':>17}")
-    for table in asked.tables:
-        clips = read_list(table)
-        for name, chosen in by_speaker(clips).items():
-            report(f"{table.name} {name}", chosen, reader, show=asked.show)
+    for table in args.tables:
+        clips = read_clip_table(table)
+        for name, group in group_by_speaker(clips).items():
+            report(f"{table.name} {name}", group, reader, show=args.show)
 
 
-def by_speaker(clips: list[SpokenClip]) -> dict[str, list[SpokenClip]]:
+def group_by_speaker(clips: list[LabelledClip]) -> dict[str, list[LabelledClip]]:
+    """Split into the clips of the first speaker and those of the others; leave out an empty group."""
     first = clips[0].speaker
     groups = {first: [c for c in clips if c.speaker == first], "others": [c for c in clips if c.speaker != first]}
-    return {name: chosen for name, chosen in groups.items() if chosen}
+    return {name: group for name, group in groups.items() if group}
 
 
-def report(name: str, clips: list[SpokenClip], reader: LipReader, *, show: bool) -> None:
-    said = [clip.transcript for clip in clips]
-    for decoder in DECODERS[1:]:
-        asked = ReadOptions(decoder=decoder)
-        print_row(f"{name} {decoder}", said, [reader.read(clip.path, asked).text for clip in clips], show=show)
-    print_row(f"{name} grammar, logits zero", said, [guess_blindly()] * len(said), show=False)
+def report(name: str, clips: list[LabelledClip], reader: LipReader, *, show: bool) -> None:
+    """Print one row for each decoder, and one for the baseline."""
+    references = [clip.transcript for clip in clips]
+    for decoder in DECODERS[1:]:  # without auto
+        options = ReadOptions(decoder=decoder)
+        hypotheses = [reader.read(clip.path, options).text for clip in clips]
+        print_row(f"{name} {decoder}", references, hypotheses, show=show)
+    baseline = [decode_without_evidence()] * len(references)
+    print_row(f"{name} grammar, logits zero", references, baseline, show=False)
 
 
-def print_row(name: str, said: list[str], read: list[str], *, show: bool) -> None:
-    right = sum(a == b for a, b in zip(said, read, strict=True))
-    print(f"{name:36}{len(said):4}{jiwer.wer(said, read):9.1%}{jiwer.cer(said, read):9.1%}{right:11} of {len(said)}")
+def print_row(name: str, references: list[str], hypotheses: list[str], *, show: bool) -> None:
+    pairs = list(zip(references, hypotheses, strict=True))
+    n, n_correct = len(pairs), sum(a == b for a, b in pairs)
+    cer = error_rate(pairs)  # strings are sequences of characters
+    print(f"{name:36}{n:4}{word_error_rate(references, hypotheses):9.1%}{cer:9.1%}{n_correct:11} of {n}")
     if show:
-        for a, b in zip(said, read, strict=True):
-            print(f"    {a:36} {b}")
+        for reference, hypothesis in pairs:
+            print(f"    {reference:36} {hypothesis}")
 
 
-def guess_blindly() -> str:
-    """What the grammar says of 75 frames that say nothing, where it has to say a sentence: the one with most paths."""
+def decode_without_evidence() -> str:
+    """Return the sentence of the grammar with the most CTC paths over 75 frames of equal logits."""
     weights = weigh_sentences(GRID, N_HEAD, np.full((75, 28), 1 / 28))
     best = np.unravel_index(int(weights.argmax()), weights.shape)
     return " ".join(words[i] for words, i in zip(GRID, best, strict=True))

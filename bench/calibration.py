@@ -1,12 +1,19 @@
-"""Fit and check what a checkpoint's confidences and word times are worth.
+"""Fit and check the calibration of a checkpoint: its confidences and its word times.
 
     python -m bench.calibration CLIPS.csv WORDS.csv --check EVAL.csv EVAL_WORDS.csv [--write CARD.json]
 
-The tables of clips have the columns file, speaker, transcript; those of words file, word, start_s, end_s.
-Fitted on CLIPS alone; --check measures on other clips. Beside each clip as it is, three that say nothing of the
-language: its first frame held, its frames reversed, and its frames shuffled; and, last, rendered people who chew.
---write puts the constants into the
-card of the weights, with the SHA-256 they hold for.
+CLIPS and EVAL have the columns file, speaker, transcript; WORDS and EVAL_WORDS have file, word, start_s, end_s. The
+constants are fitted on CLIPS only; --check measures them on other clips. Each clip is used unchanged and in three
+variants without speech: its first frame frozen, its frames reversed, and its frames shuffled. Prints
+
+  - the mean duration of each word of a sentence, and the fitted constants;
+  - for each speaker and variant: the number of clips, how many of them have no recognised words, and the minimum,
+    median and maximum of the confidences;
+  - the share of correct words, their mean confidence, and the area under its ROC curve;
+  - the errors of word starts: calibrated, by the alignment alone, and for words of equal length;
+  - the confidences on rendered people who chew.
+
+--write stores the constants in the card of the weights, with the SHA-256 of the weights.
 """
 
 from __future__ import annotations
@@ -19,91 +26,95 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from bench.clips import SpokenClip, read_list
+from bench.clip_table import LabelledClip, read_clip_table
 from inference.backends import choose_device
 from inference.faces import FaceTracker
 from inference.faces.load import load_landmarker
 from inference.lip_reading.calibration import Calibration, log_odds
 from inference.lip_reading.decode import Logits, Reading, log_softmax
+from inference.lip_reading.evaluation import area_under_roc
 from inference.lip_reading.grammar import N_WORDS, cut_segments, grid_lattice, read_grammar, weigh_segment
 from inference.lip_reading.lattice import Floats, best_path
 from inference.lip_reading.model import DEFAULT_LANDMARKS, load_model
 from inference.lip_reading.options import FPS
 from inference.lip_reading.preprocess import Mouth, crop_mouths, cut_windows, track_faces
 from inference.lip_reading.windows import HOP, run_windows, stitch
-from inference.lip_reading.word_times import align
+from inference.lip_reading.word_alignment import align
 from inference.media import Clip, open_media
 from inference.rendering.appearance import Appearance, head_motion
 from inference.rendering.mouth_shape import MouthShape
 from inference.rendering.scene import Scene
 from inference.settings import Settings
 
-AS_IT_IS = "as it is"
-N_CHEWING = 10  # people
-CHEWS_A_SECOND = (1.0, 2.0)
-SHARE_OF_NOTHING = 0.5  # of the weight in the fit: clips that say nothing, taken together, against those that do
-GAUSSIAN_SPREAD = 1.4826  # standard deviations in a median distance from the median, of a Gaussian
-RIDGE = 0.05  # keeps the fit finite where a feature parts right from wrong words cleanly
-Times = dict[str, Floats]  # file -> (7,) seconds: the starts of its six words, and its end
+UNCHANGED = "unchanged"  # the variant that has speech
+N_CHEWING = 10  # rendered people who chew
+CHEWS_PER_SECOND = (1.0, 2.0)
+CHEWING_FRAMES = 75
+NEGATIVE_WEIGHT = 0.5  # weight in the fit of all variants without speech together, relative to the unchanged clips
+NEWTON_STEPS = 50
+MAD_TO_DEVIATION = 1.4826  # standard deviation / median absolute deviation of a Gaussian
+RIDGE = 0.05  # keeps the fit finite if a feature separates correct and wrong words perfectly
+WordTimes = dict[str, Floats]  # file -> (7,) seconds: the starts of its six words, and the end of the last one
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Logits of one clip, as it is or spoilt. logits: (T, 28)."""
+class ClipLogits:
+    """The logits of one variant of a clip. logits: (T, 28)."""
 
-    clip: SpokenClip
-    kind: str
+    clip: LabelledClip
+    variant: str
     logits: Logits
 
     @property
-    def said(self) -> list[str]:
-        """The true words; none of the language's where the clip was spoilt."""
-        return self.clip.transcript.split() if self.kind == AS_IT_IS else [""] * N_WORDS
+    def spoken_words(self) -> list[str]:
+        """The words of the transcript; empty strings if the variant has no speech."""
+        return self.clip.transcript.split() if self.variant == UNCHANGED else [""] * N_WORDS
 
 
-Readings = Sequence[tuple[Sample, Reading]]
+DecodedClips = Sequence[tuple[ClipLogits, Reading]]
 
 
 @dataclass(frozen=True)
-class ReadSentence:
-    """A sentence of a sample. features: (6, 3). right: (6,). shift_s: (7,) of the alignment from the truth, nan
-    beside wrong words and where the truth is not known.
+class DecodedSentence:
+    """A sentence decoded from one clip.
+
+    features: (6, 3) inputs of the fit. correct: (6,) 0 or 1. shift_s: (7,) alignment minus true time; NaN for wrong
+    words and if the true times are unknown.
     """
 
     features: Floats
-    right: Floats
+    correct: Floats
     shift_s: Floats
 
 
 def main() -> None:
-    """Fit, check, and print what came out."""
+    """Fit the constants, check them, and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", type=Path, nargs=2, metavar="CSV")
     parser.add_argument("--check", type=Path, nargs=2, metavar="CSV")
     parser.add_argument("--weights", default="starter")
-    parser.add_argument("--write", type=Path, metavar="CARD", help="a card.json to put the constants into")
-    asked = parser.parse_args()
-    run = Network(asked.weights)
-    samples, times = list(run.read(read_list(asked.tables[0]))), read_times(asked.tables[1])
+    parser.add_argument("--write", type=Path, metavar="CARD", help="the card.json to store the constants in")
+    args = parser.parse_args()
+    source = LogitsSource(args.weights)
+    clips, times = list(source.run_clips(read_clip_table(args.tables[0]))), read_word_times(args.tables[1])
     print_durations(times)
-    calibration = fit(samples, times)
+    calibration = fit(clips, times)
     for name, value in asdict(calibration).items():
         print(f"{name:12}{np.round(value, 3).tolist()}")
-    print(f"\n{asked.tables[0].name}, which the constants were fitted on")
-    report(samples, times, calibration)
-    if asked.check:
-        print(f"\n{asked.check[0].name}")
-        report(list(run.read(read_list(asked.check[0]))), read_times(asked.check[1]), calibration)
-    chewed = [read_grammar(run.chew(seed), FPS, 1, calibration).confidence for seed in range(N_CHEWING)]
-    print_confidences("rendered, chewing", chewed)
-    if asked.write:
-        write_card(asked.write, calibration, run.sha256)
+    print(f"\n{args.tables[0].name}, on which the constants were fitted")
+    report(clips, times, calibration)
+    if args.check:
+        print(f"\n{args.check[0].name}")
+        report(list(source.run_clips(read_clip_table(args.check[0]))), read_word_times(args.check[1]), calibration)
+    chewing = [read_grammar(source.run_chewing(seed), FPS, 1, calibration).confidence for seed in range(N_CHEWING)]
+    print_confidences("rendered, chewing", chewing)
+    if args.write:
+        write_card(args.write, calibration, source.sha256)
 
 
-class Network:
-    """Clips to logits, by the room's own line."""
+class LogitsSource:
+    """Runs lip reading on clips up to the logits."""
 
     def __init__(self, weights: str) -> None:
         sources = Settings.from_env().weight_sources
@@ -111,26 +122,30 @@ class Network:
         self._landmarker = load_landmarker(self._model.landmarks or DEFAULT_LANDMARKS, sources)
         self.sha256 = self._model.info.sha256
 
-    def read(self, clips: Iterable[SpokenClip]) -> Iterator[Sample]:
-        """Each clip as it is, and spoilt."""
+    def run_clips(self, clips: Iterable[LabelledClip]) -> Iterator[ClipLogits]:
+        """Yield the logits of each variant of each clip."""
         rng = np.random.default_rng(0)
         for clip in clips:
             tracker = FaceTracker(self._landmarker)
             with open_media(clip.path) as media:
                 mouths = list(crop_mouths(track_faces(media.read_clips(FPS), tracker), media.name, tracker))
-            shuffled = [mouths[i] for i in rng.permutation(len(mouths))]
-            kinds = {AS_IT_IS: mouths, "held": mouths[:1] * len(mouths), "reversed": mouths[::-1], "shuffled": shuffled}
-            for kind, frames in kinds.items():
-                yield Sample(clip, kind, self._run(frames))
+            variants = {
+                UNCHANGED: mouths,
+                "frozen": mouths[:1] * len(mouths),
+                "reversed": mouths[::-1],
+                "shuffled": [mouths[i] for i in rng.permutation(len(mouths))],
+            }
+            for variant, crops in variants.items():
+                yield ClipLogits(clip, variant, self._run(crops))
 
-    def chew(self, seed: int) -> Logits:
-        """Logits of somebody rendered who chews for three seconds."""
-        times = np.arange(75) / FPS
-        look, rng = Appearance.from_seed(seed), np.random.default_rng(seed)
-        scene = Scene([look], 360, 288)
-        phase = rng.uniform(0, 6) + 2 * np.pi * rng.uniform(*CHEWS_A_SECOND) * times
+    def run_chewing(self, seed: int) -> Logits:
+        """Return the logits of a rendered person who chews for three seconds."""
+        times = np.arange(CHEWING_FRAMES) / FPS
+        appearance, rng = Appearance.from_seed(seed), np.random.default_rng(seed)
+        scene = Scene([appearance], 360, 288)
+        phase = rng.uniform(0, 6) + 2 * np.pi * rng.uniform(*CHEWS_PER_SECOND) * times
         shapes = [MouthShape(open=0.6 * max(np.sin(p), 0.0), press=max(-np.sin(p), 0.0)) for p in phase]
-        poses = head_motion(look, seed, times)
+        poses = head_motion(appearance, seed, times)
         frames = tuple(scene.draw([pose], [shape], rng)[0] for pose, shape in zip(poses, shapes, strict=True))
         tracker = FaceTracker(self._landmarker)
         return self._run(list(crop_mouths(track_faces([Clip(frames, FPS)], tracker), f"seed {seed}", tracker)))
@@ -139,146 +154,144 @@ class Network:
         return stitch(run_windows(cut_windows(mouths, HOP), self._model.network, 1)).logits
 
 
-def read_times(table: Path) -> Times:
+def read_word_times(table: Path) -> WordTimes:
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     names = dict.fromkeys(row["file"] for row in rows)
-    found = {name: [row for row in rows if row["file"] == name] for name in names}
+    by_file = {name: [row for row in rows if row["file"] == name] for name in names}
     return {
         name: np.array([*(float(row["start_s"]) for row in own), float(own[-1]["end_s"])])
-        for name, own in found.items()
+        for name, own in by_file.items()
     }
 
 
-def print_durations(times: Times) -> None:
-    lasting = np.diff(np.array(list(times.values())), axis=1)
-    print(
-        f"words last  {lasting.mean(axis=0).round(3).tolist()} s, give or take {lasting.std(axis=0).round(3).tolist()}"
-    )
+def print_durations(times: WordTimes) -> None:
+    durations = np.diff(np.array(list(times.values())), axis=1)
+    mean, deviation = durations.mean(axis=0).round(3).tolist(), durations.std(axis=0).round(3).tolist()
+    print(f"word durations  mean {mean} s, standard deviation {deviation} s")
 
 
-def fit(samples: Sequence[Sample], times: Times) -> Calibration:
-    """The constants that suit the samples best."""
-    read = [(sample, one) for sample in samples for one in read_sample(sample, times)]
-    n_spoilt = sum(sample.kind != AS_IT_IS for sample, _ in read)
-    n_whole = len(read) - n_spoilt
-    weights = [1.0 if sample.kind == AS_IT_IS else SHARE_OF_NOTHING * n_whole / n_spoilt for sample, _ in read]
+def fit(clips: Sequence[ClipLogits], times: WordTimes) -> Calibration:
+    """Fit the constants to all variants of the clips."""
+    decoded = [(clip, sentence) for clip in clips for sentence in decode_sentences(clip, times)]
+    n_negative = sum(clip.variant != UNCHANGED for clip, _ in decoded)
+    n_positive = len(decoded) - n_negative
+    negative_weight = NEGATIVE_WEIGHT * n_positive / max(n_negative, 1)
+    weights = [1.0 if clip.variant == UNCHANGED else negative_weight for clip, _ in decoded]
     bias, posterior, agreement = fit_logistic(
-        np.concatenate([one.features for _, one in read]),
-        np.concatenate([one.right for _, one in read]),
+        np.concatenate([sentence.features for _, sentence in decoded]),
+        np.concatenate([sentence.correct for _, sentence in decoded]),
         np.repeat(weights, N_WORDS),
     )
-    shifts = np.array([one.shift_s for _, one in read])
-    return Calibration(bias, posterior, agreement, in_ms(middle_of(shifts)), in_ms(spread_of(shifts)))
+    shifts = np.array([sentence.shift_s for _, sentence in decoded])
+    return Calibration(
+        bias, posterior, agreement, round_to_ms(column_medians(shifts)), round_to_ms(robust_deviations(shifts))
+    )
 
 
-def read_sample(sample: Sample, times: Times) -> Iterator[ReadSentence]:
-    """What the grammar makes of a sample. In a clip that says one sentence, a second one is read wrong."""
-    log_p = log_softmax(sample.logits.astype(np.float64))
+def decode_sentences(clip: ClipLogits, times: WordTimes) -> Iterator[DecodedSentence]:
+    """Decode with the grammar. All words of a second sentence count as wrong, since a clip contains one sentence."""
+    log_p = log_softmax(clip.logits.astype(np.float64))
     path = best_path(grid_lattice(), log_p)
     for i, segment in enumerate(cut_segments(path)):
-        weighed = weigh_segment(log_p, path, segment)
-        said = sample.said if i == 0 else [""] * N_WORDS
-        right = np.array([a == b for a, b in zip(weighed.said, said, strict=True)], float)
-        odds = [log_odds(posterior) for posterior in weighed.of_slots()]
-        features = np.stack([np.ones(N_WORDS), odds, np.full(N_WORDS, weighed.agreement)], axis=1)
+        posterior = weigh_segment(log_p, path, segment)
+        spoken = clip.spoken_words if i == 0 else [""] * N_WORDS
+        correct = np.array([a == b for a, b in zip(posterior.said, spoken, strict=True)], float)
+        odds = [log_odds(one) for one in posterior.of_slots()]
+        features = np.stack([np.ones(N_WORDS), odds, np.full(N_WORDS, posterior.agreement)], axis=1)
         shift = np.full(N_WORDS + 1, np.nan)
-        if i == 0 and sample.kind == AS_IT_IS and sample.clip.path.name in times:
-            aligned = align(log_p[segment.first : segment.end], weighed.said, FPS) + segment.first / FPS
-            counts = np.array([*right, right[-1]], bool)
-            shift = np.where(counts, aligned - times[sample.clip.path.name], np.nan)
-        yield ReadSentence(features, right, shift)
+        if i == 0 and clip.variant == UNCHANGED and clip.clip.path.name in times:
+            aligned = align(log_p[segment.first : segment.end], posterior.said, FPS) + segment.first / FPS
+            is_known = np.array([*correct, correct[-1]], bool)
+            shift = np.where(is_known, aligned - times[clip.clip.path.name], np.nan)
+        yield DecodedSentence(features, correct, shift)
 
 
-def fit_logistic(features: Floats, right: Floats, weights: Floats) -> list[float]:
-    """Logistic regression by Newton's method."""
+def fit_logistic(features: Floats, correct: Floats, weights: Floats) -> list[float]:
+    """Fit a logistic regression by Newton's method."""
     solution = np.zeros(features.shape[1])
     ridge = RIDGE * np.eye(len(solution))
-    for _ in range(50):
+    for _ in range(NEWTON_STEPS):
         p = 1 / (1 + np.exp(-features @ solution))
-        gradient = features.T @ (weights * (p - right)) + ridge @ solution
+        gradient = features.T @ (weights * (p - correct)) + ridge @ solution
         solution -= np.linalg.solve((features.T * (weights * p * (1 - p))) @ features + ridge, gradient)
     return [round(float(value), 4) for value in solution]
 
 
-def middle_of(shifts: Floats) -> Floats:
-    """(7,) medians: of a few words, some are aligned nowhere near."""
-    found: Floats = np.nanmedian(shifts, axis=0)
-    return found
+def column_medians(shifts: Floats) -> Floats:
+    """Return the median of each column without NaN: robust, since a few words are aligned far off."""
+    medians: Floats = np.nanmedian(shifts, axis=0)
+    return medians
 
 
-def spread_of(shifts: Floats) -> Floats:
-    """(7,) standard deviations, by the median distance from the median."""
-    return GAUSSIAN_SPREAD * middle_of(np.abs(shifts - middle_of(shifts)))
+def robust_deviations(shifts: Floats) -> Floats:
+    """Return the standard deviation of each column, estimated from the median absolute deviation."""
+    return MAD_TO_DEVIATION * column_medians(np.abs(shifts - column_medians(shifts)))
 
 
-def in_ms(seconds: Floats) -> tuple[float, ...]:
+def round_to_ms(seconds: Floats) -> tuple[float, ...]:
     return tuple(seconds.round(3).tolist())
 
 
-def report(samples: Sequence[Sample], times: Times, calibration: Calibration) -> None:
-    """Confidence by kind of clip; whether it tells right words from wrong ones; errors of the times."""
-    readings = [(sample, read_grammar(sample.logits, FPS, 1, calibration)) for sample in samples]
-    first = samples[0].clip.speaker
-    speakers = {first: [one for one in readings if one[0].clip.speaker == first]}
-    speakers["others"] = [one for one in readings if one[0].clip.speaker != first]
-    print(f"{'clips':24}{'n':>4}{'nothing read':>14}{'confidence: least':>19}{'median':>8}{'most':>7}")
+def report(clips: Sequence[ClipLogits], times: WordTimes, calibration: Calibration) -> None:
+    """Print the confidences of each variant, their value for telling correct words from wrong ones, and time errors."""
+    decoded = [(clip, read_grammar(clip.logits, FPS, 1, calibration)) for clip in clips]
+    first = clips[0].clip.speaker
+    speakers = {first: [one for one in decoded if one[0].clip.speaker == first]}
+    speakers["others"] = [one for one in decoded if one[0].clip.speaker != first]
+    print(f"{'clips':24}{'n':>4}{'no words':>10}{'confidence: min':>17}{'median':>8}{'max':>7}")
     for speaker, own in speakers.items():
-        for kind in dict.fromkeys(sample.kind for sample, _ in own):
-            print_confidences(f"{speaker}, {kind}", [r.confidence for s, r in own if s.kind == kind])
+        for variant in dict.fromkeys(clip.variant for clip, _ in own):
+            confidences = [text.confidence for clip, text in own if clip.variant == variant]
+            print_confidences(f"{speaker}, {variant}", confidences)
     for speaker, own in speakers.items():
         if own:
-            whole = [one for one in own if one[0].kind == AS_IT_IS]
-            print_words(speaker, whole)
-            print_times(whole, times)
+            unchanged = [one for one in own if one[0].variant == UNCHANGED]
+            print_words(speaker, unchanged)
+            print_time_errors(unchanged, times)
 
 
-def print_confidences(name: str, found: Sequence[float]) -> None:
-    low, middle, high = np.percentile(found, [0, 50, 100])
-    print(f"{name:24}{len(found):4}{found.count(0):14}{low:19.2f}{middle:8.2f}{high:7.2f}")
+def print_confidences(name: str, confidences: Sequence[float]) -> None:
+    low, median, high = np.percentile(confidences, [0, 50, 100])
+    print(f"{name:24}{len(confidences):4}{confidences.count(0):10}{low:17.2f}{median:8.2f}{high:7.2f}")
 
 
-def print_words(speaker: str, readings: Readings) -> None:
-    pairs = [pair for sample, reading in readings for pair in zip(reading.words, sample.said, strict=False)]
+def print_words(speaker: str, decoded: DecodedClips) -> None:
+    pairs = [pair for clip, text in decoded for pair in zip(text.words, clip.spoken_words, strict=False)]
     confidence = np.array([word.confidence for word, _ in pairs], float)
-    right = np.array([word.word == said for word, said in pairs])
+    correct = np.array([word.word == spoken for word, spoken in pairs])
+    area = area_under_roc(confidence, correct)
     print(
-        f"words of {speaker}: {right.mean():.0%} right, mean confidence {confidence.mean():.0%}, "
-        f"area under the ROC curve {area_under_roc(confidence, right):.3f}"
+        f"words of {speaker}: {correct.mean():.0%} correct, mean confidence {confidence.mean():.0%}, "
+        f"area under the ROC curve {'undefined' if area is None else f'{area:.3f}'}"
     )
 
 
-def area_under_roc(confidence: Floats, right: npt.NDArray[np.bool_]) -> float:
-    """The chance that a right word scores over a wrong one."""
-    a, b = confidence[right][:, None], confidence[~right]
-    return float(((a > b) + 0.5 * (a == b)).mean())
-
-
-def print_times(readings: Readings, times: Times) -> None:
-    """Errors of the starts of right words, by three rules."""
-    errors: dict[str, list[float]] = {"calibrated": [], "alignment alone": [], "words spaced evenly": []}
-    for sample, reading in readings:
-        known = times.get(sample.clip.path.name)
-        if known is None or not reading.words:
+def print_time_errors(decoded: DecodedClips, times: WordTimes) -> None:
+    """Print the errors of the starts of correct words for three methods."""
+    errors: dict[str, list[float]] = {"calibrated": [], "alignment alone": [], "words of equal length": []}
+    for clip, text in decoded:
+        true_times = times.get(clip.clip.path.name)
+        if true_times is None or not text.words:
             continue
-        n_frames = len(sample.logits)
-        aligned = align(log_softmax(sample.logits.astype(np.float64)), [w.word for w in reading.words[:N_WORDS]], FPS)
-        for i, (word, said) in enumerate(zip(reading.words, sample.said, strict=False)):
-            if word.word == said:
-                errors["calibrated"].append(abs((word.start or 0.0) - known[i]))
-                errors["alignment alone"].append(abs(aligned[i] - known[i]))
-                errors["words spaced evenly"].append(abs(i * n_frames / FPS / N_WORDS - known[i]))
-    for rule, found in errors.items():
+        n_frames = len(clip.logits)
+        aligned = align(log_softmax(clip.logits.astype(np.float64)), [w.word for w in text.words[:N_WORDS]], FPS)
+        for i, (word, spoken) in enumerate(zip(text.words, clip.spoken_words, strict=False)):
+            if word.word == spoken:
+                errors["calibrated"].append(abs((word.start or 0.0) - true_times[i]))
+                errors["alignment alone"].append(abs(aligned[i] - true_times[i]))
+                errors["words of equal length"].append(abs(i * n_frames / FPS / N_WORDS - true_times[i]))
+    for method, found in errors.items():
         if found:
             mean, median = 1000 * np.mean(found), 1000 * np.median(found)
-            print(f"  word starts, {rule}: off by {mean:.0f} ms on average, median {median:.0f} ms")
+            print(f"  word starts, {method}: mean error {mean:.0f} ms, median {median:.0f} ms")
 
 
 def write_card(path: Path, calibration: Calibration, sha256: str) -> None:
-    """Raises: SystemExit where the card is of other weights."""
+    """Store the constants in a card. Raises: SystemExit if the card describes other weights."""
     card = json.loads(path.read_text("utf-8"))
     if card["sha256"] != sha256:
-        raise SystemExit(f"{path}: the card of {card['sha256']}; the weights measured are {sha256}")
+        raise SystemExit(f"{path}: describes weights with SHA-256 {card['sha256']}, but {sha256} were measured")
     card["calibration"] = {"sha256": sha256, "measured_by": "python -m bench.calibration"} | asdict(calibration)
     path.write_text(json.dumps(card, indent=2) + "\n", "utf-8")
 

@@ -1,4 +1,4 @@
-"""What is seen of a mouth in a film: how far it opens, and how like another picture of it is."""
+"""Measures of the mouth in a video: how far it opens, and how the opening correlates with a reference."""
 
 from __future__ import annotations
 
@@ -14,37 +14,38 @@ from inference.faces.box import LIP_POINTS
 from inference.lip_sync.options import SyncOptions
 from inference.lip_sync.preprocess import SIDE, Shot, box_of_landmarks, find_boxes, smooth_boxes
 from inference.media import Frame, open_media
-from inference.media.sound import Samples, read_sound
+from inference.media.audio import Samples, read_sound
+from training.common.correlation import correlate
 
 FPS = 25.0
-UPPER_INNER, LOWER_INNER = (61, 62, 63), (67, 66, 65)  # of the 68 points, one above the other
-EYE_CORNERS = (36, 45)  # the outer ones: what lies between them does not move when a mouth does
-AROUND_LIPS = 11  # px of the face of 96: what belongs to the mouth beside the lips; SSIM's window takes 5 of them
-FLOOR = 1e-6
+UPPER_INNER, LOWER_INNER = (61, 62, 63), (67, 66, 65)  # inner lips among the 68 landmarks, in vertical pairs
+EYE_CORNERS = (36, 45)  # outer corners: their distance does not change when the mouth moves
+LIP_MARGIN = 11  # px of the 96 x 96 face around the lips; the window of SSIM takes 5 of them
 
 Points = npt.NDArray[np.float32]
-Curve = npt.NDArray[np.float64]  # (T,) a value for each frame
+Curve = npt.NDArray[np.float64]  # (T,) one value per frame
 
 
 @dataclass(frozen=True)
-class Talk:
-    """A film of somebody who talks.
+class SpeakingVideo:
+    """A video of one person who speaks.
 
-    shots: the frames with the boxes that lip sync cuts. points: (T, 68, 2) px. samples: (N,) int16, 16 kHz mono.
+    face_frames: the frames with the boxes that lip sync crops. points: (T, 68, 2) landmarks, px. samples: (N,) int16,
+    16 kHz mono.
     """
 
     name: str
-    shots: tuple[Shot, ...]
+    face_frames: tuple[Shot, ...]
     points: Points
     samples: Samples
 
     @property
     def opening(self) -> Curve:
-        return opening_of(self.points)
+        return mouth_opening(self.points)
 
 
-def watch(path: Path, landmarker: Landmarker) -> Talk:
-    """A film as lip sync sees it. Raises: ValueError where a frame shows no face."""
+def read_speaking_video(path: Path, landmarker: Landmarker) -> SpeakingVideo:
+    """Decode a video and find its face as lip sync does. Raises: ValueError if a frame has no face."""
     with open_media(path) as media:
         frames = [frame for clip in media.read_clips(FPS) for frame in clip.frames]
     tracker = FaceTracker(landmarker)
@@ -53,24 +54,24 @@ def watch(path: Path, landmarker: Landmarker) -> Talk:
     def locate(frame: Frame) -> FaceBox:
         (face,) = tracker.follow((frame,))
         if face is None:
-            raise ValueError(f"{path.name}: frame {len(points)} shows no face")
+            raise ValueError(f"{path.name}: no face found in frame {len(points)}")
         points.append(face.points)
         return box_of_landmarks(face.points)
 
     options = SyncOptions()
-    shots = tuple(smooth_boxes(find_boxes(frames, locate, options.pads), options.smoothing))
-    return Talk(path.stem, shots, np.stack(points), read_sound(path, SAMPLE_RATE))
+    face_frames = tuple(smooth_boxes(find_boxes(frames, locate, options.pads), options.smoothing))
+    return SpeakingVideo(path.stem, face_frames, np.stack(points), read_sound(path, SAMPLE_RATE))
 
 
-def opening_of(points: Points) -> Curve:
-    """How far a mouth is open in each frame: the gap between its inner lips over the distance of the eyes, (T,)."""
+def mouth_opening(points: Points) -> Curve:
+    """Return the gap between the inner lips over the distance of the eye corners: (T,) of (T, 68, 2)."""
     gap = points[:, LOWER_INNER, 1] - points[:, UPPER_INNER, 1]
-    eyes = np.linalg.norm(points[:, EYE_CORNERS[1]] - points[:, EYE_CORNERS[0]], axis=1)
-    return np.asarray(gap.mean(axis=1) / eyes, np.float64)
+    eye_distance = np.linalg.norm(points[:, EYE_CORNERS[1]] - points[:, EYE_CORNERS[0]], axis=1)
+    return np.asarray(gap.mean(axis=1) / eye_distance, np.float64)
 
 
-def loudness_of(samples: Samples, n_frames: int) -> Curve:
-    """The level of the sound during each frame, in dB, (n_frames,)."""
+def frame_loudness(samples: Samples, n_frames: int) -> Curve:
+    """Return the audio level during each frame, in dB: (n_frames,)."""
     length = round(SAMPLE_RATE / FPS)
     padded = np.zeros(n_frames * length)
     padded[: len(samples)] = samples[: len(padded)]
@@ -78,36 +79,43 @@ def loudness_of(samples: Samples, n_frames: int) -> Curve:
     return np.asarray(10 * np.log10(power + 1), np.float64)
 
 
-def correlate(a: Curve, b: Curve) -> float:
-    """Pearson's, over as many frames as both have; 0 where one of them does not move."""
-    n = min(len(a), len(b))
-    a, b = a[:n] - a[:n].mean(), b[:n] - b[:n].mean()
-    size = float(np.linalg.norm(a) * np.linalg.norm(b))
-    return float(a @ b) / size if size > FLOOR else 0.0
+def correlate_at_lag(measured: Curve, reference: Curve, lag: int = 0) -> float:
+    """Return Pearson's correlation over the frames that both curves have; 0 if either is constant.
 
-
-def mouth_of(shot: Shot, points: Points) -> tuple[slice, slice]:
-    """Rows and columns of the lips and what is around them, in the face of 96.
-
-    points: (68, 2) px of the frame. Raises: ValueError for a shot without a face.
+    lag: number of frames by which `measured` is late.
     """
-    if shot.box is None:
-        raise ValueError("a shot without a face has no mouth")
-    scale = np.array([SIDE / shot.box.width, SIDE / shot.box.height])
-    lips = (points[LIP_POINTS] - np.array([shot.box.left, shot.box.top])) * scale
-    low = np.clip(np.floor(lips.min(axis=0)) - AROUND_LIPS, 0, SIDE).astype(int)
-    high = np.clip(np.ceil(lips.max(axis=0)) + AROUND_LIPS, 0, SIDE).astype(int)
+    n_frames = min(len(measured), len(reference))
+    measured, reference = measured[:n_frames], reference[:n_frames]
+    if lag > 0:
+        measured, reference = measured[lag:], reference[:-lag]
+    elif lag < 0:
+        measured, reference = measured[:lag], reference[-lag:]
+    return correlate(measured, reference) or 0.0
+
+
+def mouth_region(face_frame: Shot, points: Points) -> tuple[slice, slice]:
+    """Return the rows and columns of the lips, with a margin, in the 96 x 96 face.
+
+    points: (68, 2) px of the frame. Raises: ValueError if the frame has no face.
+    """
+    if face_frame.box is None:
+        raise ValueError("a frame without a face has no mouth region")
+    box = face_frame.box
+    scale = np.array([SIDE / box.width, SIDE / box.height])
+    lips = (points[LIP_POINTS] - np.array([box.left, box.top])) * scale
+    low = np.clip(np.floor(lips.min(axis=0)) - LIP_MARGIN, 0, SIDE).astype(int)
+    high = np.clip(np.ceil(lips.max(axis=0)) + LIP_MARGIN, 0, SIDE).astype(int)
     return slice(low[1], high[1]), slice(low[0], high[0])
 
 
-def shuffle_sound(samples: Samples, piece_s: float, rng: np.random.Generator) -> Samples:
-    """The same sound with its pieces in another order."""
+def shuffle_audio(samples: Samples, piece_s: float, rng: np.random.Generator) -> Samples:
+    """Cut audio into pieces and put them in random order."""
     n = round(piece_s * SAMPLE_RATE)
-    pieces = [samples[at : at + n] for at in range(0, len(samples), n)]
+    pieces = [samples[start : start + n] for start in range(0, len(samples), n)]
     return np.concatenate([pieces[i] for i in rng.permutation(len(pieces))])
 
 
-def starts_of_windows(n_frames: int) -> list[int]:
-    """Where in the mel spectrogram each frame's window starts, as lip sync cuts them."""
+def mel_window_starts(n_frames: int) -> list[int]:
+    """Return the first mel column of each frame's window, as lip sync cuts them."""
     offset = SyncOptions().mel_offset_frames
     return [window_start(k, FPS, offset) for k in range(n_frames)]

@@ -1,9 +1,18 @@
-"""Live avatars by protocol: `python -m bench.live [--avatar DIR]`.
+"""Measure what each protocol of live avatars costs, and the frame rates of several clients.
 
-A round trip per frame in every protocol, in turns and with the server on one core, beside what the engine took for the
-same frame and what the U-Net takes alone; then how many frames a second 1, 2 and 4 clients get. Without an avatar of
-yours the starter is measured, or where there is none networks of its size with random weights: what they paint means
-nothing, what they cost is the same.
+    python -m bench.live [--avatar FOLDER] [--rounds 100]
+
+Requests single frames in every protocol in turn, with the server on one core. Without --avatar it measures the starter
+avatar, or, if that is not available, networks of its size with random weights, which cost the same. Prints one JSON
+object; times are medians in milliseconds:
+
+  unet_ms         the U-Net alone
+  round_trip_ms   from the request to the received frame; of a session, from one frame to the next
+  behind_unet_ms  round trip minus the engine's time, while the U-Net runs and evicts the rest from the CPU's caches
+  over_ms         the same while the engine returns frames that it has generated before
+  fps             frames of speech per second of 1, 2 and 4 session clients together; real time is 25 for each
+
+Exits with status 1 if over_ms exceeds 0.5 for a protocol.
 """
 
 from __future__ import annotations
@@ -14,6 +23,7 @@ import base64
 import contextlib
 import json
 import multiprocessing
+import queue
 import struct
 import tempfile
 import time
@@ -41,35 +51,36 @@ from inference.models import AudioVisualEncoder, AvatarUNet
 from inference.settings import Settings
 from inference.speaker import SyntheticClip, SyntheticClipOptions
 
-MOST_OVER_MS = 0.5  # per frame, above the engine's own time
-SETTLED, N_ROUNDS = 10, 100  # calls of each protocol left out, and measured
+MAX_OVER_MS = 0.5  # time of a frame beyond the engine's own time
+N_WARMUP, N_ROUNDS = 10, 100  # calls of each protocol
 N_CLIENTS = (1, 2, 4)
-SPOKEN_S = 4.0  # by each of them
+SPEECH_S = 4.0  # audio of each client
 RATE, FPS = 16_000, 25
-WIDTHS, N_AUDIO = (8, 16, 32, 64, 128), 16  # of the starter
+WIDTHS, N_AUDIO = (8, 16, 32, 64, 128), 16  # size of the starter's U-Net
+ENCODER_WIDTHS = (16, 32, 64, 128, 256)  # size of the starter's audio encoder
 SIDE, BOX, N_FRAMES = 512, 200, 50
 TEXT, SEED = "NOW PLEASE", 3
 SPAWN = multiprocessing.get_context("spawn")
 
-Ask = Callable[[int], object]
+RequestFrame = Callable[[int], object]  # requests the frame of that index and waits for its image
 
 
 def main() -> None:
-    """Print one JSON object; exit 1 where a protocol takes more than its share."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--avatar", type=Path, help="the folder of a package")
-    parser.add_argument("--rounds", type=int, default=N_ROUNDS)
-    asked = parser.parse_args()
+    """Print one JSON object; exit with status 1 if a protocol takes too long."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--avatar", type=Path, help="folder of a package")
+    parser.add_argument("--rounds", type=int, default=N_ROUNDS, help="measured calls of each protocol")
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        find_avatar(Path(folder), asked.avatar)
-        found = measure_protocols(Path(folder), asked.rounds)
-        found |= {"fps": {f"{n} clients": measure_clients(Path(folder), n) for n in N_CLIENTS}}
-    print(json.dumps(found, indent=1))
-    raise SystemExit(max(found["over_ms"].values()) > MOST_OVER_MS)
+        provide_avatar(Path(folder), args.avatar)
+        results = measure_protocols(Path(folder), args.rounds)
+        results |= {"fps": {f"{n} clients": measure_clients(Path(folder), n) for n in N_CLIENTS}}
+    print(json.dumps(results, indent=1))
+    raise SystemExit(max(results["over_ms"].values()) > MAX_OVER_MS)
 
 
-def find_avatar(folder: Path, given: Path | None) -> None:
-    """Have `folder / NAME` be the package that is measured."""
+def provide_avatar(folder: Path, given: Path | None) -> None:
+    """Link or write the package to measure at `folder / NAME`."""
     package = given or list_avatars(Settings.from_env()).get("starter")
     if package is not None:
         (folder / NAME).symlink_to(package.absolute())
@@ -78,16 +89,16 @@ def find_avatar(folder: Path, given: Path | None) -> None:
 
 
 def write_package(folder: Path) -> None:
-    """Pictures of the synthetic speaker, and networks of the starter's size with random weights."""
+    """Write a package with frames of the synthetic speaker and networks of the starter's size with random weights."""
     torch.manual_seed(1)
-    film = SyntheticClip(TEXT, SEED, SyntheticClipOptions(width=SIDE, height=SIDE, length_s=N_FRAMES / FPS + 1))
-    frames = [shot.frame for shot in islice(film.frames(), N_FRAMES)]
+    clip = SyntheticClip(TEXT, SEED, SyntheticClipOptions(width=SIDE, height=SIDE, length_s=N_FRAMES / FPS + 1))
+    frames = [rendered.frame for rendered in islice(clip.frames(), N_FRAMES)]
     left = (SIDE - BOX) // 2
     box = FaceBox(left, left, left + BOX, left + BOX)
     with atomic_package_folder(folder) as part:
         written = write_frames(part, (CroppedFrame(frame, box) for frame in frames), NAME)
-        ear = AudioVisualEncoder((16, 32, 64, 128, 256)).eval()
-        write_networks(part, AvatarUNet("ave", WIDTHS, N_AUDIO).eval(), ear)
+        encoder = AudioVisualEncoder(ENCODER_WIDTHS).eval()
+        write_networks(part, AvatarUNet("ave", WIDTHS, N_AUDIO).eval(), encoder)
         manifest = Manifest(
             name=NAME,
             frames=N_FRAMES,
@@ -103,163 +114,170 @@ def write_package(folder: Path) -> None:
         write_manifest(part, manifest)
 
 
-class Served:
-    """A server in a process of its own."""
+class ServerProcess:
+    """A server in its own process, which also measures the time of its engine."""
 
     def __init__(self, folder: Path, *, is_paced: bool) -> None:
-        self._pipe, theirs = SPAWN.Pipe()
-        self._process = SPAWN.Process(target=serve, args=(theirs, folder, is_paced))
+        self._pipe, child_end = SPAWN.Pipe()
+        self._process = SPAWN.Process(target=serve, args=(child_end, folder, is_paced))
         self._process.start()
-        theirs.close()
+        child_end.close()
         _, self.port, self.grpc_port, self.network_ms = self._pipe.recv()
 
-    def taken_ms(self, question: str = "taken") -> list[float]:
-        """What the engine took for each frame since the last question."""
-        self._pipe.send(question)
-        taken: list[float] = self._pipe.recv()
-        return taken
+    def take_engine_ms(self) -> list[float]:
+        """Return the engine's time for each frame since the last call."""
+        return self._request("take_times")
+
+    def reuse_frames(self) -> None:
+        """Have the engine return a frame of the same index again instead of generating it."""
+        self._request("reuse_frames")
 
     def stop(self) -> None:
         self._pipe.send("stop")
         self._process.join()
 
+    def _request(self, command: str) -> list[float]:
+        self._pipe.send(command)
+        times_ms: list[float] = self._pipe.recv()
+        return times_ms
+
 
 @contextmanager
-def served(folder: Path, *, is_paced: bool) -> Iterator[Served]:
-    one = Served(folder, is_paced=is_paced)
+def running_server(folder: Path, *, is_paced: bool) -> Iterator[ServerProcess]:
+    server = ServerProcess(folder, is_paced=is_paced)
     try:
-        yield one
+        yield server
     finally:
-        one.stop()
+        server.stop()
 
 
 def measure_protocols(folder: Path, n_rounds: int) -> dict[str, Any]:
-    """Medians in milliseconds: of the U-Net alone, of round trips, of what of them is not the engine's.
-
-    behind_unet: with the engine at work in them, which leaves nothing of ours in the processor's caches. over: with
-    pictures that were made before.
-    """
-    with served(folder, is_paced=False) as server, ExitStack() as stack:
-        asks = open_protocols(server, stack)
-        whole, behind = ask_all(server, asks, n_rounds)
-        whole["session"], behind["session"] = measure_session(server, n_rounds, is_speaking=True)
-        server.taken_ms("instant")
-        _, over = ask_all(server, asks, n_rounds)
+    """Measure the round trips of each protocol, with and without the engine's work in between."""
+    with running_server(folder, is_paced=False) as server, ExitStack() as stack:
+        protocols = open_protocols(server, stack)
+        round_trip, behind = time_requests(server, protocols, n_rounds)
+        round_trip["session"], behind["session"] = measure_session(server, n_rounds, is_speaking=True)
+        server.reuse_frames()
+        _, over = time_requests(server, protocols, n_rounds)
         _, over["session"] = measure_session(server, n_rounds, is_speaking=False)
-    found = {"round_trip_ms": whole, "behind_unet_ms": behind, "over_ms": over}
+    times = {"round_trip_ms": round_trip, "behind_unet_ms": behind, "over_ms": over}
     return {"unet_ms": round(float(np.median(server.network_ms)), 2)} | {
         key: {name: round(float(np.median(values)), 3) for name, values in by_name.items()}
-        for key, by_name in found.items()
+        for key, by_name in times.items()
     }
 
 
-def ask_all(server: Served, asks: dict[str, Ask], n_rounds: int) -> tuple[dict[str, list[float]], ...]:
-    """Of each protocol the round trips in milliseconds, and what of each was not the engine's."""
-    whole: dict[str, list[float]] = {name: [] for name in asks}
-    over: dict[str, list[float]] = {name: [] for name in asks}
-    for i in range(SETTLED + n_rounds):
-        for name, ask in asks.items():
-            server.taken_ms()
+def time_requests(
+    server: ServerProcess, protocols: dict[str, RequestFrame], n_rounds: int
+) -> tuple[dict[str, list[float]], ...]:
+    """Return by protocol, in milliseconds: the round trips, and the round trips minus the engine's time."""
+    round_trip: dict[str, list[float]] = {name: [] for name in protocols}
+    over: dict[str, list[float]] = {name: [] for name in protocols}
+    for i in range(N_WARMUP + n_rounds):
+        for name, request_frame in protocols.items():
+            server.take_engine_ms()
             started = time.perf_counter()
-            ask(i % N_FRAMES)
-            took = (time.perf_counter() - started) * 1000
-            (engine,) = server.taken_ms()
-            if i >= SETTLED:
-                whole[name].append(took)
-                over[name].append(took - engine)
-    return whole, over
+            request_frame(i % N_FRAMES)
+            elapsed_ms = (time.perf_counter() - started) * 1000
+            (engine_ms,) = server.take_engine_ms()
+            if i >= N_WARMUP:
+                round_trip[name].append(elapsed_ms)
+                over[name].append(elapsed_ms - engine_ms)
+    return round_trip, over
 
 
-def open_protocols(server: Served, stack: ExitStack) -> dict[str, Ask]:
-    """What asks for one frame and takes its picture, by protocol."""
+def open_protocols(server: ServerProcess, stack: ExitStack) -> dict[str, RequestFrame]:
+    """Open the connections, and return a function for each protocol."""
     socket = stack.enter_context(connect(f"ws://127.0.0.1:{server.port}/ws", proxy=None, compression=None))
     channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{server.grpc_port}"))
     stub = pb2_grpc.OptimizedLipSyncServiceStub(channel)
     name = NAME.encode()
 
     def receive(kind: type) -> Any:
-        while not isinstance(answer := socket.recv(), kind) or (kind is str and '"stats"' in answer[:20]):
+        while not isinstance(message := socket.recv(), kind) or (kind is str and '"stats"' in message[:20]):
             pass
-        return answer
+        return message
 
-    def ask_json(i: int) -> object:
+    def request_json(i: int) -> object:
         socket.send(json.dumps({"model_name": NAME, "frame_id": i}))
         return base64.b64decode(json.loads(receive(str))["prediction_data"])
 
-    def ask_binary(i: int) -> object:
+    def request_binary(i: int) -> object:
         socket.send(struct.pack("<I", len(name)) + name + struct.pack("<II", i, 0))
         return receive(bytes)
 
-    def ask_unary(i: int) -> object:
+    def request_unary(i: int) -> object:
         return stub.GenerateInference(pb2.OptimizedInferenceRequest(model_name=NAME, frame_id=i)).prediction_data
 
-    ask_stream = open_stream(stub, stack)
-    return {"json": ask_json, "binary": ask_binary, "grpc unary": ask_unary, "grpc stream": ask_stream}
+    return {
+        "json": request_json,
+        "binary": request_binary,
+        "grpc unary": request_unary,
+        "grpc stream": open_stream(stub, stack),
+    }
 
 
-def open_stream(stub: Any, stack: ExitStack) -> Ask:
-    import queue
-
+def open_stream(stub: Any, stack: ExitStack) -> RequestFrame:
     requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    answers = stub.StreamInference(iter(requests.get, None))
+    responses = stub.StreamInference(iter(requests.get, None))
     stack.callback(requests.put, None)
 
-    def ask(i: int) -> object:
+    def request_frame(i: int) -> object:
         requests.put(pb2.OptimizedInferenceRequest(model_name=NAME, frame_id=i))
-        return next(answers).prediction_data
+        return next(responses).prediction_data
 
-    return ask
+    return request_frame
 
 
-def measure_session(server: Served, n_rounds: int, *, is_speaking: bool) -> tuple[list[float], list[float]]:
-    """From frame to frame where nothing paces them, and what of that is not the engine's."""
-    n = SETTLED + n_rounds
+def measure_session(server: ServerProcess, n_rounds: int, *, is_speaking: bool) -> tuple[list[float], list[float]]:
+    """Return the milliseconds between frames of an unpaced session, and these minus the engine's time."""
+    n = N_WARMUP + n_rounds
     frames: list[FrameMessage] = []
-    arrived: list[float] = []
+    arrivals_ms: list[float] = []
     with connect(f"ws://127.0.0.1:{server.port}/v1/avatars/{NAME}/session", proxy=None, compression=None) as socket:
-        server.taken_ms()
+        server.take_engine_ms()
         if is_speaking:
-            socket.send(noise((n + 1) / FPS))
+            socket.send(make_noise((n + 1) / FPS))
             socket.send('{"type": "flush"}')
         while sum(frame.is_speaking == is_speaking for frame in frames) <= n:
             message = socket.recv()
             if isinstance(message, bytes):
                 frames.append(unpack_frame(message))
-                arrived.append(time.perf_counter() * 1000)
-    taken = server.taken_ms()
-    first = next(i for i, frame in enumerate(frames) if frame.is_speaking == is_speaking) + SETTLED
-    between = np.diff(arrived)[first : first + n_rounds - 1]
-    # Between the arrivals of two frames that follow one another, the second is made.
-    made = np.array(taken)[[frame.frame for frame in frames[first + 1 : first + n_rounds]]]
-    return list(between), list(between - made)
+                arrivals_ms.append(time.perf_counter() * 1000)
+    engine_ms = server.take_engine_ms()
+    first = next(i for i, frame in enumerate(frames) if frame.is_speaking == is_speaking) + N_WARMUP
+    intervals_ms = np.diff(arrivals_ms)[first : first + n_rounds - 1]
+    # The engine generates the later of two consecutive frames between their arrivals.
+    generation_ms = np.array(engine_ms)[[frame.frame for frame in frames[first + 1 : first + n_rounds]]]
+    return list(intervals_ms), list(intervals_ms - generation_ms)
 
 
-def noise(seconds: float) -> bytes:
-    """Sound that is never silent: 16 kHz."""
+def make_noise(seconds: float) -> bytes:
+    """Return 16 kHz audio that is never silent, as little-endian int16."""
     rng = np.random.default_rng(2)
-    sound: bytes = (rng.standard_normal(round(seconds * RATE)) * 4000).astype("<i2").tobytes()
-    return sound
+    samples: bytes = (rng.standard_normal(round(seconds * RATE)) * 4000).astype("<i2").tobytes()
+    return samples
 
 
 def measure_clients(folder: Path, n_clients: int) -> float:
-    """Frames of speech a second, all clients together: 25 for each is real time."""
-    with served(folder, is_paced=True) as server:
-        return round(asyncio.run(speak_all(server.port, n_clients)), 1)
+    """Return the frames of speech per second of all clients together: 25 for each is real time."""
+    with running_server(folder, is_paced=True) as server:
+        return round(asyncio.run(run_clients(server.port, n_clients)), 1)
 
 
-async def speak_all(port: int, n_clients: int) -> float:
-    # In the first second a session catches up with what its beginning took.
-    spoken = [times[FPS:] for times in await asyncio.gather(*(speak(port) for _ in range(n_clients)))]
-    n_frames = sum(len(times) for times in spoken)
-    return n_frames / (max(times[-1] for times in spoken) - min(times[0] for times in spoken) + 1 / FPS)
+async def run_clients(port: int, n_clients: int) -> float:
+    # The first second is left out: a session then catches up with the delay of its start.
+    arrivals = [times[FPS:] for times in await asyncio.gather(*(run_client(port) for _ in range(n_clients)))]
+    n_frames = sum(len(times) for times in arrivals)
+    return n_frames / (max(times[-1] for times in arrivals) - min(times[0] for times in arrivals) + 1 / FPS)
 
 
-async def speak(port: int) -> list[float]:
-    """When each frame of speech came."""
+async def run_client(port: int) -> list[float]:
+    """Send audio to a session; return the arrival time of each frame of speech, in seconds."""
     times: list[float] = []
     url = f"ws://127.0.0.1:{port}/v1/avatars/{NAME}/session"
     async with websockets.connect(url, proxy=None, compression=None) as socket:
-        await socket.send(noise(SPOKEN_S))
+        await socket.send(make_noise(SPEECH_S))
         await socket.send('{"type": "flush"}')
         with contextlib.suppress(StopAsyncIteration):
             while True:

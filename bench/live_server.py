@@ -1,4 +1,4 @@
-"""The server that `bench.live` talks to: the doors of live avatars alone, each of them with a stopwatch inside."""
+"""The server that `bench.live` measures: the live-avatar endpoints only, with timers around the engine."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
 import uvicorn
 import uvloop
 from starlette.applications import Starlette
@@ -30,60 +31,64 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Unpaced(FrameClock):
-    """Frames are always due."""
+class UnpacedClock(FrameClock):
+    """A clock on which every frame is due at once."""
 
     async def wait_until_due(self, _frame: int) -> None:
         await asyncio.sleep(0)
 
 
-class Stopwatch:
-    """What the engine took for each frame: the protocols' work is what is left of a round trip."""
+class CallTimer:
+    """Records the duration of each call of the engine, so that the rest of a round trip is the protocol's."""
 
     def __init__(self) -> None:
-        self.taken_ms: list[float] = []
-        self.is_instant = False  # whether pictures that were made before are given again
+        self.times_ms: list[float] = []
+        self.reuses_frames = False  # return frames that were generated before
 
-    def around(self, function: Callable[P, T]) -> Callable[P, T]:
+    def wrap(self, function: Callable[P, T]) -> Callable[P, T]:
+        """Return the function with its calls timed."""
+
         def timed(*args: P.args, **kwargs: P.kwargs) -> T:
             started = time.perf_counter()
             try:
                 return function(*args, **kwargs)
             finally:
-                self.taken_ms.append((time.perf_counter() - started) * 1000)
+                self.times_ms.append((time.perf_counter() - started) * 1000)
 
         return timed
 
-    def around_stills(self, function: Callable[..., NumberedFrame]) -> Callable[..., NumberedFrame]:
-        made: dict[int, NumberedFrame] = {}
+    def wrap_frame_function(self, function: Callable[..., NumberedFrame]) -> Callable[..., NumberedFrame]:
+        """Return the function with its calls timed, and its results reused if `reuses_frames` is set."""
+        cache: dict[int, NumberedFrame] = {}
 
-        def remember(package: AvatarPackage, frame: int, *args: Any, **kwargs: Any) -> NumberedFrame:
-            if not self.is_instant or frame not in made:
-                made[frame] = function(package, frame, *args, **kwargs)
-            return made[frame]
+        def cached(package: AvatarPackage, frame: int, *args: Any, **kwargs: Any) -> NumberedFrame:
+            if not self.reuses_frames or frame not in cache:
+                cache[frame] = function(package, frame, *args, **kwargs)
+            return cache[frame]
 
-        return self.around(remember)
+        return self.wrap(cached)
 
 
 def serve(pipe: Connection, folder: Path, is_paced: bool) -> None:
-    """Serve the package in `folder / NAME` until told to stop; to be the target of a process.
+    """Serve the package in `folder / NAME` until "stop" arrives. Target of a process.
 
-    Sends ("ready", HTTP port, gRPC port, milliseconds of the network alone); answers "taken" with the stopwatch's times
-    since the last question. After "instant" no frame that was asked for before is made again.
+    Sends ("ready", HTTP port, gRPC port, milliseconds of the network alone). Replies to each command with the times of
+    the engine's calls since the last one. After "reuse_frames" no frame is generated twice.
     """
     uvloop.run(run(pipe, folder, is_paced))  # as uvicorn does
 
 
 async def run(pipe: Connection, folder: Path, is_paced: bool) -> None:
-    watch = Stopwatch()
-    setattr(legacy, "render_frame_with_audio", watch.around_stills(render_frame_with_audio))  # noqa: B010 - where it is called from
-    setattr(rpc, "render_frame", watch.around_stills(render_frame))  # noqa: B010
+    timer = CallTimer()
+    # Replaced in the modules that call them.
+    setattr(legacy, "render_frame_with_audio", timer.wrap_frame_function(render_frame_with_audio))  # noqa: B010
+    setattr(rpc, "render_frame", timer.wrap_frame_function(render_frame))  # noqa: B010
     if not is_paced:
-        # One core for all of it: idle threads of the network's spin for a while, and the client is to have its own.
+        # The server gets one core: idle threads of the network spin for a while and would disturb the client.
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    LiveSession.render_next_frame = watch.around(LiveSession.render_next_frame)  # type: ignore[method-assign]
+    LiveSession.render_next_frame = timer.wrap(LiveSession.render_next_frame)  # type: ignore[method-assign]
     settings = Settings.from_env().asked(avatars=folder)
-    live = AvatarServer(settings, make_clock=FrameClock if is_paced else Unpaced)
+    live = AvatarServer(settings, make_clock=FrameClock if is_paced else UnpacedClock)
     config = uvicorn.Config(
         Starlette(routes=live.routes()),
         port=0,
@@ -100,23 +105,21 @@ async def run(pipe: Connection, folder: Path, is_paced: bool) -> None:
         while not http.started:
             await asyncio.sleep(0.01)
         pipe.send(("ready", http.servers[0].sockets[0].getsockname()[1], await grpc.start(), network_ms))
-        while (asked := await asyncio.to_thread(pipe.recv)) != "stop":
-            watch.is_instant = watch.is_instant or asked == "instant"
-            pipe.send(watch.taken_ms[:])
-            watch.taken_ms.clear()
+        while (command := await asyncio.to_thread(pipe.recv)) != "stop":
+            timer.reuses_frames = timer.reuses_frames or command == "reuse_frames"
+            pipe.send(timer.times_ms[:])
+            timer.times_ms.clear()
         await grpc.stop()
         http.should_exit = True
         await serving
 
 
-async def time_network(live: AvatarServer, n_calls: int = 30) -> list[float]:
-    """The U-Net alone, with nothing around it."""
-    import numpy as np
-
+async def time_network(live: AvatarServer, n_calls: int = 30, n_warmup: int = 5) -> list[float]:
+    """Measure the U-Net alone; return the milliseconds of each call."""
     async with live.avatars.acquire(NAME) as avatar:
-        heard = np.zeros(avatar.audio_shape, np.float32)
-        watch = Stopwatch()
-        paint: Callable[..., Any] = watch.around(avatar.generate)
-        for i in range(n_calls + 5):
-            await live.avatars.run_in_thread(paint, i % avatar.n_frames, heard)
-        return watch.taken_ms[5:]
+        audio_features = np.zeros(avatar.audio_shape, np.float32)
+        timer = CallTimer()
+        generate: Callable[..., Any] = timer.wrap(avatar.generate)
+        for i in range(n_calls + n_warmup):
+            await live.avatars.run_in_thread(generate, i % avatar.n_frames, audio_features)
+        return timer.times_ms[n_warmup:]

@@ -1,9 +1,10 @@
-"""How quick /ping is while many callers ask for work.
+"""Measure the latency of /ping while many clients post requests.
 
     python -m bench.ping [--callers 200] [--seconds 10]
 
-Starts `viseme serve`, has callers post a film over and over from a process of their own, and asks /ping from this
-one. SageMaker gives /ping two seconds.
+Starts `viseme serve` and posts a video over and over from many threads of another process, while this process polls
+/ping. SageMaker gives /ping two seconds. Prints the number of responses by status (0: connection closed), and the
+median, 99th percentile and maximum of the latency of /ping.
 """
 
 from __future__ import annotations
@@ -26,25 +27,26 @@ import numpy as np
 
 from inference.speaker import SyntheticClip
 
-READY_S = 300  # for the models to load
-EVERY_S = 0.02  # between pings
+READY_TIMEOUT_S = 300  # for loading the models
+PING_INTERVAL_S = 0.02
+READY_EVENT = '"event": "viseme is ready"'  # in the server's log
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[int]:
-    """A server; yields its port."""
+def running_server(folder: Path) -> Iterator[int]:
+    """Run a server; yield its port."""
     log = folder / "server.log"
     with log.open("wb") as stderr:
         server = subprocess.Popen([str(Path(sys.executable).parent / "viseme"), "serve", "--port", "0"], stderr=stderr)
     try:
-        give_up = time.monotonic() + READY_S
-        while '"event": "viseme is ready"' not in (text := log.read_text()):
-            if server.poll() is not None or time.monotonic() > give_up:
+        deadline = time.monotonic() + READY_TIMEOUT_S
+        while READY_EVENT not in (text := log.read_text()):
+            if server.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"the server did not start:\n{text[-2000:]}")
             time.sleep(0.1)
-        ready = next(line for line in text.splitlines() if '"event": "viseme is ready"' in line)
+        ready = next(line for line in text.splitlines() if READY_EVENT in line)
         port = int(json.loads(ready)["port"])
-        while ask(port, "GET", "/ping") != 200:
+        while request_status(port, "GET", "/ping") != 200:
             time.sleep(0.1)
         yield port
     finally:
@@ -52,9 +54,9 @@ def serving(folder: Path) -> Iterator[int]:
         server.wait()
 
 
-def ask(port: int, method: str, path: str, body: bytes | None = None) -> int:
-    """The status of one request; 0 where the server hung up."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=READY_S)
+def request_status(port: int, method: str, path: str, body: bytes | None = None) -> int:
+    """Send one request; return the status of the response, or 0 if the connection is closed."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=READY_TIMEOUT_S)
     try:
         connection.request(method, path, body, {"content-type": "video/mp4"} if body else {})
         response = connection.getresponse()
@@ -66,61 +68,61 @@ def ask(port: int, method: str, path: str, body: bytes | None = None) -> int:
     return response.status
 
 
-def call_for(
-    port: int, film: bytes, n_callers: int, seconds: float, answers: multiprocessing.Queue[dict[int, int]]
+def post_continuously(
+    port: int, video: bytes, n_callers: int, seconds: float, results: multiprocessing.Queue[dict[int, int]]
 ) -> None:
-    """Post a film from many threads until the time is over; tells how many answers of each status there were."""
+    """Post a video from many threads for so long; put the number of responses by status into the queue."""
     end = time.monotonic() + seconds
     statuses: Counter[int] = Counter()
 
-    def call() -> None:
+    def post() -> None:
         while time.monotonic() < end:
-            statuses[ask(port, "POST", "/invocations", film)] += 1
+            statuses[request_status(port, "POST", "/invocations", video)] += 1
 
-    threads = [threading.Thread(target=call) for _ in range(n_callers)]
+    threads = [threading.Thread(target=post) for _ in range(n_callers)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    answers.put(dict(statuses))
+    results.put(dict(statuses))
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the server and the clients, and print the latencies."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--callers", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=10.0)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     spawn = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        SyntheticClip("NOW").write(folder / "film.mp4")
-        film = (folder / "film.mp4").read_bytes()
-        answers: multiprocessing.Queue[dict[int, int]] = spawn.Queue()
-        with serving(folder) as port:
-            callers = spawn.Process(target=call_for, args=(port, film, asked.callers, asked.seconds, answers))
-            callers.start()
-            time.sleep(1)  # for the callers to be there
-            pings = ping_for(port, asked.seconds - 1)
-            statuses = answers.get()
-            callers.join()
-    p50, p99, worst = (1000 * float(q) for q in np.quantile(pings, [0.5, 0.99, 1.0]))
-    print(f"{asked.callers} callers: answers by status {statuses}")
-    print(f"/ping, {len(pings)} times: p50 {p50:.1f} ms, p99 {p99:.1f} ms, longest {worst:.1f} ms")
+        SyntheticClip("NOW").write(folder / "video.mp4")
+        video = (folder / "video.mp4").read_bytes()
+        results: multiprocessing.Queue[dict[int, int]] = spawn.Queue()
+        with running_server(folder) as port:
+            clients = spawn.Process(target=post_continuously, args=(port, video, args.callers, args.seconds, results))
+            clients.start()
+            time.sleep(1)  # until the clients have started
+            latencies_s = time_pings(port, args.seconds - 1)
+            statuses = results.get()
+            clients.join()
+    p50, p99, longest = (1000 * float(q) for q in np.quantile(latencies_s, [0.5, 0.99, 1.0]))
+    print(f"{args.callers} callers: responses by status {statuses}")
+    print(f"/ping, {len(latencies_s)} times: p50 {p50:.1f} ms, p99 {p99:.1f} ms, longest {longest:.1f} ms")
 
 
-def ping_for(port: int, seconds: float) -> list[float]:
-    """Seconds that each ping took."""
-    took = []
+def time_pings(port: int, seconds: float) -> list[float]:
+    """Poll /ping for so long; return the latency of each request in seconds. Raises: SystemExit if one fails."""
+    latencies_s = []
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        began = time.perf_counter()
-        status = ask(port, "GET", "/ping")
-        took.append(time.perf_counter() - began)
+        started = time.perf_counter()
+        status = request_status(port, "GET", "/ping")
+        latencies_s.append(time.perf_counter() - started)
         if status != 200:
-            raise SystemExit(f"/ping said {status}")
-        time.sleep(EVERY_S)
-    return took
+            raise SystemExit(f"/ping returned status {status}")
+        time.sleep(PING_INTERVAL_S)
+    return latencies_s
 
 
 if __name__ == "__main__":

@@ -1,10 +1,18 @@
-"""What gRPC adds to a frame: `python -m bench.rpc [--avatar DIR]`.
+"""Measure what gRPC adds to a frame of a live avatar.
 
-The protocol alone is measured on a server in a process of its own that has every frame ready before it is asked for:
-what a client waits then is messages, HTTP/2, and the way from the event loop to a thread and back, on both sides;
-beside it stands the CPU time of both, which no other work on the machine makes longer. Then the same client asks a
-server that draws. Without --avatar its networks are of upstream's size with random weights, which paint nothing, and
-cost the same.
+    python -m bench.rpc [--avatar FOLDER]
+
+First against a server that returns prepared frames, so that only the protocol is measured: messages, HTTP/2, and the
+switch between event loop and thread on both sides. Then against a server that generates frames. Without --avatar its
+networks are of upstream's size with random weights, which cost the same. Prints one JSON object:
+
+  protocol  prepared frames, by call (unary, stream) and image (patch, whole frame): round_trip_ms, the median time
+            from the request to the received frame; cpu_ms, the mean CPU time of client and server together, which
+            other processes do not lengthen
+  drawn     generated frames: round_trip_ms, and network_ms, the median time of the U-Net
+  fps       frames per second of 1, 2 and 4 clients together
+
+Exits with status 1 if the protocol takes more than 0.5 ms per frame.
 """
 
 from __future__ import annotations
@@ -29,71 +37,80 @@ from container.client import FrameClient, ReceivedFrame
 from container.live.legacy.single_frames import NumberedFrame
 from inference.settings import Settings
 
-MOST_MS = 0.5  # a frame, that the protocol may add
-SETTLED, N_READY, N_DRAWN = 50, 500, 60  # frames left out, and measured
+MAX_ROUND_TRIP_MS = 0.5  # per prepared frame
+N_WARMUP, N_PREPARED, N_GENERATED = 50, 500, 60  # frames
+N_INDICES = 50  # frames of the package that are requested in turn
 N_CLIENTS = (1, 2, 4)
-SECONDS = 5.0  # that they ask for
-SIZES = {"patch": 4_000, "whole": 50_000}  # bytes of a JPEG: 182 px, and 1280x720
+CLIENTS_S = 5.0  # duration of the run with several clients
+JPEG_SIZES = {"patch": 4_000, "whole": 50_000}  # bytes: 182 px, and 1280x720
 Kind = Literal["patch", "whole"]
 KINDS: tuple[Kind, ...] = ("patch", "whole")
 
 
 def main() -> None:
-    """Print one JSON object; exit 1 where the protocol adds more than its share."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--avatar", type=Path, help="the folder of a package")
+    """Print one JSON object; exit with status 1 if the protocol takes too long."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--avatar", type=Path, help="folder of a package")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--ready-made", action="store_true", help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.serve is not None:
-        asyncio.run(serve(asked.serve, is_ready_made=asked.ready_made))
+    args = parser.parse_args()
+    if args.serve is not None:
+        asyncio.run(serve(args.serve, is_prepared=args.ready_made))
         return
     with tempfile.TemporaryDirectory() as folder:
-        package = asked.avatar or make_package(Path(folder) / "full")
-        found = measure(package)
-    print(json.dumps(found, indent=1))
-    raise SystemExit(max(one["round_trip_ms"] for one in found["protocol"].values()) > MOST_MS)
+        package = args.avatar or make_package(Path(folder) / "full")
+        results = measure(package)
+    print(json.dumps(results, indent=1))
+    raise SystemExit(max(one["round_trip_ms"] for one in results["protocol"].values()) > MAX_ROUND_TRIP_MS)
 
 
 def measure(package: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {"avatar": package.name}
-    with serving(package, "--ready-made") as (address, pid):
-        found["protocol"] = time_kinds(address, package.name, N_READY, lambda: cpu_s(pid) + time.process_time())
-    with serving(package) as (address, pid):
-        found["drawn"] = time_kinds(address, package.name, N_DRAWN, None)
-        found["fps"] = {n: round(count_frames(address, package.name, n) / SECONDS, 1) for n in N_CLIENTS}
-    return found
+    results: dict[str, Any] = {"avatar": package.name}
+    with running_server(package, "--ready-made") as (address, pid):
+        results["protocol"] = time_kinds(address, package.name, N_PREPARED, lambda: cpu_s(pid) + time.process_time())
+    with running_server(package) as (address, pid):
+        results["drawn"] = time_kinds(address, package.name, N_GENERATED, None)
+        results["fps"] = {n: round(count_frames(address, package.name, n) / CLIENTS_S, 1) for n in N_CLIENTS}
+    return results
 
 
-def time_kinds(address: str, avatar: str, n: int, cpu: Callable[[], float] | None) -> dict[str, dict[str, float]]:
-    found: dict[str, dict[str, float]] = {}
+def time_kinds(
+    address: str, avatar: str, n: int, cpu_seconds: Callable[[], float] | None
+) -> dict[str, dict[str, float]]:
+    results: dict[str, dict[str, float]] = {}
     for kind in KINDS:
         with FrameClient(address, frames=kind) as client:
-            found[f"unary_{kind}"] = time_frames(partial(client.frame, avatar), n, cpu)
-            with one_by_one(client, avatar) as ask:
-                found[f"stream_{kind}"] = time_frames(ask, n, cpu)
-    return found
+            results[f"unary_{kind}"] = time_frames(partial(client.frame, avatar), n, cpu_seconds)
+            with open_stream(client, avatar) as request_frame:
+                results[f"stream_{kind}"] = time_frames(request_frame, n, cpu_seconds)
+    return results
 
 
-def time_frames(ask: Callable[[int], ReceivedFrame], n: int, cpu: Callable[[], float] | None) -> dict[str, float]:
-    """Milliseconds of a frame, asked for one after the other: medians, and the CPU's mean where `cpu` tells seconds."""
-    waited, network = [], []
-    for i in range(SETTLED):
-        ask(i % 50)
-    spent = cpu() if cpu is not None else 0.0
+def time_frames(
+    request_frame: Callable[[int], ReceivedFrame], n: int, cpu_seconds: Callable[[], float] | None
+) -> dict[str, float]:
+    """Measure frames that are requested one after the other, in milliseconds.
+
+    cpu_seconds: returns the CPU time so far. Returns: the median round trip, and the mean CPU time; without
+    cpu_seconds the median time of the network instead.
+    """
+    round_trips, network_times = [], []
+    for i in range(N_WARMUP):
+        request_frame(i % N_INDICES)
+    cpu_start = cpu_seconds() if cpu_seconds is not None else 0.0
     for i in range(n):
         start = time.perf_counter()
-        still = ask(i % 50)
-        waited.append((time.perf_counter() - start) * 1000)
-        network.append(still.network_ms)
-    found = {"round_trip_ms": round(float(np.median(waited)), 3)}
-    if cpu is not None:
-        return found | {"cpu_ms": round((cpu() - spent) / n * 1000, 3)}
-    return found | {"network_ms": round(float(np.median(network)), 3)}
+        frame = request_frame(i % N_INDICES)
+        round_trips.append((time.perf_counter() - start) * 1000)
+        network_times.append(frame.network_ms)
+    results = {"round_trip_ms": round(float(np.median(round_trips)), 3)}
+    if cpu_seconds is not None:
+        return results | {"cpu_ms": round((cpu_seconds() - cpu_start) / n * 1000, 3)}
+    return results | {"network_ms": round(float(np.median(network_times)), 3)}
 
 
 def cpu_s(pid: int) -> float:
-    """The CPU time of another process so far. Linux numbers the clocks of processes so."""
+    """Return the CPU time of another process so far. The clock's number is that of Linux for a process."""
     return time.clock_gettime((~pid << 3) | 2)
 
 
@@ -104,54 +121,54 @@ def make_package(output: Path) -> Path:
 
 
 @contextmanager
-def one_by_one(client: FrameClient, avatar: str) -> Iterator[Callable[[int], ReceivedFrame]]:
-    """A stream on which each frame is asked for when the one before has come."""
-    wanted: list[int] = []
-    asked, is_over = threading.Semaphore(0), threading.Event()
+def open_stream(client: FrameClient, avatar: str) -> Iterator[Callable[[int], ReceivedFrame]]:
+    """Open a stream; yield a function that requests one frame and waits for it."""
+    indices: list[int] = []
+    is_requested, is_closed = threading.Semaphore(0), threading.Event()
 
     def requests() -> Iterator[int]:
         while True:
-            asked.acquire()
-            if is_over.is_set():
+            is_requested.acquire()
+            if is_closed.is_set():
                 return
-            yield wanted.pop()
+            yield indices.pop()
 
-    answers = client.stream(avatar, requests())
+    responses = client.stream(avatar, requests())
 
-    def ask(i: int) -> ReceivedFrame:
-        wanted.append(i)
-        asked.release()
-        return next(answers)
+    def request_frame(i: int) -> ReceivedFrame:
+        indices.append(i)
+        is_requested.release()
+        return next(responses)
 
-    yield ask
-    is_over.set()
-    asked.release()
-    assert next(answers, None) is None
+    yield request_frame
+    is_closed.set()
+    is_requested.release()
+    assert next(responses, None) is None
 
 
 def count_frames(address: str, avatar: str, n_clients: int) -> int:
-    """Frames that so many clients get together, each asking as fast as it can."""
+    """Count the frames that so many clients receive together, each requesting as fast as it can."""
     counts = [0] * n_clients
 
-    def watch(k: int) -> None:
-        with FrameClient(address, frames="patch") as client, one_by_one(client, avatar) as ask:
-            ask(0)
-            ends = time.perf_counter() + SECONDS
-            while time.perf_counter() < ends:
-                ask(counts[k] % 50)
+    def run_client(k: int) -> None:
+        with FrameClient(address, frames="patch") as client, open_stream(client, avatar) as request_frame:
+            request_frame(0)
+            end = time.perf_counter() + CLIENTS_S
+            while time.perf_counter() < end:
+                request_frame(counts[k] % N_INDICES)
                 counts[k] += 1
 
-    threads = [threading.Thread(target=watch, args=(k,)) for k in range(n_clients)]
-    for one in threads:
-        one.start()
-    for one in threads:
-        one.join()
+    threads = [threading.Thread(target=run_client, args=(k,)) for k in range(n_clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     return sum(counts)
 
 
 @contextmanager
-def serving(package: Path, *options: str) -> Iterator[tuple[str, int]]:
-    """The gRPC port over that package; yields its address and its process."""
+def running_server(package: Path, *options: str) -> Iterator[tuple[str, int]]:
+    """Run a gRPC server for the package; yield its address and process id."""
     command = [sys.executable, "-m", "bench.rpc", "--serve", str(package.absolute()), *options]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -159,17 +176,17 @@ def serving(package: Path, *options: str) -> Iterator[tuple[str, int]]:
         if not port:
             raise SystemExit("the server did not start")
         yield f"127.0.0.1:{port}", server.pid
-        server.communicate()  # it ends when nobody is left to talk to it
+        server.communicate()  # closes stdin, which stops the server
 
 
-async def serve(package: Path, *, is_ready_made: bool) -> None:
-    """Print the port, and serve until stdin ends."""
+async def serve(package: Path, *, is_prepared: bool) -> None:
+    """Print the port, and serve until stdin is closed. is_prepared: return prepared frames, without the network."""
     from container import rpc
     from container.live.avatar_cache import AvatarCache
     from container.live.legacy.single_frames import LatencyByAvatar
 
-    if is_ready_made:
-        vars(rpc)["render_frame"] = give_still
+    if is_prepared:
+        vars(rpc)["render_frame"] = return_prepared_frame
     settings = Settings.from_env().model_copy(update={"avatars": package.parent})
     avatars = AvatarCache(settings)
     server = rpc.RpcServer(avatars, LatencyByAvatar(), settings, 0, lambda: True)
@@ -180,9 +197,9 @@ async def serve(package: Path, *, is_ready_made: bool) -> None:
     await avatars.close()
 
 
-def give_still(*_given: object, is_whole: bool) -> NumberedFrame:
-    """A frame that was drawn before."""
-    jpeg = bytes(SIZES["whole" if is_whole else "patch"])
+def return_prepared_frame(*_args: object, is_whole: bool) -> NumberedFrame:
+    """Replace `container.rpc.render_frame`: return bytes of the size of a JPEG."""
+    jpeg = bytes(JPEG_SIZES["whole" if is_whole else "patch"])
     return NumberedFrame(jpeg, (549.0, 231.0, 731.0, 413.0), (182, 182, 3), "packaged", 0.0, 0.0, 0.0)
 
 

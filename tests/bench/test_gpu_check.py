@@ -31,33 +31,35 @@ def one_round(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_check, "N_ROUNDS", 1)
 
 
-def test_a_device_like_the_cpu_passes_every_check(samples, network: TorchNetwork, capsys: pytest.CaptureFixture[str]):
-    asked = []
+def test_a_device_that_equals_the_cpu_passes_every_check(
+    samples, network: TorchNetwork, capsys: pytest.CaptureFixture[str]
+):
+    loaded = []
 
     def load(device: str, precision: str):
-        asked.append((device, precision))
+        loaded.append((device, precision))
         return network
 
-    checks = gpu_check.check_all(load, "pretended", samples)
-    assert asked == [("cpu", "f32"), ("pretended", "f32"), ("pretended", "f16"), ("pretended", "bf16")]
+    checks = gpu_check.check_all(load, "simulated", samples)
+    assert loaded == [("cpu", "f32"), ("simulated", "f32"), ("simulated", "f16"), ("simulated", "bf16")]
     assert [(one.precision, one.n_batch) for one in checks] == [(p, n) for p in ("f32", "f16", "bf16") for n in (1, 2)]
     assert gpu_check.report(checks) == 0
-    assert "all 6 checks hold" in capsys.readouterr().out
+    assert "all 6 checks passed" in capsys.readouterr().out
 
 
-def test_one_wrong_precision_fails_the_whole(samples, network: TorchNetwork, capsys: pytest.CaptureFixture[str]):
+def test_one_failed_precision_fails_the_command(samples, network: TorchNetwork, capsys: pytest.CaptureFixture[str]):
     def load(device: str, precision: str):
-        shift = 0.5 if (device, precision) == ("pretended", "f16") else 0.0
+        shift = 0.5 if (device, precision) == ("simulated", "f16") else 0.0
         return lambda *inputs: [network(*inputs)[0] + np.float32(shift)]
 
-    assert gpu_check.report(gpu_check.check_all(load, "pretended", samples)) == 1
+    assert gpu_check.report(gpu_check.check_all(load, "simulated", samples)) == 1
     out = capsys.readouterr().out
     assert out.count("FAILED") == 2
     assert "2 of 6 checks failed" in out
 
 
 @pytest.mark.parametrize(
-    ("precision", "n_same", "difference", "holds"),
+    ("precision", "n_same", "difference", "passes"),
     [
         ("f16", 4, 0.01, True),
         ("f16", 3, 0.01, False),
@@ -66,11 +68,11 @@ def test_one_wrong_precision_fails_the_whole(samples, network: TorchNetwork, cap
         ("f32", 4, float("nan"), False),
     ],
 )
-def test_text_and_logits_count(precision: str, n_same: int, difference: float, holds: bool):
-    assert gpu_check.Check(precision, 1, 4, n_same, difference, 0.0).holds is holds
+def test_text_and_logits_are_compared(precision: str, n_same: int, difference: float, passes: bool):
+    assert gpu_check.Check(precision, 1, 4, n_same, difference, 0.0).passes is passes
 
 
-def test_without_a_gpu_nothing_is_said_to_hold(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+def test_without_a_gpu_nothing_passes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(sys, "argv", ["gpu_check"])
     assert gpu_check.main() == 2

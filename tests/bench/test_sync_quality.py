@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from bench.sync_quality import Measure, Quality, kinds, mean_of
+from bench.sync_quality import Quality, SyncEvaluator, find_clips, mean_quality
 from inference.faces import Landmarker
 from inference.lip_sync import LipSyncer
 from inference.models import Wav2Lip, Wav2LipWidths
@@ -15,40 +15,40 @@ GOOD = Quality(ours=0.7, shuffled=0.1, energy=0.4, original=0.95, ssim=0.8, copy
 TINY = Wav2LipWidths((4, 6, 8, 10, 12, 14, 16), (3, 5, 7, 9, 11), (13, 12, 10, 8, 6, 5, 4), 7)
 
 
-def test_what_was_promised_and_is_not_kept_is_named():
+def test_baselines_that_are_not_beaten_are_named():
     assert GOOD.faults == []
     assert replace(GOOD, shuffled=0.8).faults == ["shuffled"]
     assert replace(GOOD, ours=0.3).faults == ["energy", "original"]
     assert replace(GOOD, ssim=0.7).faults == ["copying"]
 
 
-def test_means_are_of_each_figure():
-    mean = mean_of([GOOD, replace(GOOD, ours=0.5, rest=0.3)])
+def test_each_figure_is_averaged():
+    mean = mean_quality([GOOD, replace(GOOD, ours=0.5, rest=0.3)])
     assert mean.ours == pytest.approx(0.6)
     assert mean.rest == pytest.approx(0.2)
     assert mean.ssim == pytest.approx(0.8)
 
 
-def test_kinds_leave_out_what_was_trained_on_and_what_is_not_there(tmp_path: Path):
+def test_trained_speakers_and_missing_kinds_are_left_out(tmp_path: Path):
     (tmp_path / "clips").mkdir()
     for name in ("s1_a", "s2_a", "s4_a", "s5_a"):
         (tmp_path / "clips" / f"{name}.mpg").touch()
-    found = kinds(tmp_path, 0, [tmp_path / "own.mp4"], tmp_path)
+    found = find_clips(tmp_path, 0, [tmp_path / "own.mp4"], tmp_path)
     assert {name: sorted(path.stem for path in paths) for name, paths in found.items()} == {
         "other speakers": ["s2_a", "s4_a", "s5_a"],
         "films given": ["own"],
     }
 
 
-def test_a_network_that_knows_nothing_is_found_out(talking_film: bytes, tmp_path: Path, landmarker: Landmarker):
-    """Its mouths are noise; the film of who spoke still shows what was said."""
-    film = tmp_path / "film.mp4"
-    film.write_bytes(talking_film)
+def test_random_weights_do_not_beat_the_baselines(talking_film: bytes, tmp_path: Path, landmarker: Landmarker):
+    """Generated mouths are noise; the original video still correlates with itself."""
+    video = tmp_path / "video.mp4"
+    video.write_bytes(talking_film)
     save_file(Wav2Lip(TINY).state_dict(), tmp_path / "random.safetensors")
     syncer = LipSyncer([tmp_path / "random.safetensors"], device="cpu", precision="f32")
-    found = Measure(syncer, landmarker).one(film, film)
+    found = SyncEvaluator(syncer, landmarker).evaluate(video, video)
     assert found.original > 0.9
-    assert found.given == pytest.approx(found.ours, abs=0.02)  # the face is that of who spoke
+    assert found.given == pytest.approx(found.ours, abs=0.02)  # the face is the speaker's own
     assert found.moved > 0
     assert found.ssim < found.copying
     assert {"original", "copying"} <= set(found.faults)

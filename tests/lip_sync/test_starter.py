@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.sync_quality import FIRST_PERSON, Measure, Quality, mean_of
+from bench.sync_quality import FIRST_PERSON, Quality, SyncEvaluator, mean_quality
 from inference.faces import Landmarker
 from inference.lip_sync import LipSyncer
 from inference.models import Wav2Lip, Wav2LipWidths
@@ -14,31 +14,31 @@ from inference.speaker import SyntheticClip
 from inference.weights.cache import locate
 from inference.weights.checkpoint import load_into, read_tensors
 from inference.weights.registry import STARTER_SYNC
-from training.lip_reading.render_clips import FIRST_SEED, draw_sentence
+from training.common.synthetic_clips import FIRST_SEED, draw_sentence
 
 MOST_BYTES = 7_000_000
 
 
 @pytest.fixture(scope="module")
-def measure(weights_cache: Path, landmarker: Landmarker) -> Measure:
-    return Measure(LipSyncer(device="cpu"), landmarker)
+def evaluator(weights_cache: Path, landmarker: Landmarker) -> SyncEvaluator:
+    return SyncEvaluator(LipSyncer(device="cpu"), landmarker)
 
 
 @pytest.fixture(scope="module")
-def found(measure: Measure, tmp_path_factory: pytest.TempPathFactory) -> Quality:
+def found(evaluator: SyncEvaluator, tmp_path_factory: pytest.TempPathFactory) -> Quality:
     """Quality with one person's voice on another person's face."""
     folder = tmp_path_factory.mktemp("people")
-    voice, face = (folder / f"{seed}.mp4" for seed in (21, 22))
-    for path in (voice, face):
+    audio, face = (folder / f"{seed}.mp4" for seed in (21, 22))
+    for path in (audio, face):
         SyntheticClip(draw_sentence(int(path.stem)), int(path.stem)).write(path)
-    return measure.one(voice, face)
+    return evaluator.evaluate(audio, face)
 
 
-def test_it_is_the_default(measure: Measure):
-    (generator,) = measure.syncer.generators
+def test_it_is_the_default(evaluator: SyncEvaluator):
+    (generator,) = evaluator.syncer.generators
     assert generator.name == "starter"
     assert generator.sha256 == STARTER_SYNC.files[0].sha256
-    assert measure.syncer.warnings == ()
+    assert evaluator.syncer.warnings == ()
 
 
 def test_it_is_complete_and_small(tmp_path: Path):
@@ -73,8 +73,8 @@ def test_the_test_people_are_not_in_the_training_data():
     assert FIRST_PERSON + 100 < FIRST_SEED
 
 
-def test_held_out_real_clips(measure: Measure, shared: Path):
+def test_held_out_real_clips(evaluator: SyncEvaluator, shared: Path):
     clips = sorted((shared / "grid" / "eval").glob("*.mpg"))[:2]
-    quality = mean_of(measure.all(clips))
+    quality = mean_quality(evaluator.evaluate_all(clips))
     assert quality.ours > quality.shuffled + 0.1
     assert quality.ssim > quality.copying
