@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,16 +16,14 @@ from container.commands.console import (
     print_note,
     report_progress,
 )
-from container.visuals.avatar_sheet import write_avatar_sheet
-from inference.avatar import AvatarPackage
-from inference.avatar.build import AvatarSource, build_package
-from inference.avatar.crops import open_npy
-from inference.avatar.import_seed import import_package
-from inference.avatar.manifest import Manifest
-from inference.avatar.render_video import render_video
 from inference.errors import InvalidRequest
-from inference.faces.load import load_landmarker
-from inference.settings import Settings
+
+# The engines are imported in the functions that use them: torch takes a second to import, and neither help nor
+# completion must wait for it.
+if TYPE_CHECKING:
+    from inference.avatar import AvatarPackage
+    from inference.avatar.manifest import Manifest
+    from inference.settings import Settings
 
 app = typer.Typer(help="Build, import, inspect and render live avatars.", no_args_is_help=True, add_completion=False)
 AvatarArgument = Annotated[str, typer.Argument(metavar="DIR|NAME", help="Package folder, or the name of an avatar.")]
@@ -68,6 +66,12 @@ def build(
 ) -> None:
     """Build an avatar package from a video and the U-Net trained on it."""
     check_mode(mode)
+
+    from inference.avatar.build import AvatarSource, build_package
+    from inference.avatar.crops import open_npy
+    from inference.faces.load import load_landmarker
+    from inference.settings import Settings
+
     settings = Settings.from_env()
     packaged_features = None if features is None else open_npy(features)
     with report_progress() as progress:
@@ -98,6 +102,10 @@ def import_seed(
     Inconsistencies in it are reported on stderr.
     """
     check_mode(mode)
+
+    from inference.avatar.import_seed import import_package
+    from inference.settings import Settings
+
     limits = Settings.from_env().media_limits
     manifest, notes = import_package(source, output, checkpoint, encoder, mode, limits)
     for note in notes:
@@ -116,6 +124,9 @@ def info(
     precision: PrecisionOption = None,
 ) -> None:
     """Check the files of an avatar package and print a description as JSON."""
+    from container.visuals.avatar_sheet import write_avatar_sheet
+    from inference.settings import Settings
+
     package = load_package(avatar, Settings.from_env(), device, precision)
     print_line(json.dumps(package.describe()))
     if sheet is not None:
@@ -135,6 +146,9 @@ def speak(
 
     The file appears when it is complete; if anything fails, nothing is written.
     """
+    from inference.avatar.render_video import render_video
+    from inference.settings import Settings
+
     settings = Settings.from_env()
     package = load_package(avatar, settings, device, precision)
     with report_progress() as progress:
@@ -149,6 +163,8 @@ def speak(
 
 def load_package(avatar: str, settings: Settings, device: str | None, precision: str | None) -> AvatarPackage:
     """Load a package; options that are not given are those of the settings."""
+    from inference.avatar import AvatarPackage
+
     return AvatarPackage.load(avatar, device or settings.device, precision or settings.precision, settings)
 
 

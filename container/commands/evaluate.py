@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,11 +23,13 @@ from container.commands.console import (
     report_progress,
 )
 from inference.errors import CallerError, InvalidRequest, MediaNotFound
-from inference.lip_reading import LipReader
-from inference.lip_reading.evaluation import ReadClip, Score, score
-from inference.lip_reading.grammar import LANGUAGE
-from inference.lip_reading.options import Decoder
-from inference.settings import Settings
+
+# The engines are imported in the functions that use them: torch takes a second to import, and neither help nor
+# completion must wait for it.
+if TYPE_CHECKING:
+    from inference.lip_reading import LipReader
+    from inference.lip_reading.evaluation import ReadClip, Score
+    from inference.lip_reading.options import Decoder
 
 MAX_CONFUSIONS = 8  # pairs of letters that the report lists
 REQUIRED_COLUMNS = {"file", "transcript"}
@@ -72,6 +74,11 @@ def evaluate(
     clips = read_table(table)
     if plot is not None:
         import_pyplot()  # fail before the clips are read, which takes minutes
+
+    from inference.lip_reading import LipReader
+    from inference.lip_reading.evaluation import score
+    from inference.settings import Settings
+
     settings = Settings.from_env()
     reader = LipReader(
         weights=weights,
@@ -126,6 +133,9 @@ def read_clips(
 
     Returns: the clips read, by decoder; file and reason of those that could not be read.
     """
+    from inference.lip_reading.evaluation import ReadClip
+    from inference.lip_reading.grammar import LANGUAGE
+
     # The grammar decoder is of use only for weights that were trained on its language.
     decoders: tuple[Decoder, ...] = ("greedy", "grammar") if reader.model.language == LANGUAGE else ("greedy",)
     read: dict[Decoder, list[ReadClip]] = {name: [] for name in decoders}

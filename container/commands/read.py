@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -30,10 +30,12 @@ from container.commands.transcript_files import (
     format_transcript,
     write_transcript,
 )
-from container.visuals.burn_captions import burn_captions
 from inference.errors import CallerError
-from inference.lip_reading import LipReader, ReadOptions, Transcript
-from inference.settings import Settings
+
+# The engines are imported in the functions that use them: torch takes a second to import, and neither help nor
+# completion must wait for it.
+if TYPE_CHECKING:
+    from inference.lip_reading import LipReader, ReadOptions, Transcript
 
 
 class DecoderName(StrEnum):
@@ -100,8 +102,14 @@ def read(
     read, and the exit code is 2.
     """
     check_output_options(videos, output_format, output_dir)
+    chosen_face = parse_face(face)
+
+    from container.visuals.burn_captions import burn_captions
+    from inference.lip_reading import LipReader, ReadOptions
+    from inference.settings import Settings
+
     settings = Settings.from_env()
-    options = ReadOptions(face=parse_face(face), decoder=decoder.value, exact=exact)
+    options = ReadOptions(face=chosen_face, decoder=decoder.value, exact=exact)
     options = options if nbest is None else replace(options, n_best=nbest)
     reader = LipReader(
         weights=weights,

@@ -10,7 +10,9 @@ import typer
 
 from container.commands.console import print_note
 from inference.errors import InvalidRequest
-from inference.speaker import SyntheticClip, SyntheticClipOptions
+
+# The engines are imported in the functions that use them: torch takes a second to import, and neither help nor
+# completion must wait for it.
 
 SIZE_PATTERN = re.compile(r"(\d{1,5})x(\d{1,5})")
 SPAN_PATTERN = re.compile(r"(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)")
@@ -44,13 +46,17 @@ def render(
     their times, and the landmarks and face boxes of each frame.
     """
     width, height = parse_pair(SIZE_PATTERN, size, "--size", "as 360x288")
+    hidden_s = tuple(parse_pair(SPAN_PATTERN, span, "--hide", "as 1.2-1.6") for span in hide or ())
+
+    from inference.speaker import SyntheticClip, SyntheticClipOptions
+
     options = SyntheticClipOptions(
         width=int(width),
         height=int(height),
         fps=fps,
         length_s=length,
         has_listener=people == 2,
-        hidden_s=tuple(parse_pair(SPAN_PATTERN, span, "--hide", "as 1.2-1.6") for span in hide or ()),
+        hidden_s=hidden_s,
         has_variable_rate=variable_rate,
     )
     truth = SyntheticClip(text, seed, options).write(output, with_audio=not silent)

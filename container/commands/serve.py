@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from container.server import run_server
-from inference.settings import Settings
+# The engines are imported in the functions that use them: torch takes a second to import, and neither help nor
+# completion must wait for it.
 
 
 def serve(
@@ -39,6 +39,9 @@ def serve(
     Logs go to stderr, one JSON object per line. On SIGTERM, requests in
     progress are finished before the server exits.
     """
+    from container.server import run_server
+    from inference.settings import Settings
+
     settings = Settings.from_env().asked(
         host=host, port=port, realtime=realtime or None, grpc_port=grpc_port, legacy_ports=legacy_ports
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,10 +18,12 @@ from container.commands.console import (
     print_note,
     report_progress,
 )
-from container.visuals.video_sheet import check_sheet_path, write_video_sheet
-from inference.faces.load import load_landmarker
-from inference.lip_sync import PARITY, LipSyncer, Pads, SyncOptions, SyncResult, TrackCache
-from inference.settings import Settings
+
+# The engines are imported in the functions that use them: torch takes a second to import, and neither help nor
+# completion must wait for it.
+if TYPE_CHECKING:
+    from inference.lip_sync import LipSyncer, SyncOptions, SyncResult
+    from inference.settings import Settings
 
 
 class EnhanceName(StrEnum):
@@ -101,15 +103,22 @@ def sync(
     The video is as long as the audio and keeps its quality. The file appears
     when it is complete; if anything fails, nothing is written.
     """
+    chosen_face = parse_face(which)
     if sheet is not None:
+        from container.visuals.video_sheet import check_sheet_path
+
         check_sheet_path(sheet)
+
+    from inference.lip_sync import PARITY, Pads, SyncOptions
+    from inference.settings import Settings
+
     settings = Settings.from_env()
     options = replace(
         PARITY if parity else SyncOptions(),
         fps=fps,
         resize_factor=resize_factor,
         pads=Pads(*pads),
-        face=parse_face(which),
+        face=chosen_face,
         enhance=enhance.value,
     )
     options = override_options(options, nosmooth=nosmooth, loop=loop, reference=reference)
@@ -124,6 +133,8 @@ def load_syncer(
     settings: Settings, checkpoints: list[str] | None, s3fd: Path | None, device: str | None, precision: str | None
 ) -> LipSyncer:
     """Load the networks the options name, else those of the model folder, else the starter's."""
+    from inference.lip_sync import LipSyncer, TrackCache
+
     return LipSyncer(
         checkpoints=checkpoints or None if checkpoints or settings.model_dir else ("starter",),
         device=device or settings.device,
@@ -156,6 +167,9 @@ def override_options(
 
 def write_sheets(result: SyncResult, sheet: Path, settings: Settings) -> None:
     """Write one contact sheet per video; if there are several, with the checkpoint's name before the suffix."""
+    from container.visuals.video_sheet import write_video_sheet
+    from inference.faces.load import load_landmarker
+
     landmarker = load_landmarker("mediapipe", settings.weight_sources)
     for one in result.outputs:
         assert one.path is not None

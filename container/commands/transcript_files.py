@@ -6,11 +6,15 @@ import json
 from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from inference.errors import InvalidRequest, StorageError
-from inference.lip_reading import Transcript
-from inference.lip_reading.captions import to_captions
 from inference.weights.cache import whole_file
+
+# The engines are imported in the functions that use them: torch takes a second to import, and neither help nor
+# completion must wait for it.
+if TYPE_CHECKING:
+    from inference.lip_reading import Transcript
 
 
 class TranscriptFormat(StrEnum):
@@ -26,6 +30,8 @@ class TranscriptFormat(StrEnum):
 
 def format_transcript(transcript: Transcript, video: Path, output_format: TranscriptFormat) -> str:
     """Return the transcript in one format, as its file contains it."""
+    from inference.lip_reading.captions import to_captions
+
     match output_format:
         case TranscriptFormat.txt:
             return transcript.text + "\n"

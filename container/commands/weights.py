@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from container.commands.calibration_data import make_lip_sync_samples, make_samples
 from container.commands.console import print_line, print_note
-from inference.conversion.architectures import LIP_COORD_NET, Architecture, load_module
-from inference.conversion.convert import convert, find_convertible
-from inference.conversion.int8_lip_coord_net import Sample
-from inference.conversion.openvino_files import read_openvino
-from inference.settings import Settings
 from inference.weights.cache import check_hash, locate, path_of
 from inference.weights.fetch import fetch
 from inference.weights.registry import REGISTRY, find_set
-from inference.weights.resolve import OPENVINO_SUFFIX, from_path, looks_like_path
+
+# The engines are imported in the functions that use them: torch takes a second to import, and neither help nor
+# completion must wait for it.
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from inference.conversion.architectures import Architecture
+    from inference.conversion.int8_lip_coord_net import Sample
 
 app = typer.Typer(help="List, fetch, verify and convert model weights.", no_args_is_help=True, add_completion=False)
 
@@ -47,6 +47,8 @@ def list_weights() -> None:
 
     Columns, separated by tabs: name, task, state on this machine, source, licence, landmarks.
     """
+    from inference.settings import Settings
+
     cache = Settings.from_env().weights_cache
     for weight_set in REGISTRY.values():
         is_cached = all(path_of(weight_set, file, cache).is_file() for file in weight_set.files)
@@ -61,6 +63,8 @@ def fetch_weights(name: Annotated[str, typer.Argument(help="A name from 'viseme 
 
     Its licence is printed on stderr.
     """
+    from inference.settings import Settings
+
     weight_set = find_set(name)
     print_note(f"{weight_set.name}: licence: {weight_set.licence}")
     if weight_set.notice:
@@ -78,6 +82,9 @@ def verify_weights(
     A set is checked against the registry. Any other file must contain the
     weights of a whole network.
     """
+    from inference.settings import Settings
+    from inference.weights.resolve import looks_like_path
+
     if looks_like_path(name) or Path(name).is_file():
         verify_file(Path(name))
         return
@@ -92,6 +99,10 @@ def verify_file(path: Path) -> None:
 
     Raises: WeightsNotFound, WrongWeights.
     """
+    from inference.conversion.architectures import load_module
+    from inference.conversion.openvino_files import read_openvino
+    from inference.weights.resolve import OPENVINO_SUFFIX, from_path
+
     found = from_path(path, str(path))
     if found.path.suffix == OPENVINO_SUFFIX:
         architecture = read_openvino(found.path, None).architecture
@@ -130,6 +141,11 @@ def convert_weights(
     ] = None,
 ) -> None:
     """Convert weights to another format or precision and print the files written."""
+    from container.commands.calibration_data import make_lip_sync_samples, make_samples
+    from inference.conversion.architectures import LIP_COORD_NET
+    from inference.conversion.convert import convert, find_convertible
+    from inference.settings import Settings
+
     sources = Settings.from_env().weight_sources
     found = find_convertible(name, sources)
     if found.weight_set and found.weight_set.notice:

@@ -1,20 +1,60 @@
 from __future__ import annotations
 
-import ast
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import typer
 
-from container import commands
 from container.cli import COMMANDS, LazyCommand, app, main
 
-COMMAND_MODULES = Path(commands.__file__).parent
 SCRIPT = Path(sys.executable).parent / "viseme"
-HEAVY = ("torch", "openvino", "av", "cv2", "numpy", "starlette")
+HEAVY = ("torch", "openvino", "av", "cv2", "transformers")
+# Run command lines in one process; print for each its output and the heavy libraries that it was the first to import.
+RECORD_IMPORTS = """
+import contextlib, io, json, os, sys
+from container.cli import main
+
+lines, heavy = json.loads(sys.argv[1]), set(json.loads(sys.argv[2]))
+results = {}
+for name, (arguments, environment) in lines.items():
+    before, output = set(sys.modules), io.StringIO()
+    os.environ.update(environment)
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output), contextlib.suppress(SystemExit):
+        main(arguments)
+    for variable in environment:
+        del os.environ[variable]
+    results[name] = output.getvalue(), sorted(heavy & (set(sys.modules) - before))
+print(json.dumps(results))
+"""
+
+
+def command_paths() -> Iterator[str]:
+    """Yield every command, group and subcommand: `read`, `avatar`, `avatar build`."""
+    for name, (target, summary) in COMMANDS.items():
+        yield name
+        yield from (f"{name} {child}" for child in getattr(LazyCommand(name, target, summary).load(), "commands", {}))
+
+
+LIGHT_LINES = {  # command lines that run no engine, and words of their output
+    **{f"{path} --help": "Usage: viseme" for path in command_paths()},
+    **{f"{path} --no-such-option": "No such option" for path in command_paths()},
+    "read a.mp4 --device tpu": "'auto', 'cpu', 'cuda'",
+    "read a.mp4 --face left": "--face 'left'",
+    "read a.mp4 b.mp4 --format srt": "--output-dir",
+    "sync a.mp4 b.wav -o c.mp4 --face left": "--face 'left'",
+    "avatar build a.mp4 --checkpoint a.pth -o b --mode loud": "--mode 'loud'",
+    "avatar import a -o b --mode loud": "--mode 'loud'",
+    "render BIN -o a.mp4 --size big": "--size 'big'",
+    "render BIN -o a.mp4 --hide now": "--hide 'now'",
+    "eval none.csv": "none.csv",
+    "weights list": "starter",
+}
+COMPLETED = [path for path in command_paths() if path not in ("avatar", "weights")]  # groups have no options of theirs
 
 
 def run_script(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -93,10 +133,44 @@ def test_the_overview_and_the_version_load_no_heavy_library(argument: str):
     check = f"import sys; from container.cli import main; assert main([{argument!r}]) == 0; print(*sorted(sys.modules))"
     run = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
     loaded = set(run.stdout.splitlines()[-1].split())
-    assert loaded.isdisjoint(HEAVY)
+    assert loaded.isdisjoint((*HEAVY, "numpy", "starlette"))
     assert not [
         name for name in loaded if name.startswith("container.commands.") and name != "container.commands.console"
     ]
+
+
+@pytest.fixture(scope="module")
+def light_results() -> dict[str, tuple[str, list[str]]]:
+    """The output of each light command line, and the heavy libraries that it imported."""
+    lines = {line: (line.split(), {}) for line in LIGHT_LINES}
+    for path in COMPLETED:
+        words = f"viseme {path} --"
+        environment = {"_VISEME_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        lines[f"{path} --<TAB>"] = ([], environment)
+    # `weights list` is last, because it alone may import one of them.
+    lines["weights list"] = lines.pop("weights list")
+    run = subprocess.run(
+        [sys.executable, "-c", RECORD_IMPORTS, json.dumps(lines), json.dumps(HEAVY)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(run.stdout)
+
+
+@pytest.mark.parametrize("line", LIGHT_LINES)
+def test_help_usage_errors_and_lists_import_no_engine(line: str, light_results: dict[str, tuple[str, list[str]]]):
+    output, imported = light_results[line]
+    assert LIGHT_LINES[line] in output
+    # The settings import the package inference.media, which imports PyAV (40 ms).
+    assert set(imported) <= ({"av"} if line == "weights list" else set())
+
+
+@pytest.mark.parametrize("path", COMPLETED)
+def test_completion_imports_no_engine(path: str, light_results: dict[str, tuple[str, list[str]]]):
+    output, imported = light_results[f"{path} --<TAB>"]
+    assert "--" in output
+    assert not imported
 
 
 def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]):
@@ -153,13 +227,3 @@ def test_a_closed_pipe_is_no_error():
 
 def test_every_command_is_of_this_app():
     assert set(typer.main.get_command(app).commands) == set(COMMANDS)
-
-
-@pytest.mark.parametrize("path", sorted(COMMAND_MODULES.glob("*.py")), ids=lambda path: path.stem)
-def test_command_modules_import_at_their_top(path: Path):
-    """They are loaded only when they are needed; matplotlib alone is optional."""
-    tree = ast.parse(path.read_text())
-    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name != "import_pyplot"]
-    nested = [node for function in functions for node in ast.walk(function)]
-    assert not [node for node in nested if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert "TYPE_CHECKING" not in {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
