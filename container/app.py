@@ -22,18 +22,18 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from container.http.auth import check_token
+from container.http.error_responses import Failure, failure_of
+from container.http.metrics import Metrics
+from container.http.request_body import ASYNC_HEADER, body_on_disk, limits_of
 from container.http.responses import (
     CleanupStreamingResponse,
     StreamAborted,
     as_model_error,
     early_response_class,
 )
-from container.intake import ASYNC_HEADER, body_on_disk, limits_of
-from container.metrics import Metrics
-from container.pool import Pool
-from container.statuses import Failure, failure_of
 from container.stream import AvatarServer
 from container.worker.messages import AnswerMessage, Done, Failed, Job, Part
+from container.worker.pool import Pool
 from inference.errors import Canceled, NotReady
 from inference.requests import ANSWER_TYPES, NDJSON, OPTIONS_HEADER, AcceptHeader
 from inference.settings import Settings

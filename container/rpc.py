@@ -22,6 +22,8 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 import container.protos.optimized_lipsyncsrv_pb2 as pb2
+from container.http.error_responses import failure_of
+from container.http.tls import read_certificate
 from container.live.avatar_cache import AvatarCache, find_package
 from container.live.legacy.audio_chunks import AudioChunkEncoder
 from container.live.legacy.single_frames import (
@@ -33,12 +35,10 @@ from container.live.legacy.single_frames import (
     features_for,
     render_frame,
 )
-from container.statuses import failure_of
-from container.tls import read_certificate
 from inference.errors import AccessDenied, CallerError, InvalidRequest, NotReady, Overloaded
 
 if TYPE_CHECKING:
-    from inference.audio.features import Features
+    from inference.audio.avatar_features import Features
     from inference.avatar import AvatarPackage
     from inference.settings import Settings
 

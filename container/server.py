@@ -14,9 +14,9 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from container.app import Server, make_app
+from container.http.tls import read_certificate
 from container.live.transport import WEBSOCKET_CONFIG, BackpressureProtocol
 from container.logs import set_up_logs
-from container.tls import read_certificate
 from inference.settings import Settings
 
 logger = logging.getLogger("viseme.server")

@@ -21,6 +21,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from container.http.auth import check_origin, check_token, choose_subprotocol
+from container.http.error_responses import Failure, failure_of
 from container.http.static_page import page_routes
 from container.live.avatar_cache import AvatarCache
 from container.live.connection import (
@@ -39,7 +40,6 @@ from container.live.legacy.server import MINIMAL, LegacyServer
 from container.live.legacy.single_frames import LatencyByAvatar, encode_video_frame
 from container.live.session import LiveSession
 from container.live.session_options import SessionOptions
-from container.statuses import Failure, failure_of
 from inference.errors import AvatarNotFound, InvalidRequest, NotReady, Overloaded
 from inference.settings import Settings
 

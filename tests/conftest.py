@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from drawn_avatar import make_source
-from narrow_wav2lip import write_checkpoints
-from speaking import SEED, SENTENCE
+from support.avatar_source import make_source
+from support.small_wav2lip import write_checkpoints
+from support.synthetic_frames import SEED, SENTENCE
 
 from inference import handler
 from inference.avatar import AvatarPackage

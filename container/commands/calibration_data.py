@@ -20,7 +20,7 @@ from inference.lip_reading.windows import HOP, to_network_input
 from inference.lip_sync import Pads
 from inference.lip_sync.preprocess import box_of_landmarks, cut_face, pad, stack_faces
 from inference.media import Clip, Frame, open_media
-from inference.media.sound import Samples, read_sound
+from inference.media.audio import Samples, read_sound
 from inference.speaker import SyntheticClip, SyntheticClipOptions
 from inference.speaker.synthesis import synthesise
 from inference.weights.sources import WeightSources

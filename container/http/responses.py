@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from container.intake import MAX_BODY_BYTES
+from container.http.request_body import MAX_BODY_BYTES
 from inference.errors import Canceled, DeadlineExceeded
 
 logger = logging.getLogger("viseme.http")

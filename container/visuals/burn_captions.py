@@ -12,8 +12,8 @@ from inference.errors import NoAudio
 from inference.lip_reading import Transcript
 from inference.lip_reading.captions import Caption, cut_captions
 from inference.media import MediaLimits, open_media
+from inference.media.audio_spool import Voice, read_voice
 from inference.media.encode import write_film
-from inference.media.voice import Voice, read_voice
 
 DEFAULT_FPS = 25.0  # of a video that does not declare its rate
 MAX_FPS = 60.0  # a higher rate is an error in the file's header, or more than captions need

@@ -14,7 +14,7 @@ from inference.audio import SAMPLE_RATE, compute_mel
 from inference.errors import InvalidRequest
 from inference.faces import FaceTracker, Landmarker
 from inference.media import Frame, MediaLimits, open_media
-from inference.media.sound import read_sound
+from inference.media.audio import read_sound
 
 N_MOMENTS, N_COLUMNS = 12, 6
 CELL_SIDE = 256  # px

@@ -2,8 +2,8 @@
 
 from inference.audio.mel import MEL_RATE, N_MELS, SAMPLE_RATE, compute_mel, count_mel_columns, mel_columns
 from inference.audio.resample import Resampler
-from inference.audio.tape import Tape
-from inference.audio.windows import WINDOW, count_frames, cut_window, upstream_starts, window_start
+from inference.audio.sample_buffer import Tape
+from inference.audio.wav2lip_windows import WINDOW, count_frames, cut_window, upstream_starts, window_start
 
 __all__ = [
     "MEL_RATE",

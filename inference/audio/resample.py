@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.audio.mel import SAMPLE_RATE, Samples
-from inference.audio.tape import Tape
+from inference.audio.sample_buffer import Tape
 from inference.errors import InvalidRequest
 
 LOWEST_RATE, HIGHEST_RATE = 4_000, 192_000

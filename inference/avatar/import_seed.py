@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inference.audio.features import ROWS
+from inference.audio.avatar_features import ROWS
 from inference.avatar.build import choose_idle
 from inference.avatar.compose import CROP_SIDE, cut_crop
 from inference.avatar.crop_box import crop_box_from_lms, mouth_gap, read_all_lms

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from inference.backends import Device, OpenVinoNetwork, TorchNetwork, settle
+from inference.backends.batching import SharedNetwork
 from inference.backends.cuda_graph import BATCHES, CudaGraphNetwork
 from inference.backends.graphs.avatar import build_encoder, build_painter
-from inference.backends.shared import SharedNetwork
 from inference.conversion.architectures import ENCODER_PREFIX, new_encoder, new_unet
 from inference.conversion.onnx_avatar_import import encoder_from_onnx, unet_from_onnx
 from inference.errors import InvalidRequest, WrongWeights

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from cachetools import LRUCache
 
-from inference.audio.features import ROWS, Features, mel_of_window, reach_of_window, rows_of_frame
+from inference.audio.avatar_features import ROWS, Features, mel_of_window, reach_of_window, rows_of_frame
 from inference.audio.mel import Samples
 from inference.avatar import manifest as files
 from inference.avatar.catalogue import find_encoder, find_folder, find_starter, is_starter
@@ -25,13 +25,13 @@ from inference.avatar.starter import discard
 from inference.avatar.timed_frame import TimedFrame
 from inference.avatar.utterance import FeatureRow
 from inference.backends import Device, choose_device
-from inference.backends.shared import SharedNetwork
+from inference.backends.batching import SharedNetwork
 from inference.errors import BadPackage, InvalidRequest, WeightsNotFound
 from inference.faces import FaceBox
 from inference.faces.paste import overwrite_face, slices_of
 from inference.malloc_trim import trim_heap
 from inference.media import Frame
-from inference.media.seek import FrameReader
+from inference.media.frame_reader import FrameReader
 from inference.settings import Settings
 
 MAX_SILENT_PATCHES = 128  # cached; 5 s of idle frames

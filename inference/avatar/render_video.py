@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from inference.audio.features import FPS
+from inference.audio.avatar_features import FPS
 from inference.audio.mel import SAMPLE_RATE, Samples
 from inference.avatar.package import AvatarPackage
 from inference.avatar.timed_frame import TimedFrame
 from inference.media import MediaLimits, Source
+from inference.media.audio_spool import VoiceDoor, read_voice
 from inference.media.encode import write_film
-from inference.media.voice import VoiceDoor, read_voice
-from inference.stages import StageClock
+from inference.stage_timer import StageClock
 
 PUSH_SIZE = SAMPLE_RATE  # samples pushed at a time, so that memory does not grow with the audio
 SILENT_WARNING = "silent_audio"

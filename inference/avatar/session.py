@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from inference.audio.features import FPS, Features
+from inference.audio.avatar_features import FPS, Features
 from inference.audio.mel import Samples
 from inference.audio.resample import Resampler
 from inference.avatar.manifest import IdleRange

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.audio import Resampler, Tape
-from inference.audio.features import FPS, Features, reach_of_window, windows_of_frame
+from inference.audio.avatar_features import FPS, Features, reach_of_window, windows_of_frame
 from inference.audio.mel import Samples
 
 FeatureRow = npt.NDArray[np.float32]  # (numbers,)

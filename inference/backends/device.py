@@ -7,7 +7,7 @@ import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from inference.backends.openvino import has_bf16
+from inference.backends.openvino_network import has_bf16
 from inference.errors import DeviceUnavailable, InvalidRequest
 
 DRIVER = Path("/proc/driver/nvidia/version")

@@ -1,9 +1,9 @@
 """Engines: the pipelines, loaded once, that run requests."""
 
 from inference.engines.answer import Answer
+from inference.engines.callbacks import RequestCallbacks
 from inference.engines.engines import Engines, Prediction
-from inference.engines.hooks import RequestCallbacks
-from inference.engines.reading import ReadResponse
-from inference.engines.syncing import SyncResponse
+from inference.engines.read import ReadResponse
+from inference.engines.sync import SyncResponse
 
 __all__ = ["Answer", "Engines", "Prediction", "ReadResponse", "RequestCallbacks", "SyncResponse"]

@@ -9,12 +9,12 @@ from typing import Any, Protocol, overload
 
 from inference.backends.telemetry import import_openvino
 from inference.engines.answer import Answer
-from inference.engines.bucket import S3Files
-from inference.engines.hooks import RequestCallbacks
-from inference.engines.reading import ReadEngine, ReadResponse
-from inference.engines.syncing import SyncEngine, SyncResponse
+from inference.engines.callbacks import RequestCallbacks
+from inference.engines.read import ReadEngine, ReadResponse
+from inference.engines.s3_files import S3Files
+from inference.engines.sync import SyncEngine, SyncResponse
 from inference.lip_reading import LipReader
-from inference.media.child import MediaChild
+from inference.media.sandbox.decoder import MediaChild
 from inference.requests import NDJSON, AcceptHeader, ReadRequest, Request, SyncRequest
 from inference.settings import Settings
 

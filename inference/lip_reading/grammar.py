@@ -20,7 +20,7 @@ from inference.lip_reading.decode import SPACE, Logits, Reading, decode_greedy, 
 from inference.lip_reading.lattice import Floats, Indices, Lattice, Slots, best_path, build_lattice, weigh_sentences
 from inference.lip_reading.options import Alternative, Word
 from inference.lip_reading.preprocess import WINDOW
-from inference.lip_reading.word_times import keep_order, place_words
+from inference.lip_reading.word_alignment import keep_order, place_words
 
 LANGUAGE = "grid"
 GRID: Slots = (

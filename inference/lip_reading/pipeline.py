@@ -18,15 +18,15 @@ from inference.faces.load import load_landmarker
 from inference.faces.track import DETECT_EVERY, EXACT
 from inference.lip_reading.decode import Logits, Reading, read_greedy
 from inference.lip_reading.grammar import LANGUAGE, join_passages, read_grammar
-from inference.lip_reading.live_words import OnWords, WordStream
+from inference.lip_reading.long_video import read_by_sentence
 from inference.lip_reading.model import DEFAULT_LANDMARKS, load_model
 from inference.lip_reading.options import FPS, Decoder, ReadOptions, Transcript
+from inference.lip_reading.partial_words import OnWords, WordStream
 from inference.lip_reading.preprocess import WINDOW, Mouth, crop_mouths, cut_windows, track_faces
-from inference.lip_reading.sentences import read_by_sentence
 from inference.lip_reading.windows import HOP, N_LIP_POINTS, OnRows, run_windows, stitch
 from inference.media import Clip, Frame, MediaDoor, OpenedMedia, Source, open_media
 from inference.settings import Settings
-from inference.stages import StageClock
+from inference.stage_timer import StageClock
 
 # Called with the seconds of video read so far, and the duration that the file declares (None if it does not).
 ProgressCallback = Callable[[float, float | None], None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inference.settings import Settings
-from inference.stages import Deadline
+from inference.stage_timer import Deadline
 
 JOB_NAME = "the job"
 # Stages of the pipeline in each phase that callers can limit.

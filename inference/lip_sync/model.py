@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from inference.backends import Device, OpenVinoNetwork, TorchNetwork, settle
-from inference.backends.openvino import Array
+from inference.backends.openvino_network import Array
 from inference.backends.stored_precision import check_on_cpu, check_stored_precision, not_quantised
 from inference.conversion.architectures import S3FD_DETECTOR, WAV2LIP, Architecture, load_module
 from inference.conversion.openvino_files import read_openvino

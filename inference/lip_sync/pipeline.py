@@ -19,21 +19,21 @@ from inference.backends import choose_device
 from inference.errors import InvalidRequest, NoFaceFound, StorageError, WeightsNotFound
 from inference.faces import FaceBox, FaceChoice, FaceTracker
 from inference.faces.load import load_landmarker
+from inference.lip_sync.box_cache import LOOKAHEAD, Fingerprint, KeptLocator, TrackCache, key_of, mediapipe_detector
 from inference.lip_sync.compose import in_batches, paste_faces, speak
 from inference.lip_sync.deadlines import deadlines_of
 from inference.lip_sync.enhance import Enhancer, enhance_mouths, load_enhancer
-from inference.lip_sync.loop import loop_shots
+from inference.lip_sync.frame_spool import loop_shots
 from inference.lip_sync.model import Generator, find_s3fd, load_generators, load_s3fd
 from inference.lip_sync.options import HIGHEST_FPS, LOWEST_FPS, STILL_FPS, Enhance, SyncOptions, SyncOutput, SyncResult
 from inference.lip_sync.preprocess import Locate, Shot, box_of_landmarks, find_boxes, shrink, smooth_boxes
-from inference.lip_sync.tracks import LOOKAHEAD, Fingerprint, KeptLocator, TrackCache, key_of, mediapipe_detector
 from inference.malloc_trim import HeapTrimmer
 from inference.media import Frame, MediaDoor, OpenedMedia, Source, VideoInfo, open_media
+from inference.media.audio import Samples
+from inference.media.audio_spool import Voice, VoiceDoor, read_voice
 from inference.media.encode import SUFFIXES, FilmWriter, write_film
-from inference.media.sound import Samples
-from inference.media.voice import Voice, VoiceDoor, read_voice
 from inference.settings import Settings
-from inference.stages import StageClock
+from inference.stage_timer import StageClock
 
 # Called with the number of frames written so far, and of all.
 ProgressCallback = Callable[[int, int], None]

@@ -16,8 +16,8 @@ from av.video.reformatter import Interpolation
 
 from inference.atomic_write import atomic_file
 from inference.errors import InvalidRequest, StorageError
+from inference.media.audio_spool import to_frame
 from inference.media.frames import Frame
-from inference.media.voice import to_frame
 
 VIDEO_TIME_BASE = Fraction(1, 90000)  # exact to 11 microseconds for every usual frame rate
 CRF = 18  # x264's constant rate factor: nearly indistinguishable from the source

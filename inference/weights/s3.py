@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
 from inference.errors import InvalidRequest, MediaNotFound, WeightsNotFound
-from inference.media import s3
-from inference.media.fetch import Version, download
-from inference.media.s3 import BUCKET_NAME, SCHEME, s3_client
+from inference.media.s3 import client as s3
+from inference.media.s3.client import BUCKET_NAME, SCHEME, s3_client
+from inference.media.s3.download import Version, download
 from inference.weights.cache import whole_file
 from inference.weights.sources import WeightSources
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_avatar import SEED, SENTENCE
+from support.avatar_source import SEED, SENTENCE
 
 from inference.avatar import AvatarPackage
 from inference.avatar.build import AvatarSource

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drawn_avatar import NARROW
-from golden_weights import seeded_state
-from speaking import talk
+from support.avatar_source import NARROW
+from support.golden_weights import seeded_state
+from support.synthetic_frames import talk
 
 from inference.avatar import AvatarPackage
 from inference.avatar.compose import cut_crop

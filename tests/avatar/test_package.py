@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drawn_avatar import HEIGHT, WIDTH
-from golden_weights import seeded_state
+from support.avatar_source import HEIGHT, WIDTH
+from support.golden_weights import seeded_state
 
 from inference.avatar import AvatarPackage, find_named, list_avatars
 from inference.avatar.build import AvatarSource, build_package, choose_idle

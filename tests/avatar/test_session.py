@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from inference.audio.features import LOOK_AHEAD_MS
+from inference.audio.avatar_features import LOOK_AHEAD_MS
 from inference.avatar import AvatarPackage, AvatarSession, TimedFrame
 from inference.errors import InvalidRequest, Overloaded, WeightsNotFound
 from inference.media.frame_order import ping_pong_index

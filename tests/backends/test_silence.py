@@ -12,7 +12,7 @@ import os
 forks = []
 os.register_at_fork(before=lambda: forks.append(1))
 import torch
-from inference.backends.openvino import OpenVinoNetwork
+from inference.backends.openvino_network import OpenVinoNetwork
 from inference.backends.telemetry import import_openvino
 model = import_openvino().convert_model(torch.nn.Linear(2, 2), example_input=(torch.zeros(1, 2),))
 OpenVinoNetwork(model)

@@ -20,13 +20,13 @@ from typing import Any
 import httpx
 import pytest
 import uvicorn
-from fake_worker import run_fake
+from support.fake_worker import run_fake
 
 from container import app as app_module
-from container import intake
-from container import pool as pool_module
 from container.app import Server, make_app
-from container.intake import ASYNC_DEADLINE_S, ASYNC_HEADER, MAX_ASYNC_BODY_BYTES, MAX_BODY_BYTES, limits_of
+from container.http import request_body
+from container.http.request_body import ASYNC_DEADLINE_S, ASYNC_HEADER, MAX_ASYNC_BODY_BYTES, MAX_BODY_BYTES, limits_of
+from container.worker import pool as pool_module
 from inference.settings import Settings
 
 PATIENCE_S = 60.0  # only a guard against hanging
@@ -110,7 +110,7 @@ def read_answer(one: socket.socket) -> tuple[int, dict[str, str], bytes]:
 
 def test_a_slow_body_is_rejected(settings: Settings, monkeypatch: pytest.MonkeyPatch):
     with run_app(settings) as app:
-        monkeypatch.setattr(intake, "BODY_TIMEOUT_S", 0.3)
+        monkeypatch.setattr(request_body, "BODY_TIMEOUT_S", 0.3)
         with app.connect("content-length: 1000") as slow:
             slow.sendall(b"a few bytes")
             status, headers, body = read_answer(slow)
@@ -120,12 +120,12 @@ def test_a_slow_body_is_rejected(settings: Settings, monkeypatch: pytest.MonkeyP
         assert headers["connection"] == "close"
         app.wait_until_free()
         assert leftover_bodies() == []
-        monkeypatch.setattr(intake, "BODY_TIMEOUT_S", PATIENCE_S)
+        monkeypatch.setattr(request_body, "BODY_TIMEOUT_S", PATIENCE_S)
         assert app.post(b"quick").content == b"quick"
 
 
 def test_a_slow_body_on_an_aws_route_is_a_model_error(settings: Settings, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(intake, "BODY_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(request_body, "BODY_TIMEOUT_S", 0.3)
     with run_app(settings) as app, app.connect("content-length: 9", path="/endpoints/viseme/invocations") as slow:
         status, headers, body = read_answer(slow)
     assert (status, headers["connection"]) == (424, "close")
@@ -234,7 +234,7 @@ def test_no_folder_for_a_body_is_overload(settings: Settings, monkeypatch: pytes
 
 
 def test_a_body_that_grows_past_the_limit_unannounced_is_refused(settings: Settings, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(intake, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(request_body, "MAX_BODY_BYTES", 1000)
     with run_app(settings) as app:
         answer = app.post(iter([b"x" * 600] * 2))
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "media_too_large")
@@ -316,7 +316,7 @@ def test_an_unread_video_is_aborted_and_does_not_block_the_worker(settings: Sett
 def test_the_asynchronous_header_of_any_caller_lifts_no_limit(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, on_sagemaker: bool, status: int
 ):
-    monkeypatch.setattr(intake, "MAX_BODY_BYTES", 1000)
+    monkeypatch.setattr(request_body, "MAX_BODY_BYTES", 1000)
     with run_app(settings.model_copy(update={"on_sagemaker": on_sagemaker})) as app:
         assert app.post(b"quick\n" + b"x" * 2000, **ASYNC).status_code == status
 

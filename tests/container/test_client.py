@@ -11,9 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from live_app import LiveApp, live_app, make_settings
-from rpc_server import Rpc, rpc_server
-from tls import make_pair
+from support.certificates import make_pair
+from support.live_app import LiveApp, live_app, make_settings
+from support.rpc_server import Rpc, rpc_server
 
 from container.app import Server
 from container.client import FrameClient, LiveClient, RequestRejected, SessionEvent, rejection_of, split_chunks

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from stubs import NAMES, PROTOS, ROOT, make_if_missing, make_stubs
+from support.grpc_stubs import NAMES, PROTOS, ROOT, make_if_missing, make_stubs
 
 KINDS = descriptor_pb2.FieldDescriptorProto
 CALLS = {

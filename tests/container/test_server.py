@@ -24,10 +24,10 @@ import psutil
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from films import film, numbered, picture, tone
-from live_server import PATIENCE_S, LiveServer, live_server
 from moto.server import ThreadedMotoServer
-from speaking import talk
+from support.live_server import PATIENCE_S, LiveServer, live_server
+from support.synthetic_frames import talk
+from support.video_files import film, numbered, picture, tone
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 QUEUE_SIZE = 3

@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 import pytest
 import websockets
-from live_app import PATIENCE_S, LiveApp, live_app, make_settings, wait_until
+from support.live_app import PATIENCE_S, LiveApp, live_app, make_settings, wait_until
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from face_networks import make_s3fd, make_wav2lip, save_networks
+from support.face_networks import make_s3fd, make_wav2lip, save_networks
 
 from inference.models import S3FD, Wav2Lip
 

@@ -12,10 +12,10 @@ import onnxruntime
 import openvino
 import pytest
 import torch
-from face_networks import run_module, s3fd_input, wav2lip_inputs
-from narrow_wav2lip import NARROW
 from openvino import opset13 as ops
 from safetensors import safe_open
+from support.face_networks import run_module, s3fd_input, wav2lip_inputs
+from support.small_wav2lip import NARROW
 
 from container.cli import main
 from inference.backends import Device

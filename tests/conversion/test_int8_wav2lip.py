@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import openvino
 import pytest
-from face_networks import run_module, wav2lip_inputs
+from support.face_networks import run_module, wav2lip_inputs
 
 from inference.backends import Device
 from inference.backends.graphs.wav2lip import build_wav2lip

@@ -8,8 +8,8 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from drawn_avatar import NARROW, NARROW_EAR
-from golden_weights import rng_for, seeded_state, uniform
+from support.avatar_source import NARROW, NARROW_EAR
+from support.golden_weights import rng_for, seeded_state, uniform
 
 from inference.backends import OpenVinoNetwork
 from inference.conversion.convert import convert

@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from films import film
 from moto import mock_aws
-from narrow_wav2lip import voice
-from speaking import talk
+from support.small_wav2lip import voice
+from support.synthetic_frames import talk
+from support.video_files import film
 
 from inference.engines import Engines
-from inference.media import s3
-from inference.media.s3 import s3_client
+from inference.media.s3 import client as s3
+from inference.media.s3.client import s3_client
 
 
 @pytest.fixture(scope="session")

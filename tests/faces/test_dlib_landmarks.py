@@ -8,9 +8,9 @@ from pathlib import Path
 import dlib
 import numpy as np
 import pytest
-from drawn_face import draw_face
-from hub_server import HubServer, Repository
-from speaking import talk
+from support.drawn_face import draw_face
+from support.hub_server import HubServer, Repository
+from support.synthetic_frames import talk
 
 from inference.errors import InvalidRequest, WeightsNotFound, WrongWeights
 from inference.faces import FaceBox, FaceRegion, FaceTracker, Landmarker

@@ -1,7 +1,7 @@
 import cv2
 import numpy as np
 import pytest
-from drawn_face import draw_face
+from support.drawn_face import draw_face
 
 from inference.faces import FaceRegion, Landmarker
 from inference.faces.detect import cut_region, region_to_frame

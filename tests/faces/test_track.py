@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from drawn_face import draw_face
-from speaking import talk
+from support.drawn_face import draw_face
+from support.synthetic_frames import talk
 
 from inference.faces import Detection, Face, FaceBox, FaceRegion, FaceTracker, Landmarker
 from inference.faces.track import EXACT, PATIENCE

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from lambda_world import LAMBDAS, load
+from support.lambda_functions import LAMBDAS, load
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "infra" / "template.yaml"

@@ -6,8 +6,8 @@ from typing import Any
 
 import boto3
 import pytest
-from lambda_world import BUCKET
 from moto import mock_aws
+from support.lambda_functions import BUCKET
 
 
 class FakeEndpoint:

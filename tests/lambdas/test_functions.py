@@ -7,7 +7,7 @@ import sys
 
 import boto3
 import pytest
-from lambda_world import LAMBDAS, load
+from support.lambda_functions import LAMBDAS, load
 
 FUNCTIONS = sorted(path.parent.name for path in LAMBDAS.glob("*/handler.py"))
 

@@ -11,7 +11,7 @@ import boto3
 import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError, ReadTimeoutError
-from lambda_world import BUCKET, load
+from support.lambda_functions import BUCKET, load
 
 from inference.requests import S3Object, parse_request
 

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from lambda_world import BUCKET, load
+from support.lambda_functions import BUCKET, load
 
 function = load("on_result")
 invoke = load("invoke_endpoint")

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import pytest
-from lambda_world import BUCKET, load
+from support.lambda_functions import BUCKET, load
 
 function = load("upload_url")
 invoke = load("invoke_endpoint")

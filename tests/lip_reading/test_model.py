@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from inference.backends import Device
-from inference.backends.openvino import has_bf16
+from inference.backends.openvino_network import has_bf16
 from inference.conversion import openvino_files
 from inference.conversion.convert import convert
 from inference.errors import InvalidRequest

@@ -9,9 +9,9 @@ from pathlib import Path
 import jiwer
 import numpy as np
 import pytest
-from films import film, picture
 from safetensors.numpy import load_file, save_file
-from speaking import talk
+from support.synthetic_frames import talk
+from support.video_files import film, picture
 
 from inference.errors import InvalidRequest, MediaTooLarge, NoFaceFound, UnsupportedMedia, WeightsNotFound
 from inference.lip_reading import LipReader, ReadOptions
@@ -19,9 +19,9 @@ from inference.lip_reading.options import MOST_BEST, N_BEST
 from inference.lip_reading.preprocess import WINDOW
 from inference.settings import Settings
 from inference.speaker import SyntheticClip
-from inference.stages import StageClock
+from inference.stage_timer import StageClock
 from inference.weights.registry import STARTER
-from training.lip_reading.render_clips import draw_sentence
+from training.common.synthetic_clips import draw_sentence
 
 # The card's figures are rounded, and two of the 174 words may depend on how a machine computes.
 ROUNDING = 0.013

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from drawn_face import draw_face
+from support.drawn_face import draw_face
 
 from inference.errors import NoFaceFound
 from inference.faces import Face, FaceBox, FaceRegion, FaceTracker

@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from films import film
-from hub_server import HubServer, Repository
 from safetensors.torch import load_file, save_file
-from sounds import RATE, record, sing
-from speaking import talk
+from support.audio_files import RATE, record, sing
+from support.hub_server import HubServer, Repository
+from support.synthetic_frames import talk
+from support.video_files import film
 
 from container.cli import main
 from inference.backends import Device

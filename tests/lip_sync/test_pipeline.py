@@ -7,9 +7,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from films import film, picture, turn_by_metadata
-from narrow_wav2lip import RATE, as_wav, voice
-from speaking import talk
+from support.small_wav2lip import RATE, as_wav, voice
+from support.synthetic_frames import talk
+from support.video_files import film, picture, turn_by_metadata
 
 from inference.errors import (
     DeadlineExceeded,

@@ -12,10 +12,10 @@ from threading import Thread
 import av
 import numpy as np
 import pytest
-from films import film, picture
-from quiet_http import QuietServer
-from sounds import record, sing
-from speaking import talk
+from support.audio_files import record, sing
+from support.quiet_http import QuietServer
+from support.synthetic_frames import talk
+from support.video_files import film, picture
 
 from inference.lip_sync import LipSyncer
 

@@ -12,7 +12,7 @@ from inference.errors import InvalidRequest, StorageError
 from inference.faces import FaceBox
 from inference.lip_sync import PARITY, Pads, SyncOptions
 from inference.lip_sync.compose import in_batches, paste_faces, speak, to_patches
-from inference.lip_sync.loop import ShotSpool, index_of, loop_shots
+from inference.lip_sync.frame_spool import ShotSpool, index_of, loop_shots
 from inference.lip_sync.preprocess import (
     Shot,
     box_of_landmarks,
@@ -157,7 +157,7 @@ def test_a_spool_keeps_the_last_frames_and_the_video_reverses_at_its_end(monkeyp
             spool.add(face_frame)
         assert [int(spool[i].frame[0, 0, 0]) for i in range(len(spool))] == [2, 3, 4]
         assert spool[0].box == FaceBox(2, 0, 3, 1)
-    monkeypatch.setattr("inference.lip_sync.loop.SPOOL_BYTES", 3 * 72)
+    monkeypatch.setattr("inference.lip_sync.frame_spool.SPOOL_BYTES", 3 * 72)
     monkeypatch.setattr(ShotSpool.__init__, "__defaults__", (3 * 72,))
     looped = loop_shots(numbered_frames(5), 11, "pingpong")
     assert [int(face_frame.frame[0, 0, 0]) for face_frame in looped] == [0, 1, 2, 3, 4, 3, 2, 3, 4, 3, 2]

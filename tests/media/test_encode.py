@@ -8,8 +8,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from films import number_of, numbered
-from speaking import talk
+from support.synthetic_frames import talk
+from support.video_files import number_of, numbered
 
 from inference.errors import InvalidRequest, StorageError
 from inference.media import open_media

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
-from films import film, mux_tone, number_of, numbered, picture, tone, turn_by_metadata
+from support.video_files import film, mux_tone, number_of, numbered, picture, tone, turn_by_metadata
 
 from inference.errors import MediaError, MediaNotFound, MediaTooLarge, MediaTruncated, UnsupportedMedia
 from inference.media import MediaLimits, open_media

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden_weights import seeded_state
+from support.golden_weights import seeded_state
 
 from inference.faces.s3fd import MEAN, S3fdDetector, decode, suppress, to_input
 from inference.models import S3FD

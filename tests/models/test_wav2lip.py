@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden_weights import seeded_state, uniform
+from support.golden_weights import seeded_state, uniform
 
 from inference.models import Wav2Lip, Wav2LipWidths
 

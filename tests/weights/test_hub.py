@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hub_server import HubServer, Repository
+from support.hub_server import HubServer, Repository
 
 from inference.backends import Device
 from inference.errors import InvalidRequest, StorageError, WeightsNotFound, WrongWeights

@@ -11,7 +11,7 @@ from container.live.frame_clock import FPS
 from inference.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from inference.audio.features import Features
+    from inference.audio.avatar_features import Features
     from inference.avatar import AvatarPackage
 
 CHUNKS_BEFORE = 8  # chunks required before that of the first frame

@@ -14,6 +14,7 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from container.http.error_responses import Failure, failure_of
 from container.live.avatar_cache import AvatarCache
 from container.live.legacy.messages import (
     MAX_AUDIO_BYTES,
@@ -33,7 +34,6 @@ from container.live.legacy.single_frames import (
     render_frame_with_audio,
 )
 from container.live.transport import transport_of
-from container.statuses import Failure, failure_of
 from inference.errors import InvalidRequest
 from inference.requests.body import load_object
 

@@ -16,7 +16,7 @@ from container.live.jpeg import PATCH_QUALITY, WHOLE_QUALITY, encode_jpeg
 from inference.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from inference.audio.features import Features
+    from inference.audio.avatar_features import Features
     from inference.avatar import AvatarPackage
 
 LEGACY_SAMPLE_RATE = 24_000  # Hz; older clients send audio at this rate, in windows of 640 ms
@@ -156,7 +156,7 @@ def decode_pcm(audio: bytes, sample_rate: int) -> npt.NDArray[np.int16]:
 def encode_centre_window(package: AvatarPackage, samples: npt.NDArray[np.int16], sample_rate: int) -> Features:
     """Return the audio features of the middle 40 ms: of 16 spans of 40 ms the ninth, as upstream counts them."""
     from inference.audio import SAMPLE_RATE, Resampler, Tape
-    from inference.audio.features import reach_of_window, windows_of_frame
+    from inference.audio.avatar_features import reach_of_window, windows_of_frame
 
     resampler, buffer = Resampler(sample_rate), Tape()
     buffer.append(resampler.push(samples))

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from drawn_avatar import NARROW, NARROW_EAR
-from golden_weights import rng_for, seeded_state, uniform
+from support.avatar_source import NARROW, NARROW_EAR
+from support.golden_weights import rng_for, seeded_state, uniform
 
 from inference.backends import OpenVinoNetwork
 from inference.backends.graphs.avatar import build_encoder, build_painter, build_unet

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from face_networks import make_s3fd, make_wav2lip, run_module, s3fd_input, wav2lip_inputs
-from golden_weights import seeded_state
+from support.face_networks import make_s3fd, make_wav2lip, run_module, s3fd_input, wav2lip_inputs
+from support.golden_weights import seeded_state
 
 from inference.backends import OpenVinoNetwork
 from inference.backends.graphs.wav2lip import build_s3fd, build_wav2lip

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from drawn_face import draw_face
-from films import film, picture, tone
-from speaking import talk
+from support.drawn_face import draw_face
+from support.synthetic_frames import talk
+from support.video_files import film, picture, tone
 
 from container.cli import main
 

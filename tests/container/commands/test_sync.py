@@ -10,9 +10,9 @@ import av
 import numpy as np
 import pytest
 import torch
-from films import film
-from golden_weights import seeded_state
-from speaking import talk
+from support.golden_weights import seeded_state
+from support.synthetic_frames import talk
+from support.video_files import film
 
 from container.cli import main
 from container.commands.sync import LoopName, ReferenceName, override_options

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hub_server import HubServer, Repository
+from support.hub_server import HubServer, Repository
 
 from container.cli import main
 from inference.weights.registry import DLIB, HUB, REGISTRY, STARTER, WeightFile

@@ -7,7 +7,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-from rpc_server import Client, Proto, Rpc, golden_table, our_table, rpc_server
+from support.rpc_server import Client, Proto, Rpc, golden_table, our_table, rpc_server
 
 from inference.avatar import AvatarPackage
 from inference.avatar.manifest import describe_files, read_manifest, write_manifest

@@ -13,7 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
-from rpc_server import (
+from support.rpc_server import (
     PATIENCE_S,
     SERVICE,
     Client,

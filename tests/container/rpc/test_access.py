@@ -11,7 +11,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from rpc_server import (
+from support.certificates import make_pair
+from support.rpc_server import (
     SERVICE,
     Proto,
     Rpc,
@@ -19,7 +20,6 @@ from rpc_server import (
     our_table,
     rpc_server,
 )
-from tls import make_pair
 
 from container.live.legacy.single_frames import LatencyByAvatar
 from container.rpc import RpcServer

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from rpc_server import (
+from support.rpc_server import (
     PATIENCE_S,
     Client,
     Rpc,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from live_server import PATIENCE_S, SERVE, live_server
-from rpc_server import Proto, our_table
+from support.live_server import PATIENCE_S, SERVE, live_server
+from support.rpc_server import Proto, our_table
 
 from inference.settings import Settings
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from films import film
-from speaking import talk
+from support.synthetic_frames import talk
+from support.video_files import film
 
 from container.cli import main
 from container.visuals.burn_captions import lines_of_frames

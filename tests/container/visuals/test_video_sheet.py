@@ -6,8 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from films import film, number_of, numbered
-from speaking import talk
+from support.synthetic_frames import talk
+from support.video_files import film, number_of, numbered
 
 from container.visuals.video_sheet import (
     CELL_SIDE,

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import uvicorn
 import websockets
-from live_app import PATIENCE_S, LiveApp, live_app, make_settings
+from support.live_app import PATIENCE_S, LiveApp, live_app, make_settings
 from websockets.asyncio.client import ClientConnection
 from websockets.sync.client import connect
 

@@ -1,0 +1,66 @@
+"""The worker process: loads the models and runs one request at a time.
+
+Spawned by the pool. It exchanges the messages of `container.worker.messages` with it over a pipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Event
+from typing import TYPE_CHECKING
+
+from container.http.error_responses import failure_of
+from container.logs import set_up_logs
+from container.worker.messages import Done, Failed, Job, LoadFailed, Ready
+from inference.errors import Canceled, OutOfMemory, VisemeError
+
+if TYPE_CHECKING:
+    from container.worker.routes import WorkerRoutes
+
+logger = logging.getLogger("viseme.worker")
+
+
+def run_worker(pipe: Connection, canceled: Event, model_dir: str | None) -> None:
+    """Load the models, report the result, and run jobs until `Stop` arrives or the server is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server finishes its requests, then sends `Stop`
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    set_up_logs()
+    from container.worker.routes import WorkerRoutes  # imports torch and OpenVINO, which takes seconds
+
+    try:
+        routes = WorkerRoutes.load(model_dir)
+        health = routes.warm_up()
+    except Exception as err:
+        logger.exception("the models could not be loaded")
+        pipe.send(LoadFailed(str(err) if isinstance(err, VisemeError) else type(err).__name__))
+        return
+    pipe.send(Ready(health))
+    with contextlib.suppress(EOFError, BrokenPipeError), contextlib.closing(routes):
+        while isinstance(message := pipe.recv(), Job):
+            pipe.send(run_job(message, pipe, canceled, routes))
+
+
+def run_job(job: Job, pipe: Connection, canceled: Event, routes: WorkerRoutes) -> Done | Failed:
+    """Run a job. Errors are logged in full; the caller receives what `failure_of` makes of them."""
+
+    def check() -> None:
+        if canceled.is_set():
+            raise Canceled("the request was canceled")
+
+    try:
+        answer = routes.handle(job, check, pipe.send)
+    except Exception as caught:
+        err = OutOfMemory("the request needs more memory than there is") if is_out_of_memory(caught) else caught
+        failure = failure_of(err)
+        if failure.status >= 500:
+            logger.exception("request failed", extra={"request_id": job.request_id, "code": failure.code})
+        return Failed(failure)
+    return Done(answer.body, answer.content_type)
+
+
+def is_out_of_memory(err: BaseException) -> bool:
+    """Return whether an error is Python's MemoryError, or CUDA's, which is a RuntimeError of its own name."""
+    return isinstance(err, MemoryError) or type(err).__name__ == "OutOfMemoryError"

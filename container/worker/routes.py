@@ -1,0 +1,66 @@
+"""The worker's routes: from a job to a request of the engines, and back to an answer."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+from container.worker.messages import DeadlineChanged, Job, Part
+from container.worker.openai_transcriptions import answer_transcription
+from inference.backends.device import describe_gpu
+from inference.engines import Answer, Engines, RequestCallbacks
+from inference.lip_reading import Word
+from inference.requests import Request, parse_generate_request, parse_request
+
+CancelCheck = Callable[[], None]
+SendMessage = Callable[[Part | DeadlineChanged], None]
+REPORT_S, REPORT_SHARE = 1.0, 0.05  # seconds, or share, of the time left that is reserved to report a timeout
+Parse = Callable[[bytes, str, dict[str, str]], Request]
+PARSERS: dict[str, Parse] = {"invocations": parse_request, "generate": parse_generate_request}
+
+
+class WorkerRoutes:
+    """The routes over the loaded engines."""
+
+    def __init__(self, engines: Engines) -> None:
+        self._engines = engines
+
+    @classmethod
+    def load(cls, model_dir: str | None) -> WorkerRoutes:
+        """Load the engines. Raises: the errors of `Engines.from_env`."""
+        return cls(Engines.from_env(model_dir))
+
+    def warm_up(self) -> dict[str, Any]:
+        """Run every engine once. Returns: what is available and what it runs with, for /health and the log."""
+        return self._engines.warm_up() | describe_gpu()
+
+    def close(self) -> None:
+        self._engines.close()
+
+    def handle(self, job: Job, check: CancelCheck, send: SendMessage) -> Answer:
+        """Return the answer to a job; a large body is a file in the job's folder.
+
+        check: called often; raises to end the job. send: sends messages that precede the answer.
+        Raises: VisemeError.
+        """
+        body, content_type = job.body.read_bytes(), job.headers.get("content-type", "")
+        if job.route == "transcriptions":
+            return answer_transcription(body, content_type, self._engines, RequestCallbacks(check))
+        request = PARSERS[job.route](body, content_type, job.headers)
+        if request.uses_job_deadline:
+            send(DeadlineChanged(job.sync_deadline))
+        return self._engines.answer(request, job.accept, callbacks_of(job, check, send))
+
+
+def callbacks_of(job: Job, check: CancelCheck, send: SendMessage) -> RequestCallbacks:
+    """Return callbacks that stream words as parts, and the time that is left for lip sync."""
+
+    def on_words(words: list[Word]) -> None:
+        line = {"status": "reading", "words": [vars(word) for word in words]}
+        send(Part(json.dumps(line).encode() + b"\n"))
+
+    left_s = job.sync_deadline - time.monotonic()
+    timeout_s = max(left_s - min(REPORT_S, left_s * REPORT_SHARE), 0.0)
+    return RequestCallbacks(check, on_words, job.folder, timeout_s, job.request_id)

@@ -1,0 +1,26 @@
+"""Callbacks and limits that a server attaches to a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from inference.lip_reading.partial_words import OnWords
+from inference.stage_timer import no_check
+
+
+@dataclass(frozen=True)
+class RequestCallbacks:
+    """What a server wants called while a request runs, and the limits it sets. A callback that raises ends the request.
+
+    check: called often, to end a request that is no longer wanted. on_words: called with words as they are read,
+    if the answer is streamed. folder: for videos, deleted by the server; None: the response owns a folder.
+    timeout_s: how long the caller waits for lip sync; None: only the settings limit it. request_id: for the log.
+    """
+
+    check: Callable[[], None] = no_check
+    on_words: OnWords | None = None
+    folder: Path | None = None
+    timeout_s: float | None = None
+    request_id: str | None = None

@@ -1,0 +1,165 @@
+"""Downloads of S3 objects: in ranges that are retried, and of one version only."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+from inference.atomic_write import atomic_file
+from inference.errors import MediaTooLarge, StorageError
+from inference.media.s3.client import (
+    EVERYWHERE,
+    Client,
+    check_allowed,
+    check_names,
+    named_errors,
+    s3_client,
+    s3_url,
+    with_retries,
+)
+
+__all__ = ["check_allowed", "fetch_s3", "fetched", "s3_client"]
+
+PART_BYTES = 8 << 20  # one ranged read: at most this much is lost to a failure
+CHUNK_BYTES = 1 << 20
+FOLDER_PREFIX = "viseme-fetched-"
+MAX_NAME_LENGTH = 100  # characters
+UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+
+
+@contextmanager
+def fetched(
+    bucket: str, key: str, client: Client, *, max_bytes: int, allowed: tuple[str, ...] = EVERYWHERE
+) -> Iterator[Path]:
+    """Download an object to a private folder, and delete it afterwards. Raises: as `download_object`."""
+    with private_folder() as folder:
+        yield fetch_s3(bucket, key, folder, client, max_bytes=max_bytes, allowed=allowed)
+
+
+def fetch_s3(
+    bucket: str, key: str, folder: Path, client: Client, *, max_bytes: int, allowed: tuple[str, ...] = EVERYWHERE
+) -> Path:
+    """Download one version of an object into a folder. Returns: a path named after the key.
+
+    client: made by `s3_client`. max_bytes: checked before the download starts. allowed: see `check_allowed`.
+    Raises: InvalidRequest, AccessDenied, MediaNotFound, MediaTooLarge; StorageError if S3 cannot be reached, is in
+    another region, breaks the transfer off repeatedly, or if the object is replaced meanwhile.
+    """
+    check_names(bucket, key)
+    check_allowed(bucket, key, allowed)
+    with named_errors(bucket, key):
+        head = with_retries(lambda: client.head_object(Bucket=bucket, Key=key))
+    version = Version(bucket, key, head["ETag"], head["ContentLength"])
+    if version.n_bytes > max_bytes:
+        raise MediaTooLarge(f"{version.url}: {version.n_bytes} bytes; at most {max_bytes} expected")
+    path = folder / local_name(key)
+    with disk_errors(version.url), atomic_file(path) as partial, partial.open("wb") as out:
+        download(client, version, out)
+    return path
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of an object, whose size is known."""
+
+    bucket: str
+    key: str
+    etag: str
+    n_bytes: int
+
+    @property
+    def url(self) -> str:
+        return s3_url(self.bucket, self.key)
+
+
+def download(client: Client, version: Version, out: IO[bytes]) -> None:
+    """Write the object to an empty file part by part; a part that breaks off is resumed where it broke.
+
+    Raises: MediaNotFound, AccessDenied, StorageError; OSError if the file cannot be written.
+    """
+    while (start := out.tell()) < version.n_bytes:
+        end = min(start + PART_BYTES, version.n_bytes)
+        with named_errors(version.bucket, version.key):
+            with_retries(partial(read_part, client, version, end, out))
+        if out.tell() != end:
+            raise StorageError(f"{version.url}: truncated; received {out.tell()} of {version.n_bytes} bytes")
+
+
+def read_part(client: Client, version: Version, end: int, out: IO[bytes]) -> None:
+    """Append the missing bytes up to `end`, of this version only."""
+    start = out.tell()
+    if start == end:
+        return  # complete: the connection broke after the last byte
+    response = client.get_object(
+        Bucket=version.bucket, Key=version.key, IfMatch=version.etag, Range=f"bytes={start}-{end - 1}"
+    )
+    with contextlib.closing(response["Body"]) as body:
+        if response["ContentLength"] != end - start:
+            raise StorageError(
+                f"{version.url}: received {response['ContentLength']} bytes instead of the {end - start} requested; "
+                "the storage does not support ranges"
+            )
+        for chunk in body.iter_chunks(CHUNK_BYTES):
+            out.write(chunk)
+            out.flush()
+
+
+@contextmanager
+def disk_errors(url: str) -> Iterator[None]:
+    """Convert the OSErrors of disk access. Raises: StorageError."""
+    try:
+        yield
+    except OSError as err:
+        raise StorageError(f"{url}: cannot be stored on this machine ({err.strerror})") from err
+
+
+def local_name(key: str) -> str:
+    """Return a valid file name like the end of the key, for messages: 'a/my clip.mp4' -> 'my_clip.mp4'."""
+    name = UNSAFE.sub("_", key.rstrip("/").rpartition("/")[2])[-MAX_NAME_LENGTH:].lstrip(".")
+    return name or "object"
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """Yield a private folder, and delete it: if this process is killed, the next one's first download does."""
+    remove_orphans()
+    folder, lock = make_locked_folder()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def make_locked_folder() -> tuple[Path, int]:
+    """Create a folder and lock it: the kernel releases the lock however this process ends."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
+        with contextlib.suppress(FileNotFoundError):  # deleted as an orphan before it was locked
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder, lock
+            os.close(lock)
+
+
+def remove_orphans() -> None:
+    """Delete folders that no running process has locked."""
+    for folder in Path(tempfile.gettempdir()).glob(FOLDER_PREFIX + "*"):
+        with contextlib.suppress(OSError):  # another user's, in use, or deleted meanwhile
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder)
+            finally:
+                os.close(lock)

@@ -1,0 +1,1 @@
+"""The decoder of untrusted media in a child process: limits, protocol, shared memory."""

@@ -1,0 +1,200 @@
+"""The sandboxed decoder process: `python -m inference.media.sandbox.process`, with its socket as stdin.
+
+Imports what decoding needs, drops all other privileges, and answers `SandboxedDecoder` in the parent (see `wire` for
+the messages). It decodes one file at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import resource
+import select
+import signal
+import socket
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, TypeVar
+
+import av.error
+import numpy as np
+
+from inference.errors import MediaTooLarge, UnsupportedMedia, VisemeError
+from inference.media.audio import Samples, SoundForm, read_pieces
+from inference.media.frames import Clip, Frame
+from inference.media.limits import MediaLimits
+from inference.media.open import Media, open_file
+from inference.media.sandbox.messages import Message, pack_error, receive, send
+from inference.media.sandbox.shared_memory import N_SLOTS, Ring
+
+SOCKET_FD = 0
+MAX_OPEN_FILES = 16  # three streams, the media file, and source files for a traceback
+BLOCK_SAMPLES = 1 << 20  # audio samples per message: one minute at 16 kHz
+MAX_OOM_SCORE = "1000"  # the kernel's highest: the child is killed before the process that holds the models
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent handles it
+    sock = socket.socket(fileno=SOCKET_FD)
+    threading.Thread(target=exit_with_parent, args=(sock,), daemon=True).start()
+    try:
+        start, (buffer_fd,) = receive(sock, max_files=1)
+        buffer = Ring(buffer_fd, start["slot_bytes"])
+        os.close(buffer_fd)
+        drop_privileges(start["memory_bytes"])
+        send(sock, {"is": "ready"})
+        DecoderServer(sock, buffer, start["memory_bytes"]).run()
+    except (EOFError, BrokenPipeError):
+        return  # the parent is gone
+
+
+def drop_privileges(memory_bytes: int) -> None:
+    """Limit memory, files and core dumps, and become the first process that the kernel kills for memory."""
+    with contextlib.suppress(OSError):  # a sandbox may deny access to /proc; then the kernel chooses
+        Path("/proc/self/oom_score_adj").write_text(MAX_OOM_SCORE)
+    for limit, value in (
+        (resource.RLIMIT_AS, memory_bytes),
+        (resource.RLIMIT_FSIZE, 0),
+        (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, hard = resource.getrlimit(limit)
+        lowest = value if hard == resource.RLIM_INFINITY else min(value, hard)
+        resource.setrlimit(limit, (lowest, lowest))
+
+
+def exit_with_parent(sock: socket.socket) -> None:
+    """Exit as soon as the parent closes its socket, even in the middle of a decoder's endless loop.
+
+    PR_SET_PDEATHSIG would not do: it fires when the thread that started this process ends, which may happen any time.
+    """
+    poll = select.poll()
+    poll.register(sock, 0)  # a hang-up is always reported
+    poll.poll()
+    os._exit(0)
+
+
+class DecoderServer:
+    """Answers the parent's requests until the parent is gone."""
+
+    def __init__(self, sock: socket.socket, buffer: Ring, memory_bytes: int) -> None:
+        self._sock = sock
+        self._buffer = buffer
+        self._memory_bytes = memory_bytes
+        self._max_frame_pixels = 0  # of the open file
+
+    def run(self) -> None:
+        """Serve one file after another. Raises: EOFError, BrokenPipeError if the parent is gone."""
+        while True:
+            request, files = self._next_request()
+            send(self._sock, self._serve_file(request, files[0]))
+
+    def _serve_file(self, request: Message, file: int) -> Message:
+        """Open the file and serve requests until it is closed. Returns: the final response."""
+        name, limits = request["name"], MediaLimits(**request["limits"])
+        try:
+            with os.fdopen(file, "rb") as opened:
+                if request["do"] == "sound":
+                    self._send_audio(read_pieces(opened, name, None, limits))
+                else:
+                    self._serve_frames(opened, name, limits)
+        except (EOFError, BrokenPipeError):
+            raise
+        except Exception as err:  # noqa: BLE001 (any error is reported to the parent)
+            return pack_error(self._translate_error(err, name))
+        return {"is": "closed"}
+
+    def _serve_frames(self, file: IO[bytes], name: str, limits: MediaLimits) -> None:
+        self._max_frame_pixels = limits.max_frame_pixels
+        with open_file(file, name, limits) as media:
+            send(self._sock, {"is": "opened", "video": asdict(media.video)})
+            while (request := self._next_request()[0])["do"] == "read":
+                self._send_clips(media, request["fps"])
+                send(self._sock, {"is": "end"})
+
+    def _next_request(self) -> tuple[Message, list[int]]:
+        """Return the next request, skipping the parent's last freed slots."""
+        while True:
+            request, files = receive(self._sock, max_files=1)
+            if request["do"] != "free":
+                return request, files
+
+    def _send_clips(self, media: Media, fps: float) -> None:
+        for slot, clip in self._in_slots(media.read_clips(fps)):
+            frames, shown = unique_frames(clip)
+            self._check_sizes(frames, media.name)
+            self._buffer.write(slot, frames)
+            sizes = [frame.shape[:2] for frame in frames]
+            send(self._sock, {"is": "clip", "slot": slot, "sizes": sizes, "shown": shown})
+
+    def _send_audio(self, blocks: Iterable[tuple[SoundForm, Samples]]) -> None:
+        for slot, (audio_format, block) in self._in_slots(join_blocks(blocks)):
+            self._buffer.write(slot, [block.view(np.uint8)])
+            send(self._sock, {"is": "samples", "slot": slot, "n_samples": len(block), "form": asdict(audio_format)})
+
+    def _in_slots(self, items: Iterable[T]) -> Iterator[tuple[int, T]]:
+        """Yield each item with a slot to put it in, as soon as that slot is free."""
+        n_free, slot = N_SLOTS, 0
+        for item in items:
+            while n_free == 0:
+                receive(self._sock)  # the parent waits for our next message: it can only send "free"
+                n_free += 1
+            yield slot, item
+            n_free, slot = n_free - 1, (slot + 1) % N_SLOTS
+
+    def _check_sizes(self, frames: list[Frame], name: str) -> None:
+        """Check the limit again: frames can exceed it once their pixels are square, and the buffer is sized by it."""
+        for frame in frames:
+            height, width = frame.shape[:2]
+            if height * width > self._max_frame_pixels:
+                raise MediaTooLarge(
+                    f"{name}: a frame of {width}x{height} square pixels; "
+                    f"at most {self._max_frame_pixels} pixels expected"
+                )
+
+    def _translate_error(self, err: Exception, name: str) -> Exception:
+        if isinstance(err, VisemeError):
+            return err
+        if isinstance(err, (MemoryError, BlockingIOError)):  # EAGAIN: no room for a thread's stack
+            return MediaTooLarge(f"{name}: takes over {self._memory_bytes >> 20} MiB to decode; that is the limit")
+        if isinstance(err, av.error.FFmpegError):
+            return UnsupportedMedia(f"{name}: cannot be decoded ({err.strerror})")
+        logger.error("decoding %s failed", name, exc_info=err)
+        return err
+
+
+def join_blocks(blocks: Iterable[tuple[SoundForm, Samples]]) -> Iterator[tuple[SoundForm, Samples]]:
+    """Join the decoder's blocks of about a thousand samples into blocks of a million."""
+    pending: list[Samples] = []
+    audio_format = SoundForm(0)
+    for audio_format, block in blocks:
+        if len(block):
+            pending.append(block)
+        if sum(map(len, pending)) >= BLOCK_SAMPLES:
+            yield audio_format, np.concatenate(pending)
+            pending = []
+    if pending:
+        yield audio_format, np.concatenate(pending)
+
+
+def unique_frames(clip: Clip) -> tuple[list[Frame], list[int]]:
+    """Return each frame of the clip once, and for each tick the index of its frame.
+
+    Repeated frames are adjacent.
+    """
+    frames: list[Frame] = []
+    shown = []
+    for frame in clip.frames:
+        if not frames or frames[-1] is not frame:
+            frames.append(frame)
+        shown.append(len(frames) - 1)
+    return frames, shown
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""The worker's routes, with checkpoints of random weights."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.small_wav2lip import voice
+from support.synthetic_frames import talk
+from support.video_files import film
+
+from container.http.error_responses import Failure
+from container.worker.messages import DeadlineChanged, Done, Failed, Job, Part
+from container.worker.process import run_job
+from container.worker.routes import WorkerRoutes
+from inference.engines import Engines
+from inference.lip_reading import Transcript, Word
+from inference.lip_reading.partial_words import OnWords
+from inference.media_types import JSON, MP4, NDJSON, AcceptHeader
+
+NEVER = threading.Event()
+
+
+class Pipe:
+    """Collects the messages that precede an answer."""
+
+    def __init__(self) -> None:
+        self.sent: list[Any] = []
+
+    def send(self, message: Any) -> None:
+        self.sent.append(message)
+
+
+@pytest.fixture
+def routes(engines: Engines) -> WorkerRoutes:
+    return WorkerRoutes(engines)
+
+
+@pytest.fixture
+def make_job(tmp_path: Path) -> Callable[..., Job]:
+    folder = tmp_path / "request"
+    folder.mkdir()
+
+    def make(route: str = "invocations", *, seconds: float = 0.4, names: tuple[str, str] = ("face", "audio"), **kwargs):
+        contents = {names[0]: film(talk(10)), names[1]: voice(seconds)}
+        body = {name: base64.b64encode(one).decode() for name, one in contents.items()} | kwargs.pop("fields", {})
+        (folder / "body").write_text(json.dumps(body))
+        accept = AcceptHeader.parse(kwargs.pop("accept", None))
+        return Job(route, {"content-type": JSON}, folder / "body", "id-1", accept, **kwargs)
+
+    return make
+
+
+def run(job: Job, routes: WorkerRoutes, canceled: Any = NEVER) -> tuple[Done | Failed, list[Any]]:
+    """Return the last message, and those before it."""
+    pipe = Pipe()
+    return run_job(job, pipe, canceled, routes), pipe.sent
+
+
+def run_to_end(job: Job, routes: WorkerRoutes) -> Done:
+    last, _ = run(job, routes)
+    assert isinstance(last, Done), last
+    return last
+
+
+def run_to_failure(job: Job, routes: WorkerRoutes, canceled: Any = NEVER) -> Failure:
+    last, _ = run(job, routes, canceled)
+    assert isinstance(last, Failed), last
+    return last.failure
+
+
+def files_of(job: Job) -> list[str]:
+    return sorted(path.name for path in job.folder.iterdir())
+
+
+def test_a_video_is_a_file_in_the_jobs_folder(routes: WorkerRoutes, make_job):
+    deadline = time.monotonic() + 600
+    job = make_job(fields={"task": "lipsync"}, accept=MP4, deadline=deadline, sync_deadline=deadline + 60)
+    last, sent = run(job, routes)
+    assert isinstance(last, Done)
+    assert isinstance(last.body, Path)
+    assert (last.content_type, last.body.parent) == (MP4, job.folder)
+    assert last.body.stat().st_size > 1000
+    assert sent == [DeadlineChanged(deadline + 60)]
+
+
+def test_a_generation_has_a_short_answer(routes: WorkerRoutes, make_job):
+    last = run_to_end(make_job("generate", names=("image", "audio")), routes)
+    found = json.loads(last.body)
+    assert (last.content_type, found["status"], found["num_frames"]) == (JSON, "success", 10)
+    assert set(found) == {"status", "video", "num_frames", "duration_s", "warnings"}
+    assert found["duration_s"] == 0.4
+    assert base64.b64decode(found["video"])[4:8] == b"ftyp"
+
+
+def test_a_generation_may_be_the_video_itself(routes: WorkerRoutes, make_job):
+    last = run_to_end(make_job("generate", names=("image", "audio"), accept=MP4), routes)
+    assert isinstance(last.body, Path)
+    assert (last.body.read_bytes()[4:8], last.content_type) == (b"ftyp", MP4)
+
+
+@pytest.mark.parametrize(("accept", "is_streamed"), [(NDJSON, True), (JSON, False)])
+def test_words_are_streamed_if_the_answer_is_lines(
+    engines: Engines,
+    tmp_path: Path,
+    talking_film: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    accept: str,
+    is_streamed: bool,
+):
+    read = engines.reader.read
+
+    def read_with_words(*args: Any, on_words: OnWords | None = None) -> Transcript:
+        if on_words is not None:
+            on_words([Word("bin", 0.0, 0.5, 0.9)])
+        return read(*args)
+
+    monkeypatch.setattr(engines.reader, "read", read_with_words)
+    (tmp_path / "body").write_bytes(talking_film)
+    job = Job("invocations", {"content-type": MP4}, tmp_path / "body", "id-1", AcceptHeader.parse(accept))
+    last, sent = run(job, WorkerRoutes(engines))
+    assert isinstance(last, Done)
+    assert (last.content_type, json.loads(last.body)["status"]) == (accept, "success")
+    parts = [json.loads(part.body) for part in sent if isinstance(part, Part)]
+    assert [(part["status"], part["words"][0]["word"]) for part in parts] == [("reading", "bin")] * is_streamed
+    assert len(parts) == len(sent)
+
+
+def test_a_deadline_names_the_stage_and_leaves_nothing(routes: WorkerRoutes, make_job):
+    job = make_job(fields={"task": "lipsync"}, seconds=30, sync_deadline=time.monotonic() + 0.5)
+    failure = run_to_failure(job, routes)
+    assert (failure.status, failure.code) == (504, "deadline_exceeded")
+    assert "last: " in failure.message
+    assert files_of(job) == ["body"]
+
+
+def test_a_canceled_job_leaves_nothing(routes: WorkerRoutes, make_job):
+    gone = threading.Event()
+    gone.set()
+    job = make_job(fields={"task": "lipsync"}, seconds=30)
+    assert run_to_failure(job, routes, gone).code == "canceled"
+    assert files_of(job) == ["body"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "accept", "status", "words"),
+    [
+        ({"task": "lipsync", "models": ["unknown"]}, JSON, 400, "there are wav2lip, wav2lip_gan"),
+        ({"task": "lipsync"}, "text/vtt", 415, "expected one of application/json, video/mp4"),
+        ({"task": "lipsync", "models": ["wav2lip", "wav2lip_gan"]}, MP4, 400, "do not fit into one"),
+        ({}, JSON, 400, '"task": lipread takes no audio; expected "lipsync"'),
+    ],
+)
+def test_the_callers_mistakes(routes: WorkerRoutes, make_job, fields: dict, accept: str, status: int, words: str):
+    failure = run_to_failure(make_job(fields=fields, accept=accept), routes)
+    assert failure.status == status
+    assert words in failure.message

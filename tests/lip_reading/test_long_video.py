@@ -1,0 +1,116 @@
+"""Videos of several sentences, with a network that returns the class that the test wrote into each frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from inference.lip_reading.calibration import Calibration
+from inference.lip_reading.decode import SYMBOLS, Logits, Reading
+from inference.lip_reading.grammar import join_passages
+from inference.lip_reading.long_video import FARTHEST, read_by_sentence, score_one_sentence
+from inference.lip_reading.preprocess import WINDOW, Mouth
+from inference.lip_reading.windows import SILENT_HOLE
+
+FPS = 25.0
+UNCALIBRATED = Calibration()
+ONE = "B-I-N-- BL-U-E-- A-T- F-- T-W-O--- N-O-W"
+
+
+CROP = np.zeros((64, 128, 3), np.uint8)
+
+
+def mouths_of(text: str, gap_length: int = 0) -> list[Mouth]:
+    """Return a mouth for each character; '-' is one at rest."""
+    labels = [0 if c == "-" else SYMBOLS.index(c) + 1 for c in text]
+    return [Mouth(CROP, np.full((20, 2), label / 28, np.float32), gap_length) for label in labels]
+
+
+class Network:
+    """Returns the class written into each frame's lips, with high confidence; counts its calls."""
+
+    def __init__(self) -> None:
+        self.n_calls = 0
+
+    def __call__(self, video: np.ndarray, lips: np.ndarray) -> list[Logits]:
+        self.n_calls += len(video)
+        labels = np.rint(lips[:, :, 0, 0] * 28).astype(int)
+        noise = np.random.default_rng(0).normal(0, 0.5, (*labels.shape, 28))
+        return [(noise + 8 * np.eye(28)[labels]).astype(np.float32)]
+
+
+def read(mouths: list[Mouth], network: Network | None = None) -> Reading:
+    return join_passages(list(read_by_sentence(mouths, network or Network(), 2, UNCALIBRATED)), 2)
+
+
+def test_one_sentence_scores_above_more_or_less_than_one():
+    rows = [
+        Network()(CROP[None], np.stack([m.lips for m in mouths_of(text)])[None])[0][0]
+        for text in (f"--{ONE}--", f"--{ONE}-- LA-Y- RE", f"--{ONE[:-10]}--")
+    ]
+    whole, more, less = (score_one_sentence(one) for one in rows)
+    assert whole > more + 5
+    assert whole > less + 5
+
+
+@pytest.mark.parametrize("pause", [3, 12, 45])
+def test_sentences_are_decoded_with_any_pause(pause: int):
+    frames = "-" * 5 + ("-" * pause).join([ONE, ONE, ONE, ONE]) + "-" * 7
+    reading = read(mouths_of(frames))
+    assert reading.text == " ".join(["BIN BLUE AT F TWO NOW"] * 4)
+    assert len(reading.alternatives) == 2
+    times = [(word.start, word.end) for word in reading.words]
+    assert all(start < end for start, end in times)
+    assert all(before[1] <= after[0] + 1e-9 for before, after in pairwise(times))
+    for i in range(4):
+        start_s = (5 + i * (len(ONE) + pause)) / FPS
+        assert reading.words[6 * i].start == pytest.approx(start_s, abs=0.3)
+    assert reading.confidence > 0.8
+
+
+def test_silence_has_no_words_and_does_not_shift_what_follows():
+    reading = read(mouths_of("-" * 200 + ONE + "-" * 200 + ONE + "-" * 100))
+    assert reading.text == " ".join(["BIN BLUE AT F TWO NOW"] * 2)
+    starts = [reading.words[i].start for i in (0, 6)]
+    assert starts == pytest.approx([200 / FPS, (400 + len(ONE)) / FPS], abs=0.3)
+    assert read(mouths_of("-" * 300)).words == ()
+
+
+def test_no_word_is_decoded_in_a_long_gap():
+    gap = mouths_of(ONE, SILENT_HOLE)
+    reading = read([*mouths_of(f"--{ONE}--"), *gap, *mouths_of(f"--{ONE}--")])
+    assert reading.text == " ".join(["BIN BLUE AT F TWO NOW"] * 2)
+    assert reading.words[6].start == pytest.approx((len(ONE) * 2 + 6) / FPS, abs=0.3)
+
+
+def test_a_short_gap_does_not_split_a_sentence():
+    assert read([*mouths_of(f"--{ONE[:20]}"), *mouths_of(f"{ONE[20:]}---", SILENT_HOLE - 1)] * 2).words
+
+
+def test_words_outside_the_grammar_lower_the_confidence():
+    alone = read(mouths_of(f"---{ONE}---" + "-" * 90))
+    beside = read(mouths_of(f"---{ONE}---" + "-" * 45 + " DO-G-- C-AT-- FI-SH " + "-" * 60))
+    assert beside.text == alone.text
+    assert beside.confidence < 0.8 * alone.confidence
+
+
+def test_few_frames_are_buffered_and_the_work_grows_with_the_length():
+    """Frames are decoded as they arrive, and five times as many take five times as many calls."""
+    calls = []
+    for n_sentences in (2, 10):
+        n_given, network = 0, Network()
+
+        def give(n_sentences: int = n_sentences) -> Iterator[Mouth]:
+            nonlocal n_given
+            for mouth in mouths_of(f"{ONE}---------" * n_sentences):
+                n_given += 1
+                yield mouth
+
+        for i, _ in enumerate(read_by_sentence(give(), network, 1, UNCALIBRATED)):
+            assert n_given <= i * (len(ONE) + 9 + 3) + FARTHEST + 1
+        calls.append(network.n_calls)
+    assert calls[1] == pytest.approx(5 * calls[0], rel=0.25)
+    assert FARTHEST < 2 * WINDOW

@@ -1,0 +1,57 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from inference.lip_reading.decode import SYMBOLS, decode_greedy, words_of
+from inference.lip_reading.partial_words import WordStream
+from inference.lip_reading.preprocess import WINDOW, Window
+from inference.lip_reading.windows import HOP, stitch
+
+SENTENCE = "--BIN-  -BLUE--- AT- F- TWO--  NOW-----  "
+
+
+def logits_of(n_frames: int, text: str = SENTENCE, sure: float = 6) -> np.ndarray:
+    text = (text * (n_frames // len(text) + 1))[:n_frames]
+    logits = np.random.default_rng(0).normal(0, 0.5, (n_frames, 28)).astype(np.float32)
+    labels = [0 if c == "-" else SYMBOLS.index(c) + 1 for c in text]
+    logits[np.arange(n_frames), labels] += sure
+    return logits
+
+
+def windows_over(logits: np.ndarray):
+    n_frames = len(logits)
+    starts = list(range(0, n_frames - WINDOW + 1, HOP)) or [0]
+    if starts[-1] + WINDOW < n_frames:
+        starts.append(n_frames - WINDOW)
+    empty = np.zeros((0,), np.uint8)
+    for start in starts:
+        rows = logits[start : start + WINDOW]
+        padded = np.zeros((WINDOW, 28), np.float32)
+        padded[: len(rows)] = rows
+        yield Window(start, len(rows), empty, empty.astype(np.float32), (0,) * len(rows)), padded
+
+
+@pytest.mark.parametrize("n_frames", [40, 75, 76, 150, 333, 1000])
+def test_emitted_words_equal_those_of_the_whole(n_frames: int):
+    logits = logits_of(n_frames)
+    emitted = []
+    stitched = stitch(windows_over(logits), WordStream(emitted.extend, 25.0).hear)
+    whole = words_of(decode_greedy(stitched.logits.argmax(axis=1)), stitched.logits, 25.0)
+    assert emitted == whole[: len(emitted)]
+    if n_frames > 2 * WINDOW:
+        assert len(emitted) > len(whole) - 12  # all but those that the last window may still change
+
+
+def test_words_in_a_long_gap_are_not_emitted():
+    """Crops are repeated there; what the network decodes from them is silenced."""
+    logits = logits_of(300)
+    holes = [0] * 100 + [60] * 60 + [0] * 140
+    emitted = []
+    windows = (
+        (replace(window, holes=tuple(holes[window.start : window.start + window.n_frames])), rows)
+        for window, rows in windows_over(logits)
+    )
+    stitched = stitch(windows, WordStream(emitted.extend, 25.0).hear)
+    assert emitted == words_of(decode_greedy(stitched.logits.argmax(axis=1)), stitched.logits, 25.0)[: len(emitted)]
+    assert len(emitted) > 12
