@@ -113,7 +113,7 @@ class Settings(BaseModel):
             name = next(name for name, field in names.items() if field == first["loc"][0])
             raise InvalidRequest(f"{name}={first['input']!r}: {first['msg']}") from err
 
-    def asked(self, **options: object) -> Settings:
+    def with_overrides(self, **options: object) -> Settings:
         """Return these settings with command-line options applied; None leaves a setting unchanged.
 
         Raises: InvalidRequest naming the option.
@@ -147,7 +147,7 @@ class Settings(BaseModel):
         return self.data_dir / "weights"
 
     @property
-    def tracks_cache(self) -> Path:
+    def boxes_cache(self) -> Path:
         """The directory of the face-box cache."""
         return self.data_dir / "tracks"
 

@@ -26,7 +26,7 @@ class Deadline:
     stages: tuple[str, ...] | None = None
 
 
-def no_check() -> None:
+def do_nothing() -> None:
     """Do nothing: the default for callbacks that can end the work."""
 
 
@@ -41,7 +41,7 @@ class StageClock:
         self,
         clock: Callable[[], float] = time.perf_counter,
         deadlines: Sequence[Deadline] = (),
-        on_item: Callable[[], None] = no_check,
+        on_item: Callable[[], None] = do_nothing,
     ) -> None:
         self.seconds: dict[str, float] = {}
         self.seconds_in_call: dict[str, float] = {}

@@ -60,7 +60,7 @@ def test_ports_of_live_avatars_are_open_if_they_are_set():
 
 def test_the_command_line_overrides_the_environment():
     settings = Settings.from_env({"VISEME_HOST": "::1", "SAGEMAKER_BIND_TO_PORT": "9000", "VISEME_TOKEN": "secret"})
-    found = settings.asked(port=9001, host=None, legacy_ports="9084")
+    found = settings.with_overrides(port=9001, host=None, legacy_ports="9084")
     assert (found.host, found.port, found.token, found.legacy_ports) == ("::1", 9001, "secret", (9084,))
 
 
@@ -74,4 +74,4 @@ def test_the_command_line_overrides_the_environment():
 )
 def test_a_bad_option_is_named(field: str, value: object, message: str):
     with pytest.raises(InvalidRequest, match=message):
-        Settings.from_env({}).asked(**{field: value})
+        Settings.from_env({}).with_overrides(**{field: value})

@@ -8,19 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from inference.audio import SAMPLE_RATE, cut_window, window_start
-from inference.conversion.int8_lip_coord_net import Sample
+from inference.conversion.int8_lip_coord_net import CalibrationSample
 from inference.errors import NoFaceFound
 from inference.faces import FaceTracker, Landmarker
 from inference.faces.load import load_landmarker
 from inference.lip_reading.grammar import GRID
 from inference.lip_reading.model import DEFAULT_LANDMARKS
 from inference.lip_reading.options import FPS
-from inference.lip_reading.preprocess import WINDOW, crop_mouths, cut_windows, track_faces
-from inference.lip_reading.windows import HOP, to_network_input
+from inference.lip_reading.preprocess import WINDOW_FRAMES, crop_mouths, cut_windows, track_faces
+from inference.lip_reading.windows import WINDOW_HOP, to_network_input
 from inference.lip_sync import Pads
-from inference.lip_sync.preprocess import box_of_landmarks, cut_face, pad, stack_faces
+from inference.lip_sync.preprocess import cut_face, face_box_of_landmarks, pad_box, stack_faces
 from inference.media import Clip, Frame, open_media
-from inference.media.audio import Samples, read_sound
+from inference.media.audio import Samples, read_audio
 from inference.speaker import SyntheticClip, SyntheticClipOptions
 from inference.speaker.synthesis import synthesise
 from inference.weights.sources import WeightSources
@@ -32,18 +32,22 @@ FRAME_STEP = 5  # frames from one face to the next
 FULL_SCALE = 32767  # int16
 
 
-def make_samples(sources: WeightSources, landmarks: str | None = None, n_samples: int = N_CLIPS) -> Iterator[Sample]:
+def make_lip_reading_samples(
+    sources: WeightSources, landmarks: str | None = None, n_samples: int = N_CLIPS
+) -> Iterator[CalibrationSample]:
     """Yield inputs of LipCoordNet from rendered sentences: video (1, 3, 75, 64, 128), lips (1, 75, 20, 2), float32.
 
     landmarks: the landmark detector of the weights. n_samples: number of sentences.
     """
     landmarker = load_landmarker(landmarks or DEFAULT_LANDMARKS, sources)
     for seed in range(n_samples):
-        rendered = SyntheticClip(random_sentence(seed), seed, SyntheticClipOptions(fps=FPS, length_s=WINDOW / FPS))
+        rendered = SyntheticClip(
+            random_sentence(seed), seed, SyntheticClipOptions(fps=FPS, length_s=WINDOW_FRAMES / FPS)
+        )
         clip = Clip(tuple(shot.frame for shot in rendered.frames()), FPS)
         tracker = FaceTracker(landmarker)
         mouths = crop_mouths(track_faces([clip], tracker), f"rendered clip {seed}", tracker)
-        for window in cut_windows(mouths, HOP):
+        for window in cut_windows(mouths, WINDOW_HOP):
             yield to_network_input(window.video[None]), window.lips[None]
 
 
@@ -53,7 +57,7 @@ def random_sentence(seed: int) -> str:
     return " ".join(words[rng.integers(len(words))] for words in GRID)
 
 
-def make_lip_sync_samples(sources: WeightSources, videos: Sequence[Path] = ()) -> Iterator[Sample]:
+def make_lip_sync_samples(sources: WeightSources, videos: Sequence[Path] = ()) -> Iterator[CalibrationSample]:
     """Yield inputs of Wav2Lip: audio (1, 1, 80, 16), faces (1, 6, 96, 96), float32.
 
     videos: of talking people, with audio; used in addition to the rendered ones.
@@ -67,13 +71,13 @@ def make_lip_sync_samples(sources: WeightSources, videos: Sequence[Path] = ()) -
     for path in videos:
         with open_media(path) as media:
             frames = (frame for clip in media.read_clips(FPS) for frame in clip.frames)
-            pairs = list(pair_faces(frames, read_sound(path, SAMPLE_RATE), landmarker))
+            pairs = list(pair_faces(frames, read_audio(path, SAMPLE_RATE), landmarker))
         if not pairs:
             raise NoFaceFound(f"{path.name}: no face found in the frames that were examined")
         yield from pairs
 
 
-def pair_faces(frames: Iterable[Frame], samples: Samples, landmarker: Landmarker) -> Iterator[Sample]:
+def pair_faces(frames: Iterable[Frame], samples: Samples, landmarker: Landmarker) -> Iterator[CalibrationSample]:
     """Yield the face and the audio of every fifth frame that shows a face, at most eight."""
     tracker = FaceTracker(landmarker)
     n_faces = 0
@@ -81,7 +85,7 @@ def pair_faces(frames: Iterable[Frame], samples: Samples, landmarker: Landmarker
         if k % FRAME_STEP or n_faces == MAX_FACES:
             continue
         (face,) = tracker.follow((frame,))
-        box = None if face is None else pad(box_of_landmarks(face.points), Pads(), frame)
+        box = None if face is None else pad_box(face_box_of_landmarks(face.points), Pads(), frame)
         if box is not None:
             n_faces += 1
             mel = cut_window(samples, window_start(k, FPS, -1))

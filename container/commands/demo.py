@@ -33,7 +33,7 @@ from inference.lip_reading.options import FPS
 from inference.lip_reading.preprocess import crop_mouths, track_faces
 from inference.lip_sync import LipSyncer
 from inference.media import open_media
-from inference.media.encode import Sound, write_film
+from inference.media.encode import AudioBuffer, write_video
 from inference.settings import Settings
 from inference.speaker import SyntheticClip
 from inference.speaker.synthesis import SYNTHESIS_RATE, synthesise
@@ -75,7 +75,7 @@ def run(text: str, seed: int, video: Path | None, out: Path, console: Console) -
     if rendered is not None:
         print_comparison(transcript, rendered.speech.text, console)
         animate_faces(source, seed, out, console)
-    audio = Sound(synthesise(rendered.speech, seed), SYNTHESIS_RATE) if rendered else None
+    audio = AudioBuffer(synthesise(rendered.speech, seed), SYNTHESIS_RATE) if rendered else None
     written = write_visuals(source, transcript, out, audio)
     if rendered is not None:
         written += [out / f"demo.{name}" for name in ("sync.mp4", "sync.png", "avatar.mp4")]
@@ -147,10 +147,10 @@ def draw_bar(word: Word, duration_s: float) -> str:
     return "·" * first + "█" * max(last - first, 1) + "·" * (BAR_WIDTH - max(last, first + 1))
 
 
-def write_visuals(source: Path, transcript: Transcript, out: Path, audio: Sound | None) -> list[Path]:
+def write_visuals(source: Path, transcript: Transcript, out: Path, audio: AudioBuffer | None) -> list[Path]:
     """Write the captioned video and the mouth strip; return their paths."""
     captioned, strip = out / f"{source.stem}.captioned.mp4", out / f"{source.stem}.mouth.png"
-    with write_film(captioned, FPS, audio) as writer:
+    with write_video(captioned, FPS, audio) as writer:
         for i, frame in enumerate(read_frames(source)):
             writer.add(draw_caption(crop_to_even(frame), [caption_at(transcript.words, i / FPS)]))
     _, contents = cv2.imencode(".png", draw_mouth_strip(read_mouths(source), transcript.words, FPS))

@@ -28,7 +28,7 @@ from inference.errors import CallerError, InvalidRequest, MediaNotFound
 # completion must wait for it.
 if TYPE_CHECKING:
     from inference.lip_reading import LipReader
-    from inference.lip_reading.evaluation import ReadClip, Score
+    from inference.lip_reading.evaluation import DecoderScore, TranscribedClip
     from inference.lip_reading.options import Decoder
 
 MAX_CONFUSIONS = 8  # pairs of letters that the report lists
@@ -76,7 +76,7 @@ def evaluate(
         import_pyplot()  # fail before the clips are read, which takes minutes
 
     from inference.lip_reading import LipReader
-    from inference.lip_reading.evaluation import score
+    from inference.lip_reading.evaluation import score_clips
     from inference.settings import Settings
 
     settings = Settings.from_env()
@@ -89,7 +89,7 @@ def evaluate(
     for warning in reader.warnings:
         print_note(f"warning: {warning}")
     read, failed = read_clips(reader, clips, table)
-    scores = {name: score(results) for name, results in read.items() if results}
+    scores = {name: score_clips(results) for name, results in read.items() if results}
     n_read, device_used = len(clips) - len(failed), f"{reader.device.precision} on {reader.device.name}"
     heading = f"{n_read} clips, weights {reader.model.info.weights}, {device_used}"
     print_line("\n".join([heading, *(format_report(scores) if scores else ["nothing could be read"])]))
@@ -128,23 +128,23 @@ def parse_row(table: Path, line: int, row: dict[str, str | None]) -> LabelledCli
 
 def read_clips(
     reader: LipReader, clips: Sequence[LabelledClip], table: Path
-) -> tuple[dict[Decoder, list[ReadClip]], list[dict[str, str]]]:
+) -> tuple[dict[Decoder, list[TranscribedClip]], list[dict[str, str]]]:
     """Read all clips with each decoder that suits the weights.
 
     Returns: the clips read, by decoder; file and reason of those that could not be read.
     """
-    from inference.lip_reading.evaluation import ReadClip
+    from inference.lip_reading.evaluation import TranscribedClip
     from inference.lip_reading.grammar import LANGUAGE
 
     # The grammar decoder is of use only for weights that were trained on its language.
     decoders: tuple[Decoder, ...] = ("greedy", "grammar") if reader.model.language == LANGUAGE else ("greedy",)
-    read: dict[Decoder, list[ReadClip]] = {name: [] for name in decoders}
+    read: dict[Decoder, list[TranscribedClip]] = {name: [] for name in decoders}
     failed = []
     with report_progress() as progress:
         task = progress.add_task(table.name, total=len(clips))
         for clip in clips:
             try:
-                transcripts = reader.read_by_each(find_file(clip.file, table), decoders)
+                transcripts = reader.read_with_decoders(find_file(clip.file, table), decoders)
             except CallerError as err:
                 with pause_progress(progress):
                     print_error(f"{clip.file}: {err}" if clip.file not in str(err) else str(err))
@@ -153,7 +153,7 @@ def read_clips(
             finally:
                 progress.advance(task)
             for name, transcript in transcripts.items():
-                read[name].append(ReadClip(clip.reference, transcript.text, transcript.words, clip.speaker))
+                read[name].append(TranscribedClip(clip.reference, transcript.text, transcript.words, clip.speaker))
     return read, failed
 
 
@@ -166,7 +166,7 @@ def find_file(name: str, table: Path) -> Path:
     raise MediaNotFound(f"{name}: no such file in {candidates[0].parent} nor in {candidates[1].parent}")
 
 
-def format_report(scores: dict[Decoder, Score]) -> Iterator[str]:
+def format_report(scores: dict[Decoder, DecoderScore]) -> Iterator[str]:
     """Yield the paragraphs and lines of the report for the terminal."""
     yield f"\n{'':10}{'WER':>8}{'CER':>8}{'whole sentences':>18}"
     for name, one in scores.items():
@@ -193,7 +193,9 @@ def format_report(scores: dict[Decoder, Score]) -> Iterator[str]:
             yield f"\nletters misread, {name}: {', '.join(wrong[:MAX_CONFUSIONS])}{more}"
 
 
-def write_json(path: Path, reader: LipReader, scores: dict[Decoder, Score], failed: list[dict[str, str]]) -> None:
+def write_json(
+    path: Path, reader: LipReader, scores: dict[Decoder, DecoderScore], failed: list[dict[str, str]]
+) -> None:
     """Write every figure as JSON, with the model, the device and the clips left out."""
     info = reader.model.info
     result = {
@@ -218,7 +220,7 @@ def import_pyplot() -> Any:
     return pyplot
 
 
-def plot_scores(path: Path, heading: str, scores: dict[Decoder, Score]) -> None:
+def plot_scores(path: Path, heading: str, scores: dict[Decoder, DecoderScore]) -> None:
     """Plot the accuracy per slot, the reliability of confidences, and the confused letters of the last decoder."""
     pyplot = import_pyplot()
     figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(16, 5), layout="constrained")
@@ -230,7 +232,7 @@ def plot_scores(path: Path, heading: str, scores: dict[Decoder, Score]) -> None:
     pyplot.close(figure)
 
 
-def plot_slots(axes: Any, scores: dict[Decoder, Score]) -> None:
+def plot_slots(axes: Any, scores: dict[Decoder, DecoderScore]) -> None:
     """Plot the share of correct words, in all and in each slot, as bars for each decoder."""
     width = 0.8 / len(scores)
     for i, (name, one) in enumerate(scores.items()):
@@ -244,7 +246,7 @@ def plot_slots(axes: Any, scores: dict[Decoder, Score]) -> None:
     axes.legend(loc="upper left")
 
 
-def plot_reliability(axes: Any, scores: dict[Decoder, Score]) -> None:
+def plot_reliability(axes: Any, scores: dict[Decoder, DecoderScore]) -> None:
     """Plot the share of correct words over confidence; points on the diagonal are calibrated."""
     axes.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1)
     for name, one in scores.items():
@@ -257,7 +259,7 @@ def plot_reliability(axes: Any, scores: dict[Decoder, Score]) -> None:
     axes.legend(loc="upper left")
 
 
-def plot_letters(axes: Any, decoder: Decoder, one: Score) -> None:
+def plot_letters(axes: Any, decoder: Decoder, one: DecoderScore) -> None:
     """Plot the confusion matrix of the letter slot."""
     axes.set(title=f"Letters, {decoder}", xlabel="recognised", ylabel="spoken")
     if not one.letters:

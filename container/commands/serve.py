@@ -42,7 +42,7 @@ def serve(
     from container.server import run_server
     from inference.settings import Settings
 
-    settings = Settings.from_env().asked(
+    settings = Settings.from_env().with_overrides(
         host=host, port=port, realtime=realtime or None, grpc_port=grpc_port, legacy_ports=legacy_ports
     )
     raise typer.Exit(run_server(settings, with_aws_routes=aws_routes))

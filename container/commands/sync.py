@@ -133,7 +133,7 @@ def load_syncer(
     settings: Settings, checkpoints: list[str] | None, s3fd: Path | None, device: str | None, precision: str | None
 ) -> LipSyncer:
     """Load the networks the options name, else those of the model folder, else the starter's."""
-    from inference.lip_sync import LipSyncer, TrackCache
+    from inference.lip_sync import BoxCache, LipSyncer
 
     return LipSyncer(
         checkpoints=checkpoints or None if checkpoints or settings.model_dir else ("starter",),
@@ -141,7 +141,7 @@ def load_syncer(
         precision=precision or settings.precision,
         s3fd=s3fd,
         settings=settings,
-        tracks=TrackCache(settings.tracks_cache),
+        tracks=BoxCache(settings.boxes_cache),
     )
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inference.errors import InvalidRequest, StorageError
-from inference.weights.cache import whole_file
+from inference.weights.cache import atomic_public_file
 
 # The engines are imported in the functions that use them: torch takes a second to import, and neither help nor
 # completion must wait for it.
@@ -30,7 +30,7 @@ class TranscriptFormat(StrEnum):
 
 def format_transcript(transcript: Transcript, video: Path, output_format: TranscriptFormat) -> str:
     """Return the transcript in one format, as its file contains it."""
-    from inference.lip_reading.captions import to_captions
+    from inference.lip_reading.captions import format_captions
 
     match output_format:
         case TranscriptFormat.txt:
@@ -38,11 +38,11 @@ def format_transcript(transcript: Transcript, video: Path, output_format: Transc
         case TranscriptFormat.json:
             return json.dumps({"file": str(video)} | transcript.as_dict()) + "\n"
         case TranscriptFormat.srt:
-            return to_captions(transcript.words, "srt")
+            return format_captions(transcript.words, "srt")
         case TranscriptFormat.vtt:
-            return to_captions(transcript.words, "vtt")
+            return format_captions(transcript.words, "vtt")
         case TranscriptFormat.tsv:
-            return to_captions(transcript.words, "tsv")
+            return format_captions(transcript.words, "tsv")
         case _:
             raise ValueError(f"{output_format}: expected a single format")
 
@@ -75,7 +75,7 @@ def write_transcript(transcript: Transcript, video: Path, output_format: Transcr
         path = folder / f"{video.stem}.{one}"
         text = format_transcript(transcript, video, one)
         try:
-            with whole_file(path) as part:
+            with atomic_public_file(path) as part:
                 part.write_text(text)
         except OSError as err:
             raise StorageError(f"{path}: could not be written ({err.strerror or err})") from err

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from inference.conversion.architectures import Architecture
-    from inference.conversion.int8_lip_coord_net import Sample
+    from inference.conversion.int8_lip_coord_net import CalibrationSample
 
 app = typer.Typer(help="List, fetch, verify and convert model weights.", no_args_is_help=True, add_completion=False)
 
@@ -83,9 +83,9 @@ def verify_weights(
     weights of a whole network.
     """
     from inference.settings import Settings
-    from inference.weights.resolve import looks_like_path
+    from inference.weights.resolve import is_path_like
 
-    if looks_like_path(name) or Path(name).is_file():
+    if is_path_like(name) or Path(name).is_file():
         verify_file(Path(name))
         return
     weight_set = find_set(name)
@@ -141,7 +141,7 @@ def convert_weights(
     ] = None,
 ) -> None:
     """Convert weights to another format or precision and print the files written."""
-    from container.commands.calibration_data import make_lip_sync_samples, make_samples
+    from container.commands.calibration_data import make_lip_reading_samples, make_lip_sync_samples
     from inference.conversion.architectures import LIP_COORD_NET
     from inference.conversion.convert import convert, find_convertible
     from inference.settings import Settings
@@ -151,9 +151,9 @@ def convert_weights(
     if found.weight_set and found.weight_set.notice:
         print_note(f"warning: {found.weight_set.notice}")
 
-    def make_calibration_data(architecture: Architecture) -> Iterable[Sample]:
+    def make_calibration_data(architecture: Architecture) -> Iterable[CalibrationSample]:
         if architecture is LIP_COORD_NET:
-            return make_samples(sources, found.landmarks)
+            return make_lip_reading_samples(sources, found.landmarks)
         return make_lip_sync_samples(sources, calibration_videos or ())
 
     for path in convert(found, weight_format.value, precision.value, output, make_calibration_data, print_note):

@@ -12,8 +12,8 @@ from inference.errors import NoAudio
 from inference.lip_reading import Transcript
 from inference.lip_reading.captions import Caption, cut_captions
 from inference.media import MediaLimits, open_media
-from inference.media.audio_spool import Voice, read_voice
-from inference.media.encode import write_film
+from inference.media.audio_spool import AudioSpool, spool_audio
+from inference.media.encode import write_video
 
 DEFAULT_FPS = 25.0  # of a video that does not declare its rate
 MAX_FPS = 60.0  # a higher rate is an error in the file's header, or more than captions need
@@ -30,16 +30,16 @@ def burn_captions(video: Path, transcript: Transcript, path: Path, limits: Media
         fps = min(media.video.fps or DEFAULT_FPS, MAX_FPS)
         rate = Fraction(fps).limit_denominator(1001)
         frames = (frame for clip in media.read_clips(fps) for frame in clip.frames)
-        with open_audio(video, limits) as audio, write_film(path, rate, audio) as writer:
+        with open_audio(video, limits) as audio, write_video(path, rate, audio) as writer:
             for frame, lines in zip(frames, lines_of_frames(captions, rate), strict=False):
                 writer.add(draw_caption(crop_to_even(frame), lines))
     return path
 
 
-def open_audio(video: Path, limits: MediaLimits) -> AbstractContextManager[Voice | None]:
+def open_audio(video: Path, limits: MediaLimits) -> AbstractContextManager[AudioSpool | None]:
     """Open the audio of a video; None if it has none."""
     try:
-        return read_voice(video, limits)
+        return spool_audio(video, limits)
     except NoAudio:
         return nullcontext()
 

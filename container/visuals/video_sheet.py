@@ -14,7 +14,7 @@ from inference.audio import SAMPLE_RATE, compute_mel
 from inference.errors import InvalidRequest
 from inference.faces import FaceTracker, Landmarker
 from inference.media import Frame, MediaLimits, open_media
-from inference.media.audio import read_sound
+from inference.media.audio import read_audio
 
 N_MOMENTS, N_COLUMNS = 12, 6
 CELL_SIDE = 256  # px
@@ -36,7 +36,7 @@ def write_video_sheet(video: Path, path: Path, landmarker: Landmarker, limits: M
     Raises: MediaError if the video cannot be read; NoAudio if it has no audio; OSError if the PNG cannot be written.
     """
     cells = crop_cells(pick_frames(video, limits), landmarker)
-    mel = colour_mel(read_sound(video, SAMPLE_RATE, limits))
+    mel = colour_mel(read_audio(video, SAMPLE_RATE, limits))
     is_encoded, contents = cv2.imencode(".png", draw_video_sheet(cells, mel))
     assert is_encoded
     with atomic_file(path, mode=0o644, make_parents=True) as part:

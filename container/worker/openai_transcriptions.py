@@ -13,7 +13,7 @@ from python_multipart.multipart import FormParser, parse_options_header
 from inference.engines import Answer, Engines, RequestCallbacks
 from inference.errors import InvalidRequest, UnsupportedContentType
 from inference.lip_reading import ReadOptions, Transcript
-from inference.lip_reading.captions import to_captions
+from inference.lip_reading.captions import format_captions
 from inference.requests import JSON, SRT, TEXT, VTT, ReadRequest, shorten
 
 FORMATS = {"json": JSON, "verbose_json": JSON, "text": TEXT, "srt": SRT, "vtt": VTT}
@@ -78,7 +78,7 @@ def encode(transcript: Transcript, response_format: str, granularities: list[str
     if response_format == "text":
         return (transcript.text + "\n").encode()
     if response_format in ("srt", "vtt"):
-        return to_captions(transcript.words, "vtt" if response_format == "vtt" else "srt").encode()
+        return format_captions(transcript.words, "vtt" if response_format == "vtt" else "srt").encode()
     answer: dict[str, Any] = {"text": transcript.text}
     if response_format == "verbose_json":
         answer |= {"task": "transcribe", "language": "english", "duration": transcript.duration_s}

@@ -9,29 +9,29 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from inference.audio.mel import HOP, N_FFT, PRE_EMPHASIS_REACH, Mel, Samples, mel_of
-from inference.audio.wav2lip_windows import WINDOW
+from inference.audio.mel import HOP, N_FFT, PRE_EMPHASIS_REACH, Mel, Samples, compute_unpadded_mel
+from inference.audio.wav2lip_windows import MEL_WINDOW
 
-FPS = 25
-ROWS = 16  # rows of features in a frame's input
-ROWS_BEFORE = ROWS // 2  # of them before the frame
+AVATAR_FPS = 25
+FEATURE_ROWS = 16  # rows of features in a frame's input
+ROWS_BEFORE = FEATURE_ROWS // 2  # of them before the frame
 # Row j is window j - 1: upstream repeats the features of the first and of the last window.
 FIRST_WINDOW = -ROWS_BEFORE - 1  # of frame i's input, counted from window i
-LAST_WINDOW = FIRST_WINDOW + ROWS - 1
+LAST_WINDOW = FIRST_WINDOW + FEATURE_ROWS - 1
 LOOK_AHEAD_MS = 452.5  # from a frame's start to the end of its input, at most; less if window starts are rounded down
 
 Features = npt.NDArray[np.float32]  # (rows, features)
 
 
-def window_start(k: int) -> int:
+def avatar_window_start(k: int) -> int:
     """Return the first column of window k; negative before the audio."""
     return k * 16 // 5  # 80 columns a second / 25 frames a second
 
 
-def reach_of_window(k: int) -> tuple[int, int]:
+def sample_range_of_window(k: int) -> tuple[int, int]:
     """Return the range of samples that window k depends on: the first, and one past the last."""
-    start = window_start(k)
-    low, high = start * HOP - N_FFT // 2, (start + WINDOW - 1) * HOP + N_FFT // 2
+    start = avatar_window_start(k)
+    low, high = start * HOP - N_FFT // 2, (start + MEL_WINDOW - 1) * HOP + N_FFT // 2
     return low - PRE_EMPHASIS_REACH, high
 
 
@@ -40,7 +40,7 @@ def mel_of_window(samples: Samples) -> Mel:
 
     The result depends neither on the window's position nor on how the audio was split into chunks.
     """
-    return mel_of(samples)
+    return compute_unpadded_mel(samples)
 
 
 def windows_of_frame(frame: int) -> range:
@@ -53,7 +53,7 @@ def rows_of_frame(features: Features, frame: int) -> Features:
 
     Source: SyncTalk_2D utils.py get_audio_features.
     """
-    rows = np.zeros((ROWS, features.shape[1]), np.float32)
+    rows = np.zeros((FEATURE_ROWS, features.shape[1]), np.float32)
     first, last = max(frame - ROWS_BEFORE, 0), min(frame + ROWS_BEFORE, len(features))
     if first < last:
         at = first - (frame - ROWS_BEFORE)

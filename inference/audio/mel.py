@@ -28,8 +28,8 @@ PRE_EMPHASIS = 0.97
 PRE_EMPHASIS_REACH = 1  # previous samples used
 FLOOR = 1e-5  # smallest magnitude: -100 dB
 REFERENCE_DB, LOWEST_DB = 20.0, -100.0
-HIGHEST = 4.0  # level of 0 dB; -HIGHEST is silence
-SILENCE = -HIGHEST
+MAX_MEL = 4.0  # level of 0 dB; -MAX_MEL is silence
+SILENCE = -MAX_MEL
 FULL_SCALE = 32768  # 16-bit samples
 
 BLOCK = 2048  # columns computed at a time
@@ -86,7 +86,7 @@ def magnitudes_of(emphasised: npt.NDArray[np.float64]) -> npt.NDArray[np.float32
     return np.abs(np.fft.rfft(frames * hann(), axis=1)).T.astype(np.float32)
 
 
-def mel_of(samples: Samples) -> Mel:
+def compute_unpadded_mel(samples: Samples) -> Mel:
     """Compute the columns that are entirely inside the samples: (80, 1 + (N - 801) // 200) float32.
 
     samples: (N,) int16; the first only serves to pre-emphasise the second.
@@ -113,8 +113,8 @@ def reflect(at: npt.NDArray[np.intp], length: int) -> npt.NDArray[np.intp]:
 def scale(mel: npt.NDArray[np.float32]) -> Mel:
     """Scale magnitudes to -4..4: -100 dB and below is -4, 0 dB is 4."""
     decibels = 20 * np.log10(np.maximum(mel, FLOOR)) - REFERENCE_DB
-    scaled = 2 * HIGHEST * (decibels - LOWEST_DB) / -LOWEST_DB - HIGHEST
-    return np.clip(scaled, -HIGHEST, HIGHEST).astype(np.float32)
+    scaled = 2 * MAX_MEL * (decibels - LOWEST_DB) / -LOWEST_DB - MAX_MEL
+    return np.clip(scaled, -MAX_MEL, MAX_MEL).astype(np.float32)
 
 
 @cache

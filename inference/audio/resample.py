@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.audio.mel import SAMPLE_RATE, Samples
-from inference.audio.sample_buffer import Tape
+from inference.audio.sample_buffer import SampleBuffer
 from inference.errors import InvalidRequest
 
 LOWEST_RATE, HIGHEST_RATE = 4_000, 192_000
@@ -34,7 +34,7 @@ class Resampler:
         self.rate = rate
         divisor = math.gcd(rate, SAMPLE_RATE)
         self._up, self._down = SAMPLE_RATE // divisor, rate // divisor
-        self._input = Tape()
+        self._input = SampleBuffer()
         self._n_out = 0
 
     def push(self, samples: Samples) -> Samples:
@@ -68,7 +68,7 @@ class Resampler:
         samples = self._input.read(low, int(positions[-1]) + reach + 1)
         windows = np.lib.stride_tricks.sliding_window_view(samples, 2 * reach)[positions - positions[0]]
         filtered = (windows * filters[phases]).sum(axis=1)
-        self._input.forget(int(positions[-1]) - reach + 1)
+        self._input.discard_before(int(positions[-1]) - reach + 1)
         return np.asarray(np.rint(np.clip(filtered, -32768, 32767)), np.int16)
 
 

@@ -9,7 +9,7 @@ from inference.audio.mel import Samples
 SAMPLE_BYTES = 2
 
 
-class Tape:
+class SampleBuffer:
     """Samples 0..end-1, of which the oldest may be discarded. Before and after them there is silence."""
 
     def __init__(self) -> None:
@@ -36,9 +36,9 @@ class Tape:
             out[low - first : high - first] = np.frombuffer(held, np.int16)
         return out
 
-    def forget(self, before: int) -> None:
+    def discard_before(self, index: int) -> None:
         """Discard the samples before index `before`."""
-        n_discarded = min(before, self.end) - self._first
+        n_discarded = min(index, self.end) - self._first
         if n_discarded > 0:
             del self._bytes[: n_discarded * SAMPLE_BYTES]
             self._first += n_discarded

@@ -6,7 +6,7 @@ import math
 
 from inference.audio.mel import MEL_RATE, SAMPLE_RATE, Mel, Samples, mel_columns
 
-WINDOW = 16  # columns, 0.2 s
+MEL_WINDOW = 16  # columns, 0.2 s
 
 
 def count_frames(n_samples: int, fps: float) -> int:
@@ -24,10 +24,10 @@ def window_start(frame: int, fps: float, offset_frames: int = 0) -> int:
 
 def cut_window(samples: Samples, start: int) -> Mel:
     """Compute the 16 columns from `start` on: (80, 16) float32; silence outside the audio."""
-    return mel_columns(samples, start, start + WINDOW)
+    return mel_columns(samples, start, start + MEL_WINDOW)
 
 
-def upstream_starts(n_columns: int, fps: float) -> list[int]:
+def upstream_window_starts(n_columns: int, fps: float) -> list[int]:
     """Return the windows that upstream cuts, which are too few: it stops at the first that would exceed the end.
 
     That last one ends with the audio; audio of under 16 columns gives one negative start, which here is a window with
@@ -35,6 +35,6 @@ def upstream_starts(n_columns: int, fps: float) -> list[int]:
     Source: Rudrabha/Wav2Lip inference.py, the loop over mel_chunks.
     """
     starts: list[int] = []
-    while (start := window_start(len(starts), fps)) + WINDOW <= n_columns:
+    while (start := window_start(len(starts), fps)) + MEL_WINDOW <= n_columns:
         starts.append(start)
-    return [*starts, n_columns - WINDOW]
+    return [*starts, n_columns - MEL_WINDOW]

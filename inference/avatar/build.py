@@ -31,8 +31,8 @@ from inference.avatar.write import (
 )
 from inference.errors import BadPackage, MediaTooLarge, NoFaceFound, UnsupportedMedia
 from inference.faces import FaceBox, FaceTracker, Landmarker
-from inference.media import Frame, MediaDoor, MediaLimits, open_media
-from inference.media.frames import make_even
+from inference.media import Frame, MediaLimits, MediaOpener, open_media
+from inference.media.frames import pad_to_even
 from inference.models import AudioVisualEncoder, AvatarUNet
 from inference.weights.cache import sha256_of
 
@@ -68,7 +68,7 @@ def build_package(
     landmarker: Landmarker,
     name: str | None = None,
     limits: MediaLimits | None = None,
-    media: MediaDoor = open_media,
+    media: MediaOpener = open_media,
     progress: Progress | None = None,
 ) -> Manifest:
     """Write the package to the folder `output`, complete or not at all.
@@ -102,7 +102,7 @@ def build_package(
 class SourceVideo:
     """The source video, read once for landmarks and once for frames."""
 
-    def __init__(self, video: Path, limits: MediaLimits | None, media: MediaDoor) -> None:
+    def __init__(self, video: Path, limits: MediaLimits | None, media: MediaOpener) -> None:
         self.name = video.name
         self._video, self._limits, self._media = video, limits, media
 
@@ -113,7 +113,7 @@ class SourceVideo:
                 n_frames += len(clip.frames)
                 if n_frames > MAX_FRAMES:
                     raise MediaTooLarge(f"{self.name}: over {MAX_FRAMES} frames; that is the limit")
-                yield from map(make_even, clip.frames)
+                yield from map(pad_to_even, clip.frames)
 
     def cropped_frames(self, boxes: Sequence[FaceBox]) -> Iterator[CroppedFrame]:
         n_frames = 0

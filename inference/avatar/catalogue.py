@@ -10,7 +10,7 @@ from inference.avatar.starter import MADE_IN, STARTER, starter_folder
 from inference.errors import AvatarNotFound, StorageError, WeightsNotFound
 from inference.settings import Settings
 from inference.weights.registry import AVE
-from inference.weights.user_supplied import find_brought
+from inference.weights.user_supplied import find_user_supplied
 
 logger = logging.getLogger("viseme.avatar")
 
@@ -74,6 +74,6 @@ def find_encoder(folder: Path, manifest: Manifest, settings: Settings) -> Path |
     if ENCODER in manifest.files:
         return folder / ENCODER
     try:
-        return find_brought(AVE, settings.weight_sources)
+        return find_user_supplied(AVE, settings.weight_sources)
     except WeightsNotFound:
         return None

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.faces import FaceBox
-from inference.faces.paste import ramp as ease
 from inference.faces.paste import slices_of
+from inference.faces.paste import smoothstep as ease
 from inference.models.avatar_unet import FACE_SIDE
 
 Frame = npt.NDArray[np.uint8]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inference.audio.avatar_features import ROWS
+from inference.audio.avatar_features import FEATURE_ROWS
 from inference.avatar.build import choose_idle
 from inference.avatar.compose import CROP_SIDE, cut_crop
 from inference.avatar.crop_box import crop_box_from_lms, mouth_gap, read_all_lms
@@ -41,8 +41,8 @@ from inference.avatar.write import (
 )
 from inference.errors import AvatarNotFound, BadPackage
 from inference.faces import FaceBox
-from inference.media import Frame, MediaDoor, MediaLimits, open_media
-from inference.media.frames import make_even
+from inference.media import Frame, MediaLimits, MediaOpener, open_media
+from inference.media.frames import pad_to_even
 from inference.weights.cache import sha256_of
 
 VIDEO_NAMES = ("full_body_video.mp4", "full_body_576_face_enhanced.mp4")
@@ -80,7 +80,7 @@ def import_package(
     encoder: Path | None = None,
     mode: str | None = None,
     limits: MediaLimits | None = None,
-    media: MediaDoor = open_media,
+    media: MediaOpener = open_media,
 ) -> tuple[Manifest, list[str]]:
     """Write a SyncTalk_2D package as an avatar package to the folder `output`, complete or not at all.
 
@@ -216,7 +216,7 @@ def find_features(seed: SeedPackage, audio_shape: tuple[int, ...], n_frames: int
     if not np.issubdtype(found.dtype, np.floating) or found.ndim < 2 or len(found) > MAX_FRAMES:
         raise BadPackage(f"{seed.features}: {found.dtype} of {found.shape}; expected floats of (N, numbers)")
     features = np.asarray(found, np.float32).reshape(len(found), -1)
-    n_expected = int(np.prod(audio_shape)) // ROWS
+    n_expected = int(np.prod(audio_shape)) // FEATURE_ROWS
     if features.shape[1] != n_expected:
         seed.notes.append(
             f"{FEATURES} has {features.shape[1]} numbers per frame, the network takes {n_expected}: left out"
@@ -228,7 +228,7 @@ def find_features(seed: SeedPackage, audio_shape: tuple[int, ...], n_frames: int
 
 
 def read_cropped_frames(
-    seed: SeedPackage, video: Path, boxes: Sequence[FaceBox], limits: MediaLimits | None, media: MediaDoor
+    seed: SeedPackage, video: Path, boxes: Sequence[FaceBox], limits: MediaLimits | None, media: MediaOpener
 ) -> Iterator[CroppedFrame]:
     """Yield each frame with its box and its crop: the packaged crop if it shows the same face, else cut from the frame.
 
@@ -246,7 +246,7 @@ def read_cropped_frames(
             crop = next(crops, None)
             if crop is None or not matches_box(seed, crop, frame, box, i):
                 crop, crops = None, iter(())  # from here on every crop is cut from its frame
-            yield CroppedFrame(make_even(frame), box, crop)
+            yield CroppedFrame(pad_to_even(frame), box, crop)
 
 
 def matches_box(seed: SeedPackage, crop: Frame, frame: Frame, box: FaceBox, i: int) -> bool:
@@ -262,7 +262,7 @@ def matches_box(seed: SeedPackage, crop: Frame, frame: Frame, box: FaceBox, i: i
     return False
 
 
-def read_frames(path: Path, limits: MediaLimits | None, media: MediaDoor, stack: ExitStack) -> Iterator[Frame]:
+def read_frames(path: Path, limits: MediaLimits | None, media: MediaOpener, stack: ExitStack) -> Iterator[Frame]:
     opened = stack.enter_context(media(path, limits))
     return (frame for clip in opened.read_clips(FPS) for frame in clip.frames)
 

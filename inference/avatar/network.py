@@ -8,14 +8,14 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from inference.backends import Device, OpenVinoNetwork, TorchNetwork, settle
-from inference.backends.batching import SharedNetwork
-from inference.backends.cuda_graph import BATCHES, CudaGraphNetwork
-from inference.backends.graphs.avatar import build_encoder, build_painter
+from inference.backends import Device, OpenVinoNetwork, TorchNetwork, resolve_auto_precision
+from inference.backends.batching import BatchingNetwork
+from inference.backends.cuda_graph import BATCH_SIZES, CudaGraphNetwork
+from inference.backends.graphs.avatar import build_encoder, build_generator
 from inference.conversion.architectures import ENCODER_PREFIX, new_encoder, new_unet
 from inference.conversion.onnx_avatar_import import encoder_from_onnx, unet_from_onnx
 from inference.errors import InvalidRequest, WrongWeights
-from inference.models import AudioVisualEncoder, AvatarPainter, AvatarUNet
+from inference.models import AudioVisualEncoder, AvatarGenerator, AvatarUNet
 from inference.models.avatar_unet import FACE_SIDE
 from inference.weights.checkpoint import Tensors, fill_module, read_tensors
 
@@ -73,7 +73,7 @@ def load_checked(module: Module, tensors: Tensors, file: str) -> Module:
     return module.eval()
 
 
-def make_generator(unet: AvatarUNet, device: Device, n_threads: int = 0) -> SharedNetwork:
+def make_generator(unet: AvatarUNet, device: Device, n_threads: int = 0) -> BatchingNetwork:
     """Make the generator: (1, 320, 320, 3) uint8 BGR faces and (1, *audio_shape) float32 to (1, 320, 320, 3) uint8 BGR.
 
     Any number of threads may call it at once. A CPU runs the calls one after another on all cores; a GPU batches them.
@@ -82,19 +82,19 @@ def make_generator(unet: AvatarUNet, device: Device, n_threads: int = 0) -> Shar
     """
     if device.precision not in PRECISIONS:
         raise InvalidRequest(f"precision {device.precision!r}: avatars run in {', '.join(PRECISIONS)}")
-    module = AvatarPainter(unet)
-    device = settle(device, CPU_PRECISION)
+    module = AvatarGenerator(unet)
+    device = resolve_auto_precision(device, CPU_PRECISION)
     if device.name != "cpu":
         examples = (torch.zeros(1, FACE_SIDE, FACE_SIDE, 3, dtype=torch.uint8), torch.zeros(1, *unet.audio_shape))
-        return SharedNetwork(CudaGraphNetwork(module, device, examples), BATCHES[-1])
-    return SharedNetwork(OpenVinoNetwork(build_painter(module), device.precision, n_threads))
+        return BatchingNetwork(CudaGraphNetwork(module, device, examples), BATCH_SIZES[-1])
+    return BatchingNetwork(OpenVinoNetwork(build_generator(module), device.precision, n_threads))
 
 
-def make_audio_encoder(encoder: AudioVisualEncoder, device: Device) -> SharedNetwork:
+def make_audio_encoder(encoder: AudioVisualEncoder, device: Device) -> BatchingNetwork:
     """Make the audio encoder: (1, 1, 80, 16) float32 mels to (1, features) float32.
 
     It runs in float32 everywhere; a call takes 2 ms on a CPU.
     """
     if device.name != "cpu":
-        return SharedNetwork(TorchNetwork(encoder, Device(device.name, "f32")))
-    return SharedNetwork(OpenVinoNetwork(build_encoder(encoder, 1), "f32", n_threads=1))
+        return BatchingNetwork(TorchNetwork(encoder, Device(device.name, "f32")))
+    return BatchingNetwork(OpenVinoNetwork(build_encoder(encoder, 1), "f32", n_threads=1))

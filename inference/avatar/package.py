@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from cachetools import LRUCache
 
-from inference.audio.avatar_features import ROWS, Features, mel_of_window, reach_of_window, rows_of_frame
+from inference.audio.avatar_features import FEATURE_ROWS, Features, mel_of_window, rows_of_frame, sample_range_of_window
 from inference.audio.mel import Samples
 from inference.avatar import manifest as files
 from inference.avatar.catalogue import find_encoder, find_folder, find_starter, is_starter
@@ -25,7 +25,7 @@ from inference.avatar.starter import discard
 from inference.avatar.timed_frame import TimedFrame
 from inference.avatar.utterance import FeatureRow
 from inference.backends import Device, choose_device
-from inference.backends.batching import SharedNetwork
+from inference.backends.batching import BatchingNetwork
 from inference.errors import BadPackage, InvalidRequest, WeightsNotFound
 from inference.faces import FaceBox
 from inference.faces.paste import overwrite_face, slices_of
@@ -51,9 +51,9 @@ class PackageParts:
     crops: CropArray  # (N, 328, 328, 3)
     reader: FrameReader
     device: str  # cpu or cuda
-    generator: SharedNetwork
+    generator: BatchingNetwork
     audio_shape: tuple[int, ...]
-    audio_encoder: SharedNetwork | None
+    audio_encoder: BatchingNetwork | None
     missing_encoder_message: str  # error text if there is no audio encoder
     features: Features | None
 
@@ -205,7 +205,7 @@ class AvatarPackage:
         if self._silence_features is None:
             if self._parts.audio_encoder is None:
                 raise WeightsNotFound(self._parts.missing_encoder_message)
-            low, high = reach_of_window(0)
+            low, high = sample_range_of_window(0)
             mel = mel_of_window(np.zeros(high - low, np.int16))
             self._silence_features = np.asarray(self._parts.audio_encoder(mel[None, None])[0][0])
         return self._silence_features
@@ -218,7 +218,7 @@ class AvatarPackage:
         with self._silent_lock:
             patch = self._silent_patches.get(i)
         if patch is None:
-            patch = self.render(i, np.tile(self.encode_silence(), (ROWS, 1)))
+            patch = self.render(i, np.tile(self.encode_silence(), (FEATURE_ROWS, 1)))
             patch.flags.writeable = False
             with self._silent_lock:
                 self._silent_patches[i] = patch
@@ -242,7 +242,7 @@ def open_features(folder: Path, manifest: Manifest, audio_shape: tuple[int, ...]
     if files.FEATURES not in manifest.files:
         return None
     features = open_npy(folder / files.FEATURES)
-    n_numbers = math.prod(audio_shape) // ROWS
+    n_numbers = math.prod(audio_shape) // FEATURE_ROWS
     if features.dtype != np.float32 or features.ndim != 2 or features.shape[1] != n_numbers:
         raise BadPackage(
             f"{folder / files.FEATURES}: {features.dtype} of {features.shape}; expected float32 of (N, {n_numbers})"
@@ -264,8 +264,8 @@ def open_background(folder: Path, manifest: Manifest) -> FrameReader:
 
 
 def check_encoder_fits(n_features: int, audio_shape: tuple[int, ...], name: str) -> None:
-    if n_features * ROWS != math.prod(audio_shape):
+    if n_features * FEATURE_ROWS != math.prod(audio_shape):
         raise BadPackage(
-            f"{name}: the audio encoder returns {n_features} features, so {n_features * ROWS} in {ROWS} rows; "
-            f"the network takes {math.prod(audio_shape)}"
+            f"{name}: the audio encoder returns {n_features} features, so {n_features * FEATURE_ROWS} in "
+            f"{FEATURE_ROWS} rows; the network takes {math.prod(audio_shape)}"
         )

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from inference.audio.avatar_features import FPS
+from inference.audio.avatar_features import AVATAR_FPS
 from inference.audio.mel import SAMPLE_RATE, Samples
 from inference.avatar.package import AvatarPackage
 from inference.avatar.timed_frame import TimedFrame
 from inference.media import MediaLimits, Source
-from inference.media.audio_spool import VoiceDoor, read_voice
-from inference.media.encode import write_film
+from inference.media.audio_spool import SpoolAudio, spool_audio
+from inference.media.encode import write_video
 from inference.stage_timer import StageClock
 
 PUSH_SIZE = SAMPLE_RATE  # samples pushed at a time, so that memory does not grow with the audio
@@ -37,7 +37,7 @@ def render_video(
     audio: Source,
     output: Path,
     limits: MediaLimits | None = None,
-    voice: VoiceDoor = read_voice,
+    voice: SpoolAudio = spool_audio,
     progress: Progress | None = None,
     clock: StageClock | None = None,
 ) -> RenderedVideo:
@@ -52,9 +52,9 @@ def render_video(
     clock = clock or StageClock()
     with voice(audio, limits) as source_audio:
         with clock.stage("sound"):
-            samples = source_audio.as_mono(SAMPLE_RATE)
-        n_frames = -(-len(samples) * FPS // SAMPLE_RATE)
-        with write_film(output, package.fps, source_audio) as writer:
+            samples = source_audio.to_mono(SAMPLE_RATE)
+        n_frames = -(-len(samples) * AVATAR_FPS // SAMPLE_RATE)
+        with write_video(output, package.fps, source_audio) as writer:
             for n_done, timed in enumerate(clock.watch("speak", generate_frames(package, samples)), 1):
                 with clock.stage("compose"):
                     frame = package.compose_frame(timed)

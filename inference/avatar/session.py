@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from inference.audio.avatar_features import FPS, Features
+from inference.audio.avatar_features import AVATAR_FPS, Features
 from inference.audio.mel import Samples
 from inference.audio.resample import Resampler
 from inference.avatar.manifest import IdleRange
@@ -143,7 +143,7 @@ class AvatarSession:
                 position = self._position.step_within(idle.first, idle.last)
             patch = self.package.silent_patch(position.frame)
             with self._lock:
-                first, last = (n * self.sample_rate // FPS for n in (self._n_frames, self._n_frames + 1))
+                first, last = (n * self.sample_rate // AVATAR_FPS for n in (self._n_frames, self._n_frames + 1))
                 return self._emit(position, patch, np.zeros(last - first, np.int16), is_speaking=False)
 
     def close(self) -> None:

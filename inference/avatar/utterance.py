@@ -7,8 +7,8 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
-from inference.audio import Resampler, Tape
-from inference.audio.avatar_features import FPS, Features, reach_of_window, windows_of_frame
+from inference.audio import Resampler, SampleBuffer
+from inference.audio.avatar_features import AVATAR_FPS, Features, sample_range_of_window, windows_of_frame
 from inference.audio.mel import Samples
 
 FeatureRow = npt.NDArray[np.float32]  # (numbers,)
@@ -25,8 +25,8 @@ class Utterance:
         """Start an utterance. Raises: InvalidRequest if the sample rate is not supported."""
         self._resampler = Resampler(sample_rate)
         self._rate = sample_rate
-        self._pcm = Tape()  # at the client's rate
-        self._resampled = Tape()  # at 16 kHz
+        self._pcm = SampleBuffer()  # at the client's rate
+        self._resampled = SampleBuffer()  # at 16 kHz
         self._has_ended = False
         self._frame = 0  # index of the next frame
         self._rows: deque[FeatureRow] = deque(maxlen=len(windows_of_frame(0)))
@@ -46,7 +46,7 @@ class Utterance:
         """Whether all audio that the next frame needs has arrived."""
         if self._has_ended:
             return not self.is_over
-        _, behind = reach_of_window(windows_of_frame(self._frame)[-1])
+        _, behind = sample_range_of_window(windows_of_frame(self._frame)[-1])
         return self._resampled.end >= behind and self._pcm.end >= self._start_of(self._frame + 1)
 
     def push(self, pcm: Samples) -> None:
@@ -66,7 +66,7 @@ class Utterance:
         """Return the samples of each window that the next frame needs and the previous frame did not."""
         windows = windows_of_frame(self._frame)
         new = windows[-1:] if self._rows else windows
-        return [self._resampled.read(*reach_of_window(k)) for k in new]
+        return [self._resampled.read(*sample_range_of_window(k)) for k in new]
 
     def stack_rows(self, new: list[FeatureRow]) -> Features:
         """Return the features of the next frame, (16, numbers), given the rows of the windows just taken."""
@@ -77,9 +77,9 @@ class Utterance:
         """Move on to the next frame, and drop samples that no later frame needs."""
         self._rows.extend(new)
         self._frame += 1
-        self._pcm.forget(self._start_of(self._frame))
-        self._resampled.forget(reach_of_window(windows_of_frame(self._frame)[-1])[0])
+        self._pcm.discard_before(self._start_of(self._frame))
+        self._resampled.discard_before(sample_range_of_window(windows_of_frame(self._frame)[-1])[0])
 
     def _start_of(self, frame: int) -> int:
         """Return the first sample of a frame's own audio. Rounded down from zero each time, so there is no drift."""
-        return frame * self._rate // FPS
+        return frame * self._rate // AVATAR_FPS

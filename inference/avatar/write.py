@@ -17,7 +17,7 @@ from inference.avatar.compose import CROP_SIDE, cut_crop
 from inference.errors import InvalidRequest, StorageError, UnsupportedMedia
 from inference.faces import FaceBox
 from inference.media import Frame
-from inference.media.encode import write_film
+from inference.media.encode import write_video
 from inference.models import AudioVisualEncoder, AvatarUNet
 from inference.weights.checkpoint import write_safetensors
 
@@ -81,7 +81,7 @@ def write_frames(folder: Path, frames: Iterable[CroppedFrame], name: str) -> Pac
     """
     written = PackageFrames()
     with (
-        write_film(folder / files.BACKGROUND, FPS, is_seekable=True) as video,
+        write_video(folder / files.BACKGROUND, FPS, is_seekable=True) as video,
         CropWriter(folder / files.CROPS) as crops,
     ):
         for cropped in frames:

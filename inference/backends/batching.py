@@ -27,16 +27,16 @@ class PendingCall:
         return self.outputs is not None or self.error is not None
 
 
-class SharedNetwork:
+class BatchingNetwork:
     """Queues calls from any threads; the caller that gets the lock runs the oldest calls as one batch.
 
     It has no thread of its own, and runs one batch at a time.
     """
 
-    def __init__(self, network: Network, most_at_once: int = 1) -> None:
-        """Wrap a network. most_at_once: inputs in one batch; more than one is only faster on a GPU."""
+    def __init__(self, network: Network, max_batch_size: int = 1) -> None:
+        """Wrap a network. max_batch_size: inputs in one batch; more than one is only faster on a GPU."""
         self._network = network
-        self._most = most_at_once
+        self._most = max_batch_size
         self._waiting: deque[PendingCall] = deque()
         self._lock = threading.Lock()
 

@@ -15,7 +15,7 @@ from inference.backends.device import Device
 from inference.backends.torch_network import DTYPES
 
 Array = npt.NDArray[Any]
-BATCHES = (1, 2, 4, 8)  # batch sizes with a recorded graph; others are padded to the next
+BATCH_SIZES = (1, 2, 4, 8)  # batch sizes with a recorded graph; others are padded to the next
 N_WARM_UPS = 3  # passes before recording, as torch requires: cuDNN chooses its kernels in them
 
 
@@ -43,7 +43,7 @@ class CudaGraphNetwork:
         dtype = DTYPES[device.precision]
         module = module.eval().to(self._device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
-            self._recorded = {size: self._record(module, examples, size) for size in BATCHES}
+            self._recorded = {size: self._record(module, examples, size) for size in BATCH_SIZES}
 
     def _record(self, module: nn.Module, examples: tuple[Tensor, ...], size: int) -> RecordedGraph:
         inputs = tuple(one.expand(size, *one.shape[1:]).to(self._device).contiguous() for one in examples)
@@ -61,7 +61,7 @@ class CudaGraphNetwork:
     def __call__(self, *inputs: Array) -> Sequence[Array]:
         """Run the network. inputs: (n, ...) each, with n at most 8. Returns: one (n, ...) array."""
         n = len(inputs[0])
-        recorded = self._recorded[next(size for size in BATCHES if size >= n)]
+        recorded = self._recorded[next(size for size in BATCH_SIZES if size >= n)]
         with torch.inference_mode():
             for tensor, array in zip(recorded.inputs, inputs, strict=True):
                 tensor[:n].copy_(torch.from_numpy(np.ascontiguousarray(array)))

@@ -63,7 +63,7 @@ def check_cpu_precision(precision: str) -> str:
     return precision
 
 
-def settle(device: Device, *recorded: str) -> Device:
+def resolve_auto_precision(device: Device, *recorded: str) -> Device:
     """Return the device with its precision resolved.
 
     recorded: precisions that were measured to work well with the weights, best first. `auto` becomes the first that the

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from inference.backends.graphs.avatar import build_encoder, build_unet
-from inference.backends.graphs.lip_coord_net import build_openvino
+from inference.backends.graphs.lip_coord_net import build_lip_coord_net
 from inference.backends.graphs.wav2lip import build_s3fd, build_wav2lip
 from inference.errors import WrongWeights
 from inference.models import S3FD, AudioVisualEncoder, AvatarUNet, LipCoordNet, Wav2Lip, Wav2LipWidths
@@ -91,7 +91,7 @@ LIP_COORD_NET = Architecture(
     name="LipCoordNet",
     signature_key="gru1.weight_ih_l0",
     make=lambda _: LipCoordNet(),
-    build=lambda module: build_openvino(module.state_dict()),
+    build=lambda module: build_lip_coord_net(module.state_dict()),
     example=(torch.zeros(1, 3, 75, 64, 128), torch.zeros(1, 75, 20, 2)),
     inputs=("video", "lips"),
     outputs=("logits",),

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from inference.backends.telemetry import import_openvino
 from inference.conversion.architectures import WAV2LIP, Architecture, load_module, widths_of
-from inference.conversion.int8_lip_coord_net import Sample, import_nncf, quantise
+from inference.conversion.int8_lip_coord_net import CalibrationSample, import_nncf, quantise_lip_coord_net
 from inference.conversion.int8_wav2lip import quantise_with_accuracy_control
 from inference.conversion.openvino_files import ARCHITECTURE, MADE_FROM, RT_INFO, WEIGHTS, WIDTHS
 from inference.errors import InvalidRequest
 from inference.weights.checkpoint import write_safetensors
 from inference.weights.registry import LIP_SYNC, LIVE, REGISTRY
-from inference.weights.resolve import FoundWeights, find_weights, from_path
+from inference.weights.resolve import ResolvedWeights, find_weights, from_path
 from inference.weights.sources import WeightSources
-from inference.weights.user_supplied import find_brought
+from inference.weights.user_supplied import find_user_supplied
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -37,23 +37,23 @@ FORMATS = {
     "openvino": ("f32", "f16", "int8"),
 }
 DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-MakeSamples = Callable[[Architecture], Iterable[Sample]]
+MakeSamples = Callable[[Architecture], Iterable[CalibrationSample]]
 Report = Callable[[str], None]
 
 
-def find_convertible(name: str, sources: WeightSources) -> FoundWeights:
+def find_convertible(name: str, sources: WeightSources) -> ResolvedWeights:
     """Resolve weights by name, path or address.
 
     Raises: as `find_weights`; WeightsNotFound if the set's network can't be converted.
     """
     known = REGISTRY.get(name)
     if known is not None and known.is_user_supplied and not Path(name).is_file():
-        return replace(from_path(find_brought(known, sources), name), weight_set=known)
+        return replace(from_path(find_user_supplied(known, sources), name), weight_set=known)
     return find_weights(name, known.job if known is not None and known.job in JOBS else JOB, sources)
 
 
 def convert(
-    found: FoundWeights,
+    found: ResolvedWeights,
     target: str,
     precision: str,
     folder: Path,
@@ -99,12 +99,12 @@ def check_choice(option: str, value: str, expected: tuple[str, ...]) -> None:
         raise InvalidRequest(f"{option} {value!r}: expected one of {', '.join(expected)}")
 
 
-def name_of(found: FoundWeights) -> str:
+def name_of(found: ResolvedWeights) -> str:
     """Return a set's name, or a file's without its suffix."""
     return found.weight_set.name if found.weight_set else found.path.stem
 
 
-def metadata_of(found: FoundWeights, architecture: Architecture, module: nn.Module) -> dict[str, str]:
+def metadata_of(found: ResolvedWeights, architecture: Architecture, module: nn.Module) -> dict[str, str]:
     """Return the metadata that records where a converted file comes from."""
     known = found.weight_set
     metadata = {ARCHITECTURE: architecture.name, MADE_FROM: found.sha256}
@@ -129,7 +129,7 @@ def build_model(
     if make_samples is None:
         raise InvalidRequest("precision int8 needs samples of the network's inputs")
     if architecture is not WAV2LIP:
-        return quantise(model, make_samples(architecture))
+        return quantise_lip_coord_net(model, make_samples(architecture))
     result = quantise_with_accuracy_control(model, make_samples(architecture))
     layers = result.float32_layers
     kept = f"in float32: {', '.join(layers)}" if layers else "no layer had to stay in float32"

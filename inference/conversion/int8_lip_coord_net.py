@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     import openvino as ov
 
 Array = npt.NDArray[Any]
-Sample = tuple[Array, Array]  # video (1, 3, T, 64, 128), lips (1, T, 20, 2), both float32
+CalibrationSample = tuple[Array, Array]  # video (1, 3, T, 64, 128), lips (1, T, 20, 2), both float32
 # The GRUs and the last layer stay in float32: they take a tenth of the time, and errors in them accumulate.
 FLOAT32_TYPES = ["GRUSequence", "MatMul"]
 
 
-def quantise(model: ov.Model, samples: Iterable[Sample]) -> ov.Model:
+def quantise_lip_coord_net(model: ov.Model, samples: Iterable[CalibrationSample]) -> ov.Model:
     """Return the network with its convolutions in int8; the ranges of their inputs are measured on the samples.
 
     Raises: InvalidRequest if NNCF is not installed.
@@ -44,7 +44,7 @@ def quantise(model: ov.Model, samples: Iterable[Sample]) -> ov.Model:
 
 
 @torch.inference_mode()
-def find_highest(module: LipCoordNet, samples: Iterable[Sample]) -> dict[str, float]:
+def measure_input_ranges(module: LipCoordNet, samples: Iterable[CalibrationSample]) -> dict[str, float]:
     """Measure the highest input of each convolution, averaged over the samples, for `quantise_convolutions`.
 
     The first convolution's inputs are images, 0..1 in steps of 1/255: with a range of 1 they stay exact.

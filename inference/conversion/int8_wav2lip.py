@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.backends.telemetry import import_openvino
-from inference.conversion.int8_lip_coord_net import Array, Sample, import_nncf
+from inference.conversion.int8_lip_coord_net import Array, CalibrationSample, import_nncf
 from inference.errors import InvalidRequest
 from inference.faces.ssim import ssim
 from inference.models.wav2lip import FACE_SIDE
@@ -41,7 +41,7 @@ class QuantisedWav2Lip:
 
 
 def quantise_with_accuracy_control(
-    model: ov.Model, samples: Iterable[Sample], min_ssim: float = MIN_SSIM
+    model: ov.Model, samples: Iterable[CalibrationSample], min_ssim: float = MIN_SSIM
 ) -> QuantisedWav2Lip:
     """Quantise Wav2Lip, keeping in float32 the layers that would change mouths too much.
 
@@ -77,7 +77,7 @@ def quantise_with_accuracy_control(
     return QuantisedWav2Lip(result, float32_convolutions(result), round(mouth_ssim, 4))
 
 
-def name_inputs(model: ov.Model, samples: Iterable[Sample]) -> list[dict[str, Array]]:
+def name_inputs(model: ov.Model, samples: Iterable[CalibrationSample]) -> list[dict[str, Array]]:
     names = [port.get_any_name() for port in model.inputs]
     return [dict(zip(names, sample, strict=True)) for sample in samples]
 

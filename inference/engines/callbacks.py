@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inference.lip_reading.partial_words import OnWords
-from inference.stage_timer import no_check
+from inference.stage_timer import do_nothing
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class RequestCallbacks:
     timeout_s: how long the caller waits for lip sync; None: only the settings limit it. request_id: for the log.
     """
 
-    check: Callable[[], None] = no_check
+    check: Callable[[], None] = do_nothing
     on_words: OnWords | None = None
     folder: Path | None = None
     timeout_s: float | None = None

@@ -14,7 +14,7 @@ from inference.engines.read import ReadEngine, ReadResponse
 from inference.engines.s3_files import S3Files
 from inference.engines.sync import SyncEngine, SyncResponse
 from inference.lip_reading import LipReader
-from inference.media.sandbox.decoder import MediaChild
+from inference.media.sandbox.decoder import SandboxedDecoder
 from inference.requests import NDJSON, AcceptHeader, ReadRequest, Request, SyncRequest
 from inference.settings import Settings
 
@@ -32,7 +32,7 @@ class Engine(Protocol):
 class Engines:
     """The loaded engines. One request at a time."""
 
-    def __init__(self, read_engine: ReadEngine, sync_engine: SyncEngine, decoder: MediaChild) -> None:
+    def __init__(self, read_engine: ReadEngine, sync_engine: SyncEngine, decoder: SandboxedDecoder) -> None:
         self.read_engine = read_engine
         self.sync_engine = sync_engine
         self._decoder = decoder
@@ -55,7 +55,7 @@ class Engines:
         Missing lip-sync weights are not an error here; lip sync requests then fail with WeightsNotFound.
         Raises: WeightsNotFound, WrongWeights, DeviceUnavailable.
         """
-        decoder = MediaChild(settings.media_limits)
+        decoder = SandboxedDecoder(settings.media_limits)
         s3_files = S3Files(settings)
         try:
             reader = LipReader(

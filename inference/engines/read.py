@@ -14,7 +14,7 @@ from inference.engines.callbacks import RequestCallbacks
 from inference.engines.s3_files import S3Files
 from inference.errors import InvalidRequest
 from inference.lip_reading import LipReader, Transcript
-from inference.lip_reading.captions import to_captions
+from inference.lip_reading.captions import format_captions
 from inference.media_types import READ_TYPES
 from inference.requests import JSON, NDJSON, SRT, TEXT, VTT, ReadRequest, S3Object
 
@@ -40,7 +40,7 @@ class ReadResponse:
         elif media_type == TEXT:
             text = self.transcript.text + "\n"
         elif media_type in (VTT, SRT):
-            text = to_captions(self.transcript.words, "vtt" if media_type == VTT else "srt")
+            text = format_captions(self.transcript.words, "vtt" if media_type == VTT else "srt")
         else:
             raise InvalidRequest(f"{media_type}: expected one of {', '.join(READ_TYPES)}")
         return Answer(text.encode(), media_type)

@@ -11,7 +11,7 @@ from inference.requests import S3Folder, S3Object
 from inference.settings import Settings
 
 if TYPE_CHECKING:
-    from inference.media.s3.upload import Upload
+    from inference.media.s3.upload import MultipartUpload
 
 
 class S3Files:
@@ -37,14 +37,14 @@ class S3Files:
         if isinstance(source, bytes):
             yield source
             return
-        from inference.media.s3.download import fetched
+        from inference.media.s3.download import temporary_download
 
         max_bytes, allowed = self._settings.max_bytes, self._settings.allowed_buckets
-        with fetched(source.bucket, source.key, self.client, max_bytes=max_bytes, allowed=allowed) as path:
+        with temporary_download(source.bucket, source.key, self.client, max_bytes=max_bytes, allowed=allowed) as path:
             yield path
 
     @contextmanager
-    def upload(self, folder: S3Folder, name: str, content_type: str) -> Iterator[Upload]:
+    def upload(self, folder: S3Folder, name: str, content_type: str) -> Iterator[MultipartUpload]:
         """Start an upload into a folder. Raises: the errors of `open_upload`."""
         from inference.media.s3.upload import open_upload
 
@@ -53,8 +53,8 @@ class S3Files:
         with open_upload(folder.bucket, key, self.client, content_type=content_type, allowed=allowed) as upload:
             yield upload
 
-    def link_to(self, upload: Upload, *, is_presigned: bool) -> str:
+    def link_to(self, upload: MultipartUpload, *, is_presigned: bool) -> str:
         """Return the URL of an uploaded object. Raises: the errors of `link_to`."""
-        from inference.media.s3.urls import link_to
+        from inference.media.s3.urls import object_url
 
-        return link_to(upload.bucket, upload.key, self.client, is_presigned=is_presigned)
+        return object_url(upload.bucket, upload.key, self.client, is_presigned=is_presigned)

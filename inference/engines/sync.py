@@ -19,9 +19,9 @@ from inference.engines.answer import Answer
 from inference.engines.callbacks import RequestCallbacks
 from inference.engines.s3_files import S3Files
 from inference.errors import InvalidRequest, MediaTooLarge, StorageError, WeightsNotFound
-from inference.lip_sync import LipSyncer, SyncOutput, SyncResult, TrackCache
-from inference.lip_sync.deadlines import deadlines_of
-from inference.media import MediaChild
+from inference.lip_sync import BoxCache, LipSyncer, SyncOutput, SyncResult
+from inference.lip_sync.deadlines import make_deadlines
+from inference.media import SandboxedDecoder
 from inference.media.s3.download import local_name
 from inference.media_types import SYNC_TYPES
 from inference.memory_usage import MemoryWatch
@@ -30,7 +30,7 @@ from inference.settings import Settings
 from inference.stage_timer import StageClock
 
 if TYPE_CHECKING:
-    from inference.media.s3.upload import Upload
+    from inference.media.s3.upload import MultipartUpload
 
 MAX_INLINE_BYTES = 18 << 20  # bytes of videos in one JSON answer: base64 adds a third, and SageMaker allows 25 MB
 MAX_STEM = 60  # characters of a source's name that are part of a video's name
@@ -157,7 +157,7 @@ class SyncEngine:
         self._s3_files = s3_files
 
     @classmethod
-    def load(cls, settings: Settings, s3_files: S3Files, decoder: MediaChild) -> SyncEngine:
+    def load(cls, settings: Settings, s3_files: S3Files, decoder: SandboxedDecoder) -> SyncEngine:
         """Load the checkpoints of the deployment; it is not an error if there are none.
 
         Raises: WrongWeights, DeviceUnavailable.
@@ -171,8 +171,8 @@ class SyncEngine:
                 precision=precision,
                 settings=settings,
                 media=decoder.open,
-                voice=decoder.read_voice,
-                tracks=TrackCache(settings.tracks_cache),
+                voice=decoder.spool_audio,
+                tracks=BoxCache(settings.boxes_cache),
             )
         except WeightsNotFound as err:
             return cls(None, str(err), settings, s3_files)
@@ -193,7 +193,7 @@ class SyncEngine:
         syncer = self._syncer_for(request)
         names = name_videos(request, [one.name for one in syncer.generators])
         targets = [(request.output, name) for name in names] if request.output is not None else []
-        clock = StageClock(deadlines=deadlines_of(self._settings, callbacks.timeout_s), on_item=callbacks.check)
+        clock = StageClock(deadlines=make_deadlines(self._settings, callbacks.timeout_s), on_item=callbacks.check)
         with ExitStack() as stack, MemoryWatch() as memory:
             with clock.stage("store"):  # starting the uploads checks, before any work, that they are allowed
                 uploads = [stack.enter_context(self._s3_files.upload(*target, MP4)) for target in targets]
@@ -213,16 +213,16 @@ class SyncEngine:
         """Return a syncer with the models of the request. Raises: WeightsNotFound."""
         if self.syncer is None:
             raise WeightsNotFound(self._missing)
-        return self.syncer.having(request.models or [self.syncer.generators[0].name])
+        return self.syncer.with_checkpoints(request.models or [self.syncer.generators[0].name])
 
     def _store(
-        self, uploads: list[Upload], outputs: tuple[SyncOutput, ...], request: SyncRequest, clock: StageClock
+        self, uploads: list[MultipartUpload], outputs: tuple[SyncOutput, ...], request: SyncRequest, clock: StageClock
     ) -> tuple[StoredVideo, ...]:
         """Write all videos to S3, or none: they appear when the last one is complete."""
         links = [self._s3_files.link_to(upload, is_presigned=request.is_presigned) for upload in uploads]
         for upload, one in zip(uploads, outputs if uploads else (), strict=True):
             assert one.path is not None
-            upload.send(one.path, lambda: clock.check("store"))
+            upload.upload_file(one.path, lambda: clock.check("store"))
         for upload in uploads:
             upload.finish()
         return tuple(StoredVideo(each.bucket, each.key, link) for each, link in zip(uploads, links, strict=True))

@@ -46,7 +46,7 @@ def region_to_frame(region: FaceRegion, size: int) -> Array:
     )
 
 
-def turned_square(box: FaceBox, from_xy: Array, to_xy: Array) -> FaceRegion:
+def rotated_square(box: FaceBox, from_xy: Array, to_xy: Array) -> FaceRegion:
     """Return the square of 1.5 times the box's longer side, rotated so that the line between two points is level."""
     angle = math.atan2(to_xy[1] - from_xy[1], to_xy[0] - from_xy[0])
     centre_x, centre_y = box.centre
@@ -122,7 +122,7 @@ def merge_overlapping(points: Array, scores: Array) -> list[Detection]:
         group = remaining[overlaps]
         merged = np.average(points[group], axis=0, weights=scores[group])
         box = corner_box(merged)
-        region = turned_square(box, merged[2 + RIGHT_EYE], merged[2 + LEFT_EYE])
+        region = rotated_square(box, merged[2 + RIGHT_EYE], merged[2 + LEFT_EYE])
         detections.append(Detection(box, region, float(scores[remaining[0]])))
         remaining = remaining[~overlaps]
     return detections

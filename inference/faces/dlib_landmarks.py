@@ -65,7 +65,7 @@ class DlibLandmarker:
         None if the region is outside the frame; otherwise there are always points.
         """
         height, width = frame_bgr.shape[:2]
-        if box_of(region).overlap(FaceBox(0, 0, width, height)) == 0:
+        if box_of_region(region).overlap(FaceBox(0, 0, width, height)) == 0:
             return None
         grey = to_grey(frame_bgr)
         shape = self._predictor(grey, self._rectangle(region))
@@ -77,12 +77,12 @@ class DlibLandmarker:
         rectangles, margins, _ = self._detector.run(grey, n_doublings)
         boxes = [FaceBox(r.left(), r.top(), r.right() + 1, r.bottom() + 1) for r in rectangles]  # dlib's are inclusive
         return [
-            Detection(box, region_of(box), 1 / (1 + math.exp(-margin)))
+            Detection(box, region_of_box(box), 1 / (1 + math.exp(-margin)))
             for box, margin in zip(boxes, margins, strict=True)
         ]
 
     def _rectangle(self, region: FaceRegion) -> Any:
-        box = box_of(region)
+        box = box_of_region(region)
         left, top = round(box.left), round(box.top)
         size = round(region.size)
         return self._dlib.rectangle(left, top, left + size - 1, top + size - 1)
@@ -92,12 +92,12 @@ def to_grey(frame_bgr: Frame) -> npt.NDArray[np.uint8]:
     return cv2.cvtColor(frame_bgr, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
 
 
-def region_of(box: FaceBox) -> FaceRegion:
+def region_of_box(box: FaceBox) -> FaceRegion:
     """Return the detector's square as a region; `box_of` inverts it, to a pixel: some boxes are not quite square."""
     return FaceRegion(*box.centre, box.width, 0.0)
 
 
-def box_of(region: FaceRegion) -> FaceBox:
+def box_of_region(region: FaceRegion) -> FaceBox:
     half = region.size / 2
     x, y = region.centre_x, region.centre_y
     return FaceBox(x - half, y - half, x + half, y + half)

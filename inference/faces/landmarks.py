@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.faces.box import Detection, Face, FaceBox, FaceRegion
-from inference.faces.detect import FaceDetector, Network, cut_region, region_to_frame, turned_square
+from inference.faces.detect import FaceDetector, Network, cut_region, region_to_frame, rotated_square
 
 Frame = npt.NDArray[np.uint8]
 
@@ -78,5 +78,5 @@ class MediaPipeLandmarker:
         points = in_square @ to_frame[:, :2].T + to_frame[:, 2]
         box = FaceBox(*points.min(axis=0).tolist(), *points.max(axis=0).tolist())
         corner_from, corner_to = points[list(MESH_EYE_CORNERS)]
-        next_region = turned_square(box, corner_from, corner_to)
+        next_region = rotated_square(box, corner_from, corner_to)
         return Face(points[MESH_TO_68].astype(np.float32), box, next_region, presence)

@@ -55,12 +55,12 @@ def lower_face_mask(height: int, width: int) -> Mask:
     """Return the weight of the patch: (height, width) float32, 0 at the edges and above, 1 around the mouth."""
     y = (np.arange(height) + 0.5) / height
     x = (np.arange(width) + 0.5) / width
-    vertical = ramp((y - FADE_FROM) / (FADE_TO - FADE_FROM)) * ramp((1 - y) / BOTTOM_FADE)
-    horizontal = ramp(np.minimum(x, 1 - x) / SIDE_FADE)
+    vertical = smoothstep((y - FADE_FROM) / (FADE_TO - FADE_FROM)) * smoothstep((1 - y) / BOTTOM_FADE)
+    horizontal = smoothstep(np.minimum(x, 1 - x) / SIDE_FADE)
     return np.outer(vertical, horizontal).astype(np.float32)
 
 
-def ramp(t: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+def smoothstep(t: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Rise from 0 to 1 without a corner at either end."""
     t = np.clip(t, 0, 1)
     return t * t * (3 - 2 * t)

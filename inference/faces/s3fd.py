@@ -33,7 +33,7 @@ class S3fdDetector:
         """Take the network: [1, 3, H, W] float32 -> logits and box offsets of six scales, finest first."""
         self._network = network
 
-    def find_first(self, frame_bgr: Frame) -> FaceBox | None:
+    def detect_best(self, frame_bgr: Frame) -> FaceBox | None:
         """Detect the best face, cropped as upstream does: whole pixels, none below 0; None if there is no face."""
         found = self.detect(frame_bgr)
         if len(found) == 0:
@@ -43,8 +43,8 @@ class S3fdDetector:
 
     def detect(self, frame_bgr: Frame) -> npt.NDArray[np.float32]:
         """Detect faces in a (H, W, 3) uint8 BGR frame, best first: (n, 5) float32 left, top, right, bottom, score."""
-        candidates = decode(self._network(to_input(frame_bgr)))
-        return suppress(candidates[candidates[:, 4] > MIN_SCORE])
+        candidates = decode_candidates(self._network(to_input(frame_bgr)))
+        return suppress_boxes(candidates[candidates[:, 4] > MIN_SCORE])
 
 
 def to_input(frame_bgr: Frame) -> npt.NDArray[np.float32]:
@@ -53,7 +53,7 @@ def to_input(frame_bgr: Frame) -> npt.NDArray[np.float32]:
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None], np.float32)
 
 
-def decode(maps: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+def decode_candidates(maps: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
     """Decode the candidates of all scales in one image: (n, 5) float32."""
     found = [np.zeros((0, 5), np.float32)]
     for scale, (logits, offsets) in enumerate(zip(maps[::2], maps[1::2], strict=True)):
@@ -69,7 +69,7 @@ def decode(maps: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
     return np.concatenate(found)
 
 
-def suppress(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def suppress_boxes(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Drop boxes that overlap a better one: non-maximum suppression; best first.
 
     Not shared with `detect.suppress_detections`: here `right` and `bottom` are pixels of the box, there exclusive.

@@ -9,7 +9,7 @@ import numpy.typing as npt
 Image = npt.NDArray[np.uint8]
 
 WINDOW, SIGMA = 11, 1.5  # pixels, size and standard deviation of the Gaussian window of the statistics
-STABLE = ((0.01 * 255) ** 2, (0.03 * 255) ** 2)  # constants that stabilise the ratio in flat regions
+STABILISERS = ((0.01 * 255) ** 2, (0.03 * 255) ** 2)  # constants that stabilise the ratio in flat regions
 
 
 def ssim(one_bgr: Image, other_bgr: Image) -> float:
@@ -23,8 +23,8 @@ def ssim(one_bgr: Image, other_bgr: Image) -> float:
     mean_one, mean_other = gaussian_mean(one), gaussian_mean(other)
     var_one, var_other = gaussian_mean(one * one) - mean_one**2, gaussian_mean(other * other) - mean_other**2
     covariance = gaussian_mean(one * other) - mean_one * mean_other
-    luminance = (2 * mean_one * mean_other + STABLE[0]) / (mean_one**2 + mean_other**2 + STABLE[0])
-    structure = (2 * covariance + STABLE[1]) / (var_one + var_other + STABLE[1])
+    luminance = (2 * mean_one * mean_other + STABILISERS[0]) / (mean_one**2 + mean_other**2 + STABILISERS[0])
+    structure = (2 * covariance + STABILISERS[1]) / (var_one + var_other + STABILISERS[1])
     return float((luminance * structure).mean())
 
 

@@ -22,8 +22,8 @@ FaceTrack = tuple[Face | None, ...]
 DETECT_EVERY = 25  # frames between detections: one second
 SAME_FACE_OVERLAP = 0.3
 REACQUIRE_FRAMES = 12  # frames for which a lost face is searched only near its last position
-PATIENCE = 25  # frames to wait for a lost face before another one is tracked
-EXACT = 1  # value of `detect_every` that detects in every frame
+MAX_LOST_FRAMES = 25  # frames to wait for a lost face before another one is tracked
+EVERY_FRAME = 1  # value of `detect_every` that detects in every frame
 
 
 class FaceTracker:
@@ -37,7 +37,7 @@ class FaceTracker:
     def __init__(
         self, landmarker: Landmarker, choice: FaceChoice = "largest", detect_every: int = DETECT_EVERY
     ) -> None:
-        self.most_faces = 0  # largest number of faces found in one frame
+        self.max_faces_found = 0  # largest number of faces found in one frame
         self._landmarker = landmarker
         self._choice = choice
         self._detect_every = detect_every
@@ -52,13 +52,13 @@ class FaceTracker:
         """Return the face in each of the next frames; (H, W, 3) uint8 BGR, whose sizes may change."""
         return tuple(self._track_frame(frame) for frame in frames)
 
-    def explain_nothing(self, n_frames: int) -> str:
+    def explain_no_face(self, n_frames: int) -> str:
         """Explain why none of `n_frames` frames showed the face."""
-        if self._choice == "largest" or self.most_faces == 0:
+        if self._choice == "largest" or self.max_faces_found == 0:
             return f"no face found in {n_frames} frames"
         return (
             f"face {self._choice} was asked for, counted from 0, but no frame shows more than "
-            f"{self.most_faces} face{'s' if self.most_faces > 1 else ''}"
+            f"{self.max_faces_found} face{'s' if self.max_faces_found > 1 else ''}"
         )
 
     def _track_frame(self, frame: Frame) -> Face | None:
@@ -77,7 +77,7 @@ class FaceTracker:
 
     def _must_detect(self) -> bool:
         self._since_detection += 1
-        return self._n_lost > REACQUIRE_FRAMES or self._detect_every == EXACT or self._landmarker.must_detect
+        return self._n_lost > REACQUIRE_FRAMES or self._detect_every == EVERY_FRAME or self._landmarker.must_detect
 
     def _track_from(self, frame: Frame, last: Face) -> Face | None:
         face = self._landmarker.find_landmarks(frame, last.region)
@@ -96,7 +96,7 @@ class FaceTracker:
         self._since_detection = 0
         n_wanted = 1 if self._choice == "largest" else self._choice + 1
         found = self._landmarker.detect(frame, n_wanted)
-        self.most_faces = max(self.most_faces, len(found))
+        self.max_faces_found = max(self.max_faces_found, len(found))
         for detection in self._candidates(found):
             face = self._landmarker.find_landmarks(frame, detection.region)
             if face is not None:
@@ -107,7 +107,7 @@ class FaceTracker:
         """Return the detections to try, best first."""
         if self._last_box is not None:
             nearest = nearest_to(self._last_box, found)
-            if nearest is not None or self._n_lost < PATIENCE:
+            if nearest is not None or self._n_lost < MAX_LOST_FRAMES:
                 return [nearest] if nearest else []
         if self._choice == "largest":
             return sorted(found, key=lambda d: -d.box.area)

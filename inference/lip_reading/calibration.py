@@ -43,7 +43,7 @@ def log_odds(posterior: float) -> float:
     return float(np.log(p / (1 - p)))
 
 
-def from_card(card: dict[str, Any], sha256: str) -> Calibration:
+def read_calibration(card: dict[str, Any], sha256: str) -> Calibration:
     """Return the constants in a card if they were measured with these very weights.
 
     Otherwise return defaults that give half weight to the posterior.

@@ -30,20 +30,20 @@ class Caption:
     lines: tuple[str, ...]
 
 
-def to_captions(words: Sequence[Word], form: CaptionFormat) -> str:
+def format_captions(words: Sequence[Word], caption_format: CaptionFormat) -> str:
     """Format words as captions.
 
     Returns: SubRip or WebVTT, or a table with tabs: start and end in milliseconds, and the text.
     """
     captions = cut_captions(words)
-    if form == "tsv":
+    if caption_format == "tsv":
         lines = [f"{round(c.start_s * 1000)}\t{round(c.end_s * 1000)}\t{' '.join(c.lines)}\n" for c in captions]
         return "start\tend\ttext\n" + "".join(lines)
     file = pysubs2.SSAFile()
     for caption in captions:
         text = r"\N".join(caption.lines)
         file.append(pysubs2.SSAEvent(start=round(caption.start_s * 1000), end=round(caption.end_s * 1000), text=text))
-    return str(file.to_string(form))
+    return str(file.to_string(caption_format))
 
 
 def cut_captions(words: Sequence[Word]) -> list[Caption]:

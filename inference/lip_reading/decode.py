@@ -22,7 +22,7 @@ SPACE = " "
 
 
 @dataclass(frozen=True)
-class Emitted:
+class EmittedCharacter:
     """A character and the run of frames that emitted it; `last` is inclusive."""
 
     character: str
@@ -31,7 +31,7 @@ class Emitted:
 
 
 @dataclass(frozen=True)
-class Reading:
+class DecodedText:
     """Text decoded from logits.
 
     confidence: 0..1; 0 if there are no words. alternatives: best first; the first is the text itself.
@@ -43,24 +43,24 @@ class Reading:
     alternatives: tuple[Alternative, ...] = ()
 
 
-def read_greedy(logits: Logits, fps: float) -> Reading:
+def read_greedy(logits: Logits, fps: float) -> DecodedText:
     """Decode the best class of each frame: the reference for every other decoder.
 
     logits: (T, 28) float32. fps: frames per second, for the times of the words.
     """
     emitted = decode_greedy(np.argmax(logits, axis=1))
     confidence = round(mean_confidence(emitted, log_softmax(logits)), 4)
-    return Reading(text_of(emitted), tuple(words_of(emitted, logits, fps)), confidence)
+    return DecodedText(join_characters(emitted), tuple(words_with_times(emitted, logits, fps)), confidence)
 
 
-def decode_greedy(labels: npt.NDArray[np.integer]) -> list[Emitted]:
+def decode_greedy(labels: npt.NDArray[np.integer]) -> list[EmittedCharacter]:
     """Collapse the best class of each frame to characters, by the rule of CTC.
 
     labels: (T,) 0..27. A class counts if it differs from the frame before and is not the blank; a space
     after a space is skipped; spaces at both ends are removed.
     Source: SilentSpeak/LipCoordNet dataset.py ctc_arr2txt.
     """
-    emitted: list[Emitted] = []
+    emitted: list[EmittedCharacter] = []
     position = 0
     for label, run in groupby(labels.tolist()):
         first, position = position, position + len(list(run))
@@ -69,21 +69,21 @@ def decode_greedy(labels: npt.NDArray[np.integer]) -> list[Emitted]:
         character = SYMBOLS[label - FIRST_SYMBOL]
         if character == SPACE and emitted and emitted[-1].character == SPACE:
             continue
-        emitted.append(Emitted(character, first, position - 1))
+        emitted.append(EmittedCharacter(character, first, position - 1))
     return strip_spaces(emitted)
 
 
-def strip_spaces(emitted: list[Emitted]) -> list[Emitted]:
+def strip_spaces(emitted: list[EmittedCharacter]) -> list[EmittedCharacter]:
     """Remove spaces at both ends."""
     kept = [i for i, one in enumerate(emitted) if one.character != SPACE]
     return emitted[kept[0] : kept[-1] + 1] if kept else []
 
 
-def text_of(emitted: list[Emitted]) -> str:
+def join_characters(emitted: list[EmittedCharacter]) -> str:
     return "".join(one.character for one in emitted)
 
 
-def words_of(emitted: list[Emitted], logits: Logits, fps: float) -> list[Word]:
+def words_with_times(emitted: list[EmittedCharacter], logits: Logits, fps: float) -> list[Word]:
     """Return the words with the times of the frames that emitted them.
 
     logits: (T, 28). A word starts with the first frame of its first character and ends after the last
@@ -92,7 +92,7 @@ def words_of(emitted: list[Emitted], logits: Logits, fps: float) -> list[Word]:
     log_p = log_softmax(logits)
     return [
         Word(
-            word=text_of(letters),
+            word=join_characters(letters),
             start=round(letters[0].first / fps, 3),
             end=round((letters[-1].last + 1) / fps, 3),
             confidence=round(mean_confidence(letters, log_p), 4),
@@ -101,14 +101,14 @@ def words_of(emitted: list[Emitted], logits: Logits, fps: float) -> list[Word]:
     ]
 
 
-def split_words(emitted: list[Emitted]) -> Iterator[list[Emitted]]:
+def split_words(emitted: list[EmittedCharacter]) -> Iterator[list[EmittedCharacter]]:
     """Yield the characters of each word."""
     for is_space, letters in groupby(emitted, key=lambda one: one.character == SPACE):
         if not is_space:
             yield list(letters)
 
 
-def mean_confidence(emitted: list[Emitted], log_p: Logits) -> float:
+def mean_confidence(emitted: list[EmittedCharacter], log_p: Logits) -> float:
     """Return the geometric mean of the peak probabilities of the characters; 0 if there are none."""
     if not emitted:
         return 0.0

@@ -22,15 +22,15 @@ N_BINS = 10  # bins of confidence, each a tenth wide
 
 
 @dataclass(frozen=True)
-class ReadClip:
+class TranscribedClip:
     """One transcribed clip.
 
     reference: the spoken words, in capitals with single spaces. hypothesis: the output of one decoder; words: the
     same, with times and confidences.
     """
 
-    said: str
-    read: str
+    reference: str
+    hypothesis: str
     words: tuple[Word, ...]
     speaker: str = ""
 
@@ -66,7 +66,7 @@ class Reliability:
 
 
 @dataclass(frozen=True)
-class Score:
+class DecoderScore:
     """Scores of one decoder on some clips.
 
     wer, cer: errors over words and characters of the references. slots: share of correct words in each slot, over the
@@ -93,15 +93,15 @@ class Score:
         return self.reliability.bins
 
 
-def score(clips: Sequence[ReadClip]) -> Score:
+def score_clips(clips: Sequence[TranscribedClip]) -> DecoderScore:
     """Score one decoder. clips: at least one."""
     speakers = sorted({clip.speaker for clip in clips})
     by_speaker = {name: [clip for clip in clips if clip.speaker == name] for name in speakers}
-    return Score(
+    return DecoderScore(
         n_clips=len(clips),
         wer=word_error_rate(clips),
-        cer=error_rate([(list(clip.said), list(clip.read)) for clip in clips]),
-        n_sentences_right=sum(clip.said == clip.read for clip in clips),
+        cer=error_rate([(list(clip.reference), list(clip.hypothesis)) for clip in clips]),
+        n_sentences_right=sum(clip.reference == clip.hypothesis for clip in clips),
         slots=score_slots(clips),
         letters=count_letter_confusions(clips),
         speakers={name: word_error_rate(own) for name, own in by_speaker.items()} if len(by_speaker) > 1 else {},
@@ -109,8 +109,8 @@ def score(clips: Sequence[ReadClip]) -> Score:
     )
 
 
-def word_error_rate(clips: Sequence[ReadClip]) -> float:
-    return error_rate([(clip.said.split(), clip.read.split()) for clip in clips])
+def word_error_rate(clips: Sequence[TranscribedClip]) -> float:
+    return error_rate([(clip.reference.split(), clip.hypothesis.split()) for clip in clips])
 
 
 def error_rate(pairs: Sequence[tuple[Sequence[Symbol], Sequence[Symbol]]]) -> float:
@@ -132,7 +132,9 @@ def edit_distance(reference: Sequence[Symbol], hypothesis: Sequence[Symbol]) -> 
     return row[-1]
 
 
-def align(reference: Sequence[Symbol], hypothesis: Sequence[Symbol]) -> list[tuple[Symbol | None, Symbol | None]]:
+def align_sequences(
+    reference: Sequence[Symbol], hypothesis: Sequence[Symbol]
+) -> list[tuple[Symbol | None, Symbol | None]]:
     """Align two sequences with the fewest edits.
 
     Returns: pairs of symbols; None stands for the missing symbol of an insertion or a deletion. Among alignments with
@@ -163,15 +165,17 @@ def is_grid_sentence(words: Sequence[str]) -> bool:
     return len(words) == len(GRID) and all(word in slot for word, slot in zip(words, GRID, strict=True))
 
 
-def aligned_hypotheses(clip: ReadClip) -> list[str | None]:
+def aligned_hypotheses(clip: TranscribedClip) -> list[str | None]:
     """Return what was recognised for each word of the reference; None for a missing word."""
     return [
-        hypothesis for reference, hypothesis in align(clip.said.split(), clip.read.split()) if reference is not None
+        hypothesis
+        for reference, hypothesis in align_sequences(clip.reference.split(), clip.hypothesis.split())
+        if reference is not None
     ]
 
 
-def score_slots(clips: Sequence[ReadClip]) -> dict[str, float]:
-    references = [clip.said.split() for clip in clips]
+def score_slots(clips: Sequence[TranscribedClip]) -> dict[str, float]:
+    references = [clip.reference.split() for clip in clips]
     right = [
         [a == b for a, b in zip(words, aligned_hypotheses(clip), strict=True)]
         for words, clip in zip(references, clips, strict=True)
@@ -180,16 +184,16 @@ def score_slots(clips: Sequence[ReadClip]) -> dict[str, float]:
     return dict(zip(SLOT_NAMES, np.mean(right, axis=0).tolist(), strict=True)) if right else {}
 
 
-def count_letter_confusions(clips: Sequence[ReadClip]) -> tuple[tuple[str, str, int], ...]:
+def count_letter_confusions(clips: Sequence[TranscribedClip]) -> tuple[tuple[str, str, int], ...]:
     counts = Counter(
-        (clip.said.split()[LETTER_SLOT], aligned_hypotheses(clip)[LETTER_SLOT] or "-")
+        (clip.reference.split()[LETTER_SLOT], aligned_hypotheses(clip)[LETTER_SLOT] or "-")
         for clip in clips
-        if is_grid_sentence(clip.said.split())
+        if is_grid_sentence(clip.reference.split())
     )
     return tuple((a, b, n) for (a, b), n in sorted(counts.items(), key=lambda one: (-one[1], one[0])))
 
 
-def measure_reliability(clips: Sequence[ReadClip]) -> Reliability:
+def measure_reliability(clips: Sequence[TranscribedClip]) -> Reliability:
     """Measure how far confidences can be trusted. A word is correct if the reference has the same word in its place."""
     pairs = [
         (word.confidence or 0.0, reference == word.word)
@@ -210,10 +214,12 @@ def measure_reliability(clips: Sequence[ReadClip]) -> Reliability:
     )
 
 
-def aligned_references(clip: ReadClip) -> list[str | None]:
+def aligned_references(clip: TranscribedClip) -> list[str | None]:
     """Return the word of the reference for each recognised word; None for an inserted word."""
     words = [word.word for word in clip.words]
-    return [reference for reference, hypothesis in align(clip.said.split(), words) if hypothesis is not None]
+    return [
+        reference for reference, hypothesis in align_sequences(clip.reference.split(), words) if hypothesis is not None
+    ]
 
 
 def make_bin(index: int, confidence: Floats, right: npt.NDArray[np.bool_]) -> ConfidenceBin:

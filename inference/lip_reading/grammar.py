@@ -16,11 +16,19 @@ from itertools import islice, pairwise
 import numpy as np
 
 from inference.lip_reading.calibration import Calibration
-from inference.lip_reading.decode import SPACE, Logits, Reading, decode_greedy, log_softmax, split_words
-from inference.lip_reading.lattice import Floats, Indices, Lattice, Slots, best_path, build_lattice, weigh_sentences
+from inference.lip_reading.decode import SPACE, DecodedText, Logits, decode_greedy, log_softmax, split_words
+from inference.lip_reading.lattice import (
+    Floats,
+    Indices,
+    Lattice,
+    Slots,
+    build_lattice,
+    compute_sentence_weights,
+    find_best_path,
+)
 from inference.lip_reading.options import Alternative, Word
-from inference.lip_reading.preprocess import WINDOW
-from inference.lip_reading.word_alignment import keep_order, place_words
+from inference.lip_reading.preprocess import WINDOW_FRAMES
+from inference.lip_reading.word_alignment import enforce_order, estimate_word_times
 
 LANGUAGE = "grid"
 GRID: Slots = (
@@ -35,9 +43,9 @@ N_WORDS = len(GRID)
 # Uniform prior: every sentence is equally likely before anything is seen.
 SENTENCE_COST = math.log(math.prod(len(words) for words in GRID))  # ln 64,000 = 11.07 nats
 # 1600 prefixes by 40 suffixes: the split of a sentence with the fewest states.
-N_HEAD = 4
+N_PREFIX_SLOTS = 4
 # A sentence is searched for this far into a pause beyond its best path, as far as the network ever saw.
-MAX_PAUSE = WINDOW  # frames
+MAX_PAUSE = WINDOW_FRAMES  # frames
 MARGIN = 12  # frames, half a second: words decoded this close to a sentence count against its agreement
 
 
@@ -49,10 +57,10 @@ class Segment:
     and the frame after the last one.
     """
 
-    first: int
+    start: int
     end: int
-    opens: int
-    closes: int
+    speech_start: int
+    speech_end: int
 
 
 @dataclass(frozen=True)
@@ -64,21 +72,21 @@ class DecodedSentence:
 
 
 @dataclass(frozen=True)
-class Passage:
+class DecodedSpan:
     """Sentences decoded from a span of frames.
 
     n_out_of_grammar_words: words that unconstrained decoding finds apart from these sentences.
     """
 
     sentences: tuple[DecodedSentence, ...]
-    n_stray: int
+    n_out_of_grammar_words: int
 
     @property
     def words(self) -> list[Word]:
         """Words of all sentences."""
         return [word for sentence in self.sentences for word in sentence.words]
 
-    def moved(self, shift: int, start: int, end: int, fps: float) -> Passage:
+    def shifted(self, shift: int, start: int, end: int, fps: float) -> DecodedSpan:
         """Return the same, `shift` frames later.
 
         All words are moved inside the frames [start, end), each at least one frame long.
@@ -86,7 +94,7 @@ class Passage:
         if not self.words:
             return self
         times = np.array([(word.start, word.end) for word in self.words], float) + (shift - start) / fps
-        kept = keep_order(np.append(times[:, 0], times[-1, 1]), (end - start) / fps, 1 / fps) + start / fps
+        kept = enforce_order(np.append(times[:, 0], times[-1, 1]), (end - start) / fps, 1 / fps) + start / fps
         ends = np.clip(times[:, 1] + start / fps, kept[:-1] + 1 / fps, kept[1:])
         moved = iter(
             replace(word, start=round(float(a), 3), end=round(float(b), 3))
@@ -97,7 +105,7 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class Weighed:
+class SentencePosterior:
     """Posterior over the sentences of the grammar, for the frames of a segment.
 
     posteriors: of every sentence; one axis per slot. agreement: the log of the share that the sentences of the
@@ -108,18 +116,18 @@ class Weighed:
     agreement: float
 
     @property
-    def best(self) -> tuple[int, ...]:
+    def best_indices(self) -> tuple[int, ...]:
         """The most probable sentence, as the index of its word in each slot."""
         return tuple(int(i) for i in np.unravel_index(int(self.posteriors.argmax()), self.posteriors.shape))
 
     @property
-    def said(self) -> tuple[str, ...]:
+    def best_words(self) -> tuple[str, ...]:
         """The words of the most probable sentence."""
-        return tuple(words[i] for words, i in zip(GRID, self.best, strict=True))
+        return tuple(words[i] for words, i in zip(GRID, self.best_indices, strict=True))
 
-    def of_slots(self) -> list[float]:
+    def word_posteriors(self) -> list[float]:
         """Return the posterior of each word of the best sentence in its slot."""
-        return [float(slot[i]) for slot, i in zip(slot_posteriors(self.posteriors), self.best, strict=True)]
+        return [float(slot[i]) for slot, i in zip(slot_posteriors(self.posteriors), self.best_indices, strict=True)]
 
 
 def slot_posteriors(posteriors: Floats) -> list[Floats]:
@@ -133,21 +141,21 @@ def grid_lattice() -> Lattice:
     return build_lattice(GRID, SENTENCE_COST)
 
 
-def read_grammar(logits: Logits, fps: float, n_best: int, calibration: Calibration) -> Reading:
+def read_grammar(logits: Logits, fps: float, n_best: int, calibration: Calibration) -> DecodedText:
     """Decode the most probable sentences; none if silence is more probable. logits: (T, 28)."""
-    return join_passages([read_passage(logits, fps, n_best, calibration)], n_best)
+    return join_spans([decode_span(logits, fps, n_best, calibration)], n_best)
 
 
-def read_passage(logits: Logits, fps: float, n_best: int, calibration: Calibration) -> Passage:
+def decode_span(logits: Logits, fps: float, n_best: int, calibration: Calibration) -> DecodedSpan:
     """Decode the sentences in one span of frames. logits: (T, 28)."""
     log_p = log_softmax(logits.astype(np.float64))
-    path = best_path(grid_lattice(), log_p)
+    path = find_best_path(grid_lattice(), log_p)
     segments = cut_segments(path)
     sentences = tuple(decode_sentence(log_p, path, one, fps, n_best, calibration) for one in segments)
-    return Passage(sentences, count_stray_words(log_p, segments))
+    return DecodedSpan(sentences, count_out_of_grammar_words(log_p, segments))
 
 
-def join_passages(passages: Sequence[Passage], n_best: int) -> Reading:
+def join_spans(passages: Sequence[DecodedSpan], n_best: int) -> DecodedText:
     """Join consecutive spans to one text.
 
     Confidence: the expected share of right words; words that unconstrained decoding finds outside all sentences count
@@ -157,12 +165,12 @@ def join_passages(passages: Sequence[Passage], n_best: int) -> Reading:
     sentences = [sentence for passage in passages for sentence in passage.sentences]
     words = tuple(word for sentence in sentences for word in sentence.words)
     expected_right = sum(word.confidence or 0.0 for word in words)
-    n_stray = sum(passage.n_stray for passage in passages)
-    return Reading(
+    n_stray = sum(passage.n_out_of_grammar_words for passage in passages)
+    return DecodedText(
         text=SPACE.join(word.word for word in words),
         words=words,
         confidence=round(expected_right / (len(words) + n_stray), 4) if words else 0.0,
-        alternatives=combine([sentence.alternatives for sentence in sentences], n_best),
+        alternatives=combine_alternatives([sentence.alternatives for sentence in sentences], n_best),
     )
 
 
@@ -181,29 +189,31 @@ def cut_segments(path: Indices) -> list[Segment]:
     ]
 
 
-def weigh_segment(log_p: Floats, path: Indices, segment: Segment) -> Weighed:
+def compute_posterior(log_p: Floats, path: Indices, segment: Segment) -> SentencePosterior:
     """Compute the posterior of every sentence of the grammar in a segment, summed over all of its paths.
 
     log_p: (T, 28) of the whole video. path: (T,) states of the best path.
     """
-    own = log_p[segment.first : segment.end]
-    labels = grid_lattice().labels[path[segment.first : segment.end]]
+    own = log_p[segment.start : segment.end]
+    labels = grid_lattice().labels[path[segment.start : segment.end]]
     aligned = own[np.arange(len(own)), labels]
     # Each frame is scaled by its value on the best path: that path weighs 1, and nothing underflows.
-    weights = weigh_sentences(GRID, N_HEAD, np.exp(own - aligned[:, None]))
+    weights = compute_sentence_weights(GRID, N_PREFIX_SLOTS, np.exp(own - aligned[:, None]))
     total = weights.sum()
-    around_speech = slice(max(segment.opens - segment.first - MARGIN, 0), segment.closes - segment.first + MARGIN)
+    around_speech = slice(
+        max(segment.speech_start - segment.start - MARGIN, 0), segment.speech_end - segment.start + MARGIN
+    )
     agreement = np.log(total) + aligned[around_speech].sum()
-    return Weighed(weights / total, float(agreement))
+    return SentencePosterior(weights / total, float(agreement))
 
 
 def decode_sentence(
     log_p: Floats, path: Indices, segment: Segment, fps: float, n_best: int, calibration: Calibration
 ) -> DecodedSentence:
     """Decode the most probable sentence of a segment."""
-    scored = weigh_segment(log_p, path, segment)
-    times = place_words(log_p[segment.first : segment.end], scored.said, fps, calibration)
-    shift_s = segment.first / fps
+    scored = compute_posterior(log_p, path, segment)
+    times = estimate_word_times(log_p[segment.start : segment.end], scored.best_words, fps, calibration)
+    shift_s = segment.start / fps
     words = tuple(
         Word(
             word,
@@ -211,7 +221,7 @@ def decode_sentence(
             round(end + shift_s, 3),
             round(calibration.confidence(posterior, scored.agreement), 4),
         )
-        for word, (start, end), posterior in zip(scored.said, times, scored.of_slots(), strict=True)
+        for word, (start, end), posterior in zip(scored.best_words, times, scored.word_posteriors(), strict=True)
     )
     return DecodedSentence(words, tuple(find_n_best(scored.posteriors, n_best)))
 
@@ -227,7 +237,7 @@ def find_n_best(posteriors: Floats, n_best: int) -> Iterator[Alternative]:
             yield Alternative(SPACE.join(sentence), float(flat[i]))
 
 
-def combine(parts: Sequence[Sequence[Alternative]], n_best: int) -> tuple[Alternative, ...]:
+def combine_alternatives(parts: Sequence[Sequence[Alternative]], n_best: int) -> tuple[Alternative, ...]:
     """Combine the n best alternatives of several sentences to the n best of the whole.
 
     The result is exact, since sentences in separate segments are independent.
@@ -241,7 +251,7 @@ def combine(parts: Sequence[Sequence[Alternative]], n_best: int) -> tuple[Altern
     return tuple(Alternative(one.text, round(one.confidence, 4)) for one in best)
 
 
-def count_stray_words(log_p: Floats, segments: Sequence[Segment]) -> int:
+def count_out_of_grammar_words(log_p: Floats, segments: Sequence[Segment]) -> int:
     """Count the words that unconstrained decoding finds apart from all sentences.
 
     They may be speech outside the grammar.
@@ -249,5 +259,5 @@ def count_stray_words(log_p: Floats, segments: Sequence[Segment]) -> int:
     words = split_words(decode_greedy(log_p.argmax(axis=1)))
     is_near_sentence = np.zeros(len(log_p), bool)
     for one in segments:
-        is_near_sentence[max(one.opens - MARGIN, 0) : one.closes + MARGIN] = True
+        is_near_sentence[max(one.speech_start - MARGIN, 0) : one.speech_end + MARGIN] = True
     return sum(not is_near_sentence[letters[0].first : letters[-1].last + 1].any() for letters in words)

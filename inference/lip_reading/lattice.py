@@ -95,7 +95,7 @@ class Lattice:
 
 
 @lru_cache(maxsize=8)
-def build_lattice(slots: Slots, sentence_cost: float = 0.0, *, once: bool = False) -> Lattice:
+def build_lattice(slots: Slots, sentence_cost: float = 0.0, *, exactly_one: bool = False) -> Lattice:
     """Build the lattice of the sentences that slots allow.
 
     sentence_cost: nats that every sentence costs; the prior against decoding speech from silence. exactly_one: exactly
@@ -104,7 +104,7 @@ def build_lattice(slots: Slots, sentence_cost: float = 0.0, *, once: bool = Fals
     states = LatticeBuilder()
     entries = idle = states.add_idle()
     n_slots = len(slots)
-    n_states = 2 * sum(len(word) for words in slots for word in words) + 2 * n_slots + (2 if once else 0)
+    n_states = 2 * sum(len(word) for words in slots for word in words) + 2 * n_slots + (2 if exactly_one else 0)
     exits: list[list[int]] = []
     first_states: list[int] = []  # first states of a sentence
     for s, words in enumerate(slots):
@@ -116,7 +116,7 @@ def build_lattice(slots: Slots, sentence_cost: float = 0.0, *, once: bool = Fals
             end = states.add_word(word, entries)
             exits[s] += [end, states.add(BLANK, end)]
     last = n_states + n_slots - 1
-    if once:
+    if exactly_one:
         idle = states.add_word_boundary(last)
     else:
         states.predecessors[idle[1]].append(last)  # the end of a sentence may precede the next one
@@ -135,7 +135,7 @@ def pad_rows(rows: Sequence[Sequence[int]], padding: int) -> Indices:
     return np.array([[*row, *[padding] * (width - len(row))] for row in rows])
 
 
-def find_pointers(lattice: Lattice, log_p: Floats) -> tuple[npt.NDArray[np.int16], Floats]:
+def find_backpointers(lattice: Lattice, log_p: Floats) -> tuple[npt.NDArray[np.int16], Floats]:
     """Run the forward pass of Viterbi's algorithm, from the idle state.
 
     log_p: (T, 28).
@@ -166,9 +166,9 @@ def update_word_exits(lattice: Lattice, scores: Floats, origins: Indices, slots:
     origins[n_states:-1] = lattice.exits[slots, best]
 
 
-def best_path(lattice: Lattice, log_p: Floats) -> Indices:
+def find_best_path(lattice: Lattice, log_p: Floats) -> Indices:
     """Return the (T,) states of the most probable path that ends with no sentence open."""
-    pointers, scores = find_pointers(lattice, log_p)
+    pointers, scores = find_backpointers(lattice, log_p)
     return backtrack(pointers, int(lattice.final_states[scores[lattice.final_states].argmax()]))
 
 
@@ -230,7 +230,7 @@ def iterate_leaf_weights(tree: PrefixTree, weights: Floats) -> Iterator[Floats]:
         yield totals[leaves].sum(axis=0)
 
 
-def weigh_sentences(slots: Slots, n_head: int, weights: Floats) -> Floats:
+def compute_sentence_weights(slots: Slots, n_prefix: int, weights: Floats) -> Floats:
     """Compute the weight of every sentence: the sum over all its paths of the product of their weights per frame.
 
     weights: (T, 28). n_prefix: number of slots in the prefix; the others are the suffix, scored from the back. The two
@@ -238,8 +238,8 @@ def weigh_sentences(slots: Slots, n_head: int, weights: Floats) -> Floats:
     Returns: an array with one axis for each slot.
     """
     head, tail = (
-        build_prefix_tree(slots[:n_head], ends_in_boundary=False),
-        build_prefix_tree(reverse_slots(slots[n_head:]), ends_in_boundary=True),
+        build_prefix_tree(slots[:n_prefix], ends_in_boundary=False),
+        build_prefix_tree(reverse_slots(slots[n_prefix:]), ends_in_boundary=True),
     )
     suffix_weights = np.array(list(iterate_leaf_weights(tail, weights[::-1])))[::-1]
     prefix_weights = iterate_leaf_weights(head, weights)
@@ -248,9 +248,9 @@ def weigh_sentences(slots: Slots, n_head: int, weights: Floats) -> Floats:
         following = suffix_weights[t + 1 : t + 1 + BLOCK_FRAMES]
         table += np.array(list(islice(prefix_weights, len(following)))).T @ following
     sizes = [len(words) for words in slots]
-    n_tail = len(slots) - n_head
-    by_slot = table.reshape(sizes[:n_head] + sizes[n_head:][::-1])
-    return by_slot.transpose([*range(n_head), *(n_head + i for i in reversed(range(n_tail)))])
+    n_tail = len(slots) - n_prefix
+    by_slot = table.reshape(sizes[:n_prefix] + sizes[n_prefix:][::-1])
+    return by_slot.transpose([*range(n_prefix), *(n_prefix + i for i in reversed(range(n_tail)))])
 
 
 def reverse_slots(slots: Slots) -> Slots:

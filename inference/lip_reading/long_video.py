@@ -17,20 +17,20 @@ import numpy as np
 
 from inference.lip_reading.calibration import Calibration
 from inference.lip_reading.decode import Logits, decode_greedy, log_softmax
-from inference.lip_reading.grammar import GRID, N_HEAD, Passage, count_stray_words, read_passage
-from inference.lip_reading.lattice import weigh_sentences
+from inference.lip_reading.grammar import GRID, N_PREFIX_SLOTS, DecodedSpan, count_out_of_grammar_words, decode_span
+from inference.lip_reading.lattice import compute_sentence_weights
 from inference.lip_reading.options import FPS
-from inference.lip_reading.preprocess import WINDOW, Mouth, stack_window
-from inference.lip_reading.windows import SILENT_HOLE, Network, run_windows
+from inference.lip_reading.preprocess import WINDOW_FRAMES, MouthCrop, stack_window
+from inference.lip_reading.windows import SILENT_GAP, Network, run_windows
 
 MIN_FRAMES = 25  # frames, one second: six words take longer
 # Candidate ends of the next sentence, in frames: a coarse grid first, then the neighbours of its best, and a finer grid
 # if no candidate is clearly one sentence. Ends beyond a window use its last 75 frames: they begin with a pause.
-COARSE_ENDS = tuple(range(31, WINDOW + 1, 6))
+COARSE_ENDS = tuple(range(31, WINDOW_FRAMES + 1, 6))
 NEIGHBOURS = (-3, 3)
-FINE_ENDS = tuple(range(28, WINDOW + 1, 3))
-LATE_ENDS = tuple(range(WINDOW + 6, WINDOW + 40, 6))
-FARTHEST = LATE_ENDS[-1] + max(NEIGHBOURS)
+FINE_ENDS = tuple(range(28, WINDOW_FRAMES + 1, 3))
+LATE_ENDS = tuple(range(WINDOW_FRAMES + 6, WINDOW_FRAMES + 40, 6))
+MAX_BUFFERED_FRAMES = LATE_ENDS[-1] + max(NEIGHBOURS)
 ACCEPT_ABOVE = -2.5  # nats: exactly one sentence has a twelfth of the probability of all that could be decoded there
 REJECT_BELOW = -15.0  # nats: below this, no nearby end turns the frames into a sentence
 STRIDE = 24  # frames skipped if there is no sentence: what is left of a window still holds a whole one
@@ -52,15 +52,15 @@ class Hypothesis:
     score: float
 
 
-def read_by_sentence(
-    mouths: Iterable[Mouth], network: Network, n_best: int, calibration: Calibration
-) -> Iterator[Passage]:
+def decode_by_sentence(
+    mouths: Iterable[MouthCrop], network: Network, n_best: int, calibration: Calibration
+) -> Iterator[DecodedSpan]:
     """Yield the decoded sentences of a video, with their times in it.
 
     Long gaps without a face are not decoded. At most 114 frames are buffered.
     """
     first = 0
-    for is_gap, run in groupby(mouths, key=lambda mouth: mouth.hole >= SILENT_HOLE):
+    for is_gap, run in groupby(mouths, key=lambda mouth: mouth.gap_length >= SILENT_GAP):
         if is_gap:
             first += sum(1 for _ in run)
             continue
@@ -75,24 +75,24 @@ class SentenceSegmenter:
     first: the frame of the video that is first in the buffer.
     """
 
-    def __init__(self, mouths: Iterable[Mouth], network: Network, first: int) -> None:
+    def __init__(self, mouths: Iterable[MouthCrop], network: Network, first: int) -> None:
         self._mouths = iter(mouths)
         self._network = network
-        self._buffer: list[Mouth] = []
+        self._buffer: list[MouthCrop] = []
         self.first = first
 
-    def spans(self, n_best: int, calibration: Calibration) -> Iterator[Passage]:
+    def spans(self, n_best: int, calibration: Calibration) -> Iterator[DecodedSpan]:
         """Yield a span for each sentence, and for each second in which none begins."""
-        while self._fill_buffer(FARTHEST) >= MIN_FRAMES:
+        while self._fill_buffer(MAX_BUFFERED_FRAMES) >= MIN_FRAMES:
             best = self._silent_window() or self._find_end()
-            span = read_passage(best.rows, FPS, n_best, calibration)
+            span = decode_span(best.rows, FPS, n_best, calibration)
             if span.sentences:
                 start, end = (self.first + at for at in (best.start, best.end))
-                yield span.moved(start - best.n_padded_before, start, end, FPS)
+                yield span.shifted(start - best.n_padded_before, start, end, FPS)
                 self._advance(best.end)
             else:
                 skipped = best.rows[best.n_padded_before : best.n_padded_before + STRIDE]
-                yield Passage((), count_stray_words(log_softmax(skipped.astype(np.float64)), ()))
+                yield DecodedSpan((), count_out_of_grammar_words(log_softmax(skipped.astype(np.float64)), ()))
                 self._advance(STRIDE)
         self._advance(len(self._buffer))
 
@@ -107,17 +107,17 @@ class SentenceSegmenter:
 
     def _silent_window(self) -> Hypothesis | None:
         """Return a window of the buffered frames if no character is decoded in it: the search can then be skipped."""
-        whole = self._decode_frames(0, min(len(self._buffer), WINDOW))
+        whole = self._decode_frames(0, min(len(self._buffer), WINDOW_FRAMES))
         return None if decode_greedy(whole.rows.argmax(axis=1)) else whole
 
     def _find_end(self) -> Hypothesis:
         """Return the best hypothesis for the next sentence."""
         last = len(self._buffer)
         tried: dict[int, Hypothesis] = {}
-        best = self._try_ends([*COARSE_ENDS, last] if last <= WINDOW else COARSE_ENDS, tried)
+        best = self._try_ends([*COARSE_ENDS, last] if last <= WINDOW_FRAMES else COARSE_ENDS, tried)
         best = self._try_ends([best.end + step for step in NEIGHBOURS], tried)
         if best.score < ACCEPT_ABOVE:
-            best = self._try_ends([*LATE_ENDS, *[last] * (last < FARTHEST)], tried)
+            best = self._try_ends([*LATE_ENDS, *[last] * (last < MAX_BUFFERED_FRAMES)], tried)
         if REJECT_BELOW < best.score < ACCEPT_ABOVE:
             best = self._try_ends([*FINE_ENDS, *(best.end + step for step in NEIGHBOURS)], tried)
         return best
@@ -126,15 +126,15 @@ class SentenceSegmenter:
         """Decode up to each of these ends that was not tried yet; return the best hypothesis of all."""
         for end in ends:
             if end not in tried and MIN_FRAMES <= end <= len(self._buffer):
-                tried[end] = self._decode_frames(max(end - WINDOW, 0), end)
+                tried[end] = self._decode_frames(max(end - WINDOW_FRAMES, 0), end)
         return max(tried.values(), key=lambda one: one.score)
 
     def _decode_frames(self, start: int, end: int) -> Hypothesis:
         """Decode these frames in the middle of a window, with the first and the last frame repeated on both sides."""
         own = self._buffer[start:end]
-        n_padded_before = (WINDOW - len(own)) // 2
-        clip = [own[0]] * n_padded_before + own + [own[-1]] * (WINDOW - len(own) - n_padded_before)
-        ((_, rows),) = run_windows([stack_window(clip, WINDOW)], self._network, 1)
+        n_padded_before = (WINDOW_FRAMES - len(own)) // 2
+        clip = [own[0]] * n_padded_before + own + [own[-1]] * (WINDOW_FRAMES - len(own) - n_padded_before)
+        ((_, rows),) = run_windows([stack_window(clip, WINDOW_FRAMES)], self._network, 1)
         return Hypothesis(start, end, n_padded_before, rows, score_one_sentence(rows))
 
 
@@ -142,5 +142,5 @@ def score_one_sentence(rows: Logits) -> float:
     """Return the log probability that (T, 28) logits contain exactly one sentence of the grammar, whichever."""
     log_p = log_softmax(rows.astype(np.float64))
     highest = log_p.max(axis=1)
-    weights = weigh_sentences(GRID, N_HEAD, np.exp(log_p - highest[:, None]))
+    weights = compute_sentence_weights(GRID, N_PREFIX_SLOTS, np.exp(log_p - highest[:, None]))
     return math.log(max(float(weights.sum()), MIN_WEIGHT)) + float(highest.sum())

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from inference.backends import Device, OpenVinoNetwork, TorchNetwork, settle
+from inference.backends import Device, OpenVinoNetwork, TorchNetwork, resolve_auto_precision
 from inference.backends.graphs.int8 import quantise_convolutions
-from inference.backends.graphs.lip_coord_net import build_openvino, split_at_time
+from inference.backends.graphs.lip_coord_net import build_lip_coord_net, split_at_time
 from inference.backends.stored_precision import check_on_cpu, check_stored_precision, not_quantised
 from inference.conversion.openvino_files import read_openvino
-from inference.lip_reading.calibration import Calibration, from_card
+from inference.lip_reading.calibration import Calibration, read_calibration
 from inference.lip_reading.options import ModelInfo
 from inference.lip_reading.windows import Network
 from inference.models import LipCoordNet
 from inference.weights.checkpoint import load_into
-from inference.weights.registry import WeightSet, set_of_hash
-from inference.weights.resolve import OPENVINO_SUFFIX, FoundWeights, find_weights
+from inference.weights.registry import WeightSet, find_set_by_hash
+from inference.weights.resolve import OPENVINO_SUFFIX, ResolvedWeights, find_weights
 from inference.weights.sources import WeightSources, as_sources
 
 if TYPE_CHECKING:
@@ -56,30 +56,30 @@ def load_model(weights: str | Path | None, device: Device, sources: WeightSource
     found = find_weights(weights, JOB, as_sources(sources))
     if found.path.suffix == OPENVINO_SUFFIX:
         return load_openvino(found, device)
-    card = card_of(found.weight_set)
-    device = settle(device, *recorded_precisions(card, found.sha256))
+    card = read_card(found.weight_set)
+    device = resolve_auto_precision(device, *recorded_precisions(card, found.sha256))
     highest = recorded_ranges(card, found.sha256)
     if device.precision == "int8" and not highest:
         raise not_quantised(found.label, "--weights")
     module = LipCoordNet()
     load_into(module, found.path)
     info = ModelInfo(NETWORK_NAME, found.label, found.sha256)
-    calibration = from_card(card, found.sha256)
+    calibration = read_calibration(card, found.sha256)
     return ReadingModel(
-        run_by_best(module, device, highest), info, found.landmarks, found.language, calibration, device
+        compile_fastest(module, device, highest), info, found.landmarks, found.language, calibration, device
     )
 
 
-def run_by_best(module: LipCoordNet, device: Device, highest: Mapping[str, float]) -> Network:
+def compile_fastest(module: LipCoordNet, device: Device, max_inputs: Mapping[str, float]) -> Network:
     """Compile the network for the fastest runtime of its device: OpenVINO for bf16 and int8 on a CPU, torch otherwise.
 
     highest: largest input of each convolution that int8 quantises.
     """
     if device.name != "cpu" or device.precision not in ("bf16", "int8"):
         return TorchNetwork(module, device)
-    graph = build_openvino(module.state_dict())
+    graph = build_lip_coord_net(module.state_dict())
     if device.precision == "int8":
-        quantise_convolutions(graph, highest)
+        quantise_convolutions(graph, max_inputs)
     return compile_openvino(graph, device)
 
 
@@ -97,25 +97,25 @@ def compile_openvino(model: ov.Model, device: Device) -> Network:
     return lambda video, lips: sequence_decoder(frame_encoder(video)[0], lips)
 
 
-def load_openvino(found: FoundWeights, device: Device) -> ReadingModel:
+def load_openvino(found: ResolvedWeights, device: Device) -> ReadingModel:
     """Load a model in OpenVINO's format; its file names the weights it was converted from."""
     check_on_cpu(found.label, device)
     stored = read_openvino(found.path)
     if device.precision == "auto":
         device = Device(device.name, "int8" if stored.is_int8 else "f32")
     check_stored_precision(found.label, device, is_int8=stored.is_int8)
-    origin = set_of_hash(stored.made_from) if stored.made_from else None
+    origin = find_set_by_hash(stored.made_from) if stored.made_from else None
     return ReadingModel(
         compile_openvino(stored.model, device),
         ModelInfo(NETWORK_NAME, found.label, stored.sha256),
         origin.landmarks if origin else None,
         origin.language if origin else None,
-        from_card(card_of(origin), stored.made_from or ""),
+        read_calibration(read_card(origin), stored.made_from or ""),
         device,
     )
 
 
-def card_of(weight_set: WeightSet | None) -> dict[str, Any]:
+def read_card(weight_set: WeightSet | None) -> dict[str, Any]:
     return weight_set.read_card() if weight_set else {}
 
 

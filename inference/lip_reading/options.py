@@ -10,7 +10,7 @@ from inference.faces import FaceChoice
 
 Decoder = Literal["auto", "greedy", "grammar"]
 DECODERS: tuple[Decoder, ...] = ("auto", "greedy", "grammar")
-N_BEST, MOST_BEST = 5, 100  # alternatives: by default, and at most
+DEFAULT_N_BEST, MAX_N_BEST = 5, 100  # alternatives: by default, and at most
 FPS = 25.0  # frames per second: the rate that the networks were trained at
 
 
@@ -23,7 +23,7 @@ class ReadOptions:
 
     face: FaceChoice = "largest"  # or an index from 0, left to right, in the first frame with that many faces
     decoder: Decoder = "auto"  # grammar if the weights were trained on a known language, else greedy
-    n_best: int = N_BEST  # alternatives that the grammar decoder returns; greedy returns its own text only
+    n_best: int = DEFAULT_N_BEST  # alternatives that the grammar decoder returns; greedy returns its own text only
     exact: bool = False  # detect the face in every frame; slower, for footage with many cuts
 
     def __post_init__(self) -> None:
@@ -33,8 +33,8 @@ class ReadOptions:
         if self.decoder not in DECODERS:
             raise InvalidRequest(f"decoder {self.decoder!r}: expected one of {', '.join(DECODERS)}")
         is_count = isinstance(self.n_best, int) and not isinstance(self.n_best, bool)
-        if not (is_count and 1 <= self.n_best <= MOST_BEST):
-            raise InvalidRequest(f"nbest {self.n_best!r}: expected a number from 1 to {MOST_BEST}")
+        if not (is_count and 1 <= self.n_best <= MAX_N_BEST):
+            raise InvalidRequest(f"nbest {self.n_best!r}: expected a number from 1 to {MAX_N_BEST}")
 
 
 @dataclass(frozen=True)

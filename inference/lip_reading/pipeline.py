@@ -15,16 +15,16 @@ from inference.errors import UnsupportedMedia
 from inference.faces import FaceRegion, FaceTracker
 from inference.faces.crop import CROP_HEIGHT, CROP_WIDTH
 from inference.faces.load import load_landmarker
-from inference.faces.track import DETECT_EVERY, EXACT
-from inference.lip_reading.decode import Logits, Reading, read_greedy
-from inference.lip_reading.grammar import LANGUAGE, join_passages, read_grammar
-from inference.lip_reading.long_video import read_by_sentence
+from inference.faces.track import DETECT_EVERY, EVERY_FRAME
+from inference.lip_reading.decode import DecodedText, Logits, read_greedy
+from inference.lip_reading.grammar import LANGUAGE, join_spans, read_grammar
+from inference.lip_reading.long_video import decode_by_sentence
 from inference.lip_reading.model import DEFAULT_LANDMARKS, load_model
 from inference.lip_reading.options import FPS, Decoder, ReadOptions, Transcript
 from inference.lip_reading.partial_words import OnWords, WordStream
-from inference.lip_reading.preprocess import WINDOW, Mouth, crop_mouths, cut_windows, track_faces
-from inference.lip_reading.windows import HOP, N_LIP_POINTS, OnRows, run_windows, stitch
-from inference.media import Clip, Frame, MediaDoor, OpenedMedia, Source, open_media
+from inference.lip_reading.preprocess import WINDOW_FRAMES, MouthCrop, crop_mouths, cut_windows, track_faces
+from inference.lip_reading.windows import N_LIP_POINTS, WINDOW_HOP, OnRows, run_windows, stitch
+from inference.media import Clip, Frame, MediaOpener, OpenedMedia, Source, open_media
 from inference.settings import Settings
 from inference.stage_timer import StageClock
 
@@ -40,7 +40,7 @@ BATCH_SIZE = {"cpu": 2, "cuda": 16}  # windows per batch
 class ExtractionResult(Generic[T]):
     """The result for a video's mouths, and the number of frames."""
 
-    found: T
+    result: T
     n_frames: int
     n_without_face: int
 
@@ -48,14 +48,14 @@ class ExtractionResult(Generic[T]):
 class CountingIterator:
     """Iterates over mouths and counts them."""
 
-    def __init__(self, mouths: Iterable[Mouth]) -> None:
+    def __init__(self, mouths: Iterable[MouthCrop]) -> None:
         self._mouths = mouths
         self.n_frames = self.n_without_face = 0
 
-    def __iter__(self) -> Iterator[Mouth]:
+    def __iter__(self) -> Iterator[MouthCrop]:
         for mouth in self._mouths:
             self.n_frames += 1
-            self.n_without_face += mouth.hole > 0
+            self.n_without_face += mouth.gap_length > 0
             yield mouth
 
 
@@ -69,7 +69,7 @@ class LipReader:
         precision: str = "auto",
         landmarks: str | None = None,
         settings: Settings | None = None,
-        media: MediaDoor = open_media,
+        media: MediaOpener = open_media,
     ) -> None:
         """Load the models.
 
@@ -111,7 +111,7 @@ class LipReader:
         )
         return self._transcribe(extracted, clock)
 
-    def read_by_each(
+    def read_with_decoders(
         self, source: Source, decoders: Sequence[Decoder], options: ReadOptions | None = None
     ) -> dict[Decoder, Transcript]:
         """Read a video with several decoders.
@@ -125,9 +125,9 @@ class LipReader:
         options_by_decoder = {name: replace(options, decoder=name) for name in decoders}
         return {
             name: self.read(source, one)
-            if self._has_grammar(one) and extracted.n_frames > WINDOW
+            if self._has_grammar(one) and extracted.n_frames > WINDOW_FRAMES
             else self._transcribe(
-                ExtractionResult(self._decode(extracted.found, one), extracted.n_frames, extracted.n_without_face),
+                ExtractionResult(self._decode(extracted.result, one), extracted.n_frames, extracted.n_without_face),
                 clock,
             )
             for name, one in options_by_decoder.items()
@@ -137,8 +137,8 @@ class LipReader:
         """Run every network once, so that a fault of this machine shows now and the first request is fast."""
         self._landmarker.detect(frame_bgr)
         self._landmarker.find_landmarks(frame_bgr, FaceRegion(frame_bgr.shape[1] / 2, frame_bgr.shape[0] / 2, 64, 0))
-        blank = Mouth(np.zeros((CROP_HEIGHT, CROP_WIDTH, 3), np.uint8), np.zeros((N_LIP_POINTS, 2), np.float32))
-        stitch(run_windows(cut_windows([blank], HOP), self.model.network, 1))
+        blank = MouthCrop(np.zeros((CROP_HEIGHT, CROP_WIDTH, 3), np.uint8), np.zeros((N_LIP_POINTS, 2), np.float32))
+        stitch(run_windows(cut_windows([blank], WINDOW_HOP), self.model.network, 1))
 
     def _extract_mouths(
         self,
@@ -146,7 +146,7 @@ class LipReader:
         options: ReadOptions,
         progress: ProgressCallback | None,
         clock: StageClock,
-        decode: Callable[[Iterator[Mouth]], T],
+        decode: Callable[[Iterator[MouthCrop]], T],
     ) -> ExtractionResult[T]:
         """Extract the mouths of a video and return what `decode` makes of them.
 
@@ -154,34 +154,34 @@ class LipReader:
         """
         with clock.stage("decode"), self._open_media(source, self._limits) as media:
             check_not_still(media)
-            tracker = FaceTracker(self._landmarker, options.face, EXACT if options.exact else DETECT_EVERY)
+            tracker = FaceTracker(self._landmarker, options.face, EVERY_FRAME if options.exact else DETECT_EVERY)
             clips = clock.watch("decode", report_progress(media.read_clips(FPS), progress, media.video.duration_s))
             tracked = clock.watch("faces", track_faces(clips, tracker))
             counted = CountingIterator(clock.watch("mouths", crop_mouths(tracked, media.name, tracker)))
             found = decode(iter(counted))
         return ExtractionResult(found, counted.n_frames, counted.n_without_face)
 
-    def _run_network(self, mouths: Iterable[Mouth], clock: StageClock, on_rows: OnRows | None) -> Logits:
-        windows = clock.watch("mouths", cut_windows(mouths, HOP))
+    def _run_network(self, mouths: Iterable[MouthCrop], clock: StageClock, on_rows: OnRows | None) -> Logits:
+        windows = clock.watch("mouths", cut_windows(mouths, WINDOW_HOP))
         results = clock.watch("network", run_windows(windows, self.model.network, BATCH_SIZE[self.device.name]))
         return stitch(results, on_rows).logits
 
     def _read_windows(
-        self, mouths: Iterator[Mouth], options: ReadOptions, clock: StageClock, on_words: OnWords | None
-    ) -> Reading:
-        logits = self._run_network(mouths, clock, None if on_words is None else WordStream(on_words, FPS).hear)
+        self, mouths: Iterator[MouthCrop], options: ReadOptions, clock: StageClock, on_words: OnWords | None
+    ) -> DecodedText:
+        logits = self._run_network(mouths, clock, None if on_words is None else WordStream(on_words, FPS).add_rows)
         with clock.stage("words"):
             return self._decode(logits, options)
 
     def _read_sentences(
-        self, mouths: Iterator[Mouth], options: ReadOptions, clock: StageClock, on_words: OnWords | None
-    ) -> Reading:
+        self, mouths: Iterator[MouthCrop], options: ReadOptions, clock: StageClock, on_words: OnWords | None
+    ) -> DecodedText:
         """Decode with the grammar: a video of one window as it is, a longer one sentence by sentence."""
-        first_mouths = list(islice(mouths, WINDOW + 1))
-        if len(first_mouths) <= WINDOW:
+        first_mouths = list(islice(mouths, WINDOW_FRAMES + 1))
+        if len(first_mouths) <= WINDOW_FRAMES:
             return self._read_windows(iter(first_mouths), options, clock, None)
         spans = []
-        found = read_by_sentence(
+        found = decode_by_sentence(
             chain(first_mouths, mouths), self.model.network, options.n_best, self.model.calibration
         )
         for span in clock.watch("network", found):
@@ -189,18 +189,18 @@ class LipReader:
             if on_words is not None and span.words:
                 on_words(span.words)
         with clock.stage("words"):
-            return join_passages(spans, options.n_best)
+            return join_spans(spans, options.n_best)
 
     def _has_grammar(self, options: ReadOptions) -> bool:
         return options.decoder == "grammar" or (options.decoder == "auto" and self.model.language == LANGUAGE)
 
-    def _decode(self, logits: Logits, options: ReadOptions) -> Reading:
+    def _decode(self, logits: Logits, options: ReadOptions) -> DecodedText:
         if self._has_grammar(options):
             return read_grammar(logits, FPS, options.n_best, self.model.calibration)
         return read_greedy(logits, FPS)
 
-    def _transcribe(self, extracted: ExtractionResult[Reading], clock: StageClock) -> Transcript:
-        reading = extracted.found
+    def _transcribe(self, extracted: ExtractionResult[DecodedText], clock: StageClock) -> Transcript:
+        reading = extracted.result
         return Transcript(
             text=reading.text,
             words=reading.words,

@@ -15,13 +15,13 @@ from inference.faces.box import LIP_POINTS
 from inference.faces.crop import CROP_HEIGHT, CROP_WIDTH, crop_mouth
 from inference.media import Clip, Frame
 
-WINDOW = 75  # frames, 3 s at 25 fps: the length of every training clip
+WINDOW_FRAMES = 75  # frames, 3 s at 25 fps: the length of every training clip
 # A longer gap is not blended from both sides; each half repeats the nearer side.
 MAX_BLENDED_GAP = 12  # frames
 
 
 @dataclass(frozen=True)
-class Mouth:
+class MouthCrop:
     """One frame of the network's input.
 
     crop: (64, 128, 3) uint8 BGR, aligned. lips: (20, 2) float32, points 48..67 as x / frame width,
@@ -30,11 +30,11 @@ class Mouth:
 
     crop: npt.NDArray[np.uint8]
     lips: npt.NDArray[np.float32]
-    hole: int = 0
+    gap_length: int = 0
 
 
 @dataclass(frozen=True)
-class Window:
+class MouthWindow:
     """A run of frames for one pass of the network.
 
     start: its first frame, counted from the start of the video. n_frames: number of rows that are frames of the
@@ -46,7 +46,7 @@ class Window:
     n_frames: int
     video: npt.NDArray[np.uint8]
     lips: npt.NDArray[np.float32]
-    holes: tuple[int, ...]
+    gap_lengths: tuple[int, ...]
 
 
 def track_faces(clips: Iterable[Clip], tracker: FaceTracker) -> Iterator[tuple[Clip, FaceTrack]]:
@@ -55,12 +55,12 @@ def track_faces(clips: Iterable[Clip], tracker: FaceTracker) -> Iterator[tuple[C
         yield clip, tracker.follow(clip.frames)
 
 
-def crop_mouths(tracked: Iterable[tuple[Clip, FaceTrack]], name: str, tracker: FaceTracker) -> Iterator[Mouth]:
+def crop_mouths(tracked: Iterable[tuple[Clip, FaceTrack]], name: str, tracker: FaceTracker) -> Iterator[MouthCrop]:
     """Yield one mouth crop per frame; frames without the face are filled in from their neighbours.
 
     Raises: NoFaceFound if no frame shows the face.
     """
-    last: Mouth | None = None
+    last: MouthCrop | None = None
     n_missing, n_frames = 0, 0
     for clip, track in tracked:
         n_frames += len(track)
@@ -69,43 +69,43 @@ def crop_mouths(tracked: Iterable[tuple[Clip, FaceTrack]], name: str, tracker: F
                 n_missing += 1
                 continue
             mouth = extract_mouth(frame, face)
-            yield from fill(last, mouth, n_missing)
+            yield from fill_gap(last, mouth, n_missing)
             yield mouth
             last, n_missing = mouth, 0
     if last is None:
-        raise NoFaceFound(f"{name}: {tracker.explain_nothing(n_frames)}")
-    yield from fill(last, None, n_missing)
+        raise NoFaceFound(f"{name}: {tracker.explain_no_face(n_frames)}")
+    yield from fill_gap(last, None, n_missing)
 
 
-def extract_mouth(frame: Frame, face: Face) -> Mouth:
+def extract_mouth(frame: Frame, face: Face) -> MouthCrop:
     height, width = frame.shape[:2]
     lips = face.points[LIP_POINTS] / np.array([width, height])
-    return Mouth(crop_mouth(frame, face.points), lips.astype(np.float32))
+    return MouthCrop(crop_mouth(frame, face.points), lips.astype(np.float32))
 
 
-def fill(before: Mouth | None, after: Mouth | None, n_missing: int) -> Iterator[Mouth]:
+def fill_gap(before: MouthCrop | None, after: MouthCrop | None, n_missing: int) -> Iterator[MouthCrop]:
     """Yield the frames of a gap: a short one is blended from both sides, a long one repeats the nearer side."""
     for i in range(n_missing):
         if before is None or after is None:
             nearest = before or after
             assert nearest is not None
-            yield replace(nearest, hole=n_missing)
+            yield replace(nearest, gap_length=n_missing)
             continue
         weight = (i + 1) / (n_missing + 1)
         if n_missing > MAX_BLENDED_GAP:
             weight = float(weight > 0.5)
         crop = np.rint(before.crop * (1 - weight) + after.crop * weight).astype(np.uint8)
         lips = (before.lips * (1 - weight) + after.lips * weight).astype(np.float32)
-        yield Mouth(crop, lips, n_missing)
+        yield MouthCrop(crop, lips, n_missing)
 
 
-def cut_windows(mouths: Iterable[Mouth], hop: int) -> Iterator[Window]:
+def cut_windows(mouths: Iterable[MouthCrop], hop: int) -> Iterator[MouthWindow]:
     """Yield windows of 75 frames every `hop` frames; the last one ends with the video.
 
     A video of fewer than 75 frames gives one padded window.
     """
-    recent: deque[Mouth] = deque(maxlen=WINDOW)
-    n_frames, last_end, next_end = 0, 0, WINDOW
+    recent: deque[MouthCrop] = deque(maxlen=WINDOW_FRAMES)
+    n_frames, last_end, next_end = 0, 0, WINDOW_FRAMES
     for mouth in mouths:
         recent.append(mouth)
         n_frames += 1
@@ -116,11 +116,11 @@ def cut_windows(mouths: Iterable[Mouth], hop: int) -> Iterator[Window]:
         yield stack_window(recent, n_frames)
 
 
-def stack_window(mouths: Sequence[Mouth], end: int) -> Window:
+def stack_window(mouths: Sequence[MouthCrop], end: int) -> MouthWindow:
     """Stack the last frames up to `end`; zeros pad a short clip, as in upstream's training."""
     n = len(mouths)
-    video = np.zeros((WINDOW, CROP_HEIGHT, CROP_WIDTH, 3), np.uint8)
-    lips = np.zeros((WINDOW, *mouths[0].lips.shape), np.float32)
+    video = np.zeros((WINDOW_FRAMES, CROP_HEIGHT, CROP_WIDTH, 3), np.uint8)
+    lips = np.zeros((WINDOW_FRAMES, *mouths[0].lips.shape), np.float32)
     video[:n] = [mouth.crop for mouth in mouths]
     lips[:n] = [mouth.lips for mouth in mouths]
-    return Window(end - n, n, video, lips, tuple(mouth.hole for mouth in mouths))
+    return MouthWindow(end - n, n, video, lips, tuple(mouth.gap_length for mouth in mouths))

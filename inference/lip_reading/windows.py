@@ -11,21 +11,23 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.lip_reading.decode import BLANK, Logits
-from inference.lip_reading.preprocess import Window
+from inference.lip_reading.preprocess import MouthWindow
 
 Network = Callable[..., Sequence[npt.NDArray[Any]]]
 OnRows = Callable[[Logits, int], None]
 
 # Frames between windows. They overlap by 15: near its edges a window lacks context, but each window is
 # decoded as a sentence of its own, so a larger overlap duplicates words (measured on joined clips).
-HOP = 60
+WINDOW_HOP = 60
 # A gap this long is silenced: no word is decoded in it.
-SILENT_HOLE = 25  # frames
+SILENT_GAP = 25  # frames
 N_LIP_POINTS = 20
 BLANK_LOGIT = 20.0  # logit of the blank in such a gap; the others are 0
 
 
-def run_windows(windows: Iterable[Window], network: Network, batch_size: int) -> Iterator[tuple[Window, Logits]]:
+def run_windows(
+    windows: Iterable[MouthWindow], network: Network, batch_size: int
+) -> Iterator[tuple[MouthWindow, Logits]]:
     """Yield each window with its logits, (75, 28) float32; at most `batch_size` windows are held."""
     iterator = iter(windows)
     while batch := list(islice(iterator, batch_size)):
@@ -45,10 +47,10 @@ class StitchedLogits:
     """One row for each frame of a video. logits: (T, 28) float32. gap_lengths: 0, or the length of the gap."""
 
     logits: Logits
-    holes: tuple[int, ...]
+    gap_lengths: tuple[int, ...]
 
 
-def stitch(results: Iterable[tuple[Window, Logits]], on_rows: OnRows | None = None) -> StitchedLogits:
+def stitch(results: Iterable[tuple[MouthWindow, Logits]], on_rows: OnRows | None = None) -> StitchedLogits:
     """Stitch the logits of all windows into one run.
 
     on_rows: called after each window with its rows and the frame of the first of them;
@@ -63,17 +65,17 @@ def stitch(results: Iterable[tuple[Window, Logits]], on_rows: OnRows | None = No
         if n_later:
             parts[-1] = parts[-1][:-n_later]
         kept = slice(n_shared - n_later, window.n_frames)
-        parts.append(blank_gaps(logits[kept], window.holes[kept]))
+        parts.append(blank_gaps(logits[kept], window.gap_lengths[kept]))
         if on_rows is not None:
             on_rows(parts[-1], window.start + n_shared - n_later)
-        gap_lengths.extend(window.holes[n_shared:])
+        gap_lengths.extend(window.gap_lengths[n_shared:])
     return StitchedLogits(np.concatenate(parts), tuple(gap_lengths))
 
 
 def blank_gaps(logits: npt.NDArray[Any], gap_lengths: Sequence[int]) -> Logits:
     """Return the logits with long gaps set to blank: repeated crops can look like speech only by chance."""
     rows = logits.astype(np.float32)
-    silent = np.array(gap_lengths) >= SILENT_HOLE
+    silent = np.array(gap_lengths) >= SILENT_GAP
     rows[silent] = 0
     rows[silent, BLANK] = BLANK_LOGIT
     return rows

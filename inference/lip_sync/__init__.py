@@ -1,7 +1,7 @@
 """Lip sync: from a face and speech to a video in which the face speaks."""
 
-from inference.lip_sync.box_cache import TrackCache
+from inference.lip_sync.box_cache import BoxCache
 from inference.lip_sync.options import PARITY, Pads, SyncOptions, SyncOutput, SyncResult
 from inference.lip_sync.pipeline import LipSyncer
 
-__all__ = ["PARITY", "LipSyncer", "Pads", "SyncOptions", "SyncOutput", "SyncResult", "TrackCache"]
+__all__ = ["PARITY", "BoxCache", "LipSyncer", "Pads", "SyncOptions", "SyncOutput", "SyncResult"]

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.faces import FaceBox
-from inference.lip_sync.options import Smoothing, SyncOptions
-from inference.lip_sync.preprocess import REACH, Locate, T
+from inference.lip_sync.options import SmoothingMode, SyncOptions
+from inference.lip_sync.preprocess import SMOOTHING_REACH, SMOOTHING_WINDOW, FaceLocator
 from inference.media import Frame, MediaLimits, Source
-from inference.weights.cache import sha256_of, whole_file
+from inference.weights.cache import atomic_public_file, sha256_of
 from inference.weights.registry import MEDIAPIPE
 
 logger = logging.getLogger("viseme.sync")
@@ -28,11 +28,15 @@ SUFFIX = ".track"
 MAX_COORDINATE = 1e6  # pixels; a larger coordinate is invalid
 HEADER = np.dtype([("n_frames", "<u4"), ("is_whole", "u1")])
 # Frames that smoothing reads beyond the last one.
-LOOKAHEAD: dict[Smoothing, int] = {"none": 0, "centred": REACH, "upstream": T - 1}
+SMOOTHING_LOOKAHEAD: dict[SmoothingMode, int] = {
+    "none": 0,
+    "centred": SMOOTHING_REACH,
+    "upstream": SMOOTHING_WINDOW - 1,
+}
 
 
 @dataclass(frozen=True)
-class Track:
+class BoxTrack:
     """Face boxes of a video.
 
     boxes: (n, 4) float64 left, top, right, bottom, as detected, for each frame that differs from the one before it;
@@ -48,7 +52,7 @@ class Track:
         return self.is_whole or self.n_frames >= n_frames
 
 
-class TrackCache:
+class BoxCache:
     """Caches box tracks in a folder, each in a file named after the bytes of the video and all that boxes depend on.
 
     A damaged file, or one with another key, is ignored. If the folder is full, the least recently used files go first.
@@ -58,7 +62,7 @@ class TrackCache:
         self._folder = folder
         self._max_bytes = max_bytes
 
-    def find(self, key: str) -> Track | None:
+    def find(self, key: str) -> BoxTrack | None:
         path = self._path_of(key)
         try:
             if path.stat().st_size > MAX_TRACK_BYTES:
@@ -67,15 +71,15 @@ class TrackCache:
             os.utime(path)  # marks it as used now
         except OSError:
             return None
-        return unpack(contents, key)
+        return decode_track(contents, key)
 
-    def keep(self, key: str, track: Track) -> None:
+    def store(self, key: str, track: BoxTrack) -> None:
         """Store a track atomically. A folder that cannot be written is logged; the next run then detects again."""
-        contents = pack(track, key)
+        contents = encode_track(track, key)
         if len(contents) > min(self._max_bytes, MAX_TRACK_BYTES):
             return
         try:
-            with whole_file(self._path_of(key)) as part:
+            with atomic_public_file(self._path_of(key)) as part:
                 part.write_bytes(contents)
             self._evict_oldest()
         except OSError as err:
@@ -101,14 +105,14 @@ class TrackCache:
         return self._folder / (hashlib.sha256(key.encode()).hexdigest() + SUFFIX)
 
 
-def pack(track: Track, key: str) -> bytes:
+def encode_track(track: BoxTrack, key: str) -> bytes:
     """Encode a track: a hash over the key and the rest; the counts; the boxes."""
     head = np.array((track.n_frames, track.is_whole), HEADER).tobytes()
     rest = head + track.boxes.astype("<f8").tobytes()
     return hashlib.sha256(key.encode() + rest).digest() + rest
 
 
-def unpack(contents: bytes, key: str) -> Track | None:
+def decode_track(contents: bytes, key: str) -> BoxTrack | None:
     """Decode a track; None if `pack` did not write it for that key."""
     digest, rest = contents[:32], contents[32:]
     if hashlib.sha256(key.encode() + rest).digest() != digest or (len(rest) - HEADER.itemsize) % 32:
@@ -117,10 +121,10 @@ def unpack(contents: bytes, key: str) -> Track | None:
     boxes = np.frombuffer(rest[HEADER.itemsize :], "<f8").reshape(-1, 4)
     if not (np.isnan(boxes) | (np.abs(boxes) < MAX_COORDINATE)).all():
         return None
-    return Track(boxes, n_frames, bool(is_whole))
+    return BoxTrack(boxes, n_frames, bool(is_whole))
 
 
-def key_of(digest: str, fps: object, options: SyncOptions, detector: str) -> str:
+def cache_key(digest: str, fps: object, options: SyncOptions, detector: str) -> str:
     """Return the cache key: all that boxes depend on. digest: of the video. detector: its name and weights."""
     parts = (
         CACHE_VERSION,
@@ -134,7 +138,7 @@ def key_of(digest: str, fps: object, options: SyncOptions, detector: str) -> str
     return "\n".join(parts)
 
 
-def mediapipe_detector() -> str:
+def mediapipe_detector_name() -> str:
     """Return the name of MediaPipe's detector with the hashes of its weights, for the key."""
     return "mediapipe " + " ".join(str(file.sha256) for file in MEDIAPIPE.files)
 
@@ -161,7 +165,7 @@ class Fingerprint:
         except (OSError, ValueError):
             return None
 
-    def still_holds(self) -> bool:
+    def is_unchanged(self) -> bool:
         try:
             return self.path is None or file_status(self.path) == self.status
         except OSError:
@@ -173,22 +177,22 @@ def file_status(path: Path) -> tuple[int, ...]:
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-class KeptLocator:
+class CachingFaceLocator:
     """Returns cached boxes, else detects faces and records their boxes.
 
     make_locate: makes the detector on first use.
     """
 
-    def __init__(self, make_locate: Callable[[], Locate], cached: Track | None) -> None:
-        self.is_known = cached is not None
+    def __init__(self, make_locate: Callable[[], FaceLocator], cached: BoxTrack | None) -> None:
+        self.is_cached = cached is not None
         self._make_locate = make_locate
-        self._locate: Locate | None = None
+        self._locate: FaceLocator | None = None
         self._cached_rows = iter(cached.boxes) if cached is not None else iter(())
         self._rows: list[tuple[float, ...]] = []
         self._n_frames = 0
         self._is_whole = False
 
-    def watch(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+    def count_frames(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """Yield the same frames and count them."""
         for frame in frames:
             self._n_frames += 1
@@ -204,6 +208,6 @@ class KeptLocator:
         self._rows.append((np.nan,) * 4 if box is None else (box.left, box.top, box.right, box.bottom))
         return box
 
-    def found(self) -> Track:
+    def recorded_track(self) -> BoxTrack:
         """Return the boxes that were detected now."""
-        return Track(np.array(self._rows, np.float64).reshape(-1, 4), self._n_frames, self._is_whole)
+        return BoxTrack(np.array(self._rows, np.float64).reshape(-1, 4), self._n_frames, self._is_whole)

@@ -11,57 +11,61 @@ import numpy.typing as npt
 
 from inference.faces import FaceBox
 from inference.faces.paste import blend_lower_face, overwrite_face
-from inference.lip_sync.options import Paste, Reference
-from inference.lip_sync.preprocess import Shot, cut_face, stack_faces
+from inference.lip_sync.options import PasteMode, ReferenceMode
+from inference.lip_sync.preprocess import FaceFrame, cut_face, stack_faces
 from inference.lip_sync.reference import SteadyReference
 from inference.media import Frame
 
 Mel = npt.NDArray[np.float32]
 # Takes (B, 1, 80, 16) mels and (B, 6, 96, 96) faces, returns (B, 3, 96, 96) in 0..1.
-Speak = Callable[[npt.NDArray[np.float32], npt.NDArray[np.float32]], npt.NDArray[np.float32]]
-PASTE_FUNCTIONS: dict[Paste, Callable[[Frame, Frame, FaceBox], Frame]] = {
+FaceGenerator = Callable[[npt.NDArray[np.float32], npt.NDArray[np.float32]], npt.NDArray[np.float32]]
+PASTE_FUNCTIONS: dict[PasteMode, Callable[[Frame, Frame, FaceBox], Frame]] = {
     "blend": blend_lower_face,
     "overwrite": overwrite_face,
 }
 
 
 @dataclass(frozen=True)
-class Batch:
+class FaceFrameBatch:
     """Consecutive frames, and the faces that each network generated for them.
 
     mels: one (80, 16) for each frame. patches: for each network, (96, 96, 3) uint8 BGR for each face, or larger.
     """
 
-    shots: tuple[Shot, ...]
+    face_frames: tuple[FaceFrame, ...]
     mels: tuple[Mel, ...]
     patches: tuple[Sequence[Frame], ...] = ()
 
 
-def in_batches(face_frames: Iterable[Shot], mels: Iterable[Mel], size: int) -> Iterator[Batch]:
+def batch_frames(face_frames: Iterable[FaceFrame], mels: Iterable[Mel], size: int) -> Iterator[FaceFrameBatch]:
     """Yield batches of at most `size` frames, for as long as there are mels."""
     pairs = zip(face_frames, mels, strict=False)  # the frames may outlast the mels
     while batch := list(islice(pairs, size)):
-        yield Batch(tuple(face_frame for face_frame, _ in batch), tuple(mel for _, mel in batch))
+        yield FaceFrameBatch(tuple(face_frame for face_frame, _ in batch), tuple(mel for _, mel in batch))
 
 
-def speak(batches: Iterable[Batch], networks: Sequence[Speak], reference: Reference = "each") -> Iterator[Batch]:
+def generate_patches(
+    batches: Iterable[FaceFrameBatch], networks: Sequence[FaceGenerator], reference: ReferenceMode = "each"
+) -> Iterator[FaceFrameBatch]:
     """Yield the batches with the faces that each network generates; frames without a face cost nothing."""
     steady = SteadyReference()
     for batch in batches:
         with_face = [
             (face_frame, mel)
-            for face_frame, mel in zip(batch.shots, batch.mels, strict=True)
+            for face_frame, mel in zip(batch.face_frames, batch.mels, strict=True)
             if face_frame.box is not None
         ]
         if not with_face:
-            yield Batch(batch.shots, batch.mels, tuple([] for _ in networks))
+            yield FaceFrameBatch(batch.face_frames, batch.mels, tuple([] for _ in networks))
             continue
         faces = stack_faces(
             [cut_face(face_frame.frame, face_frame.box) for face_frame, _ in with_face if face_frame.box is not None]
         )
-        faces = steady.show(faces) if reference == "steady" else faces
+        faces = steady.replace_references(faces) if reference == "steady" else faces
         mels = np.stack([mel for _, mel in with_face])[:, None]
-        yield Batch(batch.shots, batch.mels, tuple(list(to_patches(network(mels, faces))) for network in networks))
+        yield FaceFrameBatch(
+            batch.face_frames, batch.mels, tuple(list(to_patches(network(mels, faces))) for network in networks)
+        )
 
 
 def to_patches(faces: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
@@ -70,12 +74,12 @@ def to_patches(faces: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
     return np.ascontiguousarray(levels.transpose(0, 2, 3, 1).astype(np.uint8))
 
 
-def paste_faces(batches: Iterable[Batch], paste: Paste) -> Iterator[tuple[Frame, ...]]:
+def paste_faces(batches: Iterable[FaceFrameBatch], paste: PasteMode) -> Iterator[tuple[Frame, ...]]:
     """Yield each frame once per network, with the generated face pasted in; a frame without a face is unchanged."""
     paste_face = PASTE_FUNCTIONS[paste]
     for batch in batches:
         n_faces = 0
-        for face_frame in batch.shots:
+        for face_frame in batch.face_frames:
             if face_frame.box is None:
                 yield tuple(face_frame.frame for _ in batch.patches)
                 continue

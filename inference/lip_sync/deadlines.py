@@ -14,12 +14,12 @@ STAGES_OF_PHASE = {
 }
 
 
-def deadlines_of(settings: Settings, whole_s: float | None = None) -> tuple[Deadline, ...]:
+def make_deadlines(settings: Settings, job_limit_s: float | None = None) -> tuple[Deadline, ...]:
     """Return the time limits of one job.
 
-    whole_s: limit of the whole job, if the caller waits no longer than that.
+    job_limit_s: limit of the whole job, if the caller waits no longer than that.
     """
-    limit_s = settings.job_deadline_s if whole_s is None else min(whole_s, settings.job_deadline_s)
+    limit_s = settings.job_deadline_s if job_limit_s is None else min(job_limit_s, settings.job_deadline_s)
     phase_limits_s = {
         "decode": settings.decode_deadline_s,
         "inference": settings.inference_deadline_s,

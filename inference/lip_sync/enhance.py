@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from inference.backends import Device, TorchNetwork
 from inference.errors import InvalidRequest, WrongWeights
 from inference.faces.paste import FADE_FROM
-from inference.lip_sync.compose import Batch
-from inference.lip_sync.options import Enhance
-from inference.lip_sync.preprocess import SIDE
+from inference.lip_sync.compose import FaceFrameBatch
+from inference.lip_sync.options import EnhancerName
+from inference.lip_sync.preprocess import FACE_SIZE
 from inference.media import Frame
 from inference.weights.checkpoint import abbreviate
 from inference.weights.fetch import fetch
@@ -28,7 +28,7 @@ from inference.weights.sources import WeightSources
 if TYPE_CHECKING:
     from transformers import Swin2SRForImageSuperResolution
 
-MOUTH_ROWS = slice(int(SIDE * FADE_FROM), SIDE)  # rows of a face that the blend uses
+MOUTH_ROWS = slice(int(FACE_SIZE * FADE_FROM), FACE_SIZE)  # rows of a face that the blend uses
 MAX_LEVEL = 255
 ATTENTION_WINDOW = 8  # pixels; sides are padded to whole windows
 # Configuration of the published network; everything else has the defaults of transformers.
@@ -44,12 +44,15 @@ class Enhancer(Protocol):
         """Upscale (h, w, 3) uint8 BGR to (h * scale, w * scale, 3)."""
 
 
-def enhance_mouths(batches: Iterable[Batch], enhancer: Enhancer) -> Iterator[Batch]:
+def enhance_mouths(batches: Iterable[FaceFrameBatch], enhancer: Enhancer) -> Iterator[FaceFrameBatch]:
     """Yield the batches with enhanced mouths, if the face in the video is larger than the network's."""
     for batch in batches:
-        boxes = [face_frame.box for face_frame in batch.shots if face_frame.box is not None]
+        boxes = [face_frame.box for face_frame in batch.face_frames if face_frame.box is not None]
         patches = tuple(
-            [enhance_face(face, enhancer) if box.width > SIDE else face for face, box in zip(faces, boxes, strict=True)]
+            [
+                enhance_face(face, enhancer) if box.width > FACE_SIZE else face
+                for face, box in zip(faces, boxes, strict=True)
+            ]
             for faces in batch.patches
         )
         yield replace(batch, patches=patches)
@@ -60,7 +63,7 @@ def enhance_face(face_bgr: Frame, enhancer: Enhancer) -> Frame:
 
     The enhancer upscales the lower part; the rest, which the blend does not use, is bilinear.
     """
-    side = SIDE * enhancer.scale
+    side = FACE_SIZE * enhancer.scale
     larger = np.asarray(cv2.resize(face_bgr, (side, side)), np.uint8)
     larger[MOUTH_ROWS.start * enhancer.scale :] = enhancer.enhance(face_bgr[MOUTH_ROWS])
     return larger
@@ -147,9 +150,9 @@ def import_transformers() -> ModuleType:
     return module
 
 
-ENHANCERS: dict[Enhance, Callable[[Device, WeightSources], Enhancer]] = {"swin2sr": load_swin2sr}
+ENHANCERS: dict[EnhancerName, Callable[[Device, WeightSources], Enhancer]] = {"swin2sr": load_swin2sr}
 
 
-def load_enhancer(name: Enhance, device: Device, sources: WeightSources) -> Enhancer:
+def load_enhancer(name: EnhancerName, device: Device, sources: WeightSources) -> Enhancer:
     """Load an enhancer by name. Raises: the errors of its loader."""
     return ENHANCERS[name](device, sources)

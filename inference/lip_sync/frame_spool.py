@@ -9,14 +9,14 @@ from types import TracebackType
 import numpy as np
 
 from inference.errors import StorageError
-from inference.lip_sync.options import Loop
-from inference.lip_sync.preprocess import Shot
+from inference.lip_sync.options import LoopMode
+from inference.lip_sync.preprocess import FaceFrame
 from inference.media.frame_order import ping_pong_index
 
 SPOOL_BYTES = 4 << 30  # bytes on disk; 25 minutes of 360x288, a minute of 720p
 
 
-class ShotSpool:
+class FrameSpool:
     """The last frames of a video, stored in an unnamed file, so that the video can play backwards.
 
     If the video is larger than the spool, the oldest frames are dropped. A context manager.
@@ -25,7 +25,7 @@ class ShotSpool:
     def __init__(self, max_bytes: int = SPOOL_BYTES) -> None:
         self._max_bytes = max_bytes
         self._file = tempfile.TemporaryFile(prefix="viseme-frames-")  # noqa: SIM115 (closed by __exit__)
-        self._boxes: list[Shot] = []  # boxes of the stored frames, without pixels
+        self._boxes: list[FaceFrame] = []  # boxes of the stored frames, without pixels
         self._shape: tuple[int, ...] = ()
         self._n_added = 0
 
@@ -37,7 +37,7 @@ class ShotSpool:
         """Frames that were added but are no longer stored."""
         return self._n_added - len(self)
 
-    def add(self, face_frame: Shot) -> None:
+    def add(self, face_frame: FaceFrame) -> None:
         """Store a frame. Raises: StorageError if the disk is full."""
         self._shape = face_frame.frame.shape
         slot = self._n_added % self._n_slots
@@ -46,36 +46,38 @@ class ShotSpool:
             self._file.write(np.ascontiguousarray(face_frame.frame).data)
         except OSError as err:
             raise StorageError(f"frames could not be stored for the loop ({err.strerror or err})") from err
-        without_frame = Shot(np.zeros((0, 0, 3), np.uint8), face_frame.box)
+        without_frame = FaceFrame(np.zeros((0, 0, 3), np.uint8), face_frame.box)
         self._boxes[slot : slot + 1] = [without_frame]
         self._n_added += 1
 
-    def __getitem__(self, index: int) -> Shot:
+    def __getitem__(self, index: int) -> FaceFrame:
         """Read a frame back. index: counted from the oldest frame stored."""
         slot = (self.n_dropped + index) % self._n_slots
         n_bytes = int(np.prod(self._shape))
         self._file.seek(slot * n_bytes)
         frame = np.frombuffer(self._file.read(n_bytes), np.uint8).reshape(self._shape)
-        return Shot(frame, self._boxes[slot].box)
+        return FaceFrame(frame, self._boxes[slot].box)
 
     @property
     def _n_slots(self) -> int:
         return max(self._max_bytes // int(np.prod(self._shape)), 2)
 
-    def __enter__(self) -> ShotSpool:
+    def __enter__(self) -> FrameSpool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, at: TracebackType | None) -> None:
         self._file.close()
 
 
-def loop_shots(face_frames: Iterable[Shot], n_frames: int, loop: Loop, *, spooled: bool = True) -> Iterator[Shot]:
+def loop_frames(
+    face_frames: Iterable[FaceFrame], n_frames: int, loop: LoopMode, *, spooled: bool = True
+) -> Iterator[FaceFrame]:
     """Yield exactly `n_frames` frames: those of the video, then back and forth (each end once), or from the start.
 
     spooled: False if the video is known to be long enough, so that frames need not be stored.
     """
     n_yielded = 0
-    with ShotSpool() as spool:
+    with FrameSpool() as spool:
         for face_frame in face_frames:
             if n_yielded == n_frames:
                 return
@@ -85,10 +87,10 @@ def loop_shots(face_frames: Iterable[Shot], n_frames: int, loop: Loop, *, spoole
             n_yielded += 1
             last = face_frame
         while n_yielded < n_frames:
-            yield spool[index_of(n_yielded - spool.n_dropped, len(spool), loop)] if spooled else last
+            yield spool[loop_index(n_yielded - spool.n_dropped, len(spool), loop)] if spooled else last
             n_yielded += 1
 
 
-def index_of(step: int, n: int, loop: Loop) -> int:
+def loop_index(step: int, n: int, loop: LoopMode) -> int:
     """Return which of n frames is shown at a step; step 0 shows the first."""
     return step % n if loop == "restart" else ping_pong_index(step, n)

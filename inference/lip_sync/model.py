@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from inference.backends import Device, OpenVinoNetwork, TorchNetwork, settle
+from inference.backends import Device, OpenVinoNetwork, TorchNetwork, resolve_auto_precision
 from inference.backends.openvino_network import Array
 from inference.backends.stored_precision import check_on_cpu, check_stored_precision, not_quantised
 from inference.conversion.architectures import S3FD_DETECTOR, WAV2LIP, Architecture, load_module
@@ -17,9 +17,9 @@ from inference.errors import InvalidRequest, WeightsNotFound
 from inference.faces.s3fd import S3fdDetector
 from inference.weights.registry import LIP_SYNC, REGISTRY
 from inference.weights.registry import S3FD as S3FD_SET
-from inference.weights.resolve import DEFAULT_SETS, OPENVINO_SUFFIX, FoundWeights, find_weights, from_path
+from inference.weights.resolve import DEFAULT_SETS, OPENVINO_SUFFIX, ResolvedWeights, find_weights, from_path
 from inference.weights.sources import WeightSources
-from inference.weights.user_supplied import find_brought
+from inference.weights.user_supplied import find_user_supplied
 
 # Half the time of f32; with random weights the outputs differ by half a level of 255 on average, by 5 at most.
 DEFAULT_CPU_PRECISION = "bf16"
@@ -38,7 +38,7 @@ class Generator:
     network: Network
     notice: str | None
 
-    def speak(self, mels: Array, faces: Array) -> Array:
+    def generate_faces(self, mels: Array, faces: Array) -> Array:
         """Generate (B, 3, 96, 96) float32 faces, BGR 0..1; see `Wav2Lip.forward`."""
         return self.network(mels, faces)[0]
 
@@ -48,7 +48,9 @@ def load_generators(checkpoints: list[str | Path] | None, device: Device, source
 
     Raises: InvalidRequest, WeightsNotFound, WrongWeights, AccessDenied, StorageError.
     """
-    names_or_paths = list(dict.fromkeys(map(str, checkpoints))) if checkpoints is not None else deployed(sources)
+    names_or_paths = (
+        list(dict.fromkeys(map(str, checkpoints))) if checkpoints is not None else find_deployed_checkpoints(sources)
+    )
     if not names_or_paths:
         raise InvalidRequest("no checkpoint; expected at least one")
     generators = [load_generator(one, device, sources) for one in names_or_paths]
@@ -59,13 +61,13 @@ def load_generators(checkpoints: list[str | Path] | None, device: Device, source
     return generators
 
 
-def deployed(sources: WeightSources) -> list[str]:
+def find_deployed_checkpoints(sources: WeightSources) -> list[str]:
     """Return the user-supplied sets that the deployment has; without any, the set that ships with Viseme."""
     found = []
     for one in REGISTRY.values():
         if one.is_user_supplied and one.job == LIP_SYNC:
             try:
-                find_brought(one, sources)
+                find_user_supplied(one, sources)
             except WeightsNotFound:
                 continue
             found.append(one.name)
@@ -82,40 +84,40 @@ def load_generator(checkpoint: str, device: Device, sources: WeightSources) -> G
     return Generator(Path(found.label).stem, found.sha256, network, registered.notice if registered else None)
 
 
-def load_tensors(found: FoundWeights, device: Device) -> Network:
+def load_tensors(found: ResolvedWeights, device: Device) -> Network:
     _, module = load_module(found.path, WAV2LIP)
     if device.precision == "int8":
         raise not_quantised(found.label, "--checkpoint")
-    return compile_network(module, WAV2LIP, settle(device, DEFAULT_CPU_PRECISION))
+    return compile_network(module, WAV2LIP, resolve_auto_precision(device, DEFAULT_CPU_PRECISION))
 
 
-def load_openvino(found: FoundWeights, architecture: Architecture, device: Device) -> tuple[Network, str | None]:
+def load_openvino(found: ResolvedWeights, architecture: Architecture, device: Device) -> tuple[Network, str | None]:
     """Load a network in OpenVINO's format.
 
     Returns: the network, and the name of the weights it was converted from, as its file states.
     """
     check_on_cpu(found.label, device)
     stored = read_openvino(found.path, architecture)
-    device = settle(device, "int8" if stored.is_int8 else DEFAULT_CPU_PRECISION)
+    device = resolve_auto_precision(device, "int8" if stored.is_int8 else DEFAULT_CPU_PRECISION)
     check_stored_precision(found.label, device, is_int8=stored.is_int8)
     return OpenVinoNetwork(stored.model, device.precision, n_threads=0), stored.weights
 
 
-def find_checkpoint(checkpoint: str, sources: WeightSources) -> FoundWeights:
+def find_checkpoint(checkpoint: str, sources: WeightSources) -> ResolvedWeights:
     registered = REGISTRY.get(checkpoint)
     if registered is not None and registered.is_user_supplied:
-        return from_path(find_brought(registered, sources), registered.name)
+        return from_path(find_user_supplied(registered, sources), registered.name)
     return find_weights(checkpoint, LIP_SYNC, sources)
 
 
-def find_s3fd(weights: str | Path | None, sources: WeightSources) -> FoundWeights:
+def find_s3fd(weights: str | Path | None, sources: WeightSources) -> ResolvedWeights:
     """Find S3FD, the face detector of upstream, by path or in the deployment. Raises: WeightsNotFound."""
     if weights is None:
-        return from_path(find_brought(S3FD_SET, sources), S3FD_SET.name)
+        return from_path(find_user_supplied(S3FD_SET, sources), S3FD_SET.name)
     return find_weights(weights, S3FD_SET.job, sources)
 
 
-def load_s3fd(found: FoundWeights, device: Device) -> S3fdDetector:
+def load_s3fd(found: ResolvedWeights, device: Device) -> S3fdDetector:
     """Load S3FD, in float32 for every precision of lip sync. Raises: WrongWeights."""
     device = Device(device.name, "f32")
     if found.path.suffix == OPENVINO_SUFFIX:

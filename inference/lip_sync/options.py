@@ -9,14 +9,14 @@ from typing import Any, Literal
 from inference.errors import InvalidRequest
 from inference.faces import FaceChoice
 
-Loop = Literal["pingpong", "restart"]
-Smoothing = Literal["centred", "upstream", "none"]
-Paste = Literal["blend", "overwrite"]
-Boxes = Literal["landmarks", "s3fd"]
-Tail = Literal["whole", "drop"]
-Enhance = Literal["none", "swin2sr"]
-Shrinking = Literal["area", "bilinear"]
-Reference = Literal["steady", "each"]
+LoopMode = Literal["pingpong", "restart"]
+SmoothingMode = Literal["centred", "upstream", "none"]
+PasteMode = Literal["blend", "overwrite"]
+FaceDetectorName = Literal["landmarks", "s3fd"]
+TailPolicy = Literal["whole", "drop"]
+EnhancerName = Literal["none", "swin2sr"]
+ResizeFilter = Literal["area", "bilinear"]
+ReferenceMode = Literal["steady", "each"]
 CHOICES: dict[str, tuple[str, ...]] = {
     "loop": ("pingpong", "restart"),
     "smoothing": ("centred", "upstream", "none"),
@@ -28,10 +28,10 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "reference": ("steady", "each"),
 }
 RESIZE_FACTORS = (1, 2, 4)
-LOWEST_FPS, HIGHEST_FPS = 1.0, 120.0
-STILL_FPS = 25.0  # frames per second of the output for a still image, and for a video that does not declare its rate
-MOST_PADDING = 2000  # pixels
-MOST_OFFSET = 25  # frames, of the mel windows
+MIN_FPS, MAX_FPS = 1.0, 120.0
+DEFAULT_FPS = 25.0  # frames per second of the output for a still image, and for a video that does not declare its rate
+MAX_PADDING = 2000  # pixels
+MAX_MEL_OFFSET = 25  # frames, of the mel windows
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,16 @@ class SyncOptions:
 
     fps: float | None = None  # None: the rate of the video; 25 for a still image
     resize_factor: int = 1  # divides the sides of the frames: 1, 2 or 4
-    shrinking: Shrinking = "area"  # resize filter: averages all merged pixels; upstream interpolates between four
+    shrinking: ResizeFilter = "area"  # resize filter: averages all merged pixels; upstream interpolates between four
     pads: Pads = Pads()
     face: FaceChoice = "largest"  # or an index from 0, left to right, in the first frame with that many faces
-    loop: Loop = "pingpong"  # frames after the last one: backwards, or from the first again (a visible jump)
-    smoothing: Smoothing = "centred"  # average of boxes over five frames; upstream's window leads by two frames
-    paste: Paste = "blend"  # feathers the lower face; upstream overwrites the whole box
-    boxes: Boxes = "landmarks"  # face detector; s3fd is the one of upstream, slow and supplied by the user
-    tail: Tail = "whole"  # the video is as long as the audio; upstream drops the last frames
-    enhance: Enhance = "none"  # super-resolution of mouths larger than the network's 96 pixels
-    reference: Reference = "steady"  # reference face: one while it fits, or each frame's own, as upstream does
+    loop: LoopMode = "pingpong"  # frames after the last one: backwards, or from the first again (a visible jump)
+    smoothing: SmoothingMode = "centred"  # average of boxes over five frames; upstream's window leads by two frames
+    paste: PasteMode = "blend"  # feathers the lower face; upstream overwrites the whole box
+    boxes: FaceDetectorName = "landmarks"  # face detector; s3fd is the one of upstream, slow and supplied by the user
+    tail: TailPolicy = "whole"  # the video is as long as the audio; upstream drops the last frames
+    enhance: EnhancerName = "none"  # super-resolution of mouths larger than the network's 96 pixels
+    reference: ReferenceMode = "steady"  # reference face: one while it fits, or each frame's own, as upstream does
     mel_offset_frames: int = -1  # alignment in Wav2Lip's training; upstream's inference uses 0, which is a frame late
 
     def __post_init__(self) -> None:
@@ -71,15 +71,15 @@ class SyncOptions:
                 raise InvalidRequest(f"{name} {getattr(self, name)!r}: expected one of {', '.join(expected)}")
         if self.resize_factor not in RESIZE_FACTORS:
             raise InvalidRequest(f"resize_factor {self.resize_factor!r}: expected 1, 2 or 4")
-        if self.fps is not None and not LOWEST_FPS <= self.fps <= HIGHEST_FPS:
-            raise InvalidRequest(f"fps {self.fps!r}: expected {LOWEST_FPS:g} to {HIGHEST_FPS:g}")
+        if self.fps is not None and not MIN_FPS <= self.fps <= MAX_FPS:
+            raise InvalidRequest(f"fps {self.fps!r}: expected {MIN_FPS:g} to {MAX_FPS:g}")
         for side, pixels in asdict(self.pads).items():
-            if not isinstance(pixels, int) or not abs(pixels) <= MOST_PADDING:
-                raise InvalidRequest(f"pads: {side} {pixels!r}; expected at most {MOST_PADDING} pixels")
+            if not isinstance(pixels, int) or not abs(pixels) <= MAX_PADDING:
+                raise InvalidRequest(f"pads: {side} {pixels!r}; expected at most {MAX_PADDING} pixels")
         if self.face != "largest" and not (type(self.face) is int and self.face >= 0):
             raise InvalidRequest(f"face {self.face!r}: expected 'largest' or a number from 0 up")
-        if not abs(self.mel_offset_frames) <= MOST_OFFSET:
-            raise InvalidRequest(f"mel_offset_frames {self.mel_offset_frames!r}: expected at most {MOST_OFFSET}")
+        if not abs(self.mel_offset_frames) <= MAX_MEL_OFFSET:
+            raise InvalidRequest(f"mel_offset_frames {self.mel_offset_frames!r}: expected at most {MAX_MEL_OFFSET}")
 
 
 PARITY = SyncOptions(

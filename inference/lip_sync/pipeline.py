@@ -13,25 +13,39 @@ from pathlib import Path
 
 import numpy as np
 
-from inference.audio import SAMPLE_RATE, count_frames, count_mel_columns, cut_window, upstream_starts
+from inference.audio import SAMPLE_RATE, count_frames, count_mel_columns, cut_window, upstream_window_starts
 from inference.audio import window_start as start_of_window
 from inference.backends import choose_device
 from inference.errors import InvalidRequest, NoFaceFound, StorageError, WeightsNotFound
 from inference.faces import FaceBox, FaceChoice, FaceTracker
 from inference.faces.load import load_landmarker
-from inference.lip_sync.box_cache import LOOKAHEAD, Fingerprint, KeptLocator, TrackCache, key_of, mediapipe_detector
-from inference.lip_sync.compose import in_batches, paste_faces, speak
-from inference.lip_sync.deadlines import deadlines_of
+from inference.lip_sync.box_cache import (
+    SMOOTHING_LOOKAHEAD,
+    BoxCache,
+    CachingFaceLocator,
+    Fingerprint,
+    cache_key,
+    mediapipe_detector_name,
+)
+from inference.lip_sync.compose import batch_frames, generate_patches, paste_faces
+from inference.lip_sync.deadlines import make_deadlines
 from inference.lip_sync.enhance import Enhancer, enhance_mouths, load_enhancer
-from inference.lip_sync.frame_spool import loop_shots
+from inference.lip_sync.frame_spool import loop_frames
 from inference.lip_sync.model import Generator, find_s3fd, load_generators, load_s3fd
-from inference.lip_sync.options import HIGHEST_FPS, LOWEST_FPS, STILL_FPS, Enhance, SyncOptions, SyncOutput, SyncResult
-from inference.lip_sync.preprocess import Locate, Shot, box_of_landmarks, find_boxes, shrink, smooth_boxes
+from inference.lip_sync.options import DEFAULT_FPS, MAX_FPS, MIN_FPS, EnhancerName, SyncOptions, SyncOutput, SyncResult
+from inference.lip_sync.preprocess import (
+    FaceFrame,
+    FaceLocator,
+    downscale_frames,
+    face_box_of_landmarks,
+    find_boxes,
+    smooth_boxes,
+)
 from inference.malloc_trim import HeapTrimmer
-from inference.media import Frame, MediaDoor, OpenedMedia, Source, VideoInfo, open_media
+from inference.media import Frame, MediaOpener, OpenedMedia, Source, VideoInfo, open_media
 from inference.media.audio import Samples
-from inference.media.audio_spool import Voice, VoiceDoor, read_voice
-from inference.media.encode import SUFFIXES, FilmWriter, write_film
+from inference.media.audio_spool import AudioSpool, SpoolAudio, spool_audio
+from inference.media.encode import SUFFIXES, VideoWriter, write_video
 from inference.settings import Settings
 from inference.stage_timer import StageClock
 
@@ -54,16 +68,16 @@ class LipSyncer:
         precision: str = "auto",
         s3fd: str | Path | None = None,
         settings: Settings | None = None,
-        media: MediaDoor = open_media,
-        voice: VoiceDoor = read_voice,
-        tracks: TrackCache | None = None,
+        media: MediaOpener = open_media,
+        voice: SpoolAudio = spool_audio,
+        tracks: BoxCache | None = None,
     ) -> None:
         """Load the models.
 
         checkpoints: Wav2Lip weights: a set's name, a file, s3://bucket/key; None for those of the deployment.
         One pass makes a video for each. s3fd: the detector that `PARITY` uses, if the deployment has none.
         tracks: cache of face boxes, so that the same video is not searched again.
-        media, voice: open untrusted files; in the server, `open` and `read_voice` of a `SandboxedDecoder`.
+        media, voice: open untrusted files; in the server, `open` and `spool_audio` of a `SandboxedDecoder`.
 
         Raises: InvalidRequest, WeightsNotFound, WrongWeights, DeviceUnavailable.
         """
@@ -75,10 +89,10 @@ class LipSyncer:
         )
         self._landmarker = load_landmarker("mediapipe", settings.weight_sources)
         self._s3fd, self._tracks = s3fd, tracks
-        self._enhancers: dict[Enhance, Enhancer] = {}
+        self._enhancers: dict[EnhancerName, Enhancer] = {}
         self.warnings = licence_warnings(self.generators)
 
-    def having(self, names: Sequence[str]) -> LipSyncer:
+    def with_checkpoints(self, names: Sequence[str]) -> LipSyncer:
         """Return the same syncer with a subset of its checkpoints; nothing is loaded again.
 
         Raises: WeightsNotFound if one is not loaded; the message lists those that are.
@@ -95,7 +109,7 @@ class LipSyncer:
     def warm_up(self) -> None:
         """Run every network once, so that the first video does not wait for it. Raises: the errors of the networks."""
         for one in self.generators:
-            one.speak(np.zeros((1, 1, 80, 16), np.float32), np.zeros((1, 6, 96, 96), np.float32))
+            one.generate_faces(np.zeros((1, 1, 80, 16), np.float32), np.zeros((1, 6, 96, 96), np.float32))
         self._locator_factory(SyncOptions()).make_locate()(np.zeros((96, 128, 3), np.uint8))
 
     def sync(
@@ -115,7 +129,7 @@ class LipSyncer:
         clock: its deadlines replace those of the settings.
         Raises: MediaError (including NoFaceFound, NoAudio), StorageError, InvalidRequest, DeadlineExceeded.
         """
-        options, clock = options or SyncOptions(), clock or StageClock(deadlines=deadlines_of(self._settings))
+        options, clock = options or SyncOptions(), clock or StageClock(deadlines=make_deadlines(self._settings))
         targets = name_outputs(output, [one.name for one in self.generators])
         factory = self._locator_factory(options)
         if options.enhance != "none":
@@ -123,7 +137,7 @@ class LipSyncer:
         with ExitStack() as opened:
             with clock.stage("sound"):
                 spool = opened.enter_context(self._open_audio(audio, self._settings.media_limits))
-                samples = spool.as_mono(SAMPLE_RATE)
+                samples = spool.to_mono(SAMPLE_RATE)
             clock.check("sound")
             opened.enter_context(clock.stage("decode"))
             media = opened.enter_context(self._open_media(face, self._settings.media_limits))
@@ -131,7 +145,7 @@ class LipSyncer:
             counter = FaceCounter(media.name)
             locate = opened.enter_context(self._cached_locator(face, timeline, options, factory))
             frames = self._run(media, timeline, options, locate, counter, clock)
-            with film_folder(output) as folder:
+            with staging_folder(output) as folder:
                 partial = [folder / f"{i}{path.suffix}" for i, path in enumerate(targets)]
                 size = write_videos(frames, partial, timeline, progress, clock)
                 counter.check()
@@ -153,7 +167,7 @@ class LipSyncer:
         media: OpenedMedia,
         timeline: SyncTimeline,
         options: SyncOptions,
-        locate: KeptLocator,
+        locate: CachingFaceLocator,
         counter: FaceCounter,
         clock: StageClock,
     ) -> Iterator[tuple[Frame, ...]]:
@@ -162,21 +176,21 @@ class LipSyncer:
         A chain of generators: each pulls from the one before, and none holds the whole video.
         """
         clips = clock.watch("decode", media.read_clips(float(timeline.fps)))
-        counted_frames = locate.watch(shrink(clips, options.resize_factor, options.shrinking))
+        counted_frames = locate.count_frames(downscale_frames(clips, options.resize_factor, options.shrinking))
         located = clock.watch("detect", find_boxes(counted_frames, locate, options.pads))
         smoothed = smooth_boxes(counter.count_source(located), options.smoothing)
         looped = clock.watch(
-            "loop", loop_shots(smoothed, timeline.n_frames, options.loop, spooled=not timeline.is_covered)
+            "loop", loop_frames(smoothed, timeline.n_frames, options.loop, spooled=not timeline.is_covered)
         )
         shown = counter.count_output(looped)
-        batches = in_batches(shown, clock.watch("mel", timeline.windows()), BATCH_SIZE[self.device.name])
-        networks = [clock.timed(one.name, one.speak) for one in self.generators]
-        generated = clock.watch("model", speak(batches, networks, options.reference))
+        batches = batch_frames(shown, clock.watch("mel", timeline.windows()), BATCH_SIZE[self.device.name])
+        networks = [clock.timed(one.name, one.generate_faces) for one in self.generators]
+        generated = clock.watch("model", generate_patches(batches, networks, options.reference))
         if options.enhance != "none":
             generated = clock.watch("enhance", enhance_mouths(generated, self._find_enhancer(options.enhance)))
         return clock.watch("compose", paste_faces(generated, options.paste))
 
-    def _find_enhancer(self, name: Enhance) -> Enhancer:
+    def _find_enhancer(self, name: EnhancerName) -> Enhancer:
         """Return an enhancer; it is loaded on first use."""
         if name not in self._enhancers:
             self._enhancers[name] = load_enhancer(name, self.device, self._settings.weight_sources)
@@ -185,36 +199,38 @@ class LipSyncer:
     @contextmanager
     def _cached_locator(
         self, face: Source, timeline: SyncTimeline, options: SyncOptions, factory: LocatorFactory
-    ) -> Iterator[KeptLocator]:
+    ) -> Iterator[CachingFaceLocator]:
         """Provide a locator that reads boxes from the cache, or detects faces and stores their boxes at the end."""
         limits = self._settings.media_limits
         fingerprint = Fingerprint.of(face, limits) if self._tracks is not None else None
         if self._tracks is None or fingerprint is None:
-            yield KeptLocator(factory.make_locate, None)
+            yield CachingFaceLocator(factory.make_locate, None)
             return
-        key = key_of(fingerprint.digest, timeline.fps, options, factory.name)
+        key = cache_key(fingerprint.digest, timeline.fps, options, factory.name)
         cached = self._tracks.find(key)
-        needed = timeline.n_frames + LOOKAHEAD[options.smoothing]
-        locate = KeptLocator(factory.make_locate, cached if cached is not None and cached.covers(needed) else None)
+        needed = timeline.n_frames + SMOOTHING_LOOKAHEAD[options.smoothing]
+        locate = CachingFaceLocator(
+            factory.make_locate, cached if cached is not None and cached.covers(needed) else None
+        )
         yield locate
-        if not locate.is_known and fingerprint.still_holds():
-            self._tracks.keep(key, locate.found())
+        if not locate.is_cached and fingerprint.is_unchanged():
+            self._tracks.store(key, locate.recorded_track())
 
     def _locator_factory(self, options: SyncOptions) -> LocatorFactory:
         """Return the face detector of a request. Raises: WeightsNotFound if the user has to supply it and did not."""
         if options.boxes == "s3fd":
             found = find_s3fd(self._s3fd, self._settings.weight_sources)
             name = f"s3fd {found.sha256} {self.device.name}"
-            return LocatorFactory(name, lambda: load_s3fd(found, self.device).find_first)
-        return LocatorFactory(mediapipe_detector(), lambda: self._tracking_locator(options.face))
+            return LocatorFactory(name, lambda: load_s3fd(found, self.device).detect_best)
+        return LocatorFactory(mediapipe_detector_name(), lambda: self._tracking_locator(options.face))
 
-    def _tracking_locator(self, choice: FaceChoice) -> Locate:
+    def _tracking_locator(self, choice: FaceChoice) -> FaceLocator:
         """Return a locator that tracks one face with MediaPipe."""
         tracker = FaceTracker(self._landmarker, choice)
 
         def locate(frame: Frame) -> FaceBox | None:
             (face,) = tracker.follow((frame,))
-            return None if face is None else box_of_landmarks(face.points)
+            return None if face is None else face_box_of_landmarks(face.points)
 
         return locate
 
@@ -240,7 +256,7 @@ class LocatorFactory:
     """Makes face locators. name: the detector and the hash of its weights."""
 
     name: str
-    make_locate: Callable[[], Locate]
+    make_locate: Callable[[], FaceLocator]
 
 
 def licence_warnings(generators: Iterable[Generator]) -> tuple[str, ...]:
@@ -251,12 +267,12 @@ def licence_warnings(generators: Iterable[Generator]) -> tuple[str, ...]:
 class SyncTimeline:
     """The length and frame rate of the output, and the audio of each frame."""
 
-    def __init__(self, media: OpenedMedia, spool: Voice, samples: Samples, options: SyncOptions) -> None:
+    def __init__(self, media: OpenedMedia, spool: AudioSpool, samples: Samples, options: SyncOptions) -> None:
         """Plan the output. samples: the audio as the networks take it, 16 kHz mono."""
         self.audio, self.samples = spool, samples
         self.fps = choose_rate(media.video, options.fps)
         rate = float(self.fps)
-        starts = upstream_starts(count_mel_columns(len(samples)), rate) if options.tail == "drop" else None
+        starts = upstream_window_starts(count_mel_columns(len(samples)), rate) if options.tail == "drop" else None
         self.n_frames = len(starts) if starts is not None else count_frames(len(samples), rate)
         self._starts = starts
         self._offset = options.mel_offset_frames
@@ -279,7 +295,7 @@ class FaceCounter:
         self._n_frames = 0
         self._has_face = False
 
-    def count_source(self, located: Iterable[Shot]) -> Iterator[Shot]:
+    def count_source(self, located: Iterable[FaceFrame]) -> Iterator[FaceFrame]:
         """Count faces in the source. Raises: NoFaceFound at its end if no frame has one."""
         for face_frame in located:
             self._n_frames += 1
@@ -287,7 +303,7 @@ class FaceCounter:
             yield face_frame
         self.check()
 
-    def count_output(self, located: Iterable[Shot]) -> Iterator[Shot]:
+    def count_output(self, located: Iterable[FaceFrame]) -> Iterator[FaceFrame]:
         for face_frame in located:
             self.n_without += face_frame.box is None
             yield face_frame
@@ -299,8 +315,8 @@ class FaceCounter:
 
 def choose_rate(video: VideoInfo, requested: float | None) -> Fraction:
     """Return the requested frame rate, else the rate of the video, limited to a sensible range."""
-    declared = video.fps if video.fps and not video.is_still else STILL_FPS
-    rate = requested if requested is not None else min(max(declared, LOWEST_FPS), HIGHEST_FPS)
+    declared = video.fps if video.fps and not video.is_still else DEFAULT_FPS
+    rate = requested if requested is not None else min(max(declared, MIN_FPS), MAX_FPS)
     return Fraction(rate).limit_denominator(1001)
 
 
@@ -318,7 +334,7 @@ def name_outputs(output: Path | None, names: list[str]) -> list[Path]:
 
 
 @contextmanager
-def film_folder(output: Path | None) -> Iterator[Path]:
+def staging_folder(output: Path | None) -> Iterator[Path]:
     """Provide a temporary folder for unfinished videos, beside the output so that a rename moves them into place.
 
     Raises: StorageError if the folder cannot be made or a video cannot be moved into place.
@@ -341,8 +357,8 @@ def write_videos(
     """Write each frame to its video. Returns: width and height."""
     size, trimmer = (0, 0), HeapTrimmer()
     with ExitStack() as stack:
-        writers: list[FilmWriter] = [
-            stack.enter_context(write_film(path, timeline.fps, timeline.audio)) for path in paths
+        writers: list[VideoWriter] = [
+            stack.enter_context(write_video(path, timeline.fps, timeline.audio)) for path in paths
         ]
         for n_done, each in enumerate(frames, 1):
             with clock.stage("encode"):

@@ -12,31 +12,31 @@ import numpy.typing as npt
 
 from inference.faces import FaceBox
 from inference.faces.paste import slices_of
-from inference.lip_sync.options import Pads, Shrinking, Smoothing
+from inference.lip_sync.options import Pads, ResizeFilter, SmoothingMode
 from inference.media import Clip, Frame
-from inference.media.frames import make_even
+from inference.media.frames import pad_to_even
 
-SIDE = 96  # pixels; height and width of the faces that Wav2Lip takes
-MASKED_FROM = SIDE // 2  # rows from here down are masked in the first three channels
-T = 5  # boxes averaged by smoothing
-REACH = T // 2  # boxes before and after, in a centred average
+FACE_SIZE = 96  # pixels; height and width of the faces that Wav2Lip takes
+MASKED_FROM = FACE_SIZE // 2  # rows from here down are masked in the first three channels
+SMOOTHING_WINDOW = 5  # boxes averaged by smoothing
+SMOOTHING_REACH = SMOOTHING_WINDOW // 2  # boxes before and after, in a centred average
 JAW, BROWS = slice(0, 17), slice(17, 27)  # indices in the 68-point order
-INTERPOLATIONS: dict[Shrinking, int] = {"area": cv2.INTER_AREA, "bilinear": cv2.INTER_LINEAR}
+INTERPOLATIONS: dict[ResizeFilter, int] = {"area": cv2.INTER_AREA, "bilinear": cv2.INTER_LINEAR}
 BELOW_CHIN = 0.04  # share of the height from brow to chin: landmarks are on the chin, S3FD's boxes end below it
 
 # Finds the box of the face in a frame; None if there is no face.
-Locate = Callable[[Frame], FaceBox | None]
+FaceLocator = Callable[[Frame], FaceBox | None]
 
 
 @dataclass(frozen=True)
-class Shot:
+class FaceFrame:
     """A frame, (H, W, 3) uint8 BGR, and its face box: whole pixels inside the frame, or None."""
 
     frame: Frame
     box: FaceBox | None
 
 
-def box_of_landmarks(points: npt.NDArray[np.floating]) -> FaceBox:
+def face_box_of_landmarks(points: npt.NDArray[np.floating]) -> FaceBox:
     """Return a face box framed like those of S3FD, which Wav2Lip was trained on.
 
     It spans from the brows to below the chin, and the width of the jaw. points: (68, 2).
@@ -46,7 +46,7 @@ def box_of_landmarks(points: npt.NDArray[np.floating]) -> FaceBox:
     return FaceBox(float(left), float(top), float(right), float(chin + BELOW_CHIN * (chin - top)))
 
 
-def shrink(clips: Iterable[Clip], factor: int, resize_filter: Shrinking = "area") -> Iterator[Frame]:
+def downscale_frames(clips: Iterable[Clip], factor: int, resize_filter: ResizeFilter = "area") -> Iterator[Frame]:
     """Downscale frames by `factor`, to the size of the first one, with even sides.
 
     The last row or column is repeated if a side is odd: H.264 stores colours for 2 x 2 pixels.
@@ -60,24 +60,24 @@ def shrink(clips: Iterable[Clip], factor: int, resize_filter: Shrinking = "area"
             size = size or (frame.shape[1], frame.shape[0])
             if size != (frame.shape[1], frame.shape[0]):
                 frame = resize(frame, size)  # noqa: PLW2901
-            yield make_even(frame)
+            yield pad_to_even(frame)
 
 
 def resize(frame: Frame, size: tuple[int, int], interpolation: int = cv2.INTER_AREA) -> Frame:
     return np.asarray(cv2.resize(frame, size, interpolation=interpolation), np.uint8)
 
 
-def find_boxes(frames: Iterable[Frame], locate: Locate, pads: Pads) -> Iterator[Shot]:
+def find_boxes(frames: Iterable[Frame], locate: FaceLocator, pads: Pads) -> Iterator[FaceFrame]:
     """Yield each frame with the padded box of its face."""
-    previous: Shot | None = None
+    previous: FaceFrame | None = None
     for frame in frames:
         if previous is None or frame is not previous.frame:  # else a repeated frame: the rate was raised
             box = locate(frame)
-            previous = Shot(frame, None if box is None else pad(box, pads, frame))
+            previous = FaceFrame(frame, None if box is None else pad_box(box, pads, frame))
         yield previous
 
 
-def pad(box: FaceBox, pads: Pads, frame: Frame) -> FaceBox | None:
+def pad_box(box: FaceBox, pads: Pads, frame: Frame) -> FaceBox | None:
     """Pad a box to whole pixels inside the frame; None if nothing is left. Source: upstream's face_detect."""
     height, width = frame.shape[:2]
     padded = FaceBox(
@@ -89,7 +89,7 @@ def pad(box: FaceBox, pads: Pads, frame: Frame) -> FaceBox | None:
     return padded if padded.width > 0 and padded.height > 0 else None
 
 
-def smooth_boxes(face_frames: Iterable[Shot], smoothing: Smoothing) -> Iterator[Shot]:
+def smooth_boxes(face_frames: Iterable[FaceFrame], smoothing: SmoothingMode) -> Iterator[FaceFrame]:
     """Smooth boxes; frames come out a few frames later. A gap without a face ends a run of boxes."""
     if smoothing == "none":
         yield from face_frames
@@ -119,25 +119,25 @@ class CentredSmoother:
 
     def __init__(self) -> None:
         self._pending: deque[tuple[Frame, BoxRow]] = deque()
-        self._before: deque[BoxRow] = deque(maxlen=REACH)
+        self._before: deque[BoxRow] = deque(maxlen=SMOOTHING_REACH)
 
-    def add(self, frame: Frame, row: BoxRow) -> Iterator[Shot]:
+    def add(self, frame: Frame, row: BoxRow) -> Iterator[FaceFrame]:
         self._pending.append((frame, row))
-        if len(self._pending) > REACH:
+        if len(self._pending) > SMOOTHING_REACH:
             yield self._next()
 
-    def finish(self) -> Iterator[Shot]:
+    def finish(self) -> Iterator[FaceFrame]:
         while self._pending:
             yield self._next()
         self._before.clear()
 
-    def _next(self) -> Shot:
+    def _next(self) -> FaceFrame:
         after = [row for _, row in self._pending]
         frame, row = self._pending.popleft()
-        reach = min(len(self._before), len(after) - 1, REACH)
+        reach = min(len(self._before), len(after) - 1, SMOOTHING_REACH)
         window = [*list(self._before)[len(self._before) - reach :], *after[: reach + 1]]
         self._before.append(row)
-        return Shot(frame, FaceBox(*np.rint(np.mean(window, axis=0)).astype(int).tolist()))
+        return FaceFrame(frame, FaceBox(*np.rint(np.mean(window, axis=0)).astype(int).tolist()))
 
 
 class UpstreamSmoother:
@@ -151,24 +151,24 @@ class UpstreamSmoother:
         self._rows: list[BoxRow] = []
         self._last_averaged: list[BoxRow] = []  # the last row emitted, which the end of a run averages again
 
-    def add(self, frame: Frame, row: BoxRow) -> Iterator[Shot]:
+    def add(self, frame: Frame, row: BoxRow) -> Iterator[FaceFrame]:
         self._frames.append(frame)
         self._rows.append(row)
-        if len(self._rows) == T:
+        if len(self._rows) == SMOOTHING_WINDOW:
             yield self._emit(self._rows)
 
-    def finish(self) -> Iterator[Shot]:
+    def finish(self) -> Iterator[FaceFrame]:
         rows = [*self._last_averaged, *self._rows]
         for i in range(len(self._last_averaged), len(rows)):
-            rows[i] = mean_row(rows[len(rows) - T :])
-            yield Shot(self._frames[i - len(self._last_averaged)], FaceBox(*rows[i].tolist()))
+            rows[i] = mean_row(rows[len(rows) - SMOOTHING_WINDOW :])
+            yield FaceFrame(self._frames[i - len(self._last_averaged)], FaceBox(*rows[i].tolist()))
         self._frames, self._rows, self._last_averaged = [], [], []
 
-    def _emit(self, window: list[BoxRow]) -> Shot:
+    def _emit(self, window: list[BoxRow]) -> FaceFrame:
         frame, row = self._frames.pop(0), mean_row(window)
         self._rows.pop(0)
         self._last_averaged = [row]
-        return Shot(frame, FaceBox(*row.tolist()))
+        return FaceFrame(frame, FaceBox(*row.tolist()))
 
 
 def mean_row(window: list[BoxRow]) -> BoxRow:
@@ -177,7 +177,7 @@ def mean_row(window: list[BoxRow]) -> BoxRow:
 
 def cut_face(frame: Frame, box: FaceBox) -> Frame:
     """Crop a face and resize it to the network's input: (96, 96, 3) uint8 BGR, bilinear."""
-    return cv2.resize(frame[slices_of(box)], (SIDE, SIDE)).astype(np.uint8, copy=False)
+    return cv2.resize(frame[slices_of(box)], (FACE_SIZE, FACE_SIZE)).astype(np.uint8, copy=False)
 
 
 def stack_faces(faces: list[Frame]) -> npt.NDArray[np.float32]:

@@ -9,7 +9,9 @@ from inference.lip_sync.preprocess import MASKED_FROM
 
 Faces = npt.NDArray[np.float32]  # (B, 6, 96, 96), as `stack_faces` returns them
 
-FAR = 0.07  # mean absolute difference of the upper halves, 0..1, from which a face counts as another face or view
+MAX_REFERENCE_DIFFERENCE = (
+    0.07  # mean absolute difference of the upper halves, 0..1, from which a face counts as another face or view
+)
 
 
 class SteadyReference:
@@ -23,12 +25,12 @@ class SteadyReference:
     def __init__(self) -> None:
         self._reference: Faces | None = None
 
-    def show(self, faces: Faces) -> Faces:
+    def replace_references(self, faces: Faces) -> Faces:
         """Return a copy of the faces, in order, with the reference face in channels 3..5."""
         replaced = faces.copy()
         for face in replaced:
             unmasked = face[3:]
-            if self._reference is None or upper_difference(unmasked, self._reference) > FAR:
+            if self._reference is None or upper_difference(unmasked, self._reference) > MAX_REFERENCE_DIFFERENCE:
                 self._reference = unmasked.copy()
             face[3:] = self._reference
         return replaced

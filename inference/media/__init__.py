@@ -6,17 +6,17 @@
 from inference.media.frames import Clip, Frame
 from inference.media.limits import MediaLimits
 from inference.media.open import Media, Source, VideoInfo, open_media
-from inference.media.protocols import MediaDoor, OpenedMedia
-from inference.media.sandbox.decoder import MediaChild
+from inference.media.protocols import MediaOpener, OpenedMedia
+from inference.media.sandbox.decoder import SandboxedDecoder
 
 __all__ = [
     "Clip",
     "Frame",
     "Media",
-    "MediaChild",
-    "MediaDoor",
     "MediaLimits",
+    "MediaOpener",
     "OpenedMedia",
+    "SandboxedDecoder",
     "Source",
     "VideoInfo",
     "open_media",

@@ -24,18 +24,18 @@ FORMATS_WITHOUT_DURATION = ("mp3", "aac", "amr", "ac3", "flac", "mpeg", "mpegts"
 
 # Rates that AAC supports, so that writing never has to resample again.
 AAC_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
-MOST_CHANNELS = 2
+MAX_CHANNELS = 2
 
 
 @dataclass(frozen=True)
-class SoundForm:
+class AudioFormat:
     """Samples a second of each channel, and the number of interleaved channels."""
 
     rate: int
     n_channels: int = 1
 
 
-def read_sound(source: Source, rate: int, limits: MediaLimits | None = None) -> Samples:
+def read_audio(source: Source, rate: int, limits: MediaLimits | None = None) -> Samples:
     """Decode all audio of an audio or video file: (N,) int16, mono, `rate` samples a second.
 
     source: a path, or the bytes of the file. Silence is valid audio.
@@ -44,20 +44,20 @@ def read_sound(source: Source, rate: int, limits: MediaLimits | None = None) -> 
     """
     limits = limits or MediaLimits()
     with open_bytes(source, limits) as (file, name):
-        blocks = without_form(read_pieces(file, name, SoundForm(rate), limits))
+        blocks = without_format(decode_blocks(file, name, AudioFormat(rate), limits))
         samples = np.concatenate([np.zeros(0, np.int16), *blocks])
     if len(samples) == 0:
         raise NoAudio(f"{name}: its audio has no samples")
     return samples
 
 
-def without_form(pieces: Iterator[tuple[SoundForm, Samples]]) -> Iterator[Samples]:
-    return (block for _, block in pieces)
+def without_format(blocks: Iterator[tuple[AudioFormat, Samples]]) -> Iterator[Samples]:
+    return (block for _, block in blocks)
 
 
-def read_pieces(
-    file: IO[bytes], name: str, form: SoundForm | None, limits: MediaLimits
-) -> Iterator[tuple[SoundForm, Samples]]:
+def decode_blocks(
+    file: IO[bytes], name: str, audio_format: AudioFormat | None, limits: MediaLimits
+) -> Iterator[tuple[AudioFormat, Samples]]:
     """Decode the audio of an open file block by block, each (n,) int16 with interleaved channels.
 
     form: the format to convert to; None keeps the file's own as far as AAC supports it. All blocks have the same.
@@ -70,7 +70,7 @@ def read_pieces(
                 f"{name}: declares {declared_s:.1f} s of audio; at most {limits.max_duration_s:g} s expected"
             )
         n_samples, rate = 0, 1
-        for found, block in resample(decode(container, stream, name), form):
+        for found, block in resample(decode(container, stream, name), audio_format):
             rate = found.rate
             n_samples += len(block) // found.n_channels
             if n_samples > limits.max_duration_s * rate:
@@ -127,7 +127,9 @@ def check_frame(frame: av.AudioFrame, name: str) -> None:
         raise UnsupportedMedia(f"{name}: audio of {frame.sample_rate} samples a second; at most {MAX_RATE} expected")
 
 
-def resample(frames: Iterator[av.AudioFrame], form: SoundForm | None) -> Iterator[tuple[SoundForm, Samples]]:
+def resample(
+    frames: Iterator[av.AudioFrame], audio_format: AudioFormat | None
+) -> Iterator[tuple[AudioFormat, Samples]]:
     """Convert frames to a format, by default the lossless one of the first frame.
 
     If the file changes its own format, a new resampler continues.
@@ -135,29 +137,29 @@ def resample(frames: Iterator[av.AudioFrame], form: SoundForm | None) -> Iterato
     resampler: av.AudioResampler | None = None
     last: tuple[int, str, str] | None = None
     for frame in frames:
-        form = form or lossless_format(frame)
+        audio_format = audio_format or lossless_format(frame)
         found = (frame.sample_rate, frame.format.name, frame.layout.name)
         if found != last:
-            yield from flush(resampler, form)
-            layout = "mono" if form.n_channels == 1 else "stereo"
-            resampler, last = av.AudioResampler(format="s16", layout=layout, rate=form.rate), found
+            yield from flush(resampler, audio_format)
+            layout = "mono" if audio_format.n_channels == 1 else "stereo"
+            resampler, last = av.AudioResampler(format="s16", layout=layout, rate=audio_format.rate), found
         assert resampler is not None
         frame.pts = None  # timestamps may jump in an edited file; samples are contiguous
-        yield from ((form, to_samples(block)) for block in resampler.resample(frame))
-    if form is not None:
-        yield from flush(resampler, form)
+        yield from ((audio_format, to_samples(block)) for block in resampler.resample(frame))
+    if audio_format is not None:
+        yield from flush(resampler, audio_format)
 
 
-def lossless_format(frame: av.AudioFrame) -> SoundForm:
+def lossless_format(frame: av.AudioFrame) -> AudioFormat:
     """Return the format that loses least: the next higher rate of AAC, or its highest; one channel or two."""
     rate = next((rate for rate in AAC_RATES if rate >= frame.sample_rate), AAC_RATES[-1])
-    return SoundForm(rate, min(max(frame.layout.nb_channels, 1), MOST_CHANNELS))
+    return AudioFormat(rate, min(max(frame.layout.nb_channels, 1), MAX_CHANNELS))
 
 
-def flush(resampler: av.AudioResampler | None, form: SoundForm) -> Iterator[tuple[SoundForm, Samples]]:
+def flush(resampler: av.AudioResampler | None, audio_format: AudioFormat) -> Iterator[tuple[AudioFormat, Samples]]:
     """Yield the samples that a resampler still holds."""
     if resampler is not None:
-        yield from ((form, to_samples(block)) for block in resampler.resample(None))
+        yield from ((audio_format, to_samples(block)) for block in resampler.resample(None))
 
 
 def to_samples(frame: av.AudioFrame) -> Samples:

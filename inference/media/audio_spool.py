@@ -10,7 +10,7 @@ import av
 import numpy as np
 
 from inference.errors import NoAudio, StorageError
-from inference.media.audio import Samples, SoundForm, read_pieces, resample, without_form
+from inference.media.audio import AudioFormat, Samples, decode_blocks, resample, without_format
 from inference.media.limits import MediaLimits
 from inference.media.open import Source, open_bytes
 
@@ -18,26 +18,26 @@ SAMPLE_BYTES = 2
 BLOCK_SAMPLES = 1 << 18  # of each channel, read at a time: 5 s at 48 kHz
 
 # How lip sync reads audio: `spool_audio` in this process, or `SandboxedDecoder.spool_audio` in another.
-VoiceDoor = Callable[[Source, MediaLimits | None], "Voice"]
+SpoolAudio = Callable[[Source, MediaLimits | None], "AudioSpool"]
 
 
-def read_voice(source: Source, limits: MediaLimits | None = None) -> Voice:
+def spool_audio(source: Source, limits: MediaLimits | None = None) -> AudioSpool:
     """Decode all audio of an audio or video file, at its own rate (48 kHz at most) and with one or two channels.
 
     Raises: as `read_audio`; StorageError if the disk is full.
     """
     limits = limits or MediaLimits()
     with open_bytes(source, limits) as (file, name):
-        return keep_voice(read_pieces(file, name, None, limits), name)
+        return spool_blocks(decode_blocks(file, name, None, limits), name)
 
 
-def keep_voice(pieces: Iterator[tuple[SoundForm, Samples]], name: str) -> Voice:
+def spool_blocks(blocks: Iterator[tuple[AudioFormat, Samples]], name: str) -> AudioSpool:
     """Store blocks of audio. Raises: NoAudio if there are no samples."""
-    spool: Voice | None = None
+    spool: AudioSpool | None = None
     try:
-        for audio_format, block in pieces:
-            spool = spool or Voice(audio_format)
-            spool.add(block)
+        for audio_format, block in blocks:
+            spool = spool or AudioSpool(audio_format)
+            spool.append(block)
     except BaseException:
         if spool is not None:
             spool.close()
@@ -47,21 +47,21 @@ def keep_voice(pieces: Iterator[tuple[SoundForm, Samples]], name: str) -> Voice:
     return spool
 
 
-class Voice:
+class AudioSpool:
     """Audio in a file without a name, so that memory does not grow with its length. Close it, or use it as a context.
 
     Its length is in samples of one channel.
     """
 
-    def __init__(self, form: SoundForm) -> None:
-        self.rate, self.n_channels = form.rate, form.n_channels
+    def __init__(self, audio_format: AudioFormat) -> None:
+        self.rate, self.n_channels = audio_format.rate, audio_format.n_channels
         self._n_values = 0
         self._file = tempfile.TemporaryFile(prefix="viseme-voice-")  # noqa: SIM115 (closed by `close`)
 
     def __len__(self) -> int:
         return self._n_values // self.n_channels
 
-    def add(self, samples: Samples) -> None:
+    def append(self, samples: Samples) -> None:
         """Append (n,) int16, channels interleaved. Raises: StorageError if the disk is full."""
         try:
             self._file.write(np.ascontiguousarray(samples).data)
@@ -69,33 +69,33 @@ class Voice:
             raise StorageError(f"the audio could not be stored ({err.strerror or err})") from err
         self._n_values += len(samples)
 
-    def cut(self, start: int, end: int) -> Samples:
+    def read(self, start: int, end: int) -> Samples:
         """Read samples start..end-1 of each channel: (n, channels) int16."""
         stride = SAMPLE_BYTES * self.n_channels
         self._file.seek(start * stride)
         return np.frombuffer(self._file.read((end - start) * stride), np.int16).reshape(-1, self.n_channels)
 
-    def as_mono(self, rate: int) -> Samples:
+    def to_mono(self, rate: int) -> Samples:
         """Mix and resample for a network: (N,) int16, one channel at `rate`."""
         starts = range(0, len(self), BLOCK_SAMPLES)
-        blocks = (self.cut(start, min(start + BLOCK_SAMPLES, len(self))) for start in starts)
+        blocks = (self.read(start, min(start + BLOCK_SAMPLES, len(self))) for start in starts)
         if (self.rate, self.n_channels) == (rate, 1):
             return np.concatenate([block[:, 0] for block in blocks])
-        mono = without_form(resample((to_frame(block, self.rate) for block in blocks), SoundForm(rate)))
+        mono = without_format(resample((to_audio_frame(block, self.rate) for block in blocks), AudioFormat(rate)))
         return np.concatenate(list(mono))
 
     def close(self) -> None:
         """Delete the file. May be called twice."""
         self._file.close()
 
-    def __enter__(self) -> Voice:
+    def __enter__(self) -> AudioSpool:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
 
-def to_frame(block: Samples, rate: int, start: int | None = None) -> av.AudioFrame:
+def to_audio_frame(block: Samples, rate: int, start: int | None = None) -> av.AudioFrame:
     """Convert (n, channels) int16 to FFmpeg's audio frame."""
     layout = "mono" if block.shape[1] == 1 else "stereo"
     frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(block).reshape(1, -1), format="s16", layout=layout)

@@ -16,7 +16,7 @@ from av.video.reformatter import Interpolation
 
 from inference.atomic_write import atomic_file
 from inference.errors import InvalidRequest, StorageError
-from inference.media.audio_spool import to_frame
+from inference.media.audio_spool import to_audio_frame
 from inference.media.frames import Frame
 
 VIDEO_TIME_BASE = Fraction(1, 90000)  # exact to 11 microseconds for every usual frame rate
@@ -34,7 +34,7 @@ ROUNDING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FU
 SUFFIXES = (".mp4", ".mov", ".mkv")
 
 
-class Track(Protocol):
+class AudioTrack(Protocol):
     """Audio to be written: an `AudioBuffer` or an `AudioSpool`. Its length is in samples of one channel."""
 
     rate: int
@@ -42,23 +42,23 @@ class Track(Protocol):
 
     def __len__(self) -> int: ...
 
-    def cut(self, start: int, end: int) -> npt.NDArray[np.int16]:
+    def read(self, start: int, end: int) -> npt.NDArray[np.int16]:
         """Return samples start..end-1: (n, channels)."""
 
 
-class FilmWriter:
+class VideoWriter:
     """An MP4 being written. Made by `write_video`."""
 
     def __init__(
-        self, container: av.container.OutputContainer, fps: Fraction, sound: Track | None, *, is_seekable: bool
+        self, container: av.container.OutputContainer, fps: Fraction, audio: AudioTrack | None, *, is_seekable: bool
     ) -> None:
         self._container = container
         self._fps = fps
         self._is_seekable = is_seekable
         self._video: av.video.stream.VideoStream | None = None
-        self._track = sound
+        self._track = audio
         self._last_s = Fraction(-1)
-        self._audio = add_audio(container, sound) if sound is not None else None
+        self._audio = add_audio(container, audio) if audio is not None else None
         self._n_written = 0  # audio samples of each channel
 
     def add(self, frame: Frame, at_s: Fraction | None = None) -> None:
@@ -106,20 +106,20 @@ class FilmWriter:
         n_total = len(self._track)
         end = n_total if at_s is None else min(n_total, round(at_s * self._track.rate))
         if end > self._n_written:
-            frame = to_frame(self._track.cut(self._n_written, end), self._track.rate, self._n_written)
+            frame = to_audio_frame(self._track.read(self._n_written, end), self._track.rate, self._n_written)
             frame.time_base = Fraction(1, self._track.rate)
             self._container.mux(self._audio.encode(frame))
             self._n_written = end
 
 
-def add_audio(container: av.container.OutputContainer, track: Track) -> av.audio.stream.AudioStream:
+def add_audio(container: av.container.OutputContainer, track: AudioTrack) -> av.audio.stream.AudioStream:
     audio: av.audio.stream.AudioStream = container.add_stream("aac", rate=track.rate)
     audio.layout = "mono" if track.n_channels == 1 else "stereo"
     audio.bit_rate = AUDIO_BIT_RATE * track.n_channels
     return audio
 
 
-class Sound:
+class AudioBuffer:
     """Mono audio in memory: samples (N,) float32, -1..1, or int16, at `rate` a second."""
 
     n_channels = 1
@@ -130,7 +130,7 @@ class Sound:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def cut(self, start: int, end: int) -> npt.NDArray[np.int16]:
+    def read(self, start: int, end: int) -> npt.NDArray[np.int16]:
         """Return samples start..end-1: (n, 1) int16."""
         samples = self.samples[start:end, None]
         levels = samples if samples.dtype == np.int16 else np.clip(samples, -1, 1) * 32767
@@ -138,9 +138,9 @@ class Sound:
 
 
 @contextmanager
-def write_film(
-    path: Path, fps: float | Fraction, sound: Track | None = None, *, is_seekable: bool = False
-) -> Iterator[FilmWriter]:
+def write_video(
+    path: Path, fps: float | Fraction, audio: AudioTrack | None = None, *, is_seekable: bool = False
+) -> Iterator[VideoWriter]:
     """Write a video to `path` frame by frame: `writer.add(frame)`.
 
     is_seekable: make every frame a key frame, for `FrameReader`; the file is about three times larger.
@@ -160,7 +160,7 @@ def write_film(
             atomic_file(path.absolute()) as partial,
             av.open(str(partial), "w", options={"movflags": "+faststart"}) as container,
         ):
-            writer = FilmWriter(container, rate, sound, is_seekable=is_seekable)
+            writer = VideoWriter(container, rate, audio, is_seekable=is_seekable)
             yield writer
             writer.finish()
     except OSError as err:  # PyAV's errors are OSErrors, too

@@ -15,7 +15,7 @@ from cachetools import LRUCache
 from inference.errors import UnsupportedMedia
 from inference.media.frames import Frame
 from inference.media.limits import MediaLimits
-from inference.media.open import Media, Meter, open_bytes, open_container
+from inference.media.open import LimitCounter, Media, open_bytes, open_container
 
 
 class FrameReader:
@@ -24,14 +24,14 @@ class FrameReader:
     May be used by several threads. Close it, or use it as a context manager.
     """
 
-    def __init__(self, path: Path, n_kept: int = 2, limits: MediaLimits | None = None) -> None:
+    def __init__(self, path: Path, cache_size: int = 2, limits: MediaLimits | None = None) -> None:
         """Open the video and index its frames.
 
-        n_kept: size of the cache, in frames.
+        cache_size: size of the cache, in frames.
         Raises: MediaNotFound, MediaTooLarge, UnsupportedMedia, also if a frame is not a key frame.
         """
         self._limits = limits or MediaLimits()
-        self._cache: LRUCache[int, Frame] = LRUCache(n_kept)
+        self._cache: LRUCache[int, Frame] = LRUCache(cache_size)
         self._lock = threading.Lock()
         self._stack = ExitStack()
         with ExitStack() as stack:
@@ -95,7 +95,7 @@ class FrameReader:
     def _to_bgr(self, frames: list[av.VideoFrame]) -> Frame:
         if not frames:
             raise UnsupportedMedia(f"{self.name}: a frame contains no image")
-        Meter(self.name, self._limits).count(frames[0])
+        LimitCounter(self.name, self._limits).count(frames[0])
         # OpenCV rounds, whereas swscale truncates by default: levels stay the same, within one.
         yuv = frames[0].to_ndarray(format="yuv420p")
         return np.asarray(cv2.cvtColor(yuv, cv2.COLOR_YUV2BGR_I420), np.uint8)

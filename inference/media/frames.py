@@ -31,15 +31,15 @@ class Clip:
 
 
 @dataclass(frozen=True)
-class Timed(Generic[T]):
+class TimedItem(Generic[T]):
     """An item shown from `start` for `duration`, both in seconds."""
 
     start: Fraction
     duration: Fraction
-    shown: T
+    item: T
 
 
-def at_rate(timed: Iterable[Timed[T]], fps: Fraction) -> Iterator[T]:
+def resample_to_rate(items: Iterable[TimedItem[T]], fps: Fraction) -> Iterator[T]:
     """Resample to a constant rate: tick k gets the item that starts nearest to k / fps (ties: the earlier).
 
     Time counts from the first item. The number of ticks is the duration times `fps`, rounded,
@@ -47,14 +47,14 @@ def at_rate(timed: Iterable[Timed[T]], fps: Fraction) -> Iterator[T]:
     """
     tick = 0
     origin: Fraction | None = None
-    last: Timed[T] | None = None
-    for item in timed:
+    last: TimedItem[T] | None = None
+    for item in items:
         if last is None or origin is None:
             origin = item.start
         else:
             middle = (last.start + item.start) / 2 - origin
             while tick <= middle * fps:
-                yield last.shown
+                yield last.item
                 tick += 1
         last = item
     if last is None or origin is None:
@@ -62,11 +62,11 @@ def at_rate(timed: Iterable[Timed[T]], fps: Fraction) -> Iterator[T]:
     end = last.start + last.duration - origin
     n_ticks = max(round(end * fps), 1)
     while tick < n_ticks:
-        yield last.shown
+        yield last.item
         tick += 1
 
 
-def in_chunks(frames: Iterable[Frame], fps: float) -> Iterator[Clip]:
+def group_into_clips(frames: Iterable[Frame], fps: float) -> Iterator[Clip]:
     """Group frames into clips of at most 25 frames and 32 MiB, but at least one frame."""
     pending: list[Frame] = []
     n_bytes = 0
@@ -80,7 +80,7 @@ def in_chunks(frames: Iterable[Frame], fps: float) -> Iterator[Clip]:
         yield Clip(tuple(pending), fps)
 
 
-def make_even(frame: Frame) -> Frame:
+def pad_to_even(frame: Frame) -> Frame:
     """Repeat the last row or column if a side is odd: H.264 stores one colour for 2 x 2 pixels."""
     height, width = frame.shape[:2]
     if height % 2 == 0 and width % 2 == 0:

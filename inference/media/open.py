@@ -17,7 +17,7 @@ import av.error
 import numpy as np
 
 from inference.errors import MediaNotFound, MediaTooLarge, MediaTruncated, UnsupportedMedia
-from inference.media.frames import Clip, Frame, Timed, at_rate, in_chunks
+from inference.media.frames import Clip, Frame, TimedItem, group_into_clips, resample_to_rate
 from inference.media.limits import MediaLimits
 
 Source = str | Path | bytes
@@ -75,7 +75,7 @@ class Media:
         UnsupportedMedia if no frame can be decoded.
         """
         rate = Fraction(fps).limit_denominator(1001)
-        return in_chunks(at_rate(self._decode(), rate), fps)
+        return group_into_clips(resample_to_rate(self._decode(), rate), fps)
 
     def _find_stream(self) -> av.video.stream.VideoStream:
         videos = [s for s in self._container.streams.video if not is_cover_art(s)]
@@ -116,30 +116,30 @@ class Media:
                 f"{self.name}: declares {video.duration_s:.1f} s; at most {limits.max_duration_s:g} s expected"
             )
 
-    def _decode(self) -> Iterator[Timed[Frame]]:
-        counter = Meter(self.name, self._limits)
+    def _decode(self) -> Iterator[TimedItem[Frame]]:
+        counter = LimitCounter(self.name, self._limits)
         timeline = Timeline(self._stream)
         pixel_aspect = pixel_aspect_of(self._stream)
-        last: Timed[Frame] | None = None
+        last: TimedItem[Frame] | None = None
         for frame in self._decode_raw():
             counter.count(frame)
             span = timeline.timestamp(frame)
             if span is None:
                 continue
             counter.check_time(*span)
-            last = Timed(*span, to_upright_bgr(frame, pixel_aspect))
+            last = TimedItem(*span, to_upright_bgr(frame, pixel_aspect))
             yield last
         if last is None:
             raise UnsupportedMedia(f"{self.name}: no frame could be decoded ({self.video.codec})")
         yield from self._hold_to_end(last, timeline.offset)
         self._check_end()
 
-    def _hold_to_end(self, last: Timed[Frame], offset: Fraction) -> Iterator[Timed[Frame]]:
+    def _hold_to_end(self, last: TimedItem[Frame], offset: Fraction) -> Iterator[TimedItem[Frame]]:
         """Repeat the last frame for the duration of undecodable packets after it."""
         end = last.start + last.duration
         lost = self._video_end + offset - end if self._video_end is not None else Fraction(0)
         if 0 < lost <= MAX_LOST_S:
-            yield Timed(end, lost, last.shown)
+            yield TimedItem(end, lost, last.item)
 
     def _decode_raw(self) -> Iterator[av.VideoFrame]:
         """Yield every decodable frame; broken packets are skipped, and keep their time."""
@@ -224,7 +224,7 @@ class Timeline:
         return self._last
 
 
-class Meter:
+class LimitCounter:
     """Counts decoded frames and pixels, used or not, and raises if a limit is exceeded."""
 
     def __init__(self, name: str, limits: MediaLimits) -> None:

@@ -23,7 +23,7 @@ class OpenedMedia(Protocol):
     def read_clips(self, fps: float) -> Iterator[Clip]: ...
 
 
-class MediaDoor(Protocol):
+class MediaOpener(Protocol):
     """Opens untrusted media within limits."""
 
     def __call__(self, source: Source, limits: MediaLimits | None = None, /) -> AbstractContextManager[OpenedMedia]: ...

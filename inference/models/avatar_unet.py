@@ -187,7 +187,7 @@ class AvatarUNet(nn.Module):
         return torch.sigmoid(self.outc(x))
 
 
-class AvatarPainter(nn.Module):
+class AvatarGenerator(nn.Module):
     """The U-Net from image to image: scaling the levels and masking the mouth are part of the graph."""
 
     mask: Tensor

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from inference.errors import InvalidRequest
 from inference.lip_reading import ReadOptions
-from inference.lip_reading.options import FPS, MOST_BEST, N_BEST, Decoder
+from inference.lip_reading.options import DEFAULT_N_BEST, FPS, MAX_N_BEST, Decoder
 from inference.media_types import READ_TYPES, AcceptHeader
 from inference.requests.body import Bucket, Key, S3Object, decode_base64, header_fields, parse_number, validate
 
@@ -40,7 +40,7 @@ class ReadFields(BaseModel):
     )
     face: Annotated[Literal["largest"] | int, BeforeValidator(parse_number)] = "largest"
     decoder: Decoder = "auto"
-    nbest: Annotated[int, Field(ge=1, le=MOST_BEST), BeforeValidator(parse_number)] = N_BEST
+    nbest: Annotated[int, Field(ge=1, le=MAX_N_BEST), BeforeValidator(parse_number)] = DEFAULT_N_BEST
     exact: bool = False
 
     def options(self) -> ReadOptions:

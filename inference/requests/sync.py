@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from inference.errors import InvalidRequest
 from inference.lip_sync import PARITY, Pads, SyncOptions
-from inference.lip_sync.options import Enhance, Loop, Reference
+from inference.lip_sync.options import EnhancerName, LoopMode, ReferenceMode
 from inference.media_types import MP4, SYNC_TYPES, AcceptHeader
 from inference.requests.body import Bucket, Key, S3Object, decode_base64, header_fields, parse_number, validate
 
@@ -79,13 +79,13 @@ class SyncFields(BaseModel):
 
     task: Literal["lipsync"] = "lipsync"
     models: Annotated[tuple[ModelName, ...], Field(max_length=MAX_MODELS)] = ()
-    enhance: Enhance = "none"
+    enhance: EnhancerName = "none"
     fps: float | None = None
     resize_factor: int = 1
     pads: tuple[Padding, Padding, Padding, Padding] = (0, 10, 0, 0)  # top, bottom, left, right
     nosmooth: bool = False
-    loop: Loop | None = None
-    reference: Reference | None = None
+    loop: LoopMode | None = None
+    reference: ReferenceMode | None = None
     face_index: Annotated[Literal["largest"] | int, BeforeValidator(parse_number)] = "largest"
     parity: bool = False
     s3_bucket: Bucket | None = None

@@ -13,7 +13,7 @@ import numpy as np
 
 from inference.atomic_write import atomic_file
 from inference.errors import InvalidRequest, StorageError
-from inference.media.encode import Sound, write_film
+from inference.media.encode import AudioBuffer, write_video
 from inference.rendering.appearance import Appearance, head_motion
 from inference.rendering.mouth_shape import MouthShape
 from inference.rendering.rendered_frame import NOISE_STREAM, Landmarks, RenderedFrame
@@ -126,9 +126,9 @@ class SyntheticClip:
 
         Returns: the path of the JSON file. Raises: InvalidRequest, StorageError.
         """
-        audio = Sound(synthesise(self.speech, self.seed), SYNTHESIS_RATE) if with_audio else None
+        audio = AudioBuffer(synthesise(self.speech, self.seed), SYNTHESIS_RATE) if with_audio else None
         rendered = []
-        with write_film(path, self.options.fps, audio) as writer:
+        with write_video(path, self.options.fps, audio) as writer:
             for frame in self.frames():
                 writer.add(frame.frame, frame.at_s)
                 rendered.append(

@@ -66,7 +66,7 @@ def check_recorded(path: Path) -> str:
 def write_record(path: Path) -> str:
     """Record a file's SHA-256 next to it, and return it."""
     found = sha256_of(path)
-    with whole_file(record_of(path)) as part:
+    with atomic_public_file(record_of(path)) as part:
         part.write_text(f"{found}  {path.name}\n", "utf-8")
     return found
 
@@ -113,11 +113,11 @@ def store_file(contents: bytes, weight_set: WeightSet, file: WeightFile, cache: 
     if found != file.sha256:
         raise WrongWeights(f"{file.name} as fetched has SHA-256 {found}; expected {file.sha256}")
     path = path_of(weight_set, file, cache)
-    with whole_file(path) as part:
+    with atomic_public_file(path) as part:
         part.write_bytes(contents)
     return path
 
 
-def whole_file(path: Path) -> AbstractContextManager[Path]:
+def atomic_public_file(path: Path) -> AbstractContextManager[Path]:
     """Return `atomic_file` for a file that every user may read; its folder is created."""
     return atomic_file(path, mode=0o644, make_parents=True)

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from inference.errors import WeightsNotFound, WrongWeights
-from inference.weights.cache import check_recorded, whole_file, write_record
+from inference.weights.cache import atomic_public_file, check_recorded, write_record
 
 Tensors = dict[str, Tensor]
 Module = TypeVar("Module", bound=nn.Module)
@@ -123,7 +123,7 @@ def write_copy(tensors: Tensors, path: Path, sha256: str) -> None:
 
 def write_safetensors(tensors: Tensors, path: Path, metadata: dict[str, str]) -> None:
     """Write tensors as safetensors, atomically."""
-    with whole_file(path) as part:
+    with atomic_public_file(path) as part:
         save_file({key: value.contiguous() for key, value in tensors.items()}, part, metadata)
 
 

@@ -11,7 +11,7 @@ from inference.weights.cache import check_hash, discard, locate, path_of
 from inference.weights.mediapipe_wheel import fetch_mediapipe
 from inference.weights.registry import WeightFile, WeightSet, find_set
 from inference.weights.sources import WeightSources, as_sources
-from inference.weights.user_supplied import find_brought
+from inference.weights.user_supplied import find_user_supplied
 
 logger = logging.getLogger("viseme.weights")
 
@@ -24,7 +24,7 @@ def fetch(name: str, sources: WeightSources | Path) -> list[Path]:
     """
     weight_set, sources = find_set(name), as_sources(sources)
     if weight_set.is_user_supplied:
-        return [find_brought(weight_set, sources)]
+        return [find_user_supplied(weight_set, sources)]
     try:
         return [locate(weight_set, file, sources.cache) for file in weight_set.files]
     except VisemeError:

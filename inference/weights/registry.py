@@ -249,6 +249,6 @@ def find_set(name: str, job: str | None = None) -> WeightSet:
     raise WeightsNotFound(f"weights {name!r}: no such set and no such file; known: {names}")
 
 
-def set_of_hash(sha256: str) -> WeightSet | None:
+def find_set_by_hash(sha256: str) -> WeightSet | None:
     """Return the set with a file of this hash; None if no set has one."""
     return next((one for one in REGISTRY.values() if sha256 in {file.sha256 for file in one.files}), None)

@@ -10,9 +10,16 @@ from pathlib import Path, PurePosixPath
 from inference.errors import StorageError, WeightsNotFound
 from inference.media.s3.client import SCHEME
 from inference.weights import hub, s3
-from inference.weights.cache import check_hash, check_recorded, locate, sha256_of, sha256_of_openvino, whole_file
+from inference.weights.cache import (
+    atomic_public_file,
+    check_hash,
+    check_recorded,
+    locate,
+    sha256_of,
+    sha256_of_openvino,
+)
 from inference.weights.fetch import fetch_from_hub
-from inference.weights.registry import LIP_SYNC, REGISTRY, HubSource, WeightFile, WeightSet, find_set, set_of_hash
+from inference.weights.registry import LIP_SYNC, REGISTRY, HubSource, WeightFile, WeightSet, find_set, find_set_by_hash
 from inference.weights.sources import WeightSources
 
 logger = logging.getLogger("viseme.weights")
@@ -30,7 +37,7 @@ USER_SUPPLIED_STEMS = {Path(file.name).stem for one in REGISTRY.values() if one.
 
 
 @dataclass(frozen=True)
-class FoundWeights:
+class ResolvedWeights:
     """A weight file on this machine.
 
     path: the file to load: the file itself, or our safetensors copy of its tensors.
@@ -53,7 +60,7 @@ class FoundWeights:
         return self.weight_set.language if self.weight_set else None
 
 
-def find_weights(weights: str | Path | None, job: str, sources: WeightSources) -> FoundWeights:
+def find_weights(weights: str | Path | None, job: str, sources: WeightSources) -> ResolvedWeights:
     """Resolve weights by name, path, s3://bucket/key or hf://owner/name; None resolves the deployment's default.
 
     A file takes precedence over a set of the same name. Missing files are fetched.
@@ -67,12 +74,12 @@ def find_weights(weights: str | Path | None, job: str, sources: WeightSources) -
     if name.startswith(HUB_SCHEME):
         return from_repository(name.removeprefix(HUB_SCHEME), job, sources)
     path = Path(weights)
-    if isinstance(weights, Path) or path.is_file() or looks_like_path(name):
+    if isinstance(weights, Path) or path.is_file() or is_path_like(name):
         return from_path(path, name)
     return from_set(find_set(name, job), sources)
 
 
-def find_deployed(job: str, sources: WeightSources) -> FoundWeights:
+def find_deployed(job: str, sources: WeightSources) -> ResolvedWeights:
     """Return the model directory's weights, else those of HF_MODEL_ID, else the set that ships for the job."""
     theirs = find_in_folder(sources.model_dir, exclude=USER_SUPPLIED_STEMS) if sources.model_dir else None
     if theirs is not None:
@@ -103,17 +110,17 @@ def choose_one(files: list[Path], place: str) -> Path | None:
     return None
 
 
-def looks_like_path(weights: str) -> bool:
+def is_path_like(weights: str) -> bool:
     return "/" in weights or weights.endswith(LOCAL_SUFFIXES)
 
 
-def from_path(path: Path, label: str) -> FoundWeights:
+def from_path(path: Path, label: str) -> ResolvedWeights:
     """Resolve a path: a file, or a folder with one weight file."""
     file = find_in_folder(path) if path.is_dir() else path
     if file is None or not file.is_file():
         raise WeightsNotFound(f"{path}: " + ("no weights in this folder" if path.is_dir() else "no such file"))
     sha256 = hash_of(file)
-    return FoundWeights(file, label, sha256, set_of_hash(sha256))
+    return ResolvedWeights(file, label, sha256, find_set_by_hash(sha256))
 
 
 def hash_of(file: Path) -> str:
@@ -122,18 +129,18 @@ def hash_of(file: Path) -> str:
     return sha256_of_openvino(file)
 
 
-def from_set(weight_set: WeightSet, sources: WeightSources) -> FoundWeights:
+def from_set(weight_set: WeightSet, sources: WeightSources) -> ResolvedWeights:
     """Resolve a set to its first file: in the model directory, shipped, in the cache, or fetched now."""
     file = weight_set.files[0]
     theirs = in_model_dir(weight_set, file, sources)
     if theirs is not None:
-        return FoundWeights(theirs, weight_set.name, check_hash(theirs, file), weight_set)
+        return ResolvedWeights(theirs, weight_set.name, check_hash(theirs, file), weight_set)
     if weight_set.hub is None:
         path = locate(weight_set, file, sources.cache)
-        return FoundWeights(path, weight_set.alias or weight_set.name, check_hash(path, file), weight_set)
+        return ResolvedWeights(path, weight_set.alias or weight_set.name, check_hash(path, file), weight_set)
     path = fetch_from_hub(weight_set, file, sources)
     sha256 = check_hash(path, file)
-    return FoundWeights(safe_copy(path, sha256), weight_set.name, sha256, weight_set)
+    return ResolvedWeights(safe_copy(path, sha256), weight_set.name, sha256, weight_set)
 
 
 def in_model_dir(weight_set: WeightSet, file: WeightFile, sources: WeightSources) -> Path | None:
@@ -144,13 +151,13 @@ def in_model_dir(weight_set: WeightSet, file: WeightFile, sources: WeightSources
     return next((path for path in places if path.is_file()), None)
 
 
-def from_s3(uri: str, sources: WeightSources) -> FoundWeights:
+def from_s3(uri: str, sources: WeightSources) -> ResolvedWeights:
     path = s3.fetch_s3(uri, sources)
     sha256 = check_recorded(path)
-    return FoundWeights(safe_copy(path, sha256), uri, sha256, set_of_hash(sha256))
+    return ResolvedWeights(safe_copy(path, sha256), uri, sha256, find_set_by_hash(sha256))
 
 
-def from_repository(repository: str, job: str, sources: WeightSources) -> FoundWeights:
+def from_repository(repository: str, job: str, sources: WeightSources) -> ResolvedWeights:
     """Resolve a Hub repository to the file pinned in the registry; if it is not there, to its only weight file."""
     hub.check_name(repository)
     for one in REGISTRY.values():
@@ -163,7 +170,7 @@ def from_repository(repository: str, job: str, sources: WeightSources) -> FoundW
         path = hub.download(source, name, folder / source.revision, sources)
     sha256 = check_recorded(path)
     label = f"{repository}@{source.revision}"
-    return FoundWeights(safe_copy(path, sha256), label, sha256, set_of_hash(sha256))
+    return ResolvedWeights(safe_copy(path, sha256), label, sha256, find_set_by_hash(sha256))
 
 
 def choose_file(repository: str, folder: Path, sources: WeightSources) -> tuple[HubSource, str]:
@@ -181,7 +188,7 @@ def choose_file(repository: str, folder: Path, sources: WeightSources) -> tuple[
     chosen = choose_one([Path(name) for name in files if name.endswith(SUFFIXES)], f"the Hub repository {repository}")
     if chosen is None:
         raise WeightsNotFound(f"the Hub repository {repository}: no {', '.join(SUFFIXES)} file at {source.revision}")
-    with whole_file(record) as part:
+    with atomic_public_file(record) as part:
         part.write_text(f"{source.revision} {chosen.as_posix()}\n", "utf-8")
     return source, chosen.as_posix()
 

@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from inference.errors import InvalidRequest, MediaNotFound, WeightsNotFound
 from inference.media.s3 import client as s3
 from inference.media.s3.client import BUCKET_NAME, SCHEME, s3_client
-from inference.media.s3.download import Version, download
-from inference.weights.cache import whole_file
+from inference.media.s3.download import ObjectVersion, download
+from inference.weights.cache import atomic_public_file
 from inference.weights.sources import WeightSources
 
 MAX_BYTES = 2 << 30  # far above any model here, so that a wrong key does not fill the disk
@@ -32,8 +32,8 @@ def fetch_s3(uri: str, sources: WeightSources) -> Path:
     path = sources.cache / "s3" / bucket / version / PurePosixPath(key).name
     if not path.is_file():
         # Pinned to this version: the object may be replaced between the two calls.
-        object_version = Version(bucket, key, head["ETag"], head["ContentLength"])
-        with translate_errors(uri), whole_file(path) as part, part.open("wb") as out:
+        object_version = ObjectVersion(bucket, key, head["ETag"], head["ContentLength"])
+        with translate_errors(uri), atomic_public_file(path) as part, part.open("wb") as out:
             download(client, object_version, out)
     return path
 
@@ -50,7 +50,7 @@ def split_uri(uri: str) -> tuple[str, str]:
 def translate_errors(uri: str) -> Iterator[None]:
     """Raise S3's errors as ours. Raises: WeightsNotFound, AccessDenied, StorageError."""
     try:
-        with s3.named_errors(*split_uri(uri)):
+        with s3.translate_s3_errors(*split_uri(uri)):
             yield
     except MediaNotFound as err:
         raise WeightsNotFound(str(err)) from err

@@ -11,7 +11,7 @@ from inference.weights.sources import WeightSources
 FOLDERS = ("", "checkpoints", "face_detection/detection/sfd")  # of a model directory, in upstream's layout
 
 
-def find_brought(weight_set: WeightSet, sources: WeightSources) -> Path:
+def find_user_supplied(weight_set: WeightSet, sources: WeightSources) -> Path:
     """Return the set's file in the model directory, else in the cache.
 
     Raises: WeightsNotFound naming the source and the places to put the file.

@@ -9,32 +9,32 @@ from support.golden_weights import seeded_state
 
 from inference.audio import compute_mel
 from inference.audio.avatar_features import (
-    FPS,
+    AVATAR_FPS,
     LOOK_AHEAD_MS,
+    avatar_window_start,
     mel_of_window,
-    reach_of_window,
     rows_of_frame,
-    window_start,
+    sample_range_of_window,
     windows_of_frame,
 )
-from inference.audio.wav2lip_windows import WINDOW
+from inference.audio.wav2lip_windows import MEL_WINDOW
 from inference.models import AudioVisualEncoder
 
 
 def count_upstream_windows(n_columns: int) -> int:
     """Return the number of windows that upstream cuts. Source: SyncTalk_2D utils.py AudDataset."""
-    return max(int((n_columns - WINDOW) / 80 * FPS) + 2, 0)
+    return max(int((n_columns - MEL_WINDOW) / 80 * AVATAR_FPS) + 2, 0)
 
 
 def upstream_window_starts(n_columns: int) -> list[int]:
     """Return where upstream's windows start; the last ones are moved back to end with the audio."""
-    return [min(window_start(k), n_columns - WINDOW) for k in range(count_upstream_windows(n_columns))]
+    return [min(avatar_window_start(k), n_columns - MEL_WINDOW) for k in range(count_upstream_windows(n_columns))]
 
 
 def upstream_windows(samples: np.ndarray) -> np.ndarray:
     """Return upstream's input for a whole file: (windows, 80, 16) float32."""
     mel = compute_mel(samples, "zeros")
-    return np.stack([mel[:, start : start + WINDOW] for start in upstream_window_starts(mel.shape[1])])
+    return np.stack([mel[:, start : start + MEL_WINDOW] for start in upstream_window_starts(mel.shape[1])])
 
 
 def repeat_ends(features: np.ndarray) -> np.ndarray:
@@ -106,14 +106,14 @@ def test_a_single_window_equals_the_spectrogram():
     samples = noise(16000)
     mel = compute_mel(samples, "zeros")
     for k in (1, 2, 7, 18):
-        first, last = reach_of_window(k)
+        first, last = sample_range_of_window(k)
         assert last - first == 3801
-        start = window_start(k)
+        start = avatar_window_start(k)
         np.testing.assert_allclose(mel_of_window(samples[first:last]), mel[:, start : start + 16], atol=2e-5)
 
 
 def test_the_look_ahead_of_a_frame():
-    beyond = [reach_of_window(windows_of_frame(i)[-1])[1] / 16 - 40 * i for i in range(50)]
+    beyond = [sample_range_of_window(windows_of_frame(i)[-1])[1] / 16 - 40 * i for i in range(50)]
     assert max(beyond) == LOOK_AHEAD_MS
     assert min(beyond) > LOOK_AHEAD_MS - 12.5
     assert windows_of_frame(0) == range(-9, 7)

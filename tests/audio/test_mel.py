@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from inference.audio import (
+    MEL_WINDOW,
     SAMPLE_RATE,
-    WINDOW,
     compute_mel,
     count_frames,
     count_mel_columns,
     cut_window,
     mel_columns,
-    upstream_starts,
+    upstream_window_starts,
     window_start,
 )
 from inference.audio.mel import LOWEST_HZ, SILENCE, mel_basis
@@ -94,16 +94,18 @@ def test_window_starts_equal_upstream(shared: Path):
     assert len(cases) > 10
     for case in cases:
         assert count_mel_columns(case["n_samples"]) == case["mel_frames"]
-        starts = upstream_starts(case["mel_frames"], case["fps"])
+        starts = upstream_window_starts(case["mel_frames"], case["fps"])
         assert len(starts) == case["count"]
         # If the audio is too short for one window, upstream's slice counts from the end; ours starts with silence.
-        expected = [start if case["mel_frames"] >= WINDOW else case["mel_frames"] - WINDOW for start in case["starts"]]
+        expected = [
+            start if case["mel_frames"] >= MEL_WINDOW else case["mel_frames"] - MEL_WINDOW for start in case["starts"]
+        ]
         assert starts == expected
 
 
 def test_upstream_drops_the_end():
     n_samples = 10 * SAMPLE_RATE
-    assert len(upstream_starts(count_mel_columns(n_samples), 25)) == 247
+    assert len(upstream_window_starts(count_mel_columns(n_samples), 25)) == 247
     assert count_frames(n_samples, 25) == 250
     assert count_frames(5, 25) == 1
 
@@ -114,4 +116,4 @@ def test_windows_follow_the_frames():
     samples = speech(1.0)
     np.testing.assert_allclose(cut_window(samples, 3), compute_mel(samples)[:, 3:19], atol=2e-6)
     assert (cut_window(samples, -4)[:, :4] == SILENCE).all()
-    assert cut_window(samples, 1000).shape == (80, WINDOW)
+    assert cut_window(samples, 1000).shape == (80, MEL_WINDOW)

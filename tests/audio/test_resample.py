@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inference.audio import Resampler, Tape
+from inference.audio import Resampler, SampleBuffer
 from inference.errors import InvalidRequest
 
 RATES = (8_000, 11_025, 16_000, 22_050, 24_000, 44_100, 48_000, 12_347)
@@ -66,7 +66,7 @@ def test_invalid_rates_are_rejected(rate: object):
 
 
 def test_the_buffer_is_silent_around_its_samples():
-    buffer = Tape()
+    buffer = SampleBuffer()
     buffer.append(np.array([1, 2, 3], np.int16))
     buffer.append(np.array([4], np.int16))
     assert buffer.read(-2, 6).tolist() == [0, 0, 1, 2, 3, 4, 0, 0]
@@ -75,13 +75,13 @@ def test_the_buffer_is_silent_around_its_samples():
 
 
 def test_the_buffer_discards_from_the_front():
-    buffer = Tape()
+    buffer = SampleBuffer()
     buffer.append(np.arange(10, dtype=np.int16))
-    buffer.forget(4)
-    buffer.forget(2)  # already discarded
+    buffer.discard_before(4)
+    buffer.discard_before(2)  # already discarded
     assert buffer.read(4, 6).tolist() == [4, 5]
     with pytest.raises(ValueError, match="from 3 on requested; those before 4 were discarded"):
         buffer.read(3, 6)
-    buffer.forget(100)
+    buffer.discard_before(100)
     buffer.append(np.array([7], np.int16))
     assert buffer.read(10, 12).tolist() == [7, 0]

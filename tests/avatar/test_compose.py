@@ -11,7 +11,7 @@ from support.golden_weights import seeded_state, uniform
 from inference.avatar.compose import compose_patch, cut_crop, cut_face
 from inference.faces import FaceBox
 from inference.faces.paste import overwrite_face
-from inference.models import AvatarPainter, AvatarUNet
+from inference.models import AvatarGenerator, AvatarUNet
 from inference.models.avatar_unet import MASKED_COLUMNS, MASKED_ROWS
 
 
@@ -59,7 +59,7 @@ def test_the_network_input_matches_upstream(shared: Path):
         roi = cut_face(golden["a_crop328"])
         np.testing.assert_array_equal(roi, golden["a_roi320"])
         echo = Echo("ave", (4, 4, 4, 4, 4))
-        AvatarPainter(echo)(torch.from_numpy(roi.copy())[None], torch.zeros(1, *echo.audio_shape))
+        AvatarGenerator(echo)(torch.from_numpy(roi.copy())[None], torch.zeros(1, *echo.audio_shape))
         seen = echo.seen.numpy()
         np.testing.assert_array_equal(seen[:, :, ::4, ::4], golden["a_input6_every4"])
         assert zlib.crc32(seen.tobytes()) == int(golden["a_input6_crc32"])
@@ -79,7 +79,7 @@ def test_the_whole_face_comes_first_and_the_masked_one_second():
     echo = Echo("ave", (4, 4, 4, 4, 4))
     face = np.zeros((1, 320, 320, 3), np.uint8)
     face[..., 0] = 255  # blue
-    said = AvatarPainter(echo)(torch.from_numpy(face), torch.zeros(1, *echo.audio_shape))
+    said = AvatarGenerator(echo)(torch.from_numpy(face), torch.zeros(1, *echo.audio_shape))
     assert torch.equal(echo.seen[0, :, 160, 160], torch.tensor([1.0, 0, 0, 0, 0, 0]))
     assert torch.equal(echo.seen[0, :, 2, 160], torch.tensor([1.0, 0, 0, 1, 0, 0]))  # above the mask
     assert said.numpy().tobytes() == face.tobytes()
@@ -126,7 +126,7 @@ def test_a_feathered_edge_shows_no_seam():
 def test_levels_are_truncated():
     net = AvatarUNet("ave", (4, 6, 8, 10, 12)).eval()
     net.load_state_dict(seeded_state(net, 1.0))
-    generator = AvatarPainter(net)
+    generator = AvatarGenerator(net)
     face = torch.from_numpy(picture(320, 320))[None]
     audio = torch.ones(1, *net.audio_shape)
     with torch.inference_mode():

@@ -18,7 +18,7 @@ from inference.avatar.compose import cut_crop
 from inference.avatar.import_seed import import_package
 from inference.errors import AvatarNotFound, BadPackage, InvalidRequest, MediaTruncated, WrongWeights
 from inference.faces import FaceBox
-from inference.media.encode import write_film
+from inference.media.encode import write_video
 from inference.models import AvatarUNet
 
 N_FRAMES = 12
@@ -40,7 +40,7 @@ def unet() -> AvatarUNet:
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("films") / "film.mp4"
-    with write_film(path, 25) as writer:
+    with write_video(path, 25) as writer:
         for frame in draw():
             writer.add(frame)
     return path
@@ -75,7 +75,7 @@ def seed(tmp_path: Path, unet: AvatarUNet, film: Path) -> Path:
 
 
 def add_crops(folder: Path, name: str, boxes: list[list[int]], level: int = 0) -> None:
-    with write_film(folder / name, 25) as writer:
+    with write_video(folder / name, 25) as writer:
         for frame, box in zip(draw(), boxes, strict=True):
             writer.add(np.clip(cut_crop(frame, FaceBox(*box)).astype(int) + level, 0, 255).astype(np.uint8))
 
@@ -149,10 +149,10 @@ def test_an_onnx_network_is_enough(seed: Path, tmp_path: Path, unet: AvatarUNet,
     import_package(seed, tmp_path / "mine")
     mine, theirs = AvatarPackage.load(tmp_path / "mine", "cpu", "f32"), np.ones((16, 512), np.float32)
     face = torch.from_numpy(mine.crop(2)[4:324, 4:324].copy())
-    from inference.models import AvatarPainter
+    from inference.models import AvatarGenerator
 
     with torch.inference_mode():
-        expected = AvatarPainter(unet)(face[None], torch.from_numpy(theirs).reshape(1, 32, 16, 16))[0].numpy()
+        expected = AvatarGenerator(unet)(face[None], torch.from_numpy(theirs).reshape(1, 32, 16, 16))[0].numpy()
     apart = np.abs(mine.generate(2, theirs).astype(int) - expected)
     mine.close()
     assert apart.max() <= 1

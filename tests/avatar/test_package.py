@@ -27,7 +27,7 @@ from inference.errors import (
 )
 from inference.faces import Landmarker
 from inference.media import open_media
-from inference.media.encode import write_film
+from inference.media.encode import write_video
 from inference.models import AudioVisualEncoder, AvatarUNet
 from inference.settings import Settings
 from inference.weights.checkpoint import write_safetensors
@@ -194,7 +194,7 @@ def pickled_crops(folder: Path) -> None:
 
 
 def shorter_film(folder: Path) -> None:
-    with write_film(folder / BACKGROUND, 25, is_seekable=True) as writer:
+    with write_video(folder / BACKGROUND, 25, is_seekable=True) as writer:
         for _ in range(5):
             writer.add(np.zeros((HEIGHT, WIDTH, 3), np.uint8))
     rewrite(folder)
@@ -272,7 +272,7 @@ def test_checkpoints_of_every_form_are_read(tmp_path: Path, form: str):
 def test_a_video_without_a_face_is_rejected(source: AvatarSource, tmp_path: Path, landmarker: Landmarker):
     from dataclasses import replace
 
-    with write_film(tmp_path / "empty.mp4", 25) as writer:
+    with write_video(tmp_path / "empty.mp4", 25) as writer:
         for _ in range(5):
             writer.add(np.full((HEIGHT, WIDTH, 3), 90, np.uint8))
     with pytest.raises(NoFaceFound, match=r"empty\.mp4: 5 of 5 frames show no face; at most 20% expected"):

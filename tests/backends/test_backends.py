@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from inference.backends import Device, TorchNetwork, choose_device, has_int8, settle
+from inference.backends import Device, TorchNetwork, choose_device, has_int8, resolve_auto_precision
 from inference.backends import device as device_module
 from inference.backends.device import describe_gpu, driver_version
 from inference.errors import DeviceUnavailable, InvalidRequest
@@ -22,15 +22,15 @@ def test_auto_is_a_device_of_this_machine():
 def test_auto_becomes_a_precision_recorded_for_the_weights(monkeypatch: pytest.MonkeyPatch):
     auto = Device("cpu", "auto")
     monkeypatch.setattr(device_module, "has_bf16", lambda: True)
-    assert settle(auto) == Device("cpu", "f32")
-    assert settle(auto, "bf16") == Device("cpu", "bf16")
-    assert settle(Device("cpu", "f32"), "bf16") == Device("cpu", "f32")
+    assert resolve_auto_precision(auto) == Device("cpu", "f32")
+    assert resolve_auto_precision(auto, "bf16") == Device("cpu", "bf16")
+    assert resolve_auto_precision(Device("cpu", "f32"), "bf16") == Device("cpu", "f32")
     monkeypatch.setattr(device_module, "has_int8", lambda: True)
-    assert settle(auto, "int8", "bf16") == Device("cpu", "int8")
+    assert resolve_auto_precision(auto, "int8", "bf16") == Device("cpu", "int8")
     monkeypatch.setattr(device_module, "has_int8", lambda: False)
-    assert settle(auto, "int8", "bf16") == Device("cpu", "bf16")
+    assert resolve_auto_precision(auto, "int8", "bf16") == Device("cpu", "bf16")
     monkeypatch.setattr(device_module, "has_bf16", lambda: False)
-    assert settle(auto, "int8", "bf16") == Device("cpu", "f32")
+    assert resolve_auto_precision(auto, "int8", "bf16") == Device("cpu", "f32")
 
 
 def test_int8_needs_a_cpu_with_32_bit_accumulation(tmp_path: Path):

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from inference.backends.batching import SharedNetwork
+from inference.backends.batching import BatchingNetwork
 
 
 class Doubler:
@@ -25,7 +25,7 @@ class Doubler:
         return [2 * x, x + y]
 
 
-def call_at_once(network: SharedNetwork, n: int) -> dict[int, list[np.ndarray]]:
+def call_at_once(network: BatchingNetwork, n: int) -> dict[int, list[np.ndarray]]:
     outputs: dict[int, list[np.ndarray]] = {}
 
     def call(i: int) -> None:
@@ -42,7 +42,7 @@ def call_at_once(network: SharedNetwork, n: int) -> dict[int, list[np.ndarray]]:
 @pytest.mark.parametrize("most", [1, 4])
 def test_each_caller_gets_its_own_output(most: int):
     doubler = Doubler()
-    outputs = call_at_once(SharedNetwork(doubler, most), 12)
+    outputs = call_at_once(BatchingNetwork(doubler, most), 12)
     for i in range(12):
         np.testing.assert_array_equal(outputs[i][0], np.full((1, 3), 2 * i))
         np.testing.assert_array_equal(outputs[i][1], np.full((1, 3), 10 + i))
@@ -57,7 +57,7 @@ def test_an_error_reaches_its_caller_and_the_next_call_works():
             raise ValueError("below zero")
         return [x]
 
-    network = SharedNetwork(pick)
+    network = BatchingNetwork(pick)
     with pytest.raises(ValueError, match="below zero"):
         network(np.array([-1]))
     assert network(np.array([3]))[0] == 3

@@ -16,7 +16,7 @@ from moto.server import ThreadedMotoServer
 from support.live_server import PATIENCE_S, LiveServer, live_server
 from support.small_wav2lip import voice
 from support.synthetic_frames import talk
-from support.video_files import film, picture
+from support.video_files import make_image, make_video
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 BY_S3 = {
@@ -41,7 +41,7 @@ def s3() -> Iterator[Any]:
         aws_secret_access_key="t",
     )
     client.create_bucket(Bucket="media")
-    client.put_object(Bucket="media", Key="uploads/face.png", Body=picture(talk(1)[0]))
+    client.put_object(Bucket="media", Key="uploads/face.png", Body=make_image(talk(1)[0]))
     client.put_object(Bucket="media", Key="uploads/hello.wav", Body=voice(0.4))
     yield client
     server.stop()
@@ -105,7 +105,7 @@ def test_from_s3_to_s3(server: LiveServer, client: httpx.Client, s3: Any, scratc
 
 
 def test_the_video_itself_is_sent_from_disk(server: LiveServer, client: httpx.Client, scratch: Path):
-    body = {"task": "lipsync"} | inline(film(talk(10)), voice(0.4))
+    body = {"task": "lipsync"} | inline(make_video(talk(10)), voice(0.4))
     answer = client.post("/invocations", json=body, headers={"accept": "video/mp4"})
     assert (answer.status_code, answer.headers["content-type"]) == (200, "video/mp4")
     assert answer.content[4:8] == b"ftyp"
@@ -115,7 +115,7 @@ def test_the_video_itself_is_sent_from_disk(server: LiveServer, client: httpx.Cl
 
 
 def test_a_generation(client: httpx.Client):
-    body = inline(picture(talk(1)[0]), voice(0.4), ("image", "audio"))
+    body = inline(make_image(talk(1)[0]), voice(0.4), ("image", "audio"))
     found = client.post("/api/generate", json=body).json()
     assert (found["status"], found["num_frames"], found["duration_s"]) == ("success", 10, 0.4)
     assert base64.b64decode(found["video"])[4:8] == b"ftyp"
@@ -129,9 +129,9 @@ def test_a_generation(client: httpx.Client):
         (BY_S3 | {"s3_audio_key": "uploads/none.wav"}, 404, "object_not_found"),
         (BY_S3 | {"s3_output_prefix": "s3://secrets/out"}, 403, "access_denied"),
         ({name: value for name, value in BY_S3.items() if name != "s3_output_prefix"}, 400, "invalid_request"),
-        ({"task": "lipsync"} | inline(picture(talk(1)[0]), film(talk(3))), 400, "no_audio"),
-        ({"task": "lipsync"} | inline(picture(talk(1)[0]), voice(0)), 400, "no_audio"),
-        ({"task": "lipsync"} | inline(picture(talk(1)[0][:60, :60]), voice(0.2)), 400, "no_face_found"),
+        ({"task": "lipsync"} | inline(make_image(talk(1)[0]), make_video(talk(3))), 400, "no_audio"),
+        ({"task": "lipsync"} | inline(make_image(talk(1)[0]), voice(0)), 400, "no_audio"),
+        ({"task": "lipsync"} | inline(make_image(talk(1)[0][:60, :60]), voice(0.2)), 400, "no_face_found"),
         ({"task": "lipsync"} | inline(b"<html>", voice(0.2)), 400, "unsupported_media"),
     ],
 )

@@ -27,7 +27,7 @@ from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
 from support.live_server import PATIENCE_S, LiveServer, live_server
 from support.synthetic_frames import talk
-from support.video_files import film, numbered, picture, tone
+from support.video_files import make_image, make_video, make_wav, numbered_frames
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 QUEUE_SIZE = 3
@@ -75,7 +75,7 @@ def bucket(s3_url: str, talking_film: bytes) -> str:
 @pytest.fixture(scope="module")
 def long_video() -> bytes:
     """A video long enough to observe while it is read, and short enough for a busy machine to finish in time."""
-    return film(talk(25) * 16, crf=30)
+    return make_video(talk(25) * 16, crf=30)
 
 
 def error_of(response: httpx.Response) -> str:
@@ -193,7 +193,7 @@ def test_an_unknown_route_is_a_typed_404(client: httpx.Client):
 
 
 def huge_header() -> bytes:
-    png = bytearray(picture(np.zeros((32, 32, 3), np.uint8)))
+    png = bytearray(make_image(np.zeros((32, 32, 3), np.uint8)))
     at = png.index(b"IHDR")
     png[at + 4 : at + 12] = (20_000).to_bytes(4, "big") * 2
     png[at + 17 : at + 21] = zlib.crc32(bytes(png[at : at + 17])).to_bytes(4, "big")
@@ -213,17 +213,17 @@ def png_bomb(side: int = 12_000) -> bytes:
 
 def malformed() -> list[tuple[str, bytes]]:
     """Return fifty invalid bodies, each with a content type."""
-    whole = film(talk(10))
-    mkv = film(numbered(20), container="matroska")
+    whole = make_video(talk(10))
+    mkv = make_video(numbered_frames(20), container="matroska")
     media = [
         *(whole[: int(len(whole) * share)] for share in (0.01, 0.05, 0.2, 0.5, 0.7, 0.9)),
         *(mkv[: int(len(mkv) * share)] for share in (0.02, 0.1, 0.4)),
-        tone(),
-        picture(np.zeros((1, 1, 3), np.uint8)),
-        picture(np.zeros((64, 64, 3), np.uint8)),
+        make_wav(),
+        make_image(np.zeros((1, 1, 3), np.uint8)),
+        make_image(np.zeros((64, 64, 3), np.uint8)),
         huge_header(),
         png_bomb(),
-        film([np.full((64, 64, 3), 90, np.uint8)] * 5),
+        make_video([np.full((64, 64, 3), 90, np.uint8)] * 5),
         b"just text",
         b"\0" * 1000,
         bytes(range(256)) * 20,
@@ -441,7 +441,7 @@ def test_the_aws_cli_invokes_it(server: LiveServer, bucket: str, tmp_path: Path)
 def test_sigterm_in_the_middle_finishes_the_request(tmp_path: Path, weights_cache: Path):
     with live_server(tmp_path) as live:
         live.worker().send_signal(signal.SIGSTOP)  # keeps the request running while this test checks
-        thread, answers = in_thread(lambda: post_video(live, film(talk(25))))
+        thread, answers = in_thread(lambda: post_video(live, make_video(talk(25))))
         live.wait_until(lambda: live.held() == 1)
         live.process.send_signal(signal.SIGTERM)
         live.wait_until(lambda: live.get("/ping").status_code == 503)
@@ -458,7 +458,7 @@ def test_a_second_sigterm_aborts_the_request_of_a_suspended_worker(tmp_path: Pat
     with live_server(tmp_path, {"VISEME_DEADLINE_S": str(PATIENCE_S)}) as live:
         worker = live.worker()
         worker.send_signal(signal.SIGSTOP)
-        callers = [in_thread(lambda: post_video(live, film(talk(5)))) for _ in range(2)]
+        callers = [in_thread(lambda: post_video(live, make_video(talk(5)))) for _ in range(2)]
         live.wait_until(lambda: live.held() == 2)
         live.process.send_signal(signal.SIGTERM)
         live.wait_until(lambda: live.get("/ping").status_code == 503)

@@ -19,7 +19,7 @@ from inference.errors import InvalidRequest, WrongWeights
 from inference.models import LipCoordNet
 from inference.weights.checkpoint import load_into, read_tensors
 from inference.weights.registry import STARTER
-from inference.weights.resolve import FoundWeights, find_weights
+from inference.weights.resolve import ResolvedWeights, find_weights
 from inference.weights.sources import WeightSources
 
 Run = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -28,12 +28,12 @@ TOLERANCE = {"f32": 1e-4, "f16": 1e-2}
 
 
 @pytest.fixture(scope="module")
-def starter(tmp_path_factory: pytest.TempPathFactory) -> FoundWeights:
+def starter(tmp_path_factory: pytest.TempPathFactory) -> ResolvedWeights:
     return find_weights("starter", JOB, WeightSources(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(scope="module")
-def module(starter: FoundWeights) -> LipCoordNet:
+def module(starter: ResolvedWeights) -> LipCoordNet:
     module = LipCoordNet().eval()
     load_into(module, starter.path)
     return module
@@ -52,7 +52,7 @@ def by_openvino(path: Path) -> Run:
 @pytest.mark.parametrize("precision", ["f32", "f16"])
 @pytest.mark.parametrize(("target", "runtime"), [("onnx", by_onnxruntime), ("openvino", by_openvino)])
 def test_logits_are_the_same_for_any_batch_and_length(
-    starter: FoundWeights,
+    starter: ResolvedWeights,
     module: LipCoordNet,
     tmp_path: Path,
     target: str,
@@ -69,7 +69,7 @@ def test_logits_are_the_same_for_any_batch_and_length(
 
 
 @pytest.mark.parametrize(("target", "precision"), [("safetensors", "f16"), ("safetensors", "bf16"), ("onnx", "f16")])
-def test_half_precision_halves_the_files(starter: FoundWeights, tmp_path: Path, target: str, precision: str):
+def test_half_precision_halves_the_files(starter: ResolvedWeights, tmp_path: Path, target: str, precision: str):
     (whole,), (half,) = (convert(starter, target, one, tmp_path) for one in ("f32", precision))
     assert whole.name == f"starter.{target}"
     assert half.name == f"starter-{precision}.{target}"
@@ -77,7 +77,7 @@ def test_half_precision_halves_the_files(starter: FoundWeights, tmp_path: Path, 
 
 
 def test_safetensors_contain_the_same_tensors_and_their_origin(
-    starter: FoundWeights, module: LipCoordNet, tmp_path: Path
+    starter: ResolvedWeights, module: LipCoordNet, tmp_path: Path
 ):
     (path,) = convert(starter, "safetensors", "f32", tmp_path)
     tensors = read_tensors(path)
@@ -88,7 +88,7 @@ def test_safetensors_contain_the_same_tensors_and_their_origin(
     assert about["licence"] == STARTER.licence
 
 
-def test_an_onnx_file_names_its_axes_and_its_origin(starter: FoundWeights, tmp_path: Path):
+def test_an_onnx_file_names_its_axes_and_its_origin(starter: ResolvedWeights, tmp_path: Path):
     (path,) = convert(starter, "onnx", "f32", tmp_path)
     model = onnx.load(path)
     axes = {
@@ -118,13 +118,13 @@ def test_weights_of_another_network_are_refused_and_nothing_is_written(tmp_path:
     [("tflite", "f32", "--to"), ("onnx", "int8", "--precision for onnx"), ("openvino", "bf16", "--precision")],
 )
 def test_an_unknown_format_or_precision_is_refused(
-    starter: FoundWeights, tmp_path: Path, target: str, precision: str, words: str
+    starter: ResolvedWeights, tmp_path: Path, target: str, precision: str, words: str
 ):
     with pytest.raises(InvalidRequest, match=rf"{words} .*expected one of"):
         convert(starter, target, precision, tmp_path)
 
 
-def test_a_write_that_fails_leaves_nothing(starter: FoundWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_write_that_fails_leaves_nothing(starter: ResolvedWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def fail(model, path: str) -> None:
         Path(path).write_bytes(b"half a file")
         raise OSError("no space left on device")
@@ -135,7 +135,7 @@ def test_a_write_that_fails_leaves_nothing(starter: FoundWeights, tmp_path: Path
     assert list(tmp_path.iterdir()) == []
 
 
-def test_int8_logits_are_close_and_need_samples(starter: FoundWeights, module: LipCoordNet, tmp_path: Path):
+def test_int8_logits_are_close_and_need_samples(starter: ResolvedWeights, module: LipCoordNet, tmp_path: Path):
     pytest.importorskip("nncf")
     with pytest.raises(InvalidRequest, match="needs samples"):
         convert(starter, "openvino", "int8", tmp_path)

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from support.avatar_source import NARROW, NARROW_EAR
+from support.avatar_source import NARROW, NARROW_ENCODER
 from support.golden_weights import rng_for, seeded_state, uniform
 
 from inference.backends import OpenVinoNetwork
@@ -29,7 +29,7 @@ def unet() -> AvatarUNet:
 
 @pytest.fixture(scope="module")
 def encoder() -> AudioVisualEncoder:
-    encoder = AudioVisualEncoder(NARROW_EAR).eval()
+    encoder = AudioVisualEncoder(NARROW_ENCODER).eval()
     encoder.load_state_dict(seeded_state(encoder, 1.0))
     return encoder
 

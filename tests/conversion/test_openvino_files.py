@@ -10,7 +10,7 @@ import pytest
 import torch
 from openvino import opset13 as ops
 
-from inference.backends.graphs.lip_coord_net import build_openvino, split_at_time
+from inference.backends.graphs.lip_coord_net import build_lip_coord_net, split_at_time
 from inference.conversion.convert import JOB, write_openvino
 from inference.conversion.openvino_files import MADE_FROM, read_openvino
 from inference.errors import WeightsNotFound, WrongWeights
@@ -29,7 +29,7 @@ def network() -> LipCoordNet:
 
 @pytest.fixture
 def graph(network: LipCoordNet) -> openvino.Model:
-    return build_openvino(network.state_dict())
+    return build_lip_coord_net(network.state_dict())
 
 
 def node_of(graph: openvino.Model, kind: str):

@@ -7,7 +7,7 @@ import pytest
 from moto import mock_aws
 from support.small_wav2lip import voice
 from support.synthetic_frames import talk
-from support.video_files import film
+from support.video_files import make_video
 
 from inference.engines import Engines
 from inference.media.s3 import client as s3
@@ -16,7 +16,7 @@ from inference.media.s3.client import s3_client
 
 @pytest.fixture(scope="session")
 def face() -> bytes:
-    return film(talk(10), crf=10)
+    return make_video(talk(10), crf=10)
 
 
 @pytest.fixture(scope="session")

@@ -14,10 +14,10 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from support.faulty_s3 import FaultyS3, Refusal
+from support.faulty_s3 import ErrorResponse, FaultyS3
 from support.small_wav2lip import as_wav, voice
 from support.synthetic_frames import talk
-from support.video_files import film
+from support.video_files import make_video
 
 from inference import handler
 from inference.engines import Answer, Engines, RequestCallbacks, SyncResponse
@@ -230,8 +230,8 @@ WALL = np.full((96, 128, 3), 90, np.uint8)
 @pytest.mark.parametrize(
     ("bad_face", "bad_audio", "error"),
     [
-        (film([WALL] * 5), None, NoFaceFound),
-        (None, film([WALL] * 5), NoAudio),
+        (make_video([WALL] * 5), None, NoFaceFound),
+        (None, make_video([WALL] * 5), NoAudio),
         (None, as_wav(np.zeros(0, np.int16)), NoAudio),
     ],
     ids=["no face", "no audio", "no sample"],
@@ -284,13 +284,13 @@ def test_a_deadline_passes(engines: Engines, bucket: Any, scratch: Path):
     assert not list(scratch.iterdir())
 
 
-BUSY = Refusal(503, "SlowDown")
+BUSY = ErrorResponse(503, "SlowDown")
 
 
 @pytest.fixture
 def faulty(face: bytes, engines: Engines, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
     """Yield an S3 whose only object is a video of a face with audio."""
-    with FaultyS3(film(talk(10), with_tone=True)) as server:
+    with FaultyS3(make_video(talk(10), with_tone=True)) as server:
         monkeypatch.setattr(engines.sync_engine._s3_files, "_client", s3_client(server.url))
         yield server
 

@@ -15,7 +15,7 @@ from support.synthetic_frames import talk
 from inference.errors import InvalidRequest, WeightsNotFound, WrongWeights
 from inference.faces import FaceBox, FaceRegion, FaceTracker, Landmarker
 from inference.faces import load as load_module
-from inference.faces.dlib_landmarks import DlibLandmarker, box_of, load_predictor, region_of, to_grey
+from inference.faces.dlib_landmarks import DlibLandmarker, box_of_region, load_predictor, region_of_box, to_grey
 from inference.faces.load import load_landmarker
 from inference.lip_reading import LipReader
 from inference.settings import Settings
@@ -80,8 +80,8 @@ def test_a_detection_is_a_square_around_the_face(by_dlib: DlibLandmarker):
 
 def test_a_box_survives_its_region(by_dlib: DlibLandmarker):
     box = FaceBox(100, 50, 188, 138)
-    assert box_of(region_of(box)) == box
-    rectangle = by_dlib._rectangle(region_of(box))  # dlib's edges are inclusive
+    assert box_of_region(region_of_box(box)) == box
+    rectangle = by_dlib._rectangle(region_of_box(box))  # dlib's edges are inclusive
     assert (rectangle.left(), rectangle.top(), rectangle.right(), rectangle.bottom()) == (100, 50, 187, 137)
 
 

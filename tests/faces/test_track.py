@@ -6,7 +6,7 @@ from support.drawn_face import draw_face
 from support.synthetic_frames import talk
 
 from inference.faces import Detection, Face, FaceBox, FaceRegion, FaceTracker, Landmarker
-from inference.faces.track import EXACT, PATIENCE
+from inference.faces.track import EVERY_FRAME, MAX_LOST_FRAMES
 
 BLACK = np.zeros((288, 360, 3), np.uint8)
 
@@ -19,7 +19,7 @@ def test_every_frame_of_a_talking_face_has_one(landmarker: Landmarker):
 def test_tracking_and_exact_mode_agree(landmarker: Landmarker):
     frames = talk(20)
     tracked = FaceTracker(landmarker).follow(frames)
-    exact = FaceTracker(landmarker, detect_every=EXACT).follow(frames)
+    exact = FaceTracker(landmarker, detect_every=EVERY_FRAME).follow(frames)
     apart = [np.linalg.norm(a.points - b.points, axis=1).mean() for a, b in zip(tracked, exact, strict=True) if a and b]
     assert len(apart) == 20
     assert np.mean(apart) < 2
@@ -57,7 +57,7 @@ def test_the_selected_face_is_tracked(landmarker: Landmarker, choice, x: int):
 def test_a_face_that_never_appears_is_none_throughout(landmarker: Landmarker):
     tracker = FaceTracker(landmarker, 2)
     assert tracker.follow([two_people(i) for i in range(3)]) == (None, None, None)
-    assert tracker.most_faces == 2
+    assert tracker.max_faces_found == 2
 
 
 class Scripted:
@@ -94,12 +94,12 @@ LEFT, RIGHT = FaceBox(0, 0, 100, 100), FaceBox(400, 0, 550, 150)
 
 
 def test_a_lost_face_is_waited_for_before_another_is_tracked():
-    script = [[LEFT, RIGHT]] + [[LEFT]] * (PATIENCE + 5)
+    script = [[LEFT, RIGHT]] + [[LEFT]] * (MAX_LOST_FRAMES + 5)
     track = FaceTracker(Scripted(script)).follow([frame_number(i) for i in range(len(script))])
     assert track[0] is not None
     assert track[0].box == RIGHT
-    assert [face is None for face in track[1 : PATIENCE + 1]] == [True] * PATIENCE
-    assert track[PATIENCE + 1] is not None
+    assert [face is None for face in track[1 : MAX_LOST_FRAMES + 1]] == [True] * MAX_LOST_FRAMES
+    assert track[MAX_LOST_FRAMES + 1] is not None
 
 
 def test_a_lost_face_is_tracked_again():
@@ -128,7 +128,7 @@ def test_the_detector_runs_every_few_frames():
 def test_a_repeated_frame_costs_nothing():
     steady = Scripted([[LEFT]])
     frame = frame_number(0)
-    track = FaceTracker(steady, detect_every=EXACT).follow([frame] * 10)
+    track = FaceTracker(steady, detect_every=EVERY_FRAME).follow([frame] * 10)
     assert steady.n_detections == 1
     assert track.count(track[0]) == 10
 

@@ -2,7 +2,7 @@ import pysubs2
 import pytest
 
 from inference.lip_reading import Word
-from inference.lip_reading.captions import LINE_WIDTH, cut_captions, to_captions
+from inference.lip_reading.captions import LINE_WIDTH, cut_captions, format_captions
 
 
 def words(text: str, start: float = 0.0, step: float = 0.4) -> list[Word]:
@@ -10,31 +10,31 @@ def words(text: str, start: float = 0.0, step: float = 0.4) -> list[Word]:
 
 
 def test_srt_by_hand():
-    assert to_captions(words("BIN BLUE AT"), "srt").strip() == "1\n00:00:00,000 --> 00:00:01,100\nBIN BLUE AT"
+    assert format_captions(words("BIN BLUE AT"), "srt").strip() == "1\n00:00:00,000 --> 00:00:01,100\nBIN BLUE AT"
 
 
 def test_vtt_has_its_header():
-    assert to_captions(words("BIN BLUE"), "vtt").startswith("WEBVTT")
+    assert format_captions(words("BIN BLUE"), "vtt").startswith("WEBVTT")
 
 
 def test_no_words_make_no_captions():
-    assert to_captions([], "srt").strip() == ""
-    assert to_captions([], "vtt").strip() == "WEBVTT"
+    assert format_captions([], "srt").strip() == ""
+    assert format_captions([], "vtt").strip() == "WEBVTT"
 
 
 def test_a_pause_ends_a_caption():
-    parsed = pysubs2.SSAFile.from_string(to_captions(words("BIN BLUE") + words("SET RED", start=3.0), "srt"))
+    parsed = pysubs2.SSAFile.from_string(format_captions(words("BIN BLUE") + words("SET RED", start=3.0), "srt"))
     assert [event.plaintext for event in parsed] == ["BIN BLUE", "SET RED"]
     assert parsed[1].start == 3000
 
 
 def test_a_single_short_word_stays_readable():
-    parsed = pysubs2.SSAFile.from_string(to_captions([Word("A", 1.0, 1.04, 0.5)], "srt"))
+    parsed = pysubs2.SSAFile.from_string(format_captions([Word("A", 1.0, 1.04, 0.5)], "srt"))
     assert parsed[0].end - parsed[0].start == 800
 
 
 def test_tsv_by_hand():
-    table = to_captions(words("BIN BLUE") + words("SET", start=3.0), "tsv")
+    table = format_captions(words("BIN BLUE") + words("SET", start=3.0), "tsv")
     assert table == "start\tend\ttext\n0\t800\tBIN BLUE\n3000\t3800\tSET\n"
 
 
@@ -48,7 +48,7 @@ def test_a_caption_stays_for_its_reading_time_if_there_is_room():
 
 @pytest.mark.parametrize("form", ["srt", "vtt"])
 def test_long_speech_is_cut_into_two_lines_of_42_and_six_seconds(form: str):
-    parsed = pysubs2.SSAFile.from_string(to_captions(words("PLACE GREEN WITH SEVEN AGAIN " * 20, step=0.32), form))
+    parsed = pysubs2.SSAFile.from_string(format_captions(words("PLACE GREEN WITH SEVEN AGAIN " * 20, step=0.32), form))
     assert len(parsed) > 4
     for event, following in zip(parsed, [*parsed[1:], None], strict=True):
         lines = event.plaintext.split("\n")

@@ -5,19 +5,19 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from inference.lip_reading.calibration import Calibration, from_card
+from inference.lip_reading.calibration import Calibration, read_calibration
 from inference.lip_reading.decode import FIRST_SYMBOL, SYMBOLS, log_softmax
 from inference.lip_reading.grammar import (
     GRID,
-    N_HEAD,
-    combine,
+    N_PREFIX_SLOTS,
+    combine_alternatives,
+    compute_posterior,
     cut_segments,
     grid_lattice,
     read_grammar,
     slot_posteriors,
-    weigh_segment,
 )
-from inference.lip_reading.lattice import best_path, weigh_sentences
+from inference.lip_reading.lattice import compute_sentence_weights, find_best_path
 from inference.lip_reading.options import Alternative
 
 FPS = 25.0
@@ -61,7 +61,7 @@ def test_sentence_weights_equal_ctc(sure: float):
     log_p[[c != " " for c in frames], label(" ")] = -1e9
     labels = [label(c) for c in frames]
     best = log_p[np.arange(len(frames)), labels]
-    weights = weigh_sentences(GRID, N_HEAD, np.exp(log_p - best[:, None]))
+    weights = compute_sentence_weights(GRID, N_PREFIX_SLOTS, np.exp(log_p - best[:, None]))
     for text in ("BIN BLUE AT F TWO NOW", "BIN BLUE AT S TWO NOW", "SET BLUE BY F TWO NOW"):
         at = tuple(words.index(word) for words, word in zip(GRID, text.split(), strict=True))
         assert np.log(weights[at]) + best.sum() == pytest.approx(ctc_log_likelihood(text, log_p), abs=1e-6)
@@ -92,9 +92,9 @@ def test_a_wrong_character_is_corrected():
 
 def test_posteriors_of_each_slot_sum_to_one():
     log_p = log_softmax(logits_for(SENTENCE, sure=2.0).astype(np.float64))
-    path = best_path(grid_lattice(), log_p)
+    path = find_best_path(grid_lattice(), log_p)
     (segment,) = cut_segments(path)
-    slots = slot_posteriors(weigh_segment(log_p, path, segment).posteriors)
+    slots = slot_posteriors(compute_posterior(log_p, path, segment).posteriors)
     assert [len(slot) for slot in slots] == [4, 4, 4, 25, 10, 4]
     for slot in slots:
         assert (slot >= 0).all()
@@ -138,19 +138,19 @@ def test_sentences_follow_one_another():
 
 def test_segments_meet_in_the_middle_of_the_pause():
     frames = SENTENCE + " " + "-" * 50 + SENTENCE
-    path = best_path(grid_lattice(), log_softmax(logits_for(frames).astype(np.float64)))
+    path = find_best_path(grid_lattice(), log_softmax(logits_for(frames).astype(np.float64)))
     first, second = cut_segments(path)
-    assert (first.opens, first.closes) == (SENTENCE.index("B"), SENTENCE.index("W---") + 1)
-    assert second.opens == len(SENTENCE) + 51 + SENTENCE.index("B")
-    assert first.first == 0
-    assert first.end == second.first == (first.closes + second.opens) // 2
+    assert (first.speech_start, first.speech_end) == (SENTENCE.index("B"), SENTENCE.index("W---") + 1)
+    assert second.speech_start == len(SENTENCE) + 51 + SENTENCE.index("B")
+    assert first.start == 0
+    assert first.end == second.start == (first.speech_end + second.speech_start) // 2
     assert second.end == len(frames)
 
 
 def test_segments_reach_three_seconds_into_a_long_pause():
     frames = "-" * 500 + SENTENCE + " " + "-" * 500
-    (segment,) = cut_segments(best_path(grid_lattice(), log_softmax(logits_for(frames).astype(np.float64))))
-    assert (segment.opens - segment.first, segment.end - segment.closes) == (75, 75)
+    (segment,) = cut_segments(find_best_path(grid_lattice(), log_softmax(logits_for(frames).astype(np.float64))))
+    assert (segment.speech_start - segment.start, segment.end - segment.speech_end) == (75, 75)
 
 
 def confidence_with(noise: float) -> float:
@@ -169,9 +169,9 @@ def test_confidence_falls_as_noise_grows():
 def test_agreement_is_the_share_of_the_grammar():
     def agreement(frames: str, sure: float) -> float:
         log_p = log_softmax(logits_for(frames, sure).astype(np.float64))
-        path = best_path(grid_lattice(), log_p)
+        path = find_best_path(grid_lattice(), log_p)
         (segment,) = cut_segments(path)
-        return weigh_segment(log_p, path, segment).agreement
+        return compute_posterior(log_p, path, segment).agreement
 
     assert agreement(SENTENCE, 40.0) == pytest.approx(0, abs=1e-3)
     assert -10 < agreement(SENTENCE, 9.0) < 0
@@ -196,12 +196,12 @@ def test_words_apart_from_all_sentences_lower_the_confidence():
 def test_the_best_combinations_by_hand():
     first = [Alternative("A", 0.6), Alternative("B", 0.4)]
     second = [Alternative("C", 0.7), Alternative("D", 0.3)]
-    assert combine([first, second], 3) == (
+    assert combine_alternatives([first, second], 3) == (
         Alternative("A C", 0.42),
         Alternative("B C", 0.28),
         Alternative("A D", 0.18),
     )
-    assert combine([], 3) == ()
+    assert combine_alternatives([], 3) == ()
 
 
 def test_time_grows_linearly_with_the_length():
@@ -219,8 +219,8 @@ def test_a_calibration_applies_to_its_own_weights_only():
             "sha256": "ab", "bias": 1.0, "posterior": 2.0, "agreement": 3.0, "shift_s": shifts, "spread_s": shifts
         }
     }  # fmt: skip
-    assert from_card(card, "ab") == Calibration(1.0, 2.0, 3.0, tuple(shifts), tuple(shifts))
-    assert from_card(card, "cd") == from_card({}, "ab") == Calibration()
+    assert read_calibration(card, "ab") == Calibration(1.0, 2.0, 3.0, tuple(shifts), tuple(shifts))
+    assert read_calibration(card, "cd") == read_calibration({}, "ab") == Calibration()
 
 
 def test_confidence_by_hand():

@@ -5,9 +5,9 @@ from itertools import product
 import numpy as np
 import pytest
 
-from inference.lip_reading.decode import FIRST_SYMBOL, SYMBOLS, decode_greedy, log_softmax, text_of
+from inference.lip_reading.decode import FIRST_SYMBOL, SYMBOLS, decode_greedy, join_characters, log_softmax
 from inference.lip_reading.grammar import GRID
-from inference.lip_reading.lattice import best_path, build_lattice, find_pointers, weigh_sentences
+from inference.lip_reading.lattice import build_lattice, compute_sentence_weights, find_backpointers, find_best_path
 
 # A word of two equal letters, words that begin alike, and a word that is the beginning of another.
 TINY = (("A", "BB"), ("AB", "A"))
@@ -26,7 +26,7 @@ def every_path(log_p: np.ndarray) -> list[tuple[str, float]]:
     """Return the text of each of the 4^T labellings, and its log probability."""
     labels = np.array(list(product(CLASSES, repeat=len(log_p))))
     scores = log_p[np.arange(len(log_p)), labels].sum(axis=1)
-    return [(text_of(decode_greedy(row)), score) for row, score in zip(labels, scores.tolist(), strict=True)]
+    return [(join_characters(decode_greedy(row)), score) for row, score in zip(labels, scores.tolist(), strict=True)]
 
 
 def sentences(n: int) -> set[str]:
@@ -39,7 +39,7 @@ def sentences(n: int) -> set[str]:
 def test_a_sentence_weight_is_the_sum_over_its_paths(seed: int):
     log_p = noise(seed)
     paths = every_path(log_p)
-    weights = weigh_sentences(TINY, 1, np.exp(log_p))
+    weights = compute_sentence_weights(TINY, 1, np.exp(log_p))
     assert weights.shape == (2, 2)
     for (i, a), (j, b) in product(enumerate(TINY[0]), enumerate(TINY[1])):
         log_probabilities = [score for text, score in paths if text == f"{a} {b}"]
@@ -49,7 +49,7 @@ def test_a_sentence_weight_is_the_sum_over_its_paths(seed: int):
 def test_the_prefix_length_does_not_matter():
     slots = (("A", "B"), ("B",), ("AB", "BA", "A"))
     weights = np.exp(noise(0, n_frames=12))
-    early, late = (weigh_sentences(slots, n_head, weights) for n_head in (1, 2))
+    early, late = (compute_sentence_weights(slots, n_head, weights) for n_head in (1, 2))
     assert early.shape == (2, 1, 3)
     assert early == pytest.approx(late, rel=1e-9)
     assert (early > 0).all()
@@ -62,8 +62,8 @@ def test_the_best_path_is_the_best_of_all_paths(seed: int, cost: float):
     allowed = {"": 0.0} | dict.fromkeys(sentences(1), cost) | dict.fromkeys(sentences(2), 2 * cost)
     best = max(score - allowed[text] for text, score in every_path(log_p) if text in allowed)
     lattice = build_lattice(TINY, cost)
-    labels = lattice.labels[best_path(lattice, log_p)]
-    text = text_of(decode_greedy(labels))
+    labels = lattice.labels[find_best_path(lattice, log_p)]
+    text = join_characters(decode_greedy(labels))
     assert log_p[np.arange(N_FRAMES), labels].sum() - allowed[text] == pytest.approx(best)
 
 
@@ -72,7 +72,7 @@ def test_exactly_one_sentence_if_requested(seed: int):
     log_p = noise(seed)
     log_p[:, 0] += 20  # silence would be far better
     lattice = build_lattice(TINY, once=True)
-    assert text_of(decode_greedy(lattice.labels[best_path(lattice, log_p)])) in sentences(1)
+    assert join_characters(decode_greedy(lattice.labels[find_best_path(lattice, log_p)])) in sentences(1)
 
 
 def logits_for(frames: str, sure: float = 10.0) -> np.ndarray:
@@ -95,15 +95,15 @@ def logits_for(frames: str, sure: float = 10.0) -> np.ndarray:
 )
 def test_by_hand(frames: str, text: str):
     lattice = build_lattice(TINY, 8.0)
-    assert text_of(decode_greedy(lattice.labels[best_path(lattice, logits_for(frames))])) == text
+    assert join_characters(decode_greedy(lattice.labels[find_best_path(lattice, logits_for(frames))])) == text
 
 
 def test_equal_letters_need_a_blank_between():
     log_p = logits_for("BBBB A")
     lattice = build_lattice(TINY, 8.0)
-    assert text_of(decode_greedy(lattice.labels[best_path(lattice, log_p)])) == "BB A"
+    assert join_characters(decode_greedy(lattice.labels[find_best_path(lattice, log_p)])) == "BB A"
     log_p[:, 0] = -1e9
-    assert text_of(decode_greedy(lattice.labels[best_path(lattice, log_p)])) == "A A"
+    assert join_characters(decode_greedy(lattice.labels[find_best_path(lattice, log_p)])) == "A A"
 
 
 def test_grid_has_260_states():
@@ -111,7 +111,7 @@ def test_grid_has_260_states():
     assert lattice.labels.shape == (260,)
     assert lattice.labels.min() == 0
     assert lattice.labels.max() == 27
-    pointers, scores = find_pointers(lattice, np.zeros((40, 28)))
+    pointers, scores = find_backpointers(lattice, np.zeros((40, 28)))
     assert np.isfinite(scores).all()
     assert pointers.min() >= 0
     assert pointers.max() < 260
@@ -122,7 +122,7 @@ def test_likely_prefixes_that_die_do_not_overflow():
     log_p = noise(0, n_frames=80)
     log_p[:60, CLASSES[2]] -= 60
     lattice = build_lattice(TINY, once=True)
-    labels = lattice.labels[best_path(lattice, log_p)]
-    weights = weigh_sentences(TINY, 1, np.exp(log_p - log_p[np.arange(80), labels][:, None]))
+    labels = lattice.labels[find_best_path(lattice, log_p)]
+    weights = compute_sentence_weights(TINY, 1, np.exp(log_p - log_p[np.arange(80), labels][:, None]))
     assert np.isfinite(weights).all()
     assert weights.sum() >= 1 - 1e-9

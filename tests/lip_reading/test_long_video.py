@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from inference.lip_reading.calibration import Calibration
-from inference.lip_reading.decode import SYMBOLS, Logits, Reading
-from inference.lip_reading.grammar import join_passages
-from inference.lip_reading.long_video import FARTHEST, read_by_sentence, score_one_sentence
-from inference.lip_reading.preprocess import WINDOW, Mouth
-from inference.lip_reading.windows import SILENT_HOLE
+from inference.lip_reading.decode import SYMBOLS, DecodedText, Logits
+from inference.lip_reading.grammar import join_spans
+from inference.lip_reading.long_video import MAX_BUFFERED_FRAMES, decode_by_sentence, score_one_sentence
+from inference.lip_reading.preprocess import WINDOW_FRAMES, MouthCrop
+from inference.lip_reading.windows import SILENT_GAP
 
 FPS = 25.0
 UNCALIBRATED = Calibration()
@@ -23,10 +23,10 @@ ONE = "B-I-N-- BL-U-E-- A-T- F-- T-W-O--- N-O-W"
 CROP = np.zeros((64, 128, 3), np.uint8)
 
 
-def mouths_of(text: str, gap_length: int = 0) -> list[Mouth]:
+def mouths_of(text: str, gap_length: int = 0) -> list[MouthCrop]:
     """Return a mouth for each character; '-' is one at rest."""
     labels = [0 if c == "-" else SYMBOLS.index(c) + 1 for c in text]
-    return [Mouth(CROP, np.full((20, 2), label / 28, np.float32), gap_length) for label in labels]
+    return [MouthCrop(CROP, np.full((20, 2), label / 28, np.float32), gap_length) for label in labels]
 
 
 class Network:
@@ -42,8 +42,8 @@ class Network:
         return [(noise + 8 * np.eye(28)[labels]).astype(np.float32)]
 
 
-def read(mouths: list[Mouth], network: Network | None = None) -> Reading:
-    return join_passages(list(read_by_sentence(mouths, network or Network(), 2, UNCALIBRATED)), 2)
+def read(mouths: list[MouthCrop], network: Network | None = None) -> DecodedText:
+    return join_spans(list(decode_by_sentence(mouths, network or Network(), 2, UNCALIBRATED)), 2)
 
 
 def test_one_sentence_scores_above_more_or_less_than_one():
@@ -80,14 +80,14 @@ def test_silence_has_no_words_and_does_not_shift_what_follows():
 
 
 def test_no_word_is_decoded_in_a_long_gap():
-    gap = mouths_of(ONE, SILENT_HOLE)
+    gap = mouths_of(ONE, SILENT_GAP)
     reading = read([*mouths_of(f"--{ONE}--"), *gap, *mouths_of(f"--{ONE}--")])
     assert reading.text == " ".join(["BIN BLUE AT F TWO NOW"] * 2)
     assert reading.words[6].start == pytest.approx((len(ONE) * 2 + 6) / FPS, abs=0.3)
 
 
 def test_a_short_gap_does_not_split_a_sentence():
-    assert read([*mouths_of(f"--{ONE[:20]}"), *mouths_of(f"{ONE[20:]}---", SILENT_HOLE - 1)] * 2).words
+    assert read([*mouths_of(f"--{ONE[:20]}"), *mouths_of(f"{ONE[20:]}---", SILENT_GAP - 1)] * 2).words
 
 
 def test_words_outside_the_grammar_lower_the_confidence():
@@ -103,14 +103,14 @@ def test_few_frames_are_buffered_and_the_work_grows_with_the_length():
     for n_sentences in (2, 10):
         n_given, network = 0, Network()
 
-        def give(n_sentences: int = n_sentences) -> Iterator[Mouth]:
+        def give(n_sentences: int = n_sentences) -> Iterator[MouthCrop]:
             nonlocal n_given
             for mouth in mouths_of(f"{ONE}---------" * n_sentences):
                 n_given += 1
                 yield mouth
 
-        for i, _ in enumerate(read_by_sentence(give(), network, 1, UNCALIBRATED)):
-            assert n_given <= i * (len(ONE) + 9 + 3) + FARTHEST + 1
+        for i, _ in enumerate(decode_by_sentence(give(), network, 1, UNCALIBRATED)):
+            assert n_given <= i * (len(ONE) + 9 + 3) + MAX_BUFFERED_FRAMES + 1
         calls.append(network.n_calls)
     assert calls[1] == pytest.approx(5 * calls[0], rel=0.25)
-    assert FARTHEST < 2 * WINDOW
+    assert MAX_BUFFERED_FRAMES < 2 * WINDOW_FRAMES

@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inference.lip_reading.decode import SYMBOLS, decode_greedy, words_of
+from inference.lip_reading.decode import SYMBOLS, decode_greedy, words_with_times
 from inference.lip_reading.partial_words import WordStream
-from inference.lip_reading.preprocess import WINDOW, Window
-from inference.lip_reading.windows import HOP, stitch
+from inference.lip_reading.preprocess import WINDOW_FRAMES, MouthWindow
+from inference.lip_reading.windows import WINDOW_HOP, stitch
 
 SENTENCE = "--BIN-  -BLUE--- AT- F- TWO--  NOW-----  "
 
@@ -21,25 +21,25 @@ def logits_of(n_frames: int, text: str = SENTENCE, sure: float = 6) -> np.ndarra
 
 def windows_over(logits: np.ndarray):
     n_frames = len(logits)
-    starts = list(range(0, n_frames - WINDOW + 1, HOP)) or [0]
-    if starts[-1] + WINDOW < n_frames:
-        starts.append(n_frames - WINDOW)
+    starts = list(range(0, n_frames - WINDOW_FRAMES + 1, WINDOW_HOP)) or [0]
+    if starts[-1] + WINDOW_FRAMES < n_frames:
+        starts.append(n_frames - WINDOW_FRAMES)
     empty = np.zeros((0,), np.uint8)
     for start in starts:
-        rows = logits[start : start + WINDOW]
-        padded = np.zeros((WINDOW, 28), np.float32)
+        rows = logits[start : start + WINDOW_FRAMES]
+        padded = np.zeros((WINDOW_FRAMES, 28), np.float32)
         padded[: len(rows)] = rows
-        yield Window(start, len(rows), empty, empty.astype(np.float32), (0,) * len(rows)), padded
+        yield MouthWindow(start, len(rows), empty, empty.astype(np.float32), (0,) * len(rows)), padded
 
 
 @pytest.mark.parametrize("n_frames", [40, 75, 76, 150, 333, 1000])
 def test_emitted_words_equal_those_of_the_whole(n_frames: int):
     logits = logits_of(n_frames)
     emitted = []
-    stitched = stitch(windows_over(logits), WordStream(emitted.extend, 25.0).hear)
-    whole = words_of(decode_greedy(stitched.logits.argmax(axis=1)), stitched.logits, 25.0)
+    stitched = stitch(windows_over(logits), WordStream(emitted.extend, 25.0).add_rows)
+    whole = words_with_times(decode_greedy(stitched.logits.argmax(axis=1)), stitched.logits, 25.0)
     assert emitted == whole[: len(emitted)]
-    if n_frames > 2 * WINDOW:
+    if n_frames > 2 * WINDOW_FRAMES:
         assert len(emitted) > len(whole) - 12  # all but those that the last window may still change
 
 
@@ -52,6 +52,9 @@ def test_words_in_a_long_gap_are_not_emitted():
         (replace(window, holes=tuple(holes[window.start : window.start + window.n_frames])), rows)
         for window, rows in windows_over(logits)
     )
-    stitched = stitch(windows, WordStream(emitted.extend, 25.0).hear)
-    assert emitted == words_of(decode_greedy(stitched.logits.argmax(axis=1)), stitched.logits, 25.0)[: len(emitted)]
+    stitched = stitch(windows, WordStream(emitted.extend, 25.0).add_rows)
+    assert (
+        emitted
+        == words_with_times(decode_greedy(stitched.logits.argmax(axis=1)), stitched.logits, 25.0)[: len(emitted)]
+    )
     assert len(emitted) > 12

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from support.synthetic_frames import talk
-from support.video_files import film, picture
+from support.video_files import make_image, make_video
 
 from inference.errors import InvalidRequest, MediaTooLarge, NoFaceFound, UnsupportedMedia, WeightsNotFound
 from inference.lip_reading import LipReader, ReadOptions
-from inference.lip_reading.options import MOST_BEST, N_BEST
-from inference.lip_reading.preprocess import WINDOW
+from inference.lip_reading.options import DEFAULT_N_BEST, MAX_N_BEST
+from inference.lip_reading.preprocess import WINDOW_FRAMES
 from inference.settings import Settings
 from inference.speaker import SyntheticClip
 from inference.stage_timer import StageClock
@@ -39,7 +39,7 @@ def test_a_transcript_has_every_key(reader: LipReader, talking_film: bytes):
     assert set(plain["timings_ms"]) == {"decode", "faces", "mouths", "network", "words", "total"}
     assert 0 <= plain["confidence"] <= 1
     assert [word["word"] for word in plain["words"]] == plain["text"].split()
-    assert [set(one) for one in plain["alternatives"]] == [{"text", "confidence"}] * N_BEST
+    assert [set(one) for one in plain["alternatives"]] == [{"text", "confidence"}] * DEFAULT_N_BEST
     for word in plain["words"]:
         assert set(word) == {"word", "start", "end", "confidence"}
         assert 0 <= word["start"] < word["end"] <= 3.0
@@ -52,16 +52,16 @@ def test_a_path_and_its_bytes_give_the_same_words(reader: LipReader, talking_fil
     assert reader.read(path).words == reader.read(talking_film).words
 
 
-@pytest.mark.parametrize("n_frames", [1, 30, WINDOW + 1, 160])
+@pytest.mark.parametrize("n_frames", [1, 30, WINDOW_FRAMES + 1, 160])
 def test_any_length_is_read(reader: LipReader, n_frames: int):
-    transcript = reader.read(film(talk(n_frames)))
+    transcript = reader.read(make_video(talk(n_frames)))
     assert transcript.num_frames == n_frames
     assert all(word.end <= transcript.duration_s for word in transcript.words)
 
 
 def test_a_long_video_emits_its_words_in_order(reader: LipReader):
     reported = []
-    transcript = reader.read(film(talk(160)), on_words=reported.extend)
+    transcript = reader.read(make_video(talk(160)), on_words=reported.extend)
     assert tuple(reported) == transcript.words
     assert len(reported) > 0
     assert len(reported) % 6 == 0
@@ -74,24 +74,24 @@ def test_frames_without_a_face_are_filled_and_counted(reader: LipReader):
     frames = talk(60)
     for i in (0, 10, 11, 40, 59):
         frames[i] = np.zeros_like(frames[i])
-    transcript = reader.read(film(frames))
+    transcript = reader.read(make_video(frames))
     assert transcript.num_frames == 60
     assert transcript.frames_without_face == 5
 
 
 def test_another_rate_gives_the_same_frames(reader: LipReader):
-    transcript = reader.read(film([f for f in talk(30) for _ in range(2)], Fraction(50)))
+    transcript = reader.read(make_video([f for f in talk(30) for _ in range(2)], Fraction(50)))
     assert transcript.num_frames == 30
 
 
 def test_no_face_is_an_error(reader: LipReader):
     with pytest.raises(NoFaceFound, match="no face found in 10 frames"):
-        reader.read(film([np.full((96, 96, 3), 90, np.uint8)] * 10))
+        reader.read(make_video([np.full((96, 96, 3), 90, np.uint8)] * 10))
 
 
 def test_a_still_image_is_an_error(reader: LipReader):
     with pytest.raises(UnsupportedMedia, match="still image"):
-        reader.read(picture(talk(1)[0]))
+        reader.read(make_image(talk(1)[0]))
 
 
 def test_limits_of_the_settings_apply(settings: Settings, talking_film: bytes, weights_cache: Path):
@@ -127,7 +127,7 @@ def test_an_unknown_decoder_is_refused():
         ReadOptions(decoder="beam")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("n_best", [0, -1, MOST_BEST + 1, 2.5, True])
+@pytest.mark.parametrize("n_best", [0, -1, MAX_N_BEST + 1, 2.5, True])
 def test_an_invalid_n_best_is_refused(n_best):
     with pytest.raises(InvalidRequest, match="expected a number from 1 to 100"):
         ReadOptions(n_best=n_best)
@@ -173,8 +173,8 @@ def test_weights_of_unknown_language_are_decoded_greedily(reader: LipReader, tal
 
 def test_n_best_sets_the_number_of_alternatives(reader: LipReader, talking_film: bytes):
     (only,) = reader.read(talking_film, ReadOptions(n_best=1)).alternatives
-    many = reader.read(talking_film, ReadOptions(n_best=MOST_BEST)).alternatives
-    assert len({one.text for one in many}) == MOST_BEST
+    many = reader.read(talking_film, ReadOptions(n_best=MAX_N_BEST)).alternatives
+    assert len({one.text for one in many}) == MAX_N_BEST
     assert many[0] == only
     assert [one.confidence for one in many] == sorted((one.confidence for one in many), reverse=True)
 
@@ -184,7 +184,7 @@ def test_real_clips_are_read_no_worse_than_the_card_says(shared: Path, reader: L
     with (shared / "grid" / "eval.csv").open() as file:
         rows = list(csv.DictReader(file))
     said = [row["transcript"] for row in rows]
-    read = [reader.read_by_each(shared / "grid" / "eval" / row["file"], ("greedy", "grammar")) for row in rows]
+    read = [reader.read_with_decoders(shared / "grid" / "eval" / row["file"], ("greedy", "grammar")) for row in rows]
     for decoder in ("greedy", "grammar"):
         texts = [one[decoder].text for one in read]
         assert jiwer.cer(said, texts) < card[f"{decoder}_cer"] + ROUNDING

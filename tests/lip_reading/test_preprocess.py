@@ -7,37 +7,37 @@ from support.drawn_face import draw_face
 from inference.errors import NoFaceFound
 from inference.faces import Face, FaceBox, FaceRegion, FaceTracker
 from inference.faces.crop import MEAN_FACE, crop_mouth
-from inference.lip_reading.preprocess import WINDOW, Mouth, crop_mouths, cut_windows, fill
+from inference.lip_reading.preprocess import WINDOW_FRAMES, MouthCrop, crop_mouths, cut_windows, fill_gap
 from inference.media import Clip
 
 
-def mouth(level: int, gap_length: int = 0) -> Mouth:
-    return Mouth(np.full((64, 128, 3), level, np.uint8), np.full((20, 2), level / 100, np.float32), gap_length)
+def mouth(level: int, gap_length: int = 0) -> MouthCrop:
+    return MouthCrop(np.full((64, 128, 3), level, np.uint8), np.full((20, 2), level / 100, np.float32), gap_length)
 
 
-def level_of(one: Mouth) -> int:
+def level_of(one: MouthCrop) -> int:
     return int(one.crop[0, 0, 0])
 
 
 def test_a_short_gap_is_blended_from_both_sides():
-    filled = list(fill(mouth(100), mouth(140), 3))
+    filled = list(fill_gap(mouth(100), mouth(140), 3))
     assert [level_of(m) for m in filled] == [110, 120, 130]
     assert [m.lips[0, 0] for m in filled] == pytest.approx([1.1, 1.2, 1.3])
-    assert all(m.hole == 3 for m in filled)
+    assert all(m.gap_length == 3 for m in filled)
 
 
 def test_a_long_gap_repeats_the_nearer_side():
-    assert [level_of(m) for m in fill(mouth(10), mouth(90), 40)] == [10] * 20 + [90] * 20
+    assert [level_of(m) for m in fill_gap(mouth(10), mouth(90), 40)] == [10] * 20 + [90] * 20
 
 
 def test_half_a_second_is_the_longest_gap_that_is_blended():
-    assert len({level_of(m) for m in fill(mouth(0), mouth(130), 12)}) == 12
-    assert len({level_of(m) for m in fill(mouth(0), mouth(130), 13)}) == 2
+    assert len({level_of(m) for m in fill_gap(mouth(0), mouth(130), 12)}) == 12
+    assert len({level_of(m) for m in fill_gap(mouth(0), mouth(130), 13)}) == 2
 
 
 def test_gaps_at_the_ends_repeat_their_only_side():
-    assert [level_of(m) for m in fill(None, mouth(7), 2)] == [7, 7]
-    assert [level_of(m) for m in fill(mouth(9), None, 2)] == [9, 9]
+    assert [level_of(m) for m in fill_gap(None, mouth(7), 2)] == [7, 7]
+    assert [level_of(m) for m in fill_gap(mouth(9), None, 2)] == [9, 9]
 
 
 def test_crops_have_no_gaps_and_lips_are_shares_of_the_frame():
@@ -46,7 +46,7 @@ def test_crops_have_no_gaps_and_lips_are_shares_of_the_frame():
     frame = np.random.default_rng(0).integers(0, 255, (300, 400, 3), np.uint8)
     tracked = [(Clip((frame,) * 4, 25.0), (None, face, None, face))]
     mouths = list(crop_mouths(tracked, "clip", FaceTracker.__new__(FaceTracker)))
-    assert [m.hole for m in mouths] == [1, 0, 1, 0]
+    assert [m.gap_length for m in mouths] == [1, 0, 1, 0]
     assert np.array_equal(mouths[1].crop, crop_mouth(frame, points))
     assert mouths[1].lips == pytest.approx(points[48:68] / (400, 300))
     assert mouths[1].lips.dtype == np.float32
@@ -73,9 +73,9 @@ def test_windows_cover_every_frame_and_end_with_the_video(n_frames: int, starts:
     windows = list(cut_windows((mouth(i % 256) for i in range(n_frames)), hop=60))
     assert [w.start for w in windows] == starts
     for window in windows:
-        assert window.video.shape == (WINDOW, 64, 128, 3)
-        assert window.lips.shape == (WINDOW, 20, 2)
-        assert window.n_frames == min(n_frames, WINDOW)
+        assert window.video.shape == (WINDOW_FRAMES, 64, 128, 3)
+        assert window.lips.shape == (WINDOW_FRAMES, 20, 2)
+        assert window.n_frames == min(n_frames, WINDOW_FRAMES)
         expected = [(window.start + i) % 256 for i in range(window.n_frames)]
         assert window.video[: window.n_frames, 0, 0, 0].tolist() == expected
 
@@ -84,4 +84,4 @@ def test_a_short_clip_is_padded_with_zeros_as_in_training():
     (window,) = cut_windows([mouth(50)] * 10, hop=60)
     assert window.video[10:].max() == 0
     assert window.lips[10:].max() == 0
-    assert window.holes == (0,) * 10
+    assert window.gap_lengths == (0,) * 10

@@ -2,26 +2,26 @@ import numpy as np
 import pytest
 
 from inference.lip_reading.decode import BLANK
-from inference.lip_reading.preprocess import WINDOW, Mouth, Window, cut_windows
-from inference.lip_reading.windows import HOP, SILENT_HOLE, run_windows, stitch, to_network_input
+from inference.lip_reading.preprocess import WINDOW_FRAMES, MouthCrop, MouthWindow, cut_windows
+from inference.lip_reading.windows import SILENT_GAP, WINDOW_HOP, run_windows, stitch, to_network_input
 
 
-def window(start: int, n_frames: int = WINDOW, holes=None) -> Window:
-    return Window(
+def window(start: int, n_frames: int = WINDOW_FRAMES, holes=None) -> MouthWindow:
+    return MouthWindow(
         start,
         n_frames,
-        np.zeros((WINDOW, 64, 128, 3), np.uint8),
-        np.zeros((WINDOW, 20, 2), np.float32),
+        np.zeros((WINDOW_FRAMES, 64, 128, 3), np.uint8),
+        np.zeros((WINDOW_FRAMES, 20, 2), np.float32),
         tuple(holes or [0] * n_frames),
     )
 
 
 def constant(value: float) -> np.ndarray:
-    return np.full((WINDOW, 28), value, np.float32)
+    return np.full((WINDOW_FRAMES, 28), value, np.float32)
 
 
 def test_one_window_passes_unchanged_without_its_padding():
-    logits = np.random.default_rng(0).normal(size=(WINDOW, 28)).astype(np.float32)
+    logits = np.random.default_rng(0).normal(size=(WINDOW_FRAMES, 28)).astype(np.float32)
     assert np.array_equal(stitch([(window(0, 40), logits)]).logits, logits[:40])
 
 
@@ -35,14 +35,14 @@ def test_windows_are_joined_in_the_middle_of_their_overlap():
 @pytest.mark.parametrize("n_frames", [75, 76, 100, 134, 135, 136, 400])
 def test_windows_do_not_change_a_network_without_context(n_frames: int):
     crop = np.zeros((64, 128, 3), np.uint8)
-    mouths = [Mouth(crop, np.full((20, 2), i, np.float32)) for i in range(n_frames)]
+    mouths = [MouthCrop(crop, np.full((20, 2), i, np.float32)) for i in range(n_frames)]
 
     def network(video, lips):
         return [np.repeat(lips[:, :, 0, :1], 28, axis=2)]
 
-    stitched = stitch(run_windows(cut_windows(mouths, HOP), network, batch_size=3))
+    stitched = stitch(run_windows(cut_windows(mouths, WINDOW_HOP), network, batch_size=3))
     assert stitched.logits[:, 5].tolist() == list(range(n_frames))
-    assert len(stitched.holes) == n_frames
+    assert len(stitched.gap_lengths) == n_frames
 
 
 def test_at_most_one_batch_of_windows_is_held():
@@ -51,11 +51,11 @@ def test_at_most_one_batch_of_windows_is_held():
     def windows():
         for i in range(7):
             drawn.append(i)
-            yield window(i * HOP)
+            yield window(i * WINDOW_HOP)
 
     def network(video, lips):
         calls.append((len(drawn), len(video)))
-        return [np.zeros((len(video), WINDOW, 28), np.float32)]
+        return [np.zeros((len(video), WINDOW_FRAMES, 28), np.float32)]
 
     assert len(list(run_windows(windows(), network, batch_size=3))) == 7
     assert calls == [(3, 3), (6, 3), (7, 1)]
@@ -70,9 +70,9 @@ def test_the_network_input_is_float_and_channels_first():
 
 
 def test_no_word_is_decoded_in_a_long_gap():
-    holes = [0] * 20 + [SILENT_HOLE] * SILENT_HOLE + [0] * 5 + [3] * 3 + [0] * 22
-    logits = np.zeros((WINDOW, 28), np.float32)
+    holes = [0] * 20 + [SILENT_GAP] * SILENT_GAP + [0] * 5 + [3] * 3 + [0] * 22
+    logits = np.zeros((WINDOW_FRAMES, 28), np.float32)
     logits[:, 4] = 9
-    best = stitch([(window(0, WINDOW, holes), logits)]).logits.argmax(axis=1)
-    assert best[20 : 20 + SILENT_HOLE].tolist() == [BLANK] * SILENT_HOLE
-    assert set(best[:20]) | set(best[20 + SILENT_HOLE :]) == {4}
+    best = stitch([(window(0, WINDOW_FRAMES, holes), logits)]).logits.argmax(axis=1)
+    assert best[20 : 20 + SILENT_GAP].tolist() == [BLANK] * SILENT_GAP
+    assert set(best[:20]) | set(best[20 + SILENT_GAP :]) == {4}

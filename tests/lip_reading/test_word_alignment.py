@@ -3,7 +3,12 @@ import pytest
 
 from inference.lip_reading.calibration import Calibration
 from inference.lip_reading.decode import FIRST_SYMBOL, SYMBOLS, log_softmax
-from inference.lip_reading.word_alignment import DURATION_S, align, keep_order, place_words
+from inference.lip_reading.word_alignment import (
+    WORD_DURATION_S,
+    enforce_order,
+    estimate_word_times,
+    find_word_boundaries,
+)
 
 FPS = 25.0
 WORDS = ["BIN", "BLUE", "AT", "F", "TWO", "NOW"]
@@ -25,26 +30,26 @@ def starts() -> list[float]:
 
 def test_the_alignment_is_of_first_characters():
     end = (FRAMES.index("NOW") + 3) / FPS
-    assert align(log_probabilities(), WORDS, FPS).tolist() == pytest.approx([*starts(), end])
+    assert find_word_boundaries(log_probabilities(), WORDS, FPS).tolist() == pytest.approx([*starts(), end])
 
 
 def test_a_precise_alignment_is_followed_and_its_shift_removed():
     shifted = Calibration(shift_s=(0.04,) * 7, spread_s=PRECISE)
-    found = place_words(log_probabilities(), WORDS, FPS, shifted)
+    found = estimate_word_times(log_probabilities(), WORDS, FPS, shifted)
     assert [start for start, _ in found] == pytest.approx([one - 0.04 for one in starts()], abs=0.02)
 
 
 def test_an_imprecise_alignment_leaves_word_durations_of_grid():
-    found = place_words(log_probabilities(), WORDS, FPS, Calibration(spread_s=IMPRECISE))
+    found = estimate_word_times(log_probabilities(), WORDS, FPS, Calibration(spread_s=IMPRECISE))
     length_s = len(FRAMES) / FPS
     lengths = [end - start for start, end in found]
-    assert sum(DURATION_S) > length_s  # so the last words are squeezed
-    assert lengths[:4] == pytest.approx(DURATION_S[:4], abs=0.1)
+    assert sum(WORD_DURATION_S) > length_s  # so the last words are squeezed
+    assert lengths[:4] == pytest.approx(WORD_DURATION_S[:4], abs=0.1)
     assert found[-1][1] == pytest.approx(length_s)
 
 
 def test_one_word_begins_where_the_one_before_ends():
-    found = place_words(log_probabilities(), WORDS, FPS, Calibration())
+    found = estimate_word_times(log_probabilities(), WORDS, FPS, Calibration())
     assert [end for _, end in found[:-1]] == [start for start, _ in found[1:]]
 
 
@@ -59,4 +64,4 @@ def test_one_word_begins_where_the_one_before_ends():
     ],
 )
 def test_boundaries_stay_in_order_and_inside(boundaries: list[float], kept: list[float]):
-    assert keep_order(np.array(boundaries), 1.0, 0.1).tolist() == pytest.approx(kept)
+    assert enforce_order(np.array(boundaries), 1.0, 0.1).tolist() == pytest.approx(kept)

@@ -8,19 +8,27 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.audio_files import RATE, record, sing
+from support.audio_files import RATE, encode_audio, make_tone
 from support.synthetic_frames import talk
-from support.video_files import film
+from support.video_files import make_video
 
 from inference.errors import NoFaceFound
 from inference.faces import FaceTracker
-from inference.lip_sync import LipSyncer, SyncOptions, TrackCache, box_cache
-from inference.lip_sync.box_cache import Fingerprint, KeptLocator, Track, key_of, mediapipe_detector, pack, unpack
+from inference.lip_sync import BoxCache, LipSyncer, SyncOptions, box_cache
+from inference.lip_sync.box_cache import (
+    BoxTrack,
+    CachingFaceLocator,
+    Fingerprint,
+    cache_key,
+    decode_track,
+    encode_track,
+    mediapipe_detector_name,
+)
 from inference.media import MediaLimits
 
 BOXES = np.array([[1.5, 2, 30, 40], [np.nan] * 4, [2.25, 2, 31, 40]])
-TRACK = Track(BOXES, 4, is_whole=True)
-VOICE = record(sing(0.4, RATE), RATE)  # ten frames
+TRACK = BoxTrack(BOXES, 4, is_whole=True)
+VOICE = encode_audio(make_tone(0.4, RATE), RATE)  # ten frames
 
 
 @pytest.fixture
@@ -41,7 +49,7 @@ def detected_on(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def cached(syncer: LipSyncer, tmp_path: Path) -> LipSyncer:
     """The same networks, with a cache."""
     one = copy.copy(syncer)
-    one._tracks = TrackCache(tmp_path / "tracks")
+    one._tracks = BoxCache(tmp_path / "tracks")
     return one
 
 
@@ -52,7 +60,7 @@ def tracks_in(tmp_path: Path) -> list[Path]:
 def test_the_same_video_is_searched_once(
     cached: LipSyncer, syncer: LipSyncer, detected_on: list[int], on_disk: Callable[[str, bytes], Path], tmp_path: Path
 ):
-    face = on_disk("face.mp4", film(talk(8)))
+    face = on_disk("face.mp4", make_video(talk(8)))
     first = cached.sync(face, VOICE)
     assert len(detected_on) == 8
     again = cached.sync(face.read_bytes(), VOICE)  # the key is the bytes, not the name
@@ -67,7 +75,7 @@ def test_the_same_video_is_searched_once(
 def test_options_that_change_boxes_make_another_track(
     cached: LipSyncer, detected_on: list[int], tmp_path: Path, changed: dict
 ):
-    face = film(talk(6))
+    face = make_video(talk(6))
     cached.sync(face, VOICE)
     n_first = len(detected_on)
     cached.sync(face, VOICE, SyncOptions(**changed))
@@ -83,15 +91,15 @@ def test_another_video_of_the_same_name_is_another_key(
     cached: LipSyncer, detected_on: list[int], on_disk: Callable[[str, bytes], Path], tmp_path: Path
 ):
     for frames in (talk(5), talk(6)[1:]):
-        cached.sync(on_disk("face.mp4", film(frames)), VOICE)
+        cached.sync(on_disk("face.mp4", make_video(frames)), VOICE)
     assert len(detected_on) == 10
     assert len(tracks_in(tmp_path)) == 2
 
 
 def test_a_cached_part_does_not_stand_for_the_whole(cached: LipSyncer, detected_on: list[int]):
     """A short audio file needs the video's beginning only; a longer one detects again, and then all of it is cached."""
-    face = film(talk(60))
-    brief, longer = VOICE, record(sing(1.2, RATE), RATE)
+    face = make_video(talk(60))
+    brief, longer = VOICE, encode_audio(make_tone(1.2, RATE), RATE)
     cached.sync(face, brief)
     n_brief = len(detected_on)
     assert n_brief < 20
@@ -111,12 +119,12 @@ def test_a_cached_part_does_not_stand_for_the_whole(cached: LipSyncer, detected_
         lambda whole: whole[:-8],
         lambda whole: b"",
         lambda whole: whole[:40] + bytes([whole[40] ^ 1]) + whole[41:],
-        lambda whole: pack(TRACK, "another key"),
+        lambda whole: encode_track(TRACK, "another key"),
     ],
     ids=["cut off", "empty", "a bit", "another's"],
 )
 def test_a_damaged_track_is_detected_again(cached: LipSyncer, detected_on: list[int], tmp_path: Path, damage: Callable):
-    face = film(talk(4))
+    face = make_video(talk(4))
     first = cached.sync(face, VOICE)
     (path,) = tracks_in(tmp_path)
     whole = path.read_bytes()
@@ -129,23 +137,23 @@ def test_a_damaged_track_is_detected_again(cached: LipSyncer, detected_on: list[
 
 def test_a_forged_track_only_moves_boxes(cached: LipSyncer, tmp_path: Path):
     """Write access to the folder allows to move boxes; a box outside the frame is not a face."""
-    face = film(talk(4))
+    face = make_video(talk(4))
     cached.sync(face, VOICE)
     fps, digest = 25, Fingerprint.of(face, MediaLimits()).digest
     (path,) = tracks_in(tmp_path)
-    key = key_of(digest, fps, SyncOptions(), mediapipe_detector())
-    path.write_bytes(pack(Track(np.array([[-500, -500, 9000, 9000]] * 4, float), 4, is_whole=True), key))
+    key = cache_key(digest, fps, SyncOptions(), mediapipe_detector_name())
+    path.write_bytes(encode_track(BoxTrack(np.array([[-500, -500, 9000, 9000]] * 4, float), 4, is_whole=True), key))
     assert cached.sync(face, VOICE).num_frames == 10
     for row in ([400, 300, 500, 400], [50, 50, 10, 10]):
-        path.write_bytes(pack(Track(np.array([row] * 4, float), 4, is_whole=True), key))
+        path.write_bytes(encode_track(BoxTrack(np.array([row] * 4, float), 4, is_whole=True), key))
         with pytest.raises(NoFaceFound):
             cached.sync(face, VOICE)
     for row in ([np.inf, 0, 1, 1], [0, 0, 1e300, 1]):
-        assert unpack(pack(Track(np.array([row], float), 1, is_whole=True), key), key) is None
+        assert decode_track(encode_track(BoxTrack(np.array([row], float), 1, is_whole=True), key), key) is None
 
 
 def test_a_track_survives_packing():
-    found = unpack(pack(TRACK, "key"), "key")
+    found = decode_track(encode_track(TRACK, "key"), "key")
     assert found is not None
     np.testing.assert_array_equal(found.boxes, BOXES)
     assert (found.n_frames, found.is_whole) == (4, True)
@@ -160,7 +168,7 @@ def test_a_locator_repeats_boxes_and_then_detects():
         located.append(1)
 
     made = []
-    locator = KeptLocator(lambda: made.append(1) or locate, TRACK)
+    locator = CachingFaceLocator(lambda: made.append(1) or locate, TRACK)
     frame = np.zeros((4, 4, 3), np.uint8)
     boxes = [locator(frame) for _ in range(3)]
     assert [box and box.left for box in boxes] == [1.5, None, 2.25]
@@ -170,16 +178,16 @@ def test_a_locator_repeats_boxes_and_then_detects():
 
 
 def test_the_least_recently_used_are_evicted_first(tmp_path: Path):
-    size = len(pack(TRACK, "a"))
-    cache = TrackCache(tmp_path, max_bytes=2 * size)
+    size = len(encode_track(TRACK, "a"))
+    cache = BoxCache(tmp_path, max_bytes=2 * size)
     for i, key in enumerate(("a", "b")):
-        cache.keep(key, TRACK)
+        cache.store(key, TRACK)
         os.utime(cache._path_of(key), (i, i))
     assert cache.find("a") is not None  # used again
-    cache.keep("c", TRACK)
+    cache.store("c", TRACK)
     assert [key for key in "abc" if cache.find(key)] == ["a", "c"]
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 2 * size
-    TrackCache(tmp_path, max_bytes=size - 1).keep("d", TRACK)
+    BoxCache(tmp_path, max_bytes=size - 1).store("d", TRACK)
     assert cache.find("d") is None
 
 
@@ -187,8 +195,8 @@ def test_a_folder_that_cannot_be_written_is_logged(tmp_path: Path, monkeypatch: 
     logged: list[str] = []
     monkeypatch.setattr(box_cache.logger, "warning", lambda form, *parts: logged.append(form % parts))
     (tmp_path / "file").write_bytes(b"")
-    cache = TrackCache(tmp_path / "file" / "tracks")
-    cache.keep("a", TRACK)
+    cache = BoxCache(tmp_path / "file" / "tracks")
+    cache.store("a", TRACK)
     assert cache.find("a") is None
     assert "could not be stored" in logged[0]
 
@@ -198,10 +206,10 @@ def test_a_file_that_changes_meanwhile_is_noticed(tmp_path: Path):
     path.write_bytes(b"one")
     found = Fingerprint.of(path, MediaLimits())
     assert found is not None
-    assert found.still_holds()
+    assert found.is_unchanged()
     path.write_bytes(b"two, longer")
-    assert not found.still_holds()
+    assert not found.is_unchanged()
     path.unlink()
-    assert not found.still_holds()
+    assert not found.is_unchanged()
     assert Fingerprint.of(path, MediaLimits()) is None
     assert Fingerprint.of(tmp_path, MediaLimits()) is None

@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.audio_files import RATE, record, sing
+from support.audio_files import RATE, encode_audio, make_tone
 from support.hub_server import HubServer, Repository
 from support.synthetic_frames import talk
-from support.video_files import film
+from support.video_files import make_video
 
 from container.cli import main
 from inference.backends import Device
 from inference.errors import InvalidRequest, WeightsNotFound, WrongWeights
 from inference.faces import FaceBox
 from inference.lip_sync import LipSyncer, SyncOptions
-from inference.lip_sync.compose import Batch, paste_faces
+from inference.lip_sync.compose import FaceFrameBatch, paste_faces
 from inference.lip_sync.enhance import ENHANCERS, enhance_face, enhance_mouths, load_swin2sr
-from inference.lip_sync.preprocess import Shot
+from inference.lip_sync.preprocess import FaceFrame
 from inference.settings import Settings
 from inference.weights.registry import REGISTRY, SWIN2SR, WeightFile
 from inference.weights.sources import WeightSources
@@ -98,12 +98,12 @@ def test_colours_are_not_swapped(tiny: Path):
 
 def test_only_faces_larger_than_the_networks_are_enhanced():
     face_frames = [
-        Shot(np.zeros((300, 300, 3), np.uint8), box)
+        FaceFrame(np.zeros((300, 300, 3), np.uint8), box)
         for box in (FaceBox(0, 0, 96, 120), None, FaceBox(10, 10, 210, 240))
     ]
     faces = [a_face(), a_face()]
     doubling = Doubling()
-    (batch,) = enhance_mouths([Batch(tuple(face_frames), (), (faces, faces))], doubling)
+    (batch,) = enhance_mouths([FaceFrameBatch(tuple(face_frames), (), (faces, faces))], doubling)
     assert doubling.n_calls == 2  # one face of two networks
     assert [face.shape[0] for face in batch.patches[0]] == [96, 192]
     pasted = list(paste_faces([batch], "blend"))
@@ -113,8 +113,8 @@ def test_only_faces_larger_than_the_networks_are_enhanced():
 
 def test_the_blend_is_the_same():
     """With an enhancer that adds nothing, only the resampling of pixels differs."""
-    face_frame = Shot(talk(1)[0], FaceBox(90, 60, 270, 260))
-    batch = Batch((face_frame,), (), ([a_face()],))
+    face_frame = FaceFrame(talk(1)[0], FaceBox(90, 60, 270, 260))
+    batch = FaceFrameBatch((face_frame,), (), ([a_face()],))
     (plain,), (enhanced,) = (
         next(iter(paste_faces(batches, "blend"))) for batches in ([batch], enhance_mouths([batch], Doubling()))
     )
@@ -130,8 +130,8 @@ def test_a_video_is_enhanced(
         (tmp_path / "weights" / name).symlink_to(target)
     here = settings.model_copy(update={"data_dir": tmp_path, "hf_offline": True})
     syncer = LipSyncer(checkpoints[:1], device="cpu", precision="f32", settings=here)
-    voice = record(sing(0.2, RATE), RATE)
-    plain, sharp = (syncer.sync(film(talk(4)), voice, SyncOptions(enhance=one)) for one in ("none", "swin2sr"))
+    voice = encode_audio(make_tone(0.2, RATE), RATE)
+    plain, sharp = (syncer.sync(make_video(talk(4)), voice, SyncOptions(enhance=one)) for one in ("none", "swin2sr"))
     assert plain.outputs[0].video != sharp.outputs[0].video
     assert "enhance" in sharp.timings_ms
     assert "enhance" not in plain.timings_ms
@@ -177,8 +177,8 @@ def test_without_the_package_the_extra_is_named(
             raise ImportError(name)
         return real(name, *rest)
 
-    (tmp_path / "face.mp4").write_bytes(film(talk(2)))
-    (tmp_path / "voice.wav").write_bytes(record(sing(0.1, RATE), RATE))
+    (tmp_path / "face.mp4").write_bytes(make_video(talk(2)))
+    (tmp_path / "voice.wav").write_bytes(encode_audio(make_tone(0.1, RATE), RATE))
     monkeypatch.setattr(builtins, "__import__", without)
     out = tmp_path / "out.mp4"
     flags = ["--checkpoint", str(checkpoints[0]), "--device", "cpu", "--enhance", "swin2sr", "-o", str(out)]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.small_wav2lip import RATE, as_wav, voice
 from support.synthetic_frames import talk
-from support.video_files import film, picture, turn_by_metadata
+from support.video_files import make_image, make_video, rotate_by_metadata
 
 from inference.errors import (
     DeadlineExceeded,
@@ -23,14 +23,14 @@ from inference.errors import (
     WrongWeights,
 )
 from inference.lip_sync import LipSyncer, Pads, SyncOptions
-from inference.lip_sync.model import deployed
-from inference.media import MediaChild, open_media
+from inference.lip_sync.model import find_deployed_checkpoints
+from inference.media import SandboxedDecoder, open_media
 from inference.settings import Settings
 
 
 @pytest.fixture(scope="module")
 def face_clip() -> bytes:
-    return film(talk(25), crf=10)
+    return make_video(talk(25), crf=10)
 
 
 def lengths(path: Path) -> tuple[int, float, float]:
@@ -96,7 +96,7 @@ def test_several_checkpoints_in_one_pass(checkpoints: list[Path], weights_cache,
 
 def test_an_image_is_synced(syncer: LipSyncer):
     still = talk(1)[0][:287, :331]
-    result = syncer.sync(picture(still), voice(0.48))
+    result = syncer.sync(make_image(still), voice(0.48))
     assert (result.num_frames, result.fps, result.width, result.height) == (12, 25, 332, 288)
 
 
@@ -110,7 +110,7 @@ def test_options_are_applied(syncer: LipSyncer, face_clip: bytes):
 def test_frames_without_a_face_pass_through(syncer: LipSyncer, tmp_path: Path):
     wall = np.full((288, 360, 3), 120, np.uint8)
     wall[::8] = 60
-    source = film([wall] * 5 + talk(10), crf=10)
+    source = make_video([wall] * 5 + talk(10), crf=10)
     out = tmp_path / "out.mp4"
     result = syncer.sync(source, voice(0.6), output=out)
     assert result.frames_without_face == 5
@@ -120,14 +120,14 @@ def test_frames_without_a_face_pass_through(syncer: LipSyncer, tmp_path: Path):
 
 @pytest.mark.parametrize("container", ["webm", "mpeg", "matroska"])
 def test_other_containers(syncer: LipSyncer, container: str):
-    source = film(talk(10), container=container)
+    source = make_video(talk(10), container=container)
     assert syncer.sync(source, voice(0.6)).num_frames == 15
 
 
 def test_a_video_of_variable_rate_rotated_by_metadata(syncer: LipSyncer):
     turned = [np.ascontiguousarray(np.rot90(frame)) for frame in talk(10)]
     times = [Fraction(int(i * 40 + (i % 3) * 7), 1000) for i in range(10)]
-    result = syncer.sync(turn_by_metadata(film(turned, times=times), 90), voice(0.4), SyncOptions(fps=25))
+    result = syncer.sync(rotate_by_metadata(make_video(turned, times=times), 90), voice(0.4), SyncOptions(fps=25))
     assert (result.num_frames, result.width, result.height, result.frames_without_face) == (10, 360, 288, 0)
 
 
@@ -138,14 +138,14 @@ def test_silence_is_valid_audio(syncer: LipSyncer, face_clip: bytes):
 
 
 def test_a_video_may_supply_its_own_audio(syncer: LipSyncer):
-    source = film(talk(15), with_tone=True)
+    source = make_video(talk(15), with_tone=True)
     assert syncer.sync(source, source).num_frames == pytest.approx(15, abs=2)
 
 
 def test_a_sandboxed_decoder_gives_the_same_video(checkpoints: list[Path], syncer: LipSyncer, face_clip: bytes):
-    with MediaChild() as child:
+    with SandboxedDecoder() as child:
         in_child = LipSyncer(
-            checkpoints[:1], device="cpu", precision="f32", media=child.open, voice=child.read_voice
+            checkpoints[:1], device="cpu", precision="f32", media=child.open, voice=child.spool_audio
         ).sync(face_clip, voice(0.6))
     in_process = syncer.sync(face_clip, voice(0.6))
     assert in_child.outputs[0].video is not None
@@ -159,9 +159,9 @@ WALL = np.full((96, 128, 3), 90, np.uint8)
 @pytest.mark.parametrize(
     ("face", "audio", "error", "words"),
     [
-        (film([WALL] * 5), voice(0.4), NoFaceFound, "no face found in 5 frames"),
-        (film([WALL] * 5), film([WALL] * 5), NoAudio, "contains video only"),
-        (film([WALL] * 5), as_wav(np.zeros(0, np.int16)), NoAudio, "no sample"),
+        (make_video([WALL] * 5), voice(0.4), NoFaceFound, "no face found in 5 frames"),
+        (make_video([WALL] * 5), make_video([WALL] * 5), NoAudio, "contains video only"),
+        (make_video([WALL] * 5), as_wav(np.zeros(0, np.int16)), NoAudio, "no sample"),
         (b"<html>", voice(0.4), UnsupportedMedia, "input"),
         (voice(0.4), voice(0.4), UnsupportedMedia, "contains audio only"),
     ],
@@ -177,7 +177,7 @@ def test_failures_are_explained_and_leave_no_file(syncer, tmp_path: Path, face, 
 
 
 def test_a_truncated_video_leaves_no_file(syncer: LipSyncer, tmp_path: Path):
-    whole = film(talk(50), container="matroska")
+    whole = make_video(talk(50), container="matroska")
     with pytest.raises(MediaTruncated):
         syncer.sync(whole[: len(whole) // 2], voice(3.0), output=tmp_path / "out.mp4")
     assert not list(tmp_path.iterdir())
@@ -210,7 +210,7 @@ def test_missing_weights_are_named(weights_cache: Path):
 
 def test_a_deployment_supplies_its_weights(checkpoints: list[Path], settings: Settings, weights_cache: Path):
     brought = settings.model_copy(update={"model_dir": checkpoints[0].parent})
-    assert deployed(brought.weight_sources) == ["wav2lip", "wav2lip_gan"]
+    assert find_deployed_checkpoints(brought.weight_sources) == ["wav2lip", "wav2lip_gan"]
     assert [one.name for one in LipSyncer(["wav2lip"], device="cpu", settings=brought).generators] == ["wav2lip"]
 
 
@@ -276,10 +276,10 @@ def test_a_file_size_limit_leaves_no_file(syncer: LipSyncer, face_clip: bytes, t
 def test_a_subset_of_checkpoints(checkpoints: list[Path], weights_cache, face_clip: bytes):
     both = LipSyncer(checkpoints, device="cpu", precision="f32")
     both.warm_up()
-    result = both.having(["wav2lip_gan", "wav2lip_gan"]).sync(face_clip, voice(0.2))
+    result = both.with_checkpoints(["wav2lip_gan", "wav2lip_gan"]).sync(face_clip, voice(0.2))
     (one,) = result.outputs
     assert one.model == "wav2lip_gan"
     assert 0 < one.ms_per_frame * result.num_frames <= result.timings_ms["model"] + 0.1
     assert [each.name for each in both.generators] == ["wav2lip", "wav2lip_gan"]
     with pytest.raises(WeightsNotFound, match="'wav2lip_hq': not loaded here; there are wav2lip, wav2lip_gan"):
-        both.having(["wav2lip", "wav2lip_hq"])
+        both.with_checkpoints(["wav2lip", "wav2lip_hq"])

@@ -12,10 +12,10 @@ from threading import Thread
 import av
 import numpy as np
 import pytest
-from support.audio_files import record, sing
+from support.audio_files import encode_audio, make_tone
 from support.quiet_http import QuietServer
 from support.synthetic_frames import talk
-from support.video_files import film, picture
+from support.video_files import make_image, make_video
 
 from inference.lip_sync import LipSyncer
 
@@ -40,8 +40,8 @@ PLAY = """async () => {
 def spoken(syncer: LipSyncer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A video of ten seconds of stereo audio over three seconds of face."""
     out = tmp_path_factory.mktemp("spoken") / "a video.mp4"
-    voice = record(sing(VOICE_S, 44100, n_channels=2), 44100)
-    result = syncer.sync(film(talk(FACE_S * FPS)), voice, output=out)
+    voice = encode_audio(make_tone(VOICE_S, 44100, n_channels=2), 44100)
+    result = syncer.sync(make_video(talk(FACE_S * FPS)), voice, output=out)
     assert (result.num_frames, result.fps, result.duration_s) == (250, 25, 10.0)
     return out
 
@@ -123,15 +123,15 @@ def test_a_browser_plays_and_seeks(address: str):
 
 @pytest.mark.parametrize("container", ["mp4", "webm", "mov", "mpeg"])
 def test_faces_in_every_usual_container(syncer: LipSyncer, container: str):
-    assert syncer.sync(film(talk(4), container=container), record(sing(0.2))).num_frames == 5
+    assert syncer.sync(make_video(talk(4), container=container), encode_audio(make_tone(0.2))).num_frames == 5
 
 
 @pytest.mark.parametrize("codec", ["png", "mjpeg"])
 def test_a_still_image(syncer: LipSyncer, codec: str):
-    assert syncer.sync(picture(talk(1)[0], codec), record(sing(0.2))).num_frames == 5
+    assert syncer.sync(make_image(talk(1)[0], codec), encode_audio(make_tone(0.2))).num_frames == 5
 
 
 @pytest.mark.parametrize("container", ["wav", "mp3", "ipod", "ogg"])
 def test_audio_in_every_usual_container(syncer: LipSyncer, container: str):
-    result = syncer.sync(film(talk(2)), record(sing(0.4), container=container))
+    result = syncer.sync(make_video(talk(2)), encode_audio(make_tone(0.4), container=container))
     assert result.num_frames == pytest.approx(10, abs=2)  # a lossy codec's first and last frames

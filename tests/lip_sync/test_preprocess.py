@@ -11,15 +11,15 @@ import pytest
 from inference.errors import InvalidRequest, StorageError
 from inference.faces import FaceBox
 from inference.lip_sync import PARITY, Pads, SyncOptions
-from inference.lip_sync.compose import in_batches, paste_faces, speak, to_patches
-from inference.lip_sync.frame_spool import ShotSpool, index_of, loop_shots
+from inference.lip_sync.compose import batch_frames, generate_patches, paste_faces, to_patches
+from inference.lip_sync.frame_spool import FrameSpool, loop_frames, loop_index
 from inference.lip_sync.preprocess import (
-    Shot,
-    box_of_landmarks,
+    FaceFrame,
     cut_face,
+    downscale_frames,
+    face_box_of_landmarks,
     find_boxes,
-    make_even,
-    shrink,
+    pad_to_even,
     smooth_boxes,
     stack_faces,
 )
@@ -30,8 +30,8 @@ def blank(width: int = 64, height: int = 48) -> np.ndarray:
     return np.zeros((height, width, 3), np.uint8)
 
 
-def face_frames_of(rows: list[list[int] | None]) -> list[Shot]:
-    return [Shot(blank(), None if row is None else FaceBox(*row)) for row in rows]
+def face_frames_of(rows: list[list[int] | None]) -> list[FaceFrame]:
+    return [FaceFrame(blank(), None if row is None else FaceBox(*row)) for row in rows]
 
 
 def rows_of(face_frames) -> list[list[float] | None]:
@@ -74,7 +74,7 @@ def test_smoothing_keeps_frames_and_gaps():
 
 def test_smoothing_streams():
     """Boxes come a few frames later, not at the end."""
-    endless = (Shot(blank(), FaceBox(i, 0, i + 10, 10)) for i in range(10**9))
+    endless = (FaceFrame(blank(), FaceBox(i, 0, i + 10, 10)) for i in range(10**9))
     for kind in ("centred", "upstream"):
         assert len(list(islice(smooth_boxes(endless, kind), 20))) == 20
 
@@ -92,16 +92,16 @@ def test_a_box_spans_brows_chin_and_jaw():
     points = np.full((68, 2), 50.0)
     points[17:27, 1] = 30
     points[0], points[16], points[8] = (20, 50), (80, 50), (50, 80)
-    assert box_of_landmarks(points) == FaceBox(20, 30, 80, 82)
+    assert face_box_of_landmarks(points) == FaceBox(20, 30, 80, 82)
 
 
 def test_frames_become_even_and_alike():
     clip = Clip((blank(65, 47), blank(130, 94)), 25)
-    assert [frame.shape for frame in shrink([clip], 1)] == [(48, 66, 3)] * 2
-    assert [frame.shape for frame in shrink([clip], 2)] == [(24, 32, 3)] * 2
+    assert [frame.shape for frame in downscale_frames([clip], 1)] == [(48, 66, 3)] * 2
+    assert [frame.shape for frame in downscale_frames([clip], 2)] == [(24, 32, 3)] * 2
     frame = np.arange(27, dtype=np.uint8).reshape(3, 3, 3)
-    assert np.array_equal(make_even(frame)[:3, :3], frame)
-    assert np.array_equal(make_even(frame)[3], make_even(frame)[2])
+    assert np.array_equal(pad_to_even(frame)[:3, :3], frame)
+    assert np.array_equal(pad_to_even(frame)[3], pad_to_even(frame)[2])
 
 
 def test_parity_downscales_as_upstream_does():
@@ -109,9 +109,9 @@ def test_parity_downscales_as_upstream_does():
     frame = np.random.default_rng(1).integers(0, 256, (291, 365, 3), np.uint8)
     for factor in (2, 4):
         height, width = 291 // factor, 365 // factor
-        (found,) = shrink([Clip((frame,), 25)], factor, PARITY.shrinking)
+        (found,) = downscale_frames([Clip((frame,), 25)], factor, PARITY.shrinking)
         assert np.array_equal(found[:height, :width], cv2.resize(frame, (width, height)))
-        (mean,) = shrink([Clip((frame,), 25)], factor)
+        (mean,) = downscale_frames([Clip((frame,), 25)], factor)
         assert mean[:height, :width].std() < found[:height, :width].std()  # noise is averaged away
 
 
@@ -131,8 +131,8 @@ def test_the_lower_half_is_hidden_once():
     assert (faces[:, 3:] == 1).all()
 
 
-def numbered_frames(n: int) -> list[Shot]:
-    return [Shot(np.full((4, 6, 3), i, np.uint8), FaceBox(i, 0, i + 1, 1)) for i in range(n)]
+def numbered_frames(n: int) -> list[FaceFrame]:
+    return [FaceFrame(np.full((4, 6, 3), i, np.uint8), FaceBox(i, 0, i + 1, 1)) for i in range(n)]
 
 
 @pytest.mark.parametrize(
@@ -140,26 +140,26 @@ def numbered_frames(n: int) -> list[Shot]:
     [("pingpong", [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2]), ("restart", [0, 1, 2, 3, 0, 1, 2, 3, 0, 1, 2])],
 )
 def test_a_short_video_is_looped(loop, expected: list[int]):
-    looped = list(loop_shots(numbered_frames(4), 11, loop))
+    looped = list(loop_frames(numbered_frames(4), 11, loop))
     assert [int(face_frame.frame[0, 0, 0]) for face_frame in looped] == expected
     assert rows_of(looped) == [[i, 0, i + 1, 1] for i in expected]
 
 
 def test_one_frame_is_repeated_and_a_long_video_is_cut():
-    assert [int(s.frame[0, 0, 0]) for s in loop_shots(numbered_frames(1), 3, "pingpong")] == [0, 0, 0]
-    assert [int(s.frame[0, 0, 0]) for s in loop_shots(numbered_frames(9), 3, "pingpong", spooled=False)] == [0, 1, 2]
-    assert [index_of(i, 2, "pingpong") for i in range(5)] == [0, 1, 0, 1, 0]
+    assert [int(s.frame[0, 0, 0]) for s in loop_frames(numbered_frames(1), 3, "pingpong")] == [0, 0, 0]
+    assert [int(s.frame[0, 0, 0]) for s in loop_frames(numbered_frames(9), 3, "pingpong", spooled=False)] == [0, 1, 2]
+    assert [loop_index(i, 2, "pingpong") for i in range(5)] == [0, 1, 0, 1, 0]
 
 
 def test_a_spool_keeps_the_last_frames_and_the_video_reverses_at_its_end(monkeypatch: pytest.MonkeyPatch):
-    with ShotSpool(max_bytes=3 * 72) as spool:
+    with FrameSpool(max_bytes=3 * 72) as spool:
         for face_frame in numbered_frames(5):
             spool.add(face_frame)
         assert [int(spool[i].frame[0, 0, 0]) for i in range(len(spool))] == [2, 3, 4]
         assert spool[0].box == FaceBox(2, 0, 3, 1)
     monkeypatch.setattr("inference.lip_sync.frame_spool.SPOOL_BYTES", 3 * 72)
-    monkeypatch.setattr(ShotSpool.__init__, "__defaults__", (3 * 72,))
-    looped = loop_shots(numbered_frames(5), 11, "pingpong")
+    monkeypatch.setattr(FrameSpool.__init__, "__defaults__", (3 * 72,))
+    looped = loop_frames(numbered_frames(5), 11, "pingpong")
     assert [int(face_frame.frame[0, 0, 0]) for face_frame in looped] == [0, 1, 2, 3, 4, 3, 2, 3, 4, 3, 2]
 
 
@@ -174,7 +174,7 @@ def test_a_spool_on_a_full_disk_raises():
         def close(self):
             return None
 
-    with ShotSpool() as spool:
+    with FrameSpool() as spool:
         spool._file.close()
         spool._file = Full()
         with pytest.raises(StorageError, match="No space left"):
@@ -183,7 +183,7 @@ def test_a_spool_on_a_full_disk_raises():
 
 def test_frames_without_a_face_pass_and_cost_nothing():
     frame = np.full((120, 160, 3), 90, np.uint8)
-    face_frames = [Shot(frame, None), Shot(frame, FaceBox(20, 10, 100, 110)), Shot(frame, None)]
+    face_frames = [FaceFrame(frame, None), FaceFrame(frame, FaceBox(20, 10, 100, 110)), FaceFrame(frame, None)]
     seen = []
 
     def network(mels: np.ndarray, faces: np.ndarray) -> np.ndarray:
@@ -191,7 +191,7 @@ def test_frames_without_a_face_pass_and_cost_nothing():
         return np.ones((len(faces), 3, 96, 96), np.float32)
 
     mels = [np.full((80, 16), i, np.float32) for i in range(3)]
-    spoken = speak(in_batches(face_frames, mels, 2), [network])
+    spoken = generate_patches(batch_frames(face_frames, mels, 2), [network])
     frames = [frames[0] for frames in paste_faces(spoken, "overwrite")]
     assert seen == [((1, 1, 80, 16), (1, 6, 96, 96), 1.0)]
     assert frames[0] is frame

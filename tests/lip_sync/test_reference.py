@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 
 from inference.faces import FaceBox
-from inference.lip_sync.compose import in_batches, speak
-from inference.lip_sync.preprocess import Shot
-from inference.lip_sync.reference import FAR, SteadyReference
+from inference.lip_sync.compose import batch_frames, generate_patches
+from inference.lip_sync.preprocess import FaceFrame
+from inference.lip_sync.reference import MAX_REFERENCE_DIFFERENCE, SteadyReference
 
 
 def faces_of(*levels: float) -> np.ndarray:
@@ -18,9 +18,9 @@ def faces_of(*levels: float) -> np.ndarray:
 
 
 def test_the_first_face_stays_the_reference_while_it_fits():
-    given = faces_of(0.5, 0.5 + FAR * 0.9, 0.5 - FAR * 0.9)
+    given = faces_of(0.5, 0.5 + MAX_REFERENCE_DIFFERENCE * 0.9, 0.5 - MAX_REFERENCE_DIFFERENCE * 0.9)
     before = given.copy()
-    replaced = SteadyReference().show(given)
+    replaced = SteadyReference().replace_references(given)
     assert np.array_equal(given, before)
     assert np.array_equal(replaced[:, :3], given[:, :3])
     for one in replaced:
@@ -29,9 +29,9 @@ def test_the_first_face_stays_the_reference_while_it_fits():
 
 def test_a_face_that_differs_becomes_the_reference_across_batches():
     reference = SteadyReference()
-    first, second = faces_of(0.5, 0.5 + FAR * 1.1), faces_of(0.5 + FAR, 0.1)
-    assert np.array_equal(reference.show(first)[1, 3:], first[1, 3:])
-    replaced = reference.show(second)
+    first, second = faces_of(0.5, 0.5 + MAX_REFERENCE_DIFFERENCE * 1.1), faces_of(0.5 + MAX_REFERENCE_DIFFERENCE, 0.1)
+    assert np.array_equal(reference.replace_references(first)[1, 3:], first[1, 3:])
+    replaced = reference.replace_references(second)
     assert np.array_equal(replaced[0, 3:], first[1, 3:])
     assert np.array_equal(replaced[1, 3:], second[1, 3:])
 
@@ -45,8 +45,8 @@ def test_the_replaced_mouth_has_no_effect():
     mels = [np.zeros((80, 16), np.float32)] * 5
 
     def generate(later: np.ndarray, reference: str) -> list[np.ndarray]:
-        face_frames = [Shot(plain, box), *[Shot(later, box)] * 4]
-        batches = speak(in_batches(face_frames, mels, 2), [lambda _, faces: faces[:, 3:]], reference)
+        face_frames = [FaceFrame(plain, box), *[FaceFrame(later, box)] * 4]
+        batches = generate_patches(batch_frames(face_frames, mels, 2), [lambda _, faces: faces[:, 3:]], reference)
         return [patch for batch in batches for patch in batch.patches[0]]
 
     assert np.array_equal(generate(plain, "steady"), generate(open_mouth, "steady"))

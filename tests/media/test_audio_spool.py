@@ -7,31 +7,31 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support.audio_files import CODECS, pitch_of, record, sing, without_samples
-from support.video_files import film, numbered
+from support.audio_files import CODECS, encode_audio, make_tone, pitch_of, wav_without_samples
+from support.video_files import make_video, numbered_frames
 
 from inference.audio import compute_mel
 from inference.errors import MediaNotFound, MediaTooLarge, MediaTruncated, NoAudio, StorageError, UnsupportedMedia
-from inference.media import MediaChild, MediaLimits
-from inference.media.audio import SoundForm, read_sound
-from inference.media.audio_spool import Voice, read_voice
-from inference.media.encode import write_film
+from inference.media import MediaLimits, SandboxedDecoder
+from inference.media.audio import AudioFormat, read_audio
+from inference.media.audio_spool import AudioSpool, spool_audio
+from inference.media.encode import write_video
 
 
 @pytest.fixture(scope="module")
 def child():
-    with MediaChild() as one:
+    with SandboxedDecoder() as one:
         yield one
 
 
 @pytest.fixture(params=["here", "child"])
-def reader(request: pytest.FixtureRequest, child: MediaChild) -> Callable:
-    return read_voice if request.param == "here" else child.read_voice
+def reader(request: pytest.FixtureRequest, child: SandboxedDecoder) -> Callable:
+    return spool_audio if request.param == "here" else child.spool_audio
 
 
 def test_rate_and_channels_are_kept(reader: Callable):
-    channels = np.stack([sing(1.3, 44100)[0], sing(1.3, 44100, hz=660)[0]])
-    with reader(record(channels, 44100), None) as spool:
+    channels = np.stack([make_tone(1.3, 44100)[0], make_tone(1.3, 44100, hz=660)[0]])
+    with reader(encode_audio(channels, 44100), None) as spool:
         assert (spool.rate, spool.n_channels, len(spool)) == (44100, 2, channels.shape[1])
         assert np.array_equal(spool.cut(0, len(spool)), channels.T)
         assert np.array_equal(spool.cut(5000, 5003), channels.T[5000:5003])
@@ -39,17 +39,17 @@ def test_rate_and_channels_are_kept(reader: Callable):
 
 @pytest.mark.parametrize(("rate", "kept"), [(96000, 48000), (8000, 8000), (10000, 11025)])
 def test_a_rate_that_aac_lacks_is_resampled_once(rate: int, kept: int):
-    with read_voice(record(sing(1.0, rate), rate)) as spool:
+    with spool_audio(encode_audio(make_tone(1.0, rate), rate)) as spool:
         assert spool.rate == kept
         assert len(spool) == pytest.approx(kept, abs=2)
 
 
 @pytest.mark.parametrize("container", sorted(CODECS))
 def test_mono_audio_equals_read_audio(container: str):
-    source = record(sing(1.2, n_channels=2), container=container)
-    with read_voice(source) as spool:
-        decoded = spool.as_mono(16000).astype(int)
-    expected = read_sound(source, 16000).astype(int)
+    source = encode_audio(make_tone(1.2, n_channels=2), container=container)
+    with spool_audio(source) as spool:
+        decoded = spool.to_mono(16000).astype(int)
+    expected = read_audio(source, 16000).astype(int)
     assert len(decoded) == pytest.approx(len(expected), abs=2)
     n = min(len(decoded), len(expected))
     assert np.abs(decoded[:n] - expected[:n]).max() <= 2
@@ -57,15 +57,15 @@ def test_mono_audio_equals_read_audio(container: str):
 
 
 def test_audio_at_the_networks_rate_is_unchanged():
-    channels = sing(20.0, 16000)
-    with read_voice(record(channels, 16000)) as spool:
-        assert np.array_equal(spool.as_mono(16000), channels[0])
+    channels = make_tone(20.0, 16000)
+    with spool_audio(encode_audio(channels, 16000)) as spool:
+        assert np.array_equal(spool.to_mono(16000), channels[0])
 
 
 def test_a_video_gets_lossless_stereo_audio(tmp_path: Path):
-    channels = np.stack([sing(1.0, 44100, hz=440)[0], sing(1.0, 44100, hz=3000)[0]])
-    with read_voice(record(channels, 44100)) as spool, write_film(tmp_path / "a.mp4", 25, spool) as writer:
-        for frame in numbered(25):
+    channels = np.stack([make_tone(1.0, 44100, hz=440)[0], make_tone(1.0, 44100, hz=3000)[0]])
+    with spool_audio(encode_audio(channels, 44100)) as spool, write_video(tmp_path / "a.mp4", 25, spool) as writer:
+        for frame in numbered_frames(25):
             writer.add(frame)
     with av.open(str(tmp_path / "a.mp4")) as container:
         stream = container.streams.audio[0]
@@ -81,8 +81,8 @@ def test_nan_samples_give_a_finite_spectrogram():
     samples[100:200], samples[300], samples[400] = np.nan, np.inf, -np.inf
     head = b"WAVEfmt " + struct.pack("<IHHIIHH", 16, 3, 1, 16000, 64000, 4, 32)
     body = head + b"data" + struct.pack("<I", samples.nbytes) + samples.tobytes()
-    with read_voice(b"RIFF" + struct.pack("<I", len(body)) + body) as spool:
-        decoded = spool.as_mono(16000)
+    with spool_audio(b"RIFF" + struct.pack("<I", len(body)) + body) as spool:
+        decoded = spool.to_mono(16000)
     assert len(decoded) == 8000
     assert np.isfinite(compute_mel(decoded)).all()
     assert np.abs(decoded[1000:].astype(int) - samples[1000:] * 32767).max() <= 2
@@ -90,7 +90,7 @@ def test_nan_samples_give_a_finite_spectrogram():
 
 @pytest.mark.parametrize(
     ("source", "error"),
-    [(film(numbered(5)), NoAudio), (without_samples(), NoAudio), (b"<html>", UnsupportedMedia)],
+    [(make_video(numbered_frames(5)), NoAudio), (wav_without_samples(), NoAudio), (b"<html>", UnsupportedMedia)],
     ids=["video without audio", "no samples", "page"],
 )
 def test_missing_audio_is_reported(reader: Callable, source: bytes, error: type[Exception]):
@@ -100,7 +100,7 @@ def test_missing_audio_is_reported(reader: Callable, source: bytes, error: type[
 
 def test_limits_apply_to_what_is_decoded(reader: Callable):
     with pytest.raises(MediaTooLarge, match="2 s"):
-        reader(record(sing(3.0, n_channels=2), container="ogg"), MediaLimits(max_duration_s=2))
+        reader(encode_audio(make_tone(3.0, n_channels=2), container="ogg"), MediaLimits(max_duration_s=2))
 
 
 def test_a_truncated_file_differs_from_a_short_one(reader: Callable, tmp_path: Path):
@@ -108,7 +108,7 @@ def test_a_truncated_file_differs_from_a_short_one(reader: Callable, tmp_path: P
     path = tmp_path / "audio.m4a"
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as out:
         stream = out.add_stream("aac", rate=48000, layout="mono")
-        frame = av.AudioFrame.from_ndarray(sing(20.0), format="s16", layout="mono")
+        frame = av.AudioFrame.from_ndarray(make_tone(20.0), format="s16", layout="mono")
         frame.sample_rate, frame.pts = 48000, 0
         out.mux(stream.encode(frame))
         out.mux(stream.encode())
@@ -120,7 +120,7 @@ def test_a_truncated_file_differs_from_a_short_one(reader: Callable, tmp_path: P
 
 
 def test_an_impossible_sample_rate_is_rejected(reader: Callable):
-    wav = bytearray(record(sing(0.1, 16000), 16000))
+    wav = bytearray(encode_audio(make_tone(0.1, 16000), 16000))
     at = wav.index(b"fmt ") + 12
     wav[at : at + 4] = struct.pack("<I", 2_000_000_000)
     with pytest.raises((UnsupportedMedia, NoAudio), match="input"):
@@ -132,17 +132,17 @@ def test_a_missing_file(reader: Callable, tmp_path: Path):
         reader(tmp_path / "gone.wav", None)
 
 
-def test_the_child_decodes_audio_larger_than_its_slots(child: MediaChild):
+def test_the_child_decodes_audio_larger_than_its_slots(child: SandboxedDecoder):
     """The child works ahead by a few blocks of audio, and no more."""
-    channels = sing(40.0, 48000, n_channels=2)
-    with child.read_voice(record(channels, 48000)) as spool:
-        assert np.array_equal(spool.cut(0, len(spool)), channels.T)
+    channels = make_tone(40.0, 48000, n_channels=2)
+    with child.spool_audio(encode_audio(channels, 48000)) as spool:
+        assert np.array_equal(spool.read(0, len(spool)), channels.T)
 
 
-def test_the_child_decodes_audio_then_frames(child: MediaChild):
-    source = film(numbered(30), with_tone=True)
+def test_the_child_decodes_audio_then_frames(child: SandboxedDecoder):
+    source = make_video(numbered_frames(30), with_tone=True)
     for _ in range(2):
-        with child.read_voice(source) as spool:
+        with child.spool_audio(source) as spool:
             assert len(spool) > 16000
         with child.open(source) as media:
             assert sum(len(clip.frames) for clip in media.read_clips(25)) == 30
@@ -156,8 +156,8 @@ def test_a_full_disk_is_reported():
         def close(self):
             return None
 
-    with Voice(SoundForm(16000)) as spool:
+    with AudioSpool(AudioFormat(16000)) as spool:
         spool.close()
         spool._file = Full()
         with pytest.raises(StorageError, match="No space left"):
-            spool.add(sing(0.1)[0])
+            spool.append(make_tone(0.1)[0])

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.video_files import film, number_of, numbered
+from support.video_files import make_video, numbered_frames, read_number
 
 from inference.errors import MediaNotFound, MediaTooLarge, UnsupportedMedia
 from inference.media import MediaLimits, open_media
-from inference.media.encode import write_film
+from inference.media.encode import write_video
 from inference.media.frame_reader import FrameReader
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    with write_film(tmp_path / "video.mp4", 25, is_seekable=True) as writer:
-        for frame in numbered(40):
+    with write_video(tmp_path / "video.mp4", 25, is_seekable=True) as writer:
+        for frame in numbered_frames(40):
             writer.add(frame)
     return tmp_path / "video.mp4"
 
@@ -25,7 +25,7 @@ def test_every_frame_is_the_one_written(path: Path):
     with FrameReader(path) as reader:
         assert len(reader) == 40
         for i in (39, 0, 17, 18, 17, 0, 5, 4, 3, 39):
-            assert number_of(reader.read(i)) == i
+            assert read_number(reader.read(i)) == i
         assert (reader.video.width, reader.video.height) == (64, 48)
 
 
@@ -42,7 +42,7 @@ def test_levels_do_not_grow_darker(tmp_path: Path):
     colours = np.array([(139, 107, 45), (200, 200, 200), (50, 120, 200), (20, 20, 20)], np.uint8)
     frame = first = np.repeat(np.repeat(colours[None], 32, axis=1), 32, axis=0)
     for _ in range(4):
-        with write_film(tmp_path / "again.mp4", 25, is_seekable=True) as writer:
+        with write_video(tmp_path / "again.mp4", 25, is_seekable=True) as writer:
             writer.add(frame)
         with FrameReader(tmp_path / "again.mp4") as reader:
             frame = reader.read(0)
@@ -51,7 +51,7 @@ def test_levels_do_not_grow_darker(tmp_path: Path):
 
 
 def test_frames_are_cached_and_read_only(path: Path):
-    with FrameReader(path, n_kept=2) as reader:
+    with FrameReader(path, cache_size=2) as reader:
         first = reader.read(0)
         assert reader.read(0) is first
         reader.read(1)
@@ -66,7 +66,7 @@ def test_several_threads_may_read(path: Path):
 
     def read_some(seed: int) -> None:
         indices = np.random.default_rng(seed).integers(0, 40, 30).tolist()
-        wrong.extend(i for i in indices if number_of(reader.read(i)) != i)
+        wrong.extend(i for i in indices if read_number(reader.read(i)) != i)
 
     with FrameReader(path) as reader:
         threads = [threading.Thread(target=read_some, args=(seed,)) for seed in range(3)]
@@ -84,7 +84,7 @@ def test_a_missing_frame(path: Path, i: int):
 
 
 def test_videos_with_other_than_key_frames_are_rejected(tmp_path: Path):
-    (tmp_path / "usual.mp4").write_bytes(film(numbered(40)))
+    (tmp_path / "usual.mp4").write_bytes(make_video(numbered_frames(40)))
     with pytest.raises(UnsupportedMedia, match="frame 1 is not a key frame; expected an all-intra video"):
         FrameReader(tmp_path / "usual.mp4")
 

@@ -12,11 +12,19 @@ from types import SimpleNamespace
 import av
 import numpy as np
 import pytest
-from support.video_files import film, mux_tone, number_of, numbered, picture, tone, turn_by_metadata
+from support.video_files import (
+    make_image,
+    make_video,
+    make_wav,
+    mux_tone,
+    numbered_frames,
+    read_number,
+    rotate_by_metadata,
+)
 
 from inference.errors import MediaError, MediaNotFound, MediaTooLarge, MediaTruncated, UnsupportedMedia
 from inference.media import MediaLimits, open_media
-from inference.media.open import Meter
+from inference.media.open import LimitCounter
 
 AV_OPEN = av.open
 
@@ -28,8 +36,8 @@ def frames_of(source, fps: float = 25.0, **limits) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("container", ["mp4", "matroska", "webm", "avi", "mpeg"])
 def test_every_container_gives_every_frame_in_order(container: str):
-    frames = frames_of(film(numbered(30), container=container))
-    assert [number_of(frame) for frame in frames] == list(range(30))
+    frames = frames_of(make_video(numbered_frames(30), container=container))
+    assert [read_number(frame) for frame in frames] == list(range(30))
     assert frames[0].shape == (48, 64, 3)
     assert frames[0].dtype == np.uint8
 
@@ -37,7 +45,7 @@ def test_every_container_gives_every_frame_in_order(container: str):
 def test_frames_are_bgr():
     blue = np.zeros((48, 64, 3), np.uint8)
     blue[..., 0] = 200
-    mean = frames_of(film([blue] * 3))[0].mean(axis=(0, 1))
+    mean = frames_of(make_video([blue] * 3))[0].mean(axis=(0, 1))
     assert mean[0] > 180
     assert mean[2] < 30
 
@@ -46,17 +54,17 @@ def test_frames_are_bgr():
 def test_any_rate_becomes_25_with_the_nearest_frame(fps: str):
     rate = Fraction(fps)
     n = round(2 * rate)
-    frames = frames_of(film(numbered(n), rate))
+    frames = frames_of(make_video(numbered_frames(n), rate))
     assert len(frames) == 50
     for tick, frame in enumerate(frames):
         nearest = min(Fraction(tick, 25), (n - 1) / rate)
-        assert abs(number_of(frame) / rate - nearest) <= 1 / rate / 2
+        assert abs(read_number(frame) / rate - nearest) <= 1 / rate / 2
 
 
 def test_a_variable_rate_is_read_by_timestamps():
     times = [Fraction(x).limit_denominator(1000) for x in (0, 0.04, 0.08, 0.48, 0.52, 0.56)]
-    frames = frames_of(film(numbered(6), times=times, container="matroska"))
-    numbers = [number_of(frame) for frame in frames]
+    frames = frames_of(make_video(numbered_frames(6), times=times, container="matroska"))
+    numbers = [read_number(frame) for frame in frames]
     assert numbers[:3] == [0, 1, 2]
     assert numbers[3:7] == [2] * 4  # nearer to .08 than to .48
     assert numbers[12:15] == [3, 4, 5]
@@ -66,7 +74,7 @@ def test_a_variable_rate_is_read_by_timestamps():
 def test_rotation_metadata_is_applied(degrees: int, corner: str):
     frame = np.full((48, 96, 3), 60, np.uint8)
     frame[:12] = 230  # the top edge is bright
-    (upright, *_) = frames_of(turn_by_metadata(film([frame] * 3), degrees))
+    (upright, *_) = frames_of(rotate_by_metadata(make_video([frame] * 3), degrees))
     assert upright.shape == ((48, 96, 3) if degrees == 180 else (96, 48, 3))
     edges = {"right": upright[:, -6:], "left": upright[:, :6], "bottom": upright[-6:], "top": upright[:6]}
     assert max(edges, key=lambda name: edges[name].mean()) == corner
@@ -74,20 +82,20 @@ def test_rotation_metadata_is_applied(degrees: int, corner: str):
 
 @pytest.mark.parametrize(("aspect", "width"), [(Fraction(2), 128), (Fraction(64, 45), 91), (Fraction(1, 2), 32)])
 def test_anamorphic_frames_get_square_pixels(aspect: Fraction, width: int):
-    frames = frames_of(film(numbered(4), pixel_aspect=aspect))
+    frames = frames_of(make_video(numbered_frames(4), pixel_aspect=aspect))
     assert frames[0].shape == (48, width, 3)
 
 
 def test_damaged_packets_cost_their_frames_but_no_time():
     rng = np.random.default_rng(0)
-    noisy = [np.clip(f + rng.normal(0, 12, f.shape), 0, 255).astype(np.uint8) for f in numbered(50, 256, 192)]
-    damaged = bytearray(film(noisy, container="avi"))
+    noisy = [np.clip(f + rng.normal(0, 12, f.shape), 0, 255).astype(np.uint8) for f in numbered_frames(50, 256, 192)]
+    damaged = bytearray(make_video(noisy, container="avi"))
     for at in packet_positions(bytes(damaged))[20:35]:
         damaged[at + 20 : at + 100] = rng.integers(0, 255, 80, np.uint8).tobytes()
     frames = frames_of(bytes(damaged))
     assert len(frames) == 50
     # How the decoder conceals damaged frames is not tested; those before the damage are intact.
-    assert [number_of(frame) for frame in frames[:20]] == list(range(20))
+    assert [read_number(frame) for frame in frames[:20]] == list(range(20))
 
 
 def with_threads(monkeypatch: pytest.MonkeyPatch, n_threads: int) -> None:
@@ -102,16 +110,16 @@ def with_threads(monkeypatch: pytest.MonkeyPatch, n_threads: int) -> None:
 
 
 def test_frames_after_damage_near_the_end_are_kept_on_any_number_of_cores(monkeypatch):
-    damaged = bytearray(film(numbered(50, 256, 192), container="avi"))
+    damaged = bytearray(make_video(numbered_frames(50, 256, 192), container="avi"))
     for at in packet_positions(bytes(damaged))[40:44]:
         damaged[at : at + 60] = bytes(60)
     with_threads(monkeypatch, 16)
-    assert [number_of(frame) for frame in frames_of(bytes(damaged))[-2:]] == [48, 49]
+    assert [read_number(frame) for frame in frames_of(bytes(damaged))[-2:]] == [48, 49]
 
 
 def test_damage_is_concealed_alike_on_any_number_of_cores(monkeypatch):
     noise = np.random.default_rng(0).integers(0, 255, (8, 288, 352, 3), np.uint8)
-    damaged = bytearray(film(list(noise), container="matroska", slices=8))
+    damaged = bytearray(make_video(list(noise), container="matroska", slices=8))
     for at in range(len(damaged) // 4, len(damaged) - 4000, 4001):
         damaged[at : at + 3] = b"\xff\x5a\x00"
     decoded = []
@@ -127,7 +135,7 @@ def packet_positions(contents: bytes) -> list[int]:
 
 
 def test_a_path_and_its_bytes_read_alike(tmp_path: Path):
-    contents = film(numbered(5))
+    contents = make_video(numbered_frames(5))
     path = tmp_path / "clip.mp4"
     path.write_bytes(contents)
     assert np.array_equal(frames_of(path), frames_of(contents))
@@ -136,13 +144,13 @@ def test_a_path_and_its_bytes_read_alike(tmp_path: Path):
 
 def test_an_image_is_one_frame():
     frame = np.full((40, 50, 3), 90, np.uint8)
-    with open_media(picture(frame)) as media:
+    with open_media(make_image(frame)) as media:
         assert media.video.is_still
         assert np.array_equal(next(media.read_clips(25.0)).frames[0], frame)
 
 
 def test_audio_longer_than_the_video_is_not_damage():
-    assert len(frames_of(film(numbered(10), with_tone=True))) == 10
+    assert len(frames_of(make_video(numbered_frames(10), with_tone=True))) == 10
 
 
 BAD = {
@@ -152,8 +160,8 @@ BAD = {
     "playlist": (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", UnsupportedMedia, "playlist"),
     "concat": (b"ffconcat version 1.0\nfile /etc/passwd\n", UnsupportedMedia, "playlist"),
     "noise": (bytes(range(256)) * 40, UnsupportedMedia, "not a media file"),
-    "audio": (tone(), UnsupportedMedia, "audio only"),
-    "pixel": (picture(np.zeros((1, 1, 3), np.uint8)), UnsupportedMedia, "1x1"),
+    "audio": (make_wav(), UnsupportedMedia, "audio only"),
+    "pixel": (make_image(np.zeros((1, 1, 3), np.uint8)), UnsupportedMedia, "1x1"),
 }
 
 
@@ -168,13 +176,13 @@ def test_an_invalid_file_is_described(kind: str):
 @pytest.mark.parametrize("container", ["mp4", "matroska", "mpeg"])
 def test_a_truncated_file_is_rejected(container: str, share: float):
     noise = np.random.default_rng(0).integers(0, 255, (40, 96, 128, 3), np.uint8)
-    whole = film(list(noise), container=container)
+    whole = make_video(list(noise), container=container)
     with pytest.raises(UnsupportedMedia, match=r"cut off|truncated|no frame|not a media file"):
         frames_of(whole[: int(len(whole) * share)])
 
 
 def test_a_truncated_mp4_is_reported():
-    whole = film(numbered(20))
+    whole = make_video(numbered_frames(20))
     with pytest.raises(MediaTruncated, match="truncated"):
         frames_of(whole[: len(whole) // 2])
 
@@ -203,52 +211,52 @@ def test_paths_that_are_not_files(tmp_path: Path):
 )
 def test_limits_stop_the_decoding(limits: dict, words: str):
     with pytest.raises(MediaTooLarge, match=words):
-        frames_of(film(numbered(50)), **limits)
+        frames_of(make_video(numbered_frames(50)), **limits)
 
 
 @pytest.mark.parametrize("container", ["mpeg", "mpegts"])
 def test_concatenated_videos_are_read_completely(container: str):
-    one = film(numbered(30), container=container)
-    other = film(numbered(60)[30:], container=container)
+    one = make_video(numbered_frames(30), container=container)
+    other = make_video(numbered_frames(60)[30:], container=container)
     frames = frames_of(one + other)
-    assert [number_of(frame) for frame in frames] == list(range(60))
+    assert [read_number(frame) for frame in frames] == list(range(60))
 
 
 @pytest.mark.parametrize("container", ["matroska", "mp4", "mpegts"])
 @pytest.mark.parametrize("start", [1, 10])
 def test_a_video_that_starts_late_is_complete(container: str, start: int):
     times = [Fraction(start) + Fraction(i, 25) for i in range(30)]
-    assert len(frames_of(film(numbered(30), times=times, container=container))) == 30
+    assert len(frames_of(make_video(numbered_frames(30), times=times, container=container))) == 30
 
 
 def test_undecodable_frames_at_the_end_keep_their_time():
     noise = np.random.default_rng(0).integers(0, 255, (40, 96, 128, 3), np.uint8)
-    damaged = bytearray(film(list(noise), container="avi"))
+    damaged = bytearray(make_video(list(noise), container="avi"))
     end = damaged.index(b"idx1")
     damaged[end - 2000 : end - 10] = bytes(2000 - 10)
     assert len(frames_of(bytes(damaged))) == 40
 
 
 def test_titles_of_any_bytes_are_accepted():
-    titled = film(numbered(5), container="matroska").replace(b"Lavf", b"\xe9\xe8\xff\xfe")
+    titled = make_video(numbered_frames(5), container="matroska").replace(b"Lavf", b"\xe9\xe8\xff\xfe")
     assert len(frames_of(titled)) == 5
 
 
 def test_an_unknown_codec_is_reported():
-    unknown = film(numbered(5), container="matroska").replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/AVX")
+    unknown = make_video(numbered_frames(5), container="matroska").replace(b"V_MPEG4/ISO/AVC", b"V_MPEG4/ISO/AVX")
     with pytest.raises(UnsupportedMedia, match="unknown codec"):
         frames_of(unknown)
 
 
 def test_a_format_that_is_not_listed_is_rejected():
-    contents = film(numbered(5), container="nut")
+    contents = make_video(numbered_frames(5), container="nut")
     assert b"nut/multimedia" in contents
     with pytest.raises(UnsupportedMedia, match="not a media file"):
         frames_of(contents)
 
 
 def test_frames_cannot_be_read_after_the_file_is_closed():
-    with open_media(film(numbered(60))) as media:
+    with open_media(make_video(numbered_frames(60))) as media:
         clips = media.read_clips(25.0)
         next(clips)
     with pytest.raises(ValueError, match="after it was closed"):
@@ -257,7 +265,7 @@ def test_frames_cannot_be_read_after_the_file_is_closed():
 
 def test_opening_is_limited_too(monkeypatch: pytest.MonkeyPatch):
     given = {}
-    contents = film(numbered(3))
+    contents = make_video(numbered_frames(3))
 
     def spy(file, **options):
         given.update(options)
@@ -276,12 +284,12 @@ def frame_of(width: int = 100, height: int = 100):
 
 
 def test_decoded_frames_count_even_if_unused():
-    counter = Meter("x", MediaLimits(max_total_pixels=35_000))
+    counter = LimitCounter("x", MediaLimits(max_total_pixels=35_000))
     for _ in range(3):
         counter.count(frame_of())
     with pytest.raises(MediaTooLarge, match="over 35000 pixels in 4 frames"):
         counter.count(frame_of())
-    counter = Meter("x", MediaLimits(max_fps=20.0))
+    counter = LimitCounter("x", MediaLimits(max_fps=20.0))
     counter.check_time(Fraction(0), Fraction(1, 25))
     for _ in range(20):
         counter.count(frame_of())
@@ -290,7 +298,7 @@ def test_decoded_frames_count_even_if_unused():
 
 
 def test_frame_size_and_duration_are_limited():
-    counter = Meter("x", MediaLimits(max_frame_pixels=9_999, max_duration_s=2))
+    counter = LimitCounter("x", MediaLimits(max_frame_pixels=9_999, max_duration_s=2))
     with pytest.raises(MediaTooLarge, match="100x100"):
         counter.count(frame_of())
     with pytest.raises(UnsupportedMedia, match="15x100"):
@@ -316,7 +324,7 @@ def test_cover_art_is_not_a_video():
 
 
 def test_a_huge_header_is_rejected_before_memory_is_allocated():
-    png = bytearray(picture(np.zeros((32, 32, 3), np.uint8)))
+    png = bytearray(make_image(np.zeros((32, 32, 3), np.uint8)))
     at = png.index(b"IHDR") + 4
     png[at : at + 8] = (20_000).to_bytes(4, "big") * 2
     png[at + 13 : at + 17] = zlib.crc32(bytes(png[at - 4 : at + 13])).to_bytes(4, "big")
@@ -328,7 +336,7 @@ def test_a_huge_header_is_rejected_before_memory_is_allocated():
 
 def test_no_file_is_left_open(tmp_path: Path):
     path = tmp_path / "clip.mp4"
-    path.write_bytes(film(numbered(3))[:200])
+    path.write_bytes(make_video(numbered_frames(3))[:200])
     for _ in range(5):
         with pytest.raises(MediaError):
             frames_of(path)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from support.golden_weights import seeded_state
 
-from inference.faces.s3fd import MEAN, S3fdDetector, decode, suppress, to_input
+from inference.faces.s3fd import MEAN, S3fdDetector, decode_candidates, suppress_boxes, to_input
 from inference.models import S3FD
 
 
@@ -58,7 +58,7 @@ def test_boxes_equal_upstream(shared: Path):
                 put(maps, cell[1:])
             kept = S3fdDetector(lambda _, maps=maps: maps).detect(np.zeros((160, 128, 3), np.uint8))
             np.testing.assert_allclose(kept, golden[f"decode_kept_{image}"], atol=1e-3)
-            box = S3fdDetector(lambda _, maps=maps: maps).find_first(np.zeros((160, 128, 3), np.uint8))
+            box = S3fdDetector(lambda _, maps=maps: maps).detect_best(np.zeros((160, 128, 3), np.uint8))
             found = [-1] * 4 if box is None else [box.left, box.top, box.right, box.bottom]
             assert [found] == [golden["decode_final_xyxy"][image].tolist()] or (
                 box is None and golden["decode_final_xyxy"][image][0] == -1
@@ -69,19 +69,19 @@ def test_a_box_by_hand():
     """Scale 1 has strides of 8 px and anchors of 32: row 5, column 3 is at (28, 44); dx 1 moves it by 3.2 px."""
     maps = empty_maps()
     put(maps, np.array([1, 5, 3, -2, 2, 1, 0, 0, np.log(2) / 0.2]))
-    found = decode(maps)
+    found = decode_candidates(maps)
     score = 1 / (1 + np.exp(-4))
     np.testing.assert_allclose(found, [[28 + 3.2 - 16, 44 - 32, 28 + 3.2 + 16, 44 + 32, score]], atol=1e-4)
 
 
 def test_overlapping_boxes_are_suppressed_by_score():
     boxes = np.array([[0, 0, 9, 9, 0.6], [1, 0, 10, 9, 0.9], [20, 20, 29, 29, 0.7]], np.float32)
-    assert suppress(boxes)[:, 4].tolist() == pytest.approx([0.9, 0.7])
+    assert suppress_boxes(boxes)[:, 4].tolist() == pytest.approx([0.9, 0.7])
 
 
 def test_no_face_gives_no_box():
     detector = S3fdDetector(lambda _: empty_maps())
-    assert detector.find_first(np.zeros((160, 128, 3), np.uint8)) is None
+    assert detector.detect_best(np.zeros((160, 128, 3), np.uint8)) is None
 
 
 def test_the_mean_is_subtracted_in_rgb():

@@ -22,14 +22,14 @@ CODECS = {
 }
 
 
-def sing(seconds: float, rate: int = 48000, hz: float = 440, n_channels: int = 1) -> np.ndarray:
+def make_tone(seconds: float, rate: int = 48000, hz: float = 440, n_channels: int = 1) -> np.ndarray:
     """Return a tone on the left channel, silence on the others: (channels, N) int16."""
     channels = np.zeros((n_channels, round(seconds * rate)), np.int16)
     channels[0] = 12000 * np.sin(2 * np.pi * hz * np.arange(channels.shape[1]) / rate)
     return channels
 
 
-def record(channels: np.ndarray, rate: int = 48000, container: str = "wav") -> bytes:
+def encode_audio(channels: np.ndarray, rate: int = 48000, container: str = "wav") -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container) as out:
         stream = out.add_stream(CODECS[container], rate=rate)
@@ -46,7 +46,7 @@ def record(channels: np.ndarray, rate: int = 48000, container: str = "wav") -> b
     return buffer.getvalue()
 
 
-def without_samples() -> bytes:
+def wav_without_samples() -> bytes:
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as out:
         out.setparams((1, 2, RATE, 0, "NONE", ""))

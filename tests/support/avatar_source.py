@@ -15,7 +15,7 @@ from inference.speaker import SyntheticClip, SyntheticClipOptions
 from support.golden_weights import seeded_state
 
 NARROW, N_AUDIO = (4, 6, 8, 10, 12), 2
-NARROW_EAR = (4, 6, 8, 10, 32)  # 16 rows of 32 are 2 x 16 x 16
+NARROW_ENCODER = (4, 6, 8, 10, 32)  # 16 rows of 32 are 2 x 16 x 16
 SENTENCE, SEED = "BIN BLUE AT F TWO NOW", 3
 WIDTH, HEIGHT = 320, 240
 
@@ -25,6 +25,6 @@ def make_source(folder: Path) -> AvatarSource:
     SyntheticClip(SENTENCE, SEED, SyntheticClipOptions(width=WIDTH, height=HEIGHT)).write(folder / "film.mp4")
     unet = seeded_state(AvatarUNet("ave", NARROW, N_AUDIO), 1.0)
     torch.save({"model_state_dict": {f"module.{k}": v for k, v in unet.items()}, "epoch": 3}, folder / "unet.pth")
-    audio_encoder = seeded_state(AudioVisualEncoder(NARROW_EAR), 1.0)
+    audio_encoder = seeded_state(AudioVisualEncoder(NARROW_ENCODER), 1.0)
     torch.save({k.removeprefix("audio_encoder."): v for k, v in audio_encoder.items()}, folder / "ear.pth")
     return AvatarSource(folder / "film.mp4", folder / "unet.pth", folder / "ear.pth")

@@ -10,7 +10,7 @@ from support.quiet_http import QuietServer
 
 
 @dataclass
-class Refusal:
+class ErrorResponse:
     """An error response."""
 
     status: int
@@ -29,7 +29,7 @@ class FaultyS3:
     contents: bytes
     etag: str = '"version-1"'
     ignores_ranges: bool = False
-    faults: list[Refusal | int | None] = field(default_factory=list)
+    faults: list[ErrorResponse | int | None] = field(default_factory=list)
     requests: list[tuple[str, str | None]] = field(default_factory=list)  # method, range
 
     def __enter__(self) -> FaultyS3:
@@ -79,14 +79,14 @@ class Handler(BaseHTTPRequestHandler):
         byte_range = self.headers.get("Range")
         s3.requests.append((self.command, byte_range))
         fault = s3.faults.pop(0) if s3.faults else None
-        if isinstance(fault, Refusal):
+        if isinstance(fault, ErrorResponse):
             self._refuse(fault)
         elif self.headers.get("If-Match", s3.etag) != s3.etag:
-            self._refuse(Refusal(412, "PreconditionFailed"))
+            self._refuse(ErrorResponse(412, "PreconditionFailed"))
         else:
             self._send(byte_range, fault)
 
-    def _refuse(self, fault: Refusal) -> None:
+    def _refuse(self, fault: ErrorResponse) -> None:
         body = f"<Error><Code>{fault.code}</Code><Message>no</Message></Error>".encode()
         self.send_response(fault.status)
         for name, value in fault.headers.items():

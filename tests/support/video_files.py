@@ -24,7 +24,7 @@ CODECS = {
 }
 
 
-def film(
+def make_video(
     frames: Sequence[Frame],
     fps: Fraction | int = 25,
     *,
@@ -70,7 +70,7 @@ def mux_tone(out, stream, seconds: float) -> None:
     out.mux(stream.encode())
 
 
-def tone(seconds: float = 1.0) -> bytes:
+def make_wav(seconds: float = 1.0) -> bytes:
     """Return a WAV file of 220 Hz."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="wav") as out:
@@ -78,7 +78,7 @@ def tone(seconds: float = 1.0) -> bytes:
     return buffer.getvalue()
 
 
-def picture(frame: Frame, codec: str = "png") -> bytes:
+def make_image(frame: Frame, codec: str = "png") -> bytes:
     """Encode a PNG file, or with "mjpeg" a JPEG."""
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="image2pipe") as out:
@@ -91,7 +91,7 @@ def picture(frame: Frame, codec: str = "png") -> bytes:
     return buffer.getvalue()
 
 
-def turn_by_metadata(mp4: bytes, degrees: int) -> bytes:
+def rotate_by_metadata(mp4: bytes, degrees: int) -> bytes:
     """Return the MP4 with a display matrix that rotates it clockwise by 90, 180 or 270 degrees."""
     one = 1 << 16
     cos, sin = {90: (0, one), 180: (-one, 0), 270: (0, -one)}[degrees]
@@ -104,7 +104,7 @@ def turn_by_metadata(mp4: bytes, degrees: int) -> bytes:
 N_STRIPES = 8
 
 
-def numbered(n_frames: int, width: int = 64, height: int = 48) -> list[Frame]:
+def numbered_frames(n_frames: int, width: int = 64, height: int = 48) -> list[Frame]:
     """Return frames that encode their number (up to 255) in eight stripes, bright for a 1, lowest bit leftmost."""
     frames = []
     for number in range(n_frames):
@@ -114,6 +114,6 @@ def numbered(n_frames: int, width: int = 64, height: int = 48) -> list[Frame]:
     return frames
 
 
-def number_of(frame: Frame) -> int:
+def read_number(frame: Frame) -> int:
     stripes = frame.reshape(frame.shape[0], N_STRIPES, -1).mean(axis=(0, 2))
     return sum(1 << i for i, level in enumerate(stripes) if level > 125)

@@ -155,14 +155,14 @@ def decode_pcm(audio: bytes, sample_rate: int) -> npt.NDArray[np.int16]:
 
 def encode_centre_window(package: AvatarPackage, samples: npt.NDArray[np.int16], sample_rate: int) -> Features:
     """Return the audio features of the middle 40 ms: of 16 spans of 40 ms the ninth, as upstream counts them."""
-    from inference.audio import SAMPLE_RATE, Resampler, Tape
-    from inference.audio.avatar_features import reach_of_window, windows_of_frame
+    from inference.audio import SAMPLE_RATE, Resampler, SampleBuffer
+    from inference.audio.avatar_features import sample_range_of_window, windows_of_frame
 
-    resampler, buffer = Resampler(sample_rate), Tape()
+    resampler, buffer = Resampler(sample_rate), SampleBuffer()
     buffer.append(resampler.push(samples))
     buffer.append(resampler.finish())
     middle = buffer.end * FPS // SAMPLE_RATE // 2
-    return np.stack([package.encode_audio(buffer.read(*reach_of_window(k))) for k in windows_of_frame(middle)])
+    return np.stack([package.encode_audio(buffer.read(*sample_range_of_window(k))) for k in windows_of_frame(middle)])
 
 
 def encode_video_frame(package: AvatarPackage, frame_id: int, video_type: str) -> bytes:

@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 from inference.backends.graphs.model import Array, import_ops, make_model, to_numpy
-from inference.models import AudioVisualEncoder, AvatarPainter, AvatarUNet
+from inference.models import AudioVisualEncoder, AvatarGenerator, AvatarUNet
 from inference.models.avatar_unet import FACE_CHANNELS, FACE_SIDE, InvertedResidual
 from inference.models.wav2lip import MEL_COLUMNS, MEL_ROWS, Conv2d
 
@@ -180,8 +180,8 @@ def build_unet(unet: AvatarUNet) -> ov.Model:
     return make_model([output], [face, audio], ("input", "audio", "output"), "AvatarUNet")
 
 
-def build_painter(painter: AvatarPainter, n: int = 1) -> ov.Model:
-    """Build the network that takes and returns images: see `AvatarPainter.forward`.
+def build_generator(generator: AvatarGenerator, n: int = 1) -> ov.Model:
+    """Build the network that takes and returns images: see `AvatarGenerator.forward`.
 
     Inputs: face (n, 320, 320, 3) uint8 BGR, audio (n, *audio_shape) float32; output: image, like face.
     n: a fixed batch, so that OpenVINO plans its memory in advance: half of what a dynamic batch takes.
@@ -189,11 +189,11 @@ def build_painter(painter: AvatarPainter, n: int = 1) -> ov.Model:
     graph = OpenVinoOps()
     ops = graph.ops
     face = ops.parameter([n, FACE_SIDE, FACE_SIDE, 3], np.uint8)
-    audio = ops.parameter([n, *painter.unet.audio_shape], np.float32)
+    audio = ops.parameter([n, *generator.unet.audio_shape], np.float32)
     levels = ops.convert(ops.transpose(face, np.array([0, 3, 1, 2])), "f32")
     whole = ops.divide(levels, np.float32(MAX_LEVEL))
-    both = ops.concat([whole, ops.multiply(whole, to_numpy(painter.mask))], 1)
-    output = add_unet(graph, painter.unet, both, audio)
+    both = ops.concat([whole, ops.multiply(whole, to_numpy(generator.mask))], 1)
+    output = add_unet(graph, generator.unet, both, audio)
     levels = ops.convert(ops.floor(ops.multiply(output, np.float32(MAX_LEVEL))), "u8")
     image = ops.transpose(levels, np.array([0, 2, 3, 1]))
     return make_model([image], [face, audio], ("face", "audio", "image"), "AvatarGenerator")

@@ -21,14 +21,14 @@ LEVELS = 256  # of an input, from 0 to its highest value: images and ReLU output
 MAX_WEIGHT_LEVEL = 127  # weights are quantised symmetrically, -127..127
 
 
-def quantise_convolutions(model: ov.Model, highest: Mapping[str, float]) -> None:
+def quantise_convolutions(model: ov.Model, input_ranges: Mapping[str, float]) -> None:
     """Quantise these convolutions of the graph to int8, in place.
 
     highest: the top of each convolution's input range, by name; larger inputs are clipped to it.
     """
     ops = import_ops()
     nodes = {node.get_friendly_name(): node for node in model.get_ops()}
-    for name, top in highest.items():
+    for name, top in input_ranges.items():
         convolution = nodes[name]
         taken, weights = (port.get_source_output() for port in convolution.inputs())
         convolution.input(1).replace_source_output(store_in_int8(ops, weights.get_node().get_data()).output(0))

@@ -29,7 +29,7 @@ N_DIRECTIONS = len(DIRECTIONS)
 FIRST_GRU = "gru1"
 
 
-def build_openvino(state: Mapping[str, Tensor]) -> ov.Model:
+def build_lip_coord_net(state: Mapping[str, Tensor]) -> ov.Model:
     """Build the network with these weights, for any batch and length.
 
     Inputs: video (B, 3, T, 64, 128), lips (B, T, 20, 2); output: logits (B, T, 28); all float32.

@@ -15,12 +15,12 @@ T = TypeVar("T")
 Client = Any  # boto3 creates its classes at run time
 
 SCHEME = "s3://"
-EVERYWHERE = ("*",)
+ALL_BUCKETS = ("*",)
 BUCKET_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 MAX_KEY_BYTES = 1024  # S3's own limit
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 30.0  # between two packets
-N_ATTEMPTS = 4
+MAX_ATTEMPTS = 4
 MAX_RETRY_S = 30.0  # no further attempt after this long
 FIRST_WAIT_S = 0.2  # doubled with each attempt
 
@@ -89,7 +89,7 @@ def with_retries(call: Callable[[], T]) -> T:
     """Return the call's result; repeat it with growing pauses while its errors are transient."""
     retrying = Retrying(
         retry=retry_if_exception(is_transient),
-        stop=stop_after_attempt(N_ATTEMPTS) | stop_after_delay(MAX_RETRY_S),
+        stop=stop_after_attempt(MAX_ATTEMPTS) | stop_after_delay(MAX_RETRY_S),
         wait=wait_exponential(multiplier=FIRST_WAIT_S),
         reraise=True,
     )
@@ -106,7 +106,7 @@ def is_transient(err: BaseException) -> bool:
 
 
 @contextmanager
-def named_errors(bucket: str, key: str) -> Iterator[None]:
+def translate_s3_errors(bucket: str, key: str) -> Iterator[None]:
     """Translate boto3's errors. Raises: MediaNotFound, AccessDenied, InvalidRequest, StorageError."""
     from botocore.exceptions import (
         BotoCoreError,

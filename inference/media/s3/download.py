@@ -18,17 +18,17 @@ from typing import IO
 from inference.atomic_write import atomic_file
 from inference.errors import MediaTooLarge, StorageError
 from inference.media.s3.client import (
-    EVERYWHERE,
+    ALL_BUCKETS,
     Client,
     check_allowed,
     check_names,
-    named_errors,
     s3_client,
     s3_url,
+    translate_s3_errors,
     with_retries,
 )
 
-__all__ = ["check_allowed", "fetch_s3", "fetched", "s3_client"]
+__all__ = ["check_allowed", "download_object", "s3_client", "temporary_download"]
 
 PART_BYTES = 8 << 20  # one ranged read: at most this much is lost to a failure
 CHUNK_BYTES = 1 << 20
@@ -38,16 +38,16 @@ UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 @contextmanager
-def fetched(
-    bucket: str, key: str, client: Client, *, max_bytes: int, allowed: tuple[str, ...] = EVERYWHERE
+def temporary_download(
+    bucket: str, key: str, client: Client, *, max_bytes: int, allowed: tuple[str, ...] = ALL_BUCKETS
 ) -> Iterator[Path]:
     """Download an object to a private folder, and delete it afterwards. Raises: as `download_object`."""
     with private_folder() as folder:
-        yield fetch_s3(bucket, key, folder, client, max_bytes=max_bytes, allowed=allowed)
+        yield download_object(bucket, key, folder, client, max_bytes=max_bytes, allowed=allowed)
 
 
-def fetch_s3(
-    bucket: str, key: str, folder: Path, client: Client, *, max_bytes: int, allowed: tuple[str, ...] = EVERYWHERE
+def download_object(
+    bucket: str, key: str, folder: Path, client: Client, *, max_bytes: int, allowed: tuple[str, ...] = ALL_BUCKETS
 ) -> Path:
     """Download one version of an object into a folder. Returns: a path named after the key.
 
@@ -57,9 +57,9 @@ def fetch_s3(
     """
     check_names(bucket, key)
     check_allowed(bucket, key, allowed)
-    with named_errors(bucket, key):
+    with translate_s3_errors(bucket, key):
         head = with_retries(lambda: client.head_object(Bucket=bucket, Key=key))
-    version = Version(bucket, key, head["ETag"], head["ContentLength"])
+    version = ObjectVersion(bucket, key, head["ETag"], head["ContentLength"])
     if version.n_bytes > max_bytes:
         raise MediaTooLarge(f"{version.url}: {version.n_bytes} bytes; at most {max_bytes} expected")
     path = folder / local_name(key)
@@ -69,7 +69,7 @@ def fetch_s3(
 
 
 @dataclass(frozen=True)
-class Version:
+class ObjectVersion:
     """One version of an object, whose size is known."""
 
     bucket: str
@@ -82,20 +82,20 @@ class Version:
         return s3_url(self.bucket, self.key)
 
 
-def download(client: Client, version: Version, out: IO[bytes]) -> None:
+def download(client: Client, version: ObjectVersion, out: IO[bytes]) -> None:
     """Write the object to an empty file part by part; a part that breaks off is resumed where it broke.
 
     Raises: MediaNotFound, AccessDenied, StorageError; OSError if the file cannot be written.
     """
     while (start := out.tell()) < version.n_bytes:
         end = min(start + PART_BYTES, version.n_bytes)
-        with named_errors(version.bucket, version.key):
+        with translate_s3_errors(version.bucket, version.key):
             with_retries(partial(read_part, client, version, end, out))
         if out.tell() != end:
             raise StorageError(f"{version.url}: truncated; received {out.tell()} of {version.n_bytes} bytes")
 
 
-def read_part(client: Client, version: Version, end: int, out: IO[bytes]) -> None:
+def read_part(client: Client, version: ObjectVersion, end: int, out: IO[bytes]) -> None:
     """Append the missing bytes up to `end`, of this version only."""
     start = out.tell()
     if start == end:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from functools import cache
 from urllib.parse import urlsplit
 
-from inference.media.s3.client import Client, named_errors, s3_client
+from inference.media.s3.client import Client, s3_client, translate_s3_errors
 
 PRESIGNED_URL_S = 3600  # lifetime of a presigned URL
 
 
-def link_to(bucket: str, key: str, client: Client, *, is_presigned: bool = False) -> str:
+def object_url(bucket: str, key: str, client: Client, *, is_presigned: bool = False) -> str:
     """Return https://BUCKET.s3.REGION.amazonaws.com/KEY, in the bucket's own region whatever the client's is.
 
     A bucket with dots in its name goes into the path, because TLS certificates do not cover it as a host name; other
@@ -21,8 +21,8 @@ def link_to(bucket: str, key: str, client: Client, *, is_presigned: bool = False
     endpoint = client.meta.endpoint_url
     if "amazonaws." in endpoint:
         style = "path" if "." in bucket else "virtual"
-        client = signer_in(region_of(bucket, client) or client.meta.region_name, style)
-    with named_errors(bucket, key):
+        client = regional_client(region_of(bucket, client) or client.meta.region_name, style)
+    with translate_s3_errors(bucket, key):
         signed: str = client.generate_presigned_url(
             "get_object", Params={"Bucket": bucket, "Key": key}, ExpiresIn=PRESIGNED_URL_S
         )
@@ -45,6 +45,6 @@ def region_of(bucket: str, client: Client) -> str | None:
 
 
 @cache
-def signer_in(region: str | None, addressing: str) -> Client:
+def regional_client(region: str | None, addressing: str) -> Client:
     """Return the client of a region, cached because creating one takes 0.1 s."""
     return s3_client(None, region, addressing)

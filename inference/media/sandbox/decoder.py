@@ -24,13 +24,13 @@ from typing import IO, Literal
 import numpy as np
 
 from inference.errors import InvalidRequest, MediaTooLarge, NotReady, OutOfMemory, UnsupportedMedia, VisemeError
-from inference.media.audio import AAC_RATES, MOST_CHANNELS, Samples, SoundForm
-from inference.media.audio_spool import SAMPLE_BYTES, Voice, keep_voice
+from inference.media.audio import AAC_RATES, MAX_CHANNELS, AudioFormat, Samples
+from inference.media.audio_spool import SAMPLE_BYTES, AudioSpool, spool_blocks
 from inference.media.frames import Clip
 from inference.media.limits import MediaLimits
 from inference.media.open import Source, VideoInfo, open_bytes
 from inference.media.sandbox.messages import Message, receive, send, unpack_error
-from inference.media.sandbox.shared_memory import Ring, slot_bytes_for
+from inference.media.sandbox.shared_memory import SharedFrameBuffer, slot_bytes_for
 
 # Address space: it includes the interpreter and its libraries (0.2 GB) and the frame buffer (0.3 GB for 8K).
 # Decoding an 8K H.264 video takes 1.4 GB in total.
@@ -42,7 +42,7 @@ EXIT_TIMEOUT_S = 5.0  # between the end of a child's socket and the end of its p
 logger = logging.getLogger(__name__)
 
 
-class MediaChild:
+class SandboxedDecoder:
     """A warm child process that decodes one file at a time; `open` can replace `open_media`.
 
     Not for several threads at once: use one per worker. A child that dies, hangs or is abandoned in the middle of a
@@ -69,9 +69,9 @@ class MediaChild:
         self._file_timeout_s = file_timeout_s
         self._response_timeout_s = response_timeout_s
         self._is_closed = False
-        self._open: ChildMedia | None = None
+        self._open: SandboxedMedia | None = None
         self._process: DecoderProcess | None = None
-        self._buffer = Ring.create(slot_bytes_for(self._limits.max_frame_pixels))
+        self._buffer = SharedFrameBuffer.create(slot_bytes_for(self._limits.max_frame_pixels))
         try:
             self._process = DecoderProcess(self._buffer, memory_bytes)
         except NotReady:
@@ -88,7 +88,7 @@ class MediaChild:
         self._ready_process()
 
     @contextmanager
-    def open(self, source: Source, limits: MediaLimits | None = None) -> Iterator[ChildMedia]:
+    def open(self, source: Source, limits: MediaLimits | None = None) -> Iterator[SandboxedMedia]:
         """Open an untrusted video or image; see `open_media`.
 
         Raises: as `open_media`. Also, here and while frames are read: MediaTooLarge if decoding takes more memory or
@@ -103,7 +103,7 @@ class MediaChild:
             )
         self._check_free()
         with open_bytes(source, limits) as (file, name), as_descriptor(source, file) as fd:
-            media = ChildMedia(
+            media = SandboxedMedia(
                 self._ready_process(), self._buffer, name, self._file_timeout_s, self._response_timeout_s
             )
             self._open = media
@@ -117,17 +117,17 @@ class MediaChild:
         finally:
             self._release(media)
 
-    def read_voice(self, source: Source, limits: MediaLimits | None = None) -> Voice:
+    def spool_audio(self, source: Source, limits: MediaLimits | None = None) -> AudioSpool:
         """Decode a file's audio losslessly; see `audio_spool.spool_audio`. Raises: as that function and `open`."""
         limits = limits or self._limits
         self._check_free()
         with open_bytes(source, limits) as (file, name), as_descriptor(source, file) as fd:
-            media = ChildMedia(
+            media = SandboxedMedia(
                 self._ready_process(), self._buffer, name, self._file_timeout_s, self._response_timeout_s
             )
             self._open = media
             try:
-                return keep_voice(media.read_sound(fd, limits), name)
+                return spool_blocks(media.read_audio(fd, limits), name)
             finally:
                 self._release(media)
 
@@ -142,7 +142,7 @@ class MediaChild:
             self._kill()
             self._buffer.close()
 
-    def __enter__(self) -> MediaChild:
+    def __enter__(self) -> SandboxedDecoder:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, at: TracebackType | None) -> None:
@@ -163,7 +163,7 @@ class MediaChild:
             raise
         return self._process
 
-    def _release(self, media: ChildMedia) -> None:
+    def _release(self, media: SandboxedMedia) -> None:
         """Close the file in the child; if that fails, kill the child and start another."""
         self._open = None
         if self._is_closed:
@@ -185,13 +185,18 @@ class MediaChild:
             self._process = None
 
 
-class ChildMedia:
+class SandboxedMedia:
     """A file that is open in the child. Made by `SandboxedDecoder.open`; its frames can be read once."""
 
     video: VideoInfo
 
     def __init__(
-        self, process: DecoderProcess, buffer: Ring, name: str, file_timeout_s: float, response_timeout_s: float
+        self,
+        process: DecoderProcess,
+        buffer: SharedFrameBuffer,
+        name: str,
+        file_timeout_s: float,
+        response_timeout_s: float,
     ) -> None:
         self.name = name
         # closed: the child has no file. idle: it has one and waits for a request. busy: it owes a response.
@@ -226,14 +231,14 @@ class ChildMedia:
             yield clip
         self.state = "idle"
 
-    def read_sound(self, fd: int, limits: MediaLimits) -> Iterator[tuple[SoundForm, Samples]]:
+    def read_audio(self, fd: int, limits: MediaLimits) -> Iterator[tuple[AudioFormat, Samples]]:
         """Decode a file's audio block by block, each (n,) int16; the child has closed the file at the end."""
-        audio_format: SoundForm | None = None
+        audio_format: AudioFormat | None = None
         self._send({"do": "sound", "name": self.name, "limits": asdict(limits)}, fd)
         n_read = 0
         while (response := self._receive()).get("is") == "samples":
             try:
-                audio_format = self._check_format(SoundForm(**response["form"]), audio_format)
+                audio_format = self._check_format(AudioFormat(**response["form"]), audio_format)
                 n_read += self._check_count(response["n_samples"])
                 if n_read > limits.max_duration_s * audio_format.rate * audio_format.n_channels:
                     raise self._protocol_error()
@@ -246,10 +251,10 @@ class ChildMedia:
             raise self._protocol_error()
         self.state = "closed"
 
-    def _check_format(self, found: SoundForm, expected: SoundForm | None) -> SoundForm:
+    def _check_format(self, found: AudioFormat, expected: AudioFormat | None) -> AudioFormat:
         if found != expected and expected is not None:
             raise self._protocol_error()
-        if expected is None and (found.rate not in AAC_RATES or found.n_channels not in range(1, MOST_CHANNELS + 1)):
+        if expected is None and (found.rate not in AAC_RATES or found.n_channels not in range(1, MAX_CHANNELS + 1)):
             raise self._protocol_error()
         return found
 
@@ -329,7 +334,7 @@ class ChildMedia:
 class DecoderProcess:
     """A child process and the socket to it."""
 
-    def __init__(self, buffer: Ring, memory_bytes: int) -> None:
+    def __init__(self, buffer: SharedFrameBuffer, memory_bytes: int) -> None:
         """Start a child without waiting for it. Raises: NotReady."""
         self._is_ready = False
         self._sock, child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

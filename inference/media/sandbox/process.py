@@ -23,12 +23,12 @@ import av.error
 import numpy as np
 
 from inference.errors import MediaTooLarge, UnsupportedMedia, VisemeError
-from inference.media.audio import Samples, SoundForm, read_pieces
+from inference.media.audio import AudioFormat, Samples, decode_blocks
 from inference.media.frames import Clip, Frame
 from inference.media.limits import MediaLimits
 from inference.media.open import Media, open_file
 from inference.media.sandbox.messages import Message, pack_error, receive, send
-from inference.media.sandbox.shared_memory import N_SLOTS, Ring
+from inference.media.sandbox.shared_memory import N_SLOTS, SharedFrameBuffer
 
 SOCKET_FD = 0
 MAX_OPEN_FILES = 16  # three streams, the media file, and source files for a traceback
@@ -44,7 +44,7 @@ def main() -> None:
     threading.Thread(target=exit_with_parent, args=(sock,), daemon=True).start()
     try:
         start, (buffer_fd,) = receive(sock, max_files=1)
-        buffer = Ring(buffer_fd, start["slot_bytes"])
+        buffer = SharedFrameBuffer(buffer_fd, start["slot_bytes"])
         os.close(buffer_fd)
         drop_privileges(start["memory_bytes"])
         send(sock, {"is": "ready"})
@@ -82,7 +82,7 @@ def exit_with_parent(sock: socket.socket) -> None:
 class DecoderServer:
     """Answers the parent's requests until the parent is gone."""
 
-    def __init__(self, sock: socket.socket, buffer: Ring, memory_bytes: int) -> None:
+    def __init__(self, sock: socket.socket, buffer: SharedFrameBuffer, memory_bytes: int) -> None:
         self._sock = sock
         self._buffer = buffer
         self._memory_bytes = memory_bytes
@@ -100,7 +100,7 @@ class DecoderServer:
         try:
             with os.fdopen(file, "rb") as opened:
                 if request["do"] == "sound":
-                    self._send_audio(read_pieces(opened, name, None, limits))
+                    self._send_audio(decode_blocks(opened, name, None, limits))
                 else:
                     self._serve_frames(opened, name, limits)
         except (EOFError, BrokenPipeError):
@@ -132,7 +132,7 @@ class DecoderServer:
             sizes = [frame.shape[:2] for frame in frames]
             send(self._sock, {"is": "clip", "slot": slot, "sizes": sizes, "shown": shown})
 
-    def _send_audio(self, blocks: Iterable[tuple[SoundForm, Samples]]) -> None:
+    def _send_audio(self, blocks: Iterable[tuple[AudioFormat, Samples]]) -> None:
         for slot, (audio_format, block) in self._in_slots(join_blocks(blocks)):
             self._buffer.write(slot, [block.view(np.uint8)])
             send(self._sock, {"is": "samples", "slot": slot, "n_samples": len(block), "form": asdict(audio_format)})
@@ -168,10 +168,10 @@ class DecoderServer:
         return err
 
 
-def join_blocks(blocks: Iterable[tuple[SoundForm, Samples]]) -> Iterator[tuple[SoundForm, Samples]]:
+def join_blocks(blocks: Iterable[tuple[AudioFormat, Samples]]) -> Iterator[tuple[AudioFormat, Samples]]:
     """Join the decoder's blocks of about a thousand samples into blocks of a million."""
     pending: list[Samples] = []
-    audio_format = SoundForm(0)
+    audio_format = AudioFormat(0)
     for audio_format, block in blocks:
         if len(block):
             pending.append(block)

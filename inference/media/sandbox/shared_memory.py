@@ -13,7 +13,7 @@ import numpy.typing as npt
 from inference.media.frames import CHUNK_BYTES, Frame
 
 N_SLOTS = 2  # clips: the child fills one while the parent copies the other
-KEPT_BYTES = 32 << 20  # of each slot, kept between files; the pages of larger frames are freed
+RETAINED_BYTES = 32 << 20  # of each slot, kept between files; the pages of larger frames are freed
 CHANNELS = 3
 
 
@@ -26,7 +26,7 @@ def slot_bytes_for(max_frame_pixels: int) -> int:
     return -(-n_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
-class Ring:
+class SharedFrameBuffer:
     """A memory file of N_SLOTS equal slots; each holds the frames of one clip in a row.
 
     The file has no name and is not in /dev/shm (64 MB in a container, by default), so it ends with the processes. Its
@@ -40,7 +40,7 @@ class Ring:
         self._map = mmap.mmap(fd, N_SLOTS * slot_bytes)
 
     @classmethod
-    def create(cls, slot_bytes: int) -> Ring:
+    def create(cls, slot_bytes: int) -> SharedFrameBuffer:
         """Create the memory file; `close` frees it."""
         fd = os.memfd_create("viseme-frames", os.MFD_CLOEXEC)
         try:
@@ -80,11 +80,11 @@ class Ring:
         return self._view(start, end, (n_bytes,)).copy()
 
     def trim(self) -> None:
-        """Free the memory of each slot beyond its first KEPT_BYTES."""
+        """Free the memory of each slot beyond its first RETAINED_BYTES."""
         for slot in range(N_SLOTS):
             start, end = self._bounds(slot)
-            if end - start > KEPT_BYTES:
-                self._map.madvise(mmap.MADV_REMOVE, start + KEPT_BYTES, end - start - KEPT_BYTES)
+            if end - start > RETAINED_BYTES:
+                self._map.madvise(mmap.MADV_REMOVE, start + RETAINED_BYTES, end - start - RETAINED_BYTES)
 
     def close(self) -> None:
         self._map.close()

@@ -3,12 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from support.avatar_source import NARROW, NARROW_EAR
+from support.avatar_source import NARROW, NARROW_ENCODER
 from support.golden_weights import rng_for, seeded_state, uniform
 
 from inference.backends import OpenVinoNetwork
-from inference.backends.graphs.avatar import build_encoder, build_painter, build_unet
-from inference.models import AudioVisualEncoder, AvatarPainter, AvatarUNet
+from inference.backends.graphs.avatar import build_encoder, build_generator, build_unet
+from inference.models import AudioVisualEncoder, AvatarGenerator, AvatarUNet
 
 
 def make_unet(mode: str) -> AvatarUNet:
@@ -32,12 +32,12 @@ def test_the_graph_of_the_unet_equals_the_module(mode: str):
 
 
 def test_the_graph_of_the_generator_takes_and_returns_images():
-    painter = AvatarPainter(make_unet("ave")).eval()
+    painter = AvatarGenerator(make_unet("ave")).eval()
     face = (uniform("levels", (1, 320, 320, 3)) * 256).astype(np.uint8)
     audio = audio_input(painter.unet, 1)
     with torch.inference_mode():
         expected = painter(torch.from_numpy(face), torch.from_numpy(audio)).numpy()
-    output = OpenVinoNetwork(build_painter(painter))(face, audio)[0]
+    output = OpenVinoNetwork(build_generator(painter))(face, audio)[0]
     assert output.dtype == np.uint8
     apart = np.abs(output.astype(int) - expected)
     assert apart.max() <= 1  # values at the edge between two levels
@@ -45,7 +45,7 @@ def test_the_graph_of_the_generator_takes_and_returns_images():
 
 
 def test_the_graph_of_the_encoder_equals_the_module():
-    encoder = AudioVisualEncoder(NARROW_EAR).eval()
+    encoder = AudioVisualEncoder(NARROW_ENCODER).eval()
     encoder.load_state_dict(seeded_state(encoder, 1.2))
     mel = uniform("mel", (3, 1, 80, 16)) * 8 - 4
     with torch.inference_mode():

@@ -7,8 +7,8 @@ import torch
 from openvino import opset13 as ops
 
 from inference.backends.graphs.int8 import quantise_convolutions, store_in_int8
-from inference.backends.graphs.lip_coord_net import build_openvino
-from inference.conversion.int8_lip_coord_net import find_highest
+from inference.backends.graphs.lip_coord_net import build_lip_coord_net
+from inference.conversion.int8_lip_coord_net import measure_input_ranges
 from inference.models import LipCoordNet
 
 
@@ -21,7 +21,7 @@ def test_weights_are_rounded_per_output_channel_by_hand():
 
 def test_only_named_convolutions_are_quantised_and_images_stay_exact():
     network = LipCoordNet().eval()
-    model = build_openvino(network.state_dict())
+    model = build_lip_coord_net(network.state_dict())
     quantise_convolutions(model, {"conv1": 1.0})
     kinds = [node.get_type_name() for node in model.get_ops()]
     assert kinds.count("FakeQuantize") == 1
@@ -39,8 +39,8 @@ def test_input_ranges_are_means_over_samples():
     network = LipCoordNet().eval()
     lips = np.zeros((1, 2, 20, 2), np.float32)
     videos = [np.full((1, 3, 2, 64, 128), level, np.float32) for level in (0.2, 0.8)]
-    each = [find_highest(network, [(video, lips)]) for video in videos]
-    both = find_highest(network, [(video, lips) for video in videos])
+    each = [measure_input_ranges(network, [(video, lips)]) for video in videos]
+    both = measure_input_ranges(network, [(video, lips) for video in videos])
     assert both["conv1"] == 1.0
     for name in ("conv2", "conv3"):
         assert both[name] == pytest.approx((each[0][name] + each[1][name]) / 2, abs=2e-3)

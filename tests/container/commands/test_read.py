@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.drawn_face import draw_face
 from support.synthetic_frames import talk
-from support.video_files import film, picture, tone
+from support.video_files import make_image, make_video, make_wav
 
 from container.cli import main
 
@@ -55,19 +55,19 @@ def test_several_videos_are_named_and_one_failure_stops_no_other(
 
 
 def bad_files(folder: Path) -> dict[str, Path]:
-    whole = film(talk(20))
-    huge = picture(np.zeros((32, 32, 3), np.uint8)).replace(
+    whole = make_video(talk(20))
+    huge = make_image(np.zeros((32, 32, 3), np.uint8)).replace(
         (32).to_bytes(4, "big") * 2, (20_000).to_bytes(4, "big") * 2
     )
     contents = {
         "truncated.mp4": whole[: len(whole) // 2],
-        "audio.wav": tone(),
-        "pixel.png": picture(np.zeros((1, 1, 3), np.uint8)),
+        "audio.wav": make_wav(),
+        "pixel.png": make_image(np.zeros((1, 1, 3), np.uint8)),
         "huge.png": huge,
         "text.mp4": b"this is not a video\n" * 30,
         "empty.mp4": b"",
-        "faceless.mp4": film([np.full((96, 96, 3), 120, np.uint8)] * 5),
-        "still.png": picture(draw_face()),
+        "faceless.mp4": make_video([np.full((96, 96, 3), 120, np.uint8)] * 5),
+        "still.png": make_image(draw_face()),
     }
     for name, value in contents.items():
         (folder / name).write_bytes(value)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from support.golden_weights import seeded_state
 from support.synthetic_frames import talk
-from support.video_files import film
+from support.video_files import make_video
 
 from container.cli import main
 from container.commands.sync import LoopName, ReferenceName, override_options
@@ -34,7 +34,7 @@ def parts(
     home = tmp_path_factory.mktemp("home")  # of the face-box cache
     (home / "weights").symlink_to(weights_cache)
     monkeypatch.setenv("VISEME_DATA_DIR", str(home))
-    face = on_disk("a face.mp4", film(talk(6)))
+    face = on_disk("a face.mp4", make_video(talk(6)))
     audio = tmp_path / "speech.wav"
     with wave.open(str(audio), "wb") as out:
         out.setparams((1, 2, 16000, 0, "NONE", ""))

@@ -8,7 +8,7 @@ import av
 import numpy as np
 import pytest
 from support.synthetic_frames import talk
-from support.video_files import film
+from support.video_files import make_video
 
 from container.cli import main
 from container.visuals.burn_captions import lines_of_frames
@@ -25,7 +25,7 @@ def test_lines_follow_the_clock():
 @pytest.mark.parametrize("fps", [25, Fraction(30000, 1001)])
 def test_a_captioned_video_keeps_its_rate_size_and_audio(tmp_path: Path, fps, capsys: pytest.CaptureFixture[str]):
     source = tmp_path / "talk.mp4"
-    source.write_bytes(film(talk(60), fps, with_tone=True))
+    source.write_bytes(make_video(talk(60), fps, with_tone=True))
     assert main(["read", str(source), "--burn", "--output-dir", str(tmp_path / "out")]) == 0
     captioned = tmp_path / "out" / "talk.captioned.mp4"
     with av.open(str(captioned)) as container:
@@ -46,7 +46,7 @@ def test_a_captioned_video_keeps_its_rate_size_and_audio(tmp_path: Path, fps, ca
 
 def test_a_video_without_audio_is_captioned_too(tmp_path: Path):
     source = tmp_path / "talk.mp4"
-    source.write_bytes(film(talk(30)))
+    source.write_bytes(make_video(talk(30)))
     assert main(["read", str(source), "--burn"]) == 0
     with av.open(str(tmp_path / "talk.captioned.mp4")) as container:
         assert not container.streams.audio

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from support.synthetic_frames import talk
-from support.video_files import film, number_of, numbered
+from support.video_files import make_video, numbered_frames, read_number
 
 from container.visuals.video_sheet import (
     CELL_SIDE,
@@ -25,10 +25,10 @@ from inference.media import MediaLimits
 
 
 def test_twelve_frames_are_evenly_spaced(on_disk: Callable[[str, bytes], Path]):
-    frames = pick_frames(on_disk("a.mp4", film(numbered(48))), MediaLimits())
-    assert [number_of(frame) for frame in frames] == [2 + 4 * i for i in range(12)]
-    few = pick_frames(on_disk("b.mp4", film(numbered(3))), MediaLimits())
-    assert [number_of(frame) for frame in few] == [0] * 4 + [1] * 4 + [2] * 4
+    frames = pick_frames(on_disk("a.mp4", make_video(numbered_frames(48))), MediaLimits())
+    assert [read_number(frame) for frame in frames] == [2 + 4 * i for i in range(12)]
+    few = pick_frames(on_disk("b.mp4", make_video(numbered_frames(3))), MediaLimits())
+    assert [read_number(frame) for frame in few] == [0] * 4 + [1] * 4 + [2] * 4
 
 
 def test_cells_show_the_face_or_the_centre(landmarker: Landmarker):
@@ -64,11 +64,11 @@ def test_the_spectrogram_is_below_its_half_of_the_video():
 def test_a_sheet_is_written_whole_or_not_at_all(
     landmarker: Landmarker, on_disk: Callable[[str, bytes], Path], tmp_path: Path
 ):
-    source = on_disk("a.mp4", film(talk(14), with_tone=True))
+    source = on_disk("a.mp4", make_video(talk(14), with_tone=True))
     write_video_sheet(source, tmp_path / "sheet.png", landmarker, MediaLimits())
     assert cv2.imread(str(tmp_path / "sheet.png")).shape[1] == 6 * (CELL_SIDE + GAP) + GAP
     with pytest.raises(NoAudio):
-        write_video_sheet(on_disk("b.mp4", film(talk(2))), tmp_path / "none.png", landmarker, MediaLimits())
+        write_video_sheet(on_disk("b.mp4", make_video(talk(2))), tmp_path / "none.png", landmarker, MediaLimits())
     assert not list(tmp_path.glob("none*"))
 
 

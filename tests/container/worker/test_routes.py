@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from support.small_wav2lip import voice
 from support.synthetic_frames import talk
-from support.video_files import film
+from support.video_files import make_video
 
 from container.http.error_responses import Failure
 from container.worker.messages import DeadlineChanged, Done, Failed, Job, Part
@@ -48,7 +48,7 @@ def make_job(tmp_path: Path) -> Callable[..., Job]:
     folder.mkdir()
 
     def make(route: str = "invocations", *, seconds: float = 0.4, names: tuple[str, str] = ("face", "audio"), **kwargs):
-        contents = {names[0]: film(talk(10)), names[1]: voice(seconds)}
+        contents = {names[0]: make_video(talk(10)), names[1]: voice(seconds)}
         body = {name: base64.b64encode(one).decode() for name, one in contents.items()} | kwargs.pop("fields", {})
         (folder / "body").write_text(json.dumps(body))
         accept = AcceptHeader.parse(kwargs.pop("accept", None))

@@ -11,16 +11,23 @@ from typing import Any
 import pytest
 from botocore.exceptions import NoCredentialsError, ReadTimeoutError
 from moto import mock_aws
-from support.faulty_s3 import FaultyS3, Refusal
+from support.faulty_s3 import ErrorResponse, FaultyS3
 
 from inference.errors import AccessDenied, InvalidRequest, MediaNotFound, MediaTooLarge, StorageError
 from inference.media.s3 import client as s3
 from inference.media.s3 import download
-from inference.media.s3.download import PART_BYTES, check_allowed, fetch_s3, fetched, local_name, s3_client
+from inference.media.s3.download import (
+    PART_BYTES,
+    check_allowed,
+    download_object,
+    local_name,
+    s3_client,
+    temporary_download,
+)
 
 ROOT = Path(__file__).parents[3]
 CONTENTS = bytes(range(256)) * 70_000  # 17 MB: three parts
-BUSY = Refusal(503, "SlowDown")
+BUSY = ErrorResponse(503, "SlowDown")
 
 
 @pytest.fixture(autouse=True)
@@ -55,12 +62,12 @@ def leftovers() -> list[Path]:
 
 
 def fetch_from(server: FaultyS3, folder: Path) -> bytes:
-    path = fetch_s3("videos", "in/clip.mp4", folder, s3_client(server.url), max_bytes=1 << 30)
+    path = download_object("videos", "in/clip.mp4", folder, s3_client(server.url), max_bytes=1 << 30)
     return path.read_bytes()
 
 
 def test_an_object_is_a_file_while_in_use(client: Any):
-    with fetched("videos", "in/clip.mp4", client, max_bytes=1 << 30) as path:
+    with temporary_download("videos", "in/clip.mp4", client, max_bytes=1 << 30) as path:
         assert path.name == "clip.mp4"
         assert path.read_bytes() == CONTENTS
         assert path.parent.stat().st_mode & 0o777 == 0o700
@@ -69,13 +76,13 @@ def test_an_object_is_a_file_while_in_use(client: Any):
 
 
 def test_an_object_is_deleted_if_reading_fails(client: Any):
-    with pytest.raises(KeyError), fetched("videos", "in/clip.mp4", client, max_bytes=1 << 30):
+    with pytest.raises(KeyError), temporary_download("videos", "in/clip.mp4", client, max_bytes=1 << 30):
         raise KeyError("of the reader")
     assert leftovers() == []
 
 
 def test_an_empty_object_is_an_empty_file(client: Any):
-    with fetched("videos", "empty.mp4", client, max_bytes=10) as path:
+    with temporary_download("videos", "empty.mp4", client, max_bytes=10) as path:
         assert path.read_bytes() == b""
 
 
@@ -87,7 +94,7 @@ def test_an_empty_object_is_an_empty_file(client: Any):
     ],
 )
 def test_missing_objects_are_reported(client: Any, bucket: str, key: str, words: str):
-    with pytest.raises(MediaNotFound, match=words), fetched(bucket, key, client, max_bytes=1 << 30):
+    with pytest.raises(MediaNotFound, match=words), temporary_download(bucket, key, client, max_bytes=1 << 30):
         pass
     assert leftovers() == []
 
@@ -96,7 +103,7 @@ def test_the_size_is_checked_before_the_download(faulty: FaultyS3):
     client = s3_client(faulty.url)
     with (
         pytest.raises(MediaTooLarge, match=f"{len(CONTENTS)} bytes; at most 1000 expected"),
-        fetched("videos", "in/clip.mp4", client, max_bytes=1000),
+        temporary_download("videos", "in/clip.mp4", client, max_bytes=1000),
     ):
         pass
     assert [method for method, _ in faulty.requests] == ["HEAD"]
@@ -113,7 +120,7 @@ def test_parts_are_read_by_range(faulty: FaultyS3, tmp_path: Path):
 
 
 def test_a_busy_server_is_retried(faulty: FaultyS3, tmp_path: Path):
-    faulty.faults = [BUSY, BUSY, BUSY, None, BUSY, Refusal(500, "InternalError"), BUSY]
+    faulty.faults = [BUSY, BUSY, BUSY, None, BUSY, ErrorResponse(500, "InternalError"), BUSY]
     assert fetch_from(faulty, tmp_path) == CONTENTS
 
 
@@ -121,7 +128,7 @@ def test_retries_end(faulty: FaultyS3, tmp_path: Path):
     faulty.faults = [BUSY] * 100
     with pytest.raises(StorageError, match=r"S3 failed \(503\)|SlowDown"):
         fetch_from(faulty, tmp_path)
-    assert len(faulty.requests) <= 2 * s3.N_ATTEMPTS
+    assert len(faulty.requests) <= 2 * s3.MAX_ATTEMPTS
 
 
 def test_a_truncated_part_is_resumed(faulty: FaultyS3, tmp_path: Path):
@@ -137,7 +144,7 @@ def test_repeated_truncation_is_an_error(faulty: FaultyS3, tmp_path: Path):
     with pytest.raises(StorageError, match=r"s3://videos/in/clip\.mp4: S3 cannot be reached, or broke off"):
         fetch_from(faulty, tmp_path)
     assert [path for path in tmp_path.iterdir() if path.is_file()] == []
-    assert len(faulty.requests) <= 1 + 2 * s3.N_ATTEMPTS
+    assert len(faulty.requests) <= 1 + 2 * s3.MAX_ATTEMPTS
 
 
 def test_a_replaced_object_is_not_mixed(faulty: FaultyS3, tmp_path: Path, monkeypatch):
@@ -160,14 +167,14 @@ def test_storage_without_ranges_is_reported(faulty: FaultyS3, tmp_path: Path):
 
 
 def test_access_denied_differs_from_missing(faulty: FaultyS3, tmp_path: Path):
-    faulty.faults = [Refusal(403, "AccessDenied")]
+    faulty.faults = [ErrorResponse(403, "AccessDenied")]
     with pytest.raises(AccessDenied, match=r"s3://videos/in/clip\.mp4: access denied \(403\)"):
         fetch_from(faulty, tmp_path)
     assert len(faulty.requests) == 1
 
 
 def test_a_bucket_in_another_region_is_reported(faulty: FaultyS3, tmp_path: Path):
-    elsewhere = Refusal(301, "PermanentRedirect", {"x-amz-bucket-region": "eu-west-3"})
+    elsewhere = ErrorResponse(301, "PermanentRedirect", {"x-amz-bucket-region": "eu-west-3"})
     faulty.faults = [elsewhere] * 20
     with pytest.raises(StorageError, match="in region eu-west-3"):
         fetch_from(faulty, tmp_path)
@@ -176,13 +183,13 @@ def test_a_bucket_in_another_region_is_reported(faulty: FaultyS3, tmp_path: Path
 def test_unreachable_storage(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
     with pytest.raises(StorageError, match=r"cannot be reached, or broke off \(EndpointConnectionError\)") as caught:
-        fetch_s3("videos", "clip.mp4", tmp_path, s3_client("http://127.0.0.1:9"), max_bytes=10)
+        download_object("videos", "clip.mp4", tmp_path, s3_client("http://127.0.0.1:9"), max_bytes=10)
     assert "127.0.0.1" not in str(caught.value)
 
 
 def test_a_local_disk_error_is_reported(client: Any, tmp_path: Path):
     with pytest.raises(StorageError, match="cannot be stored on this machine"):
-        fetch_s3("videos", "in/clip.mp4", tmp_path / "missing", client, max_bytes=1 << 30)
+        download_object("videos", "in/clip.mp4", tmp_path / "missing", client, max_bytes=1 << 30)
 
 
 def test_a_read_timeout_is_not_a_disk_error(faulty: FaultyS3, tmp_path: Path, monkeypatch):
@@ -200,7 +207,7 @@ def test_no_credentials(tmp_path: Path):
             raise NoCredentialsError
 
     with pytest.raises(AccessDenied, match="there are no AWS credentials here"):
-        fetch_s3("videos", "clip.mp4", tmp_path, WithoutCredentials(), max_bytes=10)
+        download_object("videos", "clip.mp4", tmp_path, WithoutCredentials(), max_bytes=10)
 
 
 @pytest.mark.parametrize(
@@ -228,7 +235,7 @@ def test_allowed_buckets(allowed: tuple[str, ...], is_allowed: bool):
 
 def test_a_bucket_that_is_not_allowed_gets_no_request(faulty: FaultyS3, tmp_path: Path):
     with pytest.raises(AccessDenied):
-        fetch_s3("videos", "clip.mp4", tmp_path, s3_client(faulty.url), max_bytes=10, allowed=("other",))
+        download_object("videos", "clip.mp4", tmp_path, s3_client(faulty.url), max_bytes=10, allowed=("other",))
     assert faulty.requests == []
 
 
@@ -248,7 +255,7 @@ def test_a_bucket_that_is_not_allowed_gets_no_request(faulty: FaultyS3, tmp_path
 )
 def test_invalid_names(client: Any, tmp_path: Path, bucket: str, key: str):
     with pytest.raises(InvalidRequest, match="expected"):
-        fetch_s3(bucket, key, tmp_path, client, max_bytes=10)
+        download_object(bucket, key, tmp_path, client, max_bytes=10)
 
 
 @pytest.mark.parametrize(
@@ -278,8 +285,8 @@ def test_folders_of_killed_processes_are_deleted_and_no_others(client: Any):
     assert run.returncode == -signal.SIGKILL
     assert len(leftovers()) == 2
     with (
-        fetched("videos", "in/clip.mp4", client, max_bytes=1 << 30) as first,
-        fetched("videos", "in/clip.mp4", client, max_bytes=1 << 30) as second,
+        temporary_download("videos", "in/clip.mp4", client, max_bytes=1 << 30) as first,
+        temporary_download("videos", "in/clip.mp4", client, max_bytes=1 << 30) as second,
     ):
         assert first != second
         assert len(leftovers()) == 4

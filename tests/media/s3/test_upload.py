@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 from moto import mock_aws
-from support.faulty_s3 import FaultyS3, Refusal
+from support.faulty_s3 import ErrorResponse, FaultyS3
 
 from inference.errors import AccessDenied, MediaNotFound, StorageError
 from inference.media.s3 import client as s3
 from inference.media.s3.client import s3_client
 from inference.media.s3.upload import PART_BYTES, open_upload
 
-BUSY = Refusal(503, "SlowDown")
+BUSY = ErrorResponse(503, "SlowDown")
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +58,7 @@ def test_an_upload_appears_when_it_is_finished(client: Any, video: Path):
     parts: list[int] = []
     with open_upload("results", "a/video.mp4", client, content_type=MP4) as upload:
         assert unfinished(client) == 1
-        upload.send(video, lambda: parts.append(1))
+        upload.upload_file(video, lambda: parts.append(1))
         assert client.list_objects_v2(Bucket="results")["KeyCount"] == 0
         upload.finish()
     found = client.get_object(Bucket="results", Key="a/video.mp4")
@@ -70,7 +70,7 @@ def test_an_upload_appears_when_it_is_finished(client: Any, video: Path):
 def test_an_empty_file_is_an_object_too(client: Any, tmp_path: Path):
     (tmp_path / "empty").touch()
     with open_upload("results", "empty", client, content_type=MP4) as upload:
-        upload.send(tmp_path / "empty")
+        upload.upload_file(tmp_path / "empty")
         upload.finish()
     assert client.head_object(Bucket="results", Key="empty")["ContentLength"] == 0
 
@@ -85,7 +85,7 @@ def test_an_aborted_upload_leaves_nothing(client: Any, video: Path):
         pytest.raises(ConnectionResetError),
         open_upload("results", "video.mp4", client, content_type=MP4) as upload,
     ):
-        upload.send(video, disconnect)
+        upload.upload_file(video, disconnect)
     assert unfinished(client) == 0
     assert client.list_objects_v2(Bucket="results")["KeyCount"] == 0
 
@@ -114,7 +114,7 @@ def test_parts_that_fail_are_sent_again(faulty: FaultyS3, video: Path, n_faults:
     """S3 fails several times, and then works."""
     with open_upload("results", "a", s3_client(faulty.url), content_type=MP4) as upload:
         faulty.faults = [BUSY] * n_faults
-        upload.send(video)
+        upload.upload_file(video)
         faulty.faults = [BUSY] * n_faults
         upload.finish()
     assert [method for method, _ in faulty.requests].count("PUT") == 3 + n_faults
@@ -124,7 +124,7 @@ def test_retries_end(faulty: FaultyS3, video: Path):
     with open_upload("results", "a", s3_client(faulty.url), content_type=MP4) as upload:
         faulty.faults = [BUSY] * 100
         with pytest.raises(StorageError, match="SlowDown"):
-            upload.send(video)
+            upload.upload_file(video)
         faulty.faults = []
     assert faulty.requests[-1][0] == "DELETE"  # aborted, once it could be
     faulty.faults = [BUSY] * 100

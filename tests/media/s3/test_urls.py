@@ -8,7 +8,7 @@ from moto import mock_aws
 
 from inference.errors import AccessDenied
 from inference.media.s3.client import s3_client
-from inference.media.s3.urls import link_to, signer_in
+from inference.media.s3.urls import object_url, regional_client
 
 
 @pytest.fixture(autouse=True)
@@ -16,9 +16,9 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    signer_in.cache_clear()
+    regional_client.cache_clear()
     yield
-    signer_in.cache_clear()
+    regional_client.cache_clear()
 
 
 @pytest.fixture
@@ -42,9 +42,9 @@ def client() -> Iterator[Any]:
     ],
 )
 def test_a_url_contains_the_buckets_own_region(client: Any, bucket: str, start: str):
-    plain = link_to(bucket, "a/ä b+1.mp4", client)
+    plain = object_url(bucket, "a/ä b+1.mp4", client)
     assert plain == start + "a/%C3%A4%20b%2B1.mp4"
-    signed = link_to(bucket, "a/ä b+1.mp4", client, is_presigned=True)
+    signed = object_url(bucket, "a/ä b+1.mp4", client, is_presigned=True)
     assert signed.startswith(plain + "?X-Amz-Algorithm=AWS4-HMAC-SHA256&")
     region = start.partition(".s3.")[2].partition(".")[0] or "ap-south-1"
     assert f"%2F{region}%2Fs3%2F" in signed
@@ -52,12 +52,12 @@ def test_a_url_contains_the_buckets_own_region(client: Any, bucket: str, start: 
 
 def test_other_servers_keep_their_address():
     client = s3_client("http://127.0.0.1:9")
-    assert link_to("home", "a b.mp4", client) == "http://127.0.0.1:9/home/a%20b.mp4"
+    assert object_url("home", "a b.mp4", client) == "http://127.0.0.1:9/home/a%20b.mp4"
 
 
 def test_another_partition_has_another_domain(client: Any):
     chinese = s3_client(None, "cn-north-1")
-    assert link_to("foreign", "a", chinese) == "https://foreign.s3.cn-north-1.amazonaws.com.cn/a"
+    assert object_url("foreign", "a", chinese) == "https://foreign.s3.cn-north-1.amazonaws.com.cn/a"
 
 
 def test_without_credentials_nothing_is_signed(monkeypatch: pytest.MonkeyPatch):
@@ -65,4 +65,4 @@ def test_without_credentials_nothing_is_signed(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     with pytest.raises(AccessDenied, match="no AWS credentials"):
-        link_to("home", "a", s3_client("http://127.0.0.1:9"), is_presigned=True)
+        object_url("home", "a", s3_client("http://127.0.0.1:9"), is_presigned=True)

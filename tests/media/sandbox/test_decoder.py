@@ -14,13 +14,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support.video_files import film, numbered, picture, tone
+from support.video_files import make_image, make_video, make_wav, numbered_frames
 
 from inference.errors import InvalidRequest, MediaTooLarge, NotReady, OutOfMemory, UnsupportedMedia, VisemeError
-from inference.media import MediaChild, MediaLimits, open_media
+from inference.media import MediaLimits, SandboxedDecoder, open_media
 from inference.media.sandbox import decoder as child_module
 from inference.media.sandbox.messages import pack_error, unpack_error
-from inference.media.sandbox.shared_memory import N_SLOTS, Ring
+from inference.media.sandbox.shared_memory import N_SLOTS, SharedFrameBuffer
 
 ROOT = Path(__file__).parents[3]
 TIMEOUT_S = 60.0  # only a guard against hanging
@@ -28,13 +28,13 @@ SMALL = MediaLimits(max_frame_pixels=1920 * 1080)
 
 
 @pytest.fixture(scope="module")
-def shared_child() -> Iterator[MediaChild]:
-    with MediaChild() as child:
+def shared_child() -> Iterator[SandboxedDecoder]:
+    with SandboxedDecoder() as child:
         yield child
 
 
 @pytest.fixture
-def child(shared_child: MediaChild) -> MediaChild:
+def child(shared_child: SandboxedDecoder) -> SandboxedDecoder:
     shared_child.warm_up()
     return shared_child
 
@@ -42,7 +42,7 @@ def child(shared_child: MediaChild) -> MediaChild:
 @pytest.fixture(scope="module")
 def long_video() -> bytes:
     """A video of more clips than the child may work ahead."""
-    return film(numbered(250))
+    return make_video(numbered_frames(250))
 
 
 def clips_of(opener, source, limits: MediaLimits | None = None, fps: float = 25.0) -> list:
@@ -80,13 +80,13 @@ def assert_alike(found: list, expected: list) -> None:
 
 
 @pytest.mark.parametrize("container", ["mp4", "matroska", "avi", "mpeg"])
-def test_the_child_reads_the_same_frames(child: MediaChild, container: str):
-    source = film(numbered(60, width=120), container=container)  # rows of an odd number of bytes
+def test_the_child_reads_the_same_frames(child: SandboxedDecoder, container: str):
+    source = make_video(numbered_frames(60, width=120), container=container)  # rows of an odd number of bytes
     assert_alike(clips_of(child.open, source), clips_of(open_media, source))
 
 
-def test_a_path_is_read_like_its_bytes(child: MediaChild, tmp_path: Path, monkeypatch):
-    contents = film(numbered(5))
+def test_a_path_is_read_like_its_bytes(child: SandboxedDecoder, tmp_path: Path, monkeypatch):
+    contents = make_video(numbered_frames(5))
     (tmp_path / "clip.mp4").write_bytes(contents)
     monkeypatch.chdir(tmp_path)
     for source in (tmp_path / "clip.mp4", str(tmp_path / "clip.mp4"), "clip.mp4"):
@@ -95,28 +95,28 @@ def test_a_path_is_read_like_its_bytes(child: MediaChild, tmp_path: Path, monkey
             assert media.name == "clip.mp4"
 
 
-def test_the_declared_properties_are_transferred(child: MediaChild):
-    for source in (film(numbered(5)), picture(np.full((40, 50, 3), 90, np.uint8))):
+def test_the_declared_properties_are_transferred(child: SandboxedDecoder):
+    for source in (make_video(numbered_frames(5)), make_image(np.full((40, 50, 3), 90, np.uint8))):
         with child.open(source) as there, open_media(source) as here:
             assert there.video == here.video
             assert there.name == here.name
 
 
-def test_a_repeated_frame_is_transferred_once(child: MediaChild):
-    (clip,) = clips_of(child.open, film(numbered(8), 10))
-    (expected,) = clips_of(open_media, film(numbered(8), 10))
+def test_a_repeated_frame_is_transferred_once(child: SandboxedDecoder):
+    (clip,) = clips_of(child.open, make_video(numbered_frames(8), 10))
+    (expected,) = clips_of(open_media, make_video(numbered_frames(8), 10))
     assert_alike([clip], [expected])
     assert clip.frames[1] is clip.frames[0]
 
 
 def test_clips_outlast_the_child(long_video: bytes):
-    with MediaChild(SMALL) as child:
+    with SandboxedDecoder(SMALL) as child:
         clips = clips_of(child.open, long_video)
     clips[0].frames[0][:] = 7  # this process's own memory
     assert_alike(clips[1:], clips_of(open_media, long_video)[1:])
 
 
-def test_another_rate(child: MediaChild, long_video: bytes):
+def test_another_rate(child: SandboxedDecoder, long_video: bytes):
     assert_alike(clips_of(child.open, long_video, fps=29.97), clips_of(open_media, long_video, fps=29.97))
 
 
@@ -126,14 +126,14 @@ BAD = {
     "page": b"<!DOCTYPE html><html>not found</html>",
     "playlist": b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n",
     "noise": bytes(range(256)) * 40,
-    "audio": tone(),
-    "pixel": picture(np.zeros((1, 1, 3), np.uint8)),
-    "cut off": film(numbered(20))[:700],
+    "audio": make_wav(),
+    "pixel": make_image(np.zeros((1, 1, 3), np.uint8)),
+    "cut off": make_video(numbered_frames(20))[:700],
 }
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_a_bad_file_gets_the_same_error_and_costs_no_child(child: MediaChild, kind: str):
+def test_a_bad_file_gets_the_same_error_and_costs_no_child(child: SandboxedDecoder, kind: str):
     pid = child.pid
     assert outcome(child.open, BAD[kind]) == outcome(open_media, BAD[kind])
     assert child.pid == pid
@@ -151,7 +151,7 @@ def test_a_bad_file_gets_the_same_error_and_costs_no_child(child: MediaChild, ki
         {"min_side": 100},
     ],
 )
-def test_limits_apply_in_the_child(child: MediaChild, long_video: bytes, limits: dict):
+def test_limits_apply_in_the_child(child: SandboxedDecoder, long_video: bytes, limits: dict):
     pid = child.pid
     chosen = MediaLimits(**limits)
     assert outcome(child.open, long_video, chosen) == outcome(open_media, long_video, chosen)
@@ -159,7 +159,7 @@ def test_limits_apply_in_the_child(child: MediaChild, long_video: bytes, limits:
     assert_alike(clips_of(child.open, long_video), clips_of(open_media, long_video))
 
 
-def test_paths_that_are_not_files(child: MediaChild, tmp_path: Path):
+def test_paths_that_are_not_files(child: SandboxedDecoder, tmp_path: Path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "missing.mp4", tmp_path, tmp_path / "pipe", "a\0b"):
         assert outcome(child.open, path) == outcome(open_media, path)
@@ -176,28 +176,28 @@ def index_bomb(claimed_bytes: int) -> bytes:
 
 
 def test_a_bomb_hits_the_memory_limit_and_the_child_survives():
-    flat = picture(np.zeros((5000, 6000, 3), np.uint8))
-    with MediaChild(MediaLimits(max_frame_pixels=32_000_000), memory_bytes=640 << 20) as child:
+    flat = make_image(np.zeros((5000, 6000, 3), np.uint8))
+    with SandboxedDecoder(MediaLimits(max_frame_pixels=32_000_000), memory_bytes=640 << 20) as child:
         child.warm_up()
         pid = child.pid
         for bomb in (flat, index_bomb(2_000_000_000)):
             with pytest.raises(MediaTooLarge, match="takes over 640 MiB to decode; that is the limit"):
                 clips_of(child.open, bomb)
-        assert len(clips_of(child.open, film(numbered(5)))) == 1
+        assert len(clips_of(child.open, make_video(numbered_frames(5)))) == 1
         assert child.pid == pid
 
 
-def test_the_largest_frame_fits(child: MediaChild):
+def test_the_largest_frame_fits(child: SandboxedDecoder):
     image_8k = np.zeros((4320, 7680, 3), np.uint8)
     image_8k[2000:2100, 5000:] = 200
-    (clip,) = clips_of(child.open, picture(image_8k))
+    (clip,) = clips_of(child.open, make_image(image_8k))
     assert np.array_equal(clip.frames[0], image_8k)
     held = [line for line in Path(f"/proc/{child.pid}/status").read_text().splitlines() if "RssShmem" in line]
     assert int(held[0].split()[1]) <= N_SLOTS * 33_000  # kB: the rest of the buffer was freed
 
 
-def test_square_pixels_count_as_returned(child: MediaChild):
-    wide = film(numbered(3, width=1920, height=1080), pixel_aspect=Fraction(4))
+def test_square_pixels_count_as_returned(child: SandboxedDecoder):
+    wide = make_video(numbered_frames(3, width=1920, height=1080), pixel_aspect=Fraction(4))
     assert clips_of(child.open, wide)[0].frames[0].shape == (1080, 7680, 3)
     error, message = outcome(child.open, wide, MediaLimits(max_frame_pixels=1920 * 1080))
     assert error is MediaTooLarge
@@ -205,7 +205,7 @@ def test_square_pixels_count_as_returned(child: MediaChild):
 
 
 def test_a_slot_rejects_frames_larger_than_itself():
-    with contextlib.closing(Ring.create(4096)) as buffer, pytest.raises(ValueError, match="does not fit"):
+    with contextlib.closing(SharedFrameBuffer.create(4096)) as buffer, pytest.raises(ValueError, match="does not fit"):
         buffer.write(0, [np.zeros((40, 40, 3), np.uint8)])
 
 
@@ -217,7 +217,7 @@ def test_a_slot_rejects_frames_larger_than_itself():
         (signal.SIGKILL, OutOfMemory, "killed while reading it"),
     ],
 )
-def test_a_child_that_dies_is_explained_and_replaced(child: MediaChild, long_video: bytes, sent, error, words):
+def test_a_child_that_dies_is_explained_and_replaced(child: SandboxedDecoder, long_video: bytes, sent, error, words):
     pid = child.pid
     with pytest.raises(error, match=words), child.open(long_video) as media:
         read_while(media, lambda _: is_running(pid) and os.kill(pid, sent))
@@ -234,7 +234,7 @@ def test_a_child_that_dies_is_explained_and_replaced(child: MediaChild, long_vid
     ],
 )
 def test_a_child_that_hangs_is_stopped_and_replaced(long_video: bytes, limits: dict, words: str):
-    with MediaChild(SMALL, **limits) as child:
+    with SandboxedDecoder(SMALL, **limits) as child:
         child.warm_up()
         pid = child.pid
         with pytest.raises(MediaTooLarge, match=words), child.open(long_video) as media:
@@ -247,20 +247,20 @@ def test_a_child_that_hangs_is_stopped_and_replaced(long_video: bytes, limits: d
 def test_a_slow_consumer_does_not_count_as_a_slow_decoder(long_video: bytes, monkeypatch: pytest.MonkeyPatch):
     consumer_s = 0.0
     monkeypatch.setattr(child_module, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + consumer_s))
-    with MediaChild(SMALL, file_timeout_s=TIMEOUT_S) as child, child.open(long_video) as media:
+    with SandboxedDecoder(SMALL, file_timeout_s=TIMEOUT_S) as child, child.open(long_video) as media:
         clips = media.read_clips(25.0)
         next(clips)
         consumer_s = 2 * TIMEOUT_S
         assert len(list(clips)) == 9
 
 
-def test_a_child_that_died_between_files_is_replaced_silently(child: MediaChild, long_video: bytes):
+def test_a_child_that_died_between_files_is_replaced_silently(child: SandboxedDecoder, long_video: bytes):
     os.kill(child.pid, signal.SIGKILL)
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert len(clips_of(child.open, long_video)) == 10
 
 
-def test_a_child_works_ahead_by_three_clips_at_most(child: MediaChild, long_video: bytes):
+def test_a_child_works_ahead_by_three_clips_at_most(child: SandboxedDecoder, long_video: bytes):
     received = []
 
     def kill_after_first(n_clips: int) -> None:
@@ -274,7 +274,7 @@ def test_a_child_works_ahead_by_three_clips_at_most(child: MediaChild, long_vide
     assert len(received) <= 1 + N_SLOTS
 
 
-def test_a_file_abandoned_half_way_costs_the_child(child: MediaChild, long_video: bytes):
+def test_a_file_abandoned_half_way_costs_the_child(child: SandboxedDecoder, long_video: bytes):
     pid = child.pid
     with child.open(long_video) as media:
         next(media.read_clips(25.0))
@@ -284,7 +284,7 @@ def test_a_file_abandoned_half_way_costs_the_child(child: MediaChild, long_video
     assert len(clips_of(child.open, long_video)) == 10
 
 
-def test_a_file_opened_and_not_read_costs_nothing(child: MediaChild, long_video: bytes):
+def test_a_file_opened_and_not_read_costs_nothing(child: SandboxedDecoder, long_video: bytes):
     pid = child.pid
     with child.open(long_video) as media:
         assert media.video.width == 64
@@ -292,7 +292,7 @@ def test_a_file_opened_and_not_read_costs_nothing(child: MediaChild, long_video:
     assert child.pid == pid
 
 
-def test_frames_are_read_while_the_file_is_open(child: MediaChild, long_video: bytes):
+def test_frames_are_read_while_the_file_is_open(child: SandboxedDecoder, long_video: bytes):
     with child.open(long_video) as media:
         pass
     with pytest.raises(ValueError, match="closed"):
@@ -306,21 +306,21 @@ def test_frames_are_read_while_the_file_is_open(child: MediaChild, long_video: b
         next(clips)
 
 
-def test_one_file_at_a_time(child: MediaChild, long_video: bytes):
+def test_one_file_at_a_time(child: SandboxedDecoder, long_video: bytes):
     with child.open(long_video), pytest.raises(RuntimeError, match="one file at a time"), child.open(long_video):
         pass
 
 
 def test_limits_above_its_own_are_rejected(long_video: bytes):
     with (
-        MediaChild(SMALL) as child,
+        SandboxedDecoder(SMALL) as child,
         pytest.raises(InvalidRequest, match="made for 2073600"),
         child.open(long_video, MediaLimits()),
     ):
         pass
 
 
-def test_an_internal_error_reveals_no_details(child: MediaChild, long_video: bytes):
+def test_an_internal_error_reveals_no_details(child: SandboxedDecoder, long_video: bytes):
     with pytest.raises(RuntimeError, match="input: internal error in the decoder") as caught:
         clips_of(child.open, long_video, fps=float("nan"))
     assert "NaN" not in str(caught.value)
@@ -339,7 +339,7 @@ def test_an_internal_error_reveals_no_details(child: MediaChild, long_video: byt
         {},
     ],
 )
-def test_invalid_responses_are_rejected(child: MediaChild, long_video: bytes, monkeypatch, response: dict):
+def test_invalid_responses_are_rejected(child: SandboxedDecoder, long_video: bytes, monkeypatch, response: dict):
     pid = child.pid
     with child.open(long_video) as media:
         monkeypatch.setattr(child._process, "receive", lambda timeout_s: response)
@@ -376,7 +376,7 @@ def test_nothing_is_left_behind(long_video: bytes, tmp_path: Path):
     path = tmp_path / "clip.mp4"
     path.write_bytes(long_video)
     for _ in range(2):
-        with MediaChild(SMALL) as child:
+        with SandboxedDecoder(SMALL) as child:
             clips_of(child.open, path)
             clips_of(child.open, long_video)
             outcome(child.open, BAD["noise"])
@@ -401,7 +401,7 @@ def test_the_child_imports_only_what_decoding_needs():
 
 def test_the_child_has_no_extra_library_no_secret_and_few_privileges(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not for the child")
-    with MediaChild(SMALL, memory_bytes=1 << 30) as child:
+    with SandboxedDecoder(SMALL, memory_bytes=1 << 30) as child:
         child.warm_up()
         proc = Path(f"/proc/{child.pid}")
         maps = proc.joinpath("maps").read_text()
@@ -417,7 +417,7 @@ def test_the_child_has_no_extra_library_no_secret_and_few_privileges(monkeypatch
         assert len(list(proc.joinpath("fd").iterdir())) == 4  # three streams and the frame buffer
 
 
-def test_ctrl_c_is_left_to_the_parent(child: MediaChild, long_video: bytes):
+def test_ctrl_c_is_left_to_the_parent(child: SandboxedDecoder, long_video: bytes):
     pid = child.pid
     os.kill(pid, signal.SIGINT)
     assert len(clips_of(child.open, long_video)) == 10
@@ -427,10 +427,10 @@ def test_ctrl_c_is_left_to_the_parent(child: MediaChild, long_video: bytes):
 @pytest.mark.parametrize("closed", ["0<&-", "0<&- 1>&- 2>&-"])
 def test_a_parent_without_standard_streams(tmp_path: Path, closed: str):
     path = tmp_path / "clip.mp4"
-    path.write_bytes(film(numbered(30)))
+    path.write_bytes(make_video(numbered_frames(30)))
     code = (
-        "import sys; from inference.media import MediaChild\n"
-        "with MediaChild() as child, child.open(sys.argv[1]) as media:\n"
+        "import sys; from inference.media import SandboxedDecoder\n"
+        "with SandboxedDecoder() as child, child.open(sys.argv[1]) as media:\n"
         "    sys.exit(40 + len(list(media.read_clips(25.0))))"
     )
     script = f'exec "$0" -c "$1" "$2" {closed}'
@@ -440,8 +440,8 @@ def test_a_parent_without_standard_streams(tmp_path: Path, closed: str):
 
 def test_the_child_dies_with_its_parent():
     code = (
-        "import os, signal; from inference.media import MediaChild\n"
-        "child = MediaChild(); child.warm_up(); print(child.pid, flush=True)\n"
+        "import os, signal; from inference.media import SandboxedDecoder\n"
+        "child = SandboxedDecoder(); child.warm_up(); print(child.pid, flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
@@ -454,7 +454,7 @@ def test_the_child_dies_with_its_parent():
 def test_a_child_that_cannot_start(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(NotReady, match="no decoder can be started: No such file"):
-        MediaChild(SMALL)
+        SandboxedDecoder(SMALL)
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(NotReady, match=r"exit code 1"), MediaChild(SMALL) as child:
+    with pytest.raises(NotReady, match=r"exit code 1"), SandboxedDecoder(SMALL) as child:
         child.warm_up()
