@@ -53,6 +53,7 @@ from inference.speaker import SyntheticClip, SyntheticClipOptions
 
 MAX_OVER_MS = 0.5  # time of a frame beyond the engine's own time
 N_WARMUP, N_ROUNDS = 10, 100  # calls of each protocol
+IDLE_POLL_S = 0.2  # without a call of the engine, the server is idle
 N_CLIENTS = (1, 2, 4)
 SPEECH_S = 4.0  # audio of each client
 RATE, FPS = 16_000, 25
@@ -234,8 +235,8 @@ def measure_session(server: ServerProcess, n_rounds: int, *, is_speaking: bool) 
     n = N_WARMUP + n_rounds
     frames: list[FrameMessage] = []
     arrivals_ms: list[float] = []
+    server.take_engine_ms()  # the session renders its first frame as soon as it is connected
     with connect(f"ws://127.0.0.1:{server.port}/v1/avatars/{NAME}/session", proxy=None, compression=None) as socket:
-        server.take_engine_ms()
         if is_speaking:
             socket.send(make_noise((n + 1) / FPS))
             socket.send('{"type": "flush"}')
@@ -245,11 +246,19 @@ def measure_session(server: ServerProcess, n_rounds: int, *, is_speaking: bool) 
                 frames.append(unpack_frame(message))
                 arrivals_ms.append(time.perf_counter() * 1000)
     engine_ms = server.take_engine_ms()
+    wait_until_idle(server)
     first = next(i for i, frame in enumerate(frames) if frame.is_speaking == is_speaking) + N_WARMUP
     intervals_ms = np.diff(arrivals_ms)[first : first + n_rounds - 1]
     # The engine generates the later of two consecutive frames between their arrivals.
     generation_ms = np.array(engine_ms)[[frame.frame for frame in frames[first + 1 : first + n_rounds]]]
     return list(intervals_ms), list(intervals_ms - generation_ms)
+
+
+def wait_until_idle(server: ServerProcess) -> None:
+    """Wait until the server no longer renders frames for a session whose connection has been closed."""
+    time.sleep(IDLE_POLL_S)
+    while server.take_engine_ms():
+        time.sleep(IDLE_POLL_S)
 
 
 def make_noise(seconds: float) -> bytes:
