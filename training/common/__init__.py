@@ -1,1 +1,1 @@
-"""What all trainings share: run state and weight files."""
+"""Code that several trainings share: the training loop, checkpoints, packs and training speech."""

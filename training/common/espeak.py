@@ -1,9 +1,10 @@
-"""Speech with its phonemes to the sample, said by the library of espeak-ng; and the mouth that says them."""
+"""Speech synthesised by libespeak-ng, with the exact times of its phonemes; and the mouth shapes of these."""
 
 from __future__ import annotations
 
 import ctypes
 import ctypes.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,23 +13,23 @@ import numpy.typing as npt
 from inference.rendering.mouth_shape import MouthShape
 from inference.speaker.speech import TimedViseme, blend_visemes
 from inference.speaker.visemes import NEAR_BACK, NEAR_FRONT, REST, VISEMES, Viseme, vowel
-
-Floats = npt.NDArray[np.float32]
+from training.common.arrays import Floats
 
 LIBRARY = "espeak-ng"
-SYNCHRONOUS = 2  # of espeak_Initialize: sound comes through the callback, in the caller's thread
-PHONEME_EVENTS = 1
-PHONEME_EVENT, LAST_EVENT = 7, 0
-UTF8 = 1
+SYNCHRONOUS = 2  # espeak_Initialize: audio arrives through the callback, in the thread of the caller
+PHONEME_EVENTS = 1  # espeak_Initialize: report phonemes
+PHONEME_EVENT, LAST_EVENT = 7, 0  # types of events
+UTF8 = 1  # espeak_Synth: encoding of the text
 SPEED, PITCH, PITCH_RANGE = 1, 3, 4  # espeak_SetParameter
-PAUSE = "_"
+PAUSE = "_"  # first character of the names of pauses
+IDLE_S = 60.0  # length of the rest shape before and after an utterance: longer than any clip
 
 NEAR_BACK_VOWEL = vowel(0.09, **NEAR_BACK)
 NEAR_FRONT_VOWEL = vowel(0.09, **NEAR_FRONT)
 NEUTRAL = vowel(0.07, open=0.6, wide=0.1)  # schwa
-# espeak-ng's names of English phonemes, without their marks of length and variant, in ARPAbet; or the shapes themselves
-# where our lexicon has no such sound.
-SOUNDS: dict[str, str | tuple[Viseme, ...]] = {
+# ARPAbet names of espeak-ng's English phonemes, without their marks of length and variant; or their shapes, if the
+# lexicon of the synthetic speaker has no such phoneme.
+PHONEME_VISEMES: dict[str, str | tuple[Viseme, ...]] = {
     "p": "P", "b": "B", "m": "M", "f": "F", "v": "V", "T": "TH", "D": "DH", "t": "T", "d": "D", "n": "N", "s": "S",
     "z": "Z", "S": "CH", "Z": "JH", "tS": "CH", "dZ": "JH", "k": "K", "g": "G", "N": "K", "x": "K", "h": "HH",
     "l": "L", "L": "L", "r": "R", "R": "R", "*": "T", "w": "W", "j": "Y", ";": "Y", "?": "K",
@@ -41,12 +42,12 @@ SOUNDS: dict[str, str | tuple[Viseme, ...]] = {
     "o@": (VISEMES["AO"][0],), "A@": (VISEMES["AA"][0],), "aI@": (*VISEMES["AY"], NEUTRAL),
     "aU@": (*VISEMES["AW"], NEUTRAL),
 }  # fmt: skip
-MARKS = ":-#2345/;^"
+MARKS = ":-#2345/;^"  # of length and variant
 
 
 @dataclass(frozen=True)
-class Sounded:
-    """A phoneme by espeak-ng's name, and when it sounds, in seconds."""
+class TimedPhoneme:
+    """A phoneme by espeak-ng's name, and its time, in seconds."""
 
     name: str
     start_s: float
@@ -54,15 +55,20 @@ class Sounded:
 
 
 @dataclass(frozen=True)
-class Said:
-    """samples: (N,) float32, -1..1, at `rate`. sounds: one after another, without gaps between them."""
+class EspeakSpeech:
+    """A synthesised text.
+
+    samples: (N,) float32, -1..1, `rate` a second. phonemes: in order, without gaps between them.
+    """
 
     samples: Floats
     rate: int
-    sounds: tuple[Sounded, ...]
+    phonemes: tuple[TimedPhoneme, ...]
 
 
 class EventId(ctypes.Union):
+    """The member `id` of espeak_EVENT."""
+
     _fields_ = (("number", ctypes.c_int), ("name", ctypes.c_char_p), ("string", ctypes.c_char * 8))
 
 
@@ -85,47 +91,50 @@ Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes
 
 
 def has_library() -> bool:
-    """Whether espeak-ng can speak in this process."""
+    """Return whether libespeak-ng is installed."""
     return ctypes.util.find_library(LIBRARY) is not None
 
 
 class Espeak:
-    """espeak-ng in this process; one at a time."""
+    """libespeak-ng, loaded into this process. The library has global state, so use one instance at a time."""
 
     def __init__(self) -> None:
-        """Raises: FileNotFoundError where it is not installed."""
+        """Load the library. Raises: FileNotFoundError if it is not installed."""
         path = ctypes.util.find_library(LIBRARY)
         if path is None:
-            raise FileNotFoundError("libespeak-ng is not installed; expected the system's package espeak-ng")
+            raise FileNotFoundError("libespeak-ng is not installed; install the system package espeak-ng")
         self._library = ctypes.CDLL(path)
-        self._pieces: list[bytes] = []
+        self._blocks: list[bytes] = []
         self._events: list[tuple[str, int]] = []
-        self._callback = Callback(self._take)  # kept: the library holds no reference
+        self._callback = Callback(self._receive)  # an attribute, because the library holds no reference
         self.rate: int = self._library.espeak_Initialize(SYNCHRONOUS, 0, None, PHONEME_EVENTS)
         self._library.espeak_SetSynthCallback(self._callback)
 
-    def say(self, text: str, voice: str, speed: int = 175, pitch: int = 50, pitch_range: int = 50) -> Said:
-        """A text. speed: words a minute. Raises: ValueError for a voice that there is not."""
+    def synthesise(
+        self, text: str, voice: str, speed: int = 175, pitch: int = 50, pitch_range: int = 50
+    ) -> EspeakSpeech:
+        """Synthesise a text. speed: words a minute. Raises: ValueError if espeak-ng has no such voice."""
         if self._library.espeak_SetVoiceByName(voice.encode()):
-            raise ValueError(f"{voice}: espeak-ng knows no such voice")
+            raise ValueError(f"{voice}: espeak-ng has no such voice")
         for parameter, value in ((SPEED, speed), (PITCH, pitch), (PITCH_RANGE, pitch_range)):
             self._library.espeak_SetParameter(parameter, value, 0)
-        self._pieces, self._events = [], []
+        self._blocks, self._events = [], []
         encoded = text.encode()
         self._library.espeak_Synth(encoded, len(encoded) + 1, 0, 0, 0, UTF8, None, None)
         self._library.espeak_Synchronize()
-        samples = np.frombuffer(b"".join(self._pieces), np.int16).astype(np.float32) / np.float32(32768)
+        samples = np.frombuffer(b"".join(self._blocks), np.int16).astype(np.float32) / np.float32(32768)
         ends = [start for _, start in self._events[1:]] + [len(samples)]
-        sounds = [
-            Sounded(name, start / self.rate, end / self.rate)
+        phonemes = [
+            TimedPhoneme(name, start / self.rate, end / self.rate)
             for (name, start), end in zip(self._events, ends, strict=True)
             if end > start
         ]
-        return Said(samples, self.rate, tuple(sounds))
+        return EspeakSpeech(samples, self.rate, tuple(phonemes))
 
-    def _take(self, samples: object, n_samples: int, events: object) -> int:
+    def _receive(self, samples: object, n_samples: int, events: object) -> int:
+        """Collect a block of samples and its events, as t_espeak_callback; 0 lets the library continue."""
         if samples and n_samples:
-            self._pieces.append(ctypes.string_at(samples, 2 * n_samples))  # type: ignore[arg-type]
+            self._blocks.append(ctypes.string_at(samples, 2 * n_samples))  # type: ignore[arg-type]
         i = 0
         while (event := events[i]).type != LAST_EVENT:  # type: ignore[index]
             if event.type == PHONEME_EVENT:
@@ -135,29 +144,32 @@ class Espeak:
 
 
 def visemes_of(name: str) -> tuple[Viseme, ...]:
-    """The shapes of one of espeak-ng's phonemes; rest in a pause. Raises: KeyError for one that English has not."""
+    """Return the shapes of one of espeak-ng's phonemes; rest in a pause. Raises: KeyError if it is not English."""
     if name.startswith(PAUSE) or not name:
         return (REST,)
     bare = name.rstrip(MARKS) or name[0]
-    sound = SOUNDS.get(name) or SOUNDS.get(bare) or SOUNDS[bare[0]]
-    return VISEMES[sound] if isinstance(sound, str) else sound
+    shapes = PHONEME_VISEMES.get(name) or PHONEME_VISEMES.get(bare) or PHONEME_VISEMES[bare[0]]
+    return VISEMES[shapes] if isinstance(shapes, str) else shapes
 
 
-def hold(sounds: tuple[Sounded, ...]) -> list[TimedViseme]:
-    """Each sound's shapes, in equal parts of its time."""
-    held = []
-    for sound in sounds:
-        shapes = visemes_of(sound.name)
-        each = (sound.end_s - sound.start_s) / len(shapes)
-        held += [TimedViseme(v, sound.start_s + k * each, sound.start_s + (k + 1) * each) for k, v in enumerate(shapes)]
-    return held
+def time_visemes(phonemes: Sequence[TimedPhoneme]) -> list[TimedViseme]:
+    """Give each phoneme's shapes equal parts of its time."""
+    visemes = []
+    for phoneme in phonemes:
+        shapes = visemes_of(phoneme.name)
+        each = (phoneme.end_s - phoneme.start_s) / len(shapes)
+        visemes += [
+            TimedViseme(shape, phoneme.start_s + k * each, phoneme.start_s + (k + 1) * each)
+            for k, shape in enumerate(shapes)
+        ]
+    return visemes
 
 
-def mouths_of(sounds: tuple[Sounded, ...], times_s: npt.NDArray[np.float64]) -> Floats:
-    """(T, 7) float32: the mouth at each time, as `MouthShape.row` has it; at rest before and behind all sounds."""
-    held = hold(sounds)
-    if not held:
+def mouth_shapes_at(phonemes: Sequence[TimedPhoneme], times_s: npt.NDArray[np.float64]) -> Floats:
+    """Return the mouth at each time, as rows of MouthShape: (T, 7) float32. It rests before and after the speech."""
+    visemes = time_visemes(phonemes)
+    if not visemes:
         return np.tile(MouthShape().row(), (len(times_s), 1)).astype(np.float32)
-    first, last = held[0].start_s, held[-1].end_s
-    around = [TimedViseme(REST, first - 60, first), *held, TimedViseme(REST, last, last + 60)]
-    return blend_visemes(around, times_s).astype(np.float32)
+    first, last = visemes[0].start_s, visemes[-1].end_s
+    padded = [TimedViseme(REST, first - IDLE_S, first), *visemes, TimedViseme(REST, last, last + IDLE_S)]
+    return blend_visemes(padded, times_s).astype(np.float32)
