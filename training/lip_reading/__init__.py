@@ -1,1 +1,1 @@
-"""How the starter weights of LipCoordNet were made: clips, mouth packs, augmentation, training."""
+"""The recipe of the starter weights of LipCoordNet: rendered clips, mouth packs, augmentation, training."""

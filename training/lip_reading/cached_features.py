@@ -1,8 +1,8 @@
-"""Clips as the convolutions show them to the layers behind, made once.
+"""Clips as features of LipCoordNet's convolutions, computed once.
 
-The convolutions take nine tenths of a step and, once they know mouths, change little. With their answers kept, the
-layers that read sentences out of them see ten times as many samples in the same time. What pictures are varied by
-has to be drawn beforehand, so each clip is shown in several views: as it is, and changed.
+The convolutions take nine tenths of a training step and, once trained, change little. With their outputs cached, the
+recurrent layers see ten times as many samples in the same time. Augmentation of the frames has to come before the
+convolutions, so each clip is cached in several views: as it is, and augmented.
 """
 
 from __future__ import annotations
@@ -17,49 +17,49 @@ import torch
 from torch import Tensor
 
 from inference.models import LipCoordNet
-from training.lip_reading.augmentation import Augmentation, Sample
-from training.lip_reading.mouth_packs import MouthClip, decode_strip
+from training.common.mouth_packs import MouthClip, decode_crops
+from training.lip_reading.augmentation import Augmentation, MouthSample
 
-Views = dict[str, list[Sample]]  # by a clip's name; `frames` are (T, 3072) float16
-
-
-def sample_of(clip: MouthClip) -> Sample:
-    return Sample(decode_strip(clip), clip.lips, clip.slots, clip.within, clip.words, clip.text)
+CachedViews = dict[str, list[MouthSample]]  # by the name of the clip; `frames` are (T, 3072) float16
 
 
-def show_views(
+def load_sample(clip: MouthClip) -> MouthSample:
+    return MouthSample(decode_crops(clip), clip.lips, clip.word_indices, clip.word_progress, clip.words, clip.text)
+
+
+def cache_views(
     network: LipCoordNet,
     clips: Sequence[MouthClip],
     n_views: int,
     augmentation: Augmentation,
     seed: int,
     pool: Executor,
-) -> Views:
-    """Some 0.5 MB a view."""
-    show = partial(show_clip, network, n_views, augmentation)
-    return dict(
-        zip((clip.name for clip in clips), pool.map(show, clips, ((seed, i) for i in range(len(clips)))), strict=True)
-    )
+) -> CachedViews:
+    """Compute the views of all clips; a view takes about 0.5 MB."""
+    compute = partial(compute_views, network, n_views, augmentation)
+    seeds = ((seed, i) for i in range(len(clips)))
+    return dict(zip((clip.name for clip in clips), pool.map(compute, clips, seeds), strict=True))
 
 
-def show_clip(
+def compute_views(
     network: LipCoordNet, n_views: int, augmentation: Augmentation, clip: MouthClip, seed: tuple[int, int]
-) -> list[Sample]:
+) -> list[MouthSample]:
     rng = np.random.default_rng(seed)
-    plain = sample_of(clip)
-    return [show(network, sample) for sample in (plain, *(augmentation.vary(plain, rng) for _ in range(n_views - 1)))]
+    plain = load_sample(clip)
+    samples = (plain, *(augmentation.augment(plain, rng) for _ in range(n_views - 1)))
+    return [to_features(network, sample) for sample in samples]
 
 
 @torch.no_grad()
-def show(network: LipCoordNet, sample: Sample) -> Sample:
+def to_features(network: LipCoordNet, sample: MouthSample) -> MouthSample:
     crops = torch.from_numpy(sample.frames).permute(3, 0, 1, 2)[None]
-    return replace(sample, frames=show_frames(network, crops)[0].half().numpy())
+    return replace(sample, frames=convolve(network, crops)[0].half().numpy())
 
 
-def show_frames(network: LipCoordNet, crops: Tensor) -> Tensor:
-    """The convolutions, in bfloat16: uint8 crops (B, 3, T, 64, 128) -> (B, T, 3072) float32.
+def convolve(network: LipCoordNet, crops: Tensor) -> Tensor:
+    """Run the convolutions in bfloat16: uint8 crops (B, 3, T, 64, 128) -> features (B, T, 3072) float32.
 
-    Pooling goes first: ReLU and the dropout of whole maps give the same after it and then touch a quarter of the
+    Pooling goes before ReLU and the dropout of whole maps: the result is the same, and they touch a quarter of the
     values.
     """
     x = crops.float() / 255
@@ -70,10 +70,10 @@ def show_frames(network: LipCoordNet, crops: Tensor) -> Tensor:
     return x.float().permute(0, 2, 1, 3, 4).flatten(2)
 
 
-def drop_maps(network: LipCoordNet, shown: Tensor) -> Tensor:
-    """Dropout of whole maps of the last convolution, on (B, T, 3072)."""
-    n_clips, n_frames, n_values = shown.shape
+def drop_maps(network: LipCoordNet, features: Tensor) -> Tensor:
+    """Apply dropout of whole maps to the features of the last convolution, (B, T, 3072)."""
+    n_clips, n_frames, n_values = features.shape
     n_maps = network.conv3.out_channels
-    maps = shown.view(n_clips, n_frames, n_maps, n_values // n_maps, 1).transpose(1, 2)
+    maps = features.view(n_clips, n_frames, n_maps, n_values // n_maps, 1).transpose(1, 2)
     dropped: Tensor = network._drop_maps(maps)
-    return dropped.transpose(1, 2).reshape(shown.shape)
+    return dropped.transpose(1, 2).reshape(features.shape)

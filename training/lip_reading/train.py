@@ -1,18 +1,16 @@
-"""Train LipCoordNet from packs of mouth crops, from nothing or on from weights.
+"""Train LipCoordNet from packs of mouth crops, from random or existing weights.
 
     python -m training.lip_reading.train --mouths PACKS [MORE_PACKS] [--start model.safetensors] -o RUN --epochs 20
 
-The same command again goes on where it stopped. RUN/log.jsonl has a line per epoch, RUN/model.safetensors
-the best weights so far (float16): those with the lowest mean of the word error rates on each folder's held-out
-clips. What matters in the recipe: a warm restart of the learning rate, low
-dropout, windows cut anywhere out of several clips beside whole ones, and characters spread over the aligned words
-as a second loss that fades.
+The same command again resumes where it stopped. RUN/log.jsonl has a line per epoch, called a round.
+RUN/model.safetensors has the best weights so far (float16): those with the lowest mean of the word error rates on the
+held-out clips of each folder. What matters in the recipe: a warm restart of the learning rate, low dropout, windows cut
+anywhere out of several clips beside whole clips, and characters spread over the aligned words as a second loss that
+fades out.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,87 +18,95 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Annotated
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim import Optimizer
 
-from inference.lip_reading.decode import BLANK, FIRST_SYMBOL, decode_greedy, text_of
+from inference.lip_reading.decode import BLANK, FIRST_SYMBOL, decode_greedy, join_characters
 from inference.models import LipCoordNet
 from inference.weights.checkpoint import load_into
-from training.common.checkpoint import save_state, write_tensors
-from training.lip_reading.augmentation import Augmentation, Sample, move_lips, warp_time
-from training.lip_reading.cached_features import Views, drop_maps, sample_of, show_frames, show_views
-from training.lip_reading.concatenate import cut_anywhere
-from training.lip_reading.initialise import start_fresh
-from training.lip_reading.mouth_packs import NO_TARGET, MouthClip, load_packs, spread_characters, symbols_of
-from training.lip_reading.scoring import Score, score_texts
+from training.common.checkpoint import write_half_precision
+from training.common.loop import (
+    Progress,
+    Training,
+    clip_and_step,
+    learning_rate_at,
+    prepare_run,
+    run_to_end,
+    set_learning_rate,
+    update_average,
+)
+from training.common.mouth_packs import MouthClip, load_packs
+from training.common.options import Option, parse_options
+from training.lip_reading.augmentation import Augmentation, MouthSample, transform_lips, warp_time
+from training.lip_reading.cached_features import CachedViews, cache_views, convolve, drop_maps, load_sample
+from training.lip_reading.concatenate import cut_window
+from training.lip_reading.initialise import initialise_network
+from training.lip_reading.scoring import ErrorRates, measure_error_rates
+from training.lip_reading.targets import NO_TARGET, spread_characters, text_classes
 
-WARM_UP = 0.08  # part of the run in which the learning rate climbs
-LOWEST_RATE = 0.002  # of the peak, at both ends
-SPREAD_WEIGHT = 0.3  # of the per-frame loss at the start
-SPREAD_ENDS = 0.6  # part of the run after which CTC is alone
-GRADIENT_NORM = 1.0
-EPOCH_SEED_STRIDE = 100_003  # keeps the draws of one epoch apart from the next one's
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """One run."""
-
-    mouths: tuple[Path, ...]  # folders of packs
-    start: Path | None  # weights to carry on from; None: from nothing
-    run: Path  # where checkpoints and the log go
-    epochs: int = 20
-    minutes: float | None = None  # the schedule ends by then, however slow the machine
-    peak_rate: float = 6e-4
-    batch: int = 4
-    dropout: float = 0.12
-    views: int = 0  # of each clip that the convolutions, frozen, are asked for once; 0: all layers are trained
-    joined: float = 0.35  # part of the samples that are cut anywhere out of several clips
-    averaging: float = 0.998  # of the moving average of the weights, per step
-    held_out: int = 40  # of each folder
-    score_every: int = 1  # epochs; and after the last
-    leave_out: Path | None = None  # names never trained on, one a line
-    n_clips: int | None = None  # only this many, for a trial
-    seed: int = 7
-    threads: int = 2
+SPREAD_WEIGHT = 0.3  # weight of the per-frame loss at the start
+SPREAD_END = 0.6  # share of the run after which CTC is the only loss
+EPOCH_SEED_STRIDE = 100_003  # keeps the random draws of an epoch apart from those of other seeds
 
 
 @dataclass(frozen=True)
-class Batch:
+class LipReadingRecipe:
+    """Options of one run."""
+
+    mouths: Annotated[tuple[Path, ...], Option("folders of packs of mouth crops (.npz)")]
+    run: Annotated[Path, Option("folder for checkpoints, weights and log", short="-o")]
+    start: Annotated[Path | None, Option("weights to start from; random by default")] = None
+    epochs: Annotated[int, Option("passes over the clips")] = 20
+    minutes: Annotated[float | None, Option("end of the learning-rate schedule, if epochs take longer")] = None
+    peak_rate: Annotated[float, Option("highest learning rate")] = 6e-4
+    batch: Annotated[int, Option("clips per step")] = 4
+    dropout: Annotated[float, Option("dropout probability")] = 0.12
+    views: Annotated[int, Option("freeze the convolutions and cache their output for this many views of each clip")] = 0
+    joined: Annotated[float, Option("share of samples cut out of several concatenated clips")] = 0.35
+    averaging: Annotated[float, Option("decay of the moving average of the weights, per step")] = 0.998
+    held_out: Annotated[int, Option("clips of each folder kept for scoring")] = 40
+    score_every: Annotated[int, Option("epochs between scorings; the last epoch is always scored")] = 1
+    leave_out: Annotated[Path | None, Option("file of clip names to exclude, one a line")] = None
+    n_clips: Annotated[int | None, Option("use only this many clips of each folder, for a trial")] = None
+    seed: Annotated[int, Option("random seed")] = 7
+    threads: Annotated[int, Option("CPU threads")] = 2
+
+
+@dataclass(frozen=True)
+class ReadingBatch:
     """Tensors of a few clips."""
 
-    pictures: Tensor  # (B, 3, T, 64, 128) uint8, channels last in memory; or of views (B, T, 3072)
+    frames: Tensor  # (B, 3, T, 64, 128) uint8, channels last in memory; or cached features (B, T, 3072)
     lips: Tensor  # (B, T, 20, 2) float
     frame_classes: Tensor  # (B, T)
-    symbols: Tensor  # every clip's characters, one after another
+    symbols: Tensor  # characters of all clips, one clip after another
     n_symbols: Tensor  # (B,)
 
 
 @dataclass
-class Progress:
-    """How far a run is; kept with its checkpoint."""
+class ReadingProgress(Progress):
+    """A round is an epoch. best: negated word and character error rates. elapsed_s: time spent training."""
 
-    epoch: int = 0
-    step: int = 0
     elapsed_s: float = 0.0
-    best_wer: float = math.inf
-    best_cer: float = math.inf
 
 
-Parts = dict[str, list[MouthClip]]  # by the name of their folder
+ClipsByFolder = dict[str, list[MouthClip]]
 
 
-class Training:
-    """The network under training, its average, its optimiser and how far it is."""
+class LipReadingTraining(Training):
+    """LipCoordNet and the moving average of its weights, in training."""
 
-    def __init__(self, recipe: Recipe, clips: Sequence[MouthClip], held_out: Parts) -> None:
+    progress: ReadingProgress
+
+    def __init__(self, recipe: LipReadingRecipe, clips: Sequence[MouthClip], held_out: ClipsByFolder) -> None:
+        super().__init__(recipe.run, ReadingProgress(), "cuda" if torch.cuda.is_available() else "cpu")
         self.recipe, self.clips, self.held_out = recipe, clips, held_out
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network = LipCoordNet() if recipe.start else start_fresh(clips, recipe.seed)
+        self.network = LipCoordNet() if recipe.start else initialise_network(clips, recipe.seed)
         if recipe.start:
             load_into(self.network, recipe.start)
         self.average = LipCoordNet()
@@ -108,34 +114,53 @@ class Training:
         for network in (self.network, self.average):
             network.to(self.device)
             network._drop.p = network._drop_maps.p = recipe.dropout
-        # By name: an optimiser's state knows its parameters by place, and the order of layers may change.
+        # Sorted by name: an optimiser's state refers to parameters by position, and the order of layers may change.
         named = sorted(self.network.named_parameters())
         self.weights = [weight for name, weight in named if not (recipe.views and name.startswith("conv"))]
         self.optimiser = torch.optim.AdamW(self.weights, lr=recipe.peak_rate, betas=(0.9, 0.98))
-        # A batch in as many parts, each by one thread alone: threads that share the small steps of a recurrent
-        # layer wait for one another at each, which costs several times the work where the machine is busy.
+        # A batch is split into shares, each for one thread: threads that share the small steps of a recurrent layer
+        # wait for one another at each step, which costs several times the work on a busy machine.
         self.n_shares = recipe.threads if self.device.type == "cpu" else 1
         self.pool = ThreadPoolExecutor(self.n_shares, initializer=torch.set_num_threads, initargs=(1,))
         self.augmentation = Augmentation(recipe.seed)
-        self.progress = Progress()
         self.epoch_steps = math.ceil(len(clips) * max(1, recipe.views) / recipe.batch)
-        self.views: Views = {}
+        self.views: CachedViews = {}
         if recipe.views:
             self.network.eval()
-            self.views = show_views(self.network, clips, recipe.views, self.augmentation, recipe.seed, self.pool)
+            self.views = cache_views(self.network, clips, recipe.views, self.augmentation, recipe.seed, self.pool)
         self.by_person = group_by_person(clips)
 
     def part_done(self) -> float:
-        """0..1, by steps or by the clock, whichever is further: on a busy machine the rate still ends low."""
-        by_steps = self.progress.step / (self.epoch_steps * self.recipe.epochs)
+        """Return the share of the run that is over, 0..1.
+
+        By steps or by the clock, whichever is further: so the learning rate ends low on a busy machine, too.
+        """
+        by_steps = self.progress.n_steps / (self.epoch_steps * self.recipe.epochs)
         by_clock = self.progress.elapsed_s / (60 * self.recipe.minutes) if self.recipe.minutes else 0.0
         return min(max(by_steps, by_clock), 1.0)
 
+    def describe_start(self) -> dict[str, object]:
+        return {"start": as_dicts(self.score(self.network)), "n_clips": len(self.clips)}
+
+    def run_round(self) -> dict[str, object]:
+        """Train for an epoch, and score if it is due."""
+        means = self.run_epoch()
+        began = time.monotonic()
+        is_due = self.progress.n_rounds % self.recipe.score_every == 0 or self.part_done() >= 1
+        scores = self.keep_best() if is_due else {}
+        self.progress.elapsed_s += time.monotonic() - began
+        return {
+            "rate": self.optimiser.param_groups[0]["lr"],
+            **means,
+            **{name: as_dicts(rates) for name, rates in scores.items()},
+            "best_wer": -self.progress.best[0],
+        }
+
     def run_epoch(self) -> dict[str, float]:
-        """One pass over the clips, or less where the clock runs out; means of the losses."""
+        """Train on every clip once, or until the clock runs out. Return the means of the losses."""
         self.network.train()
-        torch.manual_seed(self.recipe.seed + EPOCH_SEED_STRIDE * self.progress.epoch)
-        rng = np.random.default_rng((self.recipe.seed, self.progress.epoch))
+        torch.manual_seed(self.recipe.seed + EPOCH_SEED_STRIDE * self.progress.n_rounds)
+        rng = np.random.default_rng((self.recipe.seed, self.progress.n_rounds))
         sums = {"loss": 0.0, "ctc": 0.0, "spread": 0.0, "norm": 0.0}
         n_steps = 0
         last = time.monotonic()
@@ -148,7 +173,7 @@ class Training:
             last = now
             if self.part_done() >= 1:
                 break
-        self.progress.epoch += 1
+        self.progress.n_rounds += 1
         return {key: round(value / n_steps, 4) for key, value in sums.items()}
 
     def batches(self, rng: np.random.Generator) -> Iterator[list[MouthClip]]:
@@ -156,102 +181,78 @@ class Training:
         for first in range(0, len(order), self.recipe.batch):
             yield [self.clips[i] for i in order[first : first + self.recipe.batch]]
 
-    def draw(self, clip: MouthClip, rng: np.random.Generator) -> Sample:
-        """A changed copy of the clip, or of a window of it and others."""
+    def draw_sample(self, clip: MouthClip, rng: np.random.Generator) -> MouthSample:
+        """Draw an augmented copy of the clip, or of a window of it and other clips."""
         of_person = self.by_person[clip.person]
         if len(of_person) > 1 and rng.random() < self.recipe.joined:
-            sample = cut_anywhere([self.show(one, rng) for one in draw_parts(clip, of_person, rng)], rng)
+            sample = cut_window([self.draw_view(one, rng) for one in draw_parts(clip, of_person, rng)], rng)
         else:
-            sample = warp_time(self.show(clip, rng), rng)
+            sample = warp_time(self.draw_view(clip, rng), rng)
         if self.recipe.views:
-            return replace(sample, lips=move_lips(sample.lips, rng))
-        return self.augmentation.vary(sample, rng)
+            return replace(sample, lips=transform_lips(sample.lips, rng))
+        return self.augmentation.augment(sample, rng)
 
-    def show(self, clip: MouthClip, rng: np.random.Generator) -> Sample:
-        """The clip, or any view of it."""
-        return self.views[clip.name][rng.integers(self.recipe.views)] if self.recipe.views else sample_of(clip)
+    def draw_view(self, clip: MouthClip, rng: np.random.Generator) -> MouthSample:
+        """Return the clip, or a random one of its cached views."""
+        return self.views[clip.name][rng.integers(self.recipe.views)] if self.recipe.views else load_sample(clip)
 
     def step(self, clips: Sequence[MouthClip]) -> dict[str, float]:
-        part = self.part_done()
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.peak_rate * rate_at(part)
+        set_learning_rate(self.optimiser, self.recipe.peak_rate * learning_rate_at(self.part_done()))
         shares = [clips[i :: self.n_shares] for i in range(min(self.n_shares, len(clips)))]
-        numbers = range(len(shares))
-        found = list(self.pool.map(self.find_gradients, shares, numbers))
+        found = list(self.pool.map(self.find_gradients, shares, range(len(shares))))
         parts = [len(share) / len(clips) for share in shares]
         for weight, *gradients in zip(self.weights, *(gradients for gradients, _ in found), strict=True):
             weight.grad = sum((g * p for g, p in zip(gradients, parts, strict=True)), torch.zeros_like(weight))
-        norm = nn.utils.clip_grad_norm_(self.weights, GRADIENT_NORM)
-        if torch.isfinite(norm):
-            self.optimiser.step()
-        self.progress.step += 1
-        follow(self.average, self.network, min(self.recipe.averaging, self.progress.step / (self.progress.step + 10)))
+        norm = clip_and_step(self.optimiser)
+        self.progress.n_steps += 1
+        update_average(self.average, self.network, self.recipe.averaging, self.progress.n_steps)
         means = {key: sum(losses[key] * p for (_, losses), p in zip(found, parts, strict=True)) for key in found[0][1]}
-        return means | {"norm": norm.item()}
+        return means | {"norm": norm}
 
-    def find_gradients(self, clips: Sequence[MouthClip], number: int) -> tuple[tuple[Tensor, ...], dict[str, float]]:
-        """Of one share of a step, by its number: the gradient of each weight, and the losses."""
-        rng = np.random.default_rng((self.recipe.seed, self.progress.step, number))
-        batch = collate([self.draw(clip, rng) for clip in clips], self.device)
-        ctc, spread = losses_of(forward_mixed(self.network, batch.pictures, batch.lips), batch)
-        loss = ctc + SPREAD_WEIGHT * max(0.0, 1 - self.part_done() / SPREAD_ENDS) * spread
+    def find_gradients(self, clips: Sequence[MouthClip], share: int) -> tuple[tuple[Tensor, ...], dict[str, float]]:
+        """Compute the gradient of each weight and the losses, for one share of a step."""
+        rng = np.random.default_rng((self.recipe.seed, self.progress.n_steps, share))
+        batch = collate([self.draw_sample(clip, rng) for clip in clips], self.device)
+        ctc, spread = compute_losses(forward_mixed_precision(self.network, batch.frames, batch.lips), batch)
+        loss = ctc + SPREAD_WEIGHT * max(0.0, 1 - self.part_done() / SPREAD_END) * spread
         return torch.autograd.grad(loss, self.weights), {
             "loss": loss.item(),
             "ctc": ctc.item(),
             "spread": spread.item(),
         }
 
-    def keep_best(self) -> dict[str, dict[str, Score]]:
-        """Score the network and its average on the held-out clips; write the weights where they are the best yet."""
+    def keep_best(self) -> dict[str, dict[str, ErrorRates]]:
+        """Score the network and its average on the held-out clips; write the weights if they are the best yet."""
         networks = {"network": self.network, "average": self.average}
         scores = dict(zip(networks, self.pool.map(self.score, networks.values()), strict=True))
         for name, network in networks.items():
-            parts = scores[name]
-            mean = Score(*(float(np.mean([getattr(one, key) for one in parts.values()])) for key in ("wer", "cer")))
-            if (mean.wer, mean.cer) < (self.progress.best_wer, self.progress.best_cer):
-                self.progress.best_wer, self.progress.best_cer = mean.wer, mean.cer
-                write_weights(network, self.recipe.run / "model.safetensors")
+            rates = scores[name].values()
+            wer, cer = (float(np.mean([getattr(one, key) for one in rates])) for key in ("wer", "cer"))
+            if self.is_best(-wer, -cer):
+                write_half_precision(network, self.run / "model.safetensors")
         return scores
 
-    def score(self, network: LipCoordNet) -> dict[str, Score]:
-        """Error rates on the held-out clips of each folder, and on windows out of them."""
+    def score(self, network: LipCoordNet) -> dict[str, ErrorRates]:
+        """Measure error rates on the held-out clips of each folder, and on windows of several of them."""
         scores = {}
         for name, clips in self.held_out.items():
-            scores[name] = score_samples(network, map(sample_of, clips), self.recipe.batch, self.device)
+            scores[name] = score_samples(network, map(load_sample, clips), self.recipe.batch, self.device)
             if self.recipe.joined:
                 windows = draw_windows(clips, self.recipe.seed)
                 scores[f"{name}, joined"] = score_samples(network, windows, self.recipe.batch, self.device)
         return scores
 
-    def save(self) -> None:
-        """Everything needed to go on."""
-        state = {
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "progress": asdict(self.progress),
-        }
-        save_state(self.recipe.run, state)
-
-    def resume(self) -> None:
-        path = self.recipe.run / "checkpoint.pt"
-        if not path.is_file():
-            return
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.progress = Progress(**state["progress"])
+    def stateful_parts(self) -> dict[str, nn.Module | Optimizer]:
+        return {"network": self.network, "average": self.average, "optimiser": self.optimiser}
 
 
-def forward_mixed(network: LipCoordNet, pictures: Tensor, lips: Tensor) -> Tensor:
-    """LipCoordNet.forward for training: (B, T, 28) float logits.
+def forward_mixed_precision(network: LipCoordNet, frames: Tensor, lips: Tensor) -> Tensor:
+    """Run LipCoordNet for training: (B, T, 28) float logits. Convolutions use bfloat16, the rest float32.
 
-    pictures: uint8 crops (B, 3, T, 64, 128), or what the convolutions made of them (B, T, 3072). They run in
-    bfloat16, the rest in float32.
+    frames: uint8 crops (B, 3, T, 64, 128), or features of the convolutions (B, T, 3072).
     """
-    shown = show_frames(network, pictures) if pictures.dtype == torch.uint8 else pictures.float()
-    x = drop_maps(network, shown).transpose(0, 1)
+    features = convolve(network, frames) if frames.dtype == torch.uint8 else frames.float()
+    x = drop_maps(network, features).transpose(0, 1)
     x = network._drop(network.gru1(x)[0])
     x = network._drop(network.gru2(x)[0])
     points = network._drop(network.coord_gru(lips.permute(1, 0, 2, 3).flatten(2))[0])
@@ -259,11 +260,11 @@ def forward_mixed(network: LipCoordNet, pictures: Tensor, lips: Tensor) -> Tenso
     return logits.transpose(0, 1)
 
 
-def losses_of(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """CTC per character and cross-entropy per frame, of (B, T, 28) logits.
+def compute_losses(logits: Tensor, batch: ReadingBatch) -> tuple[Tensor, Tensor]:
+    """Compute CTC per character and cross-entropy per frame, of (B, T, 28) logits.
 
-    The cross-entropy is among characters alone: which frames are blank is CTC's to choose, and asking for a
-    character in every frame would work against it.
+    The cross-entropy is among characters only: CTC decides which frames are blank, and a target in every frame would
+    work against it.
     """
     n_clips, n_frames = logits.shape[:2]
     log_p = functional.log_softmax(logits, dim=2)
@@ -276,20 +277,6 @@ def losses_of(logits: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     return ctc, spread
 
 
-def rate_at(part: float) -> float:
-    """The learning rate as a part of its peak: a linear climb, then half a cosine down."""
-    if part < WARM_UP:
-        return LOWEST_RATE + (1 - LOWEST_RATE) * part / WARM_UP
-    fall = (part - WARM_UP) / (1 - WARM_UP)
-    return LOWEST_RATE + (1 - LOWEST_RATE) * (1 + math.cos(math.pi * fall)) / 2
-
-
-@torch.no_grad()
-def follow(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """Move the average towards the network: decay of it stays."""
-    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
-
-
 def group_by_person(clips: Iterable[MouthClip]) -> dict[str, list[MouthClip]]:
     people: dict[str, list[MouthClip]] = {}
     for clip in clips:
@@ -298,25 +285,25 @@ def group_by_person(clips: Iterable[MouthClip]) -> dict[str, list[MouthClip]]:
 
 
 def draw_parts(clip: MouthClip, of_person: Sequence[MouthClip], rng: np.random.Generator) -> list[MouthClip]:
-    """The clip and one or two others of the same person, in any order."""
+    """Return the clip and one or two others of the same person, in random order."""
     parts = [clip, *(of_person[i] for i in rng.integers(0, len(of_person), rng.integers(1, 3)))]
     return [parts[i] for i in rng.permutation(len(parts))]
 
 
-def draw_windows(clips: Sequence[MouthClip], seed: int) -> Iterator[Sample]:
-    """A window for each clip, always the same."""
+def draw_windows(clips: Sequence[MouthClip], seed: int) -> Iterator[MouthSample]:
+    """Yield a window for each clip; the same for the same seed."""
     people = group_by_person(clips)
     for i, clip in enumerate(clips):
         rng = np.random.default_rng((seed, i))
-        yield cut_anywhere([sample_of(one) for one in draw_parts(clip, people[clip.person], rng)], rng)
+        yield cut_window([load_sample(one) for one in draw_parts(clip, people[clip.person], rng)], rng)
 
 
-def collate(samples: Sequence[Sample], device: torch.device) -> Batch:
+def collate(samples: Sequence[MouthSample], device: torch.device) -> ReadingBatch:
     frames = torch.from_numpy(np.stack([sample.frames for sample in samples]))  # (B, T, H, W, 3) or (B, T, 3072)
-    classes = [spread_characters(sample.words, sample.slots, sample.within) for sample in samples]
-    symbols = [symbols_of(sample.text) for sample in samples]
-    return Batch(
-        pictures=(frames.permute(0, 4, 1, 2, 3) if frames.ndim == 5 else frames).to(device),
+    classes = [spread_characters(sample.words, sample.word_indices, sample.word_progress) for sample in samples]
+    symbols = [text_classes(sample.text) for sample in samples]
+    return ReadingBatch(
+        frames=(frames.permute(0, 4, 1, 2, 3) if frames.ndim == 5 else frames).to(device),
         lips=torch.from_numpy(np.stack([sample.lips for sample in samples])).to(device),
         frame_classes=torch.from_numpy(np.stack(classes)).to(device),
         symbols=torch.from_numpy(np.concatenate(symbols)).to(device),
@@ -325,111 +312,51 @@ def collate(samples: Sequence[Sample], device: torch.device) -> Batch:
 
 
 @torch.no_grad()
-def score_samples(network: LipCoordNet, samples: Iterable[Sample], batch: int, device: torch.device) -> Score:
-    """Greedy error rates; dropout is off, and comes back as it was."""
+def score_samples(network: LipCoordNet, samples: Iterable[MouthSample], batch: int, device: torch.device) -> ErrorRates:
+    """Measure error rates of greedy decoding. Dropout is off meanwhile; the training mode is restored."""
     was_training = network.training
     network.eval()
     pairs: list[tuple[str, str]] = []
     iterator = iter(samples)
     while chosen := list(islice(iterator, batch)):
         tensors = collate(chosen, device)
-        labels = forward_mixed(network, tensors.pictures, tensors.lips).argmax(2).cpu().numpy()
-        pairs += [(one.text, text_of(decode_greedy(row))) for one, row in zip(chosen, labels, strict=True)]
+        labels = forward_mixed_precision(network, tensors.frames, tensors.lips).argmax(2).cpu().numpy()
+        pairs += [(one.text, join_characters(decode_greedy(row))) for one, row in zip(chosen, labels, strict=True)]
     network.train(was_training)
-    return score_texts(pairs)
+    return measure_error_rates(pairs)
 
 
-def write_weights(network: nn.Module, path: Path) -> None:
-    """The network's tensors as float16 safetensors, replaced in one move."""
-    tensors = {key: value.detach().half().cpu().contiguous() for key, value in network.state_dict().items()}
-    write_tensors(tensors, path)
+def split_clips(recipe: LipReadingRecipe) -> tuple[list[MouthClip], ClipsByFolder]:
+    """Return the clips to train on and the held-out clips of each folder; the same for the same seed.
 
-
-def split_clips(recipe: Recipe) -> tuple[list[MouthClip], Parts]:
-    """Clips to train on, and clips held out of each folder: the same for the same seed. Clips to leave out
-    are in neither.
+    Excluded clips are in neither.
     """
-    banned = set(recipe.leave_out.read_text().split()) if recipe.leave_out else set()
-    kept: list[MouthClip] = []
-    held_out: Parts = {}
+    excluded = set(recipe.leave_out.read_text().split()) if recipe.leave_out else set()
+    trained: list[MouthClip] = []
+    held_out: ClipsByFolder = {}
     for folder in recipe.mouths:
-        clips = [clip for clip in load_packs(folder) if clip.name not in banned]
+        clips = [clip for clip in load_packs(folder) if clip.name not in excluded]
         order = np.random.default_rng(recipe.seed).permutation(len(clips))[: recipe.n_clips]
         n_held_out = min(recipe.held_out, len(order) // 4)
         held_out[str(folder)] = [clips[i] for i in order[:n_held_out]]
-        kept += [clips[i] for i in order[n_held_out:]]
-    return kept, held_out
+        trained += [clips[i] for i in order[n_held_out:]]
+    return trained, held_out
 
 
-def train(recipe: Recipe) -> None:
-    """Run a recipe to its end, or on from its last checkpoint."""
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)  # its threads would only compete with torch's
-    recipe.run.mkdir(parents=True, exist_ok=True)
-    training = Training(recipe, *split_clips(recipe))
-    training.resume()
-    if training.progress.epoch == 0:
-        start = training.score(training.network)
-        log_line(recipe.run, {"epoch": 0, "start": plain(start), "n_clips": len(training.clips)})
-    while training.part_done() < 1:
-        began = time.monotonic()
-        means = training.run_epoch()
-        scored = time.monotonic()
-        is_due = training.progress.epoch % recipe.score_every == 0 or training.part_done() >= 1
-        scores = training.keep_best() if is_due else {}
-        training.progress.elapsed_s += time.monotonic() - scored
-        training.save()
-        log_line(recipe.run, epoch_line(training, means, scores, time.monotonic() - began))
+def as_dicts(rates: dict[str, ErrorRates]) -> dict[str, dict[str, float]]:
+    return {name: asdict(one) for name, one in rates.items()}
 
 
-def epoch_line(
-    training: Training, means: dict[str, float], scores: dict[str, dict[str, Score]], took_s: float
-) -> dict[str, object]:
-    return {
-        "epoch": training.progress.epoch,
-        "part_done": round(training.part_done(), 4),
-        "rate": training.optimiser.param_groups[0]["lr"],
-        **means,
-        **{name: plain(parts) for name, parts in scores.items()},
-        "best_wer": training.progress.best_wer,
-        "took_s": round(took_s, 1),
-    }
+def train(recipe: LipReadingRecipe) -> None:
+    """Train to the end of a recipe, from its last checkpoint if there is one."""
+    prepare_run(recipe.run, n_threads=1)  # LipReadingTraining has its own threads
+    run_to_end(LipReadingTraining(recipe, *split_clips(recipe)))
 
 
-def plain(parts: dict[str, Score]) -> dict[str, dict[str, float]]:
-    return {name: asdict(score) for name, score in parts.items()}
-
-
-def log_line(run: Path, line: dict[str, object]) -> None:
-    text = json.dumps(line)
-    with (run / "log.jsonl").open("a") as file:
-        file.write(text + "\n")
-    print(text, flush=True)
-
-
-def read_recipe(words: Sequence[str] | None = None) -> Recipe:
-    """The command line as a recipe."""
-    parser = argparse.ArgumentParser(prog="python -m training.lip_reading.train", description=__doc__.splitlines()[0])
-    parser.add_argument("--mouths", type=Path, nargs="+", required=True, help="folders of packs of mouth crops (.npz)")
-    parser.add_argument("--start", type=Path, help="weights to carry on from; from nothing without them")
-    parser.add_argument("-o", "--run", type=Path, required=True, help="folder for checkpoints, weights and log")
-    parser.add_argument("--epochs", type=int, default=Recipe.epochs)
-    parser.add_argument("--minutes", type=float, help="end the schedule after this time, if epochs take longer")
-    parser.add_argument("--peak-rate", type=float, default=Recipe.peak_rate)
-    parser.add_argument("--batch", type=int, default=Recipe.batch)
-    parser.add_argument("--dropout", type=float, default=Recipe.dropout)
-    parser.add_argument("--views", type=int, default=Recipe.views, help="freeze the convolutions, over views made once")
-    parser.add_argument("--joined", type=float, default=Recipe.joined, help="part of the samples cut out of several")
-    parser.add_argument("--averaging", type=float, default=Recipe.averaging)
-    parser.add_argument("--held-out", type=int, default=Recipe.held_out, help="clips of each folder kept for scoring")
-    parser.add_argument("--score-every", type=int, default=Recipe.score_every, help="epochs between two scorings")
-    parser.add_argument("--leave-out", type=Path, help="file of clip names never to train on")
-    parser.add_argument("--n-clips", type=int, help="use only so many clips, for a trial")
-    parser.add_argument("--seed", type=int, default=Recipe.seed)
-    parser.add_argument("--threads", type=int, default=Recipe.threads)
-    asked = vars(parser.parse_args(words))
-    return Recipe(**asked | {"mouths": tuple(asked["mouths"])})
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Train by the recipe on the command line."""
+    train(parse_options(LipReadingRecipe, "training.lip_reading.train", __doc__, arguments))
 
 
 if __name__ == "__main__":
-    train(read_recipe())
+    main()

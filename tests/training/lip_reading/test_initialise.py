@@ -5,27 +5,33 @@ import numpy as np
 import pytest
 import torch
 
-from training.lip_reading.initialise import start_fresh
-from training.lip_reading.mouth_packs import MouthClip, decode_strip, place_words
+from training.common.mouth_packs import MouthClip, decode_crops, place_words
+from training.lip_reading.initialise import initialise_network
 
 
-def clip_of(seed: int) -> MouthClip:
-    """Soft noise about a bright grey, and lip points that move by a hundredth."""
+def make_clip(seed: int) -> MouthClip:
+    """Return a clip of soft noise around a bright grey, with lip points that move by a hundredth."""
     rng = np.random.default_rng(seed)
     strip = cv2.GaussianBlur(rng.integers(120, 255, (75 * 64, 128, 3), np.uint8), (0, 0), 3)
     lips = np.linspace(0.3, 0.7, 40).reshape(20, 2) + rng.normal(0, 0.01, (75, 20, 2))
-    slots, within = place_words(np.arange(6.0) * 10 + 8, np.arange(6.0) * 10 + 18)
+    word_indices, word_progress = place_words(np.arange(6.0) * 10 + 8, np.arange(6.0) * 10 + 18)
     words = ("BIN", "BLUE", "AT", "F", "TWO", "NOW")
     return MouthClip(
-        f"c{seed}", "a", words, cv2.imencode(".jpg", strip)[1].ravel(), lips.astype(np.float32), slots, within
+        f"c{seed}",
+        "a",
+        words,
+        cv2.imencode(".jpg", strip)[1].ravel(),
+        lips.astype(np.float32),
+        word_indices,
+        word_progress,
     )
 
 
 @torch.no_grad()
 def test_every_layer_starts_with_outputs_of_variance_one():
-    clips = [clip_of(seed) for seed in range(4)]
-    network = start_fresh(clips, 7)
-    x = torch.from_numpy(np.stack([decode_strip(clip) for clip in clips])).permute(0, 4, 1, 2, 3).float() / 255
+    clips = [make_clip(seed) for seed in range(4)]
+    network = initialise_network(clips, 7)
+    x = torch.from_numpy(np.stack([decode_crops(clip) for clip in clips])).permute(0, 4, 1, 2, 3).float() / 255
     for conv in (network.conv1, network.conv2, network.conv3):
         y = conv(x)
         assert y.mean((0, 2, 3, 4)).abs().max() < 1e-2
@@ -38,8 +44,8 @@ def test_every_layer_starts_with_outputs_of_variance_one():
     assert gates.std(0).mean() == pytest.approx(float((untouched.std() * 40**0.5).detach()), rel=0.3)
 
 
-def test_a_fresh_start_is_the_same_for_the_same_seed():
-    clips = [clip_of(0)]
-    one, again, other = (start_fresh(clips, seed).state_dict() for seed in (7, 7, 8))
+def test_initial_weights_are_the_same_for_the_same_seed():
+    clips = [make_clip(0)]
+    one, again, other = (initialise_network(clips, seed).state_dict() for seed in (7, 7, 8))
     assert all(torch.equal(one[key], again[key]) for key in one)
     assert not torch.equal(one["FC.weight"], other["FC.weight"])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,31 +13,24 @@ from safetensors.torch import load_file
 from inference.models import LipCoordNet
 from inference.weights.checkpoint import load_into
 from inference.weights.registry import STARTER
+from training.common.lips import MIRRORED_LIPS
+from training.common.mouth_packs import MouthClip, decode_crops, load_packs, place_words
 from training.lip_reading.augmentation import (
-    MIRRORED_LIPS,
     Augmentation,
-    Sample,
+    MouthSample,
     compress,
     drop_frames,
     jitter_time,
     mirror,
 )
-from training.lip_reading.mouth_packs import (
-    NO_TARGET,
-    MouthClip,
-    decode_strip,
-    load_packs,
-    place_words,
-    spread_characters,
-    symbols_of,
-)
-from training.lip_reading.train import Recipe, read_recipe, split_clips, train
+from training.lip_reading.targets import NO_TARGET, spread_characters, text_classes
+from training.lip_reading.train import LipReadingRecipe, main, split_clips
 
 WORDS = "BIN BLUE AT F TWO NOW"
 
 
 def write_pack(folder: Path, n_clips: int) -> Path:
-    """A pack of grey mouths, in the form that `load_packs` reads."""
+    """Write a pack of grey mouths, in the format that `load_packs` reads."""
     rng = np.random.default_rng(0)
     strips = [rng.integers(60, 200, (75 * 64, 128, 3), np.uint8) for _ in range(n_clips)]
     jpegs = [cv2.imencode(".jpg", cv2.GaussianBlur(strip, (0, 0), 5))[1].ravel() for strip in strips]
@@ -55,31 +49,30 @@ def write_pack(folder: Path, n_clips: int) -> Path:
     return folder
 
 
-def recipe_of(*folders: Path, **asked: object) -> Recipe:
-    named = [str(word) for key, value in asked.items() for word in (f"--{key.replace('_', '-')}", value)]
-    return read_recipe(["--mouths", *map(str, folders), "--start", "x", "-o", "y", *named])
+def make_recipe(*folders: Path, **options: Any) -> LipReadingRecipe:
+    return LipReadingRecipe(folders, Path("run"), **options)
 
 
-def names_of(clips: list[MouthClip]) -> list[str]:
+def clip_names(clips: list[MouthClip]) -> list[str]:
     return [clip.name for clip in clips]
 
 
-def test_packs_are_read_and_split_for_good(tmp_path: Path):
+def test_packs_are_read_and_split_the_same_way_each_time(tmp_path: Path):
     clips = load_packs(write_pack(tmp_path, 8))
-    assert decode_strip(clips[0]).shape == (75, 64, 128, 3)
+    assert decode_crops(clips[0]).shape == (75, 64, 128, 3)
     assert clips[0].text == WORDS
-    kept, held_out = split_clips(recipe_of(tmp_path, held_out=2))
+    trained, held_out = split_clips(make_recipe(tmp_path, held_out=2))
     (held,) = held_out.values()
-    assert (len(kept), len(held)) == (6, 2)
-    assert set(names_of(kept)).isdisjoint(names_of(held))
-    assert names_of(split_clips(recipe_of(tmp_path, held_out=2))[1][str(tmp_path)]) == names_of(held)
+    assert (len(trained), len(held)) == (6, 2)
+    assert set(clip_names(trained)).isdisjoint(clip_names(held))
+    assert clip_names(split_clips(make_recipe(tmp_path, held_out=2))[1][str(tmp_path)]) == clip_names(held)
 
 
 def test_every_folder_has_its_own_held_out_clips(tmp_path: Path):
     one, other = (write_pack(make_folder(tmp_path / name), n) for name, n in (("one", 8), ("other", 12)))
-    kept, held_out = split_clips(recipe_of(one, other, held_out=2))
+    trained, held_out = split_clips(make_recipe(one, other, held_out=2))
     assert {name: len(clips) for name, clips in held_out.items()} == {str(one): 2, str(other): 2}
-    assert len(kept) == 16
+    assert len(trained) == 16
 
 
 def make_folder(path: Path) -> Path:
@@ -87,23 +80,23 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def test_names_to_leave_out_are_in_neither_part(tmp_path: Path):
+def test_excluded_clips_are_in_neither_part(tmp_path: Path):
     write_pack(tmp_path, 8)
     (tmp_path / "names").write_text("clip03\nclip05\n")
-    kept, held_out = split_clips(recipe_of(tmp_path, leave_out=tmp_path / "names"))
-    names = {*names_of(kept), *names_of(held_out[str(tmp_path)])}
+    trained, held_out = split_clips(make_recipe(tmp_path, leave_out=tmp_path / "names"))
+    names = {*clip_names(trained), *clip_names(held_out[str(tmp_path)])}
     assert len(names) == 6
     assert not names & {"clip03", "clip05"}
 
 
 def test_characters_spread_over_their_word_by_hand():
-    slots, within = place_words(np.array([0.0, 6.0]), np.array([6.0, 8.0]))
-    targets = spread_characters(["BIN", "AT"], slots, within)
-    b, i, n, a, t = (symbols_of(c)[0] - 1 for c in "BINAT")
+    word_indices, word_progress = place_words(np.array([0.0, 6.0]), np.array([6.0, 8.0]))
+    targets = spread_characters(["BIN", "AT"], word_indices, word_progress)
+    b, i, n, a, t = (text_classes(c)[0] - 1 for c in "BINAT")
     assert targets[:9].tolist() == [b, b, i, i, n, NO_TARGET, a, t, NO_TARGET]
 
 
-def test_a_mirror_is_its_own_undoing_and_swaps_the_corners():
+def test_mirroring_swaps_the_corners_and_is_its_own_inverse():
     frames = np.random.default_rng(0).integers(0, 255, (3, 64, 128, 3), np.uint8)
     lips = np.random.default_rng(1).random((3, 20, 2), dtype=np.float32)
     once = mirror(frames, lips)
@@ -115,74 +108,76 @@ def test_a_mirror_is_its_own_undoing_and_swaps_the_corners():
     assert MIRRORED_LIPS[MIRRORED_LIPS].tolist() == list(range(20))
 
 
-def test_changes_keep_shapes_and_are_the_same_for_the_same_seed():
-    slots, within = place_words(np.arange(6.0) * 10 + 8, np.arange(6.0) * 10 + 18)
+def test_augmentation_keeps_shapes_and_is_the_same_for_the_same_seed():
+    word_indices, word_progress = place_words(np.arange(6.0) * 10 + 8, np.arange(6.0) * 10 + 18)
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 255, (75, 64, 128, 3), np.uint8)
-    sample = Sample(frames, rng.random((75, 20, 2), dtype=np.float32), slots, within, tuple(WORDS.split()), WORDS)
-    changed = [Augmentation(1).vary(sample, np.random.default_rng(5)) for _ in range(2)]
+    sample = MouthSample(
+        frames, rng.random((75, 20, 2), dtype=np.float32), word_indices, word_progress, tuple(WORDS.split()), WORDS
+    )
+    changed = [Augmentation(1).augment(sample, np.random.default_rng(5)) for _ in range(2)]
     assert changed[0].frames.shape == frames.shape
     assert changed[0].frames.dtype == np.uint8
     assert np.array_equal(changed[0].frames, changed[1].frames)
     assert not np.array_equal(changed[0].frames, frames)
 
 
-def sample_of_numbers() -> Sample:
-    """Frame t is grey of level 3 t, and its lips lie at t / 100."""
-    slots, within = place_words(np.arange(6.0) * 10 + 8, np.arange(6.0) * 10 + 18)
+def make_ramp_sample() -> MouthSample:
+    """Return a sample whose frame t is grey of level 3 t, with all lip points at t / 100."""
+    word_indices, word_progress = place_words(np.arange(6.0) * 10 + 8, np.arange(6.0) * 10 + 18)
     numbers = np.arange(75)
     frames = np.broadcast_to((numbers * 3).astype(np.uint8)[:, None, None, None], (75, 64, 128, 3))
     lips = np.broadcast_to((numbers / 100)[:, None, None], (75, 20, 2)).astype(np.float32)
-    return Sample(frames, lips, slots, within, tuple(WORDS.split()), WORDS)
+    return MouthSample(frames, lips, word_indices, word_progress, tuple(WORDS.split()), WORDS)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_dropped_frames_are_filled_from_both_sides(seed: int):
-    """On a ramp a fill from both sides gives the ramp again."""
-    sample = sample_of_numbers()
+    """A ramp filled from both sides is the same ramp."""
+    sample = make_ramp_sample()
     dropped = drop_frames(sample, np.random.default_rng(seed))
     assert np.abs(dropped.frames.astype(int) - sample.frames).max() <= 1
     assert dropped.lips == pytest.approx(sample.lips, abs=1e-5)
     assert np.array_equal(dropped.frames[[0, -1]], sample.frames[[0, -1]])
 
 
-def test_a_jitter_in_time_doubles_and_skips_frames_but_keeps_their_order():
-    levels = jitter_time(sample_of_numbers(), np.random.default_rng(0)).frames[:, 0, 0, 0].astype(int) // 3
+def test_time_jitter_repeats_and_skips_frames_in_order():
+    levels = jitter_time(make_ramp_sample(), np.random.default_rng(0)).frames[:, 0, 0, 0].astype(int) // 3
     steps = np.diff(levels).tolist()
     assert {0, 2} <= set(steps)
     assert min(steps) == 0
     assert np.abs(levels - np.arange(75)).max() <= 1
 
 
-def test_compression_loses_detail_and_keeps_the_picture():
+def test_compression_loses_detail_and_keeps_the_image():
     rng = np.random.default_rng(0)
     frames = np.clip(rng.normal(128, 30, (75, 64, 128, 3)), 0, 255).astype(np.uint8)
     for seed in range(6):
-        packed = compress(frames, np.random.default_rng(seed))
-        assert packed.shape == frames.shape
-        assert packed.dtype == np.uint8
-        assert packed.std() < frames.std()
-        assert packed.mean() == pytest.approx(frames.mean(), abs=2)
+        compressed = compress(frames, np.random.default_rng(seed))
+        assert compressed.shape == frames.shape
+        assert compressed.dtype == np.uint8
+        assert compressed.std() < frames.std()
+        assert compressed.mean() == pytest.approx(frames.mean(), abs=2)
 
 
 def test_the_same_seed_repeats_a_run(tmp_path: Path):
-    """With one thread to the last digit: with more, dropout draws in any order."""
+    """With one thread, exactly. With more, the order of dropout's random draws varies."""
     start = STARTER.shipped_in / STARTER.files[0].name
     write_pack(tmp_path, 5)
     arguments = ["--mouths", str(tmp_path), "--start", str(start), "--held-out", "1", "--epochs", "1", "--threads", "1"]
     logs = []
     for name in ("one", "other"):
-        train(read_recipe([*arguments, "-o", str(tmp_path / name)]))
+        main([*arguments, "-o", str(tmp_path / name)])
         line = json.loads((tmp_path / name / "log.jsonl").read_text().splitlines()[-1])
         logs.append({key: value for key, value in line.items() if key != "took_s"})
     assert logs[0] == logs[1]
 
 
-def test_frozen_convolutions_stay_and_the_rest_learns(tmp_path: Path):
+def test_frozen_convolutions_stay_and_the_rest_trains(tmp_path: Path):
     start = STARTER.shipped_in / STARTER.files[0].name
     write_pack(tmp_path, 5)
     arguments = ["--mouths", str(tmp_path), "--start", str(start), "-o", str(tmp_path / "run"), "--held-out", "1"]
-    train(read_recipe([*arguments, "--epochs", "1", "--views", "2", "--joined", "0.5"]))
+    main([*arguments, "--epochs", "1", "--views", "2", "--joined", "0.5"])
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert np.isfinite(log[1]["loss"])
     state = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["network"]
@@ -191,16 +186,16 @@ def test_frozen_convolutions_stay_and_the_rest_learns(tmp_path: Path):
     assert {name for name, alike in is_alike.items() if alike} == {name for name in before if name.startswith("conv")}
 
 
-def test_a_tiny_run_learns_logs_and_goes_on_where_it_stopped(tmp_path: Path):
+def test_a_tiny_run_trains_logs_and_resumes(tmp_path: Path):
     start = STARTER.shipped_in / STARTER.files[0].name
     write_pack(tmp_path, 5)
     arguments = ["--mouths", str(tmp_path), "--start", str(start), "-o", str(tmp_path / "run"), "--held-out", "1"]
-    train(read_recipe([*arguments, "--epochs", "1", "--batch", "2", "--joined", "0.5"]))
+    main([*arguments, "--epochs", "1", "--batch", "2", "--joined", "0.5"])
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in log] == [0, 1]
+    assert [line["round"] for line in log] == [0, 1]
     assert np.isfinite(log[1]["loss"])
     assert set(log[1]["average"]) == {str(tmp_path), f"{tmp_path}, joined"}
     load_into(LipCoordNet(), tmp_path / "run" / "model.safetensors")
-    train(read_recipe([*arguments, "--epochs", "2", "--batch", "2"]))
+    main([*arguments, "--epochs", "2", "--batch", "2"])
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in log] == [0, 1, 2]
+    assert [line["round"] for line in log] == [0, 1, 2]
