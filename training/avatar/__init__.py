@@ -1,1 +1,1 @@
-"""How the starter avatar was made: utterances, audio encoder, U-Net, assembly."""
+"""The recipe of the starter avatar: utterances, audio encoder, U-Net, assembly."""

@@ -12,10 +12,10 @@ from torch import nn
 from inference.avatar.network import read_encoder, read_unet
 from inference.faces import FaceBox
 from inference.models import AvatarUNet
-from training.avatar import train_audio_encoder as ear
-from training.avatar import train_unet as avatar
-from training.avatar.assemble import join
-from training.avatar.identity_init import measure_levels, paint, start_as_copy
+from training.avatar import train_audio_encoder, train_unet
+from training.avatar.assemble import assemble
+from training.avatar.identity_init import generate, initialise_as_identity, measure_statistics
+from training.avatar.train_audio_encoder import ENCODER_WIDTHS, N_SHAPES, UNET_WIDTHS, AvatarAudioNetwork
 from training.make_weights import main
 
 WIDTHS = (8, 8, 8, 16, 16)
@@ -28,51 +28,51 @@ def make_unet() -> AvatarUNet:
 
 
 def draw_faces(side: int) -> torch.Tensor:
-    """Smooth pictures, (3, 6, side, side)."""
+    """Return smooth images, (3, 6, side, side)."""
     small = torch.rand(3, 3, 6, 6, generator=torch.Generator().manual_seed(1))
     faces = torch.nn.functional.interpolate(small, size=(side, side), mode="bicubic").clamp(0, 1)
     return torch.cat([faces, torch.zeros_like(faces)], dim=1)
 
 
-def test_painting_is_the_network_from_the_branch_on():
+def test_generation_is_the_network_from_the_branch_on():
     unet = make_unet().eval()
     face, audio = torch.rand(1, 6, 320, 320), torch.rand(1, 1, 16, 16)
     with torch.no_grad():
-        assert torch.equal(paint(unet, face, unet.audio_model(audio)), unet(face, audio))
+        assert torch.equal(generate(unet, face, unet.audio_model(audio)), unet(face, audio))
 
 
-def test_a_copy_gives_the_face_back_before_it_learned_anything():
+def test_the_initial_network_outputs_its_input_face():
     unet, face = make_unet(), draw_faces(64)
-    heard = torch.rand(3, WIDTHS[-1], 2, 2)
+    shape_map = torch.rand(3, WIDTHS[-1], 2, 2)
     with torch.no_grad():
-        before = (paint(unet, face, heard) - face[:, :3]).abs().mean()
-        start_as_copy(unet, face, heard, 2)
-        after = (paint(unet.eval(), face, heard) - face[:, :3]).abs()
+        before = (generate(unet, face, shape_map) - face[:, :3]).abs().mean()
+        initialise_as_identity(unet, face, shape_map, 2)
+        after = (generate(unet.eval(), face, shape_map) - face[:, :3]).abs()
     assert before > 0.1
-    assert after.max() < 0.105  # the sigmoid against its tangent, at its worst; on the whole it is nearer
+    assert after.max() < 0.105  # the largest difference of the sigmoid from a line
     assert after.mean() < 0.06
 
 
 @torch.no_grad()
-def test_what_is_told_comes_to_every_size_of_the_way_up():
+def test_the_shape_reaches_every_scale_of_the_decoder():
     unet, face = make_unet(), draw_faces(192)
-    told = torch.zeros(3, WIDTHS[-1], 6, 6)
-    told[:, :2] = torch.tensor([[0.1, 0.9], [0.5, 0.3], [1.2, 0.0]])[:, :, None, None]
-    start_as_copy(unet, face, told, 2)
+    shape_map = torch.zeros(3, WIDTHS[-1], 6, 6)
+    shape_map[:, :2] = torch.tensor([[0.1, 0.9], [0.5, 0.3], [1.2, 0.0]])[:, :, None, None]
+    initialise_as_identity(unet, face, shape_map, 2)
     seen = []
     for part in (unet.fuse_conv, unet.up1, unet.up2, unet.up3, unet.up4):
-        part.register_forward_hook(lambda *given: seen.append(given[2]))
-    paint(unet.eval(), face, told)
+        part.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    generate(unet.eval(), face, shape_map)
     assert [one.shape[2] for one in seen] == [6, 12, 24, 48, 96]
     for one in seen:
         middle = one.shape[2] // 2
-        assert torch.allclose(one[:, :2, middle, middle], told[:, :2, 0, 0], atol=0.06)
+        assert torch.allclose(one[:, :2, middle, middle], shape_map[:, :2, 0, 0], atol=0.06)
 
 
-def test_levels_are_those_of_the_batch_and_momentum_comes_back():
+def test_statistics_are_those_of_the_batch_and_momentum_is_restored():
     unet, face = make_unet(), draw_faces(64)
-    heard = torch.rand(3, WIDTHS[-1], 2, 2)
-    measure_levels(unet, face, heard)
+    shape_map = torch.rand(3, WIDTHS[-1], 2, 2)
+    measure_statistics(unet, face, shape_map)
     with torch.no_grad():
         widened = unet.inc.inconv[0].conv[0](face)
     norm = unet.inc.inconv[0].conv[1]
@@ -81,60 +81,64 @@ def test_levels_are_those_of_the_batch_and_momentum_comes_back():
     assert {norm.momentum for norm in unet.modules() if isinstance(norm, torch.nn.BatchNorm2d)} == {0.1}
 
 
-def test_windows_of_a_face_and_of_the_map_belong_together():
-    pixels, places = avatar.window_at((avatar.N_WINDOWS - 1, 0))
+def test_windows_of_the_face_and_of_the_map_match():
+    pixels, places = train_unet.window_at((train_unet.N_WINDOWS - 1, 0))
     assert pixels[2:] == (slice(192, 320), slice(0, 128))
     assert places[2:] == (slice(6, 10), slice(0, 4))
 
 
-def test_a_jittered_box_stays_a_square_in_the_picture():
+def test_a_jittered_box_stays_a_square_in_the_frame():
     rng = np.random.default_rng(0)
     for _ in range(50):
-        box = avatar.jitter(FaceBox(142, 280, 362, 500), rng)
+        box = train_unet.jitter(FaceBox(142, 280, 362, 500), rng)
         assert box.width == box.height
         assert 0 <= box.left < box.right <= 512
         assert 0 <= box.top < box.bottom <= 512
 
 
-def test_pictures_differ_by_the_mouth_and_weigh_more_there():
+def test_images_differ_at_the_mouth_and_weigh_more_there():
     mouth = np.array([1.2, 0, 0, 0, 0, 0, 0], np.float32)
-    pair = avatar.Studio().pair(3, mouth, None)
-    rest, target = (avatar.to_numbers(torch.from_numpy(one.copy())[None]) for one in pair)
-    weights = avatar.weigh(rest, target)
+    pair = train_unet.PortraitCrops().render_pair(3, mouth, None)
+    rest, target = (train_unet.to_unit_range(torch.from_numpy(one.copy())[None]) for one in pair)
+    weights = train_unet.change_weights(rest, target)
     moved = (target - rest).abs().mean(1, keepdim=True)
     assert moved[..., :40, :].max() < 0.2
-    assert weights[moved > avatar.CHANGE].min() > 2
+    assert weights[moved > train_unet.CHANGE].min() > 2
     assert weights.min() == 1
-    assert avatar.loss_of(target, target, weights) == 0
-    assert avatar.loss_of(rest, target, weights) > avatar.loss_of(rest, target, torch.ones_like(weights))
+    assert train_unet.compute_loss(target, target, weights) == 0
+    assert train_unet.compute_loss(rest, target, weights) > train_unet.compute_loss(
+        rest, target, torch.ones_like(weights)
+    )
 
 
-def test_mouths_to_paint_are_within_what_a_mouth_can_do():
+def test_drawn_mouths_are_within_bounds():
     rng = np.random.default_rng(0)
-    mouths = np.stack([avatar.draw_mouth(rng) for _ in range(300)])
+    mouths = np.stack([train_unet.draw_mouth(rng) for _ in range(300)])
     assert mouths.min() == 0
-    assert (mouths <= avatar.MOST).all()
+    assert (mouths <= train_unet.MAX_SHAPE).all()
     assert 0.08 < (mouths == 0).all(axis=1).mean() < 0.25
     assert (mouths.max(axis=0) > 0.8).all()
-    assert len(avatar.draw_sentences(12, 1)) == 12
+    assert len(train_unet.sentence_mouths(12, 1)) == 12
 
 
 @torch.no_grad()
-def test_an_ear_and_a_painter_joined_paint_what_the_ear_reads():
+def test_an_assembled_unet_uses_the_shape_that_is_read_out():
     torch.manual_seed(0)
-    listener, unet = ear.Ear().eval(), avatar.make_unet().eval()
-    nn.init.normal_(listener.shape.bias)
-    nn.init.normal_(listener.shape.weight)
-    avatar.boost_mouth(unet)
-    deepest, audio = torch.rand(1, ear.UNET_WIDTHS[-1], 10, 10), torch.rand(1, 16, 16, 16)
-    told = torch.zeros(1, ear.UNET_WIDTHS[-1], 10, 10)
-    told[:, : ear.N_SHAPES] = listener.shape(listener.branch(audio))
-    told[:, 0] = 1.2 * told[:, 0] - 0.3
-    expected = unet.fuse_conv(torch.cat([deepest, told], dim=1))
-    painter = {key: value for key, value in unet.state_dict().items() if not key.startswith(avatar.BRANCH)}
-    joined = join(listener, painter, gain=1.2, shut=0.3)
-    heard, silence = (joined.fuse_conv(torch.cat([deepest, joined.audio_model(x)], dim=1)) for x in (audio, audio * 0))
-    assert (heard - expected).abs().max() < 0.01 * (silence - expected).abs().max()
+    audio_network, unet = AvatarAudioNetwork().eval(), train_unet.make_unet().eval()
+    nn.init.normal_(audio_network.shape.bias)
+    nn.init.normal_(audio_network.shape.weight)
+    train_unet.boost_shape_weights(unet)
+    deepest, audio = torch.rand(1, UNET_WIDTHS[-1], 10, 10), torch.rand(1, 16, 16, 16)
+    shape_map = torch.zeros(1, UNET_WIDTHS[-1], 10, 10)
+    shape_map[:, :N_SHAPES] = audio_network.shape(audio_network.branch(audio))
+    shape_map[:, 0] = 1.2 * shape_map[:, 0] - 0.3
+    expected = unet.fuse_conv(torch.cat([deepest, shape_map], dim=1))
+    tensors = {key: value for key, value in unet.state_dict().items() if not key.startswith(train_unet.AUDIO_BRANCH)}
+    assembled = assemble(audio_network, tensors, gain=1.2, bias=-0.3)
+    output, without_audio = (
+        assembled.fuse_conv(torch.cat([deepest, assembled.audio_model(x)], dim=1)) for x in (audio, audio * 0)
+    )
+    assert (output - expected).abs().max() < 0.01 * (without_audio - expected).abs().max()
 
 
 def rounds_of(run: Path) -> list[int]:
@@ -144,15 +148,19 @@ def rounds_of(run: Path) -> list[int]:
 
 
 @needs_espeak
-def test_a_tiny_run_makes_an_avatar_and_goes_on_where_it_stopped(tmp_path: Path):
+def test_a_tiny_run_makes_an_avatar_and_resumes(tmp_path: Path):
     main(["avatar", "--tiny", "-o", str(tmp_path)])
-    heard, painted, made = (tmp_path / "avatar" / name for name in ("ear", "painter", "made"))
-    unet, encoder = read_unet(made / "network.safetensors"), read_encoder(made / "audio_encoder.safetensors")
-    assert (unet.widths, unet.audio_shape) == (ear.UNET_WIDTHS, (16, 16, 16))
-    assert encoder.widths == ear.EAR_WIDTHS
+    audio_run, unet_run, assembled = (tmp_path / "avatar" / name for name in ("audio", "unet", "assembled"))
+    unet, encoder = read_unet(assembled / "network.safetensors"), read_encoder(assembled / "audio_encoder.safetensors")
+    assert (unet.widths, unet.audio_shape) == (UNET_WIDTHS, (16, 16, 16))
+    assert encoder.widths == ENCODER_WIDTHS
     few = ["--batch", "1", "--steps", "2"]
-    listen = ["-o", str(heard), "--n-utterances", "2", "--n-held-out", "1", *few]
-    for module, words, run in ((ear, listen, heard), (avatar, ["-o", str(painted), "--n-scored", "1", *few], painted)):
+    audio_arguments = ["-o", str(audio_run), "--n-utterances", "2", "--n-held-out", "1", *few]
+    unet_arguments = ["-o", str(unet_run), "--n-scored", "1", *few]
+    for module, arguments, run in (
+        (train_audio_encoder, audio_arguments, audio_run),
+        (train_unet, unet_arguments, unet_run),
+    ):
         assert rounds_of(run) == [1]
-        module.train(module.read_recipe(words))
+        module.main(arguments)
         assert rounds_of(run) == [1, 2]
