@@ -1,1 +1,1 @@
-"""How the starter weights of Wav2Lip were made: face packs, samples, training, gain."""
+"""The recipe of the starter weights of Wav2Lip: face packs, samples, training, mouth gain."""

@@ -1,4 +1,4 @@
-"""What lip sync hears in training: windows of the mel, changed as voices, rooms and microphones differ."""
+"""Audio that lip sync trains on: mel windows, varied as voices, rooms and microphones differ."""
 
 from __future__ import annotations
 
@@ -10,105 +10,114 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from inference.audio import WINDOW, mel_columns, window_start
-from inference.audio.mel import FULL_SCALE, HIGHEST, SILENCE
+from inference.audio import MEL_WINDOW, mel_columns, window_start
+from inference.audio.mel import FULL_SCALE, MAX_MEL, SILENCE
 from inference.lip_sync.options import SyncOptions
-from training.avatar.espeak import Espeak, mouths_of
-from training.avatar.utterances import count_frames, gap_of, roughen, speak
-from training.lip_sync.face_packs import FPS, Floats, Samples
+from training.common.arrays import Floats
+from training.common.espeak import Espeak, mouth_shapes_at
+from training.common.lips import shape_gap
+from training.common.speech import count_frames, degrade, synthesise_utterance
+from training.common.synthetic_clips import FPS
+from training.lip_sync.face_packs import Samples
 
 Halves = npt.NDArray[np.float16]
 
-OFFSET = SyncOptions().mel_offset_frames  # windows in training lie as they do in use
-BEFORE, AFTER = 8, 40  # columns of silence kept around a clip's mel
-N_ROUGHENED = 3  # copies of a sound, each as another microphone in another room gives it
-SILENT_SHARE = 0.1  # of the samples: mouths at rest, with silence
-SHUT = 15  # percentile of a clip's gaps below which its mouth is taken to rest
-DECIBELS = 2 * HIGHEST / 100  # of the mel's scale
-THROATS = (0.82, 1.22)  # factors of all frequencies of a voice
-CHANGED, LOUDER, NOISED = 0.6, 0.6, 0.4  # parts of the windows
-N_SHAPE = 3  # numbers of a mouth that are listened for: gap, height and width
+OFFSET = SyncOptions().mel_offset_frames  # the same offset as in inference
+COLUMNS_BEFORE, COLUMNS_AFTER = 8, 40  # mel columns of silence stored around a clip
+N_DEGRADED = 3  # degraded copies of each clip's audio
+SILENT_SHARE = 0.1  # share of samples with silence and a mouth at rest
+REST_PERCENTILE = 15  # a mouth is at rest if its gap is below this percentile of the clip's gaps
+DECIBEL = 2 * MAX_MEL / 100  # one dB on the mel's scale
+VOCAL_TRACT_FACTORS = (0.82, 1.22)  # range of factors of all frequencies of a voice
+TRACT_SHARE, LOUDNESS_SHARE, NOISE_SHARE = 0.6, 0.6, 0.4  # shares of windows with each change
+N_SHAPES = 3  # numbers of a mouth shape: gap, height and width
+GAP_ONLY: Floats = np.array([1, 0, 0], np.float32)
 
 
 @dataclass(frozen=True)
-class Sound:
-    """One clip's sound, T frames of it.
-
-    mels: padded spectrograms, (80, BEFORE + columns + AFTER) each: the first as it was, others roughened.
-    """
+class ClipMels:
+    """Mel spectrograms of one clip's audio: as recorded, then degraded copies. Each is (80, before + T + after)."""
 
     mels: tuple[Halves, ...]
 
     def window(self, frame: int, version: int = 0) -> Floats:
-        """What is heard at a frame: (80, 16)."""
-        start = window_start(frame, FPS, OFFSET) + BEFORE
-        return self.mels[version][:, start : start + WINDOW].astype(np.float32)
+        """Return the mel window of a video frame: (80, 16)."""
+        start = window_start(frame, FPS, OFFSET) + COLUMNS_BEFORE
+        return self.mels[version][:, start : start + MEL_WINDOW].astype(np.float32)
 
-    def draw(self, frame: int, rng: np.random.Generator) -> Floats:
-        """The same as somebody else might sound somewhere else."""
-        return change_sound(self.window(frame, int(rng.integers(len(self.mels)))), rng)
+    def draw_window(self, frame: int, rng: np.random.Generator) -> Floats:
+        """Draw a varied copy of the window, as of another speaker in another room."""
+        return vary_mel(self.window(frame, int(rng.integers(len(self.mels)))), rng)
 
 
 @dataclass(frozen=True)
-class Heard:
-    """A sound and the mouth that made it.
+class AudioExample:
+    """Audio and the mouth shapes that belong to it.
 
-    shapes: (T, 3) float32, standardised gap, height and width. known: (3,) which of them were measured.
+    shapes: (T, 3) float32, standardised gap, height and width. known: (3,) 1 for the numbers that were measured.
+    rest_frames: frames whose mouth is at rest.
     """
 
-    sound: Sound
+    audio: ClipMels
     shapes: Floats
     known: Floats
-    quiet: tuple[int, ...]
+    rest_frames: tuple[int, ...]
 
 
-def hear(samples: Samples, n_frames: int, seed: Sequence[int]) -> Sound:
-    """samples: (N,) int16, 16 kHz mono."""
+def make_clip_mels(samples: Samples, n_frames: int, seed: Sequence[int]) -> ClipMels:
+    """Compute the mels of a clip. samples: (N,) int16, 16 kHz mono."""
     plain = samples.astype(np.float32) / np.float32(FULL_SCALE)
-    versions = [roughen(plain, np.random.default_rng((*seed, k))) for k in range(N_ROUGHENED)]
-    whole = [samples, *(np.round(np.clip(one, -1, 1) * (FULL_SCALE - 1)).astype(np.int16) for one in versions)]
-    n_columns = window_start(n_frames, FPS) + AFTER
-    return Sound(tuple(mel_columns(one, -BEFORE, n_columns).astype(np.float16) for one in whole))
+    degraded = [degrade(plain, np.random.default_rng((*seed, k))) for k in range(N_DEGRADED)]
+    versions = [samples, *(to_int16(one) for one in degraded)]
+    n_columns = window_start(n_frames, FPS) + COLUMNS_AFTER
+    return ClipMels(tuple(mel_columns(one, -COLUMNS_BEFORE, n_columns).astype(np.float16) for one in versions))
 
 
-def quiet_frames(gaps: Floats) -> tuple[int, ...]:
-    return tuple(map(int, np.flatnonzero(gaps <= np.percentile(gaps, SHUT))))
+def to_int16(samples: Floats) -> Samples:
+    return np.round(np.clip(samples, -1, 1) * (FULL_SCALE - 1)).astype(np.int16)
 
 
-def speak_voices(n_utterances: int, seed: int) -> list[Heard]:
-    """Utterances of the voices of espeak-ng: of the mouth that says them only the gap is taken, which is sure.
+def find_rest_frames(gaps: Floats) -> tuple[int, ...]:
+    return tuple(map(int, np.flatnonzero(gaps <= np.percentile(gaps, REST_PERCENTILE))))
 
-    Raises: FileNotFoundError where espeak-ng is not installed.
+
+def synthesise_examples(n_utterances: int, seed: int) -> list[AudioExample]:
+    """Synthesise utterances of espeak-ng's voices. Only the gap between the lips is known reliably.
+
+    Raises: FileNotFoundError if espeak-ng is not installed.
     """
-    espeak, said = Espeak(), []
+    espeak, utterances = Espeak(), []
     for i in range(n_utterances):
-        samples, sounds = speak(espeak, np.random.default_rng((seed, i)))
-        gaps = gap_of(mouths_of(sounds, np.arange(count_frames(samples)) / FPS))
-        whole = np.round(np.clip(samples, -1, 1) * (FULL_SCALE - 1)).astype(np.int16)
-        said.append((hear(whole, len(gaps), (seed, i)), gaps))
-    every = np.concatenate([gaps for _, gaps in said]) if said else np.zeros(1, np.float32)
+        samples, phonemes = synthesise_utterance(espeak, np.random.default_rng((seed, i)))
+        gaps = shape_gap(mouth_shapes_at(phonemes, np.arange(count_frames(samples)) / FPS))
+        utterances.append((make_clip_mels(to_int16(samples), len(gaps), (seed, i)), gaps))
+    all_gaps = np.concatenate([gaps for _, gaps in utterances]) if utterances else np.zeros(1, np.float32)
+    mean, deviation = all_gaps.mean(), all_gaps.std()
     return [
-        Heard(sound, only_gap((gaps - every.mean()) / every.std()), GAP_ALONE, quiet_frames(gaps))
-        for sound, gaps in said
+        AudioExample(audio, to_shapes((gaps - mean) / deviation), GAP_ONLY, find_rest_frames(gaps))
+        for audio, gaps in utterances
     ]
 
 
-GAP_ALONE: Floats = np.array([1, 0, 0], np.float32)
+def to_shapes(gaps: Floats) -> Floats:
+    """Return shapes (T, 3) with only a gap."""
+    return np.asarray(gaps[:, None] * GAP_ONLY, np.float32)
 
 
-def only_gap(gaps: Floats) -> Floats:
-    return np.asarray(gaps[:, None] * GAP_ALONE, np.float32)
+def draw_audio_batch(
+    kinds: Sequence[Sequence[AudioExample]], size: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw mel windows, from each kind of examples equally often.
 
-
-def draw_heard(kinds: Sequence[Sequence[Heard]], size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Windows (B, 1, 80, 16), the shapes (B, 3) of their frames, and which are known; each kind as often."""
+    Returns: windows (B, 1, 80, 16), the shapes (B, 3) of their frames, and which numbers of them are known (B, 3).
+    """
     mels, shapes, known = [], [], []
     for _ in range(size):
         kind = kinds[int(rng.integers(len(kinds)))]
         one = kind[int(rng.integers(len(kind)))]
         is_silent = rng.random() < SILENT_SHARE
-        frame = int(rng.choice(one.quiet)) if is_silent else int(rng.integers(len(one.shapes)))
-        mels.append(silence(rng) if is_silent else one.sound.draw(frame, rng))
+        frame = int(rng.choice(one.rest_frames)) if is_silent else int(rng.integers(len(one.shapes)))
+        mels.append(draw_silence(rng) if is_silent else one.audio.draw_window(frame, rng))
         shapes.append(one.shapes[frame])
         known.append(one.known)
     return (
@@ -118,20 +127,19 @@ def draw_heard(kinds: Sequence[Sequence[Heard]], size: int, rng: np.random.Gener
     )
 
 
-def change_sound(mel: Floats, rng: np.random.Generator) -> Floats:
-    """Another loudness, a voice of another size, and a noise floor."""
-    if rng.random() < CHANGED:
-        mel = stretch_voice(mel, rng.uniform(*THROATS))
-    if rng.random() < LOUDER:
-        heard = mel > SILENCE
-        mel = np.where(heard, mel + rng.uniform(-12, 8) * DECIBELS, mel)
-    if rng.random() < NOISED:
-        mel = np.maximum(mel, silence(rng))
-    return np.clip(mel, SILENCE, HIGHEST).astype(np.float32)
+def vary_mel(mel: Floats, rng: np.random.Generator) -> Floats:
+    """Change the loudness and the size of the vocal tract, and add a noise floor, each with a chance."""
+    if rng.random() < TRACT_SHARE:
+        mel = scale_frequencies(mel, rng.uniform(*VOCAL_TRACT_FACTORS))
+    if rng.random() < LOUDNESS_SHARE:
+        mel = np.where(mel > SILENCE, mel + rng.uniform(-12, 8) * DECIBEL, mel)
+    if rng.random() < NOISE_SHARE:
+        mel = np.maximum(mel, draw_silence(rng))
+    return np.clip(mel, SILENCE, MAX_MEL).astype(np.float32)
 
 
-def stretch_voice(mel: Floats, factor: float) -> Floats:
-    """Frequencies times a factor, as of a shorter or longer vocal tract; (80, T)."""
+def scale_frequencies(mel: Floats, factor: float) -> Floats:
+    """Multiply all frequencies, as a shorter or longer vocal tract does: (80, T)."""
     rows = np.clip(np.arange(len(mel)) / factor, 0, len(mel) - 1)
     low = np.floor(rows).astype(int)
     high = np.minimum(low + 1, len(mel) - 1)
@@ -139,10 +147,10 @@ def stretch_voice(mel: Floats, factor: float) -> Floats:
     return np.asarray(mel[low] * (1 - part) + mel[high] * part, np.float32)
 
 
-def silence(rng: np.random.Generator) -> Floats:
-    """Nothing, or the faint noise of a room: (80, 16)."""
+def draw_silence(rng: np.random.Generator) -> Floats:
+    """Draw digital silence or the faint noise of a room: (80, 16)."""
     if rng.random() < 0.5:
-        return np.full((80, WINDOW), SILENCE, np.float32)
+        return np.full((80, MEL_WINDOW), SILENCE, np.float32)
     floor = rng.uniform(-95, -55) + np.linspace(0, rng.uniform(-25, 5), 80)[:, None]
-    levels = SILENCE + (floor + 100 + rng.normal(0, 4, (80, WINDOW))) * DECIBELS
-    return np.clip(levels, SILENCE, HIGHEST).astype(np.float32)
+    levels = SILENCE + (floor + 100 + rng.normal(0, 4, (80, MEL_WINDOW))) * DECIBEL
+    return np.clip(levels, SILENCE, MAX_MEL).astype(np.float32)

@@ -1,4 +1,4 @@
-"""How mouths that a network has drawn go with the voices that they were drawn to, as a landmarker sees them."""
+"""Agreement of generated mouths with the speech they were generated for, as measured by a landmarker."""
 
 from __future__ import annotations
 
@@ -15,50 +15,59 @@ from inference.lip_sync.compose import to_patches
 from inference.lip_sync.preprocess import stack_faces
 from inference.lip_sync.reference import SteadyReference
 from inference.models import Wav2Lip
-from training.lip_sync.face_packs import MARGIN, Bytes, Floats
-from training.lip_sync.samples import Talking, cut_plain, gap_of
+from training.common.arrays import Bytes, Floats
+from training.common.correlation import correlate
+from training.common.lips import landmark_gap
+from training.lip_sync.face_packs import MARGIN
+from training.lip_sync.samples import PreparedClip, remove_margin
 
-ENLARGED = 3  # faces are shown to the landmarker at so many times their size
-STILL = 1e-6  # px: a deviation below it is none
+ENLARGEMENT = 3  # factor by which faces are enlarged for the landmarker
+STILL_PX = 1e-6  # deviation of a gap below which the lips count as still
 
 
 @dataclass(frozen=True)
-class Moved:
-    """How drawn lips go with true ones: Pearson's correlation, and their deviation over the true one's."""
+class MotionScore:
+    """How generated lips follow the true ones.
+
+    correlation: Pearson's, of the gaps. amplitude: standard deviation of the gap over that of the true one.
+    """
 
     correlation: float
-    reach: float
+    amplitude: float
 
 
-def measure(network: Wav2Lip, clips: Sequence[Talking], landmarker: Landmarker) -> Moved | None:
-    """Each clip's voice on the next one's face; None where no drawn film shows a face throughout."""
-    found = []
-    for i, voice in enumerate(clips):
-        drawn = look(draw(network, clips[(i + 1) % len(clips)], voice), landmarker)
-        if drawn is not None:
-            true = voice.gaps[: len(drawn)]
-            found.append((correlate(drawn, true), float(drawn.std() / max(true.std(), STILL))))
-    if not found:
+def score_motion(network: Wav2Lip, clips: Sequence[PreparedClip], landmarker: Landmarker) -> MotionScore | None:
+    """Score each clip's speech on the next clip's face. None if no generated clip shows a face in every frame."""
+    scores = []
+    for i, speech in enumerate(clips):
+        gaps = measure_gaps(generate_clip(network, clips[(i + 1) % len(clips)], speech), landmarker)
+        if gaps is not None:
+            true = speech.gaps[: len(gaps)]
+            scores.append((correlate(gaps, true, STILL_PX) or 0.0, float(gaps.std() / max(true.std(), STILL_PX))))
+    if not scores:
         return None
-    correlation, reach = np.mean(found, axis=0).tolist()
-    return Moved(correlation, reach)
+    correlation, amplitude = np.mean(scores, axis=0).tolist()
+    return MotionScore(correlation, amplitude)
 
 
-def draw(network: Wav2Lip, face: Talking, voice: Talking) -> list[Bytes]:
-    """The face, with its margin, saying what the voice says: (120, 120, 3) each."""
-    n_frames = min(face.n_frames, voice.n_frames)
-    mels = np.stack([voice.sound.window(i) for i in range(n_frames)])
+def generate_clip(network: Wav2Lip, face: PreparedClip, speech: PreparedClip) -> list[Bytes]:
+    """Generate one clip's face with another's speech: frames (120, 120, 3), with their margins."""
+    n_frames = min(face.n_frames, speech.n_frames)
+    mels = np.stack([speech.audio.window(i) for i in range(n_frames)])
     faces = list(face.faces[:n_frames])
-    return [paste(one, patch) for one, patch in zip(faces, draw_film(network, faces, mels), strict=True)]
+    return [paste(one, patch) for one, patch in zip(faces, generate_faces(network, faces, mels), strict=True)]
 
 
 @torch.no_grad()
-def draw_film(network: Wav2Lip, faces: Sequence[Bytes], mels: Floats) -> Bytes:
-    """Faces of a film with their margins (120, 120, 3) saying mels (B, 80, 16), as in use: (B, 96, 96, 3)."""
+def generate_faces(network: Wav2Lip, faces: Sequence[Bytes], mels: Floats) -> Bytes:
+    """Generate the faces of a video as inference does: (T, 96, 96, 3).
+
+    faces: (120, 120, 3), with their margins. mels: (T, 80, 16).
+    """
     network.eval()
-    shown = SteadyReference().show(stack_faces([cut_plain(face) for face in faces]))
-    given = torch.from_numpy(shown).contiguous(memory_format=torch.channels_last)
-    return to_patches(network(torch.from_numpy(mels[:, None]), given).float().numpy())
+    inputs = SteadyReference().replace_references(stack_faces([remove_margin(face) for face in faces]))
+    tensor = torch.from_numpy(inputs).contiguous(memory_format=torch.channels_last)
+    return to_patches(network(torch.from_numpy(mels[:, None]), tensor).float().numpy())
 
 
 def paste(face: Bytes, patch: Bytes) -> Bytes:
@@ -67,22 +76,16 @@ def paste(face: Bytes, patch: Bytes) -> Bytes:
     return whole
 
 
-def look(pictures: Sequence[Bytes], landmarker: Landmarker) -> Floats | None:
-    """The gap between the lips in each, px; None where one shows no face."""
+def measure_gaps(faces: Sequence[Bytes], landmarker: Landmarker) -> Floats | None:
+    """Measure the gap between the lips in each image, px; None if one shows no face."""
     tracker, gaps = FaceTracker(landmarker), []
-    for picture in pictures:
-        (face,) = tracker.follow([enlarge(picture)])
+    for image in faces:
+        (face,) = tracker.follow([enlarge(image)])
         if face is None:
             return None
-        gaps.append(gap_of((face.points[LIP_POINTS] / ENLARGED).astype(np.float32)))
+        gaps.append(landmark_gap((face.points[LIP_POINTS] / ENLARGEMENT).astype(np.float32)))
     return np.stack(gaps)
 
 
 def enlarge(face: Bytes) -> Bytes:
-    return np.asarray(cv2.resize(face, None, fx=ENLARGED, fy=ENLARGED), np.uint8)
-
-
-def correlate(one: Floats, other: Floats) -> float:
-    if one.std() < STILL or other.std() < STILL:
-        return 0.0
-    return float(np.corrcoef(one, other)[0, 1])
+    return np.asarray(cv2.resize(face, None, fx=ENLARGEMENT, fy=ENLARGEMENT), np.uint8)

@@ -1,12 +1,12 @@
-"""Have the lips of a trained Wav2Lip move as far as it takes to be seen.
+"""Amplify the lip motion of a trained Wav2Lip to about that of true lips.
 
-    python -m training.lip_sync.mouth_gain RUN/model.safetensors --talking PACKS [MORE_PACKS] -o model.safetensors
+    python -m training.lip_sync.mouth_gain RUN/model.safetensors --packs PACKS [MORE_PACKS] -o model.safetensors
 
-Sound tells only in part how far a mouth is open, and an audio encoder that is unsure tells a mean of what it may be:
-lips move less than the true ones, and a viewer, or a landmarker, sees noise beside them. So its last layer is set to
-differ from its own mean by a factor more, before its ReLU: so does the shape that it tells. Taken is the most of a few
-with which drawn lips, as a landmarker sees them, go about as well with true ones as with any, on clips never trained
-on, each to the voice of the next one. Nothing is learned here.
+Speech determines only partly how far a mouth is open, and an uncertain audio encoder predicts a mean: the lips move
+less than true ones, and noise is visible beside their motion. So the encoder's last layer is scaled to differ more from
+its mean, by a factor, before its ReLU; this scales the predicted shape alike. Of a few factors it is the largest with
+which generated lips, as measured by a landmarker, correlate with the true ones about as well as with any. They are
+measured on held-out clips, each with the speech of another one. Nothing is trained here.
 """
 
 from __future__ import annotations
@@ -27,36 +27,39 @@ from inference.faces import Landmarker
 from inference.faces.load import load_landmarker
 from inference.models import Wav2Lip
 from inference.settings import Settings
-from training.lip_sync.evaluate import Moved, measure
-from training.lip_sync.samples import Talking, prepare
-from training.lip_sync.train import Recipe, split_clips, write_weights
+from training.common.checkpoint import write_half_precision
+from training.lip_sync.evaluate import MotionScore, score_motion
+from training.lip_sync.samples import PreparedClip, prepare_clip
+from training.lip_sync.train import LipSyncRecipe, split_clips
 
 GAINS = (1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0)
-SPARED = 0.02  # of the correlation is given up for lips that move further
-FURTHEST = 1.25  # times as far as true lips is as far as drawn ones may move
-SEEN_EVERY = 5  # frames of a clip of which the layer's mean is taken
+MAX_LOSS = 0.02  # correlation that may be lost for a larger motion
+MAX_AMPLITUDE = 1.25  # motion of generated lips over that of true ones
+FRAME_STEP = 5  # the layer's mean is taken over every fifth frame
 
 
 @torch.no_grad()
 def amplify(network: Wav2Lip, mean: Tensor, gain: float) -> None:
-    """Have the audio encoder's last layer differ `gain` times as much from its mean (C,), before its ReLU."""
+    """Scale how far the audio encoder's last layer differs from its mean (C,), before its ReLU."""
     norm = last_norm(network)
     norm.bias.copy_(norm.bias * gain + (1 - gain) * mean)
     norm.weight.mul_(gain)
 
 
 @torch.no_grad()
-def mean_heard(network: Wav2Lip, clips: Sequence[Talking]) -> Tensor:
-    """(C,) of the audio encoder's last layer, before its ReLU, over the clips' sound."""
-    heard: list[Tensor] = []
-    hook = last_norm(network).register_forward_hook(lambda _module, _inputs, output: heard.append(output.mean((2, 3))))
+def mean_audio_features(network: Wav2Lip, clips: Sequence[PreparedClip]) -> Tensor:
+    """Return the mean (C,) of the audio encoder's last layer over the clips, before its ReLU."""
+    features: list[Tensor] = []
+    hook = last_norm(network).register_forward_hook(
+        lambda _module, _inputs, output: features.append(output.mean((2, 3)))
+    )
     try:
         for clip in clips:
-            mels = np.stack([clip.sound.window(i) for i in range(0, clip.n_frames, SEEN_EVERY)])
+            mels = np.stack([clip.audio.window(i) for i in range(0, clip.n_frames, FRAME_STEP)])
             network.audio_encoder(torch.from_numpy(mels[:, None]))
     finally:
         hook.remove()
-    return torch.cat(heard).mean(0)
+    return torch.cat(features).mean(0)
 
 
 def last_norm(network: Wav2Lip) -> nn.BatchNorm2d:
@@ -64,51 +67,54 @@ def last_norm(network: Wav2Lip) -> nn.BatchNorm2d:
     return cast(nn.BatchNorm2d, block[1])
 
 
-def find_gain(network: Wav2Lip, clips: Sequence[Talking], landmarker: Landmarker) -> tuple[float, dict[float, Moved]]:
-    """The most of GAINS with which drawn lips go about as well with true ones as with any; and what each gives.
+def find_gain(
+    network: Wav2Lip, clips: Sequence[PreparedClip], landmarker: Landmarker
+) -> tuple[float, dict[float, MotionScore]]:
+    """Find the largest of GAINS that costs little correlation, and apply it to the network.
 
-    The network comes back with that gain; with none where it draws no faces, as after a handful of steps.
+    It is 1 if the network generates no faces, as after a few steps.
+    Returns: the gain, and the score of each gain tried.
     """
-    mean, unmoved = mean_heard(network, clips), copy.deepcopy(last_norm(network).state_dict())
+    mean, original = mean_audio_features(network, clips), copy.deepcopy(last_norm(network).state_dict())
 
-    def set_to(gain: float) -> None:
-        last_norm(network).load_state_dict(unmoved)
+    def apply(gain: float) -> None:
+        last_norm(network).load_state_dict(original)
         amplify(network, mean, gain)
 
-    tried: dict[float, Moved] = {}
+    scores: dict[float, MotionScore] = {}
     for gain in GAINS:
-        set_to(gain)
-        moved = measure(network, clips, landmarker)
-        if moved is None or (tried and moved.reach > FURTHEST):
+        apply(gain)
+        score = score_motion(network, clips, landmarker)
+        if score is None or (scores and score.amplitude > MAX_AMPLITUDE):
             break
-        tried[gain] = moved
-    enough = max((moved.correlation for moved in tried.values()), default=0.0) - SPARED
-    best = max((gain for gain, moved in tried.items() if moved.correlation >= enough), default=1.0)
-    set_to(best)
-    return best, tried
+        scores[gain] = score
+    least = max((score.correlation for score in scores.values()), default=0.0) - MAX_LOSS
+    best = max((gain for gain, score in scores.items() if score.correlation >= least), default=1.0)
+    apply(best)
+    return best, scores
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Read the command line, write the weights, and print what each gain gave."""
-    parser = argparse.ArgumentParser(prog="python -m training.lip_sync.mouth_gain", description=__doc__.splitlines()[0])
-    parser.add_argument("weights", type=Path)
-    parser.add_argument("--talking", type=Path, nargs="+", required=True, help="the packs of the training")
-    parser.add_argument("-o", "--output", type=Path, required=True)
-    asked = parser.parse_args(words)
-    set_gain(asked.weights, Recipe(tuple(asked.talking), asked.output.parent), asked.output)
-
-
-def set_gain(weights: Path, recipe: Recipe, output: Path) -> None:
-    """recipe: of the training, which tells the clips that it held out."""
+def write_amplified(weights: Path, recipe: LipSyncRecipe, output: Path) -> None:
+    """Amplify a checkpoint, write it, and print the score of each gain. recipe: determines the held-out clips."""
     cv2.setNumThreads(1)
     network = cast(Wav2Lip, load_module(weights, WAV2LIP)[1])
-    clips = [prepare(clip) for part in split_clips(recipe)[1].values() for clip in part]
-    gain, tried = find_gain(network, clips, load_landmarker("mediapipe", Settings.from_env().weight_sources))
-    for one, moved in tried.items():
-        print(f"gain {one:.2f}: correlation {moved.correlation:.3f}, reach {moved.reach:.2f}", flush=True)
-    write_weights(network, output)
-    seen = f"gain {gain:.2f}" if tried else "no face in what it draws, no gain"
-    print(f"{output}: {seen}", flush=True)
+    clips = [prepare_clip(clip) for part in split_clips(recipe)[1].values() for clip in part]
+    gain, scores = find_gain(network, clips, load_landmarker("mediapipe", Settings.from_env().weight_sources))
+    for one, score in scores.items():
+        print(f"gain {one:.2f}: correlation {score.correlation:.3f}, amplitude {score.amplitude:.2f}", flush=True)
+    write_half_precision(network, output)
+    result = f"gain {gain:.2f}" if scores else "no gain, as the generated images show no face"
+    print(f"{output}: {result}", flush=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the amplified weights that the command line describes."""
+    parser = argparse.ArgumentParser(prog="python -m training.lip_sync.mouth_gain", description=__doc__.splitlines()[0])
+    parser.add_argument("weights", type=Path, help="model.safetensors of training.lip_sync.train")
+    parser.add_argument("--packs", type=Path, nargs="+", required=True, help="the packs it was trained on")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="file for the amplified weights")
+    args = parser.parse_args(arguments)
+    write_amplified(args.weights, LipSyncRecipe(tuple(args.packs), args.output.parent), args.output)
 
 
 if __name__ == "__main__":

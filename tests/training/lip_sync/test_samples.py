@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from inference.lip_sync.preprocess import FACE_SIZE
+from training.common.correlation import correlate
+from training.common.lips import landmark_gap
+from training.lip_sync.face_packs import (
+    FaceClip,
+)
+from training.lip_sync.samples import (
+    PreparedClip,
+    draw_batch,
+    join_halves,
+    measure_shapes,
+    prepare_clip,
+)
+from training.lip_sync.train import (
+    ShapeScale,
+)
+
+
+def test_lip_points_are_in_the_mouth_and_part_in_speech(prepared: PreparedClip):
+    assert prepared.lips[..., 0].min() > 0.2 * FACE_SIZE
+    assert prepared.lips[..., 0].max() < 0.8 * FACE_SIZE
+    assert prepared.lips[..., 1].min() > 0.5 * FACE_SIZE
+    gaps = landmark_gap(prepared.lips)
+    assert gaps.max() > gaps.min() + 2
+    assert all(gaps[i] <= np.percentile(gaps, 15) for i in prepared.rest_frames)
+
+
+def test_the_window_of_a_frame_starts_one_frame_earlier(clip: FaceClip):
+    loud = np.zeros(48000, np.int16)
+    loud[16000:17600] = np.random.default_rng(0).integers(-9000, 9000, 1600)  # from 1.0 to 1.1 s: frames 25 to 27
+    mels = [prepare_clip(replace(clip, samples=loud)).audio.window(i) for i in (19, 23, 26, 29, 30)]
+    assert [mel.shape for mel in mels] == [(80, 16)] * 5
+    assert [bool(mel.max() > 0) for mel in mels] == [False, True, True, True, False]
+
+
+def test_a_batch_never_shows_the_target_mouth(stabilised: PreparedClip):
+    batch = draw_batch([stabilised], 16, np.random.default_rng(5))
+    assert batch.shapes.shape == (16, 3)
+    assert batch.faces.shape == (16, 6, FACE_SIZE, FACE_SIZE)
+    assert batch.targets.shape == (16, 3, FACE_SIZE, FACE_SIZE)
+    assert batch.lips.shape == (16, 20, 2)
+    assert not batch.faces[:, :3, FACE_SIZE // 2 :].any()
+    assert torch.equal(batch.faces[:, :3, : FACE_SIZE // 2], batch.targets[:, :, : FACE_SIZE // 2])
+    shown = batch.faces[:, 3:]
+    assert ((shown - batch.targets).abs().flatten(1).amax(1) > 0.05).all()
+    seen = batch.lips[:, 19, 1] - batch.lips[:, 13, 1]  # on faces of other sizes, bent and turned
+    assert correlate(seen.numpy(), batch.shapes[:, 0].numpy()) > 0.9
+    again = draw_batch([stabilised], 16, np.random.default_rng(5))
+    assert torch.equal(again.faces, batch.faces)
+    assert torch.equal(again.shapes, batch.shapes)
+
+
+def test_a_target_has_the_upper_half_of_its_input():
+    upper, lower = np.full((FACE_SIZE, FACE_SIZE, 3), 200, np.uint8), np.full((FACE_SIZE, FACE_SIZE, 3), 40, np.uint8)
+    joined = join_halves(upper, lower)[:, 0, 0]
+    assert (joined[:44] == 200).all()
+    assert (joined[53:] == 40).all()
+    assert joined[48] == 120
+    assert (np.diff(joined.astype(int)) <= 0).all()
+
+
+def test_shapes_describe_motion_and_not_the_person(prepared: PreparedClip):
+    shapes = measure_shapes(prepared.lips)
+    assert shapes.shape == (75, 3)
+    assert np.array_equal(shapes[:, 0], prepared.gaps)
+    assert np.allclose(shapes[:, 1:].mean(0), 0, atol=1e-4)
+    assert correlate(shapes[:, 1], prepared.gaps) > 0.8  # an opening mouth grows taller
+    thicker = prepared.lips.copy()
+    thicker[:, 9, 1] += 3
+    assert np.allclose(measure_shapes(thicker), shapes, atol=1e-4)
+    scale = ShapeScale.of([prepared])
+    standard = scale.standardise(prepared.shapes)
+    assert np.allclose((standard.mean(0), standard.std(0)), ([0] * 3, [1] * 3), atol=1e-4)
