@@ -1,1 +1,1 @@
-"""Training recipes: how the shipped weights were made, and how to carry them on."""
+"""Training recipes: how the bundled weights were made, and how to train them further."""

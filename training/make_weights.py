@@ -1,10 +1,10 @@
-"""Make the weights that Viseme ships, or some of them, by their recipes.
+"""Make the weights that are bundled with Viseme, or some of them, by their recipes.
 
-    python -m training.make_weights [reading ...] -o build/weights [--grid ../shared/grid] [--tiny]
+    python -m training.make_weights [reading ...] -o build/weights [--grid GRID] [--tiny]
 
-A recipe goes on where it stopped, and leaves what it made in a folder of its own. --tiny goes through every step
-of each on a handful of clips, in a minute or two and to no use but to show that it runs; it needs no data but what
-the synthetic speaker says.
+GRID: folder of the GRID clips. A recipe resumes where it stopped, and writes to a folder of its own. --tiny takes every
+step of each recipe on a few clips, in a minute or two, as a smoke test: the weights are unusable. It needs no data but
+clips of the synthetic speaker.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from training.avatar import assemble, train_audio_encoder, train_unet
-from training.avatar.espeak import has_library
+from training.common.espeak import has_library
+from training.common.synthetic_clips import FIRST_SEED
 from training.lip_reading import render_clips
 from training.lip_reading import train as train_reading
 from training.lip_sync import face_packs, mouth_gain
@@ -23,74 +24,84 @@ from training.lip_sync import train as train_sync
 
 
 @dataclass(frozen=True)
-class Making:
-    """What a recipe is told. folder: its own. grid: the GRID clips; None where they are not at hand."""
+class MakeOptions:
+    """Options of every recipe. folder: its own. grid: folder of the GRID clips; None if they are not available."""
 
     folder: Path
     grid: Path | None
     is_tiny: bool
 
 
-def make_reading(making: Making) -> Path:
-    """LipCoordNet: rendered sentences, two by each person, beside the GRID mouths; from nothing."""
-    packs, run = making.folder / "rendered", making.folder / "run"
-    render_clips.make_packs(packs, 4 if making.is_tiny else 1400, render_clips.FIRST_SEED, of_each=2)
-    mouths = [packs] if making.grid is None or making.is_tiny else [making.grid / "mouths", packs]
-    recipe = train_reading.Recipe(tuple(mouths), start=None, run=run, epochs=1 if making.is_tiny else 45)
-    train_reading.train(replace(recipe, held_out=1) if making.is_tiny else recipe)
+def make_reading(options: MakeOptions) -> Path:
+    """Train LipCoordNet from random weights, on rendered sentences, two by each person, and on GRID mouths."""
+    packs, run = options.folder / "rendered", options.folder / "run"
+    render_clips.make_packs(packs, 4 if options.is_tiny else 1400, FIRST_SEED, of_each=2)
+    mouths = [packs] if options.grid is None or options.is_tiny else [options.grid / "mouths", packs]
+    recipe = train_reading.LipReadingRecipe(tuple(mouths), run, epochs=1 if options.is_tiny else 45)
+    train_reading.train(replace(recipe, held_out=1) if options.is_tiny else recipe)
     return run / "model.safetensors"
 
 
-def make_avatar(making: Making) -> Path:
-    """The painter of the rendered sitter, and the ear that tells it the mouth; two voices' kinds where GRID is."""
-    heard, painted, made = (making.folder / name for name in ("ear", "painter", "made"))
-    listening, painting = train_audio_encoder.Recipe(heard), train_unet.Recipe(painted)
-    if making.is_tiny:
-        listening = replace(listening, n_utterances=2, n_held_out=1, steps=1, batch=1)
-        painting = replace(painting, n_scored=1, steps=1, batch=1)
-    elif making.grid is not None:
-        listening = replace(listening, clips=making.grid / "talking", mouths=making.grid / "mouths")
-    train_audio_encoder.train(listening)
-    train_unet.train(painting)
-    assemble.write_avatar(assemble.Recipe(heard / "ear.safetensors", painted / "painter.safetensors", made))
-    return made / "network.safetensors"
+def make_avatar(options: MakeOptions) -> Path:
+    """Train the audio encoder and the U-Net of the rendered portrait, and assemble them.
+
+    The voices are espeak-ng's and, if the clips are available, GRID's.
+    """
+    audio, unet, assembled = (options.folder / name for name in ("audio", "unet", "assembled"))
+    audio_recipe, unet_recipe = train_audio_encoder.AudioEncoderRecipe(audio), train_unet.UNetRecipe(unet)
+    if options.is_tiny:
+        audio_recipe = replace(audio_recipe, n_utterances=2, n_held_out=1, steps=1, batch=1)
+        unet_recipe = replace(unet_recipe, n_scored=1, steps=1, batch=1)
+    elif options.grid is not None:
+        audio_recipe = replace(audio_recipe, clips=options.grid / "talking", mouths=options.grid / "mouths")
+    train_audio_encoder.train(audio_recipe)
+    train_unet.train(unet_recipe)
+    assemble.write_avatar(
+        assemble.AssemblyOptions(audio / "audio_network.safetensors", unet / "unet.safetensors", assembled)
+    )
+    return assembled / "network.safetensors"
 
 
-def make_sync(making: Making) -> Path:
-    """Wav2Lip, narrow: rendered people beside the GRID talking faces, and espeak-ng's voices where it is installed."""
-    filmed, drawn, run = (making.folder / name for name in ("filmed", "drawn", "run"))
-    face_packs.make_packs(drawn, None, 2 if making.is_tiny else 250)
-    packs = [drawn]
-    if making.grid is not None and not making.is_tiny:
-        face_packs.make_packs(filmed, making.grid / "talking", 0)
-        packs = [filmed, drawn]
-    recipe, made = train_sync.Recipe(tuple(packs), run), making.folder / "made.safetensors"
-    recipe = replace(recipe, n_voices=train_sync.Recipe.n_voices if has_library() else 0)
-    if making.is_tiny:
-        recipe = replace(recipe, ear_steps=1, steps=1, batch=2, n_voices=0)
+def make_sync(options: MakeOptions) -> Path:
+    """Train a narrow Wav2Lip on rendered people and GRID faces, and on espeak-ng's voices if it is installed."""
+    real, rendered, run = (options.folder / name for name in ("real", "rendered", "run"))
+    face_packs.make_packs(rendered, None, 2 if options.is_tiny else 250)
+    packs = [rendered]
+    if options.grid is not None and not options.is_tiny:
+        face_packs.make_packs(real, options.grid / "talking", 0)
+        packs = [real, rendered]
+    recipe, output = train_sync.LipSyncRecipe(tuple(packs), run), options.folder / "model.safetensors"
+    if not has_library():
+        recipe = replace(recipe, n_utterances=0)
+    if options.is_tiny:
+        recipe = replace(recipe, audio_steps=1, steps=1, batch=2, n_utterances=0)
     train_sync.train(recipe)
-    mouth_gain.set_gain(run / "model.safetensors", recipe, made)
-    return made
+    mouth_gain.write_amplified(run / "model.safetensors", recipe, output)
+    return output
 
 
-# What each makes; returns the file to ship.
-RECIPES: dict[str, Callable[[Making], Path]] = {"reading": make_reading, "sync": make_sync, "avatar": make_avatar}
+# Each returns the file to bundle.
+RECIPES: dict[str, Callable[[MakeOptions], Path]] = {
+    "reading": make_reading,
+    "sync": make_sync,
+    "avatar": make_avatar,
+}
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Read the command line and make them one after another."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Make the weights that the command line names, one after another."""
     parser = argparse.ArgumentParser(prog="python -m training.make_weights", description=__doc__.splitlines()[0])
-    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help=f"of {', '.join(RECIPES)}; all by default")
-    parser.add_argument("-o", "--folder", type=Path, required=True, help="where each has a folder of its own")
+    parser.add_argument("recipes", nargs="*", metavar="RECIPE", help=f"any of {', '.join(RECIPES)}; all by default")
+    parser.add_argument("-o", "--folder", type=Path, required=True, help="folder for the recipes' folders")
     parser.add_argument("--grid", type=Path, help="folder of the GRID clips")
-    parser.add_argument("--tiny", action="store_true", help="a handful of clips through every step")
-    asked = parser.parse_args(words)
-    unknown = set(asked.recipes) - set(RECIPES)
+    parser.add_argument("--tiny", action="store_true", help="smoke test: every step on a few clips")
+    args = parser.parse_args(arguments)
+    unknown = set(args.recipes) - set(RECIPES)
     if unknown:
-        parser.error(f"{', '.join(sorted(unknown))}: no such recipe; there are {', '.join(RECIPES)}")
-    for name in asked.recipes or RECIPES:
-        made = RECIPES[name](Making(asked.folder / name, asked.grid, asked.tiny))
-        print(f"{name}: {made}", flush=True)
+        parser.error(f"{', '.join(sorted(unknown))}: no such recipe; expected any of {', '.join(RECIPES)}")
+    for name in args.recipes or RECIPES:
+        output = RECIPES[name](MakeOptions(args.folder / name, args.grid, args.tiny))
+        print(f"{name}: {output}", flush=True)
 
 
 if __name__ == "__main__":

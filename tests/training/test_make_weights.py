@@ -24,4 +24,4 @@ def test_the_reading_recipe_runs_end_to_end(tmp_path: Path, capsys: pytest.Captu
 def test_a_recipe_that_does_not_exist_is_named_with_those_that_do(capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit):
         main(["cooking", "-o", "x"])
-    assert f"cooking: no such recipe; there are {', '.join(RECIPES)}" in capsys.readouterr().err
+    assert f"cooking: no such recipe; expected any of {', '.join(RECIPES)}" in capsys.readouterr().err
