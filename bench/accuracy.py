@@ -22,8 +22,8 @@ import numpy as np
 from bench.clip_table import LabelledClip, read_clip_table, word_error_rate
 from inference.lip_reading import LipReader, ReadOptions
 from inference.lip_reading.evaluation import error_rate
-from inference.lip_reading.grammar import GRID, N_HEAD
-from inference.lip_reading.lattice import weigh_sentences
+from inference.lip_reading.grammar import GRID, N_PREFIX_SLOTS
+from inference.lip_reading.lattice import compute_sentence_weights
 from inference.lip_reading.options import DECODERS
 
 
@@ -72,7 +72,7 @@ def print_row(name: str, references: list[str], hypotheses: list[str], *, show: 
 
 def decode_without_evidence() -> str:
     """Return the sentence of the grammar with the most CTC paths over 75 frames of equal logits."""
-    weights = weigh_sentences(GRID, N_HEAD, np.full((75, 28), 1 / 28))
+    weights = compute_sentence_weights(GRID, N_PREFIX_SLOTS, np.full((75, 28), 1 / 28))
     best = np.unravel_index(int(weights.argmax()), weights.shape)
     return " ".join(words[i] for words, i in zip(GRID, best, strict=True))
 

@@ -42,7 +42,7 @@ from inference.avatar.compose import CROP_SIDE, compose_patch, cut_face
 from inference.avatar.manifest import IdleRange, Manifest, describe_files, write_manifest
 from inference.avatar.network import make_audio_encoder, make_generator
 from inference.avatar.write import CroppedFrame, atomic_package_folder, write_frames, write_networks
-from inference.backends import choose_device, settle
+from inference.backends import choose_device, resolve_auto_precision
 from inference.faces import FaceBox
 from inference.faces.paste import overwrite_face
 from inference.models import AudioVisualEncoder, AvatarUNet
@@ -84,7 +84,7 @@ def main() -> None:
 def measure_stages(device: str, precision: str) -> dict[str, Any]:
     """Measure the CPU milliseconds of one frame by stage, one thread, and of an eager forward pass in float32."""
     torch.set_num_threads(1)
-    resolved = settle(choose_device(device, precision), "bf16")
+    resolved = resolve_auto_precision(choose_device(device, precision), "bf16")
     unet, encoder = AvatarUNet().eval(), AudioVisualEncoder().eval()
     plain_ms = time_plain(unet)
     generator, audio_encoder = make_generator(unet, resolved, n_threads=1), make_audio_encoder(encoder, resolved)

@@ -33,14 +33,14 @@ import numpy.typing as npt
 from bench.clip_table import LabelledClip, read_clip_table
 from bench.lips import correlate_at_lag, shuffle_audio
 from container.visuals.grid import ImageGrid
-from inference.audio.avatar_features import FPS
+from inference.audio.avatar_features import AVATAR_FPS
 from inference.audio.mel import FULL_SCALE, SAMPLE_RATE, Samples
 from inference.avatar import AvatarPackage
 from inference.avatar.crop_box import mouth_gap
 from inference.faces import FaceTracker, Landmarker
 from inference.faces.load import load_landmarker
 from inference.media import Frame
-from inference.media.audio import read_sound
+from inference.media.audio import read_audio
 from inference.media.open import open_media
 from inference.settings import Settings
 from training.common.espeak import Espeak, mouth_shapes_at
@@ -105,7 +105,7 @@ def synthesise_speech(n_utterances: int) -> list[LabelledSpeech]:
     utterances = []
     for i in range(n_utterances):
         samples, phonemes = synthesise_utterance(espeak, np.random.default_rng((SEED, i)), held_out=True)
-        shapes = mouth_shapes_at(phonemes, np.arange(count_frames(samples)) / FPS)
+        shapes = mouth_shapes_at(phonemes, np.arange(count_frames(samples)) / AVATAR_FPS)
         peak = float(np.abs(samples).max())
         scaled = (samples * (PEAK / peak) * FULL_SCALE).astype(np.int16)
         utterances.append(LabelledSpeech(scaled, shape_gap(shapes).astype(float)))
@@ -125,8 +125,8 @@ def read_speech(
     utterances = []
     for clip in sorted(clips, key=turn)[:n_utterances]:
         with open_media(clip.path) as media:
-            frames = [frame for part in media.read_clips(FPS) for frame in part.frames]
-        utterances.append(LabelledSpeech(read_sound(clip.path, SAMPLE_RATE), evaluator.measure_openings(frames)))
+            frames = [frame for part in media.read_clips(AVATAR_FPS) for frame in part.frames]
+        utterances.append(LabelledSpeech(read_audio(clip.path, SAMPLE_RATE), evaluator.measure_openings(frames)))
     return utterances
 
 

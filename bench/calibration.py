@@ -32,15 +32,15 @@ from inference.backends import choose_device
 from inference.faces import FaceTracker
 from inference.faces.load import load_landmarker
 from inference.lip_reading.calibration import Calibration, log_odds
-from inference.lip_reading.decode import Logits, Reading, log_softmax
+from inference.lip_reading.decode import DecodedText, Logits, log_softmax
 from inference.lip_reading.evaluation import area_under_roc
-from inference.lip_reading.grammar import N_WORDS, cut_segments, grid_lattice, read_grammar, weigh_segment
-from inference.lip_reading.lattice import Floats, best_path
+from inference.lip_reading.grammar import N_WORDS, compute_posterior, cut_segments, grid_lattice, read_grammar
+from inference.lip_reading.lattice import Floats, find_best_path
 from inference.lip_reading.model import DEFAULT_LANDMARKS, load_model
 from inference.lip_reading.options import FPS
-from inference.lip_reading.preprocess import Mouth, crop_mouths, cut_windows, track_faces
-from inference.lip_reading.windows import HOP, run_windows, stitch
-from inference.lip_reading.word_alignment import align
+from inference.lip_reading.preprocess import MouthCrop, crop_mouths, cut_windows, track_faces
+from inference.lip_reading.windows import WINDOW_HOP, run_windows, stitch
+from inference.lip_reading.word_alignment import find_word_boundaries
 from inference.media import Clip, open_media
 from inference.rendering.appearance import Appearance, head_motion
 from inference.rendering.mouth_shape import MouthShape
@@ -72,7 +72,7 @@ class ClipLogits:
         return self.clip.transcript.split() if self.variant == UNCHANGED else [""] * N_WORDS
 
 
-DecodedClips = Sequence[tuple[ClipLogits, Reading]]
+DecodedClips = Sequence[tuple[ClipLogits, DecodedText]]
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,8 @@ class LogitsSource:
         tracker = FaceTracker(self._landmarker)
         return self._run(list(crop_mouths(track_faces([Clip(frames, FPS)], tracker), f"seed {seed}", tracker)))
 
-    def _run(self, mouths: Sequence[Mouth]) -> Logits:
-        return stitch(run_windows(cut_windows(mouths, HOP), self._model.network, 1)).logits
+    def _run(self, mouths: Sequence[MouthCrop]) -> Logits:
+        return stitch(run_windows(cut_windows(mouths, WINDOW_HOP), self._model.network, 1)).logits
 
 
 def read_word_times(table: Path) -> WordTimes:
@@ -192,18 +192,19 @@ def fit(clips: Sequence[ClipLogits], times: WordTimes) -> Calibration:
 def decode_sentences(clip: ClipLogits, times: WordTimes) -> Iterator[DecodedSentence]:
     """Decode with the grammar. All words of a second sentence count as wrong, since a clip contains one sentence."""
     log_p = log_softmax(clip.logits.astype(np.float64))
-    path = best_path(grid_lattice(), log_p)
+    path = find_best_path(grid_lattice(), log_p)
     for i, segment in enumerate(cut_segments(path)):
-        posterior = weigh_segment(log_p, path, segment)
+        posterior = compute_posterior(log_p, path, segment)
         spoken = clip.spoken_words if i == 0 else [""] * N_WORDS
-        correct = np.array([a == b for a, b in zip(posterior.said, spoken, strict=True)], float)
-        odds = [log_odds(one) for one in posterior.of_slots()]
+        correct = np.array([a == b for a, b in zip(posterior.best_words, spoken, strict=True)], float)
+        odds = [log_odds(one) for one in posterior.word_posteriors()]
         features = np.stack([np.ones(N_WORDS), odds, np.full(N_WORDS, posterior.agreement)], axis=1)
         shift = np.full(N_WORDS + 1, np.nan)
         if i == 0 and clip.variant == UNCHANGED and clip.clip.path.name in times:
-            aligned = align(log_p[segment.first : segment.end], posterior.said, FPS) + segment.first / FPS
+            frames = slice(segment.start, segment.end)
+            boundaries = find_word_boundaries(log_p[frames], posterior.best_words, FPS) + segment.start / FPS
             is_known = np.array([*correct, correct[-1]], bool)
-            shift = np.where(is_known, aligned - times[clip.clip.path.name], np.nan)
+            shift = np.where(is_known, boundaries - times[clip.clip.path.name], np.nan)
         yield DecodedSentence(features, correct, shift)
 
 
@@ -275,11 +276,12 @@ def print_time_errors(decoded: DecodedClips, times: WordTimes) -> None:
         if true_times is None or not text.words:
             continue
         n_frames = len(clip.logits)
-        aligned = align(log_softmax(clip.logits.astype(np.float64)), [w.word for w in text.words[:N_WORDS]], FPS)
+        log_p = log_softmax(clip.logits.astype(np.float64))
+        boundaries = find_word_boundaries(log_p, [word.word for word in text.words[:N_WORDS]], FPS)
         for i, (word, spoken) in enumerate(zip(text.words, clip.spoken_words, strict=False)):
             if word.word == spoken:
                 errors["calibrated"].append(abs((word.start or 0.0) - true_times[i]))
-                errors["alignment alone"].append(abs(aligned[i] - true_times[i]))
+                errors["alignment alone"].append(abs(boundaries[i] - true_times[i]))
                 errors["words of equal length"].append(abs(i * n_frames / FPS / N_WORDS - true_times[i]))
     for method, found in errors.items():
         if found:

@@ -25,10 +25,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from container.commands.calibration_data import make_samples
+from container.commands.calibration_data import make_lip_reading_samples
 from inference.backends import Device, choose_device
 from inference.backends.device import describe_gpu
-from inference.conversion.int8_lip_coord_net import Sample
+from inference.conversion.int8_lip_coord_net import CalibrationSample
 from inference.lip_reading.decode import Logits, read_greedy
 from inference.lip_reading.model import load_model
 from inference.lip_reading.options import FPS
@@ -74,7 +74,7 @@ def main() -> int:
     choose_device("cuda")  # raises an error with the reason if torch cannot use it
     print(", ".join(f"{name} {value}" for name, value in describe_gpu().items()))
     sources = Settings.from_env().weight_sources
-    samples = list(make_samples(sources, n_samples=args.clips))
+    samples = list(make_lip_reading_samples(sources, n_samples=args.clips))
 
     def load(device: str, precision: str) -> Network:
         return load_model(args.weights, Device(device, precision), sources).network
@@ -82,7 +82,7 @@ def main() -> int:
     return report(check_all(load, "cuda", samples))
 
 
-def check_all(load: Callable[[str, str], Network], device: str, samples: Sequence[Sample]) -> list[Check]:
+def check_all(load: Callable[[str, str], Network], device: str, samples: Sequence[CalibrationSample]) -> list[Check]:
     """Compare every precision of a device with float32 on the CPU. load: (device, precision) -> network."""
     expected, cpu_ms = run_timed(load("cpu", "f32"), samples, 1)
     print(f"CPU, f32: {cpu_ms:.1f} ms a clip")
@@ -95,7 +95,7 @@ def check_all(load: Callable[[str, str], Network], device: str, samples: Sequenc
     return checks
 
 
-def run_timed(network: Network, samples: Sequence[Sample], n_batch: int) -> tuple[Logits, float]:
+def run_timed(network: Network, samples: Sequence[CalibrationSample], n_batch: int) -> tuple[Logits, float]:
     """Return the logits of all samples, (n, T, 28), and the median milliseconds per sample after a first run."""
     videos, lips = (np.concatenate(arrays) for arrays in zip(*samples, strict=True))
 

@@ -22,12 +22,12 @@ from inference.backends import choose_device
 from inference.faces import FaceTracker, Landmarker
 from inference.faces.load import load_landmarker
 from inference.lip_reading.decode import read_greedy
-from inference.lip_reading.grammar import join_passages
-from inference.lip_reading.long_video import read_by_sentence
+from inference.lip_reading.grammar import join_spans
+from inference.lip_reading.long_video import decode_by_sentence
 from inference.lip_reading.model import DEFAULT_LANDMARKS, ReadingModel, load_model
 from inference.lip_reading.options import FPS
-from inference.lip_reading.preprocess import Mouth, crop_mouths, cut_windows, track_faces
-from inference.lip_reading.windows import HOP, run_windows, stitch
+from inference.lip_reading.preprocess import MouthCrop, crop_mouths, cut_windows, track_faces
+from inference.lip_reading.windows import WINDOW_HOP, run_windows, stitch
 from inference.media import open_media
 from inference.settings import Settings
 
@@ -72,13 +72,13 @@ def read_speech_spans(table: Path) -> SpeechSpans:
     return spans
 
 
-def extract_mouths(clip: LabelledClip, landmarker: Landmarker) -> list[Mouth]:
+def extract_mouths(clip: LabelledClip, landmarker: Landmarker) -> list[MouthCrop]:
     tracker = FaceTracker(landmarker)
     with open_media(clip.path) as media:
         return list(crop_mouths(track_faces(media.read_clips(FPS), tracker), media.name, tracker))
 
 
-def trim_pauses(mouths: Sequence[Mouth], span: tuple[float, float], pause: int | None) -> Iterator[Mouth]:
+def trim_pauses(mouths: Sequence[MouthCrop], span: tuple[float, float], pause: int | None) -> Iterator[MouthCrop]:
     """Yield the frames of the words, with half of the pause before and after them. None: yield all frames."""
     if pause is None:
         yield from mouths
@@ -87,11 +87,11 @@ def trim_pauses(mouths: Sequence[Mouth], span: tuple[float, float], pause: int |
     yield from mouths[max(start - pause // 2, 0) : end + pause // 2]
 
 
-def decode_video(mouths: Sequence[Mouth], model: ReadingModel) -> tuple[str, str]:
+def decode_video(mouths: Sequence[MouthCrop], model: ReadingModel) -> tuple[str, str]:
     """Decode with the grammar, and greedily; return both texts."""
-    passages = list(read_by_sentence(mouths, model.network, 1, model.calibration))
-    logits = stitch(run_windows(cut_windows(mouths, HOP), model.network, 1)).logits
-    return join_passages(passages, 1).text, read_greedy(logits, FPS).text
+    spans = list(decode_by_sentence(mouths, model.network, 1, model.calibration))
+    logits = stitch(run_windows(cut_windows(mouths, WINDOW_HOP), model.network, 1)).logits
+    return join_spans(spans, 1).text, read_greedy(logits, FPS).text
 
 
 if __name__ == "__main__":

@@ -12,15 +12,16 @@ from inference.audio import SAMPLE_RATE, window_start
 from inference.faces import FaceBox, FaceTracker, Landmarker
 from inference.faces.box import LIP_POINTS
 from inference.lip_sync.options import SyncOptions
-from inference.lip_sync.preprocess import SIDE, Shot, box_of_landmarks, find_boxes, smooth_boxes
+from inference.lip_sync.preprocess import FACE_SIZE, FaceFrame, face_box_of_landmarks, find_boxes, smooth_boxes
 from inference.media import Frame, open_media
-from inference.media.audio import Samples, read_sound
+from inference.media.audio import Samples, read_audio
 from training.common.correlation import correlate
 
 FPS = 25.0
 UPPER_INNER, LOWER_INNER = (61, 62, 63), (67, 66, 65)  # inner lips among the 68 landmarks, in vertical pairs
 EYE_CORNERS = (36, 45)  # outer corners: their distance does not change when the mouth moves
 LIP_MARGIN = 11  # px of the 96 x 96 face around the lips; the window of SSIM takes 5 of them
+MIN_DEVIATION = 1e-6  # standard deviation below which a curve counts as constant
 
 Points = npt.NDArray[np.float32]
 Curve = npt.NDArray[np.float64]  # (T,) one value per frame
@@ -35,7 +36,7 @@ class SpeakingVideo:
     """
 
     name: str
-    face_frames: tuple[Shot, ...]
+    face_frames: tuple[FaceFrame, ...]
     points: Points
     samples: Samples
 
@@ -56,11 +57,11 @@ def read_speaking_video(path: Path, landmarker: Landmarker) -> SpeakingVideo:
         if face is None:
             raise ValueError(f"{path.name}: no face found in frame {len(points)}")
         points.append(face.points)
-        return box_of_landmarks(face.points)
+        return face_box_of_landmarks(face.points)
 
     options = SyncOptions()
     face_frames = tuple(smooth_boxes(find_boxes(frames, locate, options.pads), options.smoothing))
-    return SpeakingVideo(path.stem, face_frames, np.stack(points), read_sound(path, SAMPLE_RATE))
+    return SpeakingVideo(path.stem, face_frames, np.stack(points), read_audio(path, SAMPLE_RATE))
 
 
 def mouth_opening(points: Points) -> Curve:
@@ -90,10 +91,10 @@ def correlate_at_lag(measured: Curve, reference: Curve, lag: int = 0) -> float:
         measured, reference = measured[lag:], reference[:-lag]
     elif lag < 0:
         measured, reference = measured[:lag], reference[-lag:]
-    return correlate(measured, reference) or 0.0
+    return correlate(measured, reference, MIN_DEVIATION) or 0.0
 
 
-def mouth_region(face_frame: Shot, points: Points) -> tuple[slice, slice]:
+def mouth_region(face_frame: FaceFrame, points: Points) -> tuple[slice, slice]:
     """Return the rows and columns of the lips, with a margin, in the 96 x 96 face.
 
     points: (68, 2) px of the frame. Raises: ValueError if the frame has no face.
@@ -101,10 +102,10 @@ def mouth_region(face_frame: Shot, points: Points) -> tuple[slice, slice]:
     if face_frame.box is None:
         raise ValueError("a frame without a face has no mouth region")
     box = face_frame.box
-    scale = np.array([SIDE / box.width, SIDE / box.height])
+    scale = np.array([FACE_SIZE / box.width, FACE_SIZE / box.height])
     lips = (points[LIP_POINTS] - np.array([box.left, box.top])) * scale
-    low = np.clip(np.floor(lips.min(axis=0)) - LIP_MARGIN, 0, SIDE).astype(int)
-    high = np.clip(np.ceil(lips.max(axis=0)) + LIP_MARGIN, 0, SIDE).astype(int)
+    low = np.clip(np.floor(lips.min(axis=0)) - LIP_MARGIN, 0, FACE_SIZE).astype(int)
+    high = np.clip(np.ceil(lips.max(axis=0)) + LIP_MARGIN, 0, FACE_SIZE).astype(int)
     return slice(low[1], high[1]), slice(low[0], high[0])
 
 

@@ -87,7 +87,7 @@ async def run(pipe: Connection, folder: Path, is_paced: bool) -> None:
         # The server gets one core: idle threads of the network spin for a while and would disturb the client.
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     LiveSession.render_next_frame = timer.wrap(LiveSession.render_next_frame)  # type: ignore[method-assign]
-    settings = Settings.from_env().asked(avatars=folder)
+    settings = Settings.from_env().with_overrides(avatars=folder)
     live = AvatarServer(settings, make_clock=FrameClock if is_paced else UnpacedClock)
     config = uvicorn.Config(
         Starlette(routes=live.routes()),

@@ -27,17 +27,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.clip_table import LabelledClip, read_clip_table, word_error_rate
-from container.commands.calibration_data import make_samples
+from container.commands.calibration_data import make_lip_reading_samples
 from inference.backends import Device, has_int8
 from inference.backends.openvino_network import has_bf16
-from inference.conversion.int8_lip_coord_net import find_highest
+from inference.conversion.int8_lip_coord_net import measure_input_ranges
 from inference.faces import FaceTracker, Landmarker
 from inference.faces.load import load_landmarker
 from inference.lip_reading.decode import read_greedy
-from inference.lip_reading.model import DEFAULT_LANDMARKS, JOB, run_by_best
+from inference.lip_reading.model import DEFAULT_LANDMARKS, JOB, compile_fastest
 from inference.lip_reading.options import FPS
-from inference.lip_reading.preprocess import Window, crop_mouths, cut_windows, track_faces
-from inference.lip_reading.windows import HOP, Network, run_windows, stitch
+from inference.lip_reading.preprocess import MouthWindow, crop_mouths, cut_windows, track_faces
+from inference.lip_reading.windows import WINDOW_HOP, Network, run_windows, stitch
 from inference.media import open_media
 from inference.models import LipCoordNet
 from inference.settings import Settings
@@ -57,7 +57,7 @@ class PrecisionRun:
     texts: list[str] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
-    def add_clip(self, windows: Sequence[Window]) -> None:
+    def add_clip(self, windows: Sequence[MouthWindow]) -> None:
         """Run the network on one more clip."""
         start = time.process_time()
         results = list(run_windows(windows, self.network, 1))
@@ -81,9 +81,9 @@ def main() -> None:
     weights = find_weights(args.weights, JOB, sources)
     module = LipCoordNet()
     load_into(module, weights.path)
-    highest = find_highest(module, make_samples(sources, weights.landmarks))
-    print("highest inputs of the convolutions:", highest)
-    networks = {name: run_by_best(module, Device("cpu", name), highest) for name in supported_precisions()}
+    input_ranges = measure_input_ranges(module, make_lip_reading_samples(sources, weights.landmarks))
+    print("highest inputs of the convolutions:", input_ranges)
+    networks = {name: compile_fastest(module, Device("cpu", name), input_ranges) for name in supported_precisions()}
     own = read_clip_table(args.evaluation)
     speakers = {clip.speaker for clip in own}
     others = [clip for clip in read_clip_table(args.others) if clip.speaker not in speakers]
@@ -91,7 +91,7 @@ def main() -> None:
     run_all(runs, [*own, *others], load_landmarker(weights.landmarks or DEFAULT_LANDMARKS, sources))
     accepted = report(runs, own, others)
     if args.write:
-        write_card(args.write, accepted, highest, weights.sha256)
+        write_card(args.write, accepted, input_ranges, weights.sha256)
 
 
 def supported_precisions() -> list[str]:
@@ -104,7 +104,7 @@ def run_all(runs: list[PrecisionRun], clips: list[LabelledClip], landmarker: Lan
         tracker = FaceTracker(landmarker)
         with open_media(clip.path) as media:
             faces = track_faces(media.read_clips(FPS), tracker)
-            windows = list(cut_windows(crop_mouths(faces, media.name, tracker), HOP))
+            windows = list(cut_windows(crop_mouths(faces, media.name, tracker), WINDOW_HOP))
         for run in runs:
             if i == 0:
                 list(run_windows(windows, run.network, 1))  # the first call initialises the network
@@ -135,14 +135,14 @@ def report(runs: list[PrecisionRun], own: list[LabelledClip], others: list[Label
     return cheapest_first
 
 
-def write_card(path: Path, precisions: list[str], highest: dict[str, float], sha256: str) -> None:
+def write_card(path: Path, precisions: list[str], input_ranges: dict[str, float], sha256: str) -> None:
     """Store the results in a card. Raises: SystemExit if the card describes other weights."""
     card = json.loads(path.read_text("utf-8"))
     if card["sha256"] != sha256:
         raise SystemExit(f"{path}: describes weights with SHA-256 {card['sha256']}, but {sha256} were measured")
     about = {"sha256": sha256, "measured_by": "python -m bench.precisions"}
     card["cpu_precision"] = about | {"precisions": precisions}
-    card["int8"] = about | {"highest": highest}
+    card["int8"] = about | {"highest": input_ranges}
     path.write_text(json.dumps(card, indent=2) + "\n", "utf-8")
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from inference.lip_sync import LipSyncer
-from inference.media.encode import Sound, write_film
+from inference.media.encode import AudioBuffer, write_video
 from inference.models import Wav2Lip
 from inference.speaker import SyntheticClip, SyntheticClipOptions
 from inference.stage_timer import StageClock
@@ -66,7 +66,7 @@ def write_audio(path: Path, seconds: float) -> None:
     """Write a video with one grey frame per second, and a tone that swells and fades."""
     t = np.arange(round(seconds * RATE)) / RATE
     tone = (0.3 * np.sin(2 * np.pi * 180 * t) * np.sin(2 * np.pi * 2 * t) ** 2).astype(np.float32)
-    with write_film(path, 1, Sound(tone, RATE)) as writer:
+    with write_video(path, 1, AudioBuffer(tone, RATE)) as writer:
         for _ in range(round(seconds)):
             writer.add(np.full((64, 64, 3), 128, np.uint8))
 

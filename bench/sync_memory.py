@@ -24,9 +24,9 @@ import torch
 from bench.video_variants import read_frames, repeat_frames, resize_frame
 from inference.lip_sync import LipSyncer
 from inference.media import Frame
-from inference.media.audio import SoundForm
-from inference.media.audio_spool import Voice
-from inference.media.encode import write_film
+from inference.media.audio import AudioFormat
+from inference.media.audio_spool import AudioSpool
+from inference.media.encode import write_video
 from inference.models import Wav2Lip, Wav2LipWidths
 from inference.speaker import SyntheticClip
 
@@ -88,11 +88,11 @@ def run_job(face: Path, audio: Path, checkpoint: Path, output: Path) -> None:
 def write_audio(path: Path, seconds: float) -> Path:
     """Write a video with one grey frame per second, and two channels of noise that swells and fades."""
     rng = np.random.default_rng(SEED)
-    with Voice(SoundForm(RATE, 2)) as audio:
+    with AudioSpool(AudioFormat(RATE, 2)) as audio:
         for _ in range(round(seconds)):
             level = np.abs(np.sin(np.arange(RATE) / RATE * 6 * np.pi))[:, None]
-            audio.add((rng.normal(0, 3000, (RATE, 2)) * level).astype(np.int16).reshape(-1))
-        with write_film(path, 1, audio) as writer:
+            audio.append((rng.normal(0, 3000, (RATE, 2)) * level).astype(np.int16).reshape(-1))
+        with write_video(path, 1, audio) as writer:
             for _ in range(round(seconds)):
                 writer.add(np.full((64, 64, 3), 128, np.uint8))
     return path

@@ -53,7 +53,7 @@ from inference.lip_sync.compose import to_patches
 from inference.lip_sync.preprocess import cut_face, stack_faces
 from inference.media import open_media
 from inference.media.audio import Samples
-from inference.media.encode import write_film
+from inference.media.encode import write_video
 from inference.settings import Settings
 from inference.speaker import SyntheticClip
 from training.common.synthetic_clips import FIRST_SEED, draw_sentence
@@ -199,7 +199,7 @@ class SyncEvaluator:
         """Measure the mouth opening of the original frames after they are encoded like generated ones."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "reencoded.mp4"
-            with write_film(path, Fraction(FPS)) as writer:
+            with write_video(path, Fraction(FPS)) as writer:
                 for face_frame in speaker.face_frames:
                     writer.add(face_frame.frame)
             return self.measure_opening(path.read_bytes())
@@ -211,7 +211,7 @@ class SyncEvaluator:
         other_faces = [true_faces[(k + COPY_DISTANCE) % n_frames] for k in range(n_frames)]
         inputs = np.concatenate([stack_faces(true_faces)[:, :3], stack_faces(other_faces)[:, 3:]], axis=1)
         mels = np.stack([cut_window(speaker.samples, start) for start in mel_window_starts(n_frames)])[:, None]
-        generated_faces = to_patches(self.syncer.generators[0].speak(mels, inputs))
+        generated_faces = to_patches(self.syncer.generators[0].generate_faces(mels, inputs))
         regions = [
             mouth_region(face_frame, points)
             for face_frame, points in zip(speaker.face_frames, speaker.points, strict=True)

@@ -23,7 +23,7 @@ def find_word_boundaries(log_p: Floats, words: Sequence[str], fps: float) -> Flo
     log_p: (T, 28) of the sentence alone.
     Returns: (n_words + 1,) seconds from the first frame.
     """
-    lattice = build_lattice(tuple((word,) for word in words), once=True)
+    lattice = build_lattice(tuple((word,) for word in words), exactly_one=True)
     spelled = list(split_words(decode_greedy(lattice.labels[find_best_path(lattice, log_p)])))
     return np.array([*(letters[0].first for letters in spelled), spelled[-1][-1].last + 1]) / fps
 

@@ -15,7 +15,7 @@ from bench.calibration import (
     write_card,
 )
 from bench.clip_table import LabelledClip
-from inference.lip_reading.calibration import Calibration, from_card
+from inference.lip_reading.calibration import Calibration, read_calibration
 from inference.lip_reading.decode import FIRST_SYMBOL, SYMBOLS
 
 FRAMES = "-----BIN-- BLUE- AT- F--- TWO-- NOW-----"
@@ -93,4 +93,4 @@ def test_constants_are_stored_in_the_card_of_their_weights_only(tmp_path: Path):
     write_card(card, measured, "ab")
     written = json.loads(card.read_text())
     assert written["name"] == "x"
-    assert from_card(written, "ab") == measured
+    assert read_calibration(written, "ab") == measured

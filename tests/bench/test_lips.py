@@ -16,7 +16,7 @@ from bench.lips import (
     shuffle_audio,
 )
 from inference.faces import FaceBox, Landmarker
-from inference.lip_sync.preprocess import Shot
+from inference.lip_sync.preprocess import FaceFrame
 
 
 @pytest.fixture(scope="module")
@@ -77,10 +77,11 @@ def test_a_mouth_region_surrounds_the_lips():
     points = np.zeros((68, 2), np.float32)
     points[48:, 0], points[48:, 1] = 60, 130
     points[50] = 80, 150
-    face_frame = Shot(np.zeros((288, 360, 3), np.uint8), FaceBox(20, 40, 116, 232))  # one px of the face is 1 x 2 px
+    box = FaceBox(20, 40, 116, 232)  # one px of the 96 x 96 face is 1 x 2 px of the frame
+    face_frame = FaceFrame(np.zeros((288, 360, 3), np.uint8), box)
     assert mouth_region(face_frame, points) == (slice(45 - 11, 55 + 11), slice(40 - 11, 60 + 11))
     with pytest.raises(ValueError, match="without a face"):
-        mouth_region(Shot(face_frame.frame, None), points)
+        mouth_region(FaceFrame(face_frame.frame, None), points)
 
 
 def test_mel_windows_start_as_in_lip_sync():
@@ -96,9 +97,9 @@ def test_a_speaking_video_is_read_as_in_lip_sync(speaking_video: SpeakingVideo):
 
 
 def test_a_video_without_a_face_is_rejected(tmp_path: Path, landmarker: Landmarker):
-    from inference.media.encode import write_film
+    from inference.media.encode import write_video
 
-    with write_film(tmp_path / "grey.mp4", 25) as writer:
+    with write_video(tmp_path / "grey.mp4", 25) as writer:
         writer.add(np.full((96, 96, 3), 128, np.uint8))
     with pytest.raises(ValueError, match="no face found in frame 0"):
         read_speaking_video(tmp_path / "grey.mp4", landmarker)

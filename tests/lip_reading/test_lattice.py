@@ -71,7 +71,7 @@ def test_the_best_path_is_the_best_of_all_paths(seed: int, cost: float):
 def test_exactly_one_sentence_if_requested(seed: int):
     log_p = noise(seed)
     log_p[:, 0] += 20  # silence would be far better
-    lattice = build_lattice(TINY, once=True)
+    lattice = build_lattice(TINY, exactly_one=True)
     assert join_characters(decode_greedy(lattice.labels[find_best_path(lattice, log_p)])) in sentences(1)
 
 
@@ -121,7 +121,7 @@ def test_likely_prefixes_that_die_do_not_overflow():
     """For 60 frames the best whole path is far worse than paths that never end."""
     log_p = noise(0, n_frames=80)
     log_p[:60, CLASSES[2]] -= 60
-    lattice = build_lattice(TINY, once=True)
+    lattice = build_lattice(TINY, exactly_one=True)
     labels = lattice.labels[find_best_path(lattice, log_p)]
     weights = compute_sentence_weights(TINY, 1, np.exp(log_p - log_p[np.arange(80), labels][:, None]))
     assert np.isfinite(weights).all()
