@@ -46,10 +46,10 @@ def test_emitted_words_equal_those_of_the_whole(n_frames: int):
 def test_words_in_a_long_gap_are_not_emitted():
     """Crops are repeated there; what the network decodes from them is silenced."""
     logits = logits_of(300)
-    holes = [0] * 100 + [60] * 60 + [0] * 140
+    gap_lengths = [0] * 100 + [60] * 60 + [0] * 140
     emitted = []
     windows = (
-        (replace(window, holes=tuple(holes[window.start : window.start + window.n_frames])), rows)
+        (replace(window, gap_lengths=tuple(gap_lengths[window.start : window.start + window.n_frames])), rows)
         for window, rows in windows_over(logits)
     )
     stitched = stitch(windows, WordStream(emitted.extend, 25.0).add_rows)

@@ -6,13 +6,13 @@ from inference.lip_reading.preprocess import WINDOW_FRAMES, MouthCrop, MouthWind
 from inference.lip_reading.windows import SILENT_GAP, WINDOW_HOP, run_windows, stitch, to_network_input
 
 
-def window(start: int, n_frames: int = WINDOW_FRAMES, holes=None) -> MouthWindow:
+def window(start: int, n_frames: int = WINDOW_FRAMES, gap_lengths=None) -> MouthWindow:
     return MouthWindow(
         start,
         n_frames,
         np.zeros((WINDOW_FRAMES, 64, 128, 3), np.uint8),
         np.zeros((WINDOW_FRAMES, 20, 2), np.float32),
-        tuple(holes or [0] * n_frames),
+        tuple(gap_lengths or [0] * n_frames),
     )
 
 
@@ -70,9 +70,9 @@ def test_the_network_input_is_float_and_channels_first():
 
 
 def test_no_word_is_decoded_in_a_long_gap():
-    holes = [0] * 20 + [SILENT_GAP] * SILENT_GAP + [0] * 5 + [3] * 3 + [0] * 22
+    gap_lengths = [0] * 20 + [SILENT_GAP] * SILENT_GAP + [0] * 5 + [3] * 3 + [0] * 22
     logits = np.zeros((WINDOW_FRAMES, 28), np.float32)
     logits[:, 4] = 9
-    best = stitch([(window(0, WINDOW_FRAMES, holes), logits)]).logits.argmax(axis=1)
+    best = stitch([(window(0, WINDOW_FRAMES, gap_lengths), logits)]).logits.argmax(axis=1)
     assert best[20 : 20 + SILENT_GAP].tolist() == [BLANK] * SILENT_GAP
     assert set(best[:20]) | set(best[20 + SILENT_GAP :]) == {4}
