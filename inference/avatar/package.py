@@ -185,9 +185,7 @@ class AvatarPackage:
         return patch
 
     def features_at(self, i: int) -> Features:
-        """Return the packaged features of frame i: (16, numbers). Raises: InvalidRequest if there are no packaged
-        features.
-        """
+        """Return the packaged features of frame i: (16, numbers). Raises: InvalidRequest if there are none."""
         if self.packaged_features is None:
             raise InvalidRequest(f"{self.name}: contains no packaged audio features; send audio with the request")
         return rows_of_frame(self.packaged_features, i)
