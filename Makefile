@@ -14,7 +14,7 @@ CHECKOV := build/checkov-3.3.30
 SAM := build/sam-1.170.0
 SDK := $(shell sed -n 's/^sagemaker-sdk = \["\([^"]*\)"\].*/\1/p' pyproject.toml)
 
-.PHONY: help setup demo test format check check-stack environments bench gpu-check weights serve clean
+.PHONY: help setup demo test format check check-stack environments bench gpu-check weights images serve clean
 
 help:
 	@echo "make setup         create .venv with all dependencies, and download the face models"
@@ -28,6 +28,7 @@ help:
 	@echo "make bench         measure speed, memory, accuracy and robustness"
 	@echo "make gpu-check     compare lip reading on this machine's GPU with the CPU"
 	@echo "make weights       train the weights that ship (days on a CPU; TINY=1: smoke test in minutes, weights unusable)"
+	@echo "make images        draw the images of the documentation again"
 	@echo "make clean         delete .venv and build"
 
 setup: $(READY)
@@ -104,6 +105,9 @@ gpu-check: $(READY)
 
 weights: $(READY)
 	$(BIN)/python -m training.make_weights $(RECIPES) -o build/weights $(if $(GRID),--grid $(GRID)) $(if $(TINY),--tiny)
+
+images: $(READY)
+	$(BIN)/python docs/images/draw.py
 
 serve: $(READY)
 	$(BIN)/viseme serve

@@ -15,13 +15,13 @@ import typer.main
 from botocore import xform_name
 from botocore.session import Session
 
-from container.cli import app
+from container.cli import LazyCommand, app
 
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MOST_README_WORDS = 700
 # Commands of the AWS CLI that are written by hand, not derived from a model.
-HAND_WRITTEN = {("s3",), ("cloudformation", "package"), ("cloudformation", "deploy")}
+HAND_WRITTEN = {("s3",), ("cloudformation", "package"), ("cloudformation", "deploy"), ("ecr", "get-login-password")}
 AWS_OPTIONS = {"--endpoint-url", "--region", "--query", "--output"}
 
 
@@ -89,6 +89,7 @@ def check_viseme(words: list[str]) -> None:
         name = rest.pop(0)
         command = command.get_command(context, name)
         assert command is not None, f"{' '.join(words)}: no command {name}"
+        command = command.load() if isinstance(command, LazyCommand) else command
     options = {option for param in command.get_params(context) for option in (*param.opts, *param.secondary_opts)}
     for word in rest:
         if re.match(r"--?[a-z]", word):
@@ -96,14 +97,17 @@ def check_viseme(words: list[str]) -> None:
 
 
 def check_module(words: list[str]) -> None:
-    """The module exists, and its options are written in it, or in what it imports from its own package."""
+    """The module exists, and its options are written in its package: as arguments, or as fields of a recipe."""
     module = ROOT.joinpath(*words[2].split("."))
     source = module.with_suffix(".py")
     assert source.is_file(), f"{' '.join(words)}: no such module"
     text = "\n".join(path.read_text() for path in source.parent.glob("*.py"))
     for word in words[3:]:
         if re.match(r"--[a-z]", word):
-            assert f'"{word.partition("=")[0]}"' in text, f"{' '.join(words)}: no option {word}"
+            option = word.partition("=")[0]
+            field = option.removeprefix("--").replace("-", "_")
+            is_known = f'"{option}"' in text or re.search(rf"^    {field}: ", text, re.MULTILINE)
+            assert is_known, f"{' '.join(words)}: no option {word}"
 
 
 def check_make(words: list[str]) -> None:
