@@ -44,7 +44,7 @@ def make_lip_reading_samples(
         rendered = SyntheticClip(
             random_sentence(seed), seed, SyntheticClipOptions(fps=FPS, length_s=WINDOW_FRAMES / FPS)
         )
-        clip = Clip(tuple(shot.frame for shot in rendered.frames()), FPS)
+        clip = Clip(tuple(one.frame for one in rendered.frames()), FPS)
         tracker = FaceTracker(landmarker)
         mouths = crop_mouths(track_faces([clip], tracker), f"rendered clip {seed}", tracker)
         for window in cut_windows(mouths, WINDOW_HOP):
@@ -67,7 +67,7 @@ def make_lip_sync_samples(sources: WeightSources, videos: Sequence[Path] = ()) -
     for seed in range(N_SPEAKERS):
         rendered = SyntheticClip(random_sentence(seed), seed, SyntheticClipOptions(fps=FPS))
         samples = (np.clip(synthesise(rendered.speech, seed), -1, 1) * FULL_SCALE).astype(np.int16)
-        yield from pair_faces((shot.frame for shot in rendered.frames()), samples, landmarker)
+        yield from pair_faces((one.frame for one in rendered.frames()), samples, landmarker)
     for path in videos:
         with open_media(path) as media:
             frames = (frame for clip in media.read_clips(FPS) for frame in clip.frames)

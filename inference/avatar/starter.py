@@ -86,9 +86,10 @@ def make_starter(output: Path, weights: WeightSet, n_frames: int) -> None:
 
 def cropped_idle_frames(n_frames: int) -> Iterator[CroppedFrame]:
     """Yield the person with the mouth at rest, with boxes from the exact landmarks of each frame."""
-    for shot in Portrait().idle_frames(n_frames):
-        height, width = shot.frame.shape[:2]
-        yield CroppedFrame(shot.frame, fit_box(crop_box_from_landmarks(shot.landmarks[0]), width, height, STARTER))
+    for rendered in Portrait().idle_frames(n_frames):
+        height, width = rendered.frame.shape[:2]
+        box = fit_box(crop_box_from_landmarks(rendered.landmarks[0]), width, height, STARTER)
+        yield CroppedFrame(rendered.frame, box)
 
 
 @contextmanager
