@@ -23,7 +23,7 @@ def make_cause(name: str, pattern: str, advice: str) -> Cause:
 DRIVER = make_cause(
     "driver",
     # The first is Viseme's own message (inference/backends/device.py), the others are torch's and CUDA's.
-    r"cannot use .*\(NVIDIA driver|driver on your system is too old|CUDA driver version is insufficient|"
+    r"cannot use one \(NVIDIA driver|driver on your system is too old|CUDA driver version is insufficient|"
     r"forward compatibility|no CUDA-capable",
     "the instance's NVIDIA driver does not fit the image's CUDA version: choose another with --inference-ami-version "
     "(table in deploy/README.md)",

@@ -8,8 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inference.atomic_write import atomic_file
 from inference.errors import InvalidRequest, StorageError
-from inference.weights.cache import atomic_public_file
 
 # The engines are imported in the functions that use them: torch takes a second to import, and neither help nor
 # completion must wait for it.
@@ -75,7 +75,7 @@ def write_transcript(transcript: Transcript, video: Path, output_format: Transcr
         path = folder / f"{video.stem}.{one}"
         text = format_transcript(transcript, video, one)
         try:
-            with atomic_public_file(path) as part:
+            with atomic_file(path, make_parents=True) as part:
                 part.write_text(text)
         except OSError as err:
             raise StorageError(f"{path}: could not be written ({err.strerror or err})") from err

@@ -117,7 +117,7 @@ class LipSyncer:
         face: Source,
         audio: Source,
         options: SyncOptions | None = None,
-        output: Path | None = None,
+        output: str | Path | None = None,
         progress: ProgressCallback | None = None,
         clock: StageClock | None = None,
     ) -> SyncResult:
@@ -130,6 +130,7 @@ class LipSyncer:
         Raises: MediaError (including NoFaceFound, NoAudio), StorageError, InvalidRequest, DeadlineExceeded.
         """
         options, clock = options or SyncOptions(), clock or StageClock(deadlines=make_deadlines(self._settings))
+        output = None if output is None else Path(output)
         targets = name_outputs(output, [one.name for one in self.generators])
         factory = self._locator_factory(options)
         if options.enhance != "none":

@@ -30,6 +30,7 @@ FORMATS = (
     "wav,mp3,aac,flac,amr,aiff,caf,ac3,au"  # audio
 )
 IMAGE_FORMATS = {"png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp"}
 MAX_PIXEL_ASPECT = 4
 # A file is truncated if its declared duration exceeds its content by more than both.
 LOST_END_S = 0.25
@@ -297,7 +298,11 @@ def open_container(file: IO[bytes], name: str, limits: MediaLimits) -> Iterator[
     """Open a container of video, images or audio."""
     try:
         container = av.open(
-            file, mode="r", options=probe_bounds(limits), container_options=OPEN_OPTIONS, metadata_errors="replace"
+            without_image_name(file),
+            mode="r",
+            options=probe_bounds(limits),
+            container_options=OPEN_OPTIONS,
+            metadata_errors="replace",
         )
     except MemoryError:
         raise  # PyAV's is also an FFmpegError, but not about the file
@@ -308,6 +313,20 @@ def open_container(file: IO[bytes], name: str, limits: MediaLimits) -> Iterator[
         raise MediaTruncated(f"{name}: its last packet is cut off; the file is truncated")
     with container:
         yield container
+
+
+class UnnamedFile:
+    """A file object without its name."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.read, self.seek, self.tell = file.read, file.seek, file.tell
+
+
+def without_image_name(file: IO[bytes]) -> IO[bytes] | UnnamedFile:
+    """Hide the name of an image: by it FFmpeg picks `image2`, which reads numbered files and is not allowed here."""
+    name = getattr(file, "name", None)
+    is_image = isinstance(name, str) and Path(name).suffix.lower() in IMAGE_SUFFIXES
+    return UnnamedFile(file) if is_image else file
 
 
 OPEN_OPTIONS = {"format_whitelist": FORMATS, "protocol_whitelist": "none", "enable_drefs": "0"}

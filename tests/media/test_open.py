@@ -149,6 +149,15 @@ def test_an_image_is_one_frame():
         assert np.array_equal(next(media.read_clips(25.0)).frames[0], frame)
 
 
+@pytest.mark.parametrize("name", ["face.jpg", "face.JPEG", "face.png", "face"])
+def test_an_image_is_opened_by_any_name(tmp_path: Path, name: str):
+    path = tmp_path / name
+    path.write_bytes(make_image(np.full((40, 50, 3), 90, np.uint8), "png" if name.endswith("png") else "mjpeg"))
+    with open_media(path) as media:
+        assert media.video.is_still
+        assert next(media.read_clips(25.0)).frames[0].shape == (40, 50, 3)
+
+
 def test_audio_longer_than_the_video_is_not_damage():
     assert len(frames_of(make_video(numbered_frames(10), with_tone=True))) == 10
 
