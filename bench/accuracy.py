@@ -22,7 +22,7 @@ import numpy as np
 from bench.clip_table import LabelledClip, read_clip_table, word_error_rate
 from inference.lip_reading import LipReader, ReadOptions
 from inference.lip_reading.evaluation import error_rate
-from inference.lip_reading.grammar import GRID, N_PREFIX_SLOTS
+from inference.lip_reading.grammar_decoder import GRID, N_PREFIX_SLOTS
 from inference.lip_reading.lattice import compute_sentence_weights
 from inference.lip_reading.options import DECODERS
 

@@ -41,7 +41,7 @@ from inference.avatar import AvatarPackage
 from inference.avatar.compose import CROP_SIDE, compose_patch, cut_face
 from inference.avatar.manifest import IdleRange, Manifest, describe_files, write_manifest
 from inference.avatar.network import make_audio_encoder, make_generator
-from inference.avatar.write import CroppedFrame, atomic_package_folder, write_frames, write_networks
+from inference.avatar.write_package import CroppedFrame, atomic_package_folder, write_frames, write_networks
 from inference.backends import choose_device, resolve_auto_precision
 from inference.faces import FaceBox
 from inference.faces.paste import overwrite_face

@@ -32,9 +32,9 @@ from inference.backends import choose_device
 from inference.faces import FaceTracker
 from inference.faces.load import load_landmarker
 from inference.lip_reading.calibration import Calibration, log_odds
-from inference.lip_reading.decode import DecodedText, Logits, log_softmax
 from inference.lip_reading.evaluation import area_under_roc
-from inference.lip_reading.grammar import N_WORDS, compute_posterior, cut_segments, grid_lattice, read_grammar
+from inference.lip_reading.grammar_decoder import N_WORDS, compute_posterior, cut_segments, grid_lattice, read_grammar
+from inference.lip_reading.greedy_decoder import DecodedText, Logits, log_softmax
 from inference.lip_reading.lattice import Floats, find_best_path
 from inference.lip_reading.model import DEFAULT_LANDMARKS, load_model
 from inference.lip_reading.options import FPS

@@ -29,7 +29,7 @@ from container.commands.calibration_data import make_lip_reading_samples
 from inference.backends import Device, choose_device
 from inference.backends.device import describe_gpu
 from inference.conversion.int8_lip_coord_net import CalibrationSample
-from inference.lip_reading.decode import Logits, read_greedy
+from inference.lip_reading.greedy_decoder import Logits, read_greedy
 from inference.lip_reading.model import load_model
 from inference.lip_reading.options import FPS
 from inference.lip_reading.windows import Network

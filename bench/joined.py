@@ -21,8 +21,8 @@ from bench.clip_table import LabelledClip, read_clip_table, word_error_rate
 from inference.backends import choose_device
 from inference.faces import FaceTracker, Landmarker
 from inference.faces.load import load_landmarker
-from inference.lip_reading.decode import read_greedy
-from inference.lip_reading.grammar import join_spans
+from inference.lip_reading.grammar_decoder import join_spans
+from inference.lip_reading.greedy_decoder import read_greedy
 from inference.lip_reading.long_video import decode_by_sentence
 from inference.lip_reading.model import DEFAULT_LANDMARKS, ReadingModel, load_model
 from inference.lip_reading.options import FPS

@@ -45,7 +45,7 @@ from container.protos import optimized_lipsyncsrv_pb2 as pb2
 from container.protos import optimized_lipsyncsrv_pb2_grpc as pb2_grpc
 from inference.avatar import list_avatars
 from inference.avatar.manifest import IdleRange, Manifest, describe_files, write_manifest
-from inference.avatar.write import CroppedFrame, atomic_package_folder, write_frames, write_networks
+from inference.avatar.write_package import CroppedFrame, atomic_package_folder, write_frames, write_networks
 from inference.faces import FaceBox
 from inference.models import AudioVisualEncoder, AvatarUNet
 from inference.settings import Settings

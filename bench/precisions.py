@@ -33,7 +33,7 @@ from inference.backends.openvino_network import has_bf16
 from inference.conversion.int8_lip_coord_net import measure_input_ranges
 from inference.faces import FaceTracker, Landmarker
 from inference.faces.load import load_landmarker
-from inference.lip_reading.decode import read_greedy
+from inference.lip_reading.greedy_decoder import read_greedy
 from inference.lip_reading.model import DEFAULT_LANDMARKS, JOB, compile_fastest
 from inference.lip_reading.options import FPS
 from inference.lip_reading.preprocess import MouthWindow, crop_mouths, cut_windows, track_faces

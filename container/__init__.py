@@ -1,0 +1,1 @@
+"""How the world reaches the engines: the command line and the HTTP, WebSocket and gRPC servers."""

@@ -1,0 +1,1 @@
+"""Commands that package the model and create, update, invoke and delete SageMaker endpoints."""

@@ -8,10 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from deploy.aws import Answer
-from deploy.errors import WrongRequest
-from deploy.images import AMIS, DEFAULT_CUDA, choose_ami, format_version, stock_image
-from deploy.package import ENTRY_FILE
-from deploy.requests import (
+from deploy.aws_requests import (
     DEFAULT_WORKERS,
     WORKERS_VARIABLE,
     AsyncPaths,
@@ -20,6 +17,9 @@ from deploy.requests import (
     archive_key,
     check_capacity,
 )
+from deploy.errors import WrongRequest
+from deploy.images import AMIS, DEFAULT_CUDA, choose_ami, format_version, stock_image
+from deploy.package import ENTRY_FILE
 from deploy.scaling import CapacityBounds
 from deploy.storage import default_bucket, folder_uri
 

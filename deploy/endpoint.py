@@ -23,10 +23,10 @@ from deploy.arguments import (
     needs_archive,
 )
 from deploy.aws import Answer, Aws, BotoAws, DryRunAws
+from deploy.aws_requests import VARIANT, DeploymentSpec, account_of, archive_key, check_name
 from deploy.command import run_command
 from deploy.images import ami_warning, has_gpu
 from deploy.package import build_archive
-from deploy.requests import VARIANT, DeploymentSpec, account_of, archive_key, check_name
 from deploy.storage import ensure_bucket, upload_file
 from deploy.waiting import WaitPolicy, write_stderr
 

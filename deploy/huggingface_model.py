@@ -19,11 +19,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 from deploy import rollout
 from deploy.arguments import add_endpoint_arguments, add_model_arguments, check_arguments, make_spec
 from deploy.aws import BotoAws, as_call_failed
+from deploy.aws_requests import DOWNLOAD_TIMEOUT_S, HEALTH_CHECK_TIMEOUT_S, DeploymentSpec, check_name
 from deploy.command import run_command
 from deploy.endpoint import upload_artifacts
 from deploy.errors import DeployError, WrongRequest
 from deploy.images import STOCK_PYTHON, STOCK_PYTORCH, STOCK_TRANSFORMERS
-from deploy.requests import DOWNLOAD_TIMEOUT_S, HEALTH_CHECK_TIMEOUT_S, DeploymentSpec, check_name
 from deploy.waiting import WaitPolicy, wait_until_in_service
 
 

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 
 from deploy import scaling
 from deploy.aws import Answer, Aws
-from deploy.errors import CallFailed, DeployError, RolledBack, WrongRequest
-from deploy.requests import (
+from deploy.aws_requests import (
     ROLLBACK_ALARMS,
     VARIANT,
     DeploymentSpec,
@@ -17,6 +16,7 @@ from deploy.requests import (
     rollback_alarms,
     update_request,
 )
+from deploy.errors import CallFailed, DeployError, RolledBack, WrongRequest
 from deploy.scaling import CapacityBounds
 from deploy.versions import CONFIG, create_version, delete_old_versions, delete_resource, delete_version
 from deploy.waiting import WaitPolicy, describe_endpoint, wait_until_deleted, wait_until_in_service

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from deploy.aws import Aws
+from deploy.aws_requests import VARIANT, DeploymentSpec, Mode
 from deploy.errors import CallFailed
-from deploy.requests import VARIANT, DeploymentSpec, Mode
 
 SERVICE = "application-autoscaling"
 DIMENSION = "sagemaker:variant:DesiredInstanceCount"

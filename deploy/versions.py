@@ -7,8 +7,8 @@ from typing import Any
 
 from deploy import storage
 from deploy.aws import Answer, Aws
+from deploy.aws_requests import DeploymentSpec, account_of, config_request, is_archive_of, is_version_of, model_request
 from deploy.errors import CallFailed, DeployError
-from deploy.requests import DeploymentSpec, account_of, config_request, is_archive_of, is_version_of, model_request
 from deploy.waiting import WaitPolicy, is_missing
 
 # How each resource is deleted: the operation, and its parameter for the name.

@@ -30,8 +30,8 @@ def input_fn(body: bytes | str, content_type: str | None, context: Any = None) -
 def predict_fn(data: Request, model: Engines, context: Any = None) -> Prediction:
     """Run a request, unless its answer could not be sent in a type that the caller accepts.
 
-    Raises: UnsupportedContentType; CallerError and its other subclasses if the caller can correct it, other VisemeErrors
-    if not.
+    Raises: UnsupportedContentType; CallerError and its other subclasses if the caller can correct it, other
+    VisemeErrors if not.
     """
     data.choose_type(AcceptHeader.parse(headers_of(context).get("accept")))
     return model.run(data)

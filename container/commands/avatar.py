@@ -88,7 +88,7 @@ def build(
 
 @app.command(name="import")
 def import_seed(
-    source: Annotated[Path, typer.Argument(metavar="SEED_PACKAGE", help="Package of SyncTalk_2D's servers.")],
+    source: Annotated[Path, typer.Argument(metavar="SEED_PACKAGE", help="Package of the older SyncTalk_2D servers.")],
     output: OutputOption,
     checkpoint: Annotated[
         Path | None,
@@ -97,7 +97,7 @@ def import_seed(
     encoder: EncoderOption = None,
     mode: ModeOption = None,
 ) -> None:
-    """Import a SyncTalk_2D package as an avatar package.
+    """Import a seed package (of the older servers) as an avatar package.
 
     Inconsistencies in it are reported on stderr.
     """

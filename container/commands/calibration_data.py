@@ -12,7 +12,7 @@ from inference.conversion.int8_lip_coord_net import CalibrationSample
 from inference.errors import NoFaceFound
 from inference.faces import FaceTracker, Landmarker
 from inference.faces.load import load_landmarker
-from inference.lip_reading.grammar import GRID
+from inference.lip_reading.grammar_decoder import GRID
 from inference.lip_reading.model import DEFAULT_LANDMARKS
 from inference.lip_reading.options import FPS
 from inference.lip_reading.preprocess import WINDOW_FRAMES, crop_mouths, cut_windows, track_faces

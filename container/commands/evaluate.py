@@ -134,7 +134,7 @@ def read_clips(
     Returns: the clips read, by decoder; file and reason of those that could not be read.
     """
     from inference.lip_reading.evaluation import TranscribedClip
-    from inference.lip_reading.grammar import LANGUAGE
+    from inference.lip_reading.grammar_decoder import LANGUAGE
 
     # The grammar decoder is of use only for weights that were trained on its language.
     decoders: tuple[Decoder, ...] = ("greedy", "grammar") if reader.model.language == LANGUAGE else ("greedy",)

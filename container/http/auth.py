@@ -31,8 +31,8 @@ def check_origin(headers: Headers, token: str | None, allowed: Sequence[str]) ->
 
     Browsers let any page open a WebSocket to any host, so an unguarded server must check the origin itself. Accepted
     are pages of the server's own host on any port, the origins in `allowed` ("*" allows all), every request if a token
-    is configured (`check_token` guards it), and requests without an Origin header: browsers send one with every WebSocket
-    handshake, and other sites cannot read the response to a GET without one.
+    is configured (`check_token` guards it), and requests without an Origin header: browsers send one with every
+    WebSocket handshake, and other sites cannot read the response to a GET without one.
 
     Raises: AccessDenied.
     """

@@ -1,0 +1,1 @@
+"""The gRPC service of the avatars; setup.py generates the stubs."""

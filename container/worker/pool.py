@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from multiprocessing.connection import Connection
 from typing import Any
 
+from container.worker.child import run_worker
 from container.worker.messages import (
     AnswerMessage,
     DeadlineChanged,
@@ -25,7 +26,6 @@ from container.worker.messages import (
     Stop,
     WorkerMessage,
 )
-from container.worker.process import run_worker
 from inference.errors import DeadlineExceeded, NotReady, Overloaded, VisemeError, WorkerDied
 
 logger = logging.getLogger("viseme.pool")

@@ -37,7 +37,7 @@ class SampleBuffer:
         return out
 
     def discard_before(self, index: int) -> None:
-        """Discard the samples before index `before`."""
+        """Discard the samples before `index`."""
         n_discarded = min(index, self.end) - self._first
         if n_discarded > 0:
             del self._bytes[: n_discarded * SAMPLE_BYTES]

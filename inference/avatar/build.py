@@ -21,7 +21,7 @@ from inference.avatar.crop_box import (
 from inference.avatar.manifest import MAX_FRAMES, FileInfo, IdleRange, Manifest, describe_files, write_manifest
 from inference.avatar.network import read_encoder, read_unet
 from inference.avatar.package import check_encoder_fits
-from inference.avatar.write import (
+from inference.avatar.write_package import (
     FPS,
     CroppedFrame,
     atomic_package_folder,

@@ -1,4 +1,4 @@
-"""Import of SyncTalk_2D packages, in both of their layouts, complete or not.
+"""Import of seed packages, the avatars of the older SyncTalk_2D servers, in both of their layouts, complete or not.
 
 Their file names and descriptions contradict their contents; the contents count.
 """
@@ -31,7 +31,7 @@ from inference.avatar.manifest import (
 )
 from inference.avatar.network import read_encoder, read_unet
 from inference.avatar.package import check_encoder_fits
-from inference.avatar.write import (
+from inference.avatar.write_package import (
     FPS,
     CroppedFrame,
     atomic_package_folder,
@@ -60,7 +60,7 @@ MAX_CROP_DIFFERENCE = 24.0
 
 @dataclass
 class SeedPackage:
-    """Files found in a SyncTalk_2D package. notes: inconsistencies, and how each was resolved."""
+    """Files found in a seed package. notes: inconsistencies, and how each was resolved."""
 
     folder: Path
     video: Path | None
@@ -82,7 +82,7 @@ def import_package(
     limits: MediaLimits | None = None,
     media: MediaOpener = open_media,
 ) -> tuple[Manifest, list[str]]:
-    """Write a SyncTalk_2D package as an avatar package to the folder `output`, complete or not at all.
+    """Write a seed package as an avatar package to the folder `output`, complete or not at all.
 
     checkpoint, encoder: used instead of those in the package. Returns: the manifest, and notes on inconsistencies.
 
@@ -124,7 +124,7 @@ def import_package(
 def scan_package(source: Path, checkpoint: Path | None, encoder: Path | None) -> SeedPackage:
     """Find every part of the package under each of its possible names."""
     if not source.is_dir():
-        raise AvatarNotFound(f"{source}: no such folder; expected a SyncTalk_2D package")
+        raise AvatarNotFound(f"{source}: no such folder; expected a seed package of the older servers")
     info = read_json(source / INFO)
     declared = info.get("videos", {}) if isinstance(info, dict) else {}
     lms = source / LMS

@@ -15,7 +15,7 @@ from pathlib import Path
 from inference.avatar.crop_box import crop_box_from_landmarks, fit_box
 from inference.avatar.manifest import ENCODER, MANIFEST, NETWORK, IdleRange, Manifest, describe_files, write_manifest
 from inference.avatar.network import read_encoder, read_unet
-from inference.avatar.write import CroppedFrame, atomic_package_folder, write_frames, write_networks
+from inference.avatar.write_package import CroppedFrame, atomic_package_folder, write_frames, write_networks
 from inference.errors import StorageError
 from inference.rendering.portrait import STARTER_FRAMES, STARTER_SIDE, Portrait
 from inference.weights.cache import check_hash

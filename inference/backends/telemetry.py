@@ -14,7 +14,7 @@ def disable_telemetry() -> None:
     OpenVINO and NNCF report their use to their makers: what users convert is private. And each report is sent from a
     fork of this process, which has threads and gRPC; such a copy dies with a fatal message.
     """
-    sys.modules.setdefault(PACKAGE, None)  # type: ignore[arg-type]  # None makes the import fail
+    sys.modules[PACKAGE] = None  # type: ignore[assignment]  # None makes the import fail
 
 
 def import_openvino() -> ModuleType:

@@ -65,6 +65,6 @@ def import_nncf() -> ModuleType:
         import nncf
     except ImportError as err:
         raise InvalidRequest("--precision int8 needs the package nncf: pip install 'viseme[int8]'") from err
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # nncf.set_log_level would change all of its handlers, too
     module: ModuleType = nncf
     return module

@@ -32,7 +32,7 @@ class S3Files:
     def fetched(self, source: S3Object | bytes) -> Iterator[Path | bytes]:
         """Yield the source as a local file that is deleted afterwards; yield bytes as they are.
 
-        Raises: the errors of `fetch_s3`.
+        Raises: the errors of `temporary_download`.
         """
         if isinstance(source, bytes):
             yield source

@@ -93,7 +93,7 @@ def to_grey(frame_bgr: Frame) -> npt.NDArray[np.uint8]:
 
 
 def region_of_box(box: FaceBox) -> FaceRegion:
-    """Return the detector's square as a region; `box_of` inverts it, to a pixel: some boxes are not quite square."""
+    """Return the detector's square as a region; `box_of_region` inverts it, to a pixel: some boxes are not square."""
     return FaceRegion(*box.centre, box.width, 0.0)
 
 

@@ -21,7 +21,7 @@ FaceTrack = tuple[Face | None, ...]
 
 DETECT_EVERY = 25  # frames between detections: one second
 SAME_FACE_OVERLAP = 0.3
-REACQUIRE_FRAMES = 12  # frames for which a lost face is searched only near its last position
+REACQUIRE_FRAMES = 12  # frames for which the last region is tried before detection in the whole frame
 MAX_LOST_FRAMES = 25  # frames to wait for a lost face before another one is tracked
 EVERY_FRAME = 1  # value of `detect_every` that detects in every frame
 

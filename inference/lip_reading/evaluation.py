@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from inference.lip_reading.grammar import GRID
+from inference.lip_reading.grammar_decoder import GRID
 from inference.lip_reading.options import Word
 
 Symbol = TypeVar("Symbol", bound=Hashable)

@@ -15,7 +15,7 @@ from itertools import islice, pairwise
 import numpy as np
 import numpy.typing as npt
 
-from inference.lip_reading.decode import BLANK, FIRST_SYMBOL, SPACE, SYMBOLS
+from inference.lip_reading.greedy_decoder import BLANK, FIRST_SYMBOL, SPACE, SYMBOLS
 
 Slots = tuple[tuple[str, ...], ...]
 Floats = npt.NDArray[np.float64]

@@ -16,8 +16,14 @@ from itertools import groupby, islice
 import numpy as np
 
 from inference.lip_reading.calibration import Calibration
-from inference.lip_reading.decode import Logits, decode_greedy, log_softmax
-from inference.lip_reading.grammar import GRID, N_PREFIX_SLOTS, DecodedSpan, count_out_of_grammar_words, decode_span
+from inference.lip_reading.grammar_decoder import (
+    GRID,
+    N_PREFIX_SLOTS,
+    DecodedSpan,
+    count_out_of_grammar_words,
+    decode_span,
+)
+from inference.lip_reading.greedy_decoder import Logits, decode_greedy, log_softmax
 from inference.lip_reading.lattice import compute_sentence_weights
 from inference.lip_reading.options import FPS
 from inference.lip_reading.preprocess import WINDOW_FRAMES, MouthCrop, stack_window

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from inference.backends import Device, OpenVinoNetwork, TorchNetwork, resolve_auto_precision
-from inference.backends.graphs.int8 import quantise_convolutions
 from inference.backends.graphs.lip_coord_net import build_lip_coord_net, split_at_time
+from inference.backends.graphs.lip_coord_net_int8 import quantise_convolutions
 from inference.backends.stored_precision import check_on_cpu, check_stored_precision, not_quantised
 from inference.conversion.openvino_files import read_openvino
 from inference.lip_reading.calibration import Calibration, read_calibration
@@ -73,7 +73,7 @@ def load_model(weights: str | Path | None, device: Device, sources: WeightSource
 def compile_fastest(module: LipCoordNet, device: Device, max_inputs: Mapping[str, float]) -> Network:
     """Compile the network for the fastest runtime of its device: OpenVINO for bf16 and int8 on a CPU, torch otherwise.
 
-    highest: largest input of each convolution that int8 quantises.
+    max_inputs: largest input of each convolution that int8 quantises.
     """
     if device.name != "cpu" or device.precision not in ("bf16", "int8"):
         return TorchNetwork(module, device)

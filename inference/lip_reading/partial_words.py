@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from inference.lip_reading.decode import EmittedCharacter, Logits, decode_greedy, split_words, words_with_times
+from inference.lip_reading.greedy_decoder import EmittedCharacter, Logits, decode_greedy, split_words, words_with_times
 from inference.lip_reading.options import Word
 from inference.lip_reading.preprocess import WINDOW_FRAMES
 

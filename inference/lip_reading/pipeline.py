@@ -16,8 +16,8 @@ from inference.faces import FaceRegion, FaceTracker
 from inference.faces.crop import CROP_HEIGHT, CROP_WIDTH
 from inference.faces.load import load_landmarker
 from inference.faces.track import DETECT_EVERY, EVERY_FRAME
-from inference.lip_reading.decode import DecodedText, Logits, read_greedy
-from inference.lip_reading.grammar import LANGUAGE, join_spans, read_grammar
+from inference.lip_reading.grammar_decoder import LANGUAGE, join_spans, read_grammar
+from inference.lip_reading.greedy_decoder import DecodedText, Logits, read_greedy
 from inference.lip_reading.long_video import decode_by_sentence
 from inference.lip_reading.model import DEFAULT_LANDMARKS, load_model
 from inference.lip_reading.options import FPS, Decoder, ReadOptions, Transcript

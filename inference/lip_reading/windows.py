@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inference.lip_reading.decode import BLANK, Logits
+from inference.lip_reading.greedy_decoder import BLANK, Logits
 from inference.lip_reading.preprocess import MouthWindow
 
 Network = Callable[..., Sequence[npt.NDArray[Any]]]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from inference.lip_reading.calibration import Calibration
-from inference.lip_reading.decode import decode_greedy, split_words
+from inference.lip_reading.greedy_decoder import decode_greedy, split_words
 from inference.lip_reading.lattice import Floats, build_lattice, find_best_path
 
 # Duration of the word of each slot in GRID, in seconds, and its standard deviation: over the 38 clips of eight

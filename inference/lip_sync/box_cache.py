@@ -113,7 +113,7 @@ def encode_track(track: BoxTrack, key: str) -> bytes:
 
 
 def decode_track(contents: bytes, key: str) -> BoxTrack | None:
-    """Decode a track; None if `pack` did not write it for that key."""
+    """Decode a track; None if `encode_track` did not write it for that key."""
     digest, rest = contents[:32], contents[32:]
     if hashlib.sha256(key.encode() + rest).digest() != digest or (len(rest) - HEADER.itemsize) % 32:
         return None

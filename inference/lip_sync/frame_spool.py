@@ -11,7 +11,6 @@ import numpy as np
 from inference.errors import StorageError
 from inference.lip_sync.options import LoopMode
 from inference.lip_sync.preprocess import FaceFrame
-from inference.media.frame_order import ping_pong_index
 
 SPOOL_BYTES = 4 << 30  # bytes on disk; 25 minutes of 360x288, a minute of 720p
 
@@ -94,3 +93,14 @@ def loop_frames(
 def loop_index(step: int, n: int, loop: LoopMode) -> int:
     """Return which of n frames is shown at a step; step 0 shows the first."""
     return step % n if loop == "restart" else ping_pong_index(step, n)
+
+
+def ping_pong_index(step: int, n_frames: int) -> int:
+    """Return the frame shown at a step: 0, 1, ... to the last one and back to 0; each end is shown once.
+
+    step: from 0, which shows frame 0. n_frames: at least 1; a single frame is always shown.
+    """
+    if n_frames == 1:
+        return 0
+    position = step % (2 * n_frames - 2)
+    return position if position < n_frames else 2 * n_frames - 2 - position

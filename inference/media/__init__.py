@@ -1,6 +1,6 @@
 """Reading and writing of media files.
 
-`fetch` and `store` are not imported here: they need tenacity, which the sandboxed decoder process does not load.
+`inference.media.s3` is not imported here: it needs tenacity, which the sandboxed decoder process does not load.
 """
 
 from inference.media.frames import Clip, Frame

@@ -60,7 +60,7 @@ def decode_blocks(
 ) -> Iterator[tuple[AudioFormat, Samples]]:
     """Decode the audio of an open file block by block, each (n,) int16 with interleaved channels.
 
-    form: the format to convert to; None keeps the file's own as far as AAC supports it. All blocks have the same.
+    audio_format: the format to convert to; None keeps the file's own as far as AAC supports it. All blocks share it.
     """
     with open_container(file, name, limits) as container:
         stream = find_stream(container, name)

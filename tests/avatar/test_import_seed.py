@@ -59,7 +59,7 @@ BOXES_OF_SEED = [[500 + i, 250, 700 + i, 450] for i in range(N_FRAMES)]
 
 @pytest.fixture
 def seed(tmp_path: Path, unet: AvatarUNet, film: Path) -> Path:
-    """A SyncTalk_2D package of the first layout."""
+    """A seed package of the first layout."""
     folder = tmp_path / "seed"
     (folder / "checkpoint").mkdir(parents=True)
     (folder / "cache").mkdir()

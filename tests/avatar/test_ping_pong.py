@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from inference.avatar.ping_pong import PingPongPosition
-from inference.media.frame_order import ping_pong_index
+from inference.lip_sync.frame_spool import ping_pong_index
 
 
 def test_the_order_matches_upstream(shared: Path):

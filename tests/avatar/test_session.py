@@ -9,7 +9,7 @@ import pytest
 from inference.audio.avatar_features import LOOK_AHEAD_MS
 from inference.avatar import AvatarPackage, AvatarSession, TimedFrame
 from inference.errors import InvalidRequest, Overloaded, WeightsNotFound
-from inference.media.frame_order import ping_pong_index
+from inference.lip_sync.frame_spool import ping_pong_index
 
 
 def speak(session: AvatarSession, pcm: np.ndarray, pieces: Sequence[int]) -> list[TimedFrame]:

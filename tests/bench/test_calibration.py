@@ -16,7 +16,7 @@ from bench.calibration import (
 )
 from bench.clip_table import LabelledClip
 from inference.lip_reading.calibration import Calibration, read_calibration
-from inference.lip_reading.decode import FIRST_SYMBOL, SYMBOLS
+from inference.lip_reading.greedy_decoder import FIRST_SYMBOL, SYMBOLS
 
 FRAMES = "-----BIN-- BLUE- AT- F--- TWO-- NOW-----"
 STARTS = [FRAMES.index(word) / 25 for word in ("BIN", "BLUE", "AT", "F-", "TWO", "NOW")]

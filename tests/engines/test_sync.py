@@ -341,7 +341,7 @@ def test_warm_up_runs_every_model(engines: Engines, monkeypatch: pytest.MonkeyPa
     assert found["sync_models"] == ["wav2lip", "wav2lip_gan"]
     assert engines.reader.model.info.weights == "starter"  # not the checkpoints beside it
     assert engines.sync_engine.syncer is not None
-    monkeypatch.setattr(type(engines.sync_engine.syncer.generators[0]), "speak", lambda *_: 1 / 0)
+    monkeypatch.setattr(type(engines.sync_engine.syncer.generators[0]), "generate_faces", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         engines.warm_up()
 

@@ -266,8 +266,8 @@ def test_the_deploy_command_is_valid(template, mode):
 
 
 def test_deploy_and_template_agree(template):
+    from deploy.aws_requests import VARIANT
     from deploy.images import COMMON_ACCOUNT
-    from deploy.requests import VARIANT
 
     assert template["Parameters"]["ImageAccount"]["Default"] == COMMON_ACCOUNT
     assert template["Parameters"]["VariantName"]["Default"] == VARIANT

@@ -5,8 +5,8 @@ from itertools import product
 import numpy as np
 import pytest
 
-from inference.lip_reading.decode import FIRST_SYMBOL, SYMBOLS, decode_greedy, join_characters, log_softmax
-from inference.lip_reading.grammar import GRID
+from inference.lip_reading.grammar_decoder import GRID
+from inference.lip_reading.greedy_decoder import FIRST_SYMBOL, SYMBOLS, decode_greedy, join_characters, log_softmax
 from inference.lip_reading.lattice import build_lattice, compute_sentence_weights, find_backpointers, find_best_path
 
 # A word of two equal letters, words that begin alike, and a word that is the beginning of another.

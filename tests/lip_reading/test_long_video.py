@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from inference.lip_reading.calibration import Calibration
-from inference.lip_reading.decode import SYMBOLS, DecodedText, Logits
-from inference.lip_reading.grammar import join_spans
+from inference.lip_reading.grammar_decoder import join_spans
+from inference.lip_reading.greedy_decoder import SYMBOLS, DecodedText, Logits
 from inference.lip_reading.long_video import MAX_BUFFERED_FRAMES, decode_by_sentence, score_one_sentence
 from inference.lip_reading.preprocess import WINDOW_FRAMES, MouthCrop
 from inference.lip_reading.windows import SILENT_GAP

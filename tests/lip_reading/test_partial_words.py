@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from inference.lip_reading.decode import SYMBOLS, decode_greedy, words_with_times
+from inference.lip_reading.greedy_decoder import SYMBOLS, decode_greedy, words_with_times
 from inference.lip_reading.partial_words import WordStream
 from inference.lip_reading.preprocess import WINDOW_FRAMES, MouthWindow
 from inference.lip_reading.windows import WINDOW_HOP, stitch

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from inference.lip_reading.decode import BLANK
+from inference.lip_reading.greedy_decoder import BLANK
 from inference.lip_reading.preprocess import WINDOW_FRAMES, MouthCrop, MouthWindow, cut_windows
 from inference.lip_reading.windows import SILENT_GAP, WINDOW_HOP, run_windows, stitch, to_network_input
 

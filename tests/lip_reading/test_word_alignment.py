@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from inference.lip_reading.calibration import Calibration
-from inference.lip_reading.decode import FIRST_SYMBOL, SYMBOLS, log_softmax
+from inference.lip_reading.greedy_decoder import FIRST_SYMBOL, SYMBOLS, log_softmax
 from inference.lip_reading.word_alignment import (
     WORD_DURATION_S,
     enforce_order,

@@ -62,7 +62,7 @@ class Training(ABC):
 
     def is_best(self, *score: float) -> bool:
         """Return whether a score is the best yet, and record it if it is."""
-        if score <= self.progress.best:
+        if not score > self.progress.best:  # a score of NaN is not the best
             return False
         self.progress.best = score
         return True
@@ -83,10 +83,15 @@ class Training(ABC):
 
 
 def prepare_run(run: Path, n_threads: int) -> None:
-    """Create the folder of a run and limit the threads of PyTorch. OpenCV's would only compete with them."""
+    """Create the folder of a run and limit the threads of PyTorch. OpenCV's would only compete with them.
+
+    Delete what a killed run had not finished writing.
+    """
     torch.set_num_threads(n_threads)
     cv2.setNumThreads(1)
     run.mkdir(parents=True, exist_ok=True)
+    for partial in run.glob(".*.partial*"):
+        partial.unlink()
 
 
 def run_to_end(training: Training) -> None:

@@ -22,7 +22,7 @@ def find_packs(folder: Path, content: str) -> list[Path]:
 
     Raises: FileNotFoundError if there is none.
     """
-    paths = sorted(folder.glob("*.npz"))
+    paths = sorted(path for path in folder.glob("*.npz") if not path.name.startswith("."))  # those are unfinished
     if not paths:
         raise FileNotFoundError(f"{folder}: no .npz packs of {content}")
     return paths

@@ -6,7 +6,7 @@ import numpy as np
 
 from inference.audio.avatar_features import AVATAR_FPS
 from inference.audio.mel import SAMPLE_RATE
-from inference.lip_reading.grammar import GRID
+from inference.lip_reading.grammar_decoder import GRID
 from training.common.arrays import Floats
 from training.common.espeak import Espeak, TimedPhoneme
 

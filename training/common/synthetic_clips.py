@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inference.lip_reading.grammar import GRID
+from inference.lip_reading.grammar_decoder import GRID
 from inference.speaker import SyntheticClip, SyntheticClipOptions
 
 # Lower seeds are reserved for tests and measurements, so that no person is both trained on and measured.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from inference.lip_reading.decode import FIRST_SYMBOL, SYMBOLS
+from inference.lip_reading.greedy_decoder import FIRST_SYMBOL, SYMBOLS
 from training.common.arrays import Floats, Integers
 from training.common.mouth_packs import BETWEEN_WORDS
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from inference.lip_reading.decode import BLANK, FIRST_SYMBOL, decode_greedy, join_characters
+from inference.lip_reading.greedy_decoder import BLANK, FIRST_SYMBOL, decode_greedy, join_characters
 from inference.models import LipCoordNet
 from inference.weights.checkpoint import load_into
 from training.common.checkpoint import write_half_precision

@@ -116,7 +116,10 @@ def read_part(client: Client, version: ObjectVersion, end: int, out: IO[bytes]) 
 
 @contextmanager
 def disk_errors(url: str) -> Iterator[None]:
-    """Convert the OSErrors of disk access. Raises: StorageError."""
+    """Convert the OSErrors of disk access. Raises: StorageError.
+
+    Some of boto3's errors are OSErrors, too: calls of S3 inside must be in `translate_s3_errors`, as in `download`.
+    """
     try:
         yield
     except OSError as err:

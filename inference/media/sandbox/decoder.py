@@ -39,7 +39,7 @@ FILE_TIMEOUT_S = 1800.0  # waiting for one file, in total
 RESPONSE_TIMEOUT_S = 30.0  # waiting for one response
 START_TIMEOUT_S = 60.0  # starting the child takes 0.3 s, but longer on a machine that starts many of them
 EXIT_TIMEOUT_S = 5.0  # between the end of a child's socket and the end of its process
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("viseme.media")
 
 
 class SandboxedDecoder:
@@ -407,7 +407,7 @@ def start_process(child_end: socket.socket) -> subprocess.Popen[bytes]:
         "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
     }
     return subprocess.Popen(
-        [sys.executable, "-P", "-X", "utf8", "-m", "inference.media.sandbox.process"],
+        [sys.executable, "-P", "-X", "utf8", "-m", "inference.media.sandbox.child"],
         stdin=child_end.fileno(),
         stdout=subprocess.DEVNULL,
         stderr=None if is_open(2) else subprocess.DEVNULL,  # else the next file opened would become stderr

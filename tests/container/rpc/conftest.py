@@ -11,7 +11,7 @@ from support.rpc_server import Client, Proto, Rpc, golden_table, our_table, rpc_
 
 from inference.avatar import AvatarPackage
 from inference.avatar.manifest import describe_files, read_manifest, write_manifest
-from inference.avatar.write import write_features
+from inference.avatar.write_package import write_features
 from inference.settings import Settings
 
 

@@ -16,8 +16,8 @@ from support.synthetic_frames import talk
 from support.video_files import make_video
 
 from container.http.error_responses import Failure
+from container.worker.child import run_job
 from container.worker.messages import DeadlineChanged, Done, Failed, Job, Part
-from container.worker.process import run_job
 from container.worker.routes import WorkerRoutes
 from inference.engines import Engines
 from inference.lip_reading import Transcript, Word

@@ -394,7 +394,7 @@ def test_nothing_is_left_behind(long_video: bytes, tmp_path: Path):
 
 def test_the_child_imports_only_what_decoding_needs():
     heavy = ("torch", "openvino", "boto3", "botocore", "pydantic", "cv2", "tenacity")
-    check = f"import sys, inference.media.sandbox.process; print([m for m in {heavy} if m in sys.modules])"
+    check = f"import sys, inference.media.sandbox.child; print([m for m in {heavy} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT, check=True)
     assert run.stdout.strip() == "[]"
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inference.lip_reading.decode import SYMBOLS
+from inference.lip_reading.greedy_decoder import SYMBOLS
 from training.common.mouth_packs import BETWEEN_WORDS, place_words
 from training.lip_reading.augmentation import MouthSample
 from training.lip_reading.concatenate import append, concatenate, cut_window

@@ -16,7 +16,7 @@ from itertools import islice, pairwise
 import numpy as np
 
 from inference.lip_reading.calibration import Calibration
-from inference.lip_reading.decode import SPACE, DecodedText, Logits, decode_greedy, log_softmax, split_words
+from inference.lip_reading.greedy_decoder import SPACE, DecodedText, Logits, decode_greedy, log_softmax, split_words
 from inference.lip_reading.lattice import (
     Floats,
     Indices,
@@ -53,7 +53,7 @@ MARGIN = 12  # frames, half a second: words decoded this close to a sentence cou
 class Segment:
     """The frames of one sentence: to the middle of the pauses around it, at most MAX_PAUSE into them.
 
-    first, end: bounds of the segment, `end` exclusive. speech_start, speech_end: the frame of the first character,
+    start, end: bounds of the segment, `end` exclusive. speech_start, speech_end: the frame of the first character,
     and the frame after the last one.
     """
 

@@ -24,7 +24,7 @@ MAX_WEIGHT_LEVEL = 127  # weights are quantised symmetrically, -127..127
 def quantise_convolutions(model: ov.Model, input_ranges: Mapping[str, float]) -> None:
     """Quantise these convolutions of the graph to int8, in place.
 
-    highest: the top of each convolution's input range, by name; larger inputs are clipped to it.
+    input_ranges: the top of each convolution's input range, by name; larger inputs are clipped to it.
     """
     ops = import_ops()
     nodes = {node.get_friendly_name(): node for node in model.get_ops()}

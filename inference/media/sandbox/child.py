@@ -1,7 +1,7 @@
-"""The sandboxed decoder process: `python -m inference.media.sandbox.process`, with its socket as stdin.
+"""The sandboxed decoder process: `python -m inference.media.sandbox.child`, with its socket as stdin.
 
-Imports what decoding needs, drops all other privileges, and answers `SandboxedDecoder` in the parent (see `wire` for
-the messages). It decodes one file at a time.
+Imports what decoding needs, drops all other privileges, and answers `SandboxedDecoder` in the parent (see
+`messages`). It decodes one file at a time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MAX_OPEN_FILES = 16  # three streams, the media file, and source files for a tra
 BLOCK_SAMPLES = 1 << 20  # audio samples per message: one minute at 16 kHz
 MAX_OOM_SCORE = "1000"  # the kernel's highest: the child is killed before the process that holds the models
 T = TypeVar("T")
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("viseme.media")
 
 
 def main() -> None:

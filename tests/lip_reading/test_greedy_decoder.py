@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from inference.lip_reading.decode import SYMBOLS, decode_greedy, join_characters, words_with_times
+from inference.lip_reading.greedy_decoder import SYMBOLS, decode_greedy, join_characters, words_with_times
 
 
 def labels(text: str) -> np.ndarray:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from inference.lip_reading.calibration import Calibration, read_calibration
-from inference.lip_reading.decode import FIRST_SYMBOL, SYMBOLS, log_softmax
-from inference.lip_reading.grammar import (
+from inference.lip_reading.grammar_decoder import (
     GRID,
     N_PREFIX_SLOTS,
     combine_alternatives,
@@ -17,6 +16,7 @@ from inference.lip_reading.grammar import (
     read_grammar,
     slot_posteriors,
 )
+from inference.lip_reading.greedy_decoder import FIRST_SYMBOL, SYMBOLS, log_softmax
 from inference.lip_reading.lattice import compute_sentence_weights, find_best_path
 from inference.lip_reading.options import Alternative
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from openvino import opset13 as ops
 
-from inference.backends.graphs.int8 import quantise_convolutions, store_in_int8
 from inference.backends.graphs.lip_coord_net import build_lip_coord_net
+from inference.backends.graphs.lip_coord_net_int8 import quantise_convolutions, store_in_int8
 from inference.conversion.int8_lip_coord_net import measure_input_ranges
 from inference.models import LipCoordNet
 

@@ -53,7 +53,7 @@ class CroppedFrame:
 def atomic_package_folder(output: Path) -> Iterator[Path]:
     """Yield a folder to write to. It becomes `output` if the block succeeds, and is deleted if not.
 
-    Raises: InvalidRequest if `output` exists, even if it was created meanwhile; StorageError.
+    Raises: InvalidRequest if `output` exists and is not empty, even if it was created meanwhile; StorageError.
     """
     if output.exists() and not is_empty(output):
         raise output_exists(output)
