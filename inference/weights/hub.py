@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
@@ -13,6 +14,9 @@ from inference.weights.sources import WeightSources
 
 MAIN = "main"
 METADATA_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 2.0  # to connect to the Hub, or to a proxy
+FIRST_ANSWER_TIMEOUT_S = 0.5  # a Hub that connects but answers later is reachable, and is waited for
+REACH_TIMEOUT_S = 3.0  # for all of it, and for the name to be resolved, which has no timeout of its own
 REPOSITORY_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")  # "name" or "owner/name"
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -28,6 +32,7 @@ def download(source: HubSource, file: str, folder: Path, sources: WeightSources)
 
     what = f"{file} of {source.repository} at {source.revision[:7]}"
     check_online(what, sources)
+    check_reachable(what, f"{source.repository}/resolve/{source.revision}/{file}", sources)
     with translate_errors(what, source.repository, sources):
         path = hf_hub_download(
             source.repository,
@@ -51,6 +56,7 @@ def list_files(repository: str, sources: WeightSources) -> tuple[HubSource, list
 
     check_name(repository)
     check_online(repository, sources)
+    check_reachable(repository, f"api/models/{repository}/revision/{MAIN}", sources)
     api = HfApi(endpoint=sources.hf_endpoint, token=sources.hf_token or False, library_name="viseme")
     with translate_errors(repository, repository, sources):
         info = api.model_info(repository, revision=MAIN, timeout=METADATA_TIMEOUT_S)
@@ -77,6 +83,40 @@ def check_online(what: str, sources: WeightSources) -> None:
             f"{what}: not in {sources.cache}, and HF_HUB_OFFLINE forbids a download; fetch it once online "
             "('viseme weights fetch'), or put the file into the model directory"
         )
+
+
+def check_reachable(what: str, path: str, sources: WeightSources) -> None:
+    """Check within three seconds that something answers at the Hub's address, whatever it answers.
+
+    The Hub's client retries for 25 s even if the name cannot be resolved or the connection is refused.
+    Raises: StorageError.
+    """
+    error: list[BaseException] = []
+    url = f"{sources.hf_endpoint}/{path}"
+    # In a thread, as nothing else bounds the resolution of a name.
+    thread = threading.Thread(target=connect, args=(url, error), name="hub-reachable", daemon=True)
+    thread.start()
+    thread.join(REACH_TIMEOUT_S)
+    if thread.is_alive():
+        raise StorageError(f"{what}: {sources.hf_endpoint} did not answer within {REACH_TIMEOUT_S:g} s")
+    if error:
+        raise StorageError(
+            f"{what}: could not be fetched from {sources.hf_endpoint} ({root_cause(error[0])})"
+        ) from error[0]
+
+
+def connect(url: str, error: list[BaseException]) -> None:
+    """Send a HEAD request without a token. error: receives what made a connection impossible."""
+    import httpx2
+    from huggingface_hub import get_session
+
+    timeout = httpx2.Timeout(FIRST_ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+    try:
+        get_session().head(url, timeout=timeout, follow_redirects=False)
+    except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as err:
+        error.append(err)
+    except Exception:  # noqa: BLE001 - it connected: what is wrong with the answer is for the Hub's client to report
+        return
 
 
 @contextmanager

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -122,10 +123,30 @@ def test_repeated_interruptions_raise_storage_error_and_leave_nothing(
     assert files_in(sources.cache) == []
 
 
-def test_an_unreachable_hub_raises_storage_error(sources: WeightSources, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda s: None)
+def test_an_unreachable_hub_raises_storage_error_without_a_retry(
+    sources: WeightSources, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda s: pytest.fail("a retry"))
+    monkeypatch.setattr("inference.weights.hub.REACH_TIMEOUT_S", 60.0)  # only a guard
     with pytest.raises(StorageError, match="could not be fetched"):
         fetch("hub", replace(sources, hf_endpoint="http://127.0.0.1:9"))
+
+
+def test_a_name_that_is_never_resolved_raises_storage_error(sources: WeightSources, monkeypatch: pytest.MonkeyPatch):
+    resolved = threading.Event()
+    monkeypatch.setattr("inference.weights.hub.connect", lambda url, error: resolved.wait())
+    monkeypatch.setattr("inference.weights.hub.REACH_TIMEOUT_S", 0.01)
+    with pytest.raises(StorageError, match=r"did not answer within 0\.01 s"):
+        fetch("hub", sources)
+    resolved.set()
+
+
+def test_a_hub_that_is_slow_to_answer_is_waited_for(
+    sources: WeightSources, published: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("inference.weights.hub.FIRST_ANSWER_TIMEOUT_S", 1e-6)
+    (path,) = fetch("hub", sources)
+    assert path.read_bytes() == published
 
 
 def test_the_error_names_a_missing_file(hub: HubServer, sources: WeightSources):
