@@ -35,6 +35,7 @@ from container.stream import AvatarServer
 from container.worker.messages import AnswerMessage, Done, Failed, Job, Part
 from container.worker.pool import Pool
 from inference.errors import Canceled, NotReady
+from inference.locked_folders import remove_orphans
 from inference.requests import ANSWER_TYPES, NDJSON, OPTIONS_HEADER, AcceptHeader
 from inference.settings import Settings
 
@@ -295,6 +296,7 @@ def make_app(server: Server, *, with_aws_routes: bool = False) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        await delete_leftovers()
         await server.pool.start()
         try:
             async with server.live.running():
@@ -304,6 +306,13 @@ def make_app(server: Server, *, with_aws_routes: bool = False) -> Starlette:
 
     routes = server.routes(with_aws_routes=with_aws_routes)
     return Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: not_found, 405: not_found})
+
+
+async def delete_leftovers() -> None:
+    """Delete the temporary folders of servers that were killed."""
+    n_folders = await asyncio.to_thread(remove_orphans)
+    if n_folders:
+        logger.info("leftover folders of killed processes were deleted", extra={"folders": n_folders})
 
 
 async def not_found(request: Request, err: Exception) -> Response:

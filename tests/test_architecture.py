@@ -27,7 +27,13 @@ MAY_REPEAT = {"Settings"}
 
 # From the bottom up. A file belongs to the longest prefix; those of one layer do not import one another.
 INFERENCE_LAYERS = (
-    ("inference/errors", "inference/atomic_write", "inference/malloc_trim", "inference/memory_usage"),
+    (
+        "inference/errors",
+        "inference/atomic_write",
+        "inference/locked_folders",
+        "inference/malloc_trim",
+        "inference/memory_usage",
+    ),
     ("inference/models", "inference/media_types", "inference/stage_timer"),
     ("inference/backends", "inference/media", "inference/audio"),
     ("inference/weights",),

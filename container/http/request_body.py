@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import IO
 from starlette.requests import ClientDisconnect, Request
 
 from inference.errors import Canceled, DeadlineExceeded, InvalidRequest, MediaTooLarge, Overloaded
+from inference.locked_folders import locked_folder
 from inference.settings import Settings
 
 MAX_BODY_BYTES = 25 << 20  # bytes of a real-time request: SageMaker's limit
@@ -61,8 +61,8 @@ async def body_on_disk(request: Request, limits: RequestLimits) -> AsyncIterator
     check_content_length(request, limits.body_bytes)
     with contextlib.ExitStack() as stack:
         try:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="viseme-body-"))
-            path = Path(folder, "body")
+            folder = stack.enter_context(locked_folder("viseme-body-"))
+            path = folder / "body"
             # Closed inside this block as well: closing flushes again what a full disk rejected, and fails again.
             with path.open("xb") as file:
                 await write_body(request, file, limits)

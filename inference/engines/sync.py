@@ -6,8 +6,6 @@ import base64
 import hashlib
 import json
 import logging
-import shutil
-import tempfile
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,6 +19,7 @@ from inference.engines.s3_files import S3Files
 from inference.errors import InvalidRequest, MediaTooLarge, StorageError, WeightsNotFound
 from inference.lip_sync import BoxCache, LipSyncer, SyncOutput, SyncResult
 from inference.lip_sync.deadlines import make_deadlines
+from inference.locked_folders import LockedFolder
 from inference.media import SandboxedDecoder
 from inference.media.s3.download import local_name
 from inference.media_types import SYNC_TYPES
@@ -123,11 +122,15 @@ class OutputFolder:
 
     def __init__(self, given: Path | None) -> None:
         """Use the given folder, or create a temporary one. Raises: StorageError if none can be created."""
+        self._delete = None
+        if given is not None:
+            self.path = given
+            return
         try:
-            self.path = given or Path(tempfile.mkdtemp(prefix="viseme-video-"))
+            own = LockedFolder.make("viseme-video-")
         except OSError as err:
             raise StorageError(f"no folder for the videos could be created ({err.strerror or err})") from err
-        self._delete = weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True) if given is None else None
+        self.path, self._delete = own.path, weakref.finalize(self, own.delete)
 
     def close(self) -> None:
         """Delete the folder, unless it was given."""

@@ -41,6 +41,7 @@ from inference.lip_sync.preprocess import (
     find_boxes,
     smooth_boxes,
 )
+from inference.locked_folders import locked_folder
 from inference.malloc_trim import HeapTrimmer
 from inference.media import Frame, MediaOpener, OpenedMedia, Source, VideoInfo, open_media
 from inference.media.audio import Samples
@@ -56,6 +57,7 @@ BATCH_SIZE = {"cpu": 4, "cuda": 32}  # frames per batch
 # A video that declares this much more than is needed is not stored for a loop: a factor, and seconds besides.
 DURATION_MARGIN, DURATION_MARGIN_S = 1.05, 1.0
 SILENT_AUDIO = "silent_audio"
+STAGING_PREFIX = ".viseme-sync-"
 
 
 class LipSyncer:
@@ -341,9 +343,12 @@ def staging_folder(output: Path | None) -> Iterator[Path]:
     Raises: StorageError if the folder cannot be made or a video cannot be moved into place.
     """
     try:
-        parent = None if output is None else output.parent
-        with tempfile.TemporaryDirectory(prefix=".viseme-sync-", dir=parent) as folder:
-            yield Path(folder)
+        if output is None:
+            with locked_folder(STAGING_PREFIX) as folder:
+                yield folder
+            return
+        with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=output.parent) as beside:
+            yield Path(beside)
     except OSError as err:
         raise StorageError(f"the video could not be written ({err.strerror or err})") from err
 

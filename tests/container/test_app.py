@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import socket
@@ -27,6 +28,7 @@ from container.app import Server, make_app
 from container.http import request_body
 from container.http.request_body import ASYNC_DEADLINE_S, ASYNC_HEADER, MAX_ASYNC_BODY_BYTES, MAX_BODY_BYTES, limits_of
 from container.worker import pool as pool_module
+from inference.locked_folders import SUFFIX
 from inference.settings import Settings
 
 PATIENCE_S = 60.0  # only a guard against hanging
@@ -106,6 +108,15 @@ def read_answer(one: socket.socket) -> tuple[int, dict[str, str], bytes]:
     head, _, body = whole.partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
     return int(status.split()[1]), dict(line.lower().split(": ", 1) for line in lines), body
+
+
+def test_leftovers_of_a_killed_server_are_deleted_at_the_start(settings: Settings, caplog: pytest.LogCaptureFixture):
+    leftover = Path(tempfile.gettempdir(), f"viseme-body-a{SUFFIX}")
+    leftover.mkdir()
+    with caplog.at_level(logging.INFO), run_app(settings):
+        assert not leftover.exists()
+    (line,) = [record for record in caplog.records if "leftover folders" in record.message]
+    assert line.folders == 1
 
 
 def test_a_slow_body_is_rejected(settings: Settings, monkeypatch: pytest.MonkeyPatch):

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +13,7 @@ from typing import IO
 
 from inference.atomic_write import atomic_file
 from inference.errors import MediaTooLarge, StorageError
+from inference.locked_folders import locked_folder, remove_orphans
 from inference.media.s3.client import (
     ALL_BUCKETS,
     Client,
@@ -136,33 +133,5 @@ def local_name(key: str) -> str:
 def private_folder() -> Iterator[Path]:
     """Yield a private folder, and delete it: if this process is killed, the next one's first download does."""
     remove_orphans()
-    folder, lock = make_locked_folder()
-    try:
+    with locked_folder(FOLDER_PREFIX) as folder:
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        os.close(lock)
-
-
-def make_locked_folder() -> tuple[Path, int]:
-    """Create a folder and lock it: the kernel releases the lock however this process ends."""
-    while True:
-        folder = Path(tempfile.mkdtemp(prefix=FOLDER_PREFIX))
-        with contextlib.suppress(FileNotFoundError):  # deleted as an orphan before it was locked
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if folder.exists():
-                return folder, lock
-            os.close(lock)
-
-
-def remove_orphans() -> None:
-    """Delete folders that no running process has locked."""
-    for folder in Path(tempfile.gettempdir()).glob(FOLDER_PREFIX + "*"):
-        with contextlib.suppress(OSError):  # another user's, in use, or deleted meanwhile
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder)
-            finally:
-                os.close(lock)
