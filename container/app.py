@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,19 +16,22 @@ from functools import partial
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from container.http.access import AccessMiddleware, AccessRules
 from container.http.auth import check_token
 from container.http.error_responses import Failure, failure_of
 from container.http.metrics import Metrics
-from container.http.request_body import ASYNC_HEADER, body_on_disk, limits_of
+from container.http.request_body import body_on_disk, limits_of
 from container.http.responses import (
     CleanupStreamingResponse,
     StreamAborted,
     as_model_error,
     early_response_class,
+    request_id_of,
 )
 from container.stream import AvatarServer
 from container.worker.messages import AnswerMessage, Done, Failed, Job, Part
@@ -279,12 +281,6 @@ async def wait_for_disconnect(request: Request) -> None:
         await asyncio.sleep(0.25)
 
 
-def request_id_of(request: Request) -> str:
-    """Return the caller's request id if it is printable and short; else a new one."""
-    given = request.headers.get("x-request-id", "") or request.headers.get(ASYNC_HEADER, "")
-    return given if given.isascii() and given.isprintable() and 0 < len(given) <= 128 else uuid.uuid4().hex
-
-
 def echoed_headers(request: Request) -> dict[str, str]:
     """Return the headers to send back: SageMaker passes on only custom attributes that the container echoes."""
     given = request.headers.get(OPTIONS_HEADER)
@@ -305,7 +301,12 @@ def make_app(server: Server, *, with_aws_routes: bool = False) -> Starlette:
             await server.pool.stop()
 
     routes = server.routes(with_aws_routes=with_aws_routes)
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: not_found, 405: not_found})
+    return Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        exception_handlers={404: not_found, 405: not_found},
+        middleware=[Middleware(AccessMiddleware, rules=AccessRules.of(server.settings))],
+    )
 
 
 async def delete_leftovers() -> None:

@@ -22,6 +22,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 import container.protos.optimized_lipsyncsrv_pb2 as pb2
+from container.http.auth import encode_token
 from container.http.error_responses import failure_of
 from container.http.tls import read_certificate
 from container.live.avatar_cache import AvatarCache, find_package
@@ -439,7 +440,7 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Rejects calls without the server's token, except for those to gRPC's health service, as over HTTP."""
 
     def __init__(self, token: str, record_call: RecordCall) -> None:
-        self._expected = f"Bearer {token}".encode()
+        self._expected = b"Bearer " + encode_token(token)
         self._rejections = {
             f"/{SERVICE}/{call.name}": reject_call(call.name, record_call) for call in DESCRIPTOR.methods
         }

@@ -20,7 +20,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from container.http.auth import check_origin, check_token, choose_subprotocol
+from container.http.access import AccessMiddleware, AccessRules
+from container.http.auth import check_token, choose_subprotocol
 from container.http.error_responses import Failure, failure_of
 from container.http.static_page import page_routes
 from container.live.avatar_cache import AvatarCache
@@ -100,7 +101,9 @@ class AvatarServer:
 
     def legacy_app(self, index: int) -> Starlette:
         """Return the application of one legacy port. index: of the port in the setting `legacy_ports`."""
-        return legacy_app(self.legacy, index, self.admit_legacy, lambda: self.is_draining, self.page_routes())
+        app = legacy_app(self.legacy, index, self.admit_legacy, lambda: self.is_draining, self.page_routes())
+        app.add_middleware(AccessMiddleware, rules=AccessRules.of(self.settings))
+        return app
 
     @property
     def n_sessions(self) -> int:
@@ -159,12 +162,13 @@ class AvatarServer:
         return Response(jpeg, media_type="image/jpeg", headers=headers)
 
     def check_access(self, connection: HTTPConnection) -> None:
-        """Check that a client may connect. Raises: NotReady if the server drains, AccessDenied."""
+        """Check that a client may connect. Raises: NotReady if the server drains, AccessDenied.
+
+        `AccessMiddleware` has checked its Host and Origin.
+        """
         if self.is_draining:
             raise NotReady("the server is going down; try another one")
         check_token(connection.headers, self.settings.token)
-        if not self.settings.on_sagemaker:  # on SageMaker, only the platform can reach the container
-            check_origin(connection.headers, self.settings.token, self.settings.allowed_origins)
 
     def check_capacity(self) -> None:
         """Check that another session fits. Raises: Overloaded."""

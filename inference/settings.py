@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -28,6 +29,8 @@ EXTERNAL_VARIABLES = {
 }
 
 
+# A name, every name below a domain, an IPv4 address, an IPv6 address in brackets, or everything.
+ALLOWED_HOST = re.compile(r"\*|(\*\.)?[a-z0-9_-][a-z0-9._-]*|\[[0-9a-f:.]+\]", re.ASCII | re.IGNORECASE)
 LEGACY_PORTS = (8084, 8085, 8086)
 GRPC_PORT = 50051
 
@@ -81,7 +84,9 @@ class Settings(BaseModel):
     realtime: bool = False
     legacy_ports: Annotated[LegacyPorts | None, BeforeValidator(split_list)] = None
     grpc_port: Port | None = None
-    # Origins such as https://example.com whose pages may open live sessions, besides the server's own host.
+    # Names by which the server may be called, such as lips.example.com, besides the loopback names.
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(split_list)] = ()
+    # Origins such as https://example.com whose pages may call the server, besides the server's own host.
     allowed_origins: Annotated[tuple[str, ...], BeforeValidator(split_list)] = ()
     # Buckets, or "bucket/prefix", that requests may name; "*" leaves it to the permissions of the role.
     allowed_buckets: Annotated[tuple[str, ...], BeforeValidator(split_list)] = ("*",)
@@ -132,6 +137,14 @@ class Settings(BaseModel):
         if "tls_cert" in info.data and (value is None) != (info.data["tls_cert"] is None):
             raise ValueError("a certificate and its key go together: VISEME_TLS_CERT and VISEME_TLS_KEY")
         return value
+
+    @field_validator("allowed_hosts")
+    @classmethod
+    def hosts_are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if not ALLOWED_HOST.fullmatch(host):
+                raise ValueError(f"{host!r}: expected a name without scheme and port, *.example.com, an address, or *")
+        return tuple(host.lower().removesuffix(".") for host in value)
 
     @property
     def live_ports(self) -> LivePorts:

@@ -75,3 +75,15 @@ def test_the_command_line_overrides_the_environment():
 def test_a_bad_option_is_named(field: str, value: object, message: str):
     with pytest.raises(InvalidRequest, match=message):
         Settings.from_env({}).with_overrides(**{field: value})
+
+
+def test_allowed_hosts_are_names_without_scheme_and_port():
+    named = Settings.from_env({"VISEME_ALLOWED_HOSTS": "Lips.Example.com., *.example.org,10.0.0.7 ,[2001:DB8::1]"})
+    assert named.allowed_hosts == ("lips.example.com", "*.example.org", "10.0.0.7", "[2001:db8::1]")
+    assert Settings.from_env({"VISEME_ALLOWED_HOSTS": "*"}).allowed_hosts == ("*",)
+
+
+@pytest.mark.parametrize("host", ["https://a.example", "a.example:443", "a.*.example", "::1", "*example", "ä.example"])
+def test_a_bad_allowed_host_is_named(host: str):
+    with pytest.raises(InvalidRequest, match=r"VISEME_ALLOWED_HOSTS=.*: expected a name without scheme and port"):
+        Settings.from_env({"VISEME_ALLOWED_HOSTS": f"good.example,{host}"})

@@ -1,9 +1,9 @@
-"""Authentication and origin checks of HTTP and WebSocket requests."""
+"""The token and the origin of HTTP and WebSocket requests."""
 
 from __future__ import annotations
 
 import base64
-import binascii
+import contextlib
 import hmac
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -21,30 +21,55 @@ def check_token(headers: Headers, token: str | None) -> None:
     """Check the server's token. Raises: AccessDenied if one is configured and the request does not carry it."""
     if token is None:
         return
-    given = headers.get("authorization", "").removeprefix("Bearer ").encode() or token_from_subprotocols(headers)
-    if not hmac.compare_digest(given, token.encode()):
+    # Starlette decodes headers as Latin-1, so this restores the caller's bytes.
+    given = headers.get("authorization", "").removeprefix("Bearer ").encode("latin-1")
+    if not is_token(given or token_from_subprotocols(headers), token):
         raise AccessDenied("expected the header Authorization: Bearer with the server's token")
+
+
+def is_token(given: bytes, token: str) -> bool:
+    """Return whether a caller's bytes are the token, in UTF-8 or in Latin-1, which browsers use in headers.
+
+    The comparison takes the same time wherever they differ.
+    """
+    forms = [encode_token(token)]
+    with contextlib.suppress(UnicodeEncodeError):
+        forms.append(token.encode("latin-1"))
+    return sum(hmac.compare_digest(given, form) for form in forms) > 0
+
+
+def encode_token(token: str) -> bytes:
+    """Return the token in UTF-8. In a variable that is not UTF-8, Python replaces bytes by surrogates."""
+    return token.encode("utf-8", "surrogateescape")
 
 
 def check_origin(headers: Headers, token: str | None, allowed: Sequence[str]) -> None:
     """Reject requests from web pages of other sites.
 
-    Browsers let any page open a WebSocket to any host, so an unguarded server must check the origin itself. Accepted
-    are pages of the server's own host on any port, the origins in `allowed` ("*" allows all), every request if a token
-    is configured (`check_token` guards it), and requests without an Origin header: browsers send one with every
-    WebSocket handshake, and other sites cannot read the response to a GET without one.
+    Browsers let any page open a WebSocket to any host and send it any form, so an unguarded server must check the
+    origin itself. Accepted are pages of the server's own host on any port, the origins in `allowed` ("*" allows all),
+    every request if a token is configured (`check_token` guards it), and requests without an Origin header, unless
+    a browser marks them as those of another site: images and links have no Origin.
 
     Raises: AccessDenied.
     """
-    origin = headers.get("origin")
-    if origin is None or token is not None or origin in allowed or "*" in allowed:
+    if token is not None or "*" in allowed:
         return
-    host = host_of(f"//{headers.get('host', '')}")
-    if host is None or host_of(origin) != host:
-        raise AccessDenied(
-            f"origin {origin[:100]} is not allowed; add it to VISEME_ALLOWED_ORIGINS, or protect the server with "
-            "VISEME_TOKEN"
-        )
+    origins, own = headers.getlist("origin"), host_of(f"//{headers.get('host', '')}")
+    for origin in origins:
+        if origin not in allowed and (own is None or host_of(origin) != own):
+            raise AccessDenied(denied_origin(origin))
+    if not origins and headers.get("sec-fetch-site") == "cross-site":
+        origin = origin_of(headers.get("referer", ""))  # pages can withhold it, but not forge it
+        if origin not in allowed:
+            raise AccessDenied(denied_origin(origin or "of another site"))
+
+
+def denied_origin(origin: str) -> str:
+    return (
+        f"origin {origin[:100]} is not allowed; add it to VISEME_ALLOWED_ORIGINS, or protect the server with "
+        "VISEME_TOKEN"
+    )
 
 
 def host_of(address: str) -> str | None:
@@ -53,6 +78,15 @@ def host_of(address: str) -> str | None:
         return urlsplit(address).hostname
     except ValueError:
         return None
+
+
+def origin_of(address: str) -> str:
+    """Return the origin of a URL, such as https://example.com, or "" if it has none."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return ""
+    return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
 
 
 def token_from_subprotocols(headers: Headers) -> bytes:
@@ -65,7 +99,7 @@ def token_from_subprotocols(headers: Headers) -> bytes:
             encoded = subprotocol.removeprefix(BEARER_PREFIX)
             try:
                 return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4))
-            except (ValueError, binascii.Error):
+            except ValueError:
                 return b""
     return b""
 

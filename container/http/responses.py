@@ -6,14 +6,15 @@ import asyncio
 import contextlib
 import json
 import logging
+import uuid
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from container.http.request_body import MAX_BODY_BYTES
+from container.http.request_body import ASYNC_HEADER, MAX_BODY_BYTES
 from inference.errors import Canceled, DeadlineExceeded
 
 logger = logging.getLogger("viseme.http")
@@ -79,6 +80,12 @@ async def discard_body(receive: Receive) -> None:
         n_bytes += len(message.get("body", b""))
         if message["type"] == "http.disconnect" or not message.get("more_body"):
             return
+
+
+def request_id_of(connection: HTTPConnection) -> str:
+    """Return the caller's request id if it is printable and short; else a new one."""
+    given = connection.headers.get("x-request-id", "") or connection.headers.get(ASYNC_HEADER, "")
+    return given if given.isascii() and given.isprintable() and 0 < len(given) <= 128 else uuid.uuid4().hex
 
 
 def early_response_class(err: Exception) -> type[Response]:

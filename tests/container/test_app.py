@@ -55,7 +55,7 @@ class RunningApp:
     def connect(self, *lines: str, path: str = "/invocations") -> socket.socket:
         """Open a connection and send these header lines of a POST."""
         one = socket.create_connection(self.address, timeout=PATIENCE_S)
-        head = [f"POST {path} HTTP/1.1", "host: viseme", "content-type: video/mp4", *lines, "", ""]
+        head = [f"POST {path} HTTP/1.1", "host: localhost", "content-type: video/mp4", *lines, "", ""]
         one.sendall("\r\n".join(head).encode())
         return one
 

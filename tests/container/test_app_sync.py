@@ -148,7 +148,7 @@ def test_a_disconnected_caller_ends_the_work(server: LiveServer, client: httpx.C
     worker = server.worker().pid
     s3.put_object(Bucket="media", Key="uploads/long.wav", Body=voice(600))
     body = json.dumps(BY_S3 | {"s3_audio_key": "uploads/long.wav"}).encode()
-    head = f"POST /invocations HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+    head = f"POST /invocations HTTP/1.1\r\nhost: [::1]\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
     with socket.create_connection(("127.0.0.1", server.ready["port"]), timeout=PATIENCE_S) as hasty:
         hasty.sendall(head.encode() + b"\r\n\r\n" + body)
         server.wait_until(lambda: any(scratch.rglob("*.partial*")))  # it is writing the video

@@ -380,7 +380,9 @@ def test_a_disconnected_caller_frees_the_worker(
 ):
     worker, idle_s = server.worker().pid, work_s(server)
     with socket.create_connection(("127.0.0.1", server.ready["port"])) as hasty:
-        head = f"POST /invocations HTTP/1.1\r\nhost: x\r\ncontent-type: video/mp4\r\ncontent-length: {len(long_video)}"
+        head = (
+            f"POST /invocations HTTP/1.1\r\nhost: [::1]\r\ncontent-type: video/mp4\r\ncontent-length: {len(long_video)}"
+        )
         hasty.sendall(head.encode() + b"\r\n\r\n" + long_video)
         wait_until_at_work(server, idle_s)
     assert post_video(server, talking_film).status_code == 200

@@ -123,8 +123,9 @@ def test_every_port_of_older_clients_answers(server: SecureServer):
         answer = asyncio.run(go(port))
         assert answer[:5] == b"\x01" + struct.pack("<I", 7)
     with server.client() as client:
-        assert client.get(f"https://localhost:{ports[2]}/health").json()["healthy"] is True
-        assert client.get(f"https://localhost:{ports[0]}/health").status_code == 404
+        assert client.get(f"https://localhost:{ports[2]}/health").status_code == 403
+        assert client.get(f"https://localhost:{ports[2]}/health", headers=HEADERS).json()["healthy"] is True
+        assert client.get(f"https://localhost:{ports[0]}/health", headers=HEADERS).status_code == 404
 
 
 def test_avatars_are_loaded_before_the_server_is_ready(server: SecureServer):

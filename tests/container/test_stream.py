@@ -587,7 +587,7 @@ def handshake(app: LiveApp, path: str = SESSION) -> socket.socket:
     one.connect(("127.0.0.1", app.port))
     head = [
         f"GET {path} HTTP/1.1",
-        "host: viseme",
+        "host: localhost",
         "upgrade: websocket",
         "connection: upgrade",
         "sec-websocket-version: 13",

@@ -38,7 +38,9 @@ def test_one_process_serves_http_and_grpc_and_stops_during_a_stream(
             assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
             with pytest.raises(grpc.RpcError):
                 opened.unary_unary("/made.Up/Name")(b"")
-            counted = live.get("/metrics").text
+            assert live.get("/metrics").status_code == 403
+            with live.client() as http:
+                counted = http.get("/metrics", headers={"Authorization": "Bearer sesame"}).text
             for route, status in (
                 ("HealthCheck", "OK"),
                 ("HealthCheck", "UNAUTHENTICATED"),
