@@ -17,6 +17,7 @@ from container.app import Server, make_app
 from container.http.tls import read_certificate
 from container.live.transport import WEBSOCKET_CONFIG, BackpressureProtocol
 from container.logs import set_up_logs
+from inference.media.sandbox.confinement import deny_inspection
 from inference.settings import Settings
 
 logger = logging.getLogger("viseme.server")
@@ -155,6 +156,7 @@ def run_server(settings: Settings, *, with_aws_routes: bool = False) -> int:
     Raises: InvalidRequest if the certificate is invalid.
     """
     set_up_logs()
+    deny_inspection()
     read_certificate(settings)
     if with_aws_routes:
         settings = settings.model_copy(update={"on_sagemaker": True})

@@ -28,6 +28,9 @@ def run_worker(pipe: Connection, canceled: Event, model_dir: str | None) -> None
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server finishes its requests, then sends `Stop`
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     set_up_logs()
+    from inference.media.sandbox.confinement import deny_inspection
+
+    deny_inspection()
     from container.worker.routes import WorkerRoutes  # imports torch and OpenVINO, which takes seconds
 
     try:

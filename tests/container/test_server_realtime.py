@@ -140,7 +140,10 @@ def test_a_port_that_is_taken_ends_the_start(
 ):
     monkeypatch.setattr(pool_module, "run_worker", run_fake)
     monkeypatch.setattr(server_module, "set_up_logs", lambda: None)
+    denied: list[bool] = []
+    monkeypatch.setattr(server_module, "deny_inspection", lambda: denied.append(True))  # it would last
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert run_server(Settings(data_dir=tmp_path, port=0, legacy_ports=(0, port))) == 1
+    assert denied == [True]
     assert "a port cannot be opened" in caplog.text

@@ -1,7 +1,7 @@
 """The sandboxed decoder process: `python -m inference.media.sandbox.child`, with its socket as stdin.
 
-Imports what decoding needs, drops all other privileges, and answers `SandboxedDecoder` in the parent (see
-`messages`). It decodes one file at a time.
+Imports what decoding needs, puts walls around itself (see `confinement`), and answers `SandboxedDecoder` in the parent
+(see `messages`). It decodes one file at a time.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import select
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TypeVar
 
 import av.error
+import av.subtitles.stream  # PyAV imports it with the first file, when no file can be opened any more
 import numpy as np
 
 from inference.errors import MediaTooLarge, UnsupportedMedia, VisemeError
@@ -27,11 +29,12 @@ from inference.media.audio import AudioFormat, Samples, decode_blocks
 from inference.media.frames import Clip, Frame
 from inference.media.limits import MediaLimits
 from inference.media.open import Media, open_file
+from inference.media.sandbox.confinement import confine
 from inference.media.sandbox.messages import Message, pack_error, receive, send
 from inference.media.sandbox.shared_memory import N_SLOTS, SharedFrameBuffer
 
 SOCKET_FD = 0
-MAX_OPEN_FILES = 16  # three streams, the media file, and source files for a traceback
+MAX_OPEN_FILES = 16  # three streams, the frame buffer and the media file
 BLOCK_SAMPLES = 1 << 20  # audio samples per message: one minute at 16 kHz
 MAX_OOM_SCORE = "1000"  # the kernel's highest: the child is killed before the process that holds the models
 T = TypeVar("T")
@@ -41,19 +44,21 @@ logger = logging.getLogger("viseme.media")
 def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent handles it
     sock = socket.socket(fileno=SOCKET_FD)
-    threading.Thread(target=exit_with_parent, args=(sock,), daemon=True).start()
     try:
         start, (buffer_fd,) = receive(sock, max_files=1)
         buffer = SharedFrameBuffer(buffer_fd, start["slot_bytes"])
         os.close(buffer_fd)
-        drop_privileges(start["memory_bytes"])
-        send(sock, {"is": "ready"})
+        set_limits(start["memory_bytes"])
+        time.tzset()  # reads a file; log lines need it
+        missing = confine()
+        threading.Thread(target=exit_with_parent, args=(sock,), daemon=True).start()
+        send(sock, {"is": "ready", "missing": missing})
         DecoderServer(sock, buffer, start["memory_bytes"]).run()
     except (EOFError, BrokenPipeError):
         return  # the parent is gone
 
 
-def drop_privileges(memory_bytes: int) -> None:
+def set_limits(memory_bytes: int) -> None:
     """Limit memory, files and core dumps, and become the first process that the kernel kills for memory."""
     with contextlib.suppress(OSError):  # a sandbox may deny access to /proc; then the kernel chooses
         Path("/proc/self/oom_score_adj").write_text(MAX_OOM_SCORE)

@@ -1,7 +1,8 @@
 """Sandboxed decoding of untrusted media: the parent's side.
 
 A hostile file can only harm a child process that holds no models, no credentials and no connection but the one to this
-process, in bounded memory and time. Linux only: memfd, SCM_RIGHTS, RLIMIT_AS.
+process, in bounded memory and time. Walls keep it from files, the network and other processes; see `confinement`. Linux
+only: memfd, SCM_RIGHTS, RLIMIT_AS.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal
@@ -29,6 +31,7 @@ from inference.media.audio_spool import SAMPLE_BYTES, AudioSpool, spool_blocks
 from inference.media.frames import Clip
 from inference.media.limits import MediaLimits
 from inference.media.open import Source, VideoInfo, open_bytes
+from inference.media.sandbox.confinement import Wall
 from inference.media.sandbox.messages import Message, receive, send, unpack_error
 from inference.media.sandbox.shared_memory import SharedFrameBuffer, slot_bytes_for
 
@@ -358,11 +361,12 @@ class DecoderProcess:
         if self._is_ready:
             return
         try:
-            self.receive(START_TIMEOUT_S)
+            response = self.receive(START_TIMEOUT_S)
         except TimeoutError as err:
             raise NotReady(f"the decoder did not start within {START_TIMEOUT_S:g} s") from err
         except (EOFError, ValueError) as err:
             raise NotReady(f"the decoder did not start ({describe_exit(self.wait_for_exit())})") from err
+        log_missing_walls(describe_walls(response.get("missing", {})))
         self._is_ready = True
 
     def send(self, message: Message, *files: int) -> None:
@@ -414,6 +418,18 @@ def start_process(child_end: socket.socket) -> subprocess.Popen[bytes]:
         cwd="/",
         env=environment,
     )
+
+
+def describe_walls(missing: Mapping[Wall, str]) -> str:
+    return "; ".join(f"{wall}: {reason}" for wall, reason in missing.items())
+
+
+@cache  # once in a process
+def log_missing_walls(missing: str) -> None:
+    """Log what the platform lacks: a warning without seccomp, which is a wall by itself."""
+    if missing:
+        level = logging.WARNING if "seccomp" in missing else logging.INFO
+        logger.log(level, "decoders of media run without these walls: %s", missing)
 
 
 def is_open(fd: int) -> bool:

@@ -2,7 +2,7 @@
 
     parent -> child                     child -> parent
     {do: start, slot_bytes, memory_bytes} + frame buffer
-                                        {is: ready}
+                                        {is: ready, missing}: walls that the platform lacks
     {do: open, name, limits} + file     {is: opened, video} | {is: error}
     {do: read, fps}                     {is: clip, slot, sizes, shown} ... {is: end} | {is: error}
     {do: free}    after each clip or block of audio

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import math
 import mmap
 import os
@@ -15,6 +16,8 @@ from inference.media.frames import CHUNK_BYTES, Frame
 N_SLOTS = 2  # clips: the child fills one while the parent copies the other
 RETAINED_BYTES = 32 << 20  # of each slot, kept between files; the pages of larger frames are freed
 CHANNELS = 3
+# The size is for ever: a child that made the file smaller would kill the parent, which reads it (SIGBUS).
+SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 
 def slot_bytes_for(max_frame_pixels: int) -> int:
@@ -42,9 +45,10 @@ class SharedFrameBuffer:
     @classmethod
     def create(cls, slot_bytes: int) -> SharedFrameBuffer:
         """Create the memory file; `close` frees it."""
-        fd = os.memfd_create("viseme-frames", os.MFD_CLOEXEC)
+        fd = os.memfd_create("viseme-frames", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             os.ftruncate(fd, N_SLOTS * slot_bytes)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
             return cls(fd, slot_bytes)
         except BaseException:
             os.close(fd)
