@@ -61,6 +61,7 @@ class Settings(BaseModel):
     precision: Literal["auto", "f32", "f16", "bf16", "int8"] = "auto"
     max_bytes: int = Field(MEDIA_DEFAULTS.max_bytes, gt=0)
     max_pixels: int = Field(MEDIA_DEFAULTS.max_total_pixels, gt=0)
+    max_pixels_per_byte: int = Field(MEDIA_DEFAULTS.max_pixels_per_byte, gt=0)
     max_duration_s: float = Field(MEDIA_DEFAULTS.max_duration_s, gt=0)
 
     host: str = "127.0.0.1"
@@ -179,7 +180,10 @@ class Settings(BaseModel):
     @property
     def media_limits(self) -> MediaLimits:
         return MediaLimits(
-            max_bytes=self.max_bytes, max_total_pixels=self.max_pixels, max_duration_s=self.max_duration_s
+            max_bytes=self.max_bytes,
+            max_total_pixels=self.max_pixels,
+            max_pixels_per_byte=self.max_pixels_per_byte,
+            max_duration_s=self.max_duration_s,
         )
 
 

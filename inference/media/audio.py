@@ -163,7 +163,9 @@ def flush(resampler: av.AudioResampler | None, audio_format: AudioFormat) -> Ite
 
 
 def to_samples(frame: av.AudioFrame) -> Samples:
-    return frame.to_ndarray().reshape(-1).astype(np.int16, copy=False)
+    """Return the samples of a packed 16-bit frame, without a copy."""
+    packed = memoryview(frame.planes[0])
+    return np.frombuffer(packed, np.int16, frame.samples * frame.layout.nb_channels)
 
 
 def check_end(

@@ -15,7 +15,7 @@ from cachetools import LRUCache
 from inference.errors import UnsupportedMedia
 from inference.media.frames import Frame
 from inference.media.limits import MediaLimits
-from inference.media.open import LimitCounter, Media, open_bytes, open_container
+from inference.media.open import LimitCounter, Media, open_bytes, open_container, size_of
 
 
 class FrameReader:
@@ -37,7 +37,8 @@ class FrameReader:
         with ExitStack() as stack:
             file, self.name = stack.enter_context(open_bytes(path, self._limits))
             self._container = stack.enter_context(open_container(file, self.name, self._limits))
-            self.video = Media(self._container, self.name, self._limits).video  # checks what it declares
+            self._n_bytes = size_of(file)
+            self.video = Media(self._container, self.name, self._limits, self._n_bytes).video  # checks what it declares
             self._stream = self._container.streams.video[0]
             self._stream.thread_count = 1
             self._timestamps = self._index()
@@ -95,7 +96,7 @@ class FrameReader:
     def _to_bgr(self, frames: list[av.VideoFrame]) -> Frame:
         if not frames:
             raise UnsupportedMedia(f"{self.name}: a frame contains no image")
-        LimitCounter(self.name, self._limits).count(frames[0])
+        LimitCounter(self.name, self._limits, self._n_bytes).count(frames[0])
         # OpenCV rounds, whereas swscale truncates by default: levels stay the same, within one.
         yuv = frames[0].to_ndarray(format="yuv420p")
         return np.asarray(cv2.cvtColor(yuv, cv2.COLOR_YUV2BGR_I420), np.uint8)

@@ -73,6 +73,7 @@ def group_into_clips(frames: Iterable[Frame], fps: float) -> Iterator[Clip]:
     for frame in frames:
         pending.append(frame)
         n_bytes += frame.nbytes
+        del frame  # so that a large one is freed before the next is made
         if len(pending) == CHUNK_FRAMES or n_bytes >= CHUNK_BYTES:
             yield Clip(tuple(pending), fps)
             pending, n_bytes = [], 0

@@ -57,8 +57,10 @@ class VideoInfo:
 class Media:
     """An open file. Made by `open_media`; its frames can be read once."""
 
-    def __init__(self, container: av.container.InputContainer, name: str, limits: MediaLimits) -> None:
+    def __init__(self, container: av.container.InputContainer, name: str, limits: MediaLimits, n_bytes: int) -> None:
+        """n_bytes: size of the file."""
         self.name = name
+        self.counter = LimitCounter(name, limits, n_bytes)
         self._container = container
         self._limits = limits
         self._origin_s = (container.start_time or 0) / av.time_base
@@ -76,7 +78,18 @@ class Media:
         UnsupportedMedia if no frame can be decoded.
         """
         rate = Fraction(fps).limit_denominator(1001)
-        return group_into_clips(resample_to_rate(self._decode(), rate), fps)
+        return group_into_clips(self._to_bgr(resample_to_rate(self._decode(), rate)), fps)
+
+    def _to_bgr(self, frames: Iterator[av.VideoFrame]) -> Iterator[Frame]:
+        """Convert the frames that are shown; a repeated frame is the same array."""
+        pixel_aspect = pixel_aspect_of(self._stream)
+        last: av.VideoFrame | None = None
+        pixels: Frame | None = None
+        for frame in frames:
+            if pixels is None or frame is not last:
+                pixels = None  # frees it before the next is made: a frame of 8K takes 100 MB
+                last, pixels = frame, to_upright_bgr(frame, pixel_aspect)
+            yield pixels
 
     def _find_stream(self) -> av.video.stream.VideoStream:
         videos = [s for s in self._container.streams.video if not is_cover_art(s)]
@@ -117,25 +130,23 @@ class Media:
                 f"{self.name}: declares {video.duration_s:.1f} s; at most {limits.max_duration_s:g} s expected"
             )
 
-    def _decode(self) -> Iterator[TimedItem[Frame]]:
-        counter = LimitCounter(self.name, self._limits)
+    def _decode(self) -> Iterator[TimedItem[av.VideoFrame]]:
         timeline = Timeline(self._stream)
-        pixel_aspect = pixel_aspect_of(self._stream)
-        last: TimedItem[Frame] | None = None
+        last: TimedItem[av.VideoFrame] | None = None
         for frame in self._decode_raw():
-            counter.count(frame)
+            self.counter.count(frame)
             span = timeline.timestamp(frame)
             if span is None:
                 continue
-            counter.check_time(*span)
-            last = TimedItem(*span, to_upright_bgr(frame, pixel_aspect))
+            self.counter.check_time(*span)
+            last = TimedItem(*span, frame)
             yield last
         if last is None:
             raise UnsupportedMedia(f"{self.name}: no frame could be decoded ({self.video.codec})")
         yield from self._hold_to_end(last, timeline.offset)
         self._check_end()
 
-    def _hold_to_end(self, last: TimedItem[Frame], offset: Fraction) -> Iterator[TimedItem[Frame]]:
+    def _hold_to_end(self, last: TimedItem[av.VideoFrame], offset: Fraction) -> Iterator[TimedItem[av.VideoFrame]]:
         """Repeat the last frame for the duration of undecodable packets after it."""
         end = last.start + last.duration
         lost = self._video_end + offset - end if self._video_end is not None else Fraction(0)
@@ -228,9 +239,12 @@ class Timeline:
 class LimitCounter:
     """Counts decoded frames and pixels, used or not, and raises if a limit is exceeded."""
 
-    def __init__(self, name: str, limits: MediaLimits) -> None:
-        self._n_frames = 0
-        self._n_pixels = 0
+    def __init__(self, name: str, limits: MediaLimits, n_bytes: int) -> None:
+        """n_bytes: size of the file, which limits its pixels."""
+        self.n_frames = 0
+        self.n_pixels = 0
+        self._n_bytes = n_bytes
+        self._max_total_pixels = limits.total_pixels_of(n_bytes)
         self._origin: Fraction | None = None
         self._elapsed_s = 0.0
         self._name = name
@@ -239,8 +253,8 @@ class LimitCounter:
     def count(self, frame: av.VideoFrame) -> None:
         """Count one more frame. Raises: MediaTooLarge, UnsupportedMedia."""
         limits = self._limits
-        self._n_frames += 1
-        self._n_pixels += frame.width * frame.height
+        self.n_frames += 1
+        self.n_pixels += frame.width * frame.height
         if min(frame.width, frame.height) < limits.min_side:
             raise UnsupportedMedia(
                 f"{self._name}: a frame of {frame.width}x{frame.height} pixels; "
@@ -251,11 +265,12 @@ class LimitCounter:
                 f"{self._name}: a frame of {frame.width}x{frame.height} pixels; "
                 f"at most {limits.max_frame_pixels} pixels expected"
             )
-        if self._n_pixels > limits.max_total_pixels:
+        if self.n_pixels > self._max_total_pixels:
             raise MediaTooLarge(
-                f"{self._name}: over {limits.max_total_pixels} pixels in {self._n_frames} frames; that is the limit"
+                f"{self._name}: over {self._max_total_pixels} pixels in {self.n_frames} frames; that is the limit "
+                f"for a file of {self._n_bytes} bytes"
             )
-        if self._n_frames > limits.max_fps * (self._elapsed_s + 1):
+        if self.n_frames > limits.max_fps * (self._elapsed_s + 1):
             raise MediaTooLarge(f"{self._name}: over {limits.max_fps:g} frames a second; that is the limit")
 
     def check_time(self, start: Fraction, duration: Fraction) -> None:
@@ -286,7 +301,7 @@ def open_media(source: Source, limits: MediaLimits | None = None) -> Iterator[Me
 def open_file(file: IO[bytes], name: str, limits: MediaLimits) -> Iterator[Media]:
     """Open a seekable file object as `open_media` does. name: for messages."""
     with open_container(file, name, limits) as container:
-        media = Media(container, name, limits)
+        media = Media(container, name, limits, size_of(file))
         try:
             yield media
         finally:
@@ -298,7 +313,7 @@ def open_container(file: IO[bytes], name: str, limits: MediaLimits) -> Iterator[
     """Open a container of video, images or audio."""
     try:
         container = av.open(
-            without_image_name(file),
+            without_image_name(without_tags(file)),
             mode="r",
             options=probe_bounds(limits),
             container_options=OPEN_OPTIONS,
@@ -318,11 +333,65 @@ def open_container(file: IO[bytes], name: str, limits: MediaLimits) -> Iterator[
 class UnnamedFile:
     """A file object without its name."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes] | OffsetFile) -> None:
         self.read, self.seek, self.tell = file.read, file.seek, file.tell
 
 
-def without_image_name(file: IO[bytes]) -> IO[bytes] | UnnamedFile:
+class OffsetFile:
+    """A file object that starts at an offset of another."""
+
+    def __init__(self, file: IO[bytes], offset: int) -> None:
+        self.name = getattr(file, "name", None)
+        self.read = file.read
+        self._file = file
+        self._offset = offset
+        self.seek(0)
+
+    def seek(self, position: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a position, and return it."""
+        if whence == io.SEEK_SET:
+            position += self._offset
+        return self._file.seek(position, whence) - self._offset
+
+    def tell(self) -> int:
+        return self._file.tell() - self._offset
+
+
+def without_tags(file: IO[bytes]) -> IO[bytes] | OffsetFile:
+    """Skip the ID3 tags at the start: nothing here uses them, and FFmpeg unpacks all that they contain."""
+    n_bytes, offset = size_of(file), 0
+    for _ in range(MAX_TAGS):
+        file.seek(offset)
+        head = file.read(ID3_HEADER_BYTES)
+        end = offset + ID3_HEADER_BYTES + id3_size(head) if head[:3] == b"ID3" else offset
+        if end == offset or end >= n_bytes:
+            break
+        offset = end
+    file.seek(0)
+    return OffsetFile(file, offset) if offset else file
+
+
+def id3_size(head: bytes) -> int:
+    """Return the size of a tag after its header: four times 7 bits, and a footer if bit 4 of the flags is set."""
+    size = 0
+    for byte in head[6:10]:
+        size = size << 7 | byte & 0x7F
+    return size + (ID3_HEADER_BYTES if len(head) > 5 and head[5] & 0x10 else 0)
+
+
+ID3_HEADER_BYTES = 10
+MAX_TAGS = 16  # skipped at the start
+
+
+def size_of(file: IO[bytes]) -> int:
+    """Return the size of a seekable file in bytes, and leave its position."""
+    position = file.tell()
+    n_bytes = file.seek(0, io.SEEK_END)
+    file.seek(position)
+    return n_bytes
+
+
+def without_image_name(file: IO[bytes] | OffsetFile) -> IO[bytes] | OffsetFile | UnnamedFile:
     """Hide the name of an image: by it FFmpeg picks `image2`, which reads numbered files and is not allowed here."""
     name = getattr(file, "name", None)
     is_image = isinstance(name, str) and Path(name).suffix.lower() in IMAGE_SUFFIXES

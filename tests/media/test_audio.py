@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from support.video_files import make_image, make_video, numbered_frames
 from inference.errors import MediaNotFound, MediaTooLarge, MediaTruncated, NoAudio, UnsupportedMedia
 from inference.media import MediaLimits
 from inference.media.audio import read_audio
+from inference.media.open import without_tags
 
 
 @pytest.mark.parametrize("container", sorted(CODECS))
@@ -104,3 +106,33 @@ def test_an_impossible_sample_rate_is_rejected():
     wav[at : at + 4] = struct.pack("<I", 2_000_000_000)
     with pytest.raises((UnsupportedMedia, NoAudio), match="input"):
         read_audio(bytes(wav), RATE, None)
+
+
+def id3_tag(n_bytes: int, *, has_footer: bool = False) -> bytes:
+    """Return a tag of this size with one private frame, which FFmpeg would escape byte by byte."""
+    size = bytes(n_bytes >> shift & 0x7F for shift in (21, 14, 7, 0))
+    tag = b"ID3\x04\x00" + (b"\x10" if has_footer else b"\x00") + size
+    frame = b"PRIV" + bytes(n_bytes - 10 >> shift & 0x7F for shift in (21, 14, 7, 0)) + b"\x00\x00" + b"owner\x00"
+    return tag + frame.ljust(n_bytes, b"\xff") + (b"3DI" + tag[3:] if has_footer else b"")
+
+
+@pytest.mark.parametrize("container", ["mp3", "flac", "wav"])
+def test_tags_at_the_start_are_skipped(container: str, tmp_path: Path):
+    plain = encode_audio(make_tone(0.5), container=container)
+    tagged = id3_tag(300) + id3_tag(70_000, has_footer=True) + plain
+    assert np.array_equal(read_audio(tagged, RATE), read_audio(plain, RATE))
+    path = tmp_path / "tagged.mp3"
+    path.write_bytes(tagged)
+    assert np.array_equal(read_audio(path, RATE), read_audio(plain, RATE))
+
+
+def test_a_file_after_its_tags_is_seekable():
+    file = without_tags(io.BytesIO(id3_tag(300) + b"content"))
+    assert file.read() == b"content"
+    assert (file.seek(-3, io.SEEK_END), file.tell(), file.read()) == (4, 4, b"ent")
+    assert (file.seek(2), file.read()) == (2, b"ntent")
+
+
+def test_a_tag_longer_than_its_file_is_not_skipped():
+    with pytest.raises(UnsupportedMedia):
+        read_audio(id3_tag(300)[:200], RATE)

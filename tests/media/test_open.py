@@ -24,7 +24,7 @@ from support.video_files import (
 
 from inference.errors import MediaError, MediaNotFound, MediaTooLarge, MediaTruncated, UnsupportedMedia
 from inference.media import MediaLimits, open_media
-from inference.media.open import LimitCounter
+from inference.media.open import LimitCounter, to_upright_bgr
 
 AV_OPEN = av.open
 
@@ -293,12 +293,12 @@ def frame_of(width: int = 100, height: int = 100):
 
 
 def test_decoded_frames_count_even_if_unused():
-    counter = LimitCounter("x", MediaLimits(max_total_pixels=35_000))
+    counter = LimitCounter("x", MediaLimits(max_total_pixels=35_000), n_bytes=1000)
     for _ in range(3):
         counter.count(frame_of())
     with pytest.raises(MediaTooLarge, match="over 35000 pixels in 4 frames"):
         counter.count(frame_of())
-    counter = LimitCounter("x", MediaLimits(max_fps=20.0))
+    counter = LimitCounter("x", MediaLimits(max_fps=20.0), n_bytes=1000)
     counter.check_time(Fraction(0), Fraction(1, 25))
     for _ in range(20):
         counter.count(frame_of())
@@ -307,7 +307,7 @@ def test_decoded_frames_count_even_if_unused():
 
 
 def test_frame_size_and_duration_are_limited():
-    counter = LimitCounter("x", MediaLimits(max_frame_pixels=9_999, max_duration_s=2))
+    counter = LimitCounter("x", MediaLimits(max_frame_pixels=9_999, max_duration_s=2), n_bytes=1000)
     with pytest.raises(MediaTooLarge, match="100x100"):
         counter.count(frame_of())
     with pytest.raises(UnsupportedMedia, match="15x100"):
@@ -351,3 +351,24 @@ def test_no_file_is_left_open(tmp_path: Path):
             frames_of(path)
     # By name: garbage of other tests may be closed meanwhile.
     assert not [fd for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink() and path.samefile(fd)]
+
+
+def test_a_small_file_may_have_few_pixels(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("inference.media.limits.FREE_PIXELS", 20_000)
+    video = make_video(numbered_frames(30))  # of 64x48 pixels
+    assert len(frames_of(video)) == 30
+    expected = f"over {20_000 + len(video)} pixels in .* frames; that is the limit for a file of {len(video)} bytes"
+    with pytest.raises(MediaTooLarge, match=expected):
+        frames_of(video, max_pixels_per_byte=1)
+
+
+def test_only_frames_that_are_shown_are_converted(monkeypatch: pytest.MonkeyPatch):
+    converted = []
+
+    def convert(frame: av.VideoFrame, pixel_aspect: Fraction) -> np.ndarray:
+        converted.append(frame.pts)
+        return to_upright_bgr(frame, pixel_aspect)
+
+    monkeypatch.setattr("inference.media.open.to_upright_bgr", convert)
+    assert len(frames_of(make_video(numbered_frames(100), 100))) == 25
+    assert len(converted) == 25
