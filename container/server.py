@@ -14,6 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from container.app import Server, make_app
+from container.http.bounded_protocol import BoundedHttpProtocol
 from container.http.tls import read_certificate
 from container.live.transport import WEBSOCKET_CONFIG, BackpressureProtocol
 from container.logs import set_up_logs
@@ -185,6 +186,6 @@ def http_config(app: ASGIApp, settings: Settings, lifespan: Literal["on", "off"]
         timeout_graceful_shutdown=1,  # requests were drained before
         lifespan=lifespan,
         ws=BackpressureProtocol,
+        http=BoundedHttpProtocol,
         **WEBSOCKET_CONFIG,
-        h11_max_incomplete_event_size=64 << 10,
     )
