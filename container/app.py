@@ -22,10 +22,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from container.http.access import AccessMiddleware, AccessRules
+from container.http.answers import AnswerQuota
 from container.http.auth import check_token
 from container.http.error_responses import Failure, failure_of
 from container.http.metrics import Metrics
-from container.http.request_body import body_on_disk, limits_of
+from container.http.request_body import BodyQuota, body_on_disk, limits_of
 from container.http.responses import (
     CleanupStreamingResponse,
     StreamAborted,
@@ -36,6 +37,7 @@ from container.http.responses import (
 from container.stream import AvatarServer
 from container.worker.messages import AnswerMessage, Done, Failed, Job, Part
 from container.worker.pool import Pool
+from container.worker.read_ahead import ReadAhead
 from inference.errors import Canceled, NotReady
 from inference.locked_folders import remove_orphans
 from inference.requests import ANSWER_TYPES, NDJSON, OPTIONS_HEADER, AcceptHeader
@@ -72,6 +74,9 @@ class Server:
         self.pool = pool or Pool(settings.workers, settings.queue_size, model_dir)
         self.live = AvatarServer(settings)
         self.metrics = Metrics()
+        self._bodies = BodyQuota(settings.max_uploads, settings.max_upload_bytes)
+        self._answers = AnswerQuota(settings.max_answers)
+        self._n_serving = 0  # requests from their arrival until their answer is made
 
     def routes(self, *, with_aws_routes: bool = False) -> list[BaseRoute]:
         """Return the routes. with_aws_routes: include SageMaker Runtime's own, so that AWS SDKs can call the server."""
@@ -95,8 +100,8 @@ class Server:
 
     @property
     def n_in_flight(self) -> int:
-        """Requests that wait or run, and live sessions with speech left to play."""
-        return self.pool.n_in_flight + self.live.n_speaking
+        """Requests that arrive, wait, run or are being answered, and live sessions with speech left to play."""
+        return self._n_serving + self._answers.n_sending + self.live.n_speaking
 
     def drain(self) -> None:
         """Accept no new requests; /ping reports it."""
@@ -132,25 +137,34 @@ class Server:
 
         uses_accept: whether the Accept header selects the type of the answer.
         """
-        context = RequestContext.of(route, request)
-        stack = contextlib.AsyncExitStack()
+        self._n_serving += 1
+        try:
+            return await self._answer(RequestContext.of(route, request), request, uses_accept=uses_accept)
+        finally:
+            self._n_serving -= 1
+
+    async def _answer(self, context: RequestContext, request: Request, *, uses_accept: bool) -> Response:
+        """Answer one request. It has a place in the queue from when its body is in until its answer is made."""
+        stack, place = contextlib.AsyncExitStack(), contextlib.AsyncExitStack()
         job: Job | None = None
         try:
             self.check_accepting(request)
-            await stack.enter_async_context(self.pool.admit())
+            self.pool.check_capacity()  # before a large body arrives in vain
             job = await self.receive_job(context, request, stack, uses_accept=uses_accept)
+            await place.enter_async_context(self.pool.admit())
             messages = self.pool.run(job)
-            stack.push_async_callback(messages.aclose)
+            place.push_async_callback(messages.aclose)
             first = await wait_unless_disconnected(request, anext(messages))
         except Exception as err:  # noqa: BLE001 - the edge: `error_response` logs what is unexpected
+            await place.aclose()
             await stack.aclose()
             return self.error_response(context, err, Response if job else early_response_class(err))
         if isinstance(first, Part):
-            lines = self.stream(context, first, messages)
-            deadline = job.deadline + STREAM_GRACE_S
-            return CleanupStreamingResponse(lines, stack, deadline, media_type=NDJSON, headers=context.headers)
+            parts = ReadAhead(first, messages, place)
+            stack.push_async_callback(parts.aclose)
+            return self.stream_response(context, parts, job.deadline + STREAM_GRACE_S, stack)
+        await place.aclose()
         if isinstance(first, Done) and isinstance(first.body, Path):
-            await messages.aclose()  # the worker is free while the file is sent
             return self.file_response(context, first.body, first.content_type, stack)
         await stack.aclose()
         return self.final_response(context, first)
@@ -167,7 +181,7 @@ class Server:
         accept = AcceptHeader.parse(request.headers.get("accept") if uses_accept else None)
         accept.choose(ANSWER_TYPES)  # which of them this request has is known once its body is parsed
         headers = {name: request.headers[name] for name in WORKER_HEADERS if name in request.headers}
-        body = await stack.enter_async_context(body_on_disk(request, limits))
+        body = await stack.enter_async_context(body_on_disk(request, limits, self._bodies))
         now = time.monotonic()
         deadline, sync_deadline = now + limits.deadline_s, now + limits.sync_deadline_s
         return Job(context.route, headers, body, context.request_id, accept, deadline, sync_deadline)
@@ -210,7 +224,18 @@ class Server:
 
         headers = context.headers | {"content-length": str(size)}
         deadline = time.monotonic() + FILE_SEND_TIMEOUT_S
-        return CleanupStreamingResponse(chunks(), stack, deadline, media_type=content_type, headers=headers)
+        return CleanupStreamingResponse(
+            chunks(), stack, deadline, self._answers, media_type=content_type, headers=headers
+        )
+
+    def stream_response(
+        self, context: RequestContext, parts: ReadAhead, deadline: float, stack: contextlib.AsyncExitStack
+    ) -> Response:
+        """Return a response that sends lines as they come; stack: ends the job if the caller disconnects."""
+        lines = self.stream(context, parts)
+        return CleanupStreamingResponse(
+            lines, stack, deadline, self._answers, media_type=NDJSON, headers=context.headers
+        )
 
     def error_response(self, context: RequestContext, err: Exception, response_class: type[Response]) -> Response:
         """Return the response for an error, which is logged if it is unexpected."""
@@ -237,15 +262,11 @@ class Server:
         }
         logger.info("request", extra=extra if code is None else extra | {"code": code})
 
-    async def stream(
-        self, context: RequestContext, first: Part, messages: AsyncIterator[AnswerMessage]
-    ) -> AsyncIterator[bytes]:
+    async def stream(self, context: RequestContext, messages: AsyncIterator[AnswerMessage]) -> AsyncIterator[bytes]:
         """Yield lines while the video is read. A failure is the last line, and aborts the response."""
-        message: AnswerMessage = first
         try:
-            while isinstance(message, Part):
+            while isinstance(message := await anext(messages), Part):
                 yield message.body
-                message = await anext(messages)
         except Exception as err:  # noqa: BLE001 - the edge, as in `serve`
             message = Failed(failure_of(err))
         except BaseException:  # the caller disconnected

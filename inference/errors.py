@@ -24,6 +24,7 @@
         ├── NotReady                models are loading, or the worker is restarting
         ├── Overloaded              the queue is full
         ├── DeadlineExceeded        the request took too long
+        │   └── BodyTimeout         its body did not arrive in time, or too slowly
         ├── Canceled                the caller disconnected, or canceled the request
         ├── WorkerDied              the process that ran the request died
         └── OutOfMemory             the request needed more memory than there is
@@ -127,6 +128,10 @@ class Overloaded(ServingError):
 
 class DeadlineExceeded(ServingError):
     """The request took longer than its deadline."""
+
+
+class BodyTimeout(DeadlineExceeded):
+    """The body of the request did not arrive in time, or arrived too slowly."""
 
 
 class Canceled(ServingError):

@@ -68,6 +68,10 @@ class Settings(BaseModel):
     port: Port = 8080
     workers: int = Field(1, ge=1, le=64)
     queue_size: int = Field(8, ge=1, le=10_000)
+    # Bodies that may arrive at once, bytes of bodies on disk, and answers that may be sent at once.
+    max_uploads: int = Field(128, ge=1, le=100_000)
+    max_upload_bytes: int = Field(16 << 30, gt=0)
+    max_answers: int = Field(64, ge=1, le=100_000)
     deadline_s: float = Field(60.0, gt=0)
     # Lip sync: the whole job, and the totals of its stages; None: only the whole job is bounded.
     job_deadline_s: float = Field(7200.0, gt=0)

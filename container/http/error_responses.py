@@ -25,6 +25,7 @@ STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.AvatarError, 400, "invalid_request"),
     (errors.Overloaded, 503, "overloaded"),
     (errors.NotReady, 503, "not_ready"),
+    (errors.BodyTimeout, 408, "deadline_exceeded"),
     (errors.DeadlineExceeded, 504, "deadline_exceeded"),
     (errors.Canceled, 499, "canceled"),  # only logged: the caller has disconnected
     (errors.WorkerDied, 500, "worker_died"),

@@ -14,6 +14,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from container.http.answers import AnswerQuota
 from container.http.request_body import ASYNC_HEADER, MAX_BODY_BYTES
 from inference.errors import Canceled, DeadlineExceeded
 
@@ -29,20 +30,27 @@ class CleanupStreamingResponse(StreamingResponse):
     """A streaming response that releases the resources of its request when it ends.
 
     It does so even if the caller disconnects before the first chunk, or stays connected without reading.
-    deadline: when it is aborted, on the clock of `time.monotonic`, which is the event loop's.
+    deadline: when it is aborted, on the clock of `time.monotonic`, which is the event loop's; `quota` may abort it
+    earlier.
     """
 
     def __init__(
-        self, chunks: AsyncIterator[bytes], resources: contextlib.AsyncExitStack, deadline: float, **kwargs: Any
+        self,
+        chunks: AsyncIterator[bytes],
+        resources: contextlib.AsyncExitStack,
+        deadline: float,
+        quota: AnswerQuota,
+        **kwargs: Any,
     ) -> None:
         super().__init__(chunks, **kwargs)
-        self._resources, self._deadline = resources, deadline
+        self._resources, self._deadline, self._quota = resources, deadline, quota
         self._request_id = self.headers["x-request-id"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            async with self._resources, asyncio.timeout_at(self._deadline):
-                await super().__call__(scope, receive, send)
+            async with self._resources, asyncio.timeout_at(self._deadline) as timeout:
+                with self._quota.sending(timeout) as answer:
+                    await super().__call__(scope, receive, answer.observe(send))
         except TimeoutError:  # not re-raised: any caller could fill the log with tracebacks
             logger.warning("a stream was aborted: it was not read in time", extra={"request_id": self._request_id})
 

@@ -159,11 +159,20 @@ class Pool:
     def health(self) -> dict[str, Any]:
         return next((worker.health for worker in self._workers if worker.health), {})
 
-    @asynccontextmanager
-    async def admit(self) -> AsyncIterator[None]:
-        """Occupy one of the places for requests. Raises: Overloaded if all are occupied."""
+    def check_capacity(self) -> None:
+        """Raise Overloaded if all places for requests are occupied."""
         if self.n_in_flight >= self._capacity:
             raise Overloaded(f"{self.n_in_flight} requests are in progress already; try again in a few seconds")
+
+    @asynccontextmanager
+    async def admit(self) -> AsyncIterator[None]:
+        """Occupy one of the places for requests.
+
+        Raises: Overloaded if all are occupied, NotReady if the pool was aborted.
+        """
+        if self._is_aborted:  # after `abort` nothing wakes those that wait for a worker
+            raise NotReady("the server is going down; try another one")
+        self.check_capacity()
         self.n_in_flight += 1
         try:
             yield

@@ -27,6 +27,7 @@ from container import app as app_module
 from container.app import Server, make_app
 from container.http import request_body
 from container.http.request_body import ASYNC_DEADLINE_S, ASYNC_HEADER, MAX_ASYNC_BODY_BYTES, MAX_BODY_BYTES, limits_of
+from container.server import http_config
 from container.worker import pool as pool_module
 from inference.locked_folders import SUFFIX
 from inference.settings import Settings
@@ -60,6 +61,11 @@ class RunningApp:
         return one
 
     def wait_until_free(self) -> None:
+        """Wait until every place in the queue is free, and everything is sent."""
+        wait_until(lambda: self.server.n_in_flight == 0)
+
+    def wait_until_unqueued(self) -> None:
+        """Wait until every place in the queue is free."""
         wait_until(lambda: self.server.pool.n_in_flight == 0)
 
 
@@ -73,9 +79,8 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 @contextmanager
 def run_app(settings: Settings) -> Iterator[RunningApp]:
     server = Server(settings)
-    http = uvicorn.Server(
-        uvicorn.Config(make_app(server, with_aws_routes=True), port=0, log_config=None, timeout_graceful_shutdown=1)
-    )
+    app = make_app(server, with_aws_routes=True)
+    http = uvicorn.Server(http_config(app, settings.model_copy(update={"port": 0})))
     thread = threading.Thread(target=asyncio.run, args=(http.serve(),))
     thread.start()
     try:
@@ -125,7 +130,7 @@ def test_a_slow_body_is_rejected(settings: Settings, monkeypatch: pytest.MonkeyP
         with app.connect("content-length: 1000") as slow:
             slow.sendall(b"a few bytes")
             status, headers, body = read_answer(slow)
-        assert status == 504
+        assert status == 408
         assert json.loads(body)["error"]["code"] == "deadline_exceeded"
         assert "did not arrive within 0.3 s" in json.loads(body)["error"]["message"]
         assert headers["connection"] == "close"
@@ -140,18 +145,110 @@ def test_a_slow_body_on_an_aws_route_is_a_model_error(settings: Settings, monkey
     with run_app(settings) as app, app.connect("content-length: 9", path="/endpoints/viseme/invocations") as slow:
         status, headers, body = read_answer(slow)
     assert (status, headers["connection"]) == (424, "close")
-    assert json.loads(body)["OriginalStatusCode"] == 504
+    assert json.loads(body)["OriginalStatusCode"] == 408
 
 
-def test_slow_callers_occupy_their_places_only(settings: Settings):
+def test_slow_callers_occupy_no_place_of_others(settings: Settings):
     with run_app(settings) as app, contextlib.ExitStack() as stack:
-        slow = [stack.enter_context(app.connect("content-length: 5")) for _ in range(3)]
-        wait_until(lambda: app.server.pool.n_in_flight == 3)
+        slow = [stack.enter_context(app.connect("content-length: 5")) for _ in range(12)]
+        wait_until(lambda: app.server._bodies.n_arriving == 12)
+        assert app.server.pool.n_in_flight == 0
+        assert app.post(b"quick").content == b"quick"
+        slow[0].sendall(b"slow\n")
+        assert slow[0].recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+
+
+def test_a_body_under_the_least_rate_is_rejected(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(request_body, "BODY_GRACE_S", 0.5)
+    with run_app(settings) as app, app.connect("content-length: 1000000", "connection: close") as slow:
+        slow.sendall(bytes(20_000))  # what arrived earlier does not count
+        status, headers, body = read_answer(slow)
+        assert (status, headers["connection"]) == (408, "close")
+        assert json.loads(body)["error"]["code"] == "deadline_exceeded"
+        assert "too slowly: under 10000 bytes in 0.5 s" in json.loads(body)["error"]["message"]
+        assert leftover_bodies() == []
+
+
+def test_a_body_over_the_least_rate_may_take_longer_than_the_grace(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(request_body, "BODY_GRACE_S", 1.0)
+    monkeypatch.setattr(request_body, "MIN_BODY_BYTES", 10)
+    with run_app(settings) as app, app.connect("content-length: 86", "connection: close") as slow:
+        slow.sendall(b"quick\n")
+        for _ in range(8):
+            time.sleep(0.2)
+            slow.sendall(bytes(10))
+        assert read_answer(slow)[0] == 200
+
+
+def test_more_bodies_than_may_arrive_at_once_are_refused(settings: Settings):
+    with run_app(settings.model_copy(update={"max_uploads": 2})) as app, contextlib.ExitStack() as stack:
+        slow = [stack.enter_context(app.connect("content-length: 5")) for _ in range(2)]
+        wait_until(lambda: app.server._bodies.n_arriving == 2)
         refused = app.post(b"quick")
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
+        assert int(refused.headers["retry-after"]) > 0
         slow[0].close()
+        wait_until(lambda: app.server._bodies.n_arriving == 1)
+        assert app.post(b"quick").content == b"quick"
+
+
+def test_the_bytes_of_bodies_are_bounded_and_released(settings: Settings):
+    with run_app(settings.model_copy(update={"max_upload_bytes": 1000})) as app:
+        with app.connect("content-length: 990"):
+            wait_until(lambda: app.server._bodies.n_bytes == 990)
+            for body in (b"x" * 11, iter([b"x" * 11])):  # declared, and not
+                refused = app.post(body)
+                assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
+            assert app.post(b"quick").content == b"quick"
+        wait_until(lambda: app.server._bodies.n_bytes == 0)
+
+
+def test_a_full_queue_refuses_before_the_body_arrives(settings: Settings):
+    with run_app(settings) as app, contextlib.ExitStack() as stack:
+        running = [stack.enter_context(app.connect("content-length: 5")) for _ in range(3)]
+        for one in running:
+            one.sendall(b"sleep")
+        wait_until(lambda: app.server.pool.n_in_flight == 3)
+        with app.connect("content-length: 1000000", "expect: 100-continue") as late:
+            assert late.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 503"
+            assert app.server._bodies.n_arriving == 0
+        running[0].close()
         wait_until(lambda: app.server.pool.n_in_flight == 2)
-        assert app.post(b"quick").status_code == 200
+
+
+def test_unread_answers_occupy_no_place(settings: Settings):
+    with run_app(settings) as app, contextlib.ExitStack() as stack:
+        unread = []
+        for command in (b"video", b"burst") * 3:
+            accept = "video/mp4" if command == b"video" else "application/x-ndjson"
+            unread.append(stack.enter_context(app.connect(f"accept: {accept}", "content-length: 5")))
+            unread[-1].sendall(command)
+            assert unread[-1].recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+        app.wait_until_unqueued()
+        assert app.server._answers.n_sending == len(unread)
+        assert app.post(b"quick").content == b"quick"
+
+
+def test_one_unread_answer_too_many_aborts_the_one_that_waits_longest(settings: Settings):
+    with run_app(settings.model_copy(update={"max_answers": 2})) as app, contextlib.ExitStack() as stack:
+        unread = []
+        for _ in range(3):
+            unread.append(stack.enter_context(app.connect("accept: video/mp4", "content-length: 5")))
+            unread[-1].sendall(b"video")
+            assert unread[-1].recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+        wait_until(lambda: app.server._answers.n_sending == 2)
+        assert app.post(b"video", accept="video/mp4").content == bytes(5 << 20)
+        assert len(b"".join(iter(lambda: unread[0].recv(1 << 20), b""))) < 5 << 20
+
+
+def test_a_slow_reader_gets_a_whole_stream_after_the_worker_is_free(settings: Settings):
+    with run_app(settings) as app:
+        with app.connect("accept: application/x-ndjson", "content-length: 5", "connection: close") as slow:
+            slow.sendall(b"burst")
+            app.wait_until_unqueued()
+            assert app.post(b"quick").content == b"quick"
+            assert read_answer(slow)[2].count(b"\0") == 6 << 20
+        wait_until(lambda: app.server.n_in_flight == 0)
 
 
 def test_an_unread_stream_is_aborted(
@@ -289,9 +386,9 @@ def test_a_caller_that_disconnects_after_the_last_byte_was_answered(
 ):
     to_thread = asyncio.to_thread
 
-    async def slowly(*call: Any) -> Any:
+    async def slowly(*call: Any, **options: Any) -> Any:
         await asyncio.sleep(0.2)
-        return await to_thread(*call)
+        return await to_thread(*call, **options)
 
     with run_app(settings) as app:
         monkeypatch.setattr(asyncio, "to_thread", slowly)
@@ -315,9 +412,10 @@ def test_an_unread_video_is_aborted_and_does_not_block_the_worker(settings: Sett
     with run_app(settings) as app, app.connect("accept: video/mp4", "content-length: 5") as unread:
         unread.sendall(b"video")
         assert unread.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
-        assert app.server.pool.n_in_flight == 1
+        app.wait_until_unqueued()
         assert app.post(b"quick").content == b"quick"
-        app.wait_until_free()
+        assert app.server.n_in_flight == 1  # for the server, which must not exit before
+        wait_until(lambda: app.server.n_in_flight == 0)
         assert leftover_bodies() == []
         taken = b"".join(iter(lambda: unread.recv(1 << 16), b""))
         assert len(taken) < 5 << 20

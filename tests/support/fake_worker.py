@@ -56,11 +56,14 @@ def command_of(job: Job) -> str:
 def execute(command: str, is_canceled: Callable[[], bool], send: Callable[[bytes], None]) -> None:
     """Run a command.
 
-    parts...: send three parts. sleep: wait until canceled. flood: send parts until canceled. Others: nothing.
+    parts...: send three parts. burst: send six large parts. sleep: wait until canceled. flood: send large parts until
+    canceled. Others: nothing.
     """
     if command.startswith("parts"):
         for i in range(3):
             send(f"{command}{i}".encode())
+    for _ in range(6 if command == "burst" else 0):
+        send(PART)
     give_up = time.monotonic() + LONG_S
     while command in ("sleep", "flood") and time.monotonic() < give_up and not is_canceled():
         if command == "flood":
