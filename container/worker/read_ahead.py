@@ -47,6 +47,7 @@ class ReadAhead:
         """Take no more messages; a job that is still running is canceled."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
+        await self._place.aclose()  # the task does it, unless it was canceled before its first step
 
     async def _take_all(self, messages: AsyncGenerator[AnswerMessage]) -> None:
         error: Exception = StopAsyncIteration()
