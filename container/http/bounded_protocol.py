@@ -12,9 +12,11 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from container.http.error_responses import Failure
 
-# Bytes parsed before the event loop turns to other connections: less than a millisecond even in chunks of one byte.
-# uvloop alone would read and parse up to 8 MB of one connection at once.
+# Bytes parsed at once: less than a millisecond even in chunks of one byte.
 FEED_BYTES = 16 << 10
+# Pieces of a body parsed before the event loop turns to other connections; uvloop alone would read and parse up to 8 MB
+# of one connection before.
+MAX_PIECES = 64
 MAX_HEAD_BYTES = 64 << 10  # bytes of a request's head, of the trailers, or of the extensions of a chunk
 
 
@@ -95,21 +97,28 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def _feed(self) -> None:
         self._next_feed = None
-        if self._received and self._may_read():
-            fed, self._received = self._received[:FEED_BYTES], self._received[FEED_BYTES:]
-            n_messages = self._n_messages
-            super().data_received(fed)  # type: ignore[arg-type]  # the parser takes any buffer
-            self._add_pieces()
+        n_pieces = 0
+        while self._received and n_pieces < MAX_PIECES and self._may_read():
+            n_pieces += self._feed_some()
             if self.transport.get_protocol() is not self:
                 self._leave_to_websocket()
                 return
-            self._watch_received(len(fed), has_ended=self._n_messages != n_messages)
         if self.transport.is_closing():
             self._received = memoryview(b"")
             return
         self._set_reading(self._may_read() and not self._received)
         if self._received and self._may_read():
             self._schedule_feed()
+
+    def _feed_some(self) -> int:
+        """Parse up to `FEED_BYTES`. Returns: how many pieces of a body they held."""
+        fed, self._received = self._received[:FEED_BYTES], self._received[FEED_BYTES:]
+        n_messages = self._n_messages
+        super().data_received(fed)  # type: ignore[arg-type]  # the parser takes any buffer
+        n_pieces = len(self._pieces)
+        self._add_pieces()
+        self._watch_received(len(fed), has_ended=self._n_messages != n_messages)
+        return n_pieces
 
     def _may_read(self) -> bool:
         """Whether the application takes more. Requests sent before the answer to an earlier one wait unread."""
@@ -133,7 +142,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
         has_ended: whether a request ended in these bytes. If nothing of another one followed, the connection is idle.
         """
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self.transport.get_protocol() is not self:
             return
         is_idle = has_ended and not self._in_body and not self._n_overhead
         if is_idle or self._in_body:
