@@ -87,6 +87,8 @@ N_BESIDE = 3  # requests beside the one whose worker is killed
 SPAWN_S = 2.0  # until another process has its callers running
 SECRET = "attack"  # noqa: S105 - the token of the server under attack
 EVIL = "evil.example"
+FORWARDED_FOR = "X-Forwarded-For"
+BEHIND_PROXY = {"VISEME_TRUSTED_PROXIES": "1"}
 MIB = 1 << 20
 
 
@@ -127,6 +129,10 @@ class Target:
     @cached_property
     def usual_fps(self) -> float:
         return frames_per_second(self.port, self.seconds)
+
+    def has_setting(self, field_name: str) -> bool:
+        """Return whether the checkout has a setting; one that it does not have would stop its start."""
+        return f"    {field_name}: " in (self.root / "inference" / "settings.py").read_text()
 
     @contextmanager
     def another_server(self, name: str, settings: dict[str, str] | None = None) -> Iterator[AttackedServer]:
@@ -394,18 +400,22 @@ def attack_metrics(target: Target) -> Outcome:
 
 
 def attack_many_sessions(target: Target) -> Outcome:
-    """Open as many sessions as one client gets, and try one from another address."""
+    """Open as many sessions as one client gets, and try one from another address.
+
+    Both come through a reverse proxy, as far as the server can tell: from loopback itself, it may give any number.
+    """
+    settings = BEHIND_PROXY if target.has_setting("trusted_proxies") else {}
     path = "/v1/avatars/starter/session"
     give_up = time.monotonic() + SESSIONS_PATIENCE_S
-    with contextlib.ExitStack() as stack:
+    with target.another_server("sessions", settings) as server, contextlib.ExitStack() as stack:
         n_opened = n_tried = 0
         while n_tried < N_SESSIONS and time.monotonic() < give_up:
-            session = open_websocket(target.port, path)
+            session = open_websocket(server.port, path, {FORWARDED_FOR: "192.0.2.1"})
             n_tried += 1
             if not isinstance(session, int):
                 n_opened += 1
                 stack.enter_context(session)
-        status = websocket_status(target.port, path, address=HONEST_ADDRESS)
+        status = websocket_status(server.port, path, {FORWARDED_FOR: "192.0.2.2"})
     figure = f"{n_opened} of {n_tried} opened; another address gets {status}"
     return Outcome(figure, "another address gets 101", status == 101, {"n_opened": n_opened})
 

@@ -243,6 +243,12 @@ def test_answers_are_left_unread(app: LiveApp):
         assert ask(app.port, "GET", "/ping").status == 200
 
 
+@pytest.mark.parametrize("name", ["rebinding", "cross-site-form", "cross-site-socket"])
+def test_the_server_holds(name: str, target: Target):
+    outcome = run_attack(name, target)
+    assert outcome.held, line_of(name, outcome)
+
+
 def test_noise_around_a_face_does_not_compress():
     face = attack_files.noisy_face(640, 360)
     with av.open(io.BytesIO(face)) as container:
