@@ -15,7 +15,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TypeVar
@@ -25,10 +25,12 @@ import av.subtitles.stream  # PyAV imports it with the first file, when no file 
 import numpy as np
 
 from inference.errors import MediaTooLarge, UnsupportedMedia, VisemeError
+from inference.malloc_trim import trim_heap
 from inference.media.audio import AudioFormat, Samples, decode_blocks
-from inference.media.frames import Clip, Frame
+from inference.media.frames import CHUNK_BYTES, Clip, Frame
 from inference.media.limits import MediaLimits
 from inference.media.open import Media, open_file
+from inference.media.sandbox.budget import ResourceBudget
 from inference.media.sandbox.confinement import confine
 from inference.media.sandbox.messages import Message, pack_error, receive, send
 from inference.media.sandbox.shared_memory import N_SLOTS, SharedFrameBuffer
@@ -53,7 +55,7 @@ def main() -> None:
         missing = confine()
         threading.Thread(target=exit_with_parent, args=(sock,), daemon=True).start()
         send(sock, {"is": "ready", "missing": missing})
-        DecoderServer(sock, buffer, start["memory_bytes"]).run()
+        DecoderServer(sock, buffer).run()
     except (EOFError, BrokenPipeError):
         return  # the parent is gone
 
@@ -87,10 +89,9 @@ def exit_with_parent(sock: socket.socket) -> None:
 class DecoderServer:
     """Answers the parent's requests until the parent is gone."""
 
-    def __init__(self, sock: socket.socket, buffer: SharedFrameBuffer, memory_bytes: int) -> None:
+    def __init__(self, sock: socket.socket, buffer: SharedFrameBuffer) -> None:
         self._sock = sock
         self._buffer = buffer
-        self._memory_bytes = memory_bytes
         self._max_frame_pixels = 0  # of the open file
 
     def run(self) -> None:
@@ -102,24 +103,29 @@ class DecoderServer:
     def _serve_file(self, request: Message, file: int) -> Message:
         """Open the file and serve requests until it is closed. Returns: the final response."""
         name, limits = request["name"], MediaLimits(**request["limits"])
+        budget = ResourceBudget(os.fstat(file).st_size)
         try:
             with os.fdopen(file, "rb") as opened:
                 if request["do"] == "sound":
-                    self._send_audio(decode_blocks(opened, name, None, limits))
+                    self._send_audio(decode_blocks(opened, name, None, limits), budget)
                 else:
-                    self._serve_frames(opened, name, limits)
+                    self._serve_frames(opened, name, limits, budget)
         except (EOFError, BrokenPipeError):
             raise
         except Exception as err:  # noqa: BLE001 (any error is reported to the parent)
-            return pack_error(self._translate_error(err, name))
+            trim_heap()  # else what a bomb left between blocks in use would count against the next file
+            return pack_error(translate_error(err, name, budget.memory_bytes))
+        finally:
+            budget.close()
         return {"is": "closed"}
 
-    def _serve_frames(self, file: IO[bytes], name: str, limits: MediaLimits) -> None:
+    def _serve_frames(self, file: IO[bytes], name: str, limits: MediaLimits, budget: ResourceBudget) -> None:
         self._max_frame_pixels = limits.max_frame_pixels
         with open_file(file, name, limits) as media:
+            budget.set_frame_size(media.video.width * media.video.height)
             send(self._sock, {"is": "opened", "video": asdict(media.video)})
             while (request := self._next_request()[0])["do"] == "read":
-                self._send_clips(media, request["fps"])
+                self._send_clips(media, request["fps"], budget)
                 send(self._sock, {"is": "end"})
 
     def _next_request(self) -> tuple[Message, list[int]]:
@@ -129,27 +135,39 @@ class DecoderServer:
             if request["do"] != "free":
                 return request, files
 
-    def _send_clips(self, media: Media, fps: float) -> None:
-        for slot, clip in self._in_slots(media.read_clips(fps)):
+    def _send_clips(self, media: Media, fps: float, budget: ResourceBudget) -> None:
+        for slot, clip in self._in_slots(media.read_clips(fps), is_large):
+            budget.count(media.counter.n_frames, media.counter.n_pixels, 0)
             frames, shown = unique_frames(clip)
             self._check_sizes(frames, media.name)
             self._buffer.write(slot, frames)
             sizes = [frame.shape[:2] for frame in frames]
+            del clip, frames  # a frame of 8K takes 100 MB
             send(self._sock, {"is": "clip", "slot": slot, "sizes": sizes, "shown": shown})
 
-    def _send_audio(self, blocks: Iterable[tuple[AudioFormat, Samples]]) -> None:
+    def _send_audio(self, blocks: Iterable[tuple[AudioFormat, Samples]], budget: ResourceBudget) -> None:
+        n_samples = 0
         for slot, (audio_format, block) in self._in_slots(join_blocks(blocks)):
+            n_samples += len(block)
+            budget.count(0, 0, n_samples)
             self._buffer.write(slot, [block.view(np.uint8)])
             send(self._sock, {"is": "samples", "slot": slot, "n_samples": len(block), "form": asdict(audio_format)})
 
-    def _in_slots(self, items: Iterable[T]) -> Iterator[tuple[int, T]]:
-        """Yield each item with a slot to put it in, as soon as that slot is free."""
+    def _in_slots(self, items: Iterable[T], is_large: Callable[[T], bool] = lambda _: False) -> Iterator[tuple[int, T]]:
+        """Yield each item with a slot to put it in, as soon as that slot is free.
+
+        is_large: whether an item waits for all slots and gets the first, so that the others take no memory.
+        """
         n_free, slot = N_SLOTS, 0
         for item in items:
-            while n_free == 0:
+            n_needed = N_SLOTS if is_large(item) else 1
+            while n_free < n_needed:
                 receive(self._sock)  # the parent waits for our next message: it can only send "free"
                 n_free += 1
+            if n_needed == N_SLOTS:
+                slot = 0
             yield slot, item
+            del item
             n_free, slot = n_free - 1, (slot + 1) % N_SLOTS
 
     def _check_sizes(self, frames: list[Frame], name: str) -> None:
@@ -162,27 +180,34 @@ class DecoderServer:
                     f"at most {self._max_frame_pixels} pixels expected"
                 )
 
-    def _translate_error(self, err: Exception, name: str) -> Exception:
-        if isinstance(err, VisemeError):
-            return err
-        if isinstance(err, (MemoryError, BlockingIOError)):  # EAGAIN: no room for a thread's stack
-            return MediaTooLarge(f"{name}: takes over {self._memory_bytes >> 20} MiB to decode; that is the limit")
-        if isinstance(err, av.error.FFmpegError):
-            return UnsupportedMedia(f"{name}: cannot be decoded ({err.strerror})")
-        logger.error("decoding %s failed", name, exc_info=err)
+
+def translate_error(err: Exception, name: str, memory_bytes: int) -> Exception:
+    if isinstance(err, VisemeError):
         return err
+    if isinstance(err, (MemoryError, BlockingIOError)):  # EAGAIN: no room for a thread's stack
+        return MediaTooLarge(f"{name}: takes over {memory_bytes >> 20} MiB to decode; that is the limit")
+    if isinstance(err, av.error.FFmpegError):
+        return UnsupportedMedia(f"{name}: cannot be decoded ({err.strerror})")
+    logger.error("decoding %s failed", name, exc_info=err)
+    return err
+
+
+def is_large(clip: Clip) -> bool:
+    return clip.frames[0].nbytes > CHUNK_BYTES
 
 
 def join_blocks(blocks: Iterable[tuple[AudioFormat, Samples]]) -> Iterator[tuple[AudioFormat, Samples]]:
     """Join the decoder's blocks of about a thousand samples into blocks of a million."""
     pending: list[Samples] = []
+    n_pending = 0
     audio_format = AudioFormat(0)
     for audio_format, block in blocks:
         if len(block):
             pending.append(block)
-        if sum(map(len, pending)) >= BLOCK_SAMPLES:
+            n_pending += len(block)
+        if n_pending >= BLOCK_SAMPLES:
             yield audio_format, np.concatenate(pending)
-            pending = []
+            pending, n_pending = [], 0
     if pending:
         yield audio_format, np.concatenate(pending)
 
