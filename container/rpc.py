@@ -23,6 +23,7 @@ from grpc_reflection.v1alpha import reflection
 
 import container.protos.optimized_lipsyncsrv_pb2 as pb2
 from container.http.auth import encode_token
+from container.http.clients import ClientCounter, client_of_peer, is_loopback
 from container.http.error_responses import failure_of
 from container.http.tls import read_certificate
 from container.live.avatar_cache import AvatarCache, find_package
@@ -50,6 +51,7 @@ HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 MAX_BATCH = 250  # frames in a batch: 10 s of video; 13 MB of JPEGs at 1280x720
 MAX_STREAMS = 64  # open at a time
 MAX_WAITING = 64  # unfinished calls for frames: some seconds of work on two cores
+MAX_SHARE = 0.5  # of both that one client may have, unless it is on this machine
 MAX_RECEIVED_BYTES = 6 << 20  # of a request; the audio of a batch at 192 kHz is 4 MB
 MAX_SENT_BYTES = 64 << 20  # of a response
 MAX_BATCH_JPEG_BYTES = 60 << 20  # of all JPEGs in a response; the rest of MAX_SENT_BYTES is for the other fields
@@ -142,9 +144,17 @@ class AvatarFrameService:
     ) -> None:
         self._avatars, self._latencies, self._settings, self._is_ready = avatars, latencies, settings, is_ready
         self._record_call = record_call
-        self.n_waiting = 0  # unfinished calls for frames
-        self.n_streams = 0
+        self._waiting, self._streams = ClientCounter(), ClientCounter()
         self._started = time.monotonic()
+
+    @property
+    def n_waiting(self) -> int:
+        """Number of unfinished calls for frames."""
+        return self._waiting.total
+
+    @property
+    def n_streams(self) -> int:
+        return self._streams.total
 
     def handlers(self) -> Any:
         """Return the handlers for a gRPC server.
@@ -172,14 +182,16 @@ class AvatarFrameService:
 
     async def GenerateInference(self, request: Any, context: RpcContext) -> Any:  # noqa: N802 - named by the service
         """Render one frame from the audio features in the package."""
-        with self._reserve_slot():
-            return await self._render(request.model_name, request.frame_id, is_whole=wants_whole(context))
+        client = client_of_peer(context.peer())
+        with self._reserve_slot(client):
+            return await self._render(request.model_name, request.frame_id, client, is_whole=wants_whole(context))
 
     async def GenerateBatchInference(self, request: Any, context: RpcContext) -> Any:  # noqa: N802
         """Render several frames from the audio features in the package, in the requested order."""
         check_batch(len(request.frame_ids))
-        name, render = request.model_name, partial(self._render, request.model_name, is_whole=wants_whole(context))
-        with self._reserve_slot():
+        name, client = request.model_name, client_of_peer(context.peer())
+        render = partial(self._render, name, client=client, is_whole=wants_whole(context))
+        with self._reserve_slot(client):
             try:
                 async with self._avatars.acquire(name):
                     pass
@@ -190,13 +202,16 @@ class AvatarFrameService:
     async def GenerateBatchWithAudio(self, request: Any, context: RpcContext) -> Any:  # noqa: N802
         """Render consecutive frames from the audio in the request."""
         check_batch(request.frame_count)
-        name, render = request.model_name, partial(self._render, request.model_name, is_whole=wants_whole(context))
+        name, client = request.model_name, client_of_peer(context.peer())
+        render = partial(self._render, name, client=client, is_whole=wants_whole(context))
         indices = range(request.start_frame_id, request.start_frame_id + request.frame_count)
-        with self._reserve_slot():
+        with self._reserve_slot(client):
             try:
                 async with self._avatars.acquire(name) as package:
                     chunks = list(request.audio_chunks)
-                    encoder = await self._avatars.run_single_frame(AudioChunkEncoder, package, chunks, len(indices))
+                    encoder = await self._avatars.run_single_frame(
+                        client, AudioChunkEncoder, package, chunks, len(indices)
+                    )
             except CallerError as err:
                 return failed_batch(name, indices, err)
             return await batch_response(
@@ -205,11 +220,12 @@ class AvatarFrameService:
 
     async def StreamInference(self, requests: AsyncIterator[Any], context: RpcContext) -> None:  # noqa: N802
         """Send a frame for each request, in order. The next request is read once the client has read the response."""
-        with self._reserve_stream():
+        client = client_of_peer(context.peer())
+        with self._reserve_stream(client):
             is_whole = wants_whole(context)
             async for request in requests:
                 self._check_ready()
-                response = await self._render(request.model_name, request.frame_id, is_whole=is_whole)
+                response = await self._render(request.model_name, request.frame_id, client, is_whole=is_whole)
                 try:
                     async with asyncio.timeout(STALL_TIMEOUT_S):
                         await context.write(response)
@@ -220,7 +236,7 @@ class AvatarFrameService:
         """Load a package from the server's own folder."""
         started, name = time.perf_counter(), request.package_name
         try:
-            await self._avatars.run_in_thread(check_folder, name, request.package_dir, self._settings)
+            await self._avatars.run_in_background(check_folder, name, request.package_dir, self._settings)
             async with self._avatars.acquire(name) as package:
                 return load_response(name, package, elapsed_ms(started))
         except CallerError as err:
@@ -256,12 +272,12 @@ class AvatarFrameService:
             uptime_seconds=int(time.monotonic() - self._started),
         )
 
-    async def GetVideoFrame(self, request: Any, _context: RpcContext) -> Any:  # noqa: N802
+    async def GetVideoFrame(self, request: Any, context: RpcContext) -> Any:  # noqa: N802
         """Return a frame of the source video."""
-        index, video = request.frame_id, request.video_type
-        with self._reserve_slot():
+        index, video, client = request.frame_id, request.video_type, client_of_peer(context.peer())
+        with self._reserve_slot(client):
             async with self._avatars.acquire(request.model_name) as package:
-                jpeg = await self._avatars.run_single_frame(encode_video_frame, package, index, video)
+                jpeg = await self._avatars.run_single_frame(client, encode_video_frame, package, index, video)
         return pb2.GetVideoFrameResponse(success=True, frame_data=jpeg, frame_id=index, video_type=video)
 
     async def GetModelMetadata(self, request: Any, _context: RpcContext) -> Any:  # noqa: N802
@@ -280,6 +296,7 @@ class AvatarFrameService:
         self,
         name: str,
         index: int,
+        client: str,
         *,
         is_whole: bool,
         get_features: Callable[[], tuple[Features, str]] | None = None,
@@ -290,7 +307,7 @@ class AvatarFrameService:
             async with self._avatars.acquire(name) as package:
                 get_features = get_features or partial(features_for, package, index, None, LEGACY_SAMPLE_RATE)
                 frame = await self._avatars.run_single_frame(
-                    render_frame, package, index, get_features, is_whole=is_whole
+                    client, render_frame, package, index, get_features, is_whole=is_whole
                 )
         except CallerError as err:
             return failed_frame(name, index, err)
@@ -302,26 +319,25 @@ class AvatarFrameService:
             raise NotReady("the server is going down, or its models are not loaded; try another one")
 
     @contextmanager
-    def _reserve_slot(self) -> Iterator[None]:
+    def _reserve_slot(self, client: str) -> Iterator[None]:
         """Count a call for frames inside of the block. Raises: Overloaded if there are too many, NotReady."""
         self._check_ready()
         if self.n_waiting >= MAX_WAITING:
             raise Overloaded(f"{self.n_waiting} calls for frames are waiting, which is the limit; retry in a second")
-        self.n_waiting += 1
-        try:
+        with self._waiting.opened(client, share_of(client, MAX_WAITING), "calls"):
             yield
-        finally:
-            self.n_waiting -= 1
 
     @contextmanager
-    def _reserve_stream(self) -> Iterator[None]:
+    def _reserve_stream(self, client: str) -> Iterator[None]:
         if self.n_streams >= MAX_STREAMS:
             raise Overloaded(f"{self.n_streams} streams are open, which is the limit; retry in a few seconds")
-        self.n_streams += 1
-        try:
+        with self._streams.opened(client, share_of(client, MAX_STREAMS), "streams"):
             yield
-        finally:
-            self.n_streams -= 1
+
+
+def share_of(client: str, limit: int) -> int | None:
+    """Return how many of a limited number one client may have; None for all of them."""
+    return None if is_loopback(client) else max(int(limit * MAX_SHARE), 1)
 
 
 def wants_whole(context: RpcContext) -> bool:

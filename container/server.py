@@ -182,6 +182,7 @@ def http_config(app: ASGIApp, settings: Settings, lifespan: Literal["on", "off"]
         ssl_keyfile=settings.tls_key,
         log_config=None,
         access_log=False,
+        proxy_headers=False,  # `client_of` reads them, if a setting trusts the proxy
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=1,  # requests were drained before
         lifespan=lifespan,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import json
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
@@ -22,9 +23,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from container.http.access import AccessMiddleware, AccessRules
 from container.http.auth import check_token, choose_subprotocol
+from container.http.clients import ClientCounter, client_of, is_loopback
 from container.http.error_responses import Failure, failure_of
 from container.http.static_page import page_routes
 from container.live.avatar_cache import AvatarCache
+from container.live.background_cache import BackgroundCache, EncodedBackground
 from container.live.connection import (
     GOING_AWAY,
     INTERNAL_ERROR,
@@ -49,6 +52,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("viseme.live")
 MAX_SESSIONS = 256
+MAX_SESSIONS_PER_CLIENT = 16  # unless a setting says otherwise
+FRAME_INDEX = re.compile("[0-9]{1,9}")  # of a path: more digits than a number of frames has are no index
 SAGEMAKER_PATH = "/invocations-bidirectional-stream"
 MAX_STREAM_S = 30 * 60.0  # SageMaker's limit on the length of a stream
 DRAIN_POLL_S = 0.1  # between checks for silence in each session while the server drains
@@ -76,6 +81,8 @@ class AvatarServer:
         self.is_draining = False
         self._stall_timeout_s, self._max_stream_s, self._make_clock = stall_timeout_s, max_stream_s, make_clock
         self.connections: dict[SessionConnection, LiveSession] = {}
+        self._admitted = ClientCounter()  # connections that are sessions, or soon will be
+        self._backgrounds = BackgroundCache()
         self._encoders: WeakKeyDictionary[AvatarPackage, FrameEncoder] = WeakKeyDictionary()
 
     def routes(self) -> list[BaseRoute]:
@@ -86,7 +93,7 @@ class AvatarServer:
         stream = WebSocketRoute(SAGEMAKER_PATH, self.serve_sagemaker_stream)
         if self.settings.on_sagemaker and not self.settings.realtime:
             return [stream]
-        return [stream, *self.page_routes(), *legacy_routes(self.legacy, MINIMAL, self.admit_legacy)]
+        return [stream, *self.page_routes(), *legacy_routes(self.legacy, MINIMAL, self.admit_legacy, self.client_of)]
 
     def page_routes(self) -> list[BaseRoute]:
         """Return the routes of the web page and of the API that it uses."""
@@ -95,13 +102,15 @@ class AvatarServer:
     def session_routes(self) -> list[BaseRoute]:
         return [
             Route("/v1/avatars", self.list_avatars),
-            Route("/v1/avatars/{name}/background/{index:int}", self.get_background),
+            Route("/v1/avatars/{name}/background/{index}", self.get_background),
             WebSocketRoute("/v1/avatars/{name}/session", self.serve_session),
         ]
 
     def legacy_app(self, index: int) -> Starlette:
         """Return the application of one legacy port. index: of the port in the setting `legacy_ports`."""
-        app = legacy_app(self.legacy, index, self.admit_legacy, lambda: self.is_draining, self.page_routes())
+        app = legacy_app(
+            self.legacy, index, self.admit_legacy, self.client_of, lambda: self.is_draining, self.page_routes()
+        )
         app.add_middleware(AccessMiddleware, rules=AccessRules.of(self.settings))
         return app
 
@@ -145,21 +154,47 @@ class AvatarServer:
 
     async def get_background(self, request: Request) -> Response:
         """Return a frame of the source video as JPEG: the background of patches."""
+        if FRAME_INDEX.fullmatch(request.path_params["index"]) is None:
+            raise HTTPException(404)
         try:
             self.check_access(request)
             async with self.avatars.acquire(request.path_params["name"]) as package:
-                index = request.path_params["index"]
-                jpeg = await self.avatars.run_in_thread(encode_video_frame, package, index, "full_body")
+                index = int(request.path_params["index"])
+                encoded = await self.encode_background(package, index, self.client_of(request))
         except Exception as err:  # noqa: BLE001 - the edge
             return http_error(err)
         # Protected by a token, it must not be stored in a shared cache. An avatar may be replaced under the same name,
         # so caches must revalidate.
-        etag = f'"{hashlib.sha256(jpeg).hexdigest()}"'
         cache_control = f"{'public' if self.settings.token is None else 'private'}, no-cache"
-        headers = {"cache-control": cache_control, "etag": etag}
-        if etag in request.headers.get("if-none-match", ""):
+        headers = {"cache-control": cache_control, "etag": encoded.etag}
+        if encoded.etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
-        return Response(jpeg, media_type="image/jpeg", headers=headers)
+        return Response(encoded.jpeg, media_type="image/jpeg", headers=headers)
+
+    async def encode_background(self, package: AvatarPackage, index: int, client: str) -> EncodedBackground:
+        """Return a background, which is encoded when it is the client's turn, unless it is cached.
+
+        Raises: InvalidRequest if there is no such frame, Overloaded if too many requests of the client wait.
+        """
+        encoded = self._backgrounds.get(package, index)
+        if encoded is None:
+            jpeg = await self.avatars.run_single_frame(client, encode_video_frame, package, index, "full_body")
+            encoded = EncodedBackground.of(jpeg)
+            self._backgrounds.add(package, index, encoded)
+        return encoded
+
+    def client_of(self, connection: HTTPConnection) -> str:
+        return client_of(connection, self.settings.trusted_proxies)
+
+    def max_sessions_of(self, client: str) -> int | None:
+        """Return how many sessions a client may open, or None for any number.
+
+        Unless it is set, there is no limit on SageMaker, whose platform opens all of them, and for this machine, on
+        which a reverse proxy may run.
+        """
+        if self.settings.max_sessions_per_client is not None:
+            return self.settings.max_sessions_per_client
+        return None if self.settings.on_sagemaker or is_loopback(client) else MAX_SESSIONS_PER_CLIENT
 
     def check_access(self, connection: HTTPConnection) -> None:
         """Check that a client may connect. Raises: NotReady if the server drains, AccessDenied.
@@ -172,8 +207,8 @@ class AvatarServer:
 
     def check_capacity(self) -> None:
         """Check that another session fits. Raises: Overloaded."""
-        if self.n_sessions >= MAX_SESSIONS:
-            raise Overloaded(f"{self.n_sessions} sessions are open, which is the limit; try again later")
+        if self._admitted.total >= MAX_SESSIONS:
+            raise Overloaded(f"{self._admitted.total} sessions are open, which is the limit; try again later")
 
     async def serve_session(self, socket: WebSocket) -> None:
         """Serve a session with the avatar in the path."""
@@ -223,13 +258,22 @@ class AvatarServer:
 
         in_band: report invalid requests in a message, as SageMaker requires. Without access, the handshake fails.
         """
+        client, stack = self.client_of(socket), contextlib.ExitStack()
         try:
             self.check_access(socket)
             self.check_capacity()
+            stack.enter_context(self._admitted.opened(client, self.max_sessions_of(client), "sessions"))
         except Exception as err:  # noqa: BLE001 - the edge
             await deny_handshake(socket, err)
             yield None
             return
+        with stack:
+            yield await self.accept_session(socket, name, query, in_band=in_band)
+
+    async def accept_session(
+        self, socket: WebSocket, name: str, query: Mapping[str, str], *, in_band: bool
+    ) -> SessionOptions | None:
+        """Accept the connection and return the session's options; reject an invalid request and return None."""
         try:
             options = SessionOptions.parse(query)
             await self.avatars.check_exists(name)
@@ -239,10 +283,9 @@ class AvatarServer:
             else:
                 await socket.accept(choose_subprotocol(socket))
                 await close_stream_with_error(socket, failure_of(err))
-            yield None
-            return
+            return None
         await socket.accept(choose_subprotocol(socket))
-        yield options
+        return options
 
     async def serve_connection(
         self, socket: WebSocket, name: str, options: SessionOptions, max_duration_s: float | None = None

@@ -89,6 +89,10 @@ class Settings(BaseModel):
     realtime: bool = False
     legacy_ports: Annotated[LegacyPorts | None, BeforeValidator(split_list)] = None
     grpc_port: Port | None = None
+    # Live sessions that one client may open; None: 16, but any number from this machine and on SageMaker.
+    max_sessions_per_client: int | None = Field(None, ge=1)
+    # Reverse proxies in front of the server, each of which appends to X-Forwarded-For the address it was called from.
+    trusted_proxies: int = Field(0, ge=0, le=8)
     # Names by which the server may be called, such as lips.example.com, besides the loopback names.
     allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(split_list)] = ()
     # Origins such as https://example.com whose pages may call the server, besides the server's own host.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from container.http.clients import FairQueue
 from inference.errors import AvatarError, AvatarNotFound
 from inference.settings import Settings
 
@@ -21,9 +23,15 @@ if TYPE_CHECKING:
 logger = logging.getLogger("viseme.live")
 # Networks run one at a time, on all cores; the other threads decode, encode and wait for them.
 N_THREADS = 8
-# Threads that single-frame requests may occupy, so that any number of them leaves the network free for sessions.
+# Single-frame requests that run at a time, so that any number of them leaves the network free for sessions.
 N_SINGLE_FRAME_THREADS = 2
+MAX_SINGLE_FRAMES = 256  # single-frame requests of one client that run or wait
+N_LOADS = 2  # packages that are loaded at a time
+# Threads for everything but sessions, which so have theirs whenever a frame is due: two more check folders.
+N_BACKGROUND_THREADS = N_SINGLE_FRAME_THREADS + N_LOADS + 2
 REFRESH_INTERVAL_S = 2.0  # between checks of the folders
+LIST_MAX_AGE_S = 1.0  # of the list of packages
+STALE = (-float("inf"), 0)  # time of a list that must be made again, and modification time of its folder
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -64,20 +72,49 @@ class AvatarCache:
         self._settings = settings
         self._entries: dict[str, CacheEntry] = {}
         self._threads = ThreadPoolExecutor(N_THREADS, "viseme-live")
-        self._single_frames = asyncio.Semaphore(N_SINGLE_FRAME_THREADS)
+        self._background_threads = ThreadPoolExecutor(N_BACKGROUND_THREADS, "viseme-background")
+        self._single_frames = FairQueue(N_SINGLE_FRAME_THREADS, MAX_SINGLE_FRAMES)
+        self._loads = asyncio.Semaphore(N_LOADS)
+        self._packages = PackageList(settings)
+        self._listing: asyncio.Task[list[AvatarInfo]] | None = None
+        self._listed = STALE
 
     async def run_in_thread(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function that decodes, encodes or runs a network in a thread, so that /ping answers at once."""
+        """Call a session's function in a thread: it decodes, encodes or runs a network, and /ping answers at once."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))
 
-    async def run_single_frame(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call a function for a single-frame request in a thread, queued behind the other single-frame requests."""
-        async with self._single_frames:
-            return await self.run_in_thread(function, *args, **kwargs)
+    async def run_in_background(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function in a thread that no session needs."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._background_threads, lambda: function(*args, **kwargs))
+
+    async def run_single_frame(self, client: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call a function for a single-frame request in a thread, when it is the client's turn.
+
+        Raises: Overloaded if too many requests of the client wait.
+        """
+        async with self._single_frames.turn(client):
+            return await self.run_in_background(function, *args, **kwargs)
 
     async def list_packages(self) -> list[AvatarInfo]:
-        """List every package that can be requested now."""
-        return await self.run_in_thread(describe_packages, self._settings)
+        """List every package that can be requested. Do not change the list.
+
+        It is a second old at most, and describes no folder that was added, removed or renamed since.
+        """
+        if self._listing is None or (self._listing.done() and not self._is_list_current()):
+            self._listing = asyncio.create_task(self._describe_packages())
+        return await asyncio.shield(self._listing)  # if this caller is canceled, others still wait for it
+
+    async def _describe_packages(self) -> list[AvatarInfo]:
+        self._listed = STALE  # if it fails, the next request tries again
+        listed = time.monotonic(), folder_changed_ns(self._settings)
+        described = await self.run_in_background(self._packages.describe)
+        self._listed = listed
+        return described
+
+    def _is_list_current(self) -> bool:
+        listed_at, changed_ns = self._listed
+        return time.monotonic() - listed_at < LIST_MAX_AGE_S and folder_changed_ns(self._settings) == changed_ns
 
     @property
     def loaded_names(self) -> list[str]:
@@ -102,7 +139,7 @@ class AvatarCache:
     async def check_exists(self, name: str) -> None:
         """Check that there is a package of this name; it is not read before it is loaded. Raises: AvatarNotFound."""
         if name not in self._entries:
-            await self.run_in_thread(read_version, name, self._settings)
+            await self.run_in_background(read_version, name, self._settings)
 
     async def load_all(self) -> None:
         """Load all packages, so that no client waits for one. A package that cannot be loaded is logged."""
@@ -114,7 +151,7 @@ class AvatarCache:
                 logger.warning("an avatar could not be loaded", extra={"avatar": info.name, "reason": str(err)})
 
     async def _load_entry(self, name: str) -> CacheEntry:
-        version = await self.run_in_thread(read_version, name, self._settings)
+        version = await self.run_in_background(read_version, name, self._settings)
         entry = self._entries.get(name)  # another caller may have added it meanwhile
         if entry is None:
             entry = CacheEntry(version, asyncio.create_task(self._load(name)))
@@ -123,7 +160,8 @@ class AvatarCache:
 
     async def _load(self, name: str) -> AvatarPackage:
         try:
-            package = await self.run_in_thread(load_package, name, self._settings)
+            async with self._loads:
+                package = await self.run_in_background(load_package, name, self._settings)
         except BaseException:
             self._entries.pop(name, None)  # the next request tries again
             raise
@@ -143,12 +181,13 @@ class AvatarCache:
                 continue
             version: PackageVersion | None = None
             with contextlib.suppress(AvatarNotFound):
-                version = await self.run_in_thread(read_version, name, self._settings)
+                version = await self.run_in_background(read_version, name, self._settings)
             if version != entry.version and self._entries.get(name) is entry:
                 logger.info("an avatar was dropped", extra={"avatar": name})
                 self._drop(name)
 
     def _drop(self, name: str) -> None:
+        self._listed = STALE
         entry = self._entries.pop(name)
         entry.is_dropped = True
         entry.close_if_unused()
@@ -159,7 +198,8 @@ class AvatarCache:
             entry.loading.cancel()
         for name in list(self._entries):
             self._drop(name)
-        await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
+        for threads in (self._threads, self._background_threads):
+            await asyncio.to_thread(threads.shutdown, wait=True, cancel_futures=True)
 
 
 def load_package(name: str, settings: Settings) -> AvatarPackage:
@@ -190,9 +230,13 @@ def find_package(name: str, settings: Settings) -> Path:
 
 def read_version(name: str, settings: Settings) -> PackageVersion:
     """Return the version of the package that is stored under a name now. Raises: AvatarNotFound."""
+    return version_of(name, find_package(name, settings))
+
+
+def version_of(name: str, folder: Path) -> PackageVersion:
+    """Return the version of the package in a folder. Raises: AvatarNotFound."""
     from inference.avatar.manifest import MANIFEST
 
-    folder = find_package(name, settings)
     try:
         stat = (folder / MANIFEST).stat()
     except OSError as err:
@@ -200,16 +244,39 @@ def read_version(name: str, settings: Settings) -> PackageVersion:
     return stat.st_mtime_ns, stat.st_ino, stat.st_size
 
 
-def describe_packages(settings: Settings) -> list[AvatarInfo]:
-    """Describe the packages whose manifests are readable, and log the others."""
+def folder_changed_ns(settings: Settings) -> int:
+    """Return when packages were last added, removed or renamed, in ns; 0 if there is no folder of packages."""
+    try:
+        return 0 if settings.avatars is None else settings.avatars.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+class PackageList:
+    """Describes the packages whose manifests are readable. A manifest is read once, and again if it was replaced."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._known: dict[tuple[str, PackageVersion], AvatarInfo | None] = {}
+
+    def describe(self) -> list[AvatarInfo]:
+        """Describe the packages, and log each invalid manifest once. Call it in one thread at a time."""
+        known: dict[tuple[str, PackageVersion], AvatarInfo | None] = {}
+        for name, folder in find_packages(self._settings).items():
+            with contextlib.suppress(AvatarNotFound):
+                key = name, version_of(name, folder)
+                known[key] = self._known[key] if key in self._known else describe_package(name, folder)
+        self._known = known
+        return [info for info in known.values() if info is not None]
+
+
+def describe_package(name: str, folder: Path) -> AvatarInfo | None:
+    """Describe a package, or log that its manifest is invalid and return None."""
     from inference.avatar.manifest import read_manifest
 
-    described: list[AvatarInfo] = []
-    for name, folder in find_packages(settings).items():
-        try:
-            manifest = read_manifest(folder)
-        except AvatarError as err:
-            logger.warning("an avatar folder has an invalid manifest", extra={"avatar": name, "reason": str(err)})
-            continue
-        described.append(AvatarInfo(name, manifest.frames, manifest.fps, manifest.width, manifest.height))
-    return described
+    try:
+        manifest = read_manifest(folder)
+    except AvatarError as err:
+        logger.warning("an avatar folder has an invalid manifest", extra={"avatar": name, "reason": str(err)})
+        return None
+    return AvatarInfo(name, manifest.frames, manifest.fps, manifest.width, manifest.height)

@@ -240,6 +240,47 @@ def test_background_frames_over_http(app: LiveApp, avatar_package: AvatarPackage
     assert httpx.get(app.http("/v1/avatars/nobody/background/0")).status_code == 404
 
 
+@pytest.mark.parametrize("index", ["9" * 5000, "9" * 10, "-1", "1.5", "nan", "%D9%A1"])
+def test_no_background_has_such_an_index(app: LiveApp, index: str):
+    assert httpx.get(app.http(f"/v1/avatars/drawn/background/{index}")).status_code == 404
+
+
+def test_a_background_is_encoded_once(app: LiveApp, monkeypatch: pytest.MonkeyPatch):
+    first = httpx.get(app.http("/v1/avatars/drawn/background/21"))
+    monkeypatch.setattr("container.stream.encode_video_frame", lambda *_: pytest.fail("encoded again"))
+    again = httpx.get(app.http("/v1/avatars/drawn/background/21"))
+    assert (again.content, again.headers["etag"]) == (first.content, first.headers["etag"])
+
+
+@pytest.mark.parametrize("forwarded", [{}, {"X-Forwarded-For": "192.0.2.1"}])
+def test_a_client_has_a_limit_of_sessions(loaded: Path, tmp_path: Path, forwarded: dict[str, str]):
+    settings = make_settings(tmp_path, avatars=loaded.parent, max_sessions_per_client=1, trusted_proxies=1)
+
+    async def go(app: LiveApp) -> None:
+        async with session(app, additional_headers=forwarded) as client:
+            await client.until("ready")
+            with pytest.raises(InvalidStatus) as caught:
+                async with session(app, additional_headers=forwarded):
+                    pass
+            assert caught.value.response.status_code == 503
+            assert json.loads(caught.value.response.body)["error"]["code"] == "overloaded"
+            async with session(app, additional_headers={"X-Forwarded-For": "198.51.100.7"}) as other:
+                await other.until("ready")
+        await asyncio.to_thread(wait_until, lambda: app.server.live.n_sessions == 0)
+        async with session(app, additional_headers=forwarded) as client:
+            await client.until("ready")
+
+    with live_app(Server(settings)) as app:
+        asyncio.run(go(app))
+
+
+def test_clients_elsewhere_have_a_limit_by_default(tmp_path: Path):
+    here = AvatarServer(make_settings(tmp_path))
+    assert [here.max_sessions_of(one) for one in ("192.0.2.1", "127.0.0.1", "::1")] == [16, None, None]
+    assert AvatarServer(make_settings(tmp_path, on_sagemaker=True)).max_sessions_of("192.0.2.1") is None
+    assert AvatarServer(make_settings(tmp_path, max_sessions_per_client=3)).max_sessions_of("127.0.0.1") == 3
+
+
 def test_the_sample_rate_is_set_in_the_query_or_by_start(app: LiveApp, speech: np.ndarray):
     async def go(path: str, **start: Any) -> Client:
         async with session(app, path) as client:

@@ -16,12 +16,14 @@ from container.live.legacy.server import MINIMAL, OPTIMIZED, PROXY, LegacyProtoc
 PROTOCOLS = (MINIMAL, OPTIMIZED, PROXY)  # by index in the setting `legacy_ports`
 # Accepts a connection, or rejects it; returns whether it was accepted.
 Admit = Callable[[WebSocket], Awaitable[bool]]
+ClientOf = Callable[[WebSocket], str]  # returns the client that a connection comes from
 
 
 def legacy_app(
     legacy: LegacyServer,
     index: int,
     admit: Admit,
+    client_of: ClientOf,
     is_draining: Callable[[], bool],
     page_routes: Sequence[BaseRoute],
 ) -> Starlette:
@@ -30,7 +32,7 @@ def legacy_app(
     index: of the port in the setting `legacy_ports`. page_routes: served on the proxy's port.
     """
     protocol = PROTOCOLS[index]
-    routes = legacy_routes(legacy, protocol, admit)
+    routes = legacy_routes(legacy, protocol, admit, client_of)
     if protocol is PROXY:
 
         def health(_request: Request) -> Response:
@@ -40,12 +42,12 @@ def legacy_app(
     return Starlette(routes=routes)
 
 
-def legacy_routes(legacy: LegacyServer, protocol: LegacyProtocol, admit: Admit) -> list[BaseRoute]:
+def legacy_routes(legacy: LegacyServer, protocol: LegacyProtocol, admit: Admit, client_of: ClientOf) -> list[BaseRoute]:
     """Return the WebSocket routes: older clients connect to `/`, those of the proxy to `/ws`."""
 
     async def serve(socket: WebSocket) -> None:
         if await admit(socket):
-            await legacy.serve(socket, protocol)
+            await legacy.serve(socket, protocol, client_of(socket))
 
     return [WebSocketRoute("/", serve), WebSocketRoute("/ws", serve)]
 

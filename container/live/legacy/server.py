@@ -41,6 +41,7 @@ logger = logging.getLogger("viseme.live")
 BROADCAST_INTERVAL_S = 5.0
 MAX_SAMPLE_RATE = 192_000  # Hz
 MAX_JSON_CHARS = 2 << 20  # the longest audio in base64, and some room
+Handler = Callable[[dict[str, Any], str], Awaitable[str | bytes]]  # takes the fields of a request, and the client
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class LegacyServer:
         self._avatars, self._latencies, self._stall_timeout_s = avatars, latencies, stall_timeout_s
         self._connections: set[LegacyConnection] = set()
         self.n_json, self.n_binary, self.n_failed, self._total_ms = 0, 0, 0, 0.0
-        self._handlers: dict[str, Callable[[dict[str, Any]], Awaitable[str | bytes]]] = {
+        self._handlers: dict[str, Handler] = {
             "get_models": self._get_models,
             "get_model_stats": self._get_model_stats,
             "list_models": self._list_models,
@@ -89,16 +90,19 @@ class LegacyServer:
     def n_requests(self) -> int:
         return self.n_json + self.n_binary
 
-    async def serve(self, socket: WebSocket, protocol: LegacyProtocol) -> None:
-        """Serve an accepted connection until it ends. Each message gets one response, in order."""
+    async def serve(self, socket: WebSocket, protocol: LegacyProtocol, client: str) -> None:
+        """Serve an accepted connection until it ends. Each message gets one response, in order.
+
+        client: that the connection comes from; clients take turns.
+        """
         connection = LegacyConnection(socket, protocol, self._stall_timeout_s)
         self._connections.add(connection)
         try:
             while (message := await connection.receive()) is not None:
                 if isinstance(message, bytes):
-                    await connection.send(await self._handle_binary(message))
+                    await connection.send(await self._handle_binary(message, client))
                 else:
-                    await connection.send(await self._handle_json(message, protocol))
+                    await connection.send(await self._handle_json(message, protocol, client))
         except WebSocketDisconnect:
             return
         except TimeoutError:
@@ -131,18 +135,18 @@ class LegacyServer:
             "connected_clients": len(self._connections),
         }
 
-    async def _handle_binary(self, message: bytes) -> bytes:
+    async def _handle_binary(self, message: bytes, client: str) -> bytes:
         started = time.perf_counter()
         self.n_binary += 1
         try:
             request = parse_request(message)
-            frame = await self._render(request, LEGACY_SAMPLE_RATE)
+            frame = await self._render(request, LEGACY_SAMPLE_RATE, client)
         except Exception as err:  # noqa: BLE001 - the edge
             return pack_error(ms_since(started), self._record_failure(err).message)
         took_ms = self._record(request.model_name, frame, started)
         return pack_response(request.frame_id, took_ms, pad_jpeg(frame.jpeg), frame.bounds)
 
-    async def _handle_json(self, text: str, protocol: LegacyProtocol) -> str | bytes:
+    async def _handle_json(self, text: str, protocol: LegacyProtocol, client: str) -> str | bytes:
         started = time.perf_counter()
         self.n_json += 1
         common = {"request_id": self.n_requests, "protocol": protocol.name}
@@ -155,20 +159,20 @@ class LegacyServer:
             if kind == "get_stats":
                 return json.dumps(self.stats())
             if kind == "inference":
-                return await self._infer(fields, started, common)
-            return await self._handler_of(kind)(fields)
+                return await self._infer(fields, started, common, client)
+            return await self._handler_of(kind)(fields, client)
         except Exception as err:  # noqa: BLE001 - the edge
             failure = self._record_failure(err)
             return json_error(fields, failure, common | {"processing_time_ms": ms_since(started)})
 
-    def _handler_of(self, kind: object) -> Callable[[dict[str, Any]], Awaitable[str | bytes]]:
+    def _handler_of(self, kind: object) -> Handler:
         if not isinstance(kind, str) or kind not in self._handlers:
             raise InvalidRequest(f"Unknown message type: {str(kind)[:40]}")
         return self._handlers[kind]
 
-    async def _infer(self, fields: dict[str, Any], started: float, common: dict[str, Any]) -> str:
+    async def _infer(self, fields: dict[str, Any], started: float, common: dict[str, Any], client: str) -> str:
         request, sample_rate = parse_json_request(fields), fields.get("sample_rate", LEGACY_SAMPLE_RATE)
-        frame = await self._render(request, sample_rate)
+        frame = await self._render(request, sample_rate, client)
         took_ms = self._record(request.model_name, frame, started)
         times = {
             "prepare_time_ms": frame.prepare_ms,
@@ -187,21 +191,21 @@ class LegacyServer:
         }
         return json.dumps(response | times | common)
 
-    async def _render(self, request: FrameRequest, sample_rate: int) -> NumberedFrame:
+    async def _render(self, request: FrameRequest, sample_rate: int, client: str) -> NumberedFrame:
         async with self._avatars.acquire(request.model_name) as package:
             return await self._avatars.run_single_frame(
-                render_frame_with_audio, package, request.frame_id, request.audio, sample_rate
+                client, render_frame_with_audio, package, request.frame_id, request.audio, sample_rate
             )
 
-    async def _get_models(self, _fields: dict[str, Any]) -> str:
+    async def _get_models(self, _fields: dict[str, Any], _client: str) -> str:
         names = [info.name for info in await self._avatars.list_packages()]
         return json.dumps({"type": "models", "models": {"loaded_models": names, "count": len(names)}})
 
-    async def _list_models(self, _fields: dict[str, Any]) -> str:
+    async def _list_models(self, _fields: dict[str, Any], _client: str) -> str:
         names = [info.name for info in await self._avatars.list_packages()]
         return json.dumps({"type": "model_list", "models": names, "count": len(names)})
 
-    async def _get_model_stats(self, fields: dict[str, Any]) -> str:
+    async def _get_model_stats(self, fields: dict[str, Any], _client: str) -> str:
         name = parse_name(fields)
         async with self._avatars.acquire(name) as package:
             n_frames = package.n_frames
@@ -216,7 +220,7 @@ class LegacyServer:
         }
         return json.dumps({"type": "model_stats", "stats": stats})
 
-    async def _get_metadata(self, fields: dict[str, Any]) -> str:
+    async def _get_metadata(self, fields: dict[str, Any], _client: str) -> str:
         name = parse_name(fields)
         async with self._avatars.acquire(name) as package:
             box = package.box(0)
@@ -231,11 +235,11 @@ class LegacyServer:
             }
         return json.dumps(metadata)
 
-    async def _get_video_frame(self, fields: dict[str, Any]) -> bytes:
+    async def _get_video_frame(self, fields: dict[str, Any], client: str) -> bytes:
         name, frame_id = parse_name(fields), parse_frame_id(fields)
         video_type = fields.get("video_type") or "full_body"
         async with self._avatars.acquire(name) as package:
-            jpeg = await self._avatars.run_single_frame(encode_video_frame, package, frame_id, str(video_type))
+            jpeg = await self._avatars.run_single_frame(client, encode_video_frame, package, frame_id, str(video_type))
         return pack_video_frame(frame_id, str(video_type), jpeg)
 
     def _record(self, name: str, frame: NumberedFrame, started: float) -> float:
