@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 import av.error
-import av.subtitles.stream  # PyAV imports it with the first file, when no file can be opened any more
+import av.subtitles.codeccontext  # PyAV imports these when a file needs them, and no module can be opened by then
+import av.subtitles.stream
+import av.subtitles.subtitle
 import numpy as np
 
 from inference.errors import MediaTooLarge, UnsupportedMedia, VisemeError

@@ -400,6 +400,15 @@ def test_the_child_imports_only_what_decoding_needs():
     assert run.stdout.strip() == "[]"
 
 
+def test_pyav_has_no_more_to_import_when_a_file_is_open():
+    check = (
+        "import sys, pkgutil, av, inference.media.sandbox.child\n"
+        "print([m.name for m in pkgutil.walk_packages(av.__path__, 'av.') if m.name not in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert run.stdout.strip() == "['av.__main__', 'av.datasets']"
+
+
 def test_the_child_has_no_extra_library_no_secret_and_few_privileges(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "not for the child")
     with SandboxedDecoder(SMALL, memory_bytes=1 << 30) as child:
