@@ -1,0 +1,247 @@
+"""Read mutated media files in the sandboxed decoder: each must be read or refused, quickly and in little memory.
+
+    python -m bench.fuzz [--files 1500] [--seed 0]
+
+The files are small ones of every common format, with bytes, lengths and parts of them changed. Each is read once for
+its frames and once for its audio. Prints the counts, the slowest file, the peak resident memory of the decoders, and
+what was left behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+from inference.errors import VisemeError
+from inference.media import SandboxedDecoder
+
+MIB = 1024  # KiB, the unit of /proc
+WIDTH, HEIGHT, N_FRAMES, RATE = 64, 48, 6, 16000
+# Containers with their codecs of video and audio.
+VIDEOS = (
+    ("mp4", "libx264", "aac"),
+    ("mov", "mpeg4", "pcm_s16le"),
+    ("matroska", "libx264", "flac"),
+    ("webm", "libvpx-vp9", "libopus"),
+    ("avi", "mpeg4", "mp2"),
+    ("mpeg", "mpeg1video", "mp2"),
+    ("mpegts", "libx264", "aac"),
+    ("flv", "libx264", "aac"),
+    ("gif", "gif", None),
+    ("apng", "apng", None),
+)
+IMAGES = ("png", "mjpeg", "libwebp", "bmp")
+AUDIOS = (
+    ("wav", "pcm_s16le"),
+    ("mp3", "libmp3lame"),
+    ("flac", "flac"),
+    ("ogg", "libopus"),
+    ("ogg", "flac"),
+    ("ipod", "aac"),
+    ("adts", "aac"),
+    ("aiff", "pcm_s16be"),
+    ("ac3", "ac3"),
+)
+PIXEL_FORMATS = {"gif": "rgb8", "apng": "rgb24", "png": "rgb24", "mjpeg": "yuvj420p", "bmp": "bgr24"}
+CODEC_RATES = {"libopus": 48000, "ac3": 48000}
+REPEATABLE = {"fflags": "+bitexact"}  # no random numbers, dates and versions
+MAX_MUTATIONS = 8  # of one file
+EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+
+Read = Callable[[SandboxedDecoder, bytes], None]
+
+
+@dataclass
+class FuzzReport:
+    """What happened to the files."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    slowest_s: float = 0.0
+    slowest: str = ""
+    peak_mib: int = 0
+    n_lost: int = 0  # decoders that crashed or were killed
+    left_behind: list[str] = field(default_factory=list)
+
+
+def main() -> None:
+    """Print the report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--files", type=int, default=1500)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    report = fuzz(args.files, args.seed)
+    for outcome, number in report.outcomes.most_common():
+        print(f"{outcome:20}{number:8}")
+    print(f"slowest: {report.slowest_s:.2f} s ({report.slowest})")
+    print(f"peak memory of a decoder: {report.peak_mib} MiB; decoders lost: {report.n_lost}")
+    print(f"left behind: {', '.join(report.left_behind) or 'nothing'}")
+
+
+def fuzz(n_files: int, seed: int) -> FuzzReport:
+    """Read mutated files in a decoder. Raises: any error that is not about the file."""
+    report = FuzzReport()
+    with SandboxedDecoder() as decoder:
+        decoder.warm_up()
+        before = open_files()
+        for name, contents in mutated_files(n_files, seed):
+            for read in (read_frames, read_audio):
+                measure(decoder, read, name, contents, report)
+        report.left_behind = sorted(open_files() - before)
+    return report
+
+
+def mutated_files(n_files: int, seed: int) -> Iterator[tuple[str, bytes]]:
+    """Yield names and contents; file `i` of a seed is always the same."""
+    seeds = make_seeds()
+    names = sorted(seeds)
+    for number in range(n_files):
+        rng = random.Random(f"{seed} {number}")  # noqa: S311 (not for secrets)
+        name = names[number % len(names)]
+        yield f"{name} of --seed {seed}, file {number}", mutate(seeds[name], rng)
+
+
+def measure(decoder: SandboxedDecoder, read: Read, name: str, contents: bytes, report: FuzzReport) -> None:
+    pid, start = decoder.pid, time.monotonic()
+    try:
+        read(decoder, contents)
+        outcome = "read"
+    except VisemeError as err:
+        outcome = type(err).__name__
+    elapsed_s = time.monotonic() - start
+    report.outcomes[outcome] += 1
+    if elapsed_s > report.slowest_s:
+        report.slowest_s, report.slowest = elapsed_s, f"{read.__name__}, {name}: {outcome}"
+    if decoder.pid != pid:
+        report.n_lost += 1
+        decoder.warm_up()
+    assert decoder.pid is not None
+    report.peak_mib = max(report.peak_mib, peak_mib(decoder.pid))
+
+
+def read_frames(decoder: SandboxedDecoder, contents: bytes) -> None:
+    with decoder.open(contents) as media:
+        for _ in media.read_clips(25.0):
+            pass
+
+
+def read_audio(decoder: SandboxedDecoder, contents: bytes) -> None:
+    decoder.spool_audio(contents).close()
+
+
+def peak_mib(pid: int) -> int:
+    """Return the peak resident memory of a process in MiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // MIB
+
+
+def open_files() -> set[str]:
+    """Return what this process has open, apart from what the decoder has for as long as it lives."""
+    found = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            target = str(descriptor.readlink())
+            if not target.startswith(("/proc/", "socket:", "pipe:", "anon_inode:")):
+                found.add(target)
+    return found
+
+
+def mutate(contents: bytes, rng: random.Random) -> bytes:
+    """Change a file in one to MAX_MUTATIONS places, more often near its start, where headers are."""
+    changed = bytearray(contents)
+    for _ in range(rng.randint(1, MAX_MUTATIONS)):
+        if not changed:
+            break
+        at = int(len(changed) * rng.random() ** rng.choice((1, 3)))
+        change_at(changed, at, rng)
+    return bytes(changed)
+
+
+def change_at(contents: bytearray, at: int, rng: random.Random) -> None:
+    length = rng.randint(1, 64)
+    match rng.randrange(7):
+        case 0:
+            contents[at] ^= 1 << rng.randrange(8)
+        case 1:
+            contents[at] = rng.randrange(256)
+        case 2:  # a number: a size, a count, an offset
+            size = rng.choice((2, 4, 8))
+            number = rng.choice(EXTREMES) & ((1 << 8 * size) - 1)
+            contents[at : at + size] = number.to_bytes(size, rng.choice(("big", "little")))
+        case 3:
+            del contents[at : at + length]
+        case 4:
+            contents[at:at] = contents[at : at + length] * rng.randint(1, 4)
+        case 5:
+            source = rng.randrange(len(contents))
+            contents[at : at + length] = contents[source : source + length]
+        case _:
+            if rng.random() < 0.25:
+                del contents[at:]
+            else:
+                contents[at : at + length] = rng.randbytes(length)
+
+
+def make_seeds() -> Mapping[str, bytes]:
+    """Return small intact files by name."""
+    seeds = {f"{container} {video}": make_video(container, video, audio) for container, video, audio in VIDEOS}
+    seeds |= {f"image {codec}": make_video("image2pipe", codec, None, n_frames=1) for codec in IMAGES}
+    return seeds | {f"{container} {codec}": make_audio(container, codec) for container, codec in AUDIOS}
+
+
+def make_video(container: str, codec: str, audio_codec: str | None, n_frames: int = N_FRAMES) -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container, options=REPEATABLE) as out:
+        video = out.add_stream(codec, rate=25)
+        assert isinstance(video, av.VideoStream)
+        video.thread_count = 1  # more make other files each time
+        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, PIXEL_FORMATS.get(codec, "yuv420p")
+        audio = add_tone_stream(out, audio_codec) if audio_codec else None
+        for number in range(n_frames):
+            pixels = np.random.default_rng(number).integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
+            image = av.VideoFrame.from_ndarray(pixels.repeat(8, 0).repeat(8, 1), format="rgb24")
+            frame = image.reformat(format=video.pix_fmt)
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            out.mux(video.encode(frame))
+        out.mux(video.encode())
+        if audio is not None:
+            encode_tone(out, audio, n_frames / 25)
+    return buffer.getvalue()
+
+
+def make_audio(container: str, codec: str) -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container, options=REPEATABLE) as out:
+        encode_tone(out, add_tone_stream(out, codec), 0.2)
+    return buffer.getvalue()
+
+
+def add_tone_stream(out: av.container.OutputContainer, codec: str) -> av.AudioStream:
+    stream = out.add_stream(codec, rate=CODEC_RATES.get(codec, RATE), layout="mono")
+    assert isinstance(stream, av.AudioStream)
+    return stream
+
+
+def encode_tone(out: av.container.OutputContainer, stream: av.AudioStream, seconds: float) -> None:
+    times = np.arange(round(RATE * seconds)) / RATE
+    tone = (8000 * np.sin(2 * np.pi * 220 * times)).astype(np.int16)[None]
+    frame = av.AudioFrame.from_ndarray(tone, format="s16", layout="mono")
+    frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
+    resampler = av.AudioResampler(stream.format.name, "mono", stream.rate, stream.codec_context.frame_size or None)
+    for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+        out.mux(stream.encode(piece))
+    out.mux(stream.encode())
+
+
+if __name__ == "__main__":
+    main()
