@@ -26,6 +26,7 @@ from container.http.answers import AnswerQuota
 from container.http.auth import check_token
 from container.http.error_responses import Failure, failure_of
 from container.http.metrics import Metrics
+from container.http.pacing import PacingMiddleware
 from container.http.request_body import BodyQuota, body_on_disk, limits_of
 from container.http.responses import (
     CleanupStreamingResponse,
@@ -326,7 +327,10 @@ def make_app(server: Server, *, with_aws_routes: bool = False) -> Starlette:
         routes=routes,
         lifespan=lifespan,
         exception_handlers={404: not_found, 405: not_found},
-        middleware=[Middleware(AccessMiddleware, rules=AccessRules.of(server.settings))],
+        middleware=[
+            Middleware(PacingMiddleware, pacer=server.live.pacer, n_proxies=server.settings.trusted_proxies),
+            Middleware(AccessMiddleware, rules=AccessRules.of(server.settings)),
+        ],
     )
 
 

@@ -25,6 +25,7 @@ from container.http.access import AccessMiddleware, AccessRules
 from container.http.auth import check_token, choose_subprotocol
 from container.http.clients import ClientCounter, client_of, is_loopback
 from container.http.error_responses import Failure, failure_of
+from container.http.pacing import Pacer, PacingMiddleware
 from container.http.static_page import page_routes
 from container.live.avatar_cache import AvatarCache
 from container.live.background_cache import BackgroundCache, EncodedBackground
@@ -83,6 +84,7 @@ class AvatarServer:
         self.connections: dict[SessionConnection, LiveSession] = {}
         self._admitted = ClientCounter()  # connections that are sessions, or soon will be
         self._backgrounds = BackgroundCache()
+        self.pacer = Pacer()  # shared by all HTTP ports
         self._encoders: WeakKeyDictionary[AvatarPackage, FrameEncoder] = WeakKeyDictionary()
 
     def routes(self) -> list[BaseRoute]:
@@ -112,6 +114,7 @@ class AvatarServer:
             self.legacy, index, self.admit_legacy, self.client_of, lambda: self.is_draining, self.page_routes()
         )
         app.add_middleware(AccessMiddleware, rules=AccessRules.of(self.settings))
+        app.add_middleware(PacingMiddleware, pacer=self.pacer, n_proxies=self.settings.trusted_proxies)
         return app
 
     @property
