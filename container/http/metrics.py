@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 BUCKETS_S = (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200)  # upper bounds of request durations
-RENDER_INTERVAL_S = 0.25  # any number of scrapers cost no more than four a second
+# Any number of scrapers cost no more than this: the others get the last text.
+MAX_RENDERS = 8  # in an interval
+RENDER_INTERVAL_S = 1.0
 
 
 class Metrics:
@@ -17,7 +20,8 @@ class Metrics:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         """Create metrics without any counts. now: returns the current time in seconds."""
         self._now = now
-        self._rendered, self._rendered_at = b"", -float("inf")
+        self._rendered = b""
+        self._rendered_at = deque([-float("inf")] * MAX_RENDERS, MAX_RENDERS)  # times of the last ones
         self._registry = CollectorRegistry()
         self.requests = Counter(
             "viseme_requests_total", "Requests by route and status", ["route", "status"], registry=self._registry
@@ -40,7 +44,8 @@ class Metrics:
         self.seconds.labels(route).observe(took_s)
 
     def render(self) -> bytes:
-        """Return the text that Prometheus scrapes, as of a quarter of a second ago at most."""
-        if self._now() - self._rendered_at >= RENDER_INTERVAL_S:
-            self._rendered, self._rendered_at = generate_latest(self._registry), self._now()
+        """Return the text that Prometheus scrapes: as of now, or under many scrapes, of a second ago at most."""
+        if self._now() - self._rendered_at[0] >= RENDER_INTERVAL_S:
+            self._rendered = generate_latest(self._registry)
+            self._rendered_at.append(self._now())
         return self._rendered
