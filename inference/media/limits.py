@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-FREE_PIXELS = 1_000_000_000  # summed over frames; 8K for a second, or 1080p for 19
+FREE_PIXELS = 500_000_000  # summed over frames: 15 frames of 8K, or 10 s of 1080p
 
 
 @dataclass(frozen=True)
