@@ -35,7 +35,7 @@ from bench.attack_callers import (
     ask,
     dial,
     frames_per_second,
-    open_websocket,
+    many_websockets,
     post_head,
     request_continuously,
     run_in_threads,
@@ -82,6 +82,7 @@ HEADERS_PATIENCE_S = 40.0
 N_SLOW, N_UNREAD, N_CHUNKED, N_FLOODING = 12, 9, 4, 32
 N_SESSIONS = 260  # more than a server takes
 SESSIONS_PATIENCE_S = 45.0
+LOADING_S = 5.0  # until the avatar is loaded and every handshake has become a session
 N_KILLS = 3
 N_BESIDE = 3  # requests beside the one whose worker is killed
 SPAWN_S = 2.0  # until another process has its callers running
@@ -406,16 +407,13 @@ def attack_many_sessions(target: Target) -> Outcome:
     """
     settings = BEHIND_PROXY if target.has_setting("trusted_proxies") else {}
     path = "/v1/avatars/starter/session"
-    give_up = time.monotonic() + SESSIONS_PATIENCE_S
-    with target.another_server("sessions", settings) as server, contextlib.ExitStack() as stack:
-        n_opened = n_tried = 0
-        while n_tried < N_SESSIONS and time.monotonic() < give_up:
-            session = open_websocket(server.port, path, {FORWARDED_FOR: "192.0.2.1"})
-            n_tried += 1
-            if not isinstance(session, int):
-                n_opened += 1
-                stack.enter_context(session)
-        status = websocket_status(server.port, path, {FORWARDED_FOR: "192.0.2.2"})
+    attacker, other = {FORWARDED_FOR: "192.0.2.1"}, {FORWARDED_FOR: "192.0.2.2"}
+    with (
+        target.another_server("sessions", settings) as server,
+        many_websockets(server.port, path, N_SESSIONS, SESSIONS_PATIENCE_S, attacker) as (n_opened, n_tried),
+    ):
+        time.sleep(LOADING_S)
+        status = websocket_status(server.port, path, other)
     figure = f"{n_opened} of {n_tried} opened; another address gets {status}"
     return Outcome(figure, "another address gets 101", status == 101, {"n_opened": n_opened})
 

@@ -7,6 +7,7 @@ import contextlib
 import http.client
 import os
 import re
+import select
 import socket
 import threading
 import time
@@ -250,6 +251,45 @@ def websocket_status(port: int, path: str, headers: Mapping[str, str] | None = N
         return caller
     caller.close()
     return 101
+
+
+@contextmanager
+def many_websockets(
+    port: int, path: str, n_tries: int, patience_s: float, headers: Mapping[str, str]
+) -> Iterator[tuple[int, int]]:
+    """Open so many WebSockets as one client, and read all that arrives. Yields: how many opened, of how many tried."""
+    opened: list[socket.socket] = []
+    is_over = threading.Event()
+    reader = threading.Thread(target=read_all, args=(opened, is_over))
+    reader.start()
+    give_up = time.monotonic() + patience_s
+    n_tried = 0
+    try:
+        while n_tried < n_tries and time.monotonic() < give_up:
+            n_tried += 1
+            session = open_websocket(port, path, headers)
+            if not isinstance(session, int):
+                opened.append(session)
+        yield len(opened), n_tried
+    finally:
+        is_over.set()
+        reader.join()
+        for one in opened:
+            one.close()
+
+
+def read_all(connections: list[socket.socket], is_over: threading.Event) -> None:
+    """Read and discard what arrives: a server would close a connection that is not read."""
+    ended: set[socket.socket] = set()
+    while not is_over.wait(0.01):
+        readable, _, _ = select.select([one for one in connections if one not in ended], [], [], 0.1)
+        for one in readable:
+            try:
+                is_open = bool(one.recv(1 << 18))
+            except OSError:
+                is_open = False
+            if not is_open:
+                ended.add(one)
 
 
 def open_websocket(

@@ -243,7 +243,7 @@ def test_answers_are_left_unread(app: LiveApp):
         assert ask(app.port, "GET", "/ping").status == 200
 
 
-@pytest.mark.parametrize("name", ["rebinding", "cross-site-form", "cross-site-socket"])
+@pytest.mark.parametrize("name", ["rebinding", "cross-site-form", "cross-site-socket", "long-index"])
 def test_the_server_holds(name: str, target: Target):
     outcome = run_attack(name, target)
     assert outcome.held, line_of(name, outcome)
