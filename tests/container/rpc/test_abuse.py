@@ -26,7 +26,7 @@ from support.rpc_server import (
 )
 
 from container.live.avatar_cache import N_SINGLE_FRAME_THREADS
-from container.rpc import MAX_BATCH, MAX_RECEIVED_BYTES, MAX_STREAMS, MAX_WAITING
+from container.rpc import MAX_BATCH, MAX_RECEIVED_BYTES, MAX_STREAMS, MAX_WAITING, share_of
 from inference.avatar import AvatarPackage
 from inference.settings import Settings
 
@@ -277,3 +277,8 @@ def test_a_running_batch_is_finished_when_the_server_stops(rpc_settings: Setting
         own.call(own.server.stop)
         response = Proto(our_table()).message("BatchInferenceResponse").FromString(call.result(PATIENCE_S))
     assert [one.success for one in response.responses] == [True] * 20
+
+
+def test_a_client_elsewhere_has_a_share_of_the_places():
+    assert share_of("192.0.2.1", MAX_STREAMS) == MAX_STREAMS // 2
+    assert share_of("127.0.0.1", MAX_STREAMS) is None  # a reverse proxy may run there
