@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ FILE_TIMEOUT_S = 1800.0  # waiting for one file, in total
 RESPONSE_TIMEOUT_S = 30.0  # waiting for one response
 START_TIMEOUT_S = 60.0  # starting the child takes 0.3 s, but longer on a machine that starts many of them
 EXIT_TIMEOUT_S = 5.0  # between the end of a child's socket and the end of its process
+MAX_STDERR_BYTES = 64 << 10  # of one child; a crash report takes a few kilobytes
+STDERR_CHUNK_BYTES = 4096
 logger = logging.getLogger("viseme.media")
 
 
@@ -417,14 +420,26 @@ def start_process(child_end: socket.socket) -> subprocess.Popen[bytes]:
         "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
         "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # large pages: frames of 8K cost a third of the page faults' time
     }
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-P", "-X", "utf8", "-m", "inference.media.sandbox.child"],
         stdin=child_end.fileno(),
         stdout=subprocess.DEVNULL,
-        stderr=None if is_open(2) else subprocess.DEVNULL,  # else the next file opened would become stderr
+        stderr=subprocess.PIPE,  # not ours: it could rewind a log file, or read a terminal
         cwd="/",
         env=environment,
     )
+    threading.Thread(target=forward_errors, args=(process.stderr,), name="decoder-stderr", daemon=True).start()
+    return process
+
+
+def forward_errors(pipe: IO[bytes]) -> None:
+    """Copy what a child writes to stderr, such as a crash report, to ours: up to MAX_STDERR_BYTES."""
+    n_left = MAX_STDERR_BYTES
+    with pipe:
+        while written := os.read(pipe.fileno(), STDERR_CHUNK_BYTES):
+            if n_left > 0 and is_open(2):
+                os.write(2, written[:n_left])
+            n_left -= len(written)
 
 
 def describe_walls(missing: Mapping[Wall, str]) -> str:

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -19,6 +20,7 @@ from support.video_files import make_image, make_video, make_wav, numbered_frame
 from inference.errors import InvalidRequest, MediaTooLarge, NotReady, OutOfMemory, UnsupportedMedia, VisemeError
 from inference.media import MediaLimits, SandboxedDecoder, open_media
 from inference.media.sandbox import decoder as child_module
+from inference.media.sandbox.decoder import MAX_STDERR_BYTES, forward_errors
 from inference.media.sandbox.messages import pack_error, unpack_error
 from inference.media.sandbox.shared_memory import N_SLOTS, SharedFrameBuffer
 
@@ -468,3 +470,21 @@ def test_a_child_that_cannot_start(monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(NotReady, match=r"exit code 1"), SandboxedDecoder(SMALL) as child:
         child.warm_up()
+
+
+def test_errors_of_the_child_are_forwarded_up_to_a_limit(capfd: pytest.CaptureFixture[str]):
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "wb") as pipe, os.fdopen(reader, "rb") as other_end:
+        thread = threading.Thread(target=forward_errors, args=(other_end,))
+        thread.start()
+        pipe.write(b"crash\n" + b"x" * (3 * MAX_STDERR_BYTES))
+        pipe.close()
+        thread.join()
+    written = capfd.readouterr().err
+    assert written.startswith("crash\n")
+    assert len(written) == MAX_STDERR_BYTES
+
+
+def test_the_childs_stderr_is_not_that_of_the_server():
+    with SandboxedDecoder() as decoder:
+        assert Path(f"/proc/{decoder.pid}/fd/2").readlink().name.startswith("pipe:")
