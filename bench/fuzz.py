@@ -55,6 +55,7 @@ AUDIOS = (
 )
 PIXEL_FORMATS = {"gif": "rgb8", "apng": "rgb24", "png": "rgb24", "mjpeg": "yuvj420p", "bmp": "bgr24"}
 CODEC_RATES = {"libopus": 48000, "ac3": 48000}
+X264_OPTIONS = {"x264-params": "no-asm=1"}  # its assembly also reads what it did not write, so files would differ
 REPEATABLE = {"fflags": "+bitexact"}  # no random numbers, dates and versions
 MAX_MUTATIONS = 8  # of one file
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
@@ -202,7 +203,7 @@ def make_seeds() -> Mapping[str, bytes]:
 def make_video(container: str, codec: str, audio_codec: str | None, n_frames: int = N_FRAMES) -> bytes:
     buffer = io.BytesIO()
     with av.open(buffer, "w", format=container, options=REPEATABLE) as out:
-        video = out.add_stream(codec, rate=25)
+        video = out.add_stream(codec, rate=25, options=X264_OPTIONS if codec == "libx264" else {})
         assert isinstance(video, av.VideoStream)
         video.thread_count = 1  # more make other files each time
         video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, PIXEL_FORMATS.get(codec, "yuv420p")

@@ -16,7 +16,8 @@ MAIN = "main"
 METADATA_TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 2.0  # to connect to the Hub, or to a proxy
 FIRST_ANSWER_TIMEOUT_S = 0.5  # a Hub that connects but answers later is reachable, and is waited for
-REACH_TIMEOUT_S = 3.0  # for all of it, and for the name to be resolved, which has no timeout of its own
+# For all of it, name resolution included, which has no timeout of its own: a second name server is asked after 5 s.
+REACH_TIMEOUT_S = 6.0
 REPOSITORY_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")  # "name" or "owner/name"
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
