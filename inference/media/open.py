@@ -80,6 +80,12 @@ class Media:
         rate = Fraction(fps).limit_denominator(1001)
         return group_into_clips(self._to_bgr(resample_to_rate(self._decode(), rate)), fps)
 
+    @property
+    def sample_bits(self) -> int:
+        """The declared depth of its samples; 8 if unknown."""
+        pixel_format = self._stream.codec_context.format
+        return max((component.bits for component in pixel_format.components), default=8) if pixel_format else 8
+
     def _to_bgr(self, frames: Iterator[av.VideoFrame]) -> Iterator[Frame]:
         """Convert the frames that are shown; a repeated frame is the same array."""
         pixel_aspect = pixel_aspect_of(self._stream)

@@ -9,18 +9,29 @@ from __future__ import annotations
 import resource
 import time
 
+from inference.media.frames import CHUNK_BYTES
+
 PLAIN_PIXELS = 1920 * 1080  # frames up to this size need no more than MEMORY_BYTES
 MEMORY_BYTES = 432 << 20  # private memory for any file; the interpreter and its libraries take 72 MiB of it
-# Larger frames: 12 of them at 3 bytes a pixel (10 bits, 4:2:0) for the decoder's references and the conversion. A file
-# of few bytes has no use for so many, so it gets no more than a multiple of its size.
-FRAME_BYTES_PER_PIXEL = 12 * 3
-MEMORY_PER_FILE_BYTE = 64
+# Packets, attachments and the parser's copies of them are all in memory, before the size of a frame is known.
+OPENING_PER_FILE_BYTE = 4
+MAX_OPENING_BYTES = 3 << 29  # 1.5 GiB
+# Larger frames: 6 of them at 3 bytes a pixel for the decoder's references and the conversion, twice that for samples of
+# more than a byte. A bomb has few bytes, so no file gets more than a multiple of its size.
+FRAME_BYTES_PER_PIXEL = 6 * 3
+FRAME_MEMORY_PER_FILE_BYTE = 512
 
+# Honest files take at most a quarter of this on one core at 2.5 GHz, so that they pass on a machine a quarter as fast.
 CPU_S = 4.0  # for any file, beyond the rest
-FILE_BYTES_PER_CPU_S = 20_000_000  # read, whether they contain frames or not
-PIXELS_PER_CPU_S = 40_000_000  # an eighth of what software decoders reach
+FILE_BYTES_PER_CPU_S = 4_000_000  # entropy decoding
+PROBED_BYTES_PER_CPU_S = 1_000_000  # opening a file decodes its first frames, of whatever codec
+MAX_PROBING_CPU_S = 20.0
+PIXELS_PER_CPU_S = 40_000_000
+PIXELS_AHEAD = CHUNK_BYTES // 3  # decoded before the first clip is counted, beyond one frame
 CPU_S_PER_FRAME = 0.01
+CPU_S_PER_CLIP = 0.002  # of one frame that is shown for long
 SAMPLES_PER_CPU_S = 500_000
+SLOWNESS = {"jpeg2000": 16, "hevc": 2, "vp9": 2, "libdav1d": 2, "av1": 2}  # of codecs, for the same pixels
 
 
 class ResourceBudget:
@@ -33,19 +44,30 @@ class ResourceBudget:
         """Set the limits for opening a file. n_bytes: its size."""
         self._n_bytes = n_bytes
         self._start_s = time.process_time()
-        self.set_frame_size(0)
-        self.count(0, 0, 0)
-
-    def set_frame_size(self, n_pixels: int) -> None:
-        """Allow the memory that frames of this size need."""
-        needed = FRAME_BYTES_PER_PIXEL * max(n_pixels - PLAIN_PIXELS, 0)
-        self.memory_bytes = MEMORY_BYTES + min(needed, MEMORY_PER_FILE_BYTE * self._n_bytes)
+        self._pixels_ahead = 0
+        self._pixels_per_cpu_s = float(PIXELS_PER_CPU_S)
+        self.memory_bytes = min(MEMORY_BYTES + OPENING_PER_FILE_BYTE * n_bytes, MAX_OPENING_BYTES)
         set_soft_limit(resource.RLIMIT_DATA, self.memory_bytes)
+        self.count()
 
-    def count(self, n_frames: int, n_pixels: int, n_samples: int) -> None:
+    def set_video(self, codec: str, n_pixels: int, sample_bits: int) -> None:
+        """Allow what frames of this size, codec and depth need. n_pixels: of one frame."""
+        sample_bytes = 2 if sample_bits > 8 else 1
+        if n_pixels > PLAIN_PIXELS:
+            needed = FRAME_BYTES_PER_PIXEL * sample_bytes * n_pixels
+            allowed = MEMORY_BYTES + min(needed, FRAME_MEMORY_PER_FILE_BYTE * self._n_bytes)
+            self.memory_bytes = max(self.memory_bytes, allowed)
+            set_soft_limit(resource.RLIMIT_DATA, self.memory_bytes)
+        self._pixels_per_cpu_s = PIXELS_PER_CPU_S / SLOWNESS.get(codec, 1) / sample_bytes
+        self._pixels_ahead = n_pixels + PIXELS_AHEAD
+        self.count()
+
+    def count(self, *, n_frames: int = 0, n_pixels: int = 0, n_clips: int = 0, n_samples: int = 0) -> None:
         """Allow the CPU time that decoding took at most so far, and some to go on. All counts are of the whole file."""
-        allowed_s = CPU_S + self._n_bytes / FILE_BYTES_PER_CPU_S + n_pixels / PIXELS_PER_CPU_S
-        allowed_s += CPU_S_PER_FRAME * n_frames + n_samples / SAMPLES_PER_CPU_S
+        allowed_s = CPU_S + self._n_bytes / FILE_BYTES_PER_CPU_S
+        allowed_s += min(self._n_bytes / PROBED_BYTES_PER_CPU_S, MAX_PROBING_CPU_S)
+        allowed_s += (n_pixels + self._pixels_ahead) / self._pixels_per_cpu_s
+        allowed_s += CPU_S_PER_FRAME * n_frames + CPU_S_PER_CLIP * n_clips + n_samples / SAMPLES_PER_CPU_S
         set_soft_limit(resource.RLIMIT_CPU, int(self._start_s + allowed_s))
 
     def close(self) -> None:

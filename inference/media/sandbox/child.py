@@ -15,6 +15,7 @@ import signal
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -31,7 +32,7 @@ from inference.malloc_trim import trim_heap
 from inference.media.audio import AudioFormat, Samples, decode_blocks
 from inference.media.frames import CHUNK_BYTES, Clip, Frame
 from inference.media.limits import MediaLimits
-from inference.media.open import Media, open_file
+from inference.media.open import Media, open_file, size_of
 from inference.media.sandbox.budget import ResourceBudget
 from inference.media.sandbox.confinement import confine
 from inference.media.sandbox.messages import Message, pack_error, receive, send
@@ -115,19 +116,24 @@ class DecoderServer:
         except (EOFError, BrokenPipeError):
             raise
         except Exception as err:  # noqa: BLE001 (any error is reported to the parent)
-            trim_heap()  # else what a bomb left between blocks in use would count against the next file
-            return pack_error(translate_error(err, name, budget.memory_bytes))
+            return describe_error(err, name, budget.memory_bytes)
         finally:
             budget.close()
+            trim_heap()  # what stays allocated counts against the next file
         return {"is": "closed"}
 
     def _serve_frames(self, file: IO[bytes], name: str, limits: MediaLimits, budget: ResourceBudget) -> None:
         self._max_frame_pixels = limits.max_frame_pixels
         with open_file(file, name, limits) as media:
-            budget.set_frame_size(media.video.width * media.video.height)
+            budget.set_video(media.video.codec, media.video.width * media.video.height, media.sample_bits)
             send(self._sock, {"is": "opened", "video": asdict(media.video)})
             while (request := self._next_request()[0])["do"] == "read":
-                self._send_clips(media, request["fps"], budget)
+                try:
+                    self._send_clips(media, request["fps"], budget)
+                except UnsupportedMedia as err:
+                    if media.video.is_still:
+                        check_memory(media, size_of(file), budget.memory_bytes, err)
+                    raise
                 send(self._sock, {"is": "end"})
 
     def _next_request(self) -> tuple[Message, list[int]]:
@@ -138,11 +144,16 @@ class DecoderServer:
                 return request, files
 
     def _send_clips(self, media: Media, fps: float, budget: ResourceBudget) -> None:
+        written: dict[int, list[weakref.ref[Frame]]] = {}  # by slot; weak, so that a frame of 8K takes no memory
+        n_clips = 0  # not by enumerate, which would keep the last clip in memory
         for slot, clip in self._in_slots(media.read_clips(fps), is_large):
-            budget.count(media.counter.n_frames, media.counter.n_pixels, 0)
+            n_clips += 1  # noqa: SIM113 - see above
+            budget.count(n_frames=media.counter.n_frames, n_pixels=media.counter.n_pixels, n_clips=n_clips)
             frames, shown = unique_frames(clip)
             self._check_sizes(frames, media.name)
-            self._buffer.write(slot, frames)
+            if not are_same(written.get(slot, []), frames):  # a frame may be shown for many clips
+                self._buffer.write(slot, frames)
+                written[slot] = [weakref.ref(frame) for frame in frames]
             sizes = [frame.shape[:2] for frame in frames]
             del clip, frames  # a frame of 8K takes 100 MB
             send(self._sock, {"is": "clip", "slot": slot, "sizes": sizes, "shown": shown})
@@ -151,7 +162,7 @@ class DecoderServer:
         n_samples = 0
         for slot, (audio_format, block) in self._in_slots(join_blocks(blocks)):
             n_samples += len(block)
-            budget.count(0, 0, n_samples)
+            budget.count(n_samples=n_samples)
             self._buffer.write(slot, [block.view(np.uint8)])
             send(self._sock, {"is": "samples", "slot": slot, "n_samples": len(block), "form": asdict(audio_format)})
 
@@ -183,6 +194,26 @@ class DecoderServer:
                 )
 
 
+def check_memory(media: Media, n_bytes: int, memory_bytes: int, err: Exception) -> None:
+    """Find an image's lack of memory: its decoder only reports that the packet is invalid.
+
+    Raises: MediaTooLarge, from `err`, if the packet, its copy and the frame come near the limit.
+    """
+    bytes_per_pixel = 3 + (8 if media.sample_bits > 8 else 4)  # BGR, and RGBA before the conversion
+    needed = 2 * n_bytes + bytes_per_pixel * media.video.width * media.video.height
+    if needed > memory_bytes * 3 // 4:
+        raise MediaTooLarge(
+            f"{media.name}: takes about {needed >> 20} MiB to decode; "
+            f"at most {memory_bytes >> 20} MiB, with the decoder's own, expected"
+        ) from err
+
+
+def describe_error(err: Exception, name: str, memory_bytes: int) -> Message:
+    """Return the response to an error. exhausted: whether memory ran out."""
+    found = translate_error(err, name, memory_bytes)
+    return pack_error(found) | {"exhausted": isinstance(found, MediaTooLarge) and found is not err}
+
+
 def translate_error(err: Exception, name: str, memory_bytes: int) -> Exception:
     if isinstance(err, VisemeError):
         return err
@@ -212,6 +243,10 @@ def join_blocks(blocks: Iterable[tuple[AudioFormat, Samples]]) -> Iterator[tuple
             pending, n_pending = [], 0
     if pending:
         yield audio_format, np.concatenate(pending)
+
+
+def are_same(written: list[weakref.ref[Frame]], frames: list[Frame]) -> bool:
+    return len(written) == len(frames) and all(ref() is frame for ref, frame in zip(written, frames, strict=True))
 
 
 def unique_frames(clip: Clip) -> tuple[list[Frame], list[int]]:

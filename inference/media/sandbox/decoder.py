@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import mmap
 import os
 import signal
 import socket
@@ -43,6 +44,10 @@ MEMORY_BYTES = 4 << 30
 FILE_TIMEOUT_S = 1800.0  # waiting for one file, in total
 RESPONSE_TIMEOUT_S = 30.0  # waiting for one response
 START_TIMEOUT_S = 60.0  # starting the child takes 0.3 s, but longer on a machine that starts many of them
+# Private memory of a child between two files: a new one has 73 MiB, after a video of 1080p 126. What is more counts
+# against its next file, so a child with fragments of large frames is replaced.
+MAX_IDLE_BYTES = 144 << 20
+DATA_FIELD = 5  # of /proc/PID/statm: data and stack, in pages
 EXIT_TIMEOUT_S = 5.0  # between the end of a child's socket and the end of its process
 MAX_STDERR_BYTES = 64 << 10  # of one child; a crash report takes a few kilobytes
 STDERR_CHUNK_BYTES = 4096
@@ -177,9 +182,13 @@ class SandboxedDecoder:
             return
         media.close()
         if media.state == "closed":
-            self._buffer.trim()
-            return
-        logger.warning("decoder %s ended in the middle of a file; starting another", self.pid)
+            if self._process is not None and self._process.private_bytes() <= MAX_IDLE_BYTES:
+                self._buffer.trim()
+                return
+        elif media.state == "exhausted":
+            logger.info("decoder %s ran out of memory; starting another", self.pid)
+        else:
+            logger.warning("decoder %s ended in the middle of a file; starting another", self.pid)
         self._kill()
         media.state = "closed"
         self._buffer.trim()
@@ -207,7 +216,8 @@ class SandboxedMedia:
     ) -> None:
         self.name = name
         # closed: the child has no file. idle: it has one and waits for a request. busy: it owes a response.
-        self.state: Literal["closed", "idle", "busy"] = "closed"
+        # exhausted: it has no file, but ran out of memory.
+        self.state: Literal["closed", "idle", "busy", "exhausted"] = "closed"
         self._process = process
         self._buffer = buffer
         self._file_timeout_s = file_timeout_s
@@ -312,7 +322,7 @@ class SandboxedMedia:
         finally:
             self._waited_s += time.monotonic() - start
         if response.get("is") == "error":
-            self.state = "closed"
+            self.state = "exhausted" if response.get("exhausted") else "closed"
             raise unpack_error(response, self.name)
         return response
 
@@ -362,6 +372,13 @@ class DecoderProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def private_bytes(self) -> int:
+        """Return what RLIMIT_DATA counts; 0 if the system does not show it."""
+        try:
+            return int(Path(f"/proc/{self.pid}/statm").read_text().split()[DATA_FIELD]) * mmap.PAGESIZE
+        except (OSError, IndexError, ValueError):
+            return 0
 
     def is_alive(self) -> bool:
         return self._process.poll() is None

@@ -177,16 +177,14 @@ def index_bomb(claimed_bytes: int) -> bytes:
     return box(b"ftyp", b"qt  ", bytes(4), b"qt  ") + box(b"moov", compressed)
 
 
-def test_a_bomb_hits_the_memory_limit_and_the_child_survives():
+def test_a_bomb_hits_the_memory_limit_and_the_next_file_is_read():
     flat = make_image(np.zeros((5000, 6000, 3), np.uint8))
     with SandboxedDecoder(MediaLimits(max_frame_pixels=32_000_000), memory_bytes=640 << 20) as child:
         child.warm_up()
-        pid = child.pid
         for bomb in (flat, index_bomb(2_000_000_000)):
             with pytest.raises(MediaTooLarge, match=r"takes over \d+ MiB to decode; that is the limit"):
                 clips_of(child.open, bomb)
         assert len(clips_of(child.open, make_video(numbered_frames(5)))) == 1
-        assert child.pid == pid
 
 
 def test_the_largest_frame_fits(child: SandboxedDecoder):
