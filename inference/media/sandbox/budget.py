@@ -16,9 +16,9 @@ MEMORY_BYTES = 432 << 20  # private memory for any file; the interpreter and its
 # Packets, attachments and the parser's copies of them are all in memory, before the size of a frame is known.
 OPENING_PER_FILE_BYTE = 4
 MAX_OPENING_BYTES = 3 << 29  # 1.5 GiB
-# Larger frames: 6 of them at 3 bytes a pixel for the decoder's references and the conversion, twice that for samples of
+# Larger frames: 8 of them at 3 bytes a pixel for the decoder's references and the conversion, twice that for samples of
 # more than a byte. A bomb has few bytes, so no file gets more than a multiple of its size.
-FRAME_BYTES_PER_PIXEL = 6 * 3
+FRAME_BYTES_PER_PIXEL = 8 * 3
 FRAME_MEMORY_PER_FILE_BYTE = 512
 
 # Honest files take at most a quarter of this on one core at 2.5 GHz, so that they pass on a machine a quarter as fast.

@@ -153,7 +153,9 @@ def test_a_small_8k_video_is_read(child: SandboxedDecoder):
 def test_a_short_8k_video_is_read(child: SandboxedDecoder):
     video = moving_video_8k(8)
     assert len(video) > 1_000_000  # as short real ones are
-    assert read_frames(child, video) == 8
+    with child.open(video) as media:
+        frames = [frame[::64, ::64].tobytes() for clip in media.read_clips(25.0) for frame in clip.frames]
+    assert len(frames) == len(set(frames)) == 8  # H.264 drops frames that it has no memory for, without an error
 
 
 def test_a_child_with_much_memory_is_replaced(child: SandboxedDecoder, monkeypatch: pytest.MonkeyPatch):
@@ -210,8 +212,8 @@ PIXELS_8K = 7680 * 4320
     ("n_bytes", "n_pixels", "sample_bits", "extra"),
     [
         (2_000_000, 1920 * 1080, 8, 4 * 2_000_000),  # the same as for opening it
-        (2_000_000, PIXELS_8K, 8, 18 * PIXELS_8K),
-        (4_000_000, PIXELS_8K, 10, 36 * PIXELS_8K),
+        (2_000_000, PIXELS_8K, 8, 24 * PIXELS_8K),
+        (4_000_000, PIXELS_8K, 10, 48 * PIXELS_8K),
         (100_000, PIXELS_8K, 8, 512 * 100_000),
         (200_000_000, PIXELS_8K, 8, 4 * 200_000_000),
     ],
