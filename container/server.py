@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import resource
 import signal
 import socket
 from collections.abc import Iterator, Sequence
@@ -158,6 +159,7 @@ def run_server(settings: Settings, *, with_aws_routes: bool = False) -> int:
     """
     set_up_logs()
     deny_inspection()
+    raise_descriptor_limit()
     read_certificate(settings)
     if with_aws_routes:
         settings = settings.model_copy(update={"on_sagemaker": True})
@@ -170,6 +172,12 @@ def run_server(settings: Settings, *, with_aws_routes: bool = False) -> int:
     except SystemExit:  # raised by uvicorn if the start failed; the reason is in the log
         return 1
     return 0 if draining.started and not draining.failed else 1
+
+
+def raise_descriptor_limit() -> None:
+    """Allow as many open files as the system does: each connection is one, and many systems start with 1,024."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def http_config(app: ASGIApp, settings: Settings, lifespan: Literal["on", "off"] = "on") -> uvicorn.Config:

@@ -70,7 +70,9 @@ class UnreadBodyResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if "100-continue" in Request(scope).headers.get("expect", ""):
-            await super().__call__(scope, receive, send)  # the caller sends no body before "100 Continue"
+            # The caller sends no body before "100 Continue"; its next request must not be taken for one.
+            self.headers["connection"] = "close"
+            await super().__call__(scope, receive, send)
             return
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         await send({"type": "http.response.body", "body": bytes(self.body), "more_body": True})

@@ -18,6 +18,8 @@ PONG_TIMEOUT_S = 60.0  # a client that does not answer a ping in this time is di
 # Limit of the kernel's buffer of unsent bytes. A larger one would only delay the frames that a slow client sees.
 MAX_UNSENT_BYTES = 64 << 10
 
+HANDSHAKE_TIMEOUT_S = 20.0  # for the head of the request; the application has its own time to answer it
+
 # Arguments of uvicorn.Config. No compression: deflate costs 2 ms a frame, and JPEGs get no smaller.
 WEBSOCKET_CONFIG: dict[str, Any] = {
     "ws_max_size": MAX_MESSAGE_BYTES,
@@ -54,13 +56,19 @@ class BackpressureProtocol(WebSocketsSansIOProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._last_received_at = self.loop.time()
+        self._handshake_timer = self.loop.call_later(HANDSHAKE_TIMEOUT_S, self.transport.abort)
         # high=0 would make asyncio's TLS transport report every write as over the limit.
         self.transport.set_write_buffer_limits(high=1, low=0)
         sock = self.transport.get_extra_info("socket")
         if sock is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._handshake_timer.cancel()
+        super().connection_lost(exc)
+
     def handle_connect(self, event: Any) -> None:
+        self._handshake_timer.cancel()
         super().handle_connect(event)
         if self.response.status_code == 101:  # the application's task is created, but has not run yet
             self.scope["extensions"][EXTENSION] = {EXTENSION: ClientTransport(self.writable, self.transport)}
@@ -68,6 +76,10 @@ class BackpressureProtocol(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         self._last_received_at = self.loop.time()
         super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.transport.is_closing():
+            # Rejected by the parser, such as a header of over 8 KiB: uvicorn leaves the response unsent.
+            self.transport.write(b"".join(self.conn.data_to_send()))
+            self.transport.close()
 
     def keepalive_timeout(self) -> None:
         """Disconnect a client that is gone, but not one that sends faster than the server reads.

@@ -211,6 +211,10 @@ def test_a_full_queue_refuses_before_the_body_arrives(settings: Settings):
         wait_until(lambda: app.server.pool.n_in_flight == 3)
         with app.connect("content-length: 1000000", "expect: 100-continue") as late:
             assert late.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 503"
+            rest = b""
+            while part := late.recv(1 << 16):  # until it is closed
+                rest += part
+            assert b"connection: close" in rest.lower()
             assert app.server._bodies.n_arriving == 0
         running[0].close()
         wait_until(lambda: app.server.pool.n_in_flight == 2)

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -513,3 +514,16 @@ def test_a_caller_that_disconnects_from_a_stream_frees_its_place(server: LiveSer
     with server.client() as own, own.stream("POST", "/invocations", content=long_video, headers=headers) as response:
         next(response.iter_lines())
     server.wait_until(lambda: server.held() == 0)
+
+
+def test_the_soft_limit_of_open_files_is_raised():
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lines = (
+        "import resource",
+        "from container.server import raise_descriptor_limit",
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, (256, {hard}))",
+        "raise_descriptor_limit()",
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])",
+    )
+    run = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    assert int(run.stdout) == hard

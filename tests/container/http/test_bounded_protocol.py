@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 import uvicorn
 from support.certificates import make_pair
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from container.http import bounded_protocol
 from container.http.bounded_protocol import FEED_BYTES, MAX_HEAD_BYTES, BoundedHttpProtocol, ConnectionTimeouts
+from container.live import transport
 from container.server import http_config
 from inference.settings import Settings
 
@@ -324,6 +326,22 @@ def test_a_websocket_outlasts_the_deadlines(impatient: None, server: RunningEcho
 def test_the_deadline_of_heads_holds_for_websockets(impatient: None, server: RunningEcho):
     with server.connect(b"GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n") as one:
         assert read_all(one).startswith(b"HTTP/1.1 408 ")
+
+
+UPGRADE = b"GET /ws HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+
+
+def test_a_rejected_websocket_handshake_is_answered_and_closed(server: RunningEcho):
+    """The parser of WebSockets allows lines of 8 KiB."""
+    with server.connect(UPGRADE + b"cookie: " + b"a" * 9000 + b"\r\n\r\n") as one:
+        assert read_all(one).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_websocket_handshake_that_stalls_is_aborted(server: RunningEcho, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(transport, "HANDSHAKE_TIMEOUT_S", SOON_S)
+    monkeypatch.setattr(WebSocketsSansIOProtocol, "data_received", lambda *_: None)
+    with server.connect(UPGRADE + b"\r\n") as one:
+        assert read_all(one) == b""
 
 
 def test_an_expected_continue_is_sent_before_the_body(server: RunningEcho):
