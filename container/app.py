@@ -24,6 +24,7 @@ from starlette.routing import BaseRoute, Route
 from container.http.access import AccessMiddleware, AccessRules
 from container.http.answers import AnswerQuota
 from container.http.auth import check_token
+from container.http.clients import is_loopback
 from container.http.error_responses import Failure, failure_of
 from container.http.metrics import Metrics
 from container.http.pacing import PacingMiddleware
@@ -182,10 +183,17 @@ class Server:
         accept = AcceptHeader.parse(request.headers.get("accept") if uses_accept else None)
         accept.choose(ANSWER_TYPES)  # which of them this request has is known once its body is parsed
         headers = {name: request.headers[name] for name in WORKER_HEADERS if name in request.headers}
-        body = await stack.enter_async_context(body_on_disk(request, limits, self._bodies))
+        body = await stack.enter_async_context(
+            body_on_disk(request, limits, self._bodies, self.upload_client_of(request))
+        )
         now = time.monotonic()
         deadline, sync_deadline = now + limits.deadline_s, now + limits.sync_deadline_s
         return Job(context.route, headers, body, context.request_id, accept, deadline, sync_deadline)
+
+    def upload_client_of(self, request: Request) -> str | None:
+        """Return the client whose uploads are counted: None on SageMaker and on this machine, behind which are many."""
+        client = self.live.client_of(request)
+        return None if self.settings.on_sagemaker or is_loopback(client) else client
 
     def check_accepting(self, request: Request) -> None:
         """Raise NotReady or AccessDenied if the request cannot be accepted."""

@@ -31,19 +31,29 @@ class Pacer:
         self,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        *,
+        rate: float = RATE,
+        burst: float = BURST,
     ) -> None:
-        """Create a pacer. now: returns the current time in seconds. sleep: waits that many seconds."""
+        """Create a pacer.
+
+        now: returns the current time in seconds. sleep: waits that many seconds. rate: requests a second of one client.
+        burst: requests that are answered at once.
+        """
         self._now, self._sleep = now, sleep
+        self._rate, self._burst = rate, burst
         # When the credit of each client is used up: its next request waits until then, less what a burst is worth.
         self._used_until: LRUCache[str, float] = LRUCache(MAX_CLIENTS)
 
     async def wait(self, client: str) -> None:
         """Return when the client's next request may be answered. Raises: Overloaded if that takes too long."""
         now = self._now()
-        used_until = max(self._used_until.get(client, now), now) + 1 / RATE
-        wait_s = used_until - now - BURST / RATE
+        used_until = max(self._used_until.get(client, now), now) + 1 / self._rate
+        wait_s = used_until - now - self._burst / self._rate
         if wait_s > MAX_WAIT_S:
-            raise Overloaded(f"your address sends over {RATE:g} requests a second, which is the limit; retry later")
+            raise Overloaded(
+                f"your address sends over {self._rate:g} requests a second, which is the limit; retry later"
+            )
         self._used_until[client] = used_until
         if wait_s > 0:
             await self._sleep(wait_s)

@@ -12,6 +12,7 @@ from typing import IO
 
 from starlette.requests import ClientDisconnect, Request
 
+from container.http.clients import ClientCounter
 from inference.errors import BodyTimeout, Canceled, InvalidRequest, MediaTooLarge, Overloaded
 from inference.locked_folders import locked_folder
 from inference.settings import Settings
@@ -59,20 +60,27 @@ class BodyQuota:
     """Bounds on the request bodies of one server: how many arrive at once, and how many bytes lie on its disk."""
 
     def __init__(self, max_bodies: int, max_bytes: int) -> None:
+        self._by_client = ClientCounter()
         self._max_bodies, self._max_bytes = max_bodies, max_bytes
         self.n_arriving = 0
         self.n_bytes = 0  # of the bodies on disk, and those that callers have announced
 
     @contextlib.contextmanager
-    def arriving(self) -> Iterator[None]:
-        """Count one body that arrives. Raises: Overloaded if too many do already."""
+    def arriving(self, client: str | None) -> Iterator[None]:
+        """Count one body that arrives.
+
+        client: that sends it, which may send half of all; None if any number of callers may be behind it.
+        Raises: Overloaded if too many arrive already.
+        """
         if self.n_arriving >= self._max_bodies:
             raise Overloaded(f"{self.n_arriving} bodies are arriving already; try again in a few seconds")
-        self.n_arriving += 1
-        try:
-            yield
-        finally:
-            self.n_arriving -= 1
+        share = None if client is None else max(self._max_bodies // 2, 1)
+        with self._by_client.opened(client or "", share, "uploads"):
+            self.n_arriving += 1
+            try:
+                yield
+            finally:
+                self.n_arriving -= 1
 
     def occupy(self, n_bytes: int) -> None:
         """Count bytes on disk. Raises: Overloaded if they do not fit."""
@@ -87,8 +95,10 @@ class BodyQuota:
 
 
 @asynccontextmanager
-async def body_on_disk(request: Request, limits: RequestLimits, quota: BodyQuota) -> AsyncIterator[Path]:
-    """Yield the body as a file that is deleted afterwards.
+async def body_on_disk(
+    request: Request, limits: RequestLimits, quota: BodyQuota, client: str | None = None
+) -> AsyncIterator[Path]:
+    """Yield the body as a file that is deleted afterwards. client: see `BodyQuota.arriving`.
 
     Raises: MediaTooLarge if it is over the limit, whatever it declares; Canceled if the caller disconnects,
     BodyTimeout if it arrives too slowly, Overloaded if the disk is full, or the quota is used up.
@@ -96,7 +106,7 @@ async def body_on_disk(request: Request, limits: RequestLimits, quota: BodyQuota
     n_declared = check_content_length(request, limits.body_bytes)
     with contextlib.ExitStack() as stack:
         try:
-            with quota.arriving():
+            with quota.arriving(client):
                 folder = stack.enter_context(locked_folder("viseme-body-"))
                 path = folder / "body"
                 # Closed inside this block as well: closing flushes again what a full disk rejected, and fails again.

@@ -15,6 +15,7 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from container.http.error_responses import Failure, failure_of
+from container.http.pacing import Pacer
 from container.live.avatar_cache import AvatarCache
 from container.live.legacy.messages import (
     MAX_AUDIO_BYTES,
@@ -34,10 +35,12 @@ from container.live.legacy.single_frames import (
     render_frame_with_audio,
 )
 from container.live.transport import transport_of
-from inference.errors import InvalidRequest
+from inference.errors import InvalidRequest, Overloaded
 from inference.requests.body import load_object
 
 logger = logging.getLogger("viseme.live")
+# Messages a second of one client, which may be a proxy with dozens of avatars: more would leave no time for others.
+MESSAGE_RATE = 2000.0
 BROADCAST_INTERVAL_S = 5.0
 MAX_SAMPLE_RATE = 192_000  # Hz
 MAX_JSON_CHARS = 2 << 20  # the longest audio in base64, and some room
@@ -76,6 +79,7 @@ class LegacyServer:
     def __init__(self, avatars: AvatarCache, latencies: LatencyByAvatar, stall_timeout_s: float) -> None:
         """stall_timeout_s: a client that reads nothing for this long is disconnected."""
         self._avatars, self._latencies, self._stall_timeout_s = avatars, latencies, stall_timeout_s
+        self._pacer = Pacer(rate=MESSAGE_RATE, burst=MESSAGE_RATE)
         self._connections: set[LegacyConnection] = set()
         self.n_json, self.n_binary, self.n_failed, self._total_ms = 0, 0, 0, 0.0
         self._handlers: dict[str, Handler] = {
@@ -99,12 +103,16 @@ class LegacyServer:
         self._connections.add(connection)
         try:
             while (message := await connection.receive()) is not None:
+                await self._pacer.wait(client)
                 if isinstance(message, bytes):
                     await connection.send(await self._handle_binary(message, client))
                 else:
                     await connection.send(await self._handle_json(message, protocol, client))
         except WebSocketDisconnect:
             return
+        except Overloaded as err:
+            logger.info("an older client that sends too much was disconnected", extra={"reason": str(err)})
+            connection.abort()
         except TimeoutError:
             logger.info("an older client that reads nothing was disconnected")
             connection.abort()

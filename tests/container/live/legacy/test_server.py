@@ -22,6 +22,7 @@ from websockets.asyncio.client import ClientConnection
 from websockets.sync.client import connect
 
 from container.app import Server
+from container.http.pacing import Pacer
 from container.live import avatar_cache as avatars_module
 from container.live.legacy import server as legacy_module
 from inference.avatar import AvatarPackage
@@ -41,6 +42,7 @@ def app(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(avatars_module, "load_package", lambda _name, _settings: SharedPackage(avatar_package))
         patch.setattr(legacy_module, "BROADCAST_INTERVAL_S", 24 * 3600.0)  # so that tests receive responses only
+        patch.setattr(server.live.legacy, "_pacer", Pacer(rate=1e6, burst=1e6))
         with live_app(server) as running:
             yield running
 
@@ -281,6 +283,25 @@ def test_frames_of_the_source_video(app: LiveApp, video_type: str, shape: tuple[
     assert image.shape == shape
     if video_type == "masked_regions":
         assert image[20:300, 20:300].max() < 16
+
+
+def test_messages_are_paced_by_client(app: LiveApp, monkeypatch: pytest.MonkeyPatch):
+    """Other clients are served between the messages of one that floods."""
+    waits: list[float] = []
+
+    async def sleep(wait_s: float) -> None:
+        waits.append(wait_s)
+
+    monkeypatch.setattr(app.server.live.legacy, "_pacer", Pacer(lambda: 0.0, sleep, rate=10, burst=2))
+
+    async def go() -> None:
+        async with websockets.connect(app.ws("/ws"), ping_interval=None, proxy=None) as connection:
+            for _ in range(5):
+                await connection.send(json.dumps({"type": "get_model_stats"}))
+                await connection.recv()
+
+    asyncio.run(go())
+    assert waits == pytest.approx([0.1, 0.2, 0.3])
 
 
 def test_ten_thousand_random_messages_do_not_end_the_connection(app: LiveApp):
