@@ -145,7 +145,7 @@ class Target:
             yield server
 
     def settle(self) -> None:
-        """Wait until an honest request is served again, or start the server anew."""
+        """Wait until an honest request is served again, or start the server again."""
         if self._server is not None and seconds_until_served(self.port, self.video, HONEST_PATIENCE_S) is None:
             self.close()
 

@@ -189,7 +189,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._in_body:  # otherwise a trailer, which nobody reads
+        if not self._in_body:  # otherwise a trailer, which is ignored
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:

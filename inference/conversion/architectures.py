@@ -165,7 +165,7 @@ def load_module(path: Path, architecture: Architecture | None = None) -> tuple[A
 
 
 def identify(tensors: Mapping[str, Tensor], path: Path) -> Architecture:
-    """Return the architecture that these tensors belong to. Raises: WrongWeights if it is none of ours."""
+    """Return the architecture that these tensors belong to. Raises: WrongWeights if it is unknown."""
     found = next((one for one in ARCHITECTURES.values() if one.signature_key in tensors), None)
     if found is None:
         names = " or ".join(ARCHITECTURES)
