@@ -34,7 +34,7 @@ class LockedFolder:
             path = Path(tempfile.mkdtemp(prefix=prefix, suffix=SUFFIX))
             with contextlib.suppress(FileNotFoundError):  # deleted as an orphan before it was opened
                 lock = open_folder(path)
-                with contextlib.suppress(OSError):  # no locks in this file system: then no other process deletes it, either
+                with contextlib.suppress(OSError):  # no locks in this file system: no other process deletes it
                     fcntl.flock(lock, fcntl.LOCK_EX)
                 if is_same(path, lock):
                     return cls(path, lock)
