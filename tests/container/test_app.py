@@ -135,7 +135,7 @@ def test_a_slow_body_is_rejected(settings: Settings, monkeypatch: pytest.MonkeyP
         assert "did not arrive within 0.3 s" in json.loads(body)["error"]["message"]
         assert headers["connection"] == "close"
         app.wait_until_free()
-        assert leftover_bodies() == []
+        wait_until(lambda: leftover_bodies() == [])
         monkeypatch.setattr(request_body, "BODY_TIMEOUT_S", PATIENCE_S)
         assert app.post(b"quick").content == b"quick"
 
@@ -166,7 +166,7 @@ def test_a_body_under_the_least_rate_is_rejected(settings: Settings, monkeypatch
         assert (status, headers["connection"]) == (408, "close")
         assert json.loads(body)["error"]["code"] == "deadline_exceeded"
         assert "too slowly: under 10000 bytes in 0.5 s" in json.loads(body)["error"]["message"]
-        assert leftover_bodies() == []
+        wait_until(lambda: leftover_bodies() == [])
 
 
 def test_a_body_over_the_least_rate_may_take_longer_than_the_grace(settings: Settings, monkeypatch: pytest.MonkeyPatch):
@@ -335,7 +335,7 @@ def test_a_full_disk_is_overload(settings: Settings, monkeypatch: pytest.MonkeyP
         assert "no disk space" in answer.json()["error"]["message"]
         assert int(answer.headers["retry-after"]) > 0
         app.wait_until_free()
-        assert leftover_bodies() == []
+        wait_until(lambda: leftover_bodies() == [])
         assert app.post(b"quick").content == b"quick"
 
 
@@ -350,7 +350,7 @@ def test_a_body_that_grows_past_the_limit_unannounced_is_refused(settings: Setti
     with run_app(settings) as app:
         answer = app.post(iter([b"x" * 600] * 2))
         assert (answer.status_code, answer.json()["error"]["code"]) == (413, "media_too_large")
-        assert leftover_bodies() == []
+        wait_until(lambda: leftover_bodies() == [])
 
 
 def test_only_on_sagemaker_is_a_request_asynchronous(settings: Settings):
@@ -382,7 +382,7 @@ def test_a_video_is_sent_from_disk_and_deleted_with_its_request(settings: Settin
         assert answer.content == bytes(5 << 20)
         assert (answer.headers["content-type"], answer.headers["content-length"]) == ("video/mp4", str(5 << 20))
         app.wait_until_free()
-        assert leftover_bodies() == []
+        wait_until(lambda: leftover_bodies() == [])
 
 
 def test_a_caller_that_disconnects_after_the_last_byte_was_answered(
@@ -420,7 +420,7 @@ def test_an_unread_video_is_aborted_and_does_not_block_the_worker(settings: Sett
         assert app.post(b"quick").content == b"quick"
         assert app.server.n_in_flight == 1  # for the server, which must not exit before
         wait_until(lambda: app.server.n_in_flight == 0)
-        assert leftover_bodies() == []
+        wait_until(lambda: leftover_bodies() == [])
         taken = b"".join(iter(lambda: unread.recv(1 << 16), b""))
         assert len(taken) < 5 << 20
 
