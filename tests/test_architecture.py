@@ -38,9 +38,9 @@ INFERENCE_LAYERS = (
     ("inference/backends", "inference/media", "inference/audio"),
     ("inference/weights",),
     ("inference/faces", "inference/settings"),
-    ("inference/conversion", "inference/rendering"),
+    ("inference/rendering",),
     ("inference/lip_reading", "inference/lip_sync", "inference/avatar", "inference/speaker"),
-    ("inference/requests",),
+    ("inference/requests", "inference/conversion"),
     ("inference/engines",),
     ("inference/handler",),
 )

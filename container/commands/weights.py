@@ -18,8 +18,8 @@ from inference.weights.registry import REGISTRY, find_set
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from inference.conversion.architectures import Architecture
     from inference.conversion.int8_lip_coord_net import CalibrationSample
+    from inference.weights.architectures import Architecture
 
 app = typer.Typer(help="List, fetch, verify and convert model weights.", no_args_is_help=True, add_completion=False)
 
@@ -99,8 +99,8 @@ def verify_file(path: Path) -> None:
 
     Raises: WeightsNotFound, WrongWeights.
     """
-    from inference.conversion.architectures import load_module
-    from inference.conversion.openvino_files import read_openvino
+    from inference.weights.architectures import load_module
+    from inference.weights.openvino_files import read_openvino
     from inference.weights.resolve import OPENVINO_SUFFIX, from_path
 
     found = from_path(path, str(path))
@@ -142,9 +142,9 @@ def convert_weights(
 ) -> None:
     """Convert weights to another format or precision and print the files written."""
     from container.commands.calibration_data import make_lip_reading_samples, make_lip_sync_samples
-    from inference.conversion.architectures import LIP_COORD_NET
     from inference.conversion.convert import convert, find_convertible
     from inference.settings import Settings
+    from inference.weights.architectures import LIP_COORD_NET
 
     sources = Settings.from_env().weight_sources
     found = find_convertible(name, sources)

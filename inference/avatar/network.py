@@ -12,12 +12,12 @@ from inference.backends import Device, OpenVinoNetwork, TorchNetwork, resolve_au
 from inference.backends.batching import BatchingNetwork
 from inference.backends.cuda_graph import BATCH_SIZES, CudaGraphNetwork
 from inference.backends.graphs.avatar import build_encoder, build_generator
-from inference.conversion.architectures import ENCODER_PREFIX, new_encoder, new_unet
-from inference.conversion.onnx_avatar_import import encoder_from_onnx, unet_from_onnx
 from inference.errors import InvalidRequest, WrongWeights
 from inference.models import AudioVisualEncoder, AvatarGenerator, AvatarUNet
 from inference.models.avatar_unet import FACE_SIDE
+from inference.weights.architectures import ENCODER_PREFIX, new_encoder, new_unet
 from inference.weights.checkpoint import Tensors, fill_module, read_tensors
+from inference.weights.onnx_avatar import encoder_from_onnx, unet_from_onnx
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -1,1 +1,1 @@
-"""Converts weights between formats (safetensors, ONNX, OpenVINO) and quantises them to int8."""
+"""Writes weights in other formats (safetensors, ONNX, OpenVINO) and quantises them to int8."""

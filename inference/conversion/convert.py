@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from inference.backends.telemetry import import_openvino
-from inference.conversion.architectures import WAV2LIP, Architecture, load_module, widths_of
 from inference.conversion.int8_lip_coord_net import CalibrationSample, import_nncf, quantise_lip_coord_net
 from inference.conversion.int8_wav2lip import quantise_with_accuracy_control
-from inference.conversion.openvino_files import ARCHITECTURE, MADE_FROM, RT_INFO, WEIGHTS, WIDTHS
 from inference.errors import InvalidRequest
+from inference.weights.architectures import WAV2LIP, Architecture, load_module, widths_of
 from inference.weights.checkpoint import write_safetensors
+from inference.weights.openvino_files import ARCHITECTURE, MADE_FROM, RT_INFO, WEIGHTS, WIDTHS
 from inference.weights.registry import LIP_SYNC, LIVE, REGISTRY
 from inference.weights.resolve import ResolvedWeights, find_weights, from_path
 from inference.weights.sources import WeightSources

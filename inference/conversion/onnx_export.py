@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from inference.atomic_write import atomic_file
-from inference.conversion.architectures import Architecture, example_inputs
 from inference.errors import InvalidRequest
+from inference.weights.architectures import Architecture, example_inputs
 
 OPSET = 17  # torch writes IR version 8 with it, so that old runtimes open the file, too
 

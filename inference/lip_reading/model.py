@@ -13,12 +13,12 @@ from inference.backends import Device, OpenVinoNetwork, TorchNetwork, resolve_au
 from inference.backends.graphs.lip_coord_net import build_lip_coord_net, split_at_time
 from inference.backends.graphs.lip_coord_net_int8 import quantise_convolutions
 from inference.backends.stored_precision import check_on_cpu, check_stored_precision, not_quantised
-from inference.conversion.openvino_files import read_openvino
 from inference.lip_reading.calibration import Calibration, read_calibration
 from inference.lip_reading.options import ModelInfo
 from inference.lip_reading.windows import Network
 from inference.models import LipCoordNet
 from inference.weights.checkpoint import load_into
+from inference.weights.openvino_files import read_openvino
 from inference.weights.registry import WeightSet, find_set_by_hash
 from inference.weights.resolve import OPENVINO_SUFFIX, ResolvedWeights, find_weights
 from inference.weights.sources import WeightSources, as_sources

@@ -11,10 +11,10 @@ from torch import nn
 from inference.backends import Device, OpenVinoNetwork, TorchNetwork, resolve_auto_precision
 from inference.backends.openvino_network import Array
 from inference.backends.stored_precision import check_on_cpu, check_stored_precision, not_quantised
-from inference.conversion.architectures import S3FD_DETECTOR, WAV2LIP, Architecture, load_module
-from inference.conversion.openvino_files import read_openvino
 from inference.errors import InvalidRequest, WeightsNotFound
 from inference.faces.s3fd import S3fdDetector
+from inference.weights.architectures import S3FD_DETECTOR, WAV2LIP, Architecture, load_module
+from inference.weights.openvino_files import read_openvino
 from inference.weights.registry import LIP_SYNC, REGISTRY
 from inference.weights.registry import S3FD as S3FD_SET
 from inference.weights.resolve import DEFAULT_SETS, OPENVINO_SUFFIX, ResolvedWeights, find_weights, from_path

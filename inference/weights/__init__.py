@@ -1,1 +1,1 @@
-"""Weights: the sets known by name, where they come from, and how they are checked and loaded."""
+"""Weights: the sets known by name, where they come from, and how their files are checked and loaded."""

@@ -14,10 +14,10 @@ from safetensors import safe_open
 
 from inference.conversion import onnx_export
 from inference.conversion.convert import JOB, convert
-from inference.conversion.openvino_files import read_openvino
 from inference.errors import InvalidRequest, WrongWeights
 from inference.models import LipCoordNet
 from inference.weights.checkpoint import load_into, read_tensors
+from inference.weights.openvino_files import read_openvino
 from inference.weights.registry import STARTER
 from inference.weights.resolve import ResolvedWeights, find_weights
 from inference.weights.sources import WeightSources

@@ -20,14 +20,14 @@ from support.small_wav2lip import NARROW
 from container.cli import main
 from inference.backends import Device
 from inference.backends.graphs.wav2lip import build_wav2lip
-from inference.conversion.architectures import S3FD_DETECTOR, WAV2LIP
 from inference.conversion.convert import convert, find_convertible, write_openvino
-from inference.conversion.openvino_files import read_openvino
 from inference.errors import InvalidRequest, WeightsNotFound, WrongWeights
 from inference.lip_sync import LipSyncer
 from inference.lip_sync.model import load_generator, load_s3fd
 from inference.models import S3FD, Wav2Lip, Wav2LipWidths
 from inference.settings import Settings
+from inference.weights.architectures import S3FD_DETECTOR, WAV2LIP
+from inference.weights.openvino_files import read_openvino
 from inference.weights.registry import LIP_SYNC, REGISTRY, WeightFile, WeightSet
 from inference.weights.resolve import from_path
 from inference.weights.sources import WeightSources

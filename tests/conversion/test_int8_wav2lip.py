@@ -12,12 +12,12 @@ from support.face_networks import run_module, wav2lip_inputs
 from inference.backends import Device
 from inference.backends.graphs.wav2lip import build_wav2lip
 from inference.conversion import int8_wav2lip
-from inference.conversion.architectures import WAV2LIP
 from inference.conversion.convert import convert
-from inference.conversion.openvino_files import read_openvino
 from inference.errors import InvalidRequest
 from inference.lip_sync.model import load_generator
 from inference.models import Wav2Lip
+from inference.weights.architectures import WAV2LIP
+from inference.weights.openvino_files import read_openvino
 from inference.weights.resolve import from_path
 from inference.weights.sources import WeightSources
 

@@ -9,10 +9,10 @@ import pytest
 
 from inference.backends import Device
 from inference.backends.openvino_network import has_bf16
-from inference.conversion import openvino_files
 from inference.conversion.convert import convert
 from inference.errors import InvalidRequest
 from inference.lip_reading.model import JOB, load_model, recorded_precisions, recorded_ranges
+from inference.weights import openvino_files
 from inference.weights.registry import STARTER, WeightSet
 from inference.weights.resolve import find_weights
 from inference.weights.sources import WeightSources

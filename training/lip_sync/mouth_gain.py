@@ -22,11 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inference.conversion.architectures import WAV2LIP, load_module
 from inference.faces import Landmarker
 from inference.faces.load import load_landmarker
 from inference.models import Wav2Lip
 from inference.settings import Settings
+from inference.weights.architectures import WAV2LIP, load_module
 from training.common.checkpoint import write_half_precision
 from training.lip_sync.evaluate import MotionScore, score_motion
 from training.lip_sync.samples import PreparedClip, prepare_clip

@@ -13,10 +13,10 @@ from support.golden_weights import rng_for, seeded_state, uniform
 
 from inference.backends import OpenVinoNetwork
 from inference.conversion.convert import convert
-from inference.conversion.onnx_avatar_import import encoder_from_onnx, unet_from_onnx
-from inference.conversion.openvino_files import read_openvino
 from inference.errors import WrongWeights
 from inference.models import AudioVisualEncoder, AvatarUNet
+from inference.weights.onnx_avatar import encoder_from_onnx, unet_from_onnx
+from inference.weights.openvino_files import read_openvino
 from inference.weights.resolve import from_path
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from inference.conversion.onnx_reader import read_onnx
 from inference.errors import WrongWeights
+from inference.weights.onnx_reader import read_onnx
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inference.backends.telemetry import import_openvino
-from inference.conversion.architectures import ARCHITECTURES, LIP_COORD_NET, Architecture, make_from_widths
 from inference.errors import WrongWeights
+from inference.weights.architectures import ARCHITECTURES, LIP_COORD_NET, Architecture, make_from_widths
 from inference.weights.cache import read_openvino_files
 
 if TYPE_CHECKING:

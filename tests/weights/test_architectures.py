@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from inference.conversion.architectures import WAV2LIP, make_from_widths
+from inference.weights.architectures import WAV2LIP, make_from_widths
 
 
 @pytest.mark.parametrize(

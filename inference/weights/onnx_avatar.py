@@ -15,11 +15,11 @@ import numpy.typing as npt
 import torch
 
 from inference.backends.graphs.avatar import FoldedConv, add_encoder, add_unet
-from inference.conversion.onnx_reader import OnnxGraph, OnnxNode, read_onnx
 from inference.errors import WrongWeights
 from inference.models import AudioVisualEncoder, AvatarUNet
 from inference.models.avatar_unet import MODES
 from inference.weights.checkpoint import Tensors
+from inference.weights.onnx_reader import OnnxGraph, OnnxNode, read_onnx
 
 Array = npt.NDArray[Any]
 # ONNX operations by our names for them.

@@ -12,11 +12,11 @@ from openvino import opset13 as ops
 
 from inference.backends.graphs.lip_coord_net import build_lip_coord_net, split_at_time
 from inference.conversion.convert import JOB, write_openvino
-from inference.conversion.openvino_files import MADE_FROM, read_openvino
 from inference.errors import WeightsNotFound, WrongWeights
 from inference.models import LipCoordNet
 from inference.weights import cache
 from inference.weights.checkpoint import read_tensors
+from inference.weights.openvino_files import MADE_FROM, read_openvino
 from inference.weights.resolve import find_weights
 from inference.weights.sources import WeightSources
 
