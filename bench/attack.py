@@ -4,7 +4,7 @@
 
 Starts `viseme serve` of a checkout (default: this one) on a free loopback port, with data and temporary folders of its
 own. Every attack is bounded in count and time and leaves nothing behind. Prints a line for each: its name, what was
-measured, the limit, and whether the server held. An honest caller, where there is one, comes from 127.0.0.2, the
+measured, the limit, and whether the server held. An honest caller, if there is one, comes from 127.0.0.2, the
 attacker from 127.0.0.1. Callers that flood run at a low priority: they take the server's places, not its CPU.
 """
 

@@ -155,7 +155,7 @@ def video_8k(n_frames: int) -> bytes:
 def mp4_of_many_samples(n_samples: int) -> bytes:
     """Return an MP4 of one frame whose index declares so many, a microsecond each.
 
-    The tables are run lengths: one entry of the durations, of the sizes and of the chunks stands for all samples.
+    The tables are run lengths: one entry of the durations, of the sizes and of the chunks describes all samples.
     """
     mp4 = bytearray(encode_video(64, 64, 1))
     patch(mp4, b"mdhd", 12, MP4_TIMESCALE, n_samples)

@@ -58,7 +58,7 @@ class AttackedServer:
 
     @property
     def leftovers(self) -> list[str]:
-        """Names of what lies in its folder for temporary files."""
+        """Return the names of the files in its folder for temporary files."""
         return sorted(path.name for path in (self.folder / "tmp").iterdir() if path.name.startswith("viseme-"))
 
     def worker_pid(self) -> int:

@@ -110,7 +110,7 @@ def stock_image(region: str, instance_type: str) -> str:
 def choose_ami(image_uri: str, instance_type: str) -> str | None:
     """Return the oldest machine image whose driver runs the image's CUDA; None if the instance has no GPU.
 
-    The CUDA version is read from the image's tag (cu124: 12.4); a tag without one is taken for Viseme's own image.
+    The CUDA version is read from the image's tag (cu124: 12.4); a tag without one is treated as Viseme's own image.
     Raises: WrongRequest if no known driver is new enough.
     """
     if not has_gpu(instance_type):

@@ -104,7 +104,7 @@ def custom_attributes(args: argparse.Namespace) -> dict[str, str]:
 
 
 def guess_content_type(name: str) -> str:
-    """Return the type that the name's suffix stands for; application/octet-stream if it is not video or JSON."""
+    """Return the media type of a file by its suffix; application/octet-stream if it is not video or JSON."""
     guessed, _ = mimetypes.guess_type(name)
     return guessed if guessed and guessed.startswith(("video/", JSON)) else "application/octet-stream"
 

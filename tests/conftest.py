@@ -25,7 +25,7 @@ from inference.settings import Settings
 from inference.speaker import SyntheticClip
 from inference.weights.fetch import fetch
 
-# What decides how our code behaves, and is not to be inherited from whoever runs the tests.
+# Variables that change how the code behaves: tests must not inherit them from the caller's environment.
 SETTINGS = ("VISEME_", "SAGEMAKER_", "SM_", "HF_", "AWS_")
 KEPT = ("VISEME_DATA_DIR",)  # where the face models were fetched to
 LOCAL = "127.0.0.1,localhost"
@@ -122,7 +122,7 @@ def on_disk(tmp_path: Path) -> Callable[[str, bytes], Path]:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The project's reference material, where it lies beside the checkout."""
+    """Return the folder of reference data, if it is beside the checkout."""
     if not SHARED.is_dir():
         pytest.skip("the reference material is not beside this checkout")
     return SHARED

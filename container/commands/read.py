@@ -53,45 +53,58 @@ class LandmarksName(StrEnum):
     dlib = "dlib"
 
 
+VideosArgument = Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Videos of a talking face.")]
+FormatOption = Annotated[
+    TranscriptFormat,
+    typer.Option(
+        "--format",
+        help="txt: the text. json: one object per line, with word times. srt, vtt, tsv: captions. all: one file "
+        "of each.",
+    ),
+]
+OutputDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output-dir", metavar="DIR", help="Write VIDEO.txt, VIDEO.srt, ... to this folder instead of stdout."
+    ),
+]
+BurnOption = Annotated[
+    bool, typer.Option("--burn", help="Also write VIDEO.captioned.mp4, with the captions drawn into its frames.")
+]
+DecoderOption = Annotated[
+    DecoderName,
+    typer.Option(
+        "--decoder",
+        help="greedy: unconstrained CTC. grammar: sentences of the GRID corpus only. auto: grammar if the weights "
+        "were trained on GRID, else greedy.",
+    ),
+]
+NBestOption = Annotated[
+    int | None,
+    typer.Option(
+        "--nbest", metavar="N", help="Number of sentences the grammar decoder lists in the JSON's 'alternatives'."
+    ),
+]
+LandmarksOption = Annotated[
+    LandmarksName | None,
+    typer.Option("--landmarks", help="Face landmark detector. Default: the one the weights were trained with."),
+]
+ExactOption = Annotated[
+    bool, typer.Option("--exact", help="Detect the face in every frame instead of tracking it (slower).")
+]
+
+
 def read(
-    videos: Annotated[list[Path], typer.Argument(metavar="VIDEO...", help="Videos of a talking face.")],
-    output_format: Annotated[
-        TranscriptFormat,
-        typer.Option(
-            "--format",
-            help="txt: the text. json: one object per line, with word times. srt, vtt, tsv: captions. all: one file "
-            "of each.",
-        ),
-    ] = TranscriptFormat.txt,
-    output_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--output-dir", metavar="DIR", help="Write VIDEO.txt, VIDEO.srt, ... to this folder instead of stdout."
-        ),
-    ] = None,
-    burn: Annotated[
-        bool, typer.Option("--burn", help="Also write VIDEO.captioned.mp4, with the captions drawn into its frames.")
-    ] = False,
+    videos: VideosArgument,
+    output_format: FormatOption = TranscriptFormat.txt,
+    output_dir: OutputDirOption = None,
+    burn: BurnOption = False,
     weights: WeightsOption = "starter",
-    decoder: Annotated[
-        DecoderName,
-        typer.Option(
-            help="greedy: unconstrained CTC. grammar: sentences of the GRID corpus only. auto: grammar if the weights "
-            "were trained on GRID, else greedy."
-        ),
-    ] = DecoderName.auto,
-    nbest: Annotated[
-        int | None,
-        typer.Option(metavar="N", help="Number of sentences the grammar decoder lists in the JSON's 'alternatives'."),
-    ] = None,
-    landmarks: Annotated[
-        LandmarksName | None,
-        typer.Option(help="Face landmark detector. Default: the one the weights were trained with."),
-    ] = None,
+    decoder: DecoderOption = DecoderName.auto,
+    nbest: NBestOption = None,
+    landmarks: LandmarksOption = None,
     face: FaceOption = "largest",
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Detect the face in every frame instead of tracking it (slower).")
-    ] = False,
+    exact: ExactOption = False,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
 ) -> None:

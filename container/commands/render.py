@@ -33,7 +33,7 @@ def render(
     people: Annotated[int, typer.Option(min=1, max=2, help="2: add a silent person beside the speaker.")] = 1,
     hide: Annotated[
         list[str] | None,
-        typer.Option(metavar="FROM-TO", help="Seconds in which nobody is in the frame. Repeatable."),
+        typer.Option(metavar="FROM-TO", help="Seconds in which the frame is empty. Repeatable."),
     ] = None,
     variable_rate: Annotated[
         bool, typer.Option("--variable-rate", help="Use a variable frame rate, as phones record.")

@@ -47,54 +47,76 @@ class LoopName(StrEnum):
     restart = "restart"
 
 
+FaceArgument = Annotated[Path, typer.Argument(metavar="FACE", help="Video or image of a face.")]
+AudioArgument = Annotated[Path, typer.Argument(metavar="AUDIO", help="Speech: any audio file, or video with audio.")]
+OutputOption = Annotated[Path, typer.Option("--output", "-o", metavar="OUT.mp4", help="Video to write.")]
+CheckpointOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="NAME|PATH",
+        help="Wav2Lip weights: starter, a file, s3://bucket/key, or wav2lip, wav2lip_gan from SM_MODEL_DIR or the "
+        "cache. Repeatable: one pass writes OUT.NAME.mp4 for each.",
+    ),
+]
+FpsOption = Annotated[
+    float | None, typer.Option("--fps", help="Frames per second. Default: those of the video; 25 for an image.")
+]
+ResizeFactorOption = Annotated[
+    int, typer.Option("--resize-factor", help="Divide the frames' width and height by 1, 2 or 4.")
+]
+PadsOption = Annotated[
+    tuple[int, int, int, int],
+    typer.Option("--pads", metavar="T B L R", help="Pixels added to the face box at the top, bottom, left and right."),
+]
+NoSmoothOption = Annotated[bool, typer.Option("--nosmooth", help="Do not smooth the face box over time.")]
+LoopOption = Annotated[
+    LoopName | None,
+    typer.Option("--loop", help="How to continue a video that is shorter than the audio. Default: pingpong."),
+]
+ReferenceOption = Annotated[
+    ReferenceName | None,
+    typer.Option(
+        "--reference",
+        help="Frame given to the network as the whole face. steady: one frame for as long as it fits. each: the "
+        "frame itself. Default: steady.",
+    ),
+]
+EnhanceOption = Annotated[
+    EnhanceName,
+    typer.Option(
+        "--enhance",
+        help="swin2sr: sharper mouths, at seconds per frame; downloads weights from the Hub (Apache-2.0).",
+    ),
+]
+ParityOption = Annotated[
+    bool, typer.Option("--parity", help="Reproduce upstream's inference.py, including its faults; needs s3fd.pth.")
+]
+S3fdOption = Annotated[
+    Path | None, typer.Option("--s3fd", metavar="PATH", help="Upstream's face detector, for --parity.")
+]
+SheetOption = Annotated[
+    Path | None,
+    typer.Option("--sheet", metavar="PNG", help="Also write an image of twelve moments above the audio's spectrogram."),
+]
+
+
 def sync(
-    face: Annotated[Path, typer.Argument(metavar="FACE", help="Video or image of a face.")],
-    audio: Annotated[Path, typer.Argument(metavar="AUDIO", help="Speech: any audio file, or video with audio.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.mp4", help="Video to write.")],
-    checkpoint: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME|PATH",
-            help="Wav2Lip weights: starter, a file, s3://bucket/key, or wav2lip, wav2lip_gan from SM_MODEL_DIR or the "
-            "cache. Repeatable: one pass writes OUT.NAME.mp4 for each.",
-        ),
-    ] = None,
-    fps: Annotated[
-        float | None, typer.Option(help="Frames per second. Default: those of the video; 25 for an image.")
-    ] = None,
-    resize_factor: Annotated[int, typer.Option(help="Divide the frames' width and height by 1, 2 or 4.")] = 1,
-    pads: Annotated[
-        tuple[int, int, int, int],
-        typer.Option(metavar="T B L R", help="Pixels added to the face box at the top, bottom, left and right."),
-    ] = (0, 10, 0, 0),
-    nosmooth: Annotated[bool, typer.Option("--nosmooth", help="Do not smooth the face box over time.")] = False,
-    loop: Annotated[
-        LoopName | None,
-        typer.Option(help="How to continue a video that is shorter than the audio. Default: pingpong."),
-    ] = None,
-    reference: Annotated[
-        ReferenceName | None,
-        typer.Option(
-            help="Frame given to the network as the whole face. steady: one frame for as long as it fits. each: the "
-            "frame itself. Default: steady."
-        ),
-    ] = None,
+    face: FaceArgument,
+    audio: AudioArgument,
+    output: OutputOption,
+    checkpoint: CheckpointOption = None,
+    fps: FpsOption = None,
+    resize_factor: ResizeFactorOption = 1,
+    pads: PadsOption = (0, 10, 0, 0),
+    nosmooth: NoSmoothOption = False,
+    loop: LoopOption = None,
+    reference: ReferenceOption = None,
     which: FaceOption = "largest",
-    enhance: Annotated[
-        EnhanceName,
-        typer.Option(
-            help="swin2sr: sharper mouths, at seconds per frame; downloads weights from the Hub (Apache-2.0)."
-        ),
-    ] = EnhanceName.none,
-    parity: Annotated[
-        bool,
-        typer.Option("--parity", help="Reproduce upstream's inference.py, including its faults; needs s3fd.pth."),
-    ] = False,
-    s3fd: Annotated[Path | None, typer.Option(metavar="PATH", help="Upstream's face detector, for --parity.")] = None,
-    sheet: Annotated[
-        Path | None,
-        typer.Option(metavar="PNG", help="Also write an image of twelve moments above the audio's spectrogram."),
-    ] = None,
+    enhance: EnhanceOption = EnhanceName.none,
+    parity: ParityOption = False,
+    s3fd: S3fdOption = None,
+    sheet: SheetOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
 ) -> None:

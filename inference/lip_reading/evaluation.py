@@ -84,7 +84,7 @@ class DecoderScore:
     reliability: Reliability
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON; null stands for NaN."""
+        """Return plain values for JSON; NaN becomes null."""
         bins = [vars(one) | ({"confidence": None, "right": None} if not one.n_words else {}) for one in self.bins]
         return vars(self) | {"reliability": vars(self.reliability) | {"bins": bins}}
 
@@ -137,7 +137,7 @@ def align_sequences(
 ) -> list[tuple[Symbol | None, Symbol | None]]:
     """Align two sequences with the fewest edits.
 
-    Returns: pairs of symbols; None stands for the missing symbol of an insertion or a deletion. Among alignments with
+    Returns: pairs of symbols; None is the missing symbol of an insertion or a deletion. Among alignments with
     equally few edits, a match or a substitution is preferred to a deletion, and a deletion to an insertion, from the
     end backwards. The scores per slot depend on this order.
     """

@@ -81,7 +81,7 @@ class LatticeBuilder:
 class Lattice:
     """Sentences with pauses before, between and after them.
 
-    labels: (S,) the class that each state emits. predecessors: (S, P) the states that may precede it; S + s stands for
+    labels: (S,) the class that each state emits. predecessors: (S, P) the states that may precede it; S + s is
     "a word of slot s has ended", S + n_slots is padding. cost: (S, P) cost of each step, in nats; only the first states
     of a sentence have one. exits: (n_slots, E) the states that end a word of each slot, padded with S + n_slots.
     final_states: the states in which no sentence is open.

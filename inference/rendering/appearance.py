@@ -195,7 +195,7 @@ def head_motion(appearance: Appearance, seed: int, times_s: Times) -> list[HeadP
     """Return the pose at each time, in seconds. A pose depends on its own time only, not on the other times given."""
     rng = np.random.default_rng([seed, 6])
     yaw, pitch, roll, x, y, brow = (sway(rng, times_s) for _ in range(6))
-    still = float(rng.uniform(-0.05, 0.05))  # no one sits quite straight
+    still = float(rng.uniform(-0.05, 0.05))  # real heads are never quite straight
     blink = blinks(appearance, seed, times_s)
     rows = np.stack(
         [

@@ -21,7 +21,7 @@ class RenderedFrame:
     """A rendered frame and its ground truth.
 
     frame: (H, W, 3) uint8 BGR. landmarks: (68, 2) float32 px of each person, the speaker first; empty if the frame
-    shows no one. mouth: the speaker's.
+    shows no person. mouth: the speaker's.
     """
 
     at_s: Fraction

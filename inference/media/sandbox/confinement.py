@@ -1,6 +1,6 @@
 """The walls around the decoder process: what a hostile file that took it over cannot do.
 
-Each wall is put up for good, and does without the others: where a platform lacks one, the rest stand.
+Each wall is permanent and independent of the others: if a platform lacks one, the rest still hold.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from inference.media.sandbox.landlock import forbid_files
 from inference.media.sandbox.linux import LIBC, raise_error, set_process_option, unshare
 from inference.media.sandbox.seccomp import install_filter
 
-# user: nobody, who owns no file and no process. network: no interface, not even loopback. folders: an empty root.
+# user: the account `nobody`, which owns no files or processes. network: no interface, not even loopback. folders: an
+# empty root.
 # privileges: no capabilities, and no program that gives some. landlock: no file, no TCP port, no signal to others.
 # seccomp: only the system calls of computing.
 Wall = Literal["user", "network", "folders", "privileges", "landlock", "seccomp"]

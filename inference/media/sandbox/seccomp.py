@@ -144,7 +144,7 @@ def make_filter(processor: Processor, pid: int) -> list[Instruction]:
     return [
         (BPF_LOAD, 0, 0, ARCHITECTURE_AT),
         (BPF_JUMP_IF_EQUAL, 1, 0, processor.audit),
-        (BPF_RETURN, 0, 0, RET_KILL_PROCESS),  # 32-bit calls of a 64-bit process: no library of ours makes them
+        (BPF_RETURN, 0, 0, RET_KILL_PROCESS),  # 32-bit calls of a 64-bit process: no library used here makes them
         (BPF_LOAD, 0, 0, NUMBER_AT),
         (BPF_JUMP_IF_AT_LEAST, 0, 1, X32_CALLS),
         (BPF_RETURN, 0, 0, RET_ERRNO | errno.EPERM),
