@@ -12,8 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.errors import MediaTooLarge, MediaTruncated, NoAudio, UnsupportedMedia
+from inference.media.files import Source, open_bytes
 from inference.media.limits import MediaLimits
-from inference.media.open import LOST_END_S, LOST_END_SHARE, Source, open_bytes, open_container
+from inference.media.open import open_container
+from inference.media.truncation import LOST_END_S, LOST_END_SHARE
 
 Samples = npt.NDArray[np.int16]
 

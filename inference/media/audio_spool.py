@@ -11,8 +11,8 @@ import numpy as np
 
 from inference.errors import NoAudio, StorageError
 from inference.media.audio import AudioFormat, Samples, decode_blocks, resample, without_format
+from inference.media.files import Source, open_bytes
 from inference.media.limits import MediaLimits
-from inference.media.open import Source, open_bytes
 
 SAMPLE_BYTES = 2
 BLOCK_SAMPLES = 1 << 18  # of each channel, read at a time: 5 s at 48 kHz

@@ -13,9 +13,11 @@ import numpy as np
 from cachetools import LRUCache
 
 from inference.errors import UnsupportedMedia
+from inference.media.files import open_bytes, size_of
 from inference.media.frames import Frame
-from inference.media.limits import MediaLimits
-from inference.media.open import LimitCounter, Media, open_bytes, open_container, size_of
+from inference.media.limits import LimitCounter, MediaLimits
+from inference.media.open import open_container
+from inference.media.video import Media
 
 
 class FrameReader:

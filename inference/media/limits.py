@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from inference.errors import MediaTooLarge, UnsupportedMedia
+
+if TYPE_CHECKING:
+    import av
 
 FREE_PIXELS = 500_000_000  # summed over frames: 15 frames of 8K, or 10 s of 1080p
 
@@ -26,3 +33,49 @@ class MediaLimits:
     def total_pixels_of(self, n_bytes: int) -> int:
         """Return how many pixels a file of this size may have, summed over frames."""
         return min(self.max_total_pixels, FREE_PIXELS + self.max_pixels_per_byte * n_bytes)
+
+
+class LimitCounter:
+    """Counts decoded frames and pixels, used or not, and raises if a limit is exceeded."""
+
+    def __init__(self, name: str, limits: MediaLimits, n_bytes: int) -> None:
+        """n_bytes: size of the file, which limits its pixels."""
+        self.n_frames = 0
+        self.n_pixels = 0
+        self._n_bytes = n_bytes
+        self._max_total_pixels = limits.total_pixels_of(n_bytes)
+        self._origin: Fraction | None = None
+        self._elapsed_s = 0.0
+        self._name = name
+        self._limits = limits
+
+    def count(self, frame: av.VideoFrame) -> None:
+        """Count one more frame. Raises: MediaTooLarge, UnsupportedMedia."""
+        limits = self._limits
+        self.n_frames += 1
+        self.n_pixels += frame.width * frame.height
+        if min(frame.width, frame.height) < limits.min_side:
+            raise UnsupportedMedia(
+                f"{self._name}: a frame of {frame.width}x{frame.height} pixels; "
+                f"at least {limits.min_side} on each side expected"
+            )
+        if frame.width * frame.height > limits.max_frame_pixels:
+            raise MediaTooLarge(
+                f"{self._name}: a frame of {frame.width}x{frame.height} pixels; "
+                f"at most {limits.max_frame_pixels} pixels expected"
+            )
+        if self.n_pixels > self._max_total_pixels:
+            raise MediaTooLarge(
+                f"{self._name}: over {self._max_total_pixels} pixels in {self.n_frames} frames; that is the limit "
+                f"for a file of {self._n_bytes} bytes"
+            )
+        if self.n_frames > limits.max_fps * (self._elapsed_s + 1):
+            raise MediaTooLarge(f"{self._name}: over {limits.max_fps:g} frames a second; that is the limit")
+
+    def check_time(self, start: Fraction, duration: Fraction) -> None:
+        """Check how far the video reaches in time. Raises: MediaTooLarge."""
+        if self._origin is None:
+            self._origin = start
+        self._elapsed_s = float(start - self._origin)
+        if self._elapsed_s + float(duration) > self._limits.max_duration_s:
+            raise MediaTooLarge(f"{self._name}: lasts over {self._limits.max_duration_s:g} s; that is the limit")

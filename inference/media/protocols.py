@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from inference.media.files import Source
 from inference.media.frames import Clip
 from inference.media.limits import MediaLimits
-from inference.media.open import Source, VideoInfo
+from inference.media.video import VideoInfo
 
 
 class OpenedMedia(Protocol):

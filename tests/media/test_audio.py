@@ -14,7 +14,7 @@ from support.video_files import make_image, make_video, numbered_frames
 from inference.errors import MediaNotFound, MediaTooLarge, MediaTruncated, NoAudio, UnsupportedMedia
 from inference.media import MediaLimits
 from inference.media.audio import read_audio
-from inference.media.open import without_tags
+from inference.media.files import without_tags
 
 
 @pytest.mark.parametrize("container", sorted(CODECS))

@@ -24,7 +24,8 @@ from support.video_files import (
 
 from inference.errors import MediaError, MediaNotFound, MediaTooLarge, MediaTruncated, UnsupportedMedia
 from inference.media import MediaLimits, open_media
-from inference.media.open import LimitCounter, to_upright_bgr
+from inference.media.limits import LimitCounter
+from inference.media.pixels import to_upright_bgr
 
 AV_OPEN = av.open
 
@@ -369,6 +370,6 @@ def test_only_frames_that_are_shown_are_converted(monkeypatch: pytest.MonkeyPatc
         converted.append(frame.pts)
         return to_upright_bgr(frame, pixel_aspect)
 
-    monkeypatch.setattr("inference.media.open.to_upright_bgr", convert)
+    monkeypatch.setattr("inference.media.video.to_upright_bgr", convert)
     assert len(frames_of(make_video(numbered_frames(100), 100))) == 25
     assert len(converted) == 25

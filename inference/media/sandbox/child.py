@@ -30,13 +30,15 @@ import numpy as np
 from inference.errors import MediaTooLarge, UnsupportedMedia, VisemeError
 from inference.malloc_trim import trim_heap
 from inference.media.audio import AudioFormat, Samples, decode_blocks
+from inference.media.files import size_of
 from inference.media.frames import CHUNK_BYTES, Clip, Frame
 from inference.media.limits import MediaLimits
-from inference.media.open import Media, open_file, size_of
+from inference.media.open import open_file
 from inference.media.sandbox.budget import ResourceBudget
 from inference.media.sandbox.confinement import confine
 from inference.media.sandbox.messages import Message, pack_error, receive, send
 from inference.media.sandbox.shared_memory import N_SLOTS, SharedFrameBuffer
+from inference.media.video import Media
 
 SOCKET_FD = 0
 MAX_OPEN_FILES = 16  # three streams, the frame buffer and the media file

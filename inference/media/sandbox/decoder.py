@@ -30,13 +30,14 @@ import numpy as np
 from inference.errors import InvalidRequest, MediaTooLarge, NotReady, OutOfMemory, UnsupportedMedia, VisemeError
 from inference.media.audio import AAC_RATES, MAX_CHANNELS, AudioFormat, Samples
 from inference.media.audio_spool import SAMPLE_BYTES, AudioSpool, spool_blocks
+from inference.media.files import Source, open_bytes
 from inference.media.frames import Clip
 from inference.media.limits import MediaLimits
-from inference.media.open import Source, VideoInfo, open_bytes
 from inference.media.sandbox.budget import CPU_S
 from inference.media.sandbox.confinement import Wall
 from inference.media.sandbox.messages import Message, receive, send, unpack_error
 from inference.media.sandbox.shared_memory import SharedFrameBuffer, slot_bytes_for
+from inference.media.video import VideoInfo
 
 # Address space: it includes the interpreter and its libraries (0.2 GB) and the frame buffer (0.3 GB for 8K).
 # Decoding an 8K H.264 video takes 1.4 GB in total.
