@@ -25,7 +25,6 @@ from container.http.access import AccessMiddleware, AccessRules
 from container.http.answers import AnswerQuota
 from container.http.auth import check_token
 from container.http.clients import is_loopback
-from container.http.error_responses import Failure, failure_of
 from container.http.metrics import Metrics
 from container.http.pacing import PacingMiddleware
 from container.http.request_body import BodyQuota, body_on_disk, limits_of
@@ -40,6 +39,7 @@ from container.stream import AvatarServer
 from container.worker.messages import AnswerMessage, Done, Failed, Job, Part
 from container.worker.pool import Pool
 from container.worker.read_ahead import ReadAhead
+from inference.error_responses import Failure, failure_of
 from inference.errors import Canceled, NotReady
 from inference.locked_folders import remove_orphans
 from inference.requests import ANSWER_TYPES, NDJSON, OPTIONS_HEADER, AcceptHeader

@@ -24,7 +24,6 @@ from grpc_reflection.v1alpha import reflection
 import container.protos.optimized_lipsyncsrv_pb2 as pb2
 from container.http.auth import encode_token
 from container.http.clients import ClientCounter, client_of_peer, is_loopback
-from container.http.error_responses import failure_of
 from container.http.tls import read_certificate
 from container.live.avatar_cache import AvatarCache, find_package
 from container.live.legacy.audio_chunks import AudioChunkEncoder
@@ -37,6 +36,7 @@ from container.live.legacy.single_frames import (
     features_for,
     render_frame,
 )
+from inference.error_responses import failure_of
 from inference.errors import AccessDenied, CallerError, InvalidRequest, NotReady, Overloaded
 
 if TYPE_CHECKING:

@@ -24,7 +24,6 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from container.http.access import AccessMiddleware, AccessRules
 from container.http.auth import check_token, choose_subprotocol
 from container.http.clients import ClientCounter, client_of, is_loopback
-from container.http.error_responses import Failure, failure_of
 from container.http.pacing import Pacer, PacingMiddleware
 from container.http.static_page import page_routes
 from container.live.avatar_cache import AvatarCache
@@ -45,6 +44,7 @@ from container.live.legacy.server import MINIMAL, LegacyServer
 from container.live.legacy.single_frames import LatencyByAvatar, encode_video_frame
 from container.live.session import LiveSession
 from container.live.session_options import SessionOptions
+from inference.error_responses import Failure, failure_of
 from inference.errors import AvatarNotFound, InvalidRequest, NotReady, Overloaded
 from inference.settings import Settings
 

@@ -29,8 +29,8 @@
         ├── WorkerDied              the process that ran the request died
         └── OutOfMemory             the request needed more memory than there is
 
-A message contains what was found and what was expected. Errors carry no HTTP status and no exit code: the
-serving edge (`container`) maps classes to those.
+A message contains what was found and what was expected. Errors carry no HTTP status and no exit code:
+`inference/error_responses.py` maps classes to statuses, and `container/commands/console.py` to exit codes.
 """
 
 

@@ -34,7 +34,7 @@ INFERENCE_LAYERS = (
         "inference/malloc_trim",
         "inference/memory_usage",
     ),
-    ("inference/models", "inference/media_types", "inference/stage_timer"),
+    ("inference/models", "inference/media_types", "inference/stage_timer", "inference/error_responses"),
     ("inference/backends", "inference/media", "inference/audio"),
     ("inference/weights",),
     ("inference/faces", "inference/settings"),

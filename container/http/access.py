@@ -12,10 +12,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from container.http.auth import check_origin, check_token
-from container.http.error_responses import failure_of
 from container.http.hosts import check_host, is_bound_to_loopback
 from container.http.responses import UnreadBodyResponse, request_id_of
 from container.http.static_page import FILES
+from inference.error_responses import failure_of
 from inference.errors import AccessDenied
 from inference.settings import Settings
 

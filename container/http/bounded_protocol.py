@@ -10,7 +10,7 @@ from typing import Any
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from container.http.error_responses import Failure
+from inference.error_responses import Failure
 
 # Bytes parsed at once: less than a millisecond even in chunks of one byte.
 FEED_BYTES = 16 << 10

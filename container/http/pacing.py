@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from container.http.clients import client_of
-from container.http.error_responses import failure_of
+from inference.error_responses import failure_of
 from inference.errors import Overloaded
 
 RATE = 256.0  # requests a second of one client

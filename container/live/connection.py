@@ -10,11 +10,11 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from container.http.error_responses import failure_of
 from container.live.frame_messages import FrameMessage
 from container.live.send_queue import SlowClient
 from container.live.session import LiveSession
 from container.live.transport import transport_of
+from inference.error_responses import failure_of
 from inference.errors import VisemeError
 
 logger = logging.getLogger("viseme.live")

@@ -12,10 +12,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from typing import TYPE_CHECKING
 
-from container.http.error_responses import failure_of
 from container.logs import set_up_logs
 from container.worker.messages import Done, Failed, Job, LoadFailed, Ready
-from inference.errors import Canceled, OutOfMemory, VisemeError
+from inference.error_responses import failure_of
+from inference.errors import Canceled, VisemeError
 
 if TYPE_CHECKING:
     from container.worker.routes import WorkerRoutes
@@ -55,15 +55,9 @@ def run_job(job: Job, pipe: Connection, canceled: Event, routes: WorkerRoutes) -
 
     try:
         answer = routes.handle(job, check, pipe.send)
-    except Exception as caught:
-        err = OutOfMemory("the request needs more memory than there is") if is_out_of_memory(caught) else caught
+    except Exception as err:
         failure = failure_of(err)
         if failure.status >= 500:
             logger.exception("request failed", extra={"request_id": job.request_id, "code": failure.code})
         return Failed(failure)
     return Done(answer.body, answer.content_type)
-
-
-def is_out_of_memory(err: BaseException) -> bool:
-    """Return whether an error is Python's MemoryError, or CUDA's, which is a RuntimeError of its own name."""
-    return isinstance(err, MemoryError) or type(err).__name__ == "OutOfMemoryError"

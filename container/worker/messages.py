@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from container.http.error_responses import Failure
+from inference.error_responses import Failure
 from inference.media_types import AcceptHeader
 
 

@@ -14,7 +14,6 @@ from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from container.http.error_responses import Failure, failure_of
 from container.http.pacing import Pacer
 from container.live.avatar_cache import AvatarCache
 from container.live.legacy.messages import (
@@ -35,6 +34,7 @@ from container.live.legacy.single_frames import (
     render_frame_with_audio,
 )
 from container.live.transport import transport_of
+from inference.error_responses import Failure, failure_of
 from inference.errors import InvalidRequest, Overloaded
 from inference.requests.body import load_object
 

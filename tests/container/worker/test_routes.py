@@ -15,11 +15,11 @@ from support.small_wav2lip import voice
 from support.synthetic_frames import talk
 from support.video_files import make_video
 
-from container.http.error_responses import Failure
 from container.worker.child import run_job
 from container.worker.messages import DeadlineChanged, Done, Failed, Job, Part
 from container.worker.routes import WorkerRoutes
 from inference.engines import Engines
+from inference.error_responses import Failure
 from inference.lip_reading import Transcript, Word
 from inference.lip_reading.partial_words import OnWords
 from inference.media_types import JSON, MP4, NDJSON, AcceptHeader

@@ -1,4 +1,7 @@
-"""The mapping from errors to HTTP statuses and stable codes."""
+"""The mapping from errors to HTTP statuses and stable codes.
+
+It is beside the engines because two servers use it: Viseme's own, and SageMaker's toolkits with the packed engines.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +55,14 @@ class Failure:
 
 def failure_of(err: BaseException) -> Failure:
     """Return the status, code and message of an error; an unexpected one reveals no details."""
+    if is_out_of_memory(err):
+        err = errors.OutOfMemory("the request needs more memory than there is")
     for kind, status, code in STATUSES:
         if isinstance(err, kind):
             return Failure(status, code, str(err))
     return Failure(*INTERNAL, "internal error; the server log has the details")
+
+
+def is_out_of_memory(err: BaseException) -> bool:
+    """Return whether an error is Python's MemoryError, or CUDA's, which is a RuntimeError of its own name."""
+    return isinstance(err, MemoryError) or type(err).__name__ == "OutOfMemoryError"
