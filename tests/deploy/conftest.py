@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import tarfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,9 +15,11 @@ from botocore import xform_name
 from botocore.stub import Stubber
 from moto import mock_aws
 from moto.sagemaker.models import FakeEndpointConfig
+from support.stock_layer import Layer
 
 from deploy import endpoint, waiting
 from deploy.aws import BotoAws
+from deploy.package import build_archive
 
 BUILD = Path(__file__).parents[2] / "build"
 REGION = "us-east-1"
@@ -111,3 +115,42 @@ def sdk_python() -> Path:
 def stock_python() -> Path:
     """Return the Python with the stock image's packages, pinned."""
     return environment("stock-image")
+
+
+@pytest.fixture(scope="session")
+def archive(weights_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("archive") / "model.tar.gz"
+    build_archive(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def unpacked(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("opt") / "model"
+    with tarfile.open(archive) as packed:
+        packed.extractall(folder, filter="data")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bare(stock_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Layer:
+    """Return an empty layer on top of the stock image's packages."""
+    home = tmp_path_factory.mktemp("stock") / "layer"
+    subprocess.run([str(stock_python), "-m", "venv", "--without-pip", str(home)], check=True)
+    [site_packages] = home.glob("lib/python*/site-packages")
+    [below] = stock_python.parents[1].glob("lib/python*/site-packages")
+    (site_packages / "below.pth").write_text(f"{below}\n")
+    return Layer(home / "bin" / "python", site_packages, below)
+
+
+@pytest.fixture(scope="session")
+def stock(bare: Layer, unpacked: Path) -> tuple[Layer, dict[str, tuple[str, str]]]:
+    """Install the archive's requirements with the existing versions as constraints; return also what existed before."""
+    before = bare.installed()
+    frozen = bare.site_packages.parents[2] / "frozen.txt"
+    frozen.write_text("".join(f"{name}=={version}\n" for name, (version, _) in before.items()))
+    command = [str(bare.python), "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
+    command += ["-r", str(unpacked / "code" / "requirements.txt"), "-c", str(frozen)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert run.returncode == 0, run.stderr
+    return bare, before

@@ -10,12 +10,12 @@ import sys
 import sysconfig
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+from support.stock_layer import Layer
 
 from deploy import package
 from deploy.package import build_archive, main, make_requirements
@@ -26,21 +26,6 @@ SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
 COMPILED = ROOT / "build" / "stock-image" / "compiled"  # compiled files of the stock image's packages
 # Must not be replaced in the stock image: its torch fits its CUDA, the rest fits its torch.
 UNTOUCHED = {"torch", "torchvision", "transformers", "sagemaker", "sagemaker-inference", "boto3", "opencv-python"}
-
-
-@pytest.fixture(scope="module")
-def archive(weights_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("archive") / "model.tar.gz"
-    build_archive(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def unpacked(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("opt") / "model"
-    with tarfile.open(archive) as packed:
-        packed.extractall(folder, filter="data")
-    return folder
 
 
 def test_contents(archive: Path):
@@ -125,45 +110,6 @@ def test_requirements_are_pinned_as_ours_and_touch_nothing_of_the_images():
     ours = (ROOT / "requirements.txt").read_text().splitlines()
     assert set(make_requirements().splitlines()) <= set(ours)
     assert not names_of(make_requirements()) & (UNTOUCHED | {"numpy", "safetensors"})
-
-
-@dataclass(frozen=True)
-class Layer:
-    """An environment on top of another, like an image layer: new packages are installed here."""
-
-    python: Path
-    site_packages: Path
-    below: Path
-
-    def installed(self) -> dict[str, tuple[str, str]]:
-        """Return version and location of each package."""
-        command = [str(self.python), "-m", "pip", "list", "--format=json", "--verbose", "--disable-pip-version-check"]
-        found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-        return {one["name"].lower(): (one["version"], one["location"]) for one in found}
-
-
-@pytest.fixture(scope="module")
-def bare(stock_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Layer:
-    """Return an empty layer on top of the stock image's packages."""
-    home = tmp_path_factory.mktemp("stock") / "layer"
-    subprocess.run([str(stock_python), "-m", "venv", "--without-pip", str(home)], check=True)
-    [site_packages] = home.glob("lib/python*/site-packages")
-    [below] = stock_python.parents[1].glob("lib/python*/site-packages")
-    (site_packages / "below.pth").write_text(f"{below}\n")
-    return Layer(home / "bin" / "python", site_packages, below)
-
-
-@pytest.fixture(scope="module")
-def stock(bare: Layer, unpacked: Path) -> tuple[Layer, dict[str, tuple[str, str]]]:
-    """Install the archive's requirements with the existing versions as constraints; return also what existed before."""
-    before = bare.installed()
-    frozen = bare.site_packages.parents[2] / "frozen.txt"
-    frozen.write_text("".join(f"{name}=={version}\n" for name, (version, _) in before.items()))
-    command = [str(bare.python), "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check"]
-    command += ["-r", str(unpacked / "code" / "requirements.txt"), "-c", str(frozen)]
-    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
-    assert run.returncode == 0, run.stderr
-    return bare, before
 
 
 def test_requirements_install_on_the_stock_image_and_leave_torch_alone(stock: tuple[Layer, dict[str, tuple[str, str]]]):
