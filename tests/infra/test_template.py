@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+from support.cloudformation import load_template
 from support.lambda_functions import LAMBDAS, load
 
 ROOT = Path(__file__).parents[2]
@@ -21,27 +21,9 @@ TEMPLATE = ROOT / "infra" / "template.yaml"
 WITHOUT_RESOURCES = {"ecr:GetAuthorizationToken", "cloudwatch:PutMetricData"}
 
 
-class Tags(yaml.SafeLoader):
-    """CloudFormation's short forms: !Ref a -> {"Ref": "a"}."""
-
-
-def read_tag(loader: Tags, suffix: str, node: yaml.Node) -> dict[str, Any]:
-    if isinstance(node, yaml.ScalarNode):
-        value: Any = loader.construct_scalar(node)
-    elif isinstance(node, yaml.SequenceNode):
-        value = loader.construct_sequence(node, deep=True)
-    else:
-        value = loader.construct_mapping(node, deep=True)
-    name = suffix if suffix in ("Ref", "Condition") else f"Fn::{suffix}"
-    return {name: value.split(".", 1) if suffix == "GetAtt" else value}
-
-
-Tags.add_multi_constructor("!", read_tag)
-
-
 @pytest.fixture(scope="module")
 def template() -> dict[str, Any]:
-    return yaml.load(TEMPLATE.read_text(), Tags)
+    return load_template(TEMPLATE)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +101,9 @@ def test_each_function_may_do_what_it_does_and_no_more(resources):
         "dynamodb:UpdateItem",
         "dynamodb:DeleteItem",
     }
-    assert set(may["OnResultRole"]) - common == {"s3:GetObject", "s3:PutObject", "dynamodb:UpdateItem"}
+    results = {"s3:GetObject", "s3:PutObject", "s3:DeleteObject", "dynamodb:UpdateItem"}
+    assert set(may["OnResultRole"]) - common == results
+    assert may["OnResultRole"]["s3:DeleteObject"] == '{"Fn::Sub": "${MediaBucket.Arn}/requests/*"}'
     assert set(may["UploadUrlRole"]) - common == {"s3:PutObject"}
     assert may["UploadUrlRole"]["s3:PutObject"] == '{"Fn::Sub": "${MediaBucket.Arn}/uploads/*"}'
     # A function triggered by an event may not write to the prefix that triggers events.
