@@ -42,7 +42,9 @@ LIPSYNC_TASK = "lipsync"
 REALTIME_TIMEOUT_S = 60  # SageMaker's limit for one real-time invocation
 LEASE_S = 120  # longer than the function may run (90 s), but over before Lambda's first retry (60 s after that)
 RETENTION_S = 30 * 24 * 3600  # of table items; as long as the template keeps request objects
-RETRYABLE_STATUSES = frozenset({408, 429})  # statuses below 500 that may succeed on a retry
+INVOCATION_TIMEOUT_S = 3600  # SageMaker's longest; without it an asynchronous call is given up after 15 minutes
+# Statuses below 500 that a retry may not get: a slow body, too early, too many requests, a caller that disconnected.
+RETRYABLE_STATUSES = frozenset({408, 425, 429, 499})
 CONFLICT_CODES = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 
 
@@ -265,6 +267,7 @@ class RequestSender:
             ContentType=JSON,
             Accept=JSON,
             InferenceId=video.id,
+            InvocationTimeoutSeconds=INVOCATION_TIMEOUT_S,
         )
         return {"status": "invoked", "output_location": answer.get("OutputLocation")}
 
@@ -303,7 +306,11 @@ def reason_to_skip(video: UploadedVideo, settings: Settings) -> str | None:
 
 
 def is_permanent(err: ClientError) -> bool:
-    """Return whether the container rejected the request itself, so that a retry would fail the same way."""
+    """Return whether the container rejected the request itself, so that a retry would fail the same way.
+
+    Viseme's own server and the stock image's have the same statuses: 5xx for faults of the endpoint, 4xx for faults of
+    the request. Anything that the container did not answer is SageMaker's fault, which may pass.
+    """
     response: Mapping[str, Any] = err.response
     status = int(response.get("OriginalStatusCode", 500))
     return response["Error"]["Code"] == "ModelError" and 400 <= status < 500 and status not in RETRYABLE_STATUSES
@@ -332,14 +339,15 @@ class DynamoDbClaims:
         now = time.time_ns()
         item = {"id": video.id, "state": "claimed", "claimed_at": now, "expires_at": now // 10**9 + RETENTION_S}
         item |= {"s3_bucket": video.bucket, "s3_video_key": video.key, "etag": video.etag}
-        expired = {":claimed": "claimed", ":expired": now - LEASE_S * 10**9}
-        free = "attribute_not_exists(id) OR (#state = :claimed AND claimed_at < :expired)"
+        values = {":claimed": "claimed", ":expired": now - LEASE_S * 10**9, ":retryable": "retryable"}
+        # `on_result` sets "retryable" after a fault that may pass.
+        free = "attribute_not_exists(id) OR (#state = :claimed AND claimed_at < :expired) OR #state = :retryable"
         if not self._write_if(
             self._table.put_item,
             Item=item,
             ConditionExpression=free,
             ExpressionAttributeNames={"#state": "state"},
-            ExpressionAttributeValues=expired,
+            ExpressionAttributeValues=values,
         ):
             return False
         self._claimed_at[video.id] = now

@@ -3,6 +3,10 @@
 SageMaker publishes success and failure to SNS topics. Either becomes a record `results/NAME.json` with the transcript
 or the reason; if TABLE_NAME names a DynamoDB table, the item created by `invoke_endpoint` is completed, too. SNS may
 deliver the same result twice: the second time the same record is written again.
+
+A failure is final if the container rejected the request itself. After any other one the item is "retryable", so that
+the next event for the video is sent again, and such an event is put into the dead-letter queue DEAD_LETTERS_URL, if
+that is set: nothing is repeated by itself, since the endpoint may be out of order.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +31,11 @@ Client = Any  # boto3 creates its classes at run time
 Record = dict[str, Any]
 
 JSON = "application/json"
-STATES = {"Completed": "succeeded", "Failed": "failed"}
+REQUEST_SUFFIX = ".json"
+STATUSES = ("Completed", "Failed")
+# As in "ClientError: Received server error (500) from model. See the SageMaker Endpoint logs ...".
+CONTAINER_STATUS = re.compile(r"Received (?:client|server) error \((\d{3})\)")
+RETRYABLE_STATUSES = frozenset({408, 425, 429, 499})  # as in `invoke_endpoint`
 MAX_ANSWER_BYTES = 5 * 1024 * 1024  # copied into the record; of a longer answer it has only the location
 RETENTION_S = 30 * 24 * 3600  # of table items, as in `invoke_endpoint`
 
@@ -43,6 +52,7 @@ class Settings:
     output_prefix: str
     request_prefix: str
     table: str | None
+    dead_letters_url: str | None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Settings:
@@ -51,7 +61,21 @@ class Settings:
             output_prefix=as_folder(env.get("OUTPUT_PREFIX") or "results/"),
             request_prefix=as_folder(env.get("REQUEST_PREFIX") or "requests/"),
             table=env.get("TABLE_NAME") or None,
+            dead_letters_url=env.get("DEAD_LETTERS_URL") or None,
         )
+
+
+@dataclass(frozen=True)
+class ProcessedInput:
+    """What was processed. request: the body of the request, None if the object itself was the input."""
+
+    bucket: str
+    key: str
+    request: Record | None = None
+
+    @property
+    def audio_key(self) -> str | None:
+        return self.request.get("s3_audio_key") if self.request else None
 
 
 def handler(event: Record, _context: object) -> Record:
@@ -77,33 +101,52 @@ def handler(event: Record, _context: object) -> Record:
 def store_result(message: Record, s3: Client, settings: Settings) -> Record:
     """Store one result in S3, and in the table if there is one."""
     invocation_status = message["invocationStatus"]
-    if invocation_status not in STATES:
-        raise ValueError(f"invocationStatus {invocation_status}: expected one of {', '.join(STATES)}")
-    bucket, key, audio_key = read_input(message["requestParameters"]["inputLocation"], s3, settings)
-    record = {"inference_id": message["inferenceId"], "s3_bucket": bucket, "s3_video_key": key}
+    if invocation_status not in STATUSES:
+        raise ValueError(f"invocationStatus {invocation_status}: expected one of {', '.join(STATUSES)}")
+    found = read_input(message["requestParameters"]["inputLocation"], s3, settings)
+    record = {"inference_id": message["inferenceId"], "s3_bucket": found.bucket, "s3_video_key": found.key}
     record |= success_fields(message, s3) if invocation_status == "Completed" else failure_fields(message)
     record["finished_at"] = message.get("eventTime")
-    name = ".".join(
-        [key.removeprefix(settings.input_prefix), *([PurePosixPath(audio_key).name] if audio_key else []), "json"]
-    )
+    audio_name = [PurePosixPath(found.audio_key).name] if found.audio_key else []
+    name = ".".join([found.key.removeprefix(settings.input_prefix), *audio_name, "json"])
     record_key = settings.output_prefix + name
-    s3.put_object(Bucket=bucket, Key=record_key, Body=json.dumps(record).encode(), ContentType=JSON)
+    s3.put_object(Bucket=found.bucket, Key=record_key, Body=json.dumps(record).encode(), ContentType=JSON)
     if settings.table:
-        complete_item(settings.table, record, STATES[invocation_status], f"s3://{bucket}/{record_key}")
+        complete_item(settings.table, record, state_of(record), f"s3://{found.bucket}/{record_key}")
+    if state_of(record) == "retryable" and found.request:
+        allow_retry(found, message["requestParameters"]["inputLocation"], s3, settings)
     logger.info("%s: %s in %s", record["inference_id"], record["status"], record_key)
     return {"status": record["status"], "inference_id": record["inference_id"], "record": record_key}
 
 
-def read_input(input_location: str, s3: Client, settings: Settings) -> tuple[str, str, str | None]:
-    """Return bucket and key of the processed video, and for lip sync the key of the audio file.
+def allow_retry(found: ProcessedInput, input_location: str, s3: Client, settings: Settings) -> None:
+    """Put the request into the dead-letter queue, and without a table delete the request object, which is the claim."""
+    if settings.dead_letters_url:
+        boto3.client("sqs").send_message(QueueUrl=settings.dead_letters_url, MessageBody=json.dumps(found.request))
+    if not settings.table:
+        bucket, key = split_uri(input_location)
+        s3.delete_object(Bucket=bucket, Key=key)
 
-    Requests by `invoke_endpoint` are JSON files that name it; other callers may have passed the video itself as input.
+
+def state_of(record: Record) -> str:
+    if record["status"] == "success":
+        return "succeeded"
+    return "retryable" if record["retryable"] else "failed"
+
+
+def read_input(input_location: str, s3: Client, settings: Settings) -> ProcessedInput:
+    """Return what was processed.
+
+    Requests by `invoke_endpoint` are JSON files that name it; other callers may have passed the video itself as input,
+    or a JSON request with the media inside.
     """
     bucket, key = split_uri(input_location)
-    if not key.startswith(settings.request_prefix):
-        return bucket, key, None
+    if not (key.startswith(settings.request_prefix) and key.endswith(REQUEST_SUFFIX)):
+        return ProcessedInput(bucket, key)
     request = json.loads(s3.get_object(Bucket=bucket, Key=key)["Body"].read())
-    return request["s3_bucket"], request["s3_video_key"], request.get("s3_audio_key")
+    if "s3_video_key" not in request:
+        return ProcessedInput(bucket, key)
+    return ProcessedInput(request["s3_bucket"], request["s3_video_key"], request)
 
 
 def success_fields(message: Record, s3: Client) -> Record:
@@ -119,11 +162,24 @@ def success_fields(message: Record, s3: Client) -> Record:
 
 
 def failure_fields(message: Record) -> Record:
-    """Return the record's fields for a failure: the reason."""
+    """Return the record's fields for a failure: the reason, and whether the same request may succeed later."""
     reason = message.get("failureReason") or "SageMaker gave no reason"
     found: Record = {"status": "error", "error": {"code": "invocation_failed", "message": reason}}
+    found["retryable"] = is_retryable(reason)
     location = message.get("responseParameters", {}).get("failureLocation")
     return found | ({"failure_location": location} if location else {})
+
+
+def is_retryable(reason: str) -> bool:
+    """Return whether a failure may pass: all but a status that rejects the request itself.
+
+    Without a status the container did not answer: it died, took too long, or SageMaker could not reach S3.
+    """
+    found = CONTAINER_STATUS.search(reason)
+    if found is None:
+        return True
+    status = int(found[1])
+    return not 400 <= status < 500 or status in RETRYABLE_STATUSES
 
 
 def complete_item(table: str, record: Record, state: str, record_uri: str) -> None:

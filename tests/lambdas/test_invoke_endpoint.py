@@ -8,11 +8,14 @@ import time
 from typing import Any
 
 import boto3
+import botocore.session
 import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError, ReadTimeoutError
+from botocore.stub import Stubber
 from support.lambda_functions import BUCKET, load
 
+from inference.error_responses import INTERNAL, STATUSES
 from inference.requests import S3Object, parse_request
 
 function = load("invoke_endpoint")
@@ -81,6 +84,7 @@ def test_a_video_uploaded_twice_in_parts_is_processed_once(s3, endpoint, store, 
     [call] = endpoint.calls
     assert call["EndpointName"] == "viseme"
     assert call["ContentType"] == "application/json"
+    assert call["InvocationTimeoutSeconds"] == 3600
     request_key = call["InputLocation"].removeprefix(f"s3://{BUCKET}/")
     assert request_key == f"requests/{call['InferenceId']}.json"
     assert read_json(request_key) == {"s3_bucket": BUCKET, "s3_video_key": KEY}
@@ -197,6 +201,19 @@ def test_a_direct_call_for_a_missing_key_fails(s3, endpoint):
         function.handler({"s3_bucket": BUCKET, "s3_video_key": "uploads/missing.mp4"}, None)
 
 
+def test_an_asynchronous_call_is_valid(s3, monkeypatch):
+    """Its parameters are those of AWS's own description of the operation."""
+    model = botocore.session.get_session().get_service_model("sagemaker-runtime")
+    sender = function.RequestSender(function.Settings.from_env({"ENDPOINT_NAME": "viseme"}))
+    with Stubber(sender._endpoint) as stubber:  # validates the parameters
+        stubber.add_response("invoke_endpoint_async", {"OutputLocation": "s3://b/o"})
+        assert sender.send(function.UploadedVideo(BUCKET, KEY, "e1"))["status"] == "invoked"
+    longest = (
+        model.operation_model("InvokeEndpointAsync").input_shape.members["InvocationTimeoutSeconds"].metadata["max"]
+    )
+    assert longest == function.INVOCATION_TIMEOUT_S
+
+
 def test_an_unknown_event_is_rejected(s3, endpoint):
     with pytest.raises(ValueError, match="expected an S3"):
         function.handler({"hello": "world"}, None)
@@ -223,10 +240,21 @@ def test_a_permanent_error_is_an_answer(s3, endpoint, monkeypatch, store, read_j
     assert read_json("results/my clip (1).MP4.json")["error"] == error["error"]
 
 
+# What each status of our own server means for a caller; the stock image's answers have the same ones.
+FINAL = {400, 403, 404, 413, 415}
+PASSING = {408, 499, 500, 502, 503, 504, 507}
+
+
+def test_every_status_of_the_server_is_final_or_passing():
+    statuses = {status for _, status, _ in STATUSES} | {INTERNAL[0]}
+    assert statuses == FINAL | PASSING
+    assert {status for status in statuses if function.is_permanent(model_error(status, "{}"))} == FINAL
+
+
 @pytest.mark.parametrize(
     "error",
-    [model_error(503, "{}"), model_error(429, "{}"), ReadTimeoutError(endpoint_url="e")],
-    ids=["overloaded", "throttled", "timed out"],
+    [*(model_error(status, "{}") for status in sorted(PASSING | {425, 429})), ReadTimeoutError(endpoint_url="e")],
+    ids=[*(str(status) for status in sorted(PASSING | {425, 429})), "timed out"],
 )
 def test_transient_errors_are_retried(s3, endpoint, monkeypatch, store, error):
     monkeypatch.setenv("MODE", "realtime")

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
+import boto3
 import pytest
 from support.lambda_functions import BUCKET, load
+
+from inference.error_responses import STATUSES
 
 function = load("on_result")
 invoke = load("invoke_endpoint")
@@ -62,6 +66,62 @@ def test_a_failure_is_stored_with_its_reason(invoked, read_json):
     assert record["failure_location"] == "s3://b/failures/1"
 
 
+def reason_of(status: int) -> str:
+    """Return SageMaker's words for a container's status."""
+    side = "client" if 400 <= status < 500 else "server"
+    return f"ClientError: Received {side} error ({status}) from model. See the SageMaker Endpoint logs in your account."
+
+
+def test_failures_are_final_or_passing_by_status():
+    passing = {status for _, status, _ in STATUSES if function.is_retryable(reason_of(status))}
+    assert passing == {408, 499, 500, 502, 503, 504, 507}
+    assert function.RETRYABLE_STATUSES == invoke.RETRYABLE_STATUSES
+    assert function.is_retryable("SageMaker gave no reason")
+
+
+@pytest.fixture
+def dead_letters(aws: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[Any]]:
+    """Return the events in the dead-letter queue."""
+    sqs = boto3.client("sqs")
+    url = sqs.create_queue(QueueName="dead-letters")["QueueUrl"]
+    monkeypatch.setenv("DEAD_LETTERS_URL", url)
+    return lambda: [json.loads(one["Body"]) for one in sqs.receive_message(QueueUrl=url).get("Messages", [])]
+
+
+@pytest.mark.parametrize("with_table", [True, False])
+@pytest.mark.parametrize(("status", "may_pass"), [(400, False), (503, True), (507, True)])
+def test_a_passing_failure_can_be_sent_again(
+    s3, endpoint, dead_letters, read_json, request: pytest.FixtureRequest, with_table: bool, status: int, may_pass: bool
+):
+    table = request.getfixturevalue("table") if with_table else None
+    etag = s3.put_object(Bucket=BUCKET, Key=VIDEO.key, Body=b"1")["ETag"].strip('"')
+    video = invoke.UploadedVideo(BUCKET, VIDEO.key, etag)
+    direct = {"s3_bucket": BUCKET, "s3_video_key": VIDEO.key}
+    sent = invoke.handler(direct, None)["results"]
+    parameters = {"inputLocation": f"s3://{BUCKET}/requests/{video.id}.json"}
+    failed = notice("Failed", failureReason=reason_of(status), inferenceId=video.id, requestParameters=parameters)
+    function.handler(sns_event(failed), None)
+    assert read_json(RECORD)["retryable"] == may_pass
+    if table is not None:
+        assert table.get_item(Key={"id": video.id})["Item"]["state"] == ("retryable" if may_pass else "failed")
+    events = dead_letters()
+    assert events == ([direct] if may_pass else [])
+    again = [outcome["status"] for event in events for outcome in invoke.handler(event, None)["results"]]
+    assert again == (["invoked"] if may_pass else [])
+    assert invoke.handler(direct, None)["results"][0]["status"] == "duplicate"
+    assert [one["status"] for one in sent] == ["invoked"]
+
+
+def test_a_request_of_another_caller_is_recorded_by_its_own_name(s3, endpoint, read_json):
+    """`deploy` puts its inputs beside those of the function: a video, or a request with the media inside."""
+    s3.put_object(Bucket=BUCKET, Key="results/1.out", Body=json.dumps(ANSWER).encode())
+    for name, body in (("a.mp4", b"\x00video"), ("b.json", b'{"task": "lipsync", "face": "", "audio": ""}')):
+        s3.put_object(Bucket=BUCKET, Key=f"requests/{name}", Body=body)
+        parameters = {"inputLocation": f"s3://{BUCKET}/requests/{name}"}
+        function.handler(sns_event(notice(requestParameters=parameters)), None)
+        assert read_json(f"results/requests/{name}.json")["answer"] == ANSWER
+
+
 def test_a_lip_sync_is_named_by_face_and_audio(s3, endpoint, read_json):
     options = {"task": "lipsync", "s3_audio_key": "uploads/a/hello.wav", "s3_output_prefix": "results/"}
     video = invoke.UploadedVideo(BUCKET, "uploads/face.png", "e1", options, is_direct=True)
@@ -82,6 +142,7 @@ def test_a_failure_without_reason_and_location_is_stored(invoked, read_json):
 
 @pytest.mark.parametrize(("status", "state"), [("Completed", "succeeded"), ("Failed", "failed")])
 def test_the_claim_is_completed(table, s3, endpoint, monkeypatch, status, state):
+    why = reason_of(400)
     sender = invoke.RequestSender(invoke.Settings.from_env({"ENDPOINT_NAME": "viseme", "TABLE_NAME": "videos"}))
     assert sender.send(VIDEO)["status"] == "invoked"
     s3.put_object(Bucket=BUCKET, Key="results/1.out", Body=b"{}")
@@ -89,11 +150,11 @@ def test_the_claim_is_completed(table, s3, endpoint, monkeypatch, status, state)
     assert before["state"] == "invoked"
     monkeypatch.setattr(function.time, "time", lambda: float(before["expires_at"]) + 9)
     for _ in range(2):  # SNS delivers at least once
-        function.handler(sns_event(notice(status, failureReason="why")), None)
+        function.handler(sns_event(notice(status, failureReason=why)), None)
     item = table.get_item(Key={"id": VIDEO.id})["Item"]
     assert (item["state"], item["record"]) == (state, f"s3://{BUCKET}/{RECORD}")
     assert (item["etag"], item["expires_at"]) == ("e1", before["expires_at"])
-    assert item["error"] == ("why" if status == "Failed" else None)
+    assert item["error"] == (why if status == "Failed" else None)
     assert sender.send(VIDEO)["status"] == "duplicate"
 
 
