@@ -1,11 +1,19 @@
-"""Files from the Hugging Face Hub, at one commit, with errors that name their cause."""
+"""Files from the Hugging Face Hub, at one commit, with errors that name their cause.
+
+Works with huggingface_hub 0.30, which the stock image has, and with the newest: nothing here names its HTTP client,
+which was requests, then httpx, then httpx2.
+"""
 
 from __future__ import annotations
 
 import re
+import ssl
 import threading
-from collections.abc import Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from inference.errors import InvalidRequest, StorageError, WeightsNotFound
@@ -14,8 +22,9 @@ from inference.weights.sources import WeightSources
 
 MAIN = "main"
 METADATA_TIMEOUT_S = 10.0
-CONNECT_TIMEOUT_S = 2.0  # to connect to the Hub, or to a proxy
-FIRST_ANSWER_TIMEOUT_S = 0.5  # a Hub that connects but answers later is reachable, and is waited for
+MAX_TRANSFERS = 5  # of one file
+# To connect to the Hub, or to a proxy. A Hub that connects but answers later is reachable, and is waited for.
+CONNECT_TIMEOUT_S = 2.0
 # For all of it, name resolution included, which has no timeout of its own: a second name server is asked after 5 s.
 REACH_TIMEOUT_S = 6.0
 REPOSITORY_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")  # "name" or "owner/name"
@@ -35,7 +44,8 @@ def download(source: HubSource, file: str, folder: Path, sources: WeightSources)
     check_online(what, sources)
     check_reachable(what, f"{source.repository}/resolve/{source.revision}/{file}", sources)
     with translate_errors(what, source.repository, sources):
-        path = hf_hub_download(
+        fetch = partial(
+            hf_hub_download,
             source.repository,
             file,
             revision=source.revision,
@@ -45,7 +55,22 @@ def download(source: HubSource, file: str, folder: Path, sources: WeightSources)
             etag_timeout=METADATA_TIMEOUT_S,
             library_name="viseme",
         )
-    return Path(path)
+        return Path(repeat_short_transfers(fetch))
+
+
+def repeat_short_transfers(fetch: Callable[[], str]) -> str:
+    """Call the Hub's client again if it found a file too short: it then continues where the transfer ended.
+
+    The client of 0.30 does not notice a closed connection; it checks the size afterwards and raises a bare OSError.
+    Source: huggingface_hub 0.30.0, file_download.py, http_get and _download_to_tmp_and_move.
+    """
+    for _ in range(MAX_TRANSFERS - 1):
+        try:
+            return fetch()
+        except OSError as err:
+            if type(err) is not OSError or err.errno is not None:
+                raise
+    return fetch()
 
 
 def list_files(repository: str, sources: WeightSources) -> tuple[HubSource, list[str]]:
@@ -87,7 +112,7 @@ def check_online(what: str, sources: WeightSources) -> None:
 
 
 def check_reachable(what: str, path: str, sources: WeightSources) -> None:
-    """Check within three seconds that something answers at the Hub's address, whatever it answers.
+    """Check within six seconds that something answers at the Hub's address, whatever it answers.
 
     The Hub's client retries for 25 s even if the name cannot be resolved or the connection is refused.
     Raises: StorageError.
@@ -101,31 +126,51 @@ def check_reachable(what: str, path: str, sources: WeightSources) -> None:
     if thread.is_alive():
         raise StorageError(f"{what}: {sources.hf_endpoint} did not answer within {REACH_TIMEOUT_S:g} s")
     if error:
-        raise StorageError(
-            f"{what}: could not be fetched from {sources.hf_endpoint} ({root_cause(error[0])})"
-        ) from error[0]
+        raise unreachable(what, sources.hf_endpoint, error[0]) from error[0]
 
 
 def connect(url: str, error: list[BaseException]) -> None:
-    """Send a HEAD request without a token. error: receives what made a connection impossible."""
-    import httpx2
-    from huggingface_hub import get_session
+    """Send a HEAD request without a token, through the proxy that the environment names.
 
-    timeout = httpx2.Timeout(FIRST_ANSWER_TIMEOUT_S, connect=CONNECT_TIMEOUT_S)
+    error: receives what made a connection impossible. urllib wraps that in URLError; an error of TLS is the answer of
+    a server, and errors after the connection are for the Hub's client to report.
+    Source: CPython, Lib/urllib/request.py, AbstractHTTPHandler.do_open.
+    """
+    if any(proxy.startswith("socks") for proxy in urllib.request.getproxies().values()):
+        return  # urllib has no SOCKS; the Hub's client may have it
+    request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - the deployment's own setting
+    opener = urllib.request.build_opener(KeepRedirect)
     try:
-        get_session().head(url, timeout=timeout, follow_redirects=False)
-    except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError) as err:
-        error.append(err)
-    except Exception:  # noqa: BLE001 - it connected: what is wrong with the answer is for the Hub's client to report
+        opener.open(request, timeout=CONNECT_TIMEOUT_S).close()
+    except urllib.error.HTTPError as err:
+        err.close()  # an answer
+    except urllib.error.URLError as err:
+        cause = err.reason if isinstance(err.reason, BaseException) else err
+        if not isinstance(cause, ssl.SSLError):
+            error.append(cause)
+    except Exception:  # noqa: BLE001 - it connected
         return
+
+
+class KeepRedirect(urllib.request.HTTPRedirectHandler):
+    """Reports a redirect as the answer, and does not follow it."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
 
 
 @contextmanager
 def translate_errors(what: str, repository: str, sources: WeightSources) -> Iterator[None]:
-    """Raise huggingface_hub's errors as ours; network errors become StorageError."""
-    import httpx2
+    """Raise huggingface_hub's errors as ours; network errors become StorageError.
+
+    Only names that every version since 0.30, the stock image's, has. LocalEntryNotFoundError means that the network
+    failed and that no cached copy exists; any other EntryNotFoundError is the Hub's answer.
+    Source: huggingface_hub 0.30.0 and 2.4.0, errors.py.
+    """
     from huggingface_hub import errors
 
+    # The HTTP client's own errors: requests' before 1.0 (an OSError like its other ones), httpx's and httpx2's since.
+    http_error: type[Exception] = errors.HfHubHTTPError.__bases__[0]
     hub = sources.hf_endpoint
     try:
         yield
@@ -139,10 +184,16 @@ def translate_errors(what: str, repository: str, sources: WeightSources) -> Iter
         ) from err
     except errors.RevisionNotFoundError as err:
         raise WeightsNotFound(f"{what}: {repository} has no such revision") from err
-    except errors.RemoteEntryNotFoundError as err:
+    except errors.LocalEntryNotFoundError as err:
+        raise unreachable(what, hub, err) from err
+    except errors.EntryNotFoundError as err:
         raise WeightsNotFound(f"{what}: {repository} has no such file") from err
-    except (errors.HfHubHTTPError, errors.EntryNotFoundError, httpx2.HTTPError, OSError) as err:
-        raise StorageError(f"{what}: could not be fetched from {hub} ({root_cause(err)})") from err
+    except (http_error, OSError) as err:
+        raise unreachable(what, hub, err) from err
+
+
+def unreachable(what: str, hub: str, err: BaseException) -> StorageError:
+    return StorageError(f"{what}: could not be fetched from {hub} ({root_cause(err)})")
 
 
 def root_cause(err: BaseException) -> str:

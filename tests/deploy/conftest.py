@@ -15,13 +15,13 @@ from botocore import xform_name
 from botocore.stub import Stubber
 from moto import mock_aws
 from moto.sagemaker.models import FakeEndpointConfig
+from support.environments import environment
 from support.stock_layer import Layer
 
 from deploy import endpoint, waiting
 from deploy.aws import BotoAws
 from deploy.package import build_archive
 
-BUILD = Path(__file__).parents[2] / "build"
 REGION = "us-east-1"
 NOW = datetime(2026, 11, 20, 13, 15, 0, tzinfo=UTC)
 
@@ -96,13 +96,6 @@ def script(monkeypatch: pytest.MonkeyPatch) -> Script:
     script = Script()
     monkeypatch.setattr(endpoint, "BotoAws", lambda region: script.aws)
     return script
-
-
-def environment(name: str) -> Path:
-    """Return the Python of an environment that `make environments` creates beside the project's own."""
-    if not (BUILD / name / ".ready").is_file():
-        pytest.skip(f"build/{name} does not exist: run make environments")
-    return BUILD / name / "bin" / "python"
 
 
 @pytest.fixture

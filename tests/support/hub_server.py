@@ -1,4 +1,10 @@
-"""A local server with the Hugging Face Hub's routes, for tests."""
+"""A local server with the Hugging Face Hub's routes, for tests.
+
+Source: what huggingface_hub reads, in 0.30.0 and 2.4.0: `get_hf_file_metadata` and `http_get` in file_download.py (the
+headers of a file, and of one in Git LFS, whose answer is a redirect to another host), `hf_raise_for_status` in
+utils/_http.py (X-Error-Code, and 401 for what an anonymous caller may not see), `model_info` and `ModelInfo` in
+hf_api.py.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +17,8 @@ from http.server import BaseHTTPRequestHandler
 
 from support.quiet_http import QuietServer
 
+LFS_BYTES = 10 << 20  # files of at least this size are in Git LFS: the Hub's limit for files in Git
+
 
 @dataclass
 class Repository:
@@ -19,6 +27,8 @@ class Repository:
     commit: str
     files: dict[str, bytes]
     gated: bool = False
+    private: bool = False
+    stored: dict[str, bytes] = field(default_factory=dict)  # in Git LFS, by SHA-256
 
 
 @dataclass
@@ -70,8 +80,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def respond(self) -> None:
         self.server.hub.seen.append((self.command, self.path, {k.lower(): v for k, v in self.headers.items()}))
-        if match := re.fullmatch(r"/api/models/(.+)/revision/([^/?]+)(\?.*)?", self.path):
-            repository = self.find(match[1], match[2])
+        if match := re.fullmatch(r"/api/models/(.+?)(?:/revision/([^/?]+))?(\?.*)?", self.path):
+            repository = self.find(match[1], match[2] or "main")
             if repository:
                 siblings = [{"rfilename": name} for name in repository.files]
                 about = {"_id": "1", "id": match[1], "sha": repository.commit, "siblings": siblings}
@@ -80,15 +90,18 @@ class Handler(BaseHTTPRequestHandler):
             repository = self.find(match[1], match[2])
             if repository:
                 self.send_file(repository, match[3])
+        elif match := re.fullmatch(r"/lfs/(.+)/([^/]+)", self.path):
+            self.send_contents(self.server.hub.repositories[match[1]].stored[match[2]], {})
         else:
             self.send(404, b"no such route", {})
 
     def find(self, name: str, revision: str) -> Repository | None:
         repository = self.server.hub.repositories.get(name)
-        if repository is None:
-            self.send(404, b"", {"X-Error-Code": "RepoNotFound"})
-        elif repository.gated and "authorization" not in self.server.hub.seen[-1][2]:
-            self.send(403, b"", {"X-Error-Code": "GatedRepo"})
+        is_anonymous = "authorization" not in self.server.hub.seen[-1][2]
+        if repository is None or (repository.private and is_anonymous):
+            self.send(401 if is_anonymous else 404, b"", {"X-Error-Code": "RepoNotFound"})
+        elif repository.gated and is_anonymous:
+            self.send(401, b"", {"X-Error-Code": "GatedRepo"})
         elif revision not in ("main", repository.commit):
             self.send(404, b"", {"X-Error-Code": "RevisionNotFound"})
         else:
@@ -101,7 +114,18 @@ class Handler(BaseHTTPRequestHandler):
         if contents is None:
             self.send(404, b"", headers | {"X-Error-Code": "EntryNotFound"})
             return
-        headers |= {"ETag": f'"{hashlib.sha256(contents).hexdigest()}"', "Accept-Ranges": "bytes"}
+        sha256 = hashlib.sha256(contents).hexdigest()
+        if len(contents) < LFS_BYTES:
+            self.send_contents(contents, headers | {"ETag": f'"{sha256}"'})
+            return
+        repository.stored[sha256] = contents
+        found = re.fullmatch(r"/(.+)/resolve/.*", self.path)
+        location = f"http://localhost:{self.server.server_address[1]}/lfs/{found[1]}/{sha256}"  # another host
+        headers |= {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(contents)), "Location": location}
+        self.send(302, b"Found. Redirecting", headers)
+
+    def send_contents(self, contents: bytes, headers: dict[str, str]) -> None:
+        headers = headers | {"Accept-Ranges": "bytes"}
         start = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         if start:
             first = int(start[1])
@@ -117,7 +141,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command == "HEAD":
             return
-        if status in (200, 206) and "ETag" in headers and self.server.hub.cuts:
+        if status in (200, 206) and "Accept-Ranges" in headers and self.server.hub.cuts:
             self.wfile.write(body[: self.server.hub.cuts.pop(0)])
             self.close_connection = True
             return
