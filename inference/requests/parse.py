@@ -11,7 +11,7 @@ from inference.requests.body import OPTIONS_HEADER, header_fields, load_object, 
 from inference.requests.read import ReadRequest, options_of, parse_read_fields
 from inference.requests.sync import SyncRequest, parse_generate_fields, parse_sync_fields
 
-RAW_TYPES = ("video/", "image/", "application/octet-stream")
+RAW_TYPES = ("video/", "image/", "application/octet-stream", "application/mp4")
 READ, SYNC = "lipread", "lipsync"
 AUDIO_FIELDS = {"audio", "s3_audio_key"}
 
@@ -43,8 +43,8 @@ def parse_request(body: bytes | str, content_type: str | None, headers: Mapping[
         raw = body.encode("latin-1") if isinstance(body, str) else body
         return ReadRequest(raw, options_of(headers))
     raise UnsupportedContentType(
-        f"content type {content_type or '(none)'}: expected {JSON}, or the video itself as video/* "
-        f"or application/octet-stream"
+        f"content type {content_type or '(none)'}: expected {JSON}, or the video itself as video/*, "
+        f"application/mp4 or application/octet-stream"
     )
 
 

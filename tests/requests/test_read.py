@@ -91,6 +91,11 @@ def test_another_content_type_is_rejected(content_type: str):
         parse_request(b"x", content_type, {})
 
 
+@pytest.mark.parametrize("content_type", ["application/mp4", "video/webm;codecs=vp8", "APPLICATION/OCTET-STREAM"])
+def test_a_raw_video_is_taken_by_its_content_type(content_type: str):
+    assert parse_request(b"video", content_type, {}).source == b"video"
+
+
 def test_an_empty_raw_body_is_rejected():
     with pytest.raises(InvalidRequest, match="body is empty"):
         parse_request(b"", "video/mp4", {})
@@ -103,18 +108,28 @@ def test_an_empty_raw_body_is_rejected():
         ("", "application/json"),
         ("*/*", "application/json"),
         ("text/vtt", "text/vtt"),
-        ("application/x-subrip;q=0.9, */*", "application/x-subrip"),
+        ("application/x-subrip, */*;q=0.1", "application/x-subrip"),
         ("text/html, text/plain", "text/plain"),
         ("text/*", "text/plain"),
+        ("application/json, text/plain, */*", "application/json"),
+        ("text/plain;q=0.1, application/json", "application/json"),
+        ("application/json; q=0.2, text/vtt;q=0.8", "text/vtt"),
+        ("text/plain;charset=utf-8;q=0.5, text/vtt;Q=0.6", "text/vtt"),
+        ("application/json;q=0, */*", "application/x-ndjson"),
+        ("*/*;q=0.5, text/*;q=0.1, text/vtt", "text/vtt"),
+        ("*/*, application/*;q=0", "text/plain"),
+        ("text/plain;q=much, text/vtt;q=7", "text/plain"),
+        ("text/html," * 60 + "text/vtt" + ",text/plain" * 1000, "text/vtt"),
     ],
 )
-def test_the_first_supported_type_is_chosen(accept: str | None, media_type: str):
+def test_the_type_of_the_highest_quality_is_chosen(accept: str | None, media_type: str):
     assert AcceptHeader.parse(accept).choose(READ_TYPES) == media_type
 
 
-def test_no_supported_type_is_an_error():
+@pytest.mark.parametrize("accept", ["image/png", "*/*;q=0", "application/json;q=0.000", ", application/mp4"])
+def test_no_supported_type_is_an_error(accept: str):
     with pytest.raises(UnsupportedContentType, match="expected one of application/json"):
-        AcceptHeader.parse("image/png").choose(READ_TYPES)
+        AcceptHeader.parse(accept).choose(READ_TYPES)
 
 
 def test_brackets_inside_strings_are_not_structure():

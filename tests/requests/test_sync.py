@@ -144,9 +144,18 @@ def test_which_types_can_contain_the_answer():
 
 @pytest.mark.parametrize(
     ("accept", "media_type"),
-    [(None, JSON), ("*/*", JSON), ("video/mp4", MP4), ("video/*", MP4), ("text/html, video/mp4", MP4)],
+    [
+        (None, JSON),
+        ("*/*", JSON),
+        ("video/mp4", MP4),
+        ("video/*", MP4),
+        ("text/html, video/mp4", MP4),
+        ("application/mp4", MP4),
+        ("application/json;q=0.5, video/*", MP4),
+        ("video/mp4;q=0, */*", JSON),
+    ],
 )
-def test_the_first_supported_type_is_chosen(accept: str | None, media_type: str):
+def test_the_type_of_the_highest_quality_is_chosen(accept: str | None, media_type: str):
     assert AcceptHeader.parse(accept).choose(SYNC_TYPES) == media_type
 
 
