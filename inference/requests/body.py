@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 import reprlib
@@ -21,6 +20,11 @@ Key = Annotated[str, Field(min_length=1, max_length=1024)]
 # Strings, skipped whole (an unterminated one up to the end, so nothing is scanned twice), and the structure between.
 STRUCTURE = re.compile(rb'"(?>[^"\\]*(?:\\.[^"\\]*)*)"?|[\[\]{},]', re.DOTALL)
 MAX_TOKENS = 1000  # strings, brackets and commas of one body; a request has a few
+DATA_SCHEME = "data:"
+MAX_DATA_HEAD = 1000  # characters of a `data:` URI before its content
+URL_ALPHABET = bytes.maketrans(b"-_", b"+/")  # RFC 4648 section 5
+MAX_PADDING = 2  # characters
+ASCII_WHITESPACE = b" \t\r\n\v\f"
 MAX_DEPTH = 32  # levels of nested JSON; a request has two
 Fields = TypeVar("Fields", bound=BaseModel)
 
@@ -103,11 +107,35 @@ def shorten(value: object) -> str:
 
 
 def decode_base64(text: str, label: str) -> bytes:
-    """Decode base64. Raises: InvalidRequest if it is not base64, or is empty."""
+    """Decode base64, also in lines, with the alphabet of URLs, without padding, or as a `data:` URI.
+
+    Raises: InvalidRequest if it is not base64, or is empty.
+    """
+    encoded = text if text[: len(DATA_SCHEME)].lower() != DATA_SCHEME else strip_data_head(text, label)
     try:
-        decoded = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError) as err:
-        raise InvalidRequest(f'"{label}": not base64 ({err})') from err
+        decoded = base64.b64decode(encoded, validate=True)
+    except ValueError:
+        decoded = decode_variant(encoded, label)
     if not decoded:
         raise InvalidRequest(f'"{label}": is empty')
     return decoded
+
+
+def strip_data_head(text: str, label: str) -> str:
+    """Return the base64 of a `data:` URI (RFC 2397). Raises: InvalidRequest if its content is not in base64."""
+    head, comma, encoded = text[:MAX_DATA_HEAD].partition(",")
+    if not comma or not head.lower().endswith(";base64"):
+        raise InvalidRequest(f'"{label}": found {shorten(head)}; expected data:TYPE;base64, and base64 after the comma')
+    return encoded + text[MAX_DATA_HEAD:]
+
+
+def decode_variant(text: str, label: str) -> bytes:
+    """Decode base64 in lines (RFC 2045), in the alphabet of URLs or without padding. Raises: InvalidRequest."""
+    joined = text.encode("ascii", "replace").translate(URL_ALPHABET, ASCII_WHITESPACE)
+    unpadded = joined.rstrip(b"=")
+    if (n_padding := len(joined) - len(unpadded)) > MAX_PADDING:
+        raise InvalidRequest(f'"{label}": not base64 (found {n_padding} padding characters)')
+    try:
+        return base64.b64decode(unpadded + b"=" * (-len(unpadded) % 4), validate=True)
+    except ValueError as err:  # binascii.Error, too
+        raise InvalidRequest(f'"{label}": not base64 ({err})') from err
