@@ -12,18 +12,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+MAX_SUFFIX = 32  # characters: no format has a longer one, and a name may have 255 bytes
+
 
 @contextmanager
 def atomic_file(path: Path, *, mode: int | None = None, make_parents: bool = False) -> Iterator[Path]:
     """Yield a temporary path; move the file written there to `path` if the block succeeds, else delete it.
 
-    The temporary name keeps the suffix, which many libraries choose a format by. An older file at `path` stays until
-    the move. mode: permissions of the file; by default those that the writer gave it. make_parents: create the folder.
+    The temporary name keeps the suffix, which many libraries choose a format by, unless it is too long to be one. An
+    older file at `path` stays until the move. mode: permissions of the file; by default those that the writer gave it.
+    make_parents: create the folder.
     Raises: OSError if the file cannot be moved, FileNotFoundError if the block wrote none.
     """
     if make_parents:
         path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{secrets.token_hex(8)}.partial{path.suffix}")
+    suffix = path.suffix if len(path.suffix) <= MAX_SUFFIX else ""
+    partial = path.with_name(f".{secrets.token_hex(8)}.partial{suffix}")
     try:
         yield partial
         if mode is not None:

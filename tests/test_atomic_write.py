@@ -52,8 +52,9 @@ def test_the_mode_is_set_and_parents_are_created_on_request(tmp_path: Path):
     assert permissions(path) == 0o644
 
 
-def test_the_longest_name_can_be_written(tmp_path: Path):
-    path = tmp_path / ("x" * 250 + ".json")
+@pytest.mark.parametrize("name", ["x" * 250 + ".json", "x." + "y" * 253, "\u00e4" * 127])
+def test_the_longest_name_can_be_written(name: str, tmp_path: Path):
+    path = tmp_path / name
     with atomic_file(path) as partial:
         partial.write_text("x")
     assert path.exists()
