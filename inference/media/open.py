@@ -11,7 +11,7 @@ import av.error
 
 from inference.errors import MediaTruncated
 from inference.media.file_kinds import explain_unreadable
-from inference.media.files import Source, open_bytes, size_of, without_image_name, without_tags
+from inference.media.files import Source, open_bytes, without_image_name, without_tags
 from inference.media.limits import MediaLimits
 from inference.media.truncation import is_cut_off
 from inference.media.video import Media
@@ -45,7 +45,7 @@ def open_media(source: Source, limits: MediaLimits | None = None) -> Iterator[Me
 def open_file(file: IO[bytes], name: str, limits: MediaLimits) -> Iterator[Media]:
     """Open a seekable file object as `open_media` does. name: for messages."""
     with open_container(file, name, limits) as container:
-        media = Media(container, name, limits, size_of(file))
+        media = Media(container, name, limits, file)
         try:
             yield media
         finally:

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
+from typing import IO, Any
 
 import av
 import av.error
 
 from inference.errors import MediaTooLarge, MediaTruncated, UnsupportedMedia
+from inference.media.deinterlace import Deinterlacer
+from inference.media.files import size_of
 from inference.media.frames import Clip, Frame, TimedItem, group_into_clips, resample_to_rate
 from inference.media.limits import LimitCounter, MediaLimits
-from inference.media.pixels import pixel_aspect_of, to_upright_bgr
-from inference.media.streams import is_cover_art
+from inference.media.media_warnings import LONG_HEADER
+from inference.media.pixels import FrameConverter, pixel_aspect_of
+from inference.media.streams import choose_video, exact_duration_s
 from inference.media.timeline import SPLICE_GAP_S, Timeline
-from inference.media.truncation import FORMATS_WITHOUT_DURATION, LOST_END_S, LOST_END_SHARE
+from inference.media.truncation import FORMATS_WITHOUT_DURATION, LOST_END_S, LOST_END_SHARE, is_whole
 
 IMAGE_FORMATS = {"png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe"}
 MAX_LOST_S = 10  # undecodable packets at the end that the last frame replaces
@@ -38,19 +41,29 @@ class VideoInfo:
 class Media:
     """An open file. Made by `open_media`; its frames can be read once."""
 
-    def __init__(self, container: av.container.InputContainer, name: str, limits: MediaLimits, n_bytes: int) -> None:
-        """n_bytes: size of the file."""
+    def __init__(self, container: av.container.InputContainer, name: str, limits: MediaLimits, file: IO[bytes]) -> None:
+        """file: what the container reads."""
         self.name = name
-        self.counter = LimitCounter(name, limits, n_bytes)
+        self.counter = LimitCounter(name, limits, size_of(file))
+        self.is_closed = False
         self._container = container
         self._limits = limits
+        self._file = file
         self._origin_s = (container.start_time or 0) / av.time_base
         self._reached_s = 0.0
+        self._last_position = 0  # of a packet, in the file
         self._video_end: Fraction | None = None
-        self.is_closed = False
-        self._stream = self._find_stream()
+        self._stream = choose_video(container, name)
+        self._deinterlacer = Deinterlacer(self._stream)
+        self._converter = FrameConverter(pixel_aspect_of(self._stream))
+        self._warnings: list[str] = []
         self.video = self._describe()
         self._check_declared()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was changed or missing in the frames decoded so far."""
+        return (*self._deinterlacer.warnings, *self._converter.warnings, *self._warnings)
 
     def read_clips(self, fps: float) -> Iterator[Clip]:
         """Decode to clips at exactly `fps` frames a second, upright, BGR.
@@ -69,40 +82,27 @@ class Media:
 
     def _to_bgr(self, frames: Iterator[av.VideoFrame]) -> Iterator[Frame]:
         """Convert the frames that are shown; a repeated frame is the same array."""
-        pixel_aspect = pixel_aspect_of(self._stream)
         last: av.VideoFrame | None = None
         pixels: Frame | None = None
         for frame in frames:
             if pixels is None or frame is not last:
                 pixels = None  # frees it before the next is made: a frame of 8K takes 100 MB
-                last, pixels = frame, to_upright_bgr(frame, pixel_aspect)
+                last, pixels = frame, self._converter.convert(frame)
             yield pixels
-
-    def _find_stream(self) -> av.video.stream.VideoStream:
-        videos = [s for s in self._container.streams.video if not is_cover_art(s)]
-        decodable = [s for s in videos if s.codec_context is not None]
-        if videos and not decodable:
-            raise UnsupportedMedia(f"{self.name}: its video is in an unknown codec")
-        if not decodable:
-            found = sorted({str(s.type) for s in self._container.streams}) or ["nothing"]
-            raise UnsupportedMedia(
-                f"{self.name}: contains {' and '.join(found)} only ({self._container.format.name}); "
-                "expected a video or an image"
-            )
-        return decodable[0]
 
     def _describe(self) -> VideoInfo:
         stream, container = self._stream, self._container
         rate = stream.average_rate
         duration = container.duration / av.time_base if container.duration else None
+        is_still = container.format.name in IMAGE_FORMATS or stream.frames == 1
         return VideoInfo(
             format=container.format.name,
             codec=stream.codec_context.name,
             width=stream.width,
             height=stream.height,
             fps=float(rate) if rate else None,
-            duration_s=duration,
-            is_still=container.format.name in IMAGE_FORMATS,
+            duration_s=None if is_still else duration,
+            is_still=is_still,
         )
 
     def _check_declared(self) -> None:
@@ -112,16 +112,16 @@ class Media:
                 f"{self.name}: frames of {video.width}x{video.height} pixels; "
                 f"at most {limits.max_frame_pixels} pixels expected"
             )
-        if video.duration_s is not None and video.duration_s > limits.max_duration_s:
+        declared_s = exact_duration_s(self._container, self._stream)
+        if declared_s is not None and declared_s > limits.max_duration_s:
             raise MediaTooLarge(
-                f"{self.name}: declares {video.duration_s:.1f} s; at most {limits.max_duration_s:g} s expected"
+                f"{self.name}: declares {declared_s:.1f} s; at most {limits.max_duration_s:g} s expected"
             )
 
     def _decode(self) -> Iterator[TimedItem[av.VideoFrame]]:
         timeline = Timeline(self._stream)
         last: TimedItem[av.VideoFrame] | None = None
-        for frame in self._decode_raw():
-            self.counter.count(frame)
+        for frame in self._deinterlacer.run(self._count(self._decode_raw())):
             span = timeline.timestamp(frame)
             if span is None:
                 continue
@@ -132,6 +132,11 @@ class Media:
             raise UnsupportedMedia(f"{self.name}: no frame could be decoded ({self.video.codec})")
         yield from self._hold_to_end(last, timeline.offset)
         self._check_end()
+
+    def _count(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+        for frame in frames:
+            self.counter.count(frame)
+            yield frame
 
     def _hold_to_end(self, last: TimedItem[av.VideoFrame], offset: Fraction) -> Iterator[TimedItem[av.VideoFrame]]:
         """Repeat the last frame for the duration of undecodable packets after it."""
@@ -172,6 +177,7 @@ class Media:
                 raise
             except av.error.FFmpegError:
                 return  # broken from here on: `_check_end` reports a missing end
+            self._last_position = max(self._last_position, packet.pos or 0)
             stamp = packet.pts if packet.pts is not None else packet.dts  # AVI only has the latter
             if stamp is not None and packet.time_base:
                 end = (stamp + (packet.duration or 0)) * packet.time_base
@@ -183,12 +189,16 @@ class Media:
                 yield packet
 
     def _check_end(self) -> None:
+        """Raise MediaTruncated if the end is missing; a header of a whole file that declares more is a mistake."""
         # Some containers count their duration from 0, some from the first timestamp: accept both.
         declared = self.video.duration_s
         reached = max(self._reached_s, self._reached_s - self._origin_s)
         has_duration = not self.video.format.startswith(FORMATS_WITHOUT_DURATION)
-        if has_duration and declared and declared - reached > max(LOST_END_S, LOST_END_SHARE * declared):
+        if not has_duration or not declared or declared - reached <= max(LOST_END_S, LOST_END_SHARE * declared):
+            return
+        if not is_whole(self._file, self.video.format, self._last_position):
             raise MediaTruncated(
                 f"{self.name}: ends after {reached:.2f} s of the {declared:.2f} s it declares; "
                 "the file is truncated or damaged"
             )
+        self._warnings.append(LONG_HEADER)

@@ -25,9 +25,10 @@ from support.video_files import (
 from inference.errors import MediaError, MediaNotFound, MediaTooLarge, MediaTruncated, UnsupportedMedia
 from inference.media import MediaLimits, open_media
 from inference.media.limits import LimitCounter
-from inference.media.pixels import to_upright_bgr
+from inference.media.pixels import FrameConverter
 
 AV_OPEN = av.open
+CONVERT = FrameConverter.convert
 
 
 def frames_of(source, fps: float = 25.0, **limits) -> list[np.ndarray]:
@@ -366,10 +367,10 @@ def test_a_small_file_may_have_few_pixels(monkeypatch: pytest.MonkeyPatch):
 def test_only_frames_that_are_shown_are_converted(monkeypatch: pytest.MonkeyPatch):
     converted = []
 
-    def convert(frame: av.VideoFrame, pixel_aspect: Fraction) -> np.ndarray:
+    def convert(self: FrameConverter, frame: av.VideoFrame) -> np.ndarray:
         converted.append(frame.pts)
-        return to_upright_bgr(frame, pixel_aspect)
+        return CONVERT(self, frame)
 
-    monkeypatch.setattr("inference.media.video.to_upright_bgr", convert)
+    monkeypatch.setattr(FrameConverter, "convert", convert)
     assert len(frames_of(make_video(numbered_frames(100), 100))) == 25
     assert len(converted) == 25

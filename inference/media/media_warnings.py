@@ -1,0 +1,9 @@
+"""Warnings about videos and images whose frames are not as stored. The sandboxed decoder can report no others."""
+
+from __future__ import annotations
+
+INTERLACED = "the video is interlaced; it was deinterlaced"
+TRANSPARENT = "transparent parts are shown over white"
+RESIZED = "the frame size changes; frames of another size than the first are fitted into it, with black bars"
+LONG_HEADER = "the header declares a longer video than the file contains"
+VIDEO_WARNINGS = (INTERLACED, TRANSPARENT, RESIZED, LONG_HEADER)

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from av.stream import Disposition
+from support.video_files import write_tone
+
+from inference.media import open_media
+from inference.media.audio import read_audio
+
+DEFAULT, NONE = Disposition.default, Disposition(0)
+
+
+@dataclass(frozen=True)
+class Track:
+    """A video track of one grey level."""
+
+    level: int
+    width: int = 64
+    n_frames: int = 25
+    codec: str = "libx264"
+    disposition: Disposition = DEFAULT
+
+
+def make_tracks(tracks: Sequence[Track], container: str = "mp4") -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as out:
+        streams = []
+        for track in tracks:
+            stream = out.add_stream(track.codec, rate=25)
+            stream.width, stream.height = track.width, track.width * 3 // 4
+            stream.pix_fmt = "yuvj420p" if track.codec == "mjpeg" else "yuv420p"
+            stream.disposition = track.disposition
+            streams.append(stream)
+        for track, stream in zip(tracks, streams, strict=True):
+            for number in range(track.n_frames):
+                pixels = np.full((stream.height, stream.width, 3), track.level, np.uint8)
+                frame = av.VideoFrame.from_ndarray(pixels, format="bgr24").reformat(format=stream.pix_fmt)
+                frame.pts, frame.time_base = number, Fraction(1, 25)
+                out.mux(stream.encode(frame))
+            out.mux(stream.encode())
+    return buffer.getvalue()
+
+
+VIDEO = Track(200)
+CASES = {
+    "a thumbnail of one frame": [Track(50, codec="mjpeg", n_frames=1), VIDEO],
+    "a larger cover that is not marked": [Track(50, width=320, codec="mjpeg", n_frames=1), VIDEO],
+    "a short preview": [Track(50, width=128, n_frames=2), VIDEO],
+    "a preview, the default marked": [Track(50, width=128, disposition=NONE), VIDEO],
+    "a small preview, both marked": [Track(50, width=32), VIDEO],
+    "an attached image": [VIDEO, Track(50, width=320, codec="mjpeg", disposition=Disposition.attached_pic)],
+    "a second view of the same kind": [VIDEO, Track(50)],
+}
+
+
+@pytest.mark.parametrize("kind", CASES)
+def test_the_video_is_not_its_preview(kind: str):
+    with open_media(make_tracks(CASES[kind])) as media:
+        assert (media.video.width, media.video.codec) == (64, "h264")
+        frames = [frame for clip in media.read_clips(25.0) for frame in clip.frames]
+    assert len(frames) == 25
+    assert abs(frames[0].mean() - 200) < 5
+
+
+@pytest.mark.parametrize("container", ["matroska", "mpegts"])
+def test_the_larger_video_of_other_containers_is_taken(container: str):
+    with open_media(make_tracks([Track(50, width=32), VIDEO], container)) as media:
+        assert media.video.width == 64
+
+
+def test_a_single_frame_is_a_still():
+    with open_media(make_tracks([Track(90, n_frames=1)])) as media:
+        assert media.video.is_still
+        assert media.video.duration_s is None
+
+
+def make_audio_tracks(levels: Sequence[float], dispositions: Sequence[Disposition]) -> bytes:
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="matroska") as out:
+        streams = [out.add_stream("pcm_s16le", rate=16000, layout="mono") for _ in levels]
+        for stream, disposition in zip(streams, dispositions, strict=True):
+            stream.disposition = disposition
+        for stream, level in zip(streams, levels, strict=True):
+            write_tone(out, stream, 0.2, level)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("dispositions", "loud"),
+    [
+        ((DEFAULT, DEFAULT), 0),
+        ((NONE, DEFAULT), 1),
+        ((DEFAULT | Disposition.comment, NONE), 1),
+        ((Disposition.visual_impaired, NONE), 1),
+        ((NONE, NONE), 0),
+    ],
+)
+def test_the_audio_is_the_one_that_players_play(dispositions: tuple[Disposition, ...], loud: int):
+    levels = [0.5 if number == loud else 0.0 for number in range(2)]
+    assert np.abs(read_audio(make_audio_tracks(levels, dispositions), 16000)).max() > 10_000
