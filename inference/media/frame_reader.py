@@ -17,6 +17,7 @@ from inference.media.files import open_bytes, size_of
 from inference.media.frames import Frame
 from inference.media.limits import LimitCounter, MediaLimits
 from inference.media.open import open_container
+from inference.media.streams import choose_video
 from inference.media.video import Media
 
 
@@ -40,8 +41,8 @@ class FrameReader:
             file, self.name = stack.enter_context(open_bytes(path, self._limits))
             self._container = stack.enter_context(open_container(file, self.name, self._limits))
             self._n_bytes = size_of(file)
-            self.video = Media(self._container, self.name, self._limits, self._n_bytes).video  # checks what it declares
-            self._stream = self._container.streams.video[0]
+            self.video = Media(self._container, self.name, self._limits, file).video  # checks what it declares
+            self._stream = choose_video(self._container, self.name)
             self._stream.thread_count = 1
             self._timestamps = self._index()
             self._stack = stack.pop_all()
