@@ -16,6 +16,7 @@ from container.commands.console import (
     print_note,
     report_progress,
 )
+from container.commands.output_files import ForceOption, choose_target
 from inference.errors import InvalidRequest
 
 # The engines are imported in the functions that use them: torch takes a second to import, and neither help nor
@@ -139,6 +140,7 @@ def speak(
     avatar: AvatarArgument,
     audio: Annotated[Path, typer.Argument(metavar="AUDIO", help="Speech: any audio file, or video with audio.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.mp4", help="Video to write.")],
+    force: ForceOption = False,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
 ) -> None:
@@ -150,11 +152,12 @@ def speak(
     from inference.settings import Settings
 
     settings = Settings.from_env()
+    target = choose_target(output, (audio,), force=force)
     package = load_package(avatar, settings, device, precision)
     with report_progress() as progress:
         task = progress.add_task(audio.name, total=None)
         result = render_video(
-            package, audio, output, settings.media_limits, progress=make_progress_callback(progress, task)
+            package, audio, target, settings.media_limits, progress=make_progress_callback(progress, task)
         )
     for warning in result.warnings:
         print_note(f"warning: {warning}")

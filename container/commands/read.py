@@ -24,6 +24,7 @@ from container.commands.console import (
     print_note,
     report_progress,
 )
+from container.commands.output_files import choose_target
 from container.commands.transcript_files import (
     TranscriptFormat,
     check_output_options,
@@ -115,6 +116,7 @@ def read(
     read, and the exit code is 2.
     """
     check_output_options(videos, output_format, output_dir)
+    captioned = {video: choose_target(captioned_path(video, output_dir), videos) for video in videos} if burn else {}
     chosen_face = parse_face(face)
 
     from container.visuals.burn_captions import burn_captions
@@ -139,11 +141,15 @@ def read(
             for path in write_transcript(transcript, video, output_format, output_dir):
                 print_note(f"wrote {path}")
         if burn:
-            captioned = (output_dir or video.parent) / f"{video.stem}.captioned.mp4"
-            print_note(f"wrote {burn_captions(video, transcript, captioned, settings.media_limits)}")
+            print_note(f"wrote {burn_captions(video, transcript, captioned[video], settings.media_limits)}")
 
     if read_videos(reader, videos, options, output_transcript):
         raise typer.Exit(EXIT_USAGE)
+
+
+def captioned_path(video: Path, folder: Path | None) -> Path:
+    """Return the path of the captioned copy. folder: for all copies; None for that of the video."""
+    return (folder or video.parent) / f"{video.stem}.captioned.mp4"
 
 
 def read_videos(

@@ -18,6 +18,8 @@ from container.commands.console import (
     print_note,
     report_progress,
 )
+from container.commands.output_files import ForceOption, choose_target
+from inference.errors import InvalidRequest
 
 # The engines are imported in the functions that use them: torch takes a second to import, and neither help nor
 # completion must wait for it.
@@ -117,6 +119,7 @@ def sync(
     parity: ParityOption = False,
     s3fd: S3fdOption = None,
     sheet: SheetOption = None,
+    force: ForceOption = False,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
 ) -> None:
@@ -144,9 +147,12 @@ def sync(
         enhance=enhance.value,
     )
     options = override_options(options, nosmooth=nosmooth, loop=loop, reference=reference)
+    if sheet is not None:
+        sheet = choose_target(sheet, (face, audio), force=force)
     syncer = load_syncer(settings, checkpoint, s3fd, device, precision)
-    result = write_video(syncer, face, audio, options, output)
-    print_result(result)
+    target = choose_video_target(syncer, output, (face, audio), force=force)
+    result = write_video(syncer, face, audio, options, target)
+    print_result(result, syncer.warnings)
     if sheet is not None:
         write_sheets(result, sheet, settings)
 
@@ -165,6 +171,22 @@ def load_syncer(
         settings=settings,
         tracks=BoxCache(settings.boxes_cache),
     )
+
+
+def choose_video_target(syncer: LipSyncer, output: Path, inputs: tuple[Path, Path], *, force: bool) -> Path:
+    """Return the path to write; with several checkpoints, each adds its name to it.
+
+    Raises: InvalidRequest if a video would overwrite an input, or replace one of several symbolic links.
+    """
+    from inference.lip_sync.pipeline import name_outputs
+
+    names = [one.name for one in syncer.generators]
+    if len(names) == 1:
+        return choose_target(output, inputs, force=force)
+    for path in name_outputs(output, names):
+        if choose_target(path, inputs, force=force) != path:
+            raise InvalidRequest(f"{path}: is a symbolic link; with several checkpoints, expected a file to write")
+    return output
 
 
 def write_video(syncer: LipSyncer, face: Path, audio: Path, options: SyncOptions, output: Path) -> SyncResult:
@@ -200,8 +222,11 @@ def write_sheets(result: SyncResult, sheet: Path, settings: Settings) -> None:
         print_note(f"wrote {path}")
 
 
-def print_result(result: SyncResult) -> None:
-    """Print the videos written, and how many frames were left unchanged."""
+def print_result(result: SyncResult, printed: tuple[str, ...]) -> None:
+    """Print the videos written, how many frames were left unchanged, and the warnings not printed yet."""
+    for warning in result.warnings:
+        if warning not in printed:
+            print_note(f"warning: {warning}")
     for one in result.outputs:
         print_note(f"wrote {one.path}: {one.num_frames} frames, {one.duration_s:g} s, {result.width}x{result.height}")
     if result.frames_without_face:

@@ -8,6 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from container.commands.output_files import choose_target
 from inference.atomic_write import atomic_file
 from inference.errors import InvalidRequest, StorageError
 
@@ -72,7 +73,7 @@ def write_transcript(transcript: Transcript, video: Path, output_format: Transcr
     formats = [one for one in TranscriptFormat if one is not TranscriptFormat.all] if is_all else [output_format]
     written = []
     for one in formats:
-        path = folder / f"{video.stem}.{one}"
+        path = choose_target(folder / f"{video.stem}.{one}", (video,))
         text = format_transcript(transcript, video, one)
         try:
             with atomic_file(path, make_parents=True) as part:

@@ -57,6 +57,7 @@ BATCH_SIZE = {"cpu": 4, "cuda": 32}  # frames per batch
 # A video that declares this much more than is needed is not stored for a loop: a factor, and seconds besides.
 DURATION_MARGIN, DURATION_MARGIN_S = 1.05, 1.0
 SILENT_AUDIO = "silent_audio"
+MAX_NAME_BYTES = 255  # of a file's name, on Linux and macOS
 STAGING_PREFIX = ".viseme-sync-"
 
 
@@ -333,7 +334,10 @@ def name_outputs(output: Path | None, names: list[str]) -> list[Path]:
         raise InvalidRequest(f"{output}: {found}; expected a file to write")
     if len(names) == 1:
         return [output]
-    return [output.with_name(f"{output.stem}.{name}{output.suffix}") for name in names]
+    paths = [output.with_name(f"{output.stem}.{name}{output.suffix}") for name in names]
+    if (n_bytes := max(len(os.fsencode(path.name)) for path in paths)) > MAX_NAME_BYTES:
+        raise InvalidRequest(f"{output.name}: with a checkpoint, a name of {n_bytes} bytes; expected at most 255")
+    return paths
 
 
 @contextmanager

@@ -53,6 +53,15 @@ def test_a_package_is_built_inspected_and_rendered(home: Path, avatar_source: Av
         assert abs(video.duration / av.time_base - 1) < 0.08
 
 
+def test_an_input_is_overwritten_only_by_force(home: Path, speech: Path, capsys):
+    before = speech.read_bytes()
+    link = speech.with_name("out.mp4")
+    link.symlink_to(speech)
+    assert main(["avatar", "speak", "drawn", str(speech), "-o", str(link)]) == 2
+    assert "is the input" in capsys.readouterr().err
+    assert speech.read_bytes() == before
+
+
 def test_avatars_are_found_by_name(home: Path, speech: Path, capsys):
     assert main(["avatar", "info", "drawn", "--device", "cpu"]) == 0
     assert json.loads(capsys.readouterr().out)["frames"] == 75

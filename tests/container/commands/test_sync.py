@@ -116,3 +116,57 @@ def test_an_html_page_as_checkpoint_exits_2(parts: list[str], tmp_path: Path, ca
     assert main(["sync", *parts, "--checkpoint", str(tmp_path / "page.pth"), "--device", "cpu"]) == 2
     assert "HTML page" in capsys.readouterr().err
     assert not (tmp_path / "out.mp4").exists()
+
+
+def test_an_input_is_overwritten_only_by_force(parts: list[str], tmp_path: Path, capsys):
+    face = Path(parts[0])
+    before = face.read_bytes()
+    flags = ["--checkpoint", str(tmp_path / "mine.pth"), "--device", "cpu"]
+    assert main(["sync", *parts[:2], "-o", str(face), *flags]) == 2
+    assert "is the input" in capsys.readouterr().err
+    os.link(face, tmp_path / "face.png")
+    assert main(["sync", *parts, *flags, "--sheet", str(tmp_path / "face.png")]) == 2
+    assert "face.png: is the input" in capsys.readouterr().err
+    assert face.read_bytes() == before
+    assert main(["sync", *parts[:2], "-o", str(face), *flags, "--force"]) == 0
+    with av.open(str(face)) as container:
+        assert {stream.type for stream in container.streams} == {"video", "audio"}
+
+
+def test_a_symbolic_link_is_written_through(parts: list[str], tmp_path: Path, capsys):
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "out.mp4"
+    link.symlink_to("there/target.mp4")
+    assert main(["sync", *parts, "--checkpoint", str(tmp_path / "mine.pth"), "--device", "cpu"]) == 0
+    assert link.is_symlink()
+    assert (tmp_path / "there" / "target.mp4").stat().st_size > 1000
+    assert "target.mp4: 10 frames" in capsys.readouterr().err
+
+
+def test_one_of_several_outputs_is_no_link(parts: list[str], tmp_path: Path, capsys):
+    (tmp_path / "out.mine.mp4").symlink_to("target.mp4")
+    flags = ["--checkpoint", "starter", "--checkpoint", str(tmp_path / "mine.pth"), "--device", "cpu"]
+    assert main(["sync", *parts, *flags]) == 2
+    assert "out.mine.mp4: is a symbolic link; with several checkpoints" in capsys.readouterr().err
+
+
+def test_the_longest_output_name(parts: list[str], tmp_path: Path):
+    path = tmp_path / ("x" * 251 + ".mp4")
+    flags = ["--checkpoint", str(tmp_path / "mine.pth"), "--device", "cpu"]
+    assert main(["sync", *parts[:2], "-o", str(path), *flags]) == 0
+    assert path.stat().st_size > 1000
+
+
+def test_a_name_that_is_too_long_with_the_checkpoints_is_refused_first(parts: list[str], tmp_path: Path, capsys):
+    path = tmp_path / ("x" * 246 + ".mp4")  # 255 bytes with ".mine", and more with ".starter"
+    flags = ["--checkpoint", str(tmp_path / "mine.pth"), "--checkpoint", "starter", "--device", "cpu"]
+    assert main(["sync", *parts[:2], "-o", str(path), *flags]) == 2
+    assert "a name of 258 bytes; expected at most 255" in capsys.readouterr().err
+
+
+def test_silence_is_reported(parts: list[str], tmp_path: Path, capsys):
+    with wave.open(parts[1], "wb") as out:
+        out.setparams((1, 2, 16000, 0, "NONE", ""))
+        out.writeframes(bytes(6400))
+    assert main(["sync", *parts, "--checkpoint", str(tmp_path / "mine.pth"), "--device", "cpu"]) == 0
+    assert capsys.readouterr().err.count("warning: silent_audio\n") == 1

@@ -1,0 +1,35 @@
+"""Files that a command writes: never one of its inputs by mistake, and through symbolic links."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from inference.errors import InvalidRequest
+
+ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite an input if the output is the same file.")]
+
+
+def choose_target(output: Path, inputs: Iterable[Path], *, force: bool | None = None) -> Path:
+    """Return the file to write: what `output` links to if it is a symbolic link, else `output` itself.
+
+    force: the command's flag; None if it has none.
+    Raises: InvalidRequest if it is one of the inputs, by whatever name, unless `force`.
+    """
+    for source in inputs:
+        if not force and is_same_file(output, source):
+            remedy = "" if force is None else ", or --force to overwrite it"
+            raise InvalidRequest(f"{output}: is the input {source}; expected another file{remedy}")
+    return Path(os.path.realpath(output)) if output.is_symlink() else output
+
+
+def is_same_file(first: Path, second: Path) -> bool:
+    """Return whether two paths lead to one file, by a symbolic or a hard link too; not if either does not exist."""
+    try:
+        return first.samefile(second)
+    except OSError:
+        return False
