@@ -107,6 +107,11 @@ class Settings(BaseModel):
     hf_endpoint: str | None = None
     hf_offline: bool = False
     s3_endpoint_url: str | None = None
+    # Lip-reading weights, lip-sync checkpoints: names, files, s3://bucket/key or hf://owner/name; none: those in
+    # `model_dir`, else of `hf_model_id`, else the bundled ones. `landmarks`: None for those of the weights' training.
+    weights: str | None = None
+    checkpoints: Annotated[tuple[str, ...], BeforeValidator(split_list)] = ()
+    landmarks: Literal["mediapipe", "dlib"] | None = None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -195,6 +200,8 @@ class Settings(BaseModel):
         )
 
 
+            weights=self.weights,
+            checkpoints=self.checkpoints,
 def default_data_dir(env: Mapping[str, str]) -> Path:
     """Return the folder viseme in XDG_CACHE_HOME, by default ~/.cache."""
     home = env.get("XDG_CACHE_HOME")

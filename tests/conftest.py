@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.avatar_source import make_source
+from support.dlib_predictor import train_predictor
 from support.small_wav2lip import write_checkpoints
 from support.synthetic_frames import SEED, SENTENCE
 
@@ -55,6 +56,14 @@ def weights_cache(settings: Settings) -> Path:
 @pytest.fixture(scope="session")
 def landmarker(weights_cache: Path) -> Landmarker:
     return load_landmarker("mediapipe", weights_cache)
+
+
+@pytest.fixture(scope="session")
+def predictor(landmarker: Landmarker, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A predictor of dlib's 68 points that works for drawn faces."""
+    path = tmp_path_factory.mktemp("dlib") / "shape_predictor_68_face_landmarks_test.dat"
+    train_predictor(landmarker, path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,13 @@ def test_a_bad_value_is_named(name: str, value: str):
         Settings.from_env({name: value})
 
 
+def test_landmarks_are_the_weights_own_unless_they_are_set():
+    assert Settings.from_env({}).landmarks is None
+    assert Settings.from_env({"VISEME_LANDMARKS": "dlib"}).landmarks == "dlib"
+    with pytest.raises(InvalidRequest, match="VISEME_LANDMARKS='openface': Input should be 'mediapipe' or 'dlib'"):
+        Settings.from_env({"VISEME_LANDMARKS": "openface"})
+
+
 def test_a_setting_that_does_not_exist_is_named():
     with pytest.raises(InvalidRequest, match=r"VISEME_MAX_BITES: no such setting; known: .*VISEME_MAX_BYTES"):
         Settings.from_env({"VISEME_MAX_BITES": "5"})

@@ -161,9 +161,9 @@ class SyncEngine:
 
     @classmethod
     def load(cls, settings: Settings, s3_files: S3Files, decoder: SandboxedDecoder) -> SyncEngine:
-        """Load the checkpoints of the deployment; it is not an error if there are none.
+        """Load the checkpoints of the deployment; it is not an error if there are none, unless it names some.
 
-        Raises: WrongWeights, DeviceUnavailable.
+        Raises: WrongWeights, DeviceUnavailable; WeightsNotFound, AccessDenied, StorageError for those it names.
         """
         # The reader's weights may be quantised and these not: "auto" runs each as stored.
         precision = "auto" if settings.precision == "int8" else settings.precision
@@ -178,6 +178,8 @@ class SyncEngine:
                 tracks=BoxCache(settings.boxes_cache),
             )
         except WeightsNotFound as err:
+            if settings.checkpoints:
+                raise
             return cls(None, str(err), settings, s3_files)
         return cls(syncer, "", settings, s3_files)
 

@@ -109,7 +109,7 @@ def import_dlib() -> ModuleType:
         import dlib
     except ImportError as err:
         raise InvalidRequest(
-            "landmarks 'dlib' need dlib, which is not installed: pip install 'viseme[dlib]', "
+            f"landmarks 'dlib' need dlib, which cannot be imported ({err}): pip install dlib-bin, "
             "or choose the landmarks 'mediapipe'"
         ) from err
     module: ModuleType = dlib

@@ -7,7 +7,7 @@ from pathlib import Path
 from inference.backends import OpenVinoNetwork
 from inference.errors import InvalidRequest
 from inference.faces.landmarks import Landmarker, MediaPipeLandmarker
-from inference.weights.cache import locate
+from inference.weights.cache import locate_deployed
 from inference.weights.registry import DLIB, FACE_DETECTOR, FACE_MESH, MEDIAPIPE
 from inference.weights.resolve import from_set
 from inference.weights.sources import WeightSources, as_sources
@@ -25,13 +25,13 @@ def load_landmarker(name: str, sources: WeightSources | Path) -> Landmarker:
     """
     if name not in LANDMARKERS:
         raise InvalidRequest(f"landmarks {name!r}: expected one of {', '.join(LANDMARKERS)}")
-    return load_dlib(as_sources(sources)) if name == "dlib" else load_mediapipe(as_sources(sources).cache)
+    return load_dlib(as_sources(sources)) if name == "dlib" else load_mediapipe(as_sources(sources))
 
 
-def load_mediapipe(cache: Path) -> Landmarker:
+def load_mediapipe(sources: WeightSources) -> Landmarker:
     return MediaPipeLandmarker(
-        detector=OpenVinoNetwork(locate(MEDIAPIPE, FACE_DETECTOR, cache)),
-        mesh=OpenVinoNetwork(locate(MEDIAPIPE, FACE_MESH, cache)),
+        detector=OpenVinoNetwork(locate_deployed(MEDIAPIPE, FACE_DETECTOR, sources)),
+        mesh=OpenVinoNetwork(locate_deployed(MEDIAPIPE, FACE_MESH, sources)),
     )
 
 

@@ -74,8 +74,8 @@ class LipReader:
         """Load the models.
 
         weights: a set's name, a file, s3://bucket/key or hf://owner/name; None for those of the deployment
-        (SM_MODEL_DIR, else HF_MODEL_ID, else `starter`).
-        landmarks: None for those that the weights were trained with.
+        (VISEME_WEIGHTS, else SM_MODEL_DIR, else HF_MODEL_ID, else `starter`).
+        landmarks: None for the deployment's (VISEME_LANDMARKS), else those that the weights were trained with.
         media: opens videos; the `open` of a `SandboxedDecoder` decodes them in a process with limits.
 
         Raises: InvalidRequest, WeightsNotFound, WrongWeights, DeviceUnavailable.
@@ -86,7 +86,7 @@ class LipReader:
         self.model = load_model(weights, choose_device(device, precision), settings.weight_sources)
         self.device = self.model.device
         self._landmarker = load_landmarker(
-            landmarks or self.model.landmarks or DEFAULT_LANDMARKS, settings.weight_sources
+            landmarks or settings.landmarks or self.model.landmarks or DEFAULT_LANDMARKS, settings.weight_sources
         )
         self.warnings = self._landmarker_notices() + self._check_landmarks()
 

@@ -62,7 +62,12 @@ def load_generators(checkpoints: list[str | Path] | None, device: Device, source
 
 
 def find_deployed_checkpoints(sources: WeightSources) -> list[str]:
-    """Return the user-supplied sets that the deployment has; without any, the set that ships with Viseme."""
+    """Return the checkpoints that the deployment names, else the user-supplied sets that it has.
+
+    Without any of these, the set that ships with Viseme.
+    """
+    if sources.checkpoints:
+        return list(sources.checkpoints)
     found = []
     for one in REGISTRY.values():
         if one.is_user_supplied and one.job == LIP_SYNC:

@@ -9,6 +9,7 @@ from pathlib import Path
 from inference.atomic_write import atomic_file
 from inference.errors import WeightsNotFound, WrongWeights
 from inference.weights.registry import WeightFile, WeightSet
+from inference.weights.sources import WeightSources
 
 MAX_GRAPH_BYTES = 4 << 20  # of an .xml; `viseme weights convert` writes 90 kB to 1 MB
 MAX_WEIGHTS_BYTES = 160 << 20  # of a .bin; the largest, Wav2Lip in float32, takes 145 MB
@@ -28,6 +29,13 @@ def locate(weight_set: WeightSet, file: WeightFile, cache: Path) -> Path:
         )
     check_hash(path, file)
     return path
+
+
+def locate_deployed(weight_set: WeightSet, file: WeightFile, sources: WeightSources) -> Path:
+    """Return a file of a set like `locate`; if the deployment's model archive contains it, the one in there."""
+    if sources.packed is not None and path_of(weight_set, file, sources.packed).is_file():
+        return locate(weight_set, file, sources.packed)
+    return locate(weight_set, file, sources.cache)
 
 
 def path_of(weight_set: WeightSet, file: WeightFile, cache: Path) -> Path:

@@ -74,9 +74,10 @@ class WeightSet:
         return card
 
 
+LIP_READING = "lip reading"
 STARTER = WeightSet(
     name="starter",
-    job="lip reading",
+    job=LIP_READING,
     architecture="LipCoordNet",
     files=(
         WeightFile(
@@ -116,7 +117,7 @@ LIP_COORD_NET_REPOSITORY = HubSource("SilentSpeak/LipCoordNet", "ca518743854a518
 # wissemkarous/PFA-Demo, same paths); the predictor's is also that of davisking/dlib-models fd81b63.
 HUB = WeightSet(
     name="hub",
-    job="lip reading",
+    job=LIP_READING,
     architecture="LipCoordNet",
     files=(
         WeightFile(

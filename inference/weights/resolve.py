@@ -19,7 +19,16 @@ from inference.weights.cache import (
     sha256_of_openvino,
 )
 from inference.weights.fetch import fetch_from_hub
-from inference.weights.registry import LIP_SYNC, REGISTRY, HubSource, WeightFile, WeightSet, find_set, find_set_by_hash
+from inference.weights.registry import (
+    LIP_READING,
+    LIP_SYNC,
+    REGISTRY,
+    HubSource,
+    WeightFile,
+    WeightSet,
+    find_set,
+    find_set_by_hash,
+)
 from inference.weights.sources import WeightSources
 
 logger = logging.getLogger("viseme.weights")
@@ -31,7 +40,7 @@ OPENVINO_SUFFIX = ".xml"
 LOCAL_SUFFIXES = (*SUFFIXES, OPENVINO_SUFFIX)  # OpenVINO models have two files and are not fetched
 PREFERRED = "model.safetensors"  # wins if there are several files
 FOLDERS = ("", "pretrain")  # of a model directory that are searched
-DEFAULT_SETS = {"lip reading": "starter", LIP_SYNC: "starter"}
+DEFAULT_SETS = {LIP_READING: "starter", LIP_SYNC: "starter"}
 # Files of a model directory that jobs select by name, so that they are not a deployment's default weights.
 USER_SUPPLIED_STEMS = {Path(file.name).stem for one in REGISTRY.values() if one.is_user_supplied for file in one.files}
 
@@ -80,7 +89,12 @@ def find_weights(weights: str | Path | None, job: str, sources: WeightSources) -
 
 
 def find_deployed(job: str, sources: WeightSources) -> ResolvedWeights:
-    """Return the model directory's weights, else those of HF_MODEL_ID, else the set that ships for the job."""
+    """Return the weights that the deployment names, else those in its model directory, else those of HF_MODEL_ID.
+
+    Without any of these, the set that ships for the job.
+    """
+    if sources.weights and job == LIP_READING:
+        return find_weights(sources.weights, job, sources)
     theirs = find_in_folder(sources.model_dir, exclude=USER_SUPPLIED_STEMS) if sources.model_dir else None
     if theirs is not None:
         return from_path(theirs, theirs.name)
@@ -118,9 +132,16 @@ def from_path(path: Path, label: str) -> ResolvedWeights:
     """Resolve a path: a file, or a folder with one weight file."""
     file = find_in_folder(path) if path.is_dir() else path
     if file is None or not file.is_file():
-        raise WeightsNotFound(f"{path}: " + ("no weights in this folder" if path.is_dir() else "no such file"))
+        raise WeightsNotFound(f"{path}: " + ("no weights in this folder" if path.is_dir() else describe_missing(label)))
     sha256 = hash_of(file)
     return ResolvedWeights(file, label, sha256, find_set_by_hash(sha256))
+
+
+def describe_missing(label: str) -> str:
+    """Return what is wrong with a path that leads nowhere; a Hub repository's name looks like one."""
+    if hub.REPOSITORY_NAME.fullmatch(label) and "/" in label and not label.endswith(LOCAL_SUFFIXES):
+        return f"no such file; a repository of the Hub is written {HUB_SCHEME}{label}"
+    return "no such file"
 
 
 def hash_of(file: Path) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 HUB_ENDPOINT = "https://huggingface.co"
+PACKED_FOLDER = Path("data", "weights")  # of a model directory
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,9 @@ class WeightSources:
     model_dir: the deployment's model folder (SageMaker's SM_MODEL_DIR); it may be read-only.
     hf_model_id: the deployment's Hub repository (HF_MODEL_ID).
     hf_offline: never connect to the Hub; use the cache only.
+    weights: the deployment's lip-reading weights (VISEME_WEIGHTS), as a name, path, s3:// or hf://; they take
+        precedence over what the model directory contains.
+    checkpoints: the same for its lip-sync checkpoints (VISEME_CHECKPOINTS).
     """
 
     cache: Path
@@ -25,6 +29,13 @@ class WeightSources:
     hf_token: str | None = field(default=None, repr=False)
     hf_offline: bool = False
     s3_endpoint_url: str | None = None
+    weights: str | None = None
+    checkpoints: tuple[str, ...] = ()
+
+    @property
+    def packed(self) -> Path | None:
+        """The folder of a model archive that has the layout of the cache, and is used before it; None without one."""
+        return self.model_dir / PACKED_FOLDER if self.model_dir else None
 
 
 def as_sources(sources: WeightSources | Path) -> WeightSources:

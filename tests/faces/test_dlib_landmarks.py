@@ -15,42 +15,12 @@ from support.synthetic_frames import talk
 from inference.errors import InvalidRequest, WeightsNotFound, WrongWeights
 from inference.faces import FaceBox, FaceRegion, FaceTracker, Landmarker
 from inference.faces import load as load_module
-from inference.faces.dlib_landmarks import DlibLandmarker, box_of_region, load_predictor, region_of_box, to_grey
+from inference.faces.dlib_landmarks import DlibLandmarker, box_of_region, load_predictor, region_of_box
 from inference.faces.load import load_landmarker
 from inference.lip_reading import LipReader
 from inference.settings import Settings
 from inference.weights.registry import DLIB, WeightFile
 from inference.weights.sources import WeightSources
-
-PREDICTOR_NAME = "shape_predictor_68_face_landmarks_test.dat"
-N_TRAINED_ON = 40
-
-
-def train(landmarker: Landmarker, path: Path, n_points: int = 68) -> None:
-    """Train a small predictor of MediaPipe's points on drawn faces: it takes seconds, and works for such faces only."""
-    detector, rng = dlib.get_frontal_face_detector(), np.random.default_rng(0)
-    images, labels = [], []
-    for _ in range(N_TRAINED_ON):
-        centre = tuple(rng.uniform((160, 130), (200, 160)).tolist())
-        frame = draw_face(centre=centre, face_height=170, mouth_open=rng.uniform())
-        face = landmarker.find_landmarks(frame, landmarker.detect(frame)[0].region)
-        grey = to_grey(frame)
-        for box in detector(grey):
-            points = [dlib.point(round(x), round(y)) for x, y in face.points[:n_points].tolist()]
-            images.append(grey)
-            labels.append([dlib.full_object_detection(box, points)])
-    options = dlib.shape_predictor_training_options()
-    options.cascade_depth, options.num_trees_per_cascade_level, options.tree_depth = 8, 30, 3
-    options.feature_pool_size, options.num_test_splits, options.oversampling_amount = 150, 20, 20
-    options.nu, options.num_threads = 0.2, 1
-    dlib.train_shape_predictor(images, labels, options).save(str(path))
-
-
-@pytest.fixture(scope="session")
-def predictor(landmarker: Landmarker, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("dlib") / PREDICTOR_NAME
-    train(landmarker, path)
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -149,9 +119,9 @@ def test_the_registrys_predictor_is_downloaded_and_checked(
         load_landmarker("dlib", replace(sources, hf_offline=True))
 
 
-def test_without_dlib_the_extra_is_named_before_any_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_dlib_the_package_is_named_before_any_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "dlib", None)
-    with pytest.raises(InvalidRequest, match=r"pip install 'viseme\[dlib\]'"):
+    with pytest.raises(InvalidRequest, match="pip install dlib-bin"):
         load_landmarker("dlib", WeightSources(tmp_path, hf_endpoint="http://127.0.0.1:9"))
 
 
@@ -167,6 +137,12 @@ def test_a_reader_with_dlib_reports_its_licence(
     assert transcript.num_frames == 75
     assert transcript.frames_without_face == 0
     assert transcript.warnings == reader.warnings
+
+
+def test_the_deployment_sets_the_landmarks(predictor: Path, settings: Settings, weights_cache: Path):
+    deployed = settings.model_copy(update={"model_dir": predictor.parent, "landmarks": "dlib"})
+    assert LipReader(device="cpu", settings=deployed).warnings[0] == DLIB.notice
+    assert LipReader(device="cpu", settings=deployed, landmarks="mediapipe").warnings == ()
 
 
 # Files that are no predictor

@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 from inference.backends import Device
 from inference.errors import WeightsNotFound, WrongWeights
 from inference.lip_reading.model import load_model
+from inference.lip_sync.model import find_deployed_checkpoints, load_generators
 from inference.models import LipCoordNet
 from inference.settings import Settings
-from inference.weights.registry import HUB, STARTER
+from inference.weights.registry import HUB, LIP_SYNC, STARTER, STARTER_SYNC
 from inference.weights.resolve import find_weights
 from inference.weights.sources import HUB_ENDPOINT, WeightSources
 
@@ -105,9 +106,52 @@ def test_settings_give_the_sources():
             "HF_ENDPOINT": "http://mirror/",
             "HF_HUB_OFFLINE": "1",
             "AWS_ENDPOINT_URL_S3": "http://s3",
+            "VISEME_WEIGHTS": "hf://c/d",
+            "VISEME_CHECKPOINTS": "s3://b/wav2lip.pth, wav2lip_gan",
         }
     ).weight_sources
     assert sources == WeightSources(
-        Path("/data/weights"), Path("/opt/ml/model"), "a/b", "http://mirror", "hf_x", True, "http://s3"
+        Path("/data/weights"),
+        Path("/opt/ml/model"),
+        "a/b",
+        "http://mirror",
+        "hf_x",
+        True,
+        "http://s3",
+        "hf://c/d",
+        ("s3://b/wav2lip.pth", "wav2lip_gan"),
     )
+    assert sources.packed == Path("/opt/ml/model/data/weights")
     assert Settings.from_env({}).weight_sources.hf_endpoint == HUB_ENDPOINT
+
+
+# What the deployment names
+
+
+def test_named_weights_take_precedence_over_the_model_directory(sources: WeightSources, tmp_path: Path):
+    shutil.copy(STARTER_FILE, sources.model_dir / "model.safetensors")
+    torch.manual_seed(6)
+    save_file(LipCoordNet().state_dict(), tmp_path / "mine.safetensors")
+    named = replace(sources, weights=str(tmp_path / "mine.safetensors"), hf_model_id="someone/else")
+    assert find_weights(None, JOB, named).path == tmp_path / "mine.safetensors"
+    assert find_weights("starter", JOB, named).path == STARTER_FILE
+    assert find_weights(None, LIP_SYNC, replace(named, model_dir=None, hf_model_id=None)).weight_set is STARTER_SYNC
+
+
+def test_a_repository_named_without_its_scheme_is_explained(sources: WeightSources):
+    with pytest.raises(
+        WeightsNotFound, match=r"no such file; a repository of the Hub is written hf://SilentSpeak/LipCoordNet$"
+    ):
+        find_weights("SilentSpeak/LipCoordNet", JOB, sources)
+
+
+def test_named_checkpoints_are_loaded_instead_of_those_in_the_model_directory(
+    sources: WeightSources, checkpoints: list[Path]
+):
+    both = replace(sources, model_dir=checkpoints[0].parent)
+    assert find_deployed_checkpoints(both) == ["wav2lip", "wav2lip_gan"]
+    named = replace(both, checkpoints=("wav2lip_gan",))
+    (generator,) = load_generators(None, CPU, named)
+    assert generator.name == "wav2lip_gan"
+    with pytest.raises(WeightsNotFound, match=r"wav2lip\.pth does not come with Viseme"):
+        load_generators(None, CPU, replace(sources, checkpoints=("wav2lip",)))
