@@ -209,10 +209,10 @@ def traffic_routing(n_instances: int) -> Request:
 
 def rollback_alarms(spec: DeploymentSpec) -> list[Request]:
     """Return the alarms that roll an update back: failed requests and, in real time, requests near the time limit."""
-    endpoint = {"Name": "EndpointName", "Value": spec.endpoint}
-    variant = [endpoint, {"Name": "VariantName", "Value": VARIANT}]
+    # These metrics exist for a variant only; those of the queue (`scaling`) exist for the whole endpoint only.
+    variant = [{"Name": "EndpointName", "Value": spec.endpoint}, {"Name": "VariantName", "Value": VARIANT}]
     if spec.mode == "async":
-        return [make_alarm(spec, "failures", "InvocationFailures", [endpoint], threshold=1, Statistic="Sum")]
+        return [make_alarm(spec, "failures", "InvocationFailures", variant, threshold=1, Statistic="Sum")]
     slow_us = 50_000_000  # ModelLatency is in microseconds; SageMaker gives up at 60 s
     return [
         make_alarm(spec, "5xx", "Invocation5XXErrors", variant, threshold=1, Statistic="Sum"),
