@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 import boto3
-from botocore import UNSIGNED, xform_name
+import botocore.session
+from botocore import xform_name
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.validate import validate_parameters
@@ -57,7 +60,8 @@ def as_call_failed(err: ClientError, service: str, operation: str) -> CallFailed
     """Convert boto3's error to ours, with advice on how to fix it."""
     error = err.response.get("Error", {})
     code, message = str(error.get("Code", "")), str(error.get("Message", ""))
-    return CallFailed(explain_call(service, operation, code, message), code, message)
+    status = err.response.get("OriginalStatusCode")
+    return CallFailed(explain_call(service, operation, code, message), code, message, status)
 
 
 class DryRunAws:
@@ -67,9 +71,8 @@ class DryRunAws:
     Nothing leaves the machine, and no credentials are needed.
     """
 
-    def __init__(self, region: str, out: TextIO, canned_answers: Mapping[str, Answer]) -> None:
+    def __init__(self, out: TextIO, canned_answers: Mapping[str, Answer]) -> None:
         """canned_answers: answers by operation; any other operation answers with an empty object."""
-        self._region = region
         self._out = out
         self._canned_answers = dict(canned_answers)
 
@@ -83,10 +86,10 @@ class DryRunAws:
             raise as_call_failed(ClientError(answer, operation), service, operation)
         return answer
 
-    def _validate(self, service: str, operation: str, parameters: Answer) -> None:
-        client = boto3.client(service, region_name=self._region, config=Config(signature_version=UNSIGNED))
+    @staticmethod
+    def _validate(service: str, operation: str, parameters: Answer) -> None:
         try:
-            validate_parameters(parameters, client.meta.service_model.operation_model(operation).input_shape)
+            validate_parameters(parameters, service_model(service).operation_model(operation).input_shape)
         except BotoCoreError as err:
             raise DeployError(f"{service} {operation}: {err}") from err
 
@@ -103,7 +106,15 @@ class DryRunAws:
             self._canned_answers["DescribeEndpoint"] = {"Error": error}
 
 
+@lru_cache
+def service_model(service: str) -> Any:
+    """Return AWS's description of a service, which is megabytes: it is read once."""
+    return botocore.session.get_session().get_service_model(service)
+
+
 def placeholder_for(value: object) -> str:
     """Return what is printed for a value that JSON cannot hold, such as an open file."""
+    if isinstance(value, (bytes, io.BytesIO)):
+        return f"<{len(value if isinstance(value, bytes) else value.getvalue())} bytes>"
     name = getattr(value, "name", None)
     return f"<contents of {Path(name).name}>" if name else f"<{type(value).__name__}>"

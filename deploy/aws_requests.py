@@ -196,6 +196,21 @@ def update_request(spec: DeploymentSpec, n_running: int) -> Request:
     return request
 
 
+def restore_request(spec: DeploymentSpec, config: str, n_running: int) -> Request:
+    """Return the request that takes the endpoint from this version back to an older configuration.
+
+    n_running: how many instances the older version had. If the number changed, that of its configuration is used.
+    """
+    request: Request = {
+        "EndpointName": spec.endpoint,
+        "EndpointConfigName": config,
+        "RetainAllVariantProperties": True,
+    }
+    if initial_instance_count(spec, n_running) != n_running:
+        request["ExcludeRetainedVariantProperties"] = [{"VariantPropertyType": "DesiredInstanceCount"}]
+    return request
+
+
 def traffic_routing(n_instances: int) -> Request:
     """Return a canary of one instance, or all at once if there is no second: a canary may be half the fleet at most."""
     if n_instances < 2:

@@ -100,3 +100,13 @@ def explain_failure(subject: str, reason: str, log_lines: Sequence[str]) -> str:
     if not log_lines:
         return head + "\nno log lines: the container never started"
     return "\n".join([head, "the container's last log lines:", *(f"  {line}" for line in log_lines)])
+
+
+def explain_answer(subject: str, reason: str, log_lines: Sequence[str]) -> str:
+    """Describe a wrong answer: the container's words, and its last log lines.
+
+    Only a driver is recognised as its cause: the other patterns are those of AWS's messages.
+    """
+    is_driver = any(DRIVER.pattern.search(line) for line in [reason, *log_lines])
+    head = f"{DRIVER.name}: {subject}: {reason}\n{DRIVER.advice}" if is_driver else f"{subject}: {reason}"
+    return "\n".join([head, "the container's last log lines:", *(f"  {line}" for line in log_lines or ["none"])])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from deploy.aws_requests import VARIANT, DeploymentSpec, account_of, archive_key
 from deploy.command import run_command
 from deploy.images import ami_warning, has_gpu
 from deploy.package import build_archive
+from deploy.smoke_test import SmokeTest, add_smoke_test_argument, canned_answer
 from deploy.storage import ensure_bucket, upload_file
 from deploy.waiting import WaitPolicy, write_stderr
 
@@ -54,6 +56,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_model_arguments(parser)
     add_capacity_arguments(parser)
     add_async_arguments(parser)
+    add_smoke_test_argument(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the calls to AWS as JSON lines, make none")
     return parser
 
@@ -79,7 +82,7 @@ def run(args: argparse.Namespace) -> None:
     else:
         rollout.check_absent(aws, spec.endpoint)
         upload_artifacts(aws, args, spec)
-        rollout.create(aws, spec, wait_policy)
+        rollout.create(aws, spec, wait_policy, choose_check(args, aws, wait_policy))
 
 
 def update(aws: Aws, args: argparse.Namespace, spec: DeploymentSpec, wait_policy: WaitPolicy) -> None:
@@ -89,7 +92,11 @@ def update(aws: Aws, args: argparse.Namespace, spec: DeploymentSpec, wait_policy
     merged = merge_with_current(args, found, bounds, rollout.count_instances(found))
     spec = make_spec(merged, datetime.now(UTC))
     upload_artifacts(aws, merged, spec)
-    rollout.update(aws, spec, found, bounds, wait_policy)
+    rollout.update(aws, spec, found, bounds, wait_policy, choose_check(args, aws, wait_policy))
+
+
+def choose_check(args: argparse.Namespace, aws: Aws, wait_policy: WaitPolicy) -> rollout.ServiceCheck:
+    return rollout.accept_untested if args.no_smoke_test else SmokeTest(aws, wait_policy).run
 
 
 def warn_of_old_driver(spec: DeploymentSpec) -> None:
@@ -100,7 +107,7 @@ def warn_of_old_driver(spec: DeploymentSpec) -> None:
 
 
 def choose_aws(args: argparse.Namespace) -> Aws:
-    return DryRunAws(args.region, sys.stdout, make_canned_answers(args)) if args.dry_run else BotoAws(args.region)
+    return DryRunAws(sys.stdout, make_canned_answers(args)) if args.dry_run else BotoAws(args.region)
 
 
 def make_canned_answers(args: argparse.Namespace) -> dict[str, Answer]:
@@ -125,6 +132,12 @@ def make_canned_answers(args: argparse.Namespace) -> dict[str, Answer]:
     return {
         "DescribeEndpoint": existing if args.update or args.delete else missing,
         "PutScalingPolicy": {"PolicyARN": arn},
+        "InvokeEndpoint": {"Body": CannedBody()},
+        "InvokeEndpointAsync": {
+            "OutputLocation": "s3://FOLDER/FOR/ANSWERS",
+            "FailureLocation": "s3://FOLDER/FOR/ERRORS",
+        },
+        "GetObject": {"Body": CannedBody()},
         "ListEndpointConfigs": {"EndpointConfigs": [{"EndpointConfigName": name}]},
         "ListModels": {"Models": [{"ModelName": name}]},
         "DescribeModel": {
@@ -132,6 +145,13 @@ def make_canned_answers(args: argparse.Namespace) -> dict[str, Answer]:
             "ExecutionRoleArn": args.role_arn or "arn:aws:iam::000000000000:role/NAME",
         },
     }
+
+
+class CannedBody:
+    """What a dry run reads as the answer to any request."""
+
+    def read(self) -> bytes:
+        return json.dumps(canned_answer()).encode()
 
 
 def upload_artifacts(aws: Aws, args: argparse.Namespace, spec: DeploymentSpec) -> None:

@@ -8,19 +8,19 @@ import mimetypes
 import sys
 import uuid
 from collections.abc import Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
+from deploy import invocation
 from deploy.aws import Answer, Aws, BotoAws
 from deploy.command import run_command
-from deploy.errors import CallFailed, DeployError, WrongRequest
+from deploy.errors import CallFailed, WrongRequest
 from deploy.rollout import mode_of
 from deploy.storage import check_file, split_uri, upload_file
-from deploy.waiting import REPORT_INTERVAL_S, WaitPolicy, describe_endpoint, read_last_log_lines
+from deploy.waiting import WaitPolicy, describe_endpoint
 
 MAX_REALTIME_BYTES = 25_000_000  # SageMaker's limit for one request
 MAX_ASYNC_BYTES = 1 << 30  # SageMaker's limit for one input in S3
 INVOCATION_TIMEOUT_S = 3600  # the longest that SageMaker allows an asynchronous request
-MISSING_OBJECT_CODES = ("NoSuchKey", "404")
 JSON = "application/json"
 
 
@@ -76,19 +76,11 @@ def invoke_realtime(aws: Aws, args: argparse.Namespace) -> bytes:
             "S3 and pass s3://BUCKET/KEY, or deploy with --mode async"
         )
     try:
-        answer = aws.call(
-            "sagemaker-runtime",
-            "InvokeEndpoint",
-            EndpointName=args.endpoint_name,
-            ContentType=content_type,
-            Accept=args.accept,
-            Body=body,
-            **custom_attributes(args),
+        return invocation.invoke_realtime(
+            aws, args.endpoint_name, body, content_type, args.accept, **custom_attributes(args)
         )
     except CallFailed as err:
-        raise explain_model_error(aws, args.endpoint_name, err) from err
-    contents: bytes = answer["Body"].read()
-    return contents
+        raise invocation.explain_model_error(aws, args.endpoint_name, err) from err
 
 
 def make_body(args: argparse.Namespace) -> tuple[str, bytes]:
@@ -109,82 +101,33 @@ def guess_content_type(name: str) -> str:
     return guessed if guessed and guessed.startswith(("video/", JSON)) else "application/octet-stream"
 
 
-def explain_model_error(aws: Aws, endpoint: str, err: CallFailed) -> DeployError:
-    """Return an error with the container's answer, and with its last log lines in case it died."""
-    if err.code != "ModelError":
-        return err
-    lines = "\n".join(f"  {line}" for line in read_last_log_lines(aws, endpoint)[-5:])
-    return DeployError(
-        f"{endpoint}: {err.aws_message}" + (f"\nthe container's last log lines:\n{lines}" if lines else "")
-    )
-
-
 def invoke_async(aws: Aws, args: argparse.Namespace, found: Answer, wait_policy: WaitPolicy) -> bytes:
     """Upload the video to S3 if it is a file, invoke the endpoint, and wait for the object with the answer."""
     uri = args.video if args.video.startswith("s3://") else upload_video(aws, args, found)
-    started = aws.call(
-        "sagemaker-runtime",
-        "InvokeEndpointAsync",
-        EndpointName=args.endpoint_name,
-        InputLocation=uri,
-        ContentType=guess_content_type(uri),
-        Accept=args.accept,
-        InvocationTimeoutSeconds=INVOCATION_TIMEOUT_S,
+    started = invocation.start_async(
+        aws,
+        args.endpoint_name,
+        uri,
+        guess_content_type(uri),
+        args.accept,
+        INVOCATION_TIMEOUT_S,
         **custom_attributes(args),
     )
     wait_policy.report(f"{args.endpoint_name}: waiting for {started['OutputLocation']}")
-    return wait_for_answer(aws, started, wait_policy)
+    return invocation.wait_for_answer(aws, started, wait_policy)
 
 
 def upload_video(aws: Aws, args: argparse.Namespace, found: Answer) -> str:
-    """Upload to requests/ beside the folder of answers: uploads/ would itself start a request."""
+    """Upload the file beside the folder of answers, and return its URI."""
     path = check_file(Path(args.video))
     size = path.stat().st_size
     if size > MAX_ASYNC_BYTES:
         raise WrongRequest(f"{path}: {size} bytes; an asynchronous endpoint takes at most {MAX_ASYNC_BYTES}")
-    bucket, answers = split_uri(found["AsyncInferenceConfig"]["OutputConfig"]["S3OutputPath"])
+    answers = found["AsyncInferenceConfig"]["OutputConfig"]["S3OutputPath"]
+    bucket, key = invocation.place_for_request(answers, f"{uuid.uuid4()}{path.suffix.lower()}")
     account = found["EndpointArn"].split(":")[4]
-    key = str(PurePosixPath(answers).parent / "requests" / f"{uuid.uuid4()}{path.suffix.lower()}")
     with path.open("rb") as file:
         return upload_file(aws, file, bucket, key, account, guess_content_type(args.video))
-
-
-def wait_for_answer(aws: Aws, started: Answer, wait_policy: WaitPolicy) -> bytes:
-    """Return the answer's bytes.
-
-    started: the answer of InvokeEndpointAsync.
-    Raises: DeployError with the contents of the failure object, or if neither object appears in time.
-    """
-    start = reported = wait_policy.clock()
-    while True:
-        answer = read_object(aws, started["OutputLocation"])
-        if answer is not None:
-            return answer
-        failure = read_object(aws, started["FailureLocation"]) if started.get("FailureLocation") else None
-        if failure is not None:
-            raise DeployError(f"the request failed: {failure.decode('utf-8', 'replace').strip()}")
-        now = wait_policy.clock()
-        if now - start >= wait_policy.timeout_s:
-            raise DeployError(
-                f"no answer after {wait_policy.timeout_s:.0f} s; it will be written to {started['OutputLocation']}"
-            )
-        if now - reported >= REPORT_INTERVAL_S:
-            wait_policy.report(f"still waiting ({now - start:.0f} s)")
-            reported = now
-        wait_policy.sleep(wait_policy.poll_s)
-
-
-def read_object(aws: Aws, uri: str) -> bytes | None:
-    """Return the object's bytes; None while it does not exist."""
-    bucket, key = split_uri(uri)
-    try:
-        answer = aws.call("s3", "GetObject", Bucket=bucket, Key=key)
-    except CallFailed as err:
-        if err.code in MISSING_OBJECT_CODES:
-            return None
-        raise
-    contents: bytes = answer["Body"].read()
-    return contents
 
 
 if __name__ == "__main__":

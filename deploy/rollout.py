@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from deploy import scaling
@@ -12,20 +12,30 @@ from deploy.aws_requests import (
     VARIANT,
     DeploymentSpec,
     Mode,
+    restore_request,
     rollback_alarm_name,
     rollback_alarms,
     update_request,
 )
-from deploy.errors import CallFailed, DeployError, RolledBack, WrongRequest
+from deploy.errors import CallFailed, DeployError, RequestFailed, RolledBack, WrongRequest
 from deploy.scaling import CapacityBounds
 from deploy.versions import CONFIG, create_version, delete_old_versions, delete_resource, delete_version
 from deploy.waiting import WaitPolicy, describe_endpoint, wait_until_deleted, wait_until_in_service
 
+# Asks a version that is in service for real answers; raises RequestFailed if it answers wrongly.
+ServiceCheck = Callable[[DeploymentSpec], None]
 
-def create(aws: Aws, spec: DeploymentSpec, wait_policy: WaitPolicy) -> None:
-    """Create an endpoint and wait until it serves.
 
-    Raises: DeployError.
+def accept_untested(_spec: DeploymentSpec) -> None:
+    """Accept that a version is in service without asking it anything."""
+
+
+def create(
+    aws: Aws, spec: DeploymentSpec, wait_policy: WaitPolicy, check_service: ServiceCheck = accept_untested
+) -> None:
+    """Create an endpoint, wait until it is in service, and check that it answers.
+
+    Raises: DeployError; the endpoint then stays, and scales as specified if it is in service.
     """
     create_version(aws, spec, wait_policy)
     try:
@@ -36,6 +46,8 @@ def create(aws: Aws, spec: DeploymentSpec, wait_policy: WaitPolicy) -> None:
     with keep_failed_endpoint():
         wait_until_in_service(aws, spec.endpoint, spec.name, wait_policy)
     scaling.enable_autoscaling(aws, spec)
+    with keep_running_endpoint():
+        check_service(spec)
 
 
 @contextmanager
@@ -45,6 +57,18 @@ def keep_failed_endpoint() -> Iterator[None]:
         yield
     except DeployError as err:
         raise DeployError(f"{err}\nthe endpoint was kept for inspection; --delete removes it") from err
+
+
+@contextmanager
+def keep_running_endpoint() -> Iterator[None]:
+    """Leave an endpoint in place that is in service but does not answer, and add to the DeployError what that means."""
+    try:
+        yield
+    except DeployError as err:
+        fault = "it answers wrongly" if isinstance(err, RequestFailed) else "it could not be tested"
+        raise DeployError(
+            f"{err}\nthe endpoint was kept and costs money, although {fault}; --delete removes it, --update replaces it"
+        ) from err
 
 
 def check_absent(aws: Aws, endpoint: str) -> None:
@@ -57,10 +81,17 @@ def check_absent(aws: Aws, endpoint: str) -> None:
 
 
 def update(
-    aws: Aws, spec: DeploymentSpec, found: Answer, bounds: CapacityBounds | None, wait_policy: WaitPolicy
+    aws: Aws,
+    spec: DeploymentSpec,
+    found: Answer,
+    bounds: CapacityBounds | None,
+    wait_policy: WaitPolicy,
+    check_service: ServiceCheck = accept_untested,
 ) -> None:
     """Update the endpoint to a new version, blue/green, with rollback on alarms or failed health checks.
 
+    A version that is in service but answers wrongly is replaced by the old one, too. One that could not be tested
+    stays, and so does the old version.
     found: the endpoint's description from `find_updatable`; bounds: its current ones, None if it does not scale.
     Raises: RolledBack, DeployError.
     """
@@ -75,8 +106,43 @@ def update(
     # From here on the update runs on AWS: a failed status request does not stop it.
     with rollback_on(RolledBack, aws, spec, bounds, wait_policy):
         wait_until_in_service(aws, spec.endpoint, spec.name, wait_policy)
+        fault = check_or_restore(aws, spec, found, wait_policy, check_service)
     scaling.enable_autoscaling(aws, spec)
+    if fault:
+        old = found["EndpointConfigName"]
+        raise DeployError(f"{fault}\n{spec.name} is in service, but untested; {old} was kept") from fault
     delete_old_versions(aws, spec.endpoint, wait_policy, keep=spec.name)
+
+
+def check_or_restore(
+    aws: Aws, spec: DeploymentSpec, found: Answer, wait_policy: WaitPolicy, check_service: ServiceCheck
+) -> DeployError | None:
+    """Check the new version; if it answers wrongly, update the endpoint back to the configuration it had.
+
+    Returns: why the version could not be tested; None if it answers as it should.
+    Raises: RolledBack once the old version serves again; DeployError if that fails.
+    """
+    try:
+        check_service(spec)
+    except RequestFailed as err:
+        old = found["EndpointConfigName"]
+        wait_policy.report(f"{spec.endpoint}: the new version answers wrongly; going back to {old}")
+        restore_config(aws, spec, old, count_instances(found), wait_policy)
+        raise RolledBack(f"{err}\nthe update to {spec.name} was undone; {old} serves again") from err
+    except DeployError as err:
+        return err
+    return None
+
+
+def restore_config(aws: Aws, spec: DeploymentSpec, old: str, n_running: int, wait_policy: WaitPolicy) -> None:
+    """Update the endpoint back to an older configuration. Raises: DeployError if it does not serve that in the end."""
+    try:
+        aws.call("sagemaker", "UpdateEndpoint", **restore_request(spec, old, n_running))
+        wait_until_in_service(aws, spec.endpoint, old, wait_policy)
+    except DeployError as err:  # RolledBack here means: the version that answers wrongly still serves
+        raise DeployError(
+            f"{spec.endpoint}: {spec.name} answers wrongly, and {old} could not be restored: {err}"
+        ) from err
 
 
 @contextmanager

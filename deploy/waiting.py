@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +16,10 @@ from deploy.errors import CallFailed, DeployError, RolledBack
 TRANSIENT_STATUSES = {"Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting"}
 N_LOG_LINES = 20  # log lines shown after a failure
 N_LOG_STREAMS = 20  # newest log streams searched; each container has one
+PLATFORM_STREAM = "/data-log"  # ends the name of a stream that SageMaker writes for an asynchronous endpoint
+READY = "viseme is ready"  # in the line that a container logs once its models are loaded
+READY_FIELDS = ("device", "gpu", "driver", "torch_version", "torch_cuda", "openvino_version")
+N_READY_PAGES = 5  # of FilterLogEvents, which may return empty ones
 REPORT_INTERVAL_S = 60  # between two progress lines of the same status
 MAX_CLOCK_SKEW_S = 120  # this machine's clock ahead of AWS's; no instance starts faster than that
 
@@ -146,5 +151,45 @@ def find_log_stream(aws: Aws, group: str, started: datetime | None) -> str | Non
         limit=N_LOG_STREAMS,
     )
     since_ms = (started.timestamp() - MAX_CLOCK_SKEW_S) * 1000 if started else 0
-    names: list[str] = [one["logStreamName"] for one in found.get("logStreams", []) if one["creationTime"] >= since_ms]
+    names: list[str] = [
+        one["logStreamName"]
+        for one in found.get("logStreams", [])
+        if one["creationTime"] >= since_ms and not one["logStreamName"].endswith(PLATFORM_STREAM)
+    ]
     return names[0] if names else None
+
+
+def find_ready_line(aws: Aws, endpoint: str, started: datetime | None = None) -> str | None:
+    """Return what the container reported of its hardware and libraries, as text; None if that cannot be found.
+
+    started: older lines are skipped.
+    """
+    more = {"startTime": int((started.timestamp() - MAX_CLOCK_SKEW_S) * 1000)} if started else {}
+    try:
+        for _ in range(N_READY_PAGES):
+            page = aws.call(
+                "logs",
+                "FilterLogEvents",
+                logGroupName=f"/aws/sagemaker/Endpoints/{endpoint}",
+                filterPattern=f'"{READY}"',
+                **more,
+            )
+            found = [text for event in page.get("events", []) if (text := describe_ready_line(event["message"]))]
+            if found:
+                return found[-1]
+            if not page.get("nextToken"):
+                return None
+            more["nextToken"] = page["nextToken"]
+    except CallFailed as err:  # the answers matter more: an unreadable log is only mentioned
+        return None if err.code == "ResourceNotFoundException" else f"(the log cannot be read: {err.code})"
+    return None
+
+
+def describe_ready_line(message: str) -> str | None:
+    """Return the fields of a ready line: JSON itself, or JSON after other text."""
+    start, end = message.find("{"), message.rfind("}")
+    try:
+        found = json.loads(message[start : end + 1])
+    except ValueError:
+        return None
+    return ", ".join(f"{name} {found[name]}" for name in READY_FIELDS if found.get(name)) or None

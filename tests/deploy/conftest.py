@@ -82,9 +82,12 @@ class Script:
         self._stub(service).add_response(xform_name(operation), answer or {}, parameters)
 
     def refuse(
-        self, service: str, operation: str, code: str, message: str = "", parameters: dict | None = None
+        self, service: str, operation: str, code: str, message: str = "", parameters: dict | None = None, **fields
     ) -> None:
-        self._stub(service).add_client_error(xform_name(operation), code, message, expected_params=parameters)
+        """Expect a call and refuse it. fields: further ones of the error, such as OriginalStatusCode."""
+        self._stub(service).add_client_error(
+            xform_name(operation), code, message, expected_params=parameters, modeled_fields=fields or None
+        )
 
     def done(self) -> None:
         for stub in self._stubs.values():

@@ -3,106 +3,56 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 
 import boto3
 import pytest
+from support.endpoint_calls import (
+    ACCOUNT,
+    ALL_AT_ONCE,
+    CANARY,
+    FIVE,
+    IMAGE,
+    NAMED,
+    NEW,
+    NOW,
+    OLD,
+    OURS,
+    REGION,
+    ROLE,
+    TARGET,
+    alarm,
+    async_config,
+    describe,
+    described_model,
+    expect_alarms,
+    expect_clean,
+    expect_create,
+    expect_discard,
+    expect_log,
+    expect_missing,
+    expect_prepare,
+    expect_scalable,
+    expect_scale_to_zero,
+    expect_scaling,
+    expect_update,
+    expect_update_call,
+    model_request,
+)
 
 from deploy import endpoint, waiting
 from deploy.aws import BotoAws
 from deploy.diagnostics import DRIVER
 from deploy.endpoint import main
 from deploy.errors import CallFailed, DeployError
+from deploy.smoke_test import CLIP
 from deploy.versions import delete_old_versions
 from deploy.waiting import WaitPolicy
 
-REGION = "us-east-1"
-ACCOUNT = "123456789012"
-ROLE = f"arn:aws:iam::{ACCOUNT}:role/SageMaker"
-IMAGE = f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/viseme:1.0"
-NEW, OLD = "viseme-v20261120131500", "viseme-v20261101000000"
-# The five arguments in the documentation.
-FIVE = ["--endpoint-name", "viseme", "--role-arn", ROLE, "--instance-type", "ml.g5.xlarge", "--region", REGION]
-OURS = [*FIVE, "--image-uri", IMAGE]
-TARGET = {
-    "ServiceNamespace": "sagemaker",
-    "ResourceId": "endpoint/viseme/variant/AllTraffic",
-    "ScalableDimension": "sagemaker:variant:DesiredInstanceCount",
-}
-NOW = datetime(2026, 11, 20, tzinfo=UTC)
-MADE_AT_MS = int(datetime(2026, 11, 20, 13, 15, tzinfo=UTC).timestamp() * 1000)  # the time in NEW
-NAMED = {"EndpointName": "viseme"}
+UNTESTED = [*OURS, "--no-smoke-test"]  # test_smoke_test.py tests the requests that follow
 
 
-def describe(status="InService", config=OLD, n_instances=1, **more) -> dict:
-    """Return an answer of DescribeEndpoint."""
-    return {
-        "EndpointName": "viseme",
-        "EndpointArn": f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:endpoint/viseme",
-        "EndpointConfigName": config,
-        "EndpointStatus": status,
-        "ProductionVariants": [{"VariantName": "AllTraffic", "CurrentInstanceCount": n_instances}],
-        "CreationTime": NOW,
-        "LastModifiedTime": NOW,
-        **more,
-    }
-
-
-def model_request() -> dict:
-    return {
-        "ModelName": NEW,
-        "ExecutionRoleArn": ROLE,
-        "PrimaryContainer": {"Image": IMAGE, "Environment": {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}},
-    }
-
-
-def config_request(n_instances=1, **more) -> dict:
-    variant = {
-        "VariantName": "AllTraffic",
-        "ModelName": NEW,
-        "InstanceType": "ml.g5.xlarge",
-        "InitialInstanceCount": n_instances,
-        "ContainerStartupHealthCheckTimeoutInSeconds": 900,
-        "ModelDataDownloadTimeoutInSeconds": 600,
-        "InferenceAmiVersion": "al2023-ami-sagemaker-inference-gpu-4-1",
-    }
-    return {"EndpointConfigName": NEW, "ProductionVariants": [variant], **more}
-
-
-def expect_missing(script) -> None:
-    script.refuse("sagemaker", "DescribeEndpoint", "ValidationException", 'Could not find endpoint "viseme".', NAMED)
-
-
-def expect_prepare(script, **config) -> None:
-    script.expect("sagemaker", "CreateModel", model_request(), {"ModelArn": "arn:aws:sagemaker:us-east-1:1:model/x"})
-    arn = "arn:aws:sagemaker:us-east-1:1:endpoint-config/x"
-    script.expect("sagemaker", "CreateEndpointConfig", config_request(**config), {"EndpointConfigArn": arn})
-
-
-def expect_discard(script, name: str = NEW) -> None:
-    script.expect("sagemaker", "DeleteEndpointConfig", {"EndpointConfigName": name})
-    script.expect("sagemaker", "DeleteModel", {"ModelName": name})
-
-
-def expect_create(script, **config) -> None:
-    expect_missing(script)
-    expect_prepare(script, **config)
-    arn = "arn:aws:sagemaker:us-east-1:1:endpoint/viseme"
-    script.expect("sagemaker", "CreateEndpoint", NAMED | {"EndpointConfigName": NEW}, {"EndpointArn": arn})
-
-
-def expect_log(script, *lines: str) -> None:
-    group = "/aws/sagemaker/Endpoints/viseme"
-    streams = {"logGroupName": group, "orderBy": "LastEventTime", "descending": True, "limit": 20}
-    old = {"logStreamName": "AllTraffic/i-0", "creationTime": MADE_AT_MS - 3_600_000}
-    new = {"logStreamName": "AllTraffic/i-1", "creationTime": MADE_AT_MS + 200_000}
-    script.expect("logs", "DescribeLogStreams", streams, {"logStreams": [old, new]})
-    events = {"logGroupName": group, "logStreamName": "AllTraffic/i-1", "limit": 20, "startFromHead": False}
-    script.expect("logs", "GetLogEvents", events, {"events": [{"message": f"{line}\n"} for line in lines]})
-
-
-def no_archive(path: Path) -> None:
+def no_archive(path: Path, *_: object, **__: object) -> None:
     path.write_bytes(b"an archive")
 
 
@@ -111,7 +61,7 @@ def no_archive(path: Path) -> None:
 
 def test_from_clone_to_endpoint_by_the_documented_command(moto, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(endpoint, "build_archive", no_archive)
-    assert main(FIVE) == 0
+    assert main([*FIVE, "--no-smoke-test"]) == 0  # moto takes no binary body
     sagemaker, s3 = (boto3.client(name, region_name=REGION) for name in ("sagemaker", "s3"))
     assert sagemaker.describe_endpoint(EndpointName="viseme")["EndpointConfigName"] == NEW
     (variant,) = sagemaker.describe_endpoint_config(EndpointConfigName=NEW)["ProductionVariants"]
@@ -133,66 +83,8 @@ def test_create_with_our_image(script):
     expect_create(script)
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("Creating", NEW))
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("InService", NEW))
-    assert main(OURS) == 0
+    assert main(UNTESTED) == 0
     script.done()
-
-
-def async_config() -> dict:
-    home = f"s3://sagemaker-us-east-1-{ACCOUNT}/viseme/viseme"
-    output = {
-        "S3OutputPath": f"{home}/results/",
-        "S3FailurePath": f"{home}/failures/",
-        "NotificationConfig": {
-            "SuccessTopic": "arn:aws:sns:us-east-1:1:ok",
-            "ErrorTopic": "arn:aws:sns:us-east-1:1:bad",
-        },
-    }
-    return {"ClientConfig": {"MaxConcurrentInvocationsPerInstance": 1}, "OutputConfig": output}
-
-
-def expect_scale_to_zero(script, most: int) -> None:
-    service = "application-autoscaling"
-    script.expect(service, "RegisterScalableTarget", TARGET | {"MinCapacity": 0, "MaxCapacity": most})
-    dimensions = [{"Name": "EndpointName", "Value": "viseme"}]
-    backlog = {
-        "MetricName": "ApproximateBacklogSizePerInstance",
-        "Namespace": "AWS/SageMaker",
-        "Dimensions": dimensions,
-        "Statistic": "Average",
-    }
-    tracking = {
-        "TargetValue": 5.0,
-        "CustomizedMetricSpecification": backlog,
-        "ScaleInCooldown": 600,
-        "ScaleOutCooldown": 120,
-    }
-    named = TARGET | {"PolicyName": "viseme-target-tracking", "PolicyType": "TargetTrackingScaling"}
-    answer = {"PolicyARN": "arn:tracking", "Alarms": []}
-    script.expect(service, "PutScalingPolicy", named | {"TargetTrackingScalingPolicyConfiguration": tracking}, answer)
-    step = {
-        "AdjustmentType": "ChangeInCapacity",
-        "MetricAggregationType": "Average",
-        "Cooldown": 120,
-        "StepAdjustments": [{"MetricIntervalLowerBound": 0.0, "ScalingAdjustment": 1}],
-    }
-    named = TARGET | {"PolicyName": "viseme-from-zero", "PolicyType": "StepScaling"}
-    answer = {"PolicyARN": "arn:from-zero", "Alarms": []}
-    script.expect(service, "PutScalingPolicy", named | {"StepScalingPolicyConfiguration": step}, answer)
-    alarm = {
-        "AlarmName": "viseme-backlog-without-capacity",
-        "AlarmDescription": "Requests are waiting for viseme, which has no instance: start one",
-        "Namespace": "AWS/SageMaker",
-        "MetricName": "HasBacklogWithoutCapacity",
-        "Dimensions": dimensions,
-        "Statistic": "Average",
-        "Period": 60,
-        "EvaluationPeriods": 2,
-        "Threshold": 1.0,
-        "ComparisonOperator": "GreaterThanOrEqualToThreshold",
-        "TreatMissingData": "missing",
-        "AlarmActions": ["arn:from-zero"],
-    }
-    script.expect("cloudwatch", "PutMetricAlarm", alarm)
 
 
 def test_async_goes_down_to_zero_and_comes_back(script):
@@ -202,132 +94,19 @@ def test_async_goes_down_to_zero_and_comes_back(script):
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("InService", NEW))
     expect_scale_to_zero(script, most=3)
     topics = ["--success-topic", "arn:aws:sns:us-east-1:1:ok", "--error-topic", "arn:aws:sns:us-east-1:1:bad"]
-    assert main([*OURS, "--mode", "async", "--min-capacity", "0", "--max-capacity", "3", *topics]) == 0
+    assert main([*UNTESTED, "--mode", "async", "--min-capacity", "0", "--max-capacity", "3", *topics]) == 0
     script.done()
-
-
-def expect_scaling(script, least: int, most: int) -> None:
-    """Expect real-time scaling by requests per instance."""
-    service = "application-autoscaling"
-    script.expect(service, "RegisterScalableTarget", TARGET | {"MinCapacity": least, "MaxCapacity": most})
-    tracking = {
-        "TargetValue": 20.0,
-        "PredefinedMetricSpecification": {"PredefinedMetricType": "SageMakerVariantInvocationsPerInstance"},
-        "ScaleInCooldown": 600,
-        "ScaleOutCooldown": 120,
-    }
-    named = TARGET | {"PolicyName": "viseme-target-tracking", "PolicyType": "TargetTrackingScaling"}
-    policy = named | {"TargetTrackingScalingPolicyConfiguration": tracking}
-    script.expect(service, "PutScalingPolicy", policy, {"PolicyARN": "arn:t", "Alarms": []})
 
 
 def test_realtime_scales_between_its_bounds(script):
     expect_create(script)
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("InService", NEW))
     expect_scaling(script, 1, 4)
-    assert main([*OURS, "--max-capacity", "4"]) == 0
+    assert main([*UNTESTED, "--max-capacity", "4"]) == 0
     script.done()
 
 
 # Updating
-
-
-def alarm(what: str, metric: str, threshold: float, **statistic: str) -> dict:
-    dimensions = [{"Name": "EndpointName", "Value": "viseme"}, {"Name": "VariantName", "Value": "AllTraffic"}]
-    return {
-        "AlarmName": f"viseme-rollback-{what}",
-        "AlarmDescription": "Rolls back an update of viseme while it is deployed",
-        "Namespace": "AWS/SageMaker",
-        "MetricName": metric,
-        "Dimensions": dimensions,
-        "Period": 60,
-        "EvaluationPeriods": 1,
-        "Threshold": threshold,
-        "ComparisonOperator": "GreaterThanOrEqualToThreshold",
-        "TreatMissingData": "notBreaching",
-        **statistic,
-    }
-
-
-def expect_alarms(script) -> None:
-    """Expect the rollback alarms of a real-time endpoint."""
-    script.expect("cloudwatch", "PutMetricAlarm", alarm("5xx", "Invocation5XXErrors", 1, Statistic="Sum"))
-    script.expect("cloudwatch", "PutMetricAlarm", alarm("latency", "ModelLatency", 50_000_000, ExtendedStatistic="p90"))
-
-
-def expect_scalable(script, bounds: tuple[int, int] | None) -> None:
-    """Expect a request for the scaling bounds; None: the endpoint does not scale."""
-    targets = []
-    if bounds:
-        dates = {"CreationTime": 0, "RoleARN": "arn:role"}
-        targets = [TARGET | {"MinCapacity": bounds[0], "MaxCapacity": bounds[1]} | dates]
-    wanted = {
-        "ServiceNamespace": "sagemaker",
-        "ResourceIds": [TARGET["ResourceId"]],
-        "ScalableDimension": TARGET["ScalableDimension"],
-    }
-    script.expect("application-autoscaling", "DescribeScalableTargets", wanted, {"ScalableTargets": targets})
-
-
-def expect_update(script, traffic: dict, bounds: tuple[int, int] | None = None, n_instances: int = 1, **more) -> None:
-    expect_scalable(script, bounds)
-    expect_prepare(script, n_instances=n_instances)
-    expect_alarms(script)
-    if bounds:
-        script.expect("application-autoscaling", "DeregisterScalableTarget", TARGET)
-        script.expect("cloudwatch", "DeleteAlarms", {"AlarmNames": ["viseme-backlog-without-capacity"]})
-    expect_update_call(script, traffic, ["viseme-rollback-5xx", "viseme-rollback-latency"], **more)
-
-
-def expect_update_call(script, traffic: dict, alarms: list[str], **more) -> None:
-    request = {
-        **NAMED,
-        "EndpointConfigName": NEW,
-        "RetainAllVariantProperties": True,
-        "DeploymentConfig": {
-            "BlueGreenUpdatePolicy": {
-                "TrafficRoutingConfiguration": traffic | {"WaitIntervalInSeconds": 300},
-                "TerminationWaitInSeconds": 300,
-                "MaximumExecutionTimeoutInSeconds": 3600,
-            },
-            "AutoRollbackConfiguration": {"Alarms": [{"AlarmName": name} for name in alarms]},
-        },
-        **more,
-    }
-    script.expect(
-        "sagemaker", "UpdateEndpoint", request, {"EndpointArn": "arn:aws:sagemaker:us-east-1:1:endpoint/viseme"}
-    )
-
-
-def expect_clean(script) -> None:
-    """Expect two pages; similar names, and the version in use, are left alone."""
-    wanted = {"NameContains": "viseme-v", "MaxResults": 100}
-
-    def configs(*names: str) -> list[dict]:
-        arn = "arn:aws:sagemaker:us-east-1:1:endpoint-config/x"
-        return [{"EndpointConfigName": name, "EndpointConfigArn": arn, "CreationTime": NOW} for name in names]
-
-    answer = {"EndpointConfigs": configs(NEW, "my-viseme-v20261101000000"), "NextToken": "more"}
-    script.expect("sagemaker", "ListEndpointConfigs", wanted, answer)
-    answer = {"EndpointConfigs": configs(OLD, "viseme-video", "viseme-v1")}
-    script.expect("sagemaker", "ListEndpointConfigs", wanted | {"NextToken": "more"}, answer)
-    arn = "arn:aws:sagemaker:us-east-1:1:model/x"
-    models = [{"ModelName": name, "ModelArn": arn, "CreationTime": NOW} for name in (NEW, OLD)]
-    script.expect("sagemaker", "ListModels", wanted, {"Models": models})
-    script.expect("sagemaker", "DescribeModel", {"ModelName": OLD}, described_model(OLD))
-    expect_discard(script, OLD)
-
-
-def described_model(name: str, model_data: str | None = None) -> dict:
-    """Return an answer of DescribeModel."""
-    container = {"Image": IMAGE} | ({"ModelDataUrl": model_data} if model_data else {})
-    arn = "arn:aws:sagemaker:us-east-1:1:model/x"
-    found = {"ModelName": name, "PrimaryContainer": container, "ExecutionRoleArn": ROLE}
-    return found | {"CreationTime": NOW, "ModelArn": arn}
-
-
-ALL_AT_ONCE = {"Type": "ALL_AT_ONCE"}
-CANARY = {"Type": "CANARY", "CanarySize": {"Type": "INSTANCE_COUNT", "Value": 1}}
 
 
 @pytest.mark.parametrize(
@@ -344,7 +123,7 @@ def test_update_keeps_what_was_scaled_and_cleans_up(script, n_instances: int, tr
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("Updating"))
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("InService", NEW))
     expect_clean(script)
-    assert main([*OURS, "--update"]) == 0
+    assert main([*UNTESTED, "--update"]) == 0
     script.done()
 
 
@@ -356,7 +135,7 @@ def test_a_rollback_restores_everything(script, capsys: pytest.CaptureFixture[st
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("InService", OLD, FailureReason=reason))
     expect_log(script, "worker died", "worker died again")
     expect_discard(script)
-    assert main([*OURS, "--update"]) == 1
+    assert main([*UNTESTED, "--update"]) == 1
     script.done()
     err = capsys.readouterr().err
     assert f"the update to {NEW} was rolled back; {OLD} still serves: {reason}" in err
@@ -370,7 +149,7 @@ def test_a_rollback_restores_scaling(script):
     script.refuse("logs", "DescribeLogStreams", "ResourceNotFoundException")
     expect_scaling(script, 1, 2)
     expect_discard(script)
-    assert main([*OURS, "--update"]) == 1
+    assert main([*UNTESTED, "--update"]) == 1
     script.done()
 
 
@@ -380,7 +159,7 @@ def test_an_update_that_hangs_reports_that_scaling_is_off(script, capsys: pytest
     found = describe("UpdateRollbackFailed", FailureReason="no capacity to go back")
     script.expect("sagemaker", "DescribeEndpoint", NAMED, found)
     script.refuse("logs", "DescribeLogStreams", "ResourceNotFoundException")
-    assert main([*OURS, "--update"]) == 1
+    assert main([*UNTESTED, "--update"]) == 1
     script.done()  # nothing is deleted that may yet be in use
     err = capsys.readouterr().err
     assert "viseme: UpdateRollbackFailed: no capacity to go back" in err
@@ -392,7 +171,7 @@ def test_a_refused_status_request_during_an_update_changes_nothing(script, capsy
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe())
     expect_update(script, ALL_AT_ONCE, bounds=(1, 2))
     script.refuse("sagemaker", "DescribeEndpoint", "ExpiredTokenException", "The security token is expired")
-    assert main([*OURS, "--update"]) == 1
+    assert main([*UNTESTED, "--update"]) == 1
     script.done()
     err = capsys.readouterr().err
     assert "credentials: " in err
@@ -409,7 +188,7 @@ def test_a_refused_update_restores_everything(script):
     script.refuse("sagemaker", "UpdateEndpoint", "ResourceLimitExceeded", "limit")
     expect_scaling(script, 1, 2)
     expect_discard(script)
-    assert main([*OURS, "--update"]) == 1
+    assert main([*UNTESTED, "--update"]) == 1
     script.done()
 
 
@@ -433,7 +212,7 @@ def test_an_update_keeps_how_it_scales(script, flags, n_now, registered, n_fleet
     if wanted:
         expect_scaling(script, *wanted)
     expect_clean(script)
-    assert main([*OURS, "--update", *flags]) == 0
+    assert main([*UNTESTED, "--update", *flags]) == 0
     script.done()
 
 
@@ -456,7 +235,7 @@ def test_an_asynchronous_update_keeps_its_paths_and_topics(script):
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("InService", NEW))
     expect_scale_to_zero(script, most=3)
     expect_clean(script)
-    assert main([*OURS, "--update", "--mode", "async", "--async-failure", "s3://videos/failures/"]) == 0
+    assert main([*UNTESTED, "--update", "--mode", "async", "--async-failure", "s3://videos/failures/"]) == 0
     script.done()
 
 
@@ -512,7 +291,7 @@ def test_an_archive_stays_if_its_use_cannot_be_determined(script, capsys: pytest
 
 def test_deleting_removes_the_archive_and_keeps_answers(moto, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(endpoint, "build_archive", no_archive)
-    assert main([*FIVE, "--bucket", "models"]) == 0
+    assert main([*FIVE, "--bucket", "models", "--no-smoke-test"]) == 0
     s3 = boto3.client("s3", region_name=REGION)
     [archive] = s3.list_objects_v2(Bucket="models")["Contents"]
     assert archive["Key"] == archive_of(NEW).removeprefix("s3://models/")
@@ -559,7 +338,7 @@ def test_endpoints_that_cannot_be_updated(script, capsys: pytest.CaptureFixture[
         expect_missing(script)
     else:
         script.expect("sagemaker", "DescribeEndpoint", NAMED, found)
-    assert main([*OURS, "--update"]) == 2
+    assert main([*UNTESTED, "--update"]) == 2
     script.done()
     assert message in capsys.readouterr().err
 
@@ -568,7 +347,7 @@ def test_endpoints_that_cannot_be_updated(script, capsys: pytest.CaptureFixture[
 
 
 def test_delete_removes_everything(moto):
-    assert main(OURS) == 0
+    assert main(UNTESTED) == 0
     assert main(["--endpoint-name", "viseme", "--delete"]) == 0
     sagemaker = boto3.client("sagemaker", region_name=REGION)
     assert sagemaker.list_endpoints()["Endpoints"] == []
@@ -578,7 +357,7 @@ def test_delete_removes_everything(moto):
 
 def test_delete_an_asynchronous_one(moto):
     folders = ["--async-output", "s3://videos/results", "--async-failure", "s3://videos/failures"]
-    assert main([*OURS, "--mode", "async", *folders]) == 0
+    assert main([*UNTESTED, "--mode", "async", *folders]) == 0
     scaling, cloudwatch = (boto3.client(name, region_name=REGION) for name in ("application-autoscaling", "cloudwatch"))
     (target,) = scaling.describe_scalable_targets(ServiceNamespace="sagemaker")["ScalableTargets"]
     assert (target["MinCapacity"], target["MaxCapacity"]) == (0, 1)
@@ -621,12 +400,16 @@ def test_dry_run_prints_the_calls_of_a_run(capsys: pytest.CaptureFixture[str], m
         "CreateEndpointConfig",
         "CreateEndpoint",
         "DescribeEndpoint",
+        "InvokeEndpoint",
+        "InvokeEndpoint",
+        "FilterLogEvents",
     ]
     assert lines[2]["parameters"]["Body"] == "<contents of model.tar.gz>"
+    assert lines[7]["parameters"]["Body"] == f"<{CLIP.stat().st_size} bytes>"
 
 
 def test_dry_run_of_an_update_and_a_deletion(capsys: pytest.CaptureFixture[str]):
-    lines = dry_run(capsys, *OURS, "--update", "--mode", "async", "--min-capacity", "0")
+    lines = dry_run(capsys, *UNTESTED, "--update", "--mode", "async", "--min-capacity", "0")
     assert [line["operation"] for line in lines if line["service"] != "s3"] == [
         "DescribeEndpoint",
         "DescribeScalableTargets",
@@ -654,7 +437,7 @@ def test_dry_run_of_an_update_and_a_deletion(capsys: pytest.CaptureFixture[str])
 
 
 def test_dry_run_rejects_invalid_parameters(capsys: pytest.CaptureFixture[str]):
-    aws = endpoint.DryRunAws(REGION, None, {})
+    aws = endpoint.DryRunAws(None, {})
     with pytest.raises(DeployError, match="Nmae"):
         aws.call("sagemaker", "DescribeEndpoint", EndpointName="x", Nmae="y")
 
@@ -696,7 +479,7 @@ def test_a_role_is_needed(capsys: pytest.CaptureFixture[str]):
 
 def test_an_existing_endpoint_is_not_created_again(script, capsys: pytest.CaptureFixture[str]):
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("Failed"))
-    assert main(OURS) == 2
+    assert main(UNTESTED) == 2
     assert "already exists (Failed); --update changes it, --delete removes it" in capsys.readouterr().err
 
 
@@ -724,7 +507,7 @@ def test_an_existing_endpoint_is_not_created_again(script, capsys: pytest.Captur
 def test_a_refused_model(script, capsys: pytest.CaptureFixture[str], code: str, message: str, cause: str):
     expect_missing(script)
     script.refuse("sagemaker", "CreateModel", code, message)
-    assert main(OURS) == 1
+    assert main(UNTESTED) == 1
     script.done()
     err = capsys.readouterr().err
     assert err.startswith(f"deploy.endpoint: {cause}sagemaker CreateModel: {code}: {message}\n")
@@ -737,7 +520,7 @@ def test_no_quota_leaves_nothing_behind(script, capsys: pytest.CaptureFixture[st
     message = "The account-level service limit 'ml.g5.xlarge for endpoint usage' is 0 Instances"
     script.refuse("sagemaker", "CreateEndpoint", "ResourceLimitExceeded", message)
     expect_discard(script)
-    assert main(OURS) == 1
+    assert main(UNTESTED) == 1
     script.done()
     assert "quota: " in (err := capsys.readouterr().err)
     assert "Service Quotas" in err
@@ -748,7 +531,7 @@ def test_a_refused_configuration_deletes_its_model(script):
     script.expect("sagemaker", "CreateModel", model_request(), {"ModelArn": "arn:aws:sagemaker:us-east-1:1:model/x"})
     script.refuse("sagemaker", "CreateEndpointConfig", "ValidationException", "no")
     script.expect("sagemaker", "DeleteModel", {"ModelName": NEW})
-    assert main(OURS) == 1
+    assert main(UNTESTED) == 1
     script.done()
 
 
@@ -787,7 +570,7 @@ def test_a_failed_endpoint(script, capsys: pytest.CaptureFixture[str], reason: s
         expect_log(script, *log)
     else:
         script.refuse("logs", "DescribeLogStreams", "ResourceNotFoundException")
-    assert main(OURS) == 1
+    assert main(UNTESTED) == 1
     script.done()
     err = capsys.readouterr().err
     assert f"deploy.endpoint: {cause}viseme: Failed: {reason}" in err
@@ -800,7 +583,7 @@ def test_an_unreadable_log_does_not_hide_the_failure(script, capsys: pytest.Capt
     expect_create(script)
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("Failed", NEW, FailureReason="it just did"))
     script.refuse("logs", "DescribeLogStreams", "AccessDeniedException")
-    assert main(OURS) == 1
+    assert main(UNTESTED) == 1
     err = capsys.readouterr().err
     assert "viseme: Failed: it just did" in err
     assert "(the log cannot be read: AccessDeniedException)" in err
@@ -815,7 +598,7 @@ def test_a_container_that_hangs(script, capsys: pytest.CaptureFixture[str], monk
     for _ in range(2):
         script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("Creating", NEW))
     expect_log(script, "The NVIDIA driver on your system is too old (found version 11040)")
-    assert main(OURS) == 1
+    assert main(UNTESTED) == 1
     script.done()
     err = capsys.readouterr().err
     assert "viseme: Creating (4 s)" in err
@@ -842,7 +625,7 @@ def test_without_credentials(capsys: pytest.CaptureFixture[str], monkeypatch: py
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
     monkeypatch.setenv("AWS_CONFIG_FILE", "/nonexistent")
-    assert main(OURS) == 1
+    assert main(UNTESTED) == 1
     assert "Unable to locate credentials" in capsys.readouterr().err
 
 
@@ -862,7 +645,7 @@ def test_a_bucket_elsewhere(script, capsys: pytest.CaptureFixture[str]):
     ],
 )
 def test_a_machine_image_by_name(capsys: pytest.CaptureFixture[str], ami: str, warned: bool):
-    assert main([*OURS, "--inference-ami-version", ami, "--dry-run"]) == 0
+    assert main([*UNTESTED, "--inference-ami-version", ami, "--dry-run"]) == 0
     printed = capsys.readouterr()
     assert ("has NVIDIA driver 535, which runs CUDA 12.2; the image needs CUDA 13.0" in printed.err) == warned
     [config] = [one for one in map(json.loads, printed.out.splitlines()) if one["operation"] == "CreateEndpointConfig"]
@@ -870,7 +653,7 @@ def test_a_machine_image_by_name(capsys: pytest.CaptureFixture[str], ami: str, w
 
 
 def test_async_sends_as_many_at_once_as_there_are_workers(capsys: pytest.CaptureFixture[str]):
-    arguments = [*OURS, "--mode", "async", "--env", "SAGEMAKER_MODEL_SERVER_WORKERS=3", "--dry-run"]
+    arguments = [*UNTESTED, "--mode", "async", "--env", "SAGEMAKER_MODEL_SERVER_WORKERS=3", "--dry-run"]
     assert main(arguments) == 0
     lines = map(json.loads, capsys.readouterr().out.splitlines())
     [config] = [one["parameters"] for one in lines if one["operation"] == "CreateEndpointConfig"]
