@@ -32,6 +32,10 @@ class FrameClock:
         while (wait_s := self._start + frame / FPS - self._now()) > 0:
             await self._sleep(wait_s)
 
+    def elapsed_s(self) -> float:
+        """Return the seconds since the start."""
+        return self._now() - self._start
+
     def lateness_s(self, frame: int) -> float:
         """Return how long ago the frame was due, in seconds; negative if it is not due yet."""
-        return self._now() - self._start - frame / FPS
+        return self.elapsed_s() - frame / FPS

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 STATS_INTERVAL = 5 * FPS  # frames between `stats` events
 MAX_COMMAND_CHARS = 4096
+INPUT_END_S = 0.5  # without new audio, after which an utterance counts as complete: clients may send no flush
 MAX_INLINE_BYTES = 1 << 16  # of audio that is pushed in the event loop; a larger message is pushed in a thread
 
 
@@ -45,6 +46,7 @@ class LiveSession:
         self._partial_sample = b""  # the first byte of a sample whose second byte is in the next message
         self._has_audio = False
         self._is_speaking = False
+        self._waiting_since_s = 0.0  # time of the last audio or frame of speech, by the clock
         self._n_frames = 0  # frames produced
         self._n_before_restart = 0  # frames produced before `start` restarted the session
         self._options, self._session = options, self._open(options)
@@ -76,6 +78,7 @@ class LiveSession:
             self._session.push_audio(pcm)
         else:
             await self._run(self._session.push_audio, pcm)
+        self._waiting_since_s = self._clock.elapsed_s()
 
     def _handle_command(self, command: dict[str, Any]) -> None:
         kind = command.pop("type")
@@ -127,6 +130,7 @@ class LiveSession:
                 frame = replace(frame, generation=self._session.generation)
             self._send_speech_event(frame)
             self.queue.push_frame(frame)
+            self._end_quiet_utterance(frame)
             if self._n_frames % STATS_INTERVAL == 0:
                 self._send_event("stats", **self._stats())
 
@@ -150,6 +154,14 @@ class LiveSession:
         elif self._is_speaking and not frame.is_speaking and self.is_silent:
             self._is_speaking = False
             self._send_event("speech_finished", frame=frame.frame, pts_ms=frame.pts_ms)
+
+    def _end_quiet_utterance(self, frame: FrameMessage) -> None:
+        """End the utterance if its last frames have waited for audio long enough: then they are spoken without it."""
+        now_s = self._clock.elapsed_s()
+        if frame.is_speaking or not self._session.is_waiting:
+            self._waiting_since_s = now_s
+        elif now_s - self._waiting_since_s >= INPUT_END_S:
+            self._session.flush()
 
     def send_error(self, code: str, message: str) -> None:
         self._send_event("error", code=code, message=message)

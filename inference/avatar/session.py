@@ -85,6 +85,12 @@ class AvatarSession:
         with self._lock:
             return any(not one.is_over for one in self._utterances)
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the next frame of speech waits for more audio, or for `flush`."""
+        with self._lock:
+            return self._is_open and not self._utterances[0].is_ready
+
     def push_audio(self, pcm: Samples) -> None:
         """Push speech: (n,) int16 mono at the session's rate, any n. Speech after a flush is another utterance.
 
