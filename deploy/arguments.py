@@ -19,6 +19,7 @@ from deploy.aws_requests import (
 )
 from deploy.errors import WrongRequest
 from deploy.images import AMIS, DEFAULT_CUDA, choose_ami, format_version, stock_image
+from deploy.models import HUB_VARIABLE, ModelSelection, add_selection_arguments
 from deploy.package import ENTRY_FILE
 from deploy.scaling import CapacityBounds
 from deploy.storage import default_bucket, folder_uri
@@ -38,6 +39,7 @@ def add_endpoint_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    add_selection_arguments(parser, "the endpoint fetches others when it starts")
     parser.add_argument("--model-data", metavar="S3_URI", help="a model.tar.gz; by default one is packed and uploaded")
     parser.add_argument(
         "--inference-ami-version",
@@ -89,6 +91,9 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise WrongRequest(f"--{given[0].replace('_', '-')}: requires --mode async")
     if args.model_data and not args.model_data.startswith("s3://"):
         raise WrongRequest(f"--model-data {args.model_data}: expected s3://BUCKET/KEY.tar.gz")
+    files = list(ModelSelection.from_arguments(args).files.values())
+    if args.model_data and files:
+        raise WrongRequest(f"{files[0]}: cannot be added to the archive of --model-data; use deploy.package")
     if args.inference_ami_version and not AMI_NAME_PATTERN.fullmatch(args.inference_ami_version):
         raise WrongRequest(f"--inference-ami-version {args.inference_ami_version}: expected such as {AMIS[-1].name}")
 
@@ -146,8 +151,8 @@ def make_spec(args: argparse.Namespace, now: datetime) -> DeploymentSpec:
 
 
 def needs_archive(args: argparse.Namespace) -> bool:
-    """Return whether an archive must be packed: Viseme's image contains weights, the stock image does not."""
-    return not args.image_uri and not args.model_data
+    """Return whether an archive must be packed: for files, and on the stock image, which lacks Viseme's code."""
+    return not args.model_data and (not args.image_uri or bool(ModelSelection.from_arguments(args).files))
 
 
 def bucket_of(args: argparse.Namespace) -> str:
@@ -179,7 +184,19 @@ def make_environment(args: argparse.Namespace) -> dict[str, str]:
             "SAGEMAKER_MAX_PAYLOAD_IN_MB": str(max_mb),
             "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": str(REQUEST_TIMEOUT_S[args.mode]),
         }
-    return defaults | given
+    return defaults | ModelSelection.from_arguments(args).environment | given
+
+
+def warnings_of(args: argparse.Namespace) -> list[str]:
+    """Return what the licences of the chosen models forbid, and what the stock image makes of HF_MODEL_ID."""
+    environment = make_environment(args)
+    warnings = ModelSelection.from_arguments(args).notices(environment)
+    if not args.image_uri and HUB_VARIABLE in environment:
+        warnings.append(
+            f"the stock image downloads all files of {environment[HUB_VARIABLE]} when {HUB_VARIABLE} is set, before "
+            f"Viseme fetches what it needs; --weights hf://{environment[HUB_VARIABLE]} avoids that"
+        )
+    return warnings
 
 
 def split_variable(text: str) -> tuple[str, str]:

@@ -22,11 +22,13 @@ from deploy.arguments import (
     make_spec,
     merge_with_current,
     needs_archive,
+    warnings_of,
 )
 from deploy.aws import Answer, Aws, BotoAws, DryRunAws
 from deploy.aws_requests import VARIANT, DeploymentSpec, account_of, archive_key, check_name
 from deploy.command import run_command
 from deploy.images import ami_warning, has_gpu
+from deploy.models import ModelSelection
 from deploy.package import build_archive
 from deploy.smoke_test import SmokeTest, add_smoke_test_argument, canned_answer
 from deploy.storage import ensure_bucket, upload_file
@@ -74,6 +76,8 @@ def run(args: argparse.Namespace) -> None:
         return
     check_arguments(args)
     spec = make_spec(args, datetime.now(UTC))
+    for warning in warnings_of(args):
+        write_stderr(f"warning: {warning}")
     if args.inference_ami_version and has_gpu(args.instance_type):
         warn_of_old_driver(spec)
     aws = choose_aws(args)
@@ -170,7 +174,7 @@ def upload_archive(aws: Aws, args: argparse.Namespace, spec: DeploymentSpec) -> 
             path.touch()  # only its name is printed
         else:
             write_stderr(f"{spec.endpoint}: packing {ARCHIVE_NAME}")
-            build_archive(path)
+            build_archive(path, ModelSelection.from_arguments(args).files, with_code=not args.image_uri)
         key = archive_key(spec.endpoint, spec.version)
         with path.open("rb") as file:
             upload_file(aws, file, bucket_of(args), key, account_of(spec.role_arn), "application/gzip")

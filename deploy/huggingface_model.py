@@ -17,14 +17,14 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
 from deploy import rollout
-from deploy.arguments import add_endpoint_arguments, add_model_arguments, check_arguments, make_spec
+from deploy.arguments import add_endpoint_arguments, add_model_arguments, check_arguments, make_spec, warnings_of
 from deploy.aws import BotoAws, as_call_failed
 from deploy.aws_requests import DOWNLOAD_TIMEOUT_S, HEALTH_CHECK_TIMEOUT_S, DeploymentSpec, check_name
 from deploy.command import run_command
 from deploy.endpoint import upload_artifacts
 from deploy.errors import DeployError, WrongRequest
 from deploy.images import STOCK_PYTHON, STOCK_PYTORCH, STOCK_TRANSFORMERS
-from deploy.waiting import WaitPolicy, wait_until_in_service
+from deploy.waiting import WaitPolicy, wait_until_in_service, write_stderr
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> None:
     check_arguments(args)
     sdk = import_sdk()
     spec = make_spec(args, datetime.now(UTC))
+    for warning in warnings_of(args):
+        write_stderr(f"warning: {warning}")
     aws = BotoAws(args.region)
     rollout.check_absent(aws, spec.endpoint)
     upload_artifacts(aws, args, spec)

@@ -1,10 +1,11 @@
 """Pack the model archive.
 
-model.safetensors       lip-reading weights (--weights), used by either image instead of the bundled ones
+model.*                 lip-reading weights (--weights), if any; either image uses them instead of the bundled ones
 wav2lip*.pth            lip-sync checkpoints (--checkpoint), if any
+shape_predictor_68*.dat dlib's predictor (--landmarks), if any
 data/weights/mediapipe/ face models, so that a start needs no network
 code/viseme_entry.py    entry file of the hosting toolkit (SAGEMAKER_PROGRAM)
-code/inference/         the engines, with the bundled lip-sync weights
+code/inference/         the engines, with the bundled weights
 code/requirements.txt   packages that the stock image lacks
 """
 
@@ -17,23 +18,22 @@ import re
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from deploy.errors import DeployError, WrongRequest
-from deploy.storage import check_file
+from deploy.models import WEIGHT_SUFFIXES, ModelSelection, add_selection_arguments
 from deploy.waiting import write_stderr
 
 ROOT = Path(__file__).parents[1]
 ENTRY_FILE = "viseme_entry.py"
-READING_WEIGHTS = ROOT / "inference" / "weights" / "starter" / "lipcoordnet" / "model.safetensors"
-SYNC_WEIGHTS = READING_WEIGHTS.parents[1] / "wav2lip" / "model.safetensors"  # used if no checkpoint is supplied
-WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth")
-CHECKPOINT_NAMES = ("wav2lip.pth", "wav2lip_gan.pth")
-FACE_MODELS = PurePosixPath("data/weights/mediapipe")  # found there with VISEME_DATA_DIR=.../data
+STARTER_FOLDER = ROOT / "inference" / "weights" / "starter"
+BUNDLED_WEIGHTS = tuple(STARTER_FOLDER / name / "model.safetensors" for name in ("lipcoordnet", "wav2lip"))
+FACE_MODELS = PurePosixPath("data/weights/mediapipe")  # searched before the cache
 # The lines of requirements.txt that the stock image lacks. It has its own versions of torch, numpy, OpenCV,
 # safetensors, boto3 and huggingface-hub, which must stay as they are.
-EXTRA_PACKAGES = ("av", "openvino", "pydantic", "tenacity", "pysubs2")
+EXTRA_PACKAGES = ("av", "openvino", "pydantic", "tenacity", "pysubs2", "dlib-bin")
 FETCH_TIMEOUT_S = 900
 FIXED_MTIME = 315532800  # 1980-01-01, for every file: the same files give the same archive
 
@@ -42,10 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0 done, 2 wrong arguments, 1 any other failure."""
     args = make_parser().parse_args(arguments)
     try:
-        build_archive(args.output, args.weights, args.checkpoint)
+        models = fetch_sets(ModelSelection.from_arguments(args))
+        build_archive(args.output, models.files)
     except DeployError as err:
         write_stderr(f"deploy.package: {err}")
         return err.exit_code
+    for notice in models.notices(models.environment):
+        write_stderr(f"warning: {notice}")
+    for name, value in models.environment.items():
+        write_stderr(f"the endpoint needs --env {name}={value}")
     sys.stdout.write(f"{args.output}\n")
     return 0
 
@@ -53,39 +58,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deploy.package", description=__doc__.partition("\n")[0])
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="such as model.tar.gz")
-    parser.add_argument(
-        "--weights", type=Path, default=READING_WEIGHTS, metavar="FILE", help="lip-reading weights (default: bundled)"
-    )
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="lip-sync checkpoint that you supply: wav2lip.pth or wav2lip_gan.pth; repeatable",
-    )
+    add_selection_arguments(parser, "hub and dlib are fetched now, and packed")
     return parser
 
 
-def build_archive(output: Path, weights: Path = READING_WEIGHTS, checkpoints: Sequence[Path] = ()) -> None:
+def fetch_sets(models: ModelSelection) -> ModelSelection:
+    """Return the models with the sets hub and dlib replaced by their files, so that a start needs no network.
+
+    Raises: DeployError if they cannot be fetched.
+    """
+    wants_dlib = models.landmarks == "dlib" or (models.weights == "hub" and models.landmarks is None)
+    weights = None if models.weights == "starter" else models.weights
+    return replace(
+        models,
+        weights=str(fetch("hub")[0]) if weights == "hub" else weights,
+        landmarks=str(fetch("dlib")[0]) if wants_dlib else models.landmarks,
+    )
+
+
+def build_archive(output: Path, models: Mapping[PurePosixPath, Path] | None = None, *, with_code: bool = True) -> None:
     """Write the archive; the same files give the same bytes.
 
-    Raises: WrongRequest if the weights, a checkpoint or the output folder do not exist; DeployError if the face models
-    cannot be fetched.
+    models: the files of `ModelSelection.files`, by their paths in the archive. with_code: whether the engines and face
+    models are packed, which Viseme's own image has.
+    Raises: WrongRequest if the output folder does not exist; DeployError if the face models cannot be fetched.
     """
-    if weights.suffix not in WEIGHT_SUFFIXES:
-        raise WrongRequest(f"{weights}: expected {', '.join(WEIGHT_SUFFIXES)}")
-    check_file(weights)
-    for checkpoint in checkpoints:
-        if checkpoint.name not in CHECKPOINT_NAMES:
-            raise WrongRequest(f"{checkpoint}: expected a file named {' or '.join(CHECKPOINT_NAMES)}")
-        check_file(checkpoint)
     if not output.parent.is_dir():
         raise WrongRequest(f"{output.parent}: no such folder")
-    files = dict(list_code()) | dict(list_face_models())
-    files[PurePosixPath("model").with_suffix(weights.suffix)] = weights.read_bytes()
-    files |= {PurePosixPath(path.name): path.read_bytes() for path in checkpoints}
-    files[PurePosixPath("code/requirements.txt")] = make_requirements().encode()
+    files = {name: path.read_bytes() for name, path in (models or {}).items()}
+    if with_code:
+        files |= dict(list_code()) | dict(list_face_models())
+        files[PurePosixPath("code/requirements.txt")] = make_requirements().encode()
     write_archive(output, files)
 
 
@@ -103,26 +106,30 @@ def write_archive(output: Path, files: dict[PurePosixPath, bytes]) -> None:
 
 
 def list_code() -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Yield the engines, the bundled lip-sync weights and the entry file, without Python's compiled files.
+    """Yield the engines, the bundled weights and the entry file, without Python's compiled files.
 
-    Other weights are left out: the lip-reading weights are at the archive's top, and no toolkit serves live avatars.
+    The weights of live avatars are left out: no toolkit serves these.
     """
     code = PurePosixPath("code")
     for path in sorted((ROOT / "inference").rglob("*")):
-        if path.is_file() and (path == SYNC_WEIGHTS or path.suffix not in (*WEIGHT_SUFFIXES, ".pyc")):
+        if path.is_file() and (path in BUNDLED_WEIGHTS or path.suffix not in (*WEIGHT_SUFFIXES, ".pyc")):
             yield code / path.relative_to(ROOT).as_posix(), path.read_bytes()
     yield code / ENTRY_FILE, (Path(__file__).parent / "artifact" / ENTRY_FILE).read_bytes()
 
 
 def list_face_models() -> Iterator[tuple[PurePosixPath, bytes]]:
-    """Yield MediaPipe's files, verified or fetched by `viseme weights`: this package does not import the engines."""
-    command = [sys.executable, "-m", "container.cli", "weights", "fetch", "mediapipe"]
+    """Yield MediaPipe's files."""
+    for path in fetch("mediapipe"):
+        yield FACE_MODELS / path.name, path.read_bytes()
+
+
+def fetch(name: str) -> list[Path]:
+    """Return the files of a weight set, verified or fetched by `viseme weights`: this package imports no engines."""
+    command = [sys.executable, "-m", "container.cli", "weights", "fetch", name]
     run = subprocess.run(command, capture_output=True, text=True, timeout=FETCH_TIMEOUT_S, check=False, cwd=ROOT)
     if run.returncode != 0:
-        raise DeployError(f"the face models cannot be fetched: {run.stderr.strip() or 'no reason given'}")
-    for line in run.stdout.splitlines():
-        path = Path(line)
-        yield FACE_MODELS / path.name, path.read_bytes()
+        raise DeployError(f"the weights {name!r} cannot be fetched: {run.stderr.strip() or 'no reason given'}")
+    return [Path(line) for line in run.stdout.splitlines()]
 
 
 def make_requirements() -> str:

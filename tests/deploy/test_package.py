@@ -18,8 +18,10 @@ from moto.server import ThreadedMotoServer
 from support.stock_layer import Layer
 
 from deploy import package
+from deploy.models import WAV2LIP_NOTICE, ModelSelection
 from deploy.package import build_archive, main, make_requirements
 from inference import handler
+from inference.weights.registry import DLIB, STARTER
 
 ROOT = Path(__file__).parents[2]
 SITE_PACKAGES = Path(sysconfig.get_path("purelib"))
@@ -33,7 +35,6 @@ def test_contents(archive: Path):
         entries = packed.getmembers()
     names = [entry.name for entry in entries]
     assert {
-        "model.safetensors",
         "code/viseme_entry.py",
         "code/requirements.txt",
         "code/inference/__init__.py",
@@ -44,8 +45,8 @@ def test_contents(archive: Path):
     assert names == sorted(names)
     assert "code/inference.py" not in names  # it would shadow the package beside it
     assert [name for name in names if name.endswith((".safetensors", ".pt"))] == [
+        "code/inference/weights/starter/lipcoordnet/model.safetensors",
         "code/inference/weights/starter/wav2lip/model.safetensors",
-        "model.safetensors",
     ]
     assert not [name for name in names if "__pycache__" in name or name.startswith(("/", ".."))]
     assert {(entry.mtime, entry.mode, entry.uid, entry.uname) for entry in entries} == {(315532800, 0o644, 0, "")}
@@ -57,16 +58,51 @@ def test_the_same_files_make_the_same_bytes(archive: Path, tmp_path: Path, monke
     assert (tmp_path / "other-name.tgz").read_bytes() == archive.read_bytes()
 
 
-def test_custom_weights(weights_cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    (tmp_path / "mine.pt").write_bytes(b"tensors")
-    (tmp_path / "wav2lip_gan.pth").write_bytes(b"checkpoint")
-    flags = ["--weights", str(tmp_path / "mine.pt"), "--checkpoint", str(tmp_path / "wav2lip_gan.pth")]
-    assert main(["-o", str(tmp_path / "m.tar.gz"), *flags]) == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'm.tar.gz'}\n"
+@pytest.fixture
+def mine(tmp_path: Path) -> list[str]:
+    """Return the arguments that choose weights, a checkpoint and a predictor of the caller's own."""
+    for name, contents in (("mine.pt", b"tensors"), ("wav2lip_gan.pth", b"checkpoint"), ("lips.dat", b"predictor")):
+        (tmp_path / name).write_bytes(contents)
+    flags = {"--weights": "mine.pt", "--checkpoint": "wav2lip_gan.pth", "--landmarks": "lips.dat"}
+    return [word for flag, name in flags.items() for word in (flag, str(tmp_path / name))]
+
+
+def test_custom_models(weights_cache: Path, tmp_path: Path, mine: list[str], capsys: pytest.CaptureFixture[str]):
+    assert main(["-o", str(tmp_path / "m.tar.gz"), *mine]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"{tmp_path / 'm.tar.gz'}\n"
+    assert printed.err.splitlines() == [
+        f"warning: {DLIB.notice}",
+        f"warning: {WAV2LIP_NOTICE}",
+        "the endpoint needs --env VISEME_LANDMARKS=dlib",
+    ]
     with tarfile.open(tmp_path / "m.tar.gz") as packed:
         assert packed.extractfile("model.pt").read() == b"tensors"
         assert packed.extractfile("wav2lip_gan.pth").read() == b"checkpoint"
-        assert "model.safetensors" not in packed.getnames()
+        assert packed.extractfile("shape_predictor_68_face_landmarks.dat").read() == b"predictor"
+        assert "code/viseme_entry.py" in packed.getnames()
+
+
+def test_the_published_sets_are_fetched_and_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    (tmp_path / "x.pt").write_bytes(b"published")
+    (tmp_path / "p.dat").write_bytes(b"predictor")
+    sets = {"hub": [tmp_path / "x.pt"], "dlib": [tmp_path / "p.dat"], "mediapipe": []}
+    monkeypatch.setattr(package, "fetch", sets.get)
+    assert main(["-o", str(tmp_path / "m.tar.gz"), "--weights", "hub", "--checkpoint", "s3://b/wav2lip.pth"]) == 0
+    assert capsys.readouterr().err.splitlines()[2:] == [
+        "the endpoint needs --env VISEME_CHECKPOINTS=s3://b/wav2lip.pth",
+        "the endpoint needs --env VISEME_LANDMARKS=dlib",
+    ]
+    with tarfile.open(tmp_path / "m.tar.gz") as packed:
+        assert packed.extractfile("model.pt").read() == b"published"
+        assert packed.extractfile("shape_predictor_68_face_landmarks.dat").read() == b"predictor"
+
+
+def test_an_archive_for_visemes_image_has_only_the_models(tmp_path: Path, mine: list[str]):
+    models = ModelSelection.from_arguments(package.make_parser().parse_args(["-o", "m.tar.gz", *mine]))
+    build_archive(tmp_path / "m.tar.gz", models.files, with_code=False)
+    with tarfile.open(tmp_path / "m.tar.gz") as packed:
+        assert packed.getnames() == ["model.pt", "shape_predictor_68_face_landmarks.dat", "wav2lip_gan.pth"]
 
 
 @pytest.mark.parametrize(
@@ -74,7 +110,10 @@ def test_custom_weights(weights_cache: Path, tmp_path: Path, capsys: pytest.Capt
     [
         (["-o", "no/such/folder/m.tar.gz"], "no such folder"),
         (["-o", "m.tar.gz", "--weights", "missing.pt"], "missing.pt: no such file"),
-        (["-o", "m.tar.gz", "--weights", "video.mp4"], "expected .safetensors, .pt, .pth"),
+        (["-o", "m.tar.gz", "--weights", "video.mp4"], "expected starter, hub, a file (.safetensors, .pt, .pth)"),
+        (["-o", "m.tar.gz", "--weights", "a/b"], "a repository of the Hub is written hf://a/b"),
+        (["-o", "m.tar.gz", "--landmarks", "openface"], "expected mediapipe, dlib, or dlib's predictor (FILE.dat)"),
+        (["-o", "m.tar.gz", "--landmarks", "missing.dat"], "missing.dat: no such file"),
         (["-o", "m.tar.gz", "--checkpoint", "lips.pth"], "expected a file named wav2lip.pth or wav2lip_gan.pth"),
         (["-o", "m.tar.gz", "--checkpoint", "wav2lip.pth"], "wav2lip.pth: no such file"),
     ],
@@ -95,7 +134,7 @@ def test_without_face_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ca
     failed = subprocess.CompletedProcess([], 1, "", "viseme: no network\n")
     monkeypatch.setattr(package.subprocess, "run", lambda *_, **__: failed)
     assert main(["-o", str(tmp_path / "m.tar.gz")]) == 1
-    assert "the face models cannot be fetched: viseme: no network" in capsys.readouterr().err
+    assert "the weights 'mediapipe' cannot be fetched: viseme: no network" in capsys.readouterr().err
     assert not (tmp_path / "m.tar.gz").exists()
 
 
@@ -160,9 +199,12 @@ def test_requirements_install_for_the_stock_images_python(tmp_path: Path):
 # Answering requests
 
 
-def test_visemes_image_loads_the_archives_weights(unpacked: Path):
-    """Load only the weights: the archive's code is unused, since the image has its own engines."""
-    engines = handler.model_fn(str(unpacked))
+def test_visemes_image_loads_the_archives_weights(weights_cache: Path, tmp_path: Path):
+    models = ModelSelection(weights=str(STARTER.shipped_in / STARTER.files[0].name))
+    build_archive(tmp_path / "m.tar.gz", models.files, with_code=False)
+    with tarfile.open(tmp_path / "m.tar.gz") as packed:
+        packed.extractall(tmp_path / "model", filter="data")
+    engines = handler.model_fn(str(tmp_path / "model"))
     assert engines.warm_up()["weights"] == "model.safetensors"
     engines.close()
 
@@ -253,7 +295,7 @@ def test_unpacked_into_an_empty_folder_it_answers(
     assert by_s3["kind"] == "bytes"  # some toolkits cannot send the tuple that our own handler returns
     answer = json.loads(by_s3["answer"])
     assert answer["num_frames"] == 75
-    assert answer["model"]["weights"] in ("starter", "model.safetensors")
+    assert answer["model"]["weights"] == "starter"
     assert (raw["status"], raw["type"]) == (200, "text/vtt")
     assert raw["answer"].startswith("WEBVTT")
     assert wrong["status"] == (500 if toolkit == "sagemaker" else 400)  # each toolkit's status for any error
