@@ -24,6 +24,7 @@ from deploy.command import run_command
 from deploy.endpoint import upload_artifacts
 from deploy.errors import DeployError, WrongRequest
 from deploy.images import STOCK_PYTHON, STOCK_PYTORCH, STOCK_TRANSFORMERS
+from deploy.smoke_test import SmokeTest, add_smoke_test_argument
 from deploy.waiting import WaitPolicy, wait_until_in_service, write_stderr
 
 
@@ -40,6 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_endpoint_arguments(parser)
     add_model_arguments(parser)
+    add_smoke_test_argument(parser)
     # The other arguments of deploy.endpoint, at their defaults.
     parser.set_defaults(mode="realtime", image_uri=None, min_capacity=1, max_capacity=1, dry_run=False)
     parser.set_defaults(async_output=None, async_failure=None, success_topic=None, error_topic=None)
@@ -63,8 +65,12 @@ def run(args: argparse.Namespace) -> None:
     except BotoCoreError as err:
         raise DeployError(f"sagemaker: {err}") from err
     # The SDK could wait as well, but would not show the container's log after a failure.
+    wait_policy = WaitPolicy()
     with rollout.keep_failed_endpoint():
-        wait_until_in_service(aws, spec.endpoint, config=spec.endpoint, wait_policy=WaitPolicy())
+        wait_until_in_service(aws, spec.endpoint, config=spec.endpoint, wait_policy=wait_policy)
+    if not args.no_smoke_test:
+        with rollout.keep_running_endpoint():
+            SmokeTest(aws, wait_policy).run(spec)
 
 
 def import_sdk() -> Any:

@@ -7,6 +7,7 @@ answered here as if it succeeded.
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import sys
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import botocore.session
+
+from deploy.smoke_test import canned_answer
 
 Call = dict[str, Any]
 
@@ -46,6 +49,7 @@ class Recorder:
                 "EndpointConfigName": config and config["parameters"]["EndpointConfigName"],
             },
             "CreateModel": {"ModelArn": "arn:aws:sagemaker:us-east-1:123456789012:model/x"},
+            "InvokeEndpoint": {"Body": io.BytesIO(json.dumps(canned_answer()).encode())},
             "CreateEndpoint": {"EndpointArn": "arn:aws:sagemaker:us-east-1:123456789012:endpoint/x"},
         }
         return SimpleNamespace(status_code=200), found.get(name, {})
@@ -66,7 +70,7 @@ def main() -> int:
     module = importlib.import_module(sys.argv[2])
     module.datetime = Clock  # type: ignore[attr-defined]
     status: int = module.main(sys.argv[3:])
-    Path(sys.argv[1]).write_text(json.dumps(recorder.calls))
+    Path(sys.argv[1]).write_text(json.dumps(recorder.calls, default=lambda body: f"{len(body)} bytes"))
     return status
 
 

@@ -25,7 +25,7 @@ VERSION = "viseme-v20261120131500"
 
 
 def record(python: Path, folder: Path, module: str, *arguments: str) -> dict[str, dict[str, Any]]:
-    """Return the calls that a command makes, by operation; each creating call is made once."""
+    """Return the calls that a command makes, by operation. Each creating call is made once; two requests are sent."""
     calls = folder / f"{module}.json"
     env = {"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     env |= {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_EC2_METADATA_DISABLED": "true"}
@@ -40,6 +40,9 @@ def record(python: Path, folder: Path, module: str, *arguments: str) -> dict[str
         "CreateEndpointConfig",
         "CreateEndpoint",
         "DescribeEndpoint",
+        "InvokeEndpoint",
+        "InvokeEndpoint",
+        "FilterLogEvents",
     ]
     return {one["operation"]: one["parameters"] for one in made}
 
