@@ -9,7 +9,7 @@ import pytest
 
 from inference import handler
 from inference.engines import Engines
-from inference.errors import InvalidRequest, NoFaceFound, UnsupportedContentType, WeightsError
+from inference.errors import DeadlineExceeded, InvalidRequest, NoFaceFound, UnsupportedContentType, WeightsError
 from inference.weights.registry import STARTER
 
 
@@ -80,6 +80,22 @@ def test_options_come_from_the_context(model: Engines, talking_film: bytes):
     context = ToolkitContext({"X-Amzn-SageMaker-Custom-Attributes": '{"face": 3}'})
     with pytest.raises(NoFaceFound, match="face 3 was asked for"):
         run(model, talking_film, "video/mp4", None, context)
+
+
+def test_on_sagemaker_a_request_ends_when_its_caller_waits_no_longer(
+    model: Engines, talking_film: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    settings = model.settings.model_copy(update={"on_sagemaker": True, "deadline_s": 1e-6})
+    monkeypatch.setattr(model, "settings", settings)
+    with pytest.raises(DeadlineExceeded, match="longer than 1e-06 s"):
+        run(model, talking_film, "video/mp4", None, ToolkitContext({}))
+    asynchronous = ToolkitContext({"X-Amzn-SageMaker-Inference-Id": "11111111-2222-3333-4444-555555555555"})
+    assert run(model, talking_film, "video/mp4", None, asynchronous)[0]  # an hour
+
+
+def test_elsewhere_a_request_may_take_any_time(model: Engines, talking_film: bytes, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(model, "settings", model.settings.model_copy(update={"deadline_s": 1e-6}))
+    assert run(model, talking_film, "video/mp4", None)[0]
 
 
 def test_errors_are_typed(model: Engines):

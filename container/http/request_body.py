@@ -15,12 +15,11 @@ from starlette.requests import ClientDisconnect, Request
 from container.http.clients import ClientCounter
 from inference.errors import BodyTimeout, Canceled, InvalidRequest, MediaTooLarge, Overloaded
 from inference.locked_folders import locked_folder
+from inference.requests.deadlines import ASYNC_DEADLINE_S, deadlines_of, is_asynchronous
 from inference.settings import Settings
 
 MAX_BODY_BYTES = 25 << 20  # bytes of a real-time request: SageMaker's limit
 MAX_ASYNC_BODY_BYTES = 1 << 30  # bytes of an asynchronous request
-ASYNC_HEADER = "x-amzn-sagemaker-inference-id"
-ASYNC_DEADLINE_S = 3600.0
 BODY_TIMEOUT_S = 30.0  # seconds for a body to arrive
 # A body arrives at 1 kB/s at least; a connection may stall for as long as the grace.
 BODY_GRACE_S = 10.0
@@ -46,14 +45,11 @@ def limits_of(headers: Mapping[str, str], settings: Settings) -> RequestLimits:
 
     On SageMaker only the platform reaches the container, and it bounds real-time calls itself, whatever their
     headers. Elsewhere anyone can send this header, and could occupy a worker for an hour and a gigabyte of disk.
-    Lip sync may take as long as its own deadline, except on SageMaker, which waits no longer, or if a deadline
-    is configured.
     """
-    if settings.on_sagemaker and ASYNC_HEADER in headers:
-        return RequestLimits(MAX_ASYNC_BODY_BYTES, ASYNC_DEADLINE_S, ASYNC_DEADLINE_S, ASYNC_DEADLINE_S)
-    is_set = settings.on_sagemaker or "deadline_s" in settings.model_fields_set
-    sync_deadline_s = settings.deadline_s if is_set else settings.job_deadline_s
-    return RequestLimits(MAX_BODY_BYTES, BODY_TIMEOUT_S, settings.deadline_s, sync_deadline_s)
+    deadline_s, sync_deadline_s = deadlines_of(headers, settings)
+    if is_asynchronous(headers, settings):
+        return RequestLimits(MAX_ASYNC_BODY_BYTES, ASYNC_DEADLINE_S, deadline_s, sync_deadline_s)
+    return RequestLimits(MAX_BODY_BYTES, BODY_TIMEOUT_S, deadline_s, sync_deadline_s)
 
 
 class BodyQuota:

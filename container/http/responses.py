@@ -15,8 +15,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from container.http.answers import AnswerQuota
-from container.http.request_body import ASYNC_HEADER, MAX_BODY_BYTES
+from container.http.request_body import MAX_BODY_BYTES
 from inference.errors import Canceled, DeadlineExceeded
+from inference.requests.deadlines import ASYNC_HEADER
 
 logger = logging.getLogger("viseme.http")
 DISCARD_TIMEOUT_S = 10.0  # seconds for the rest of a rejected body

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from inference.errors import DeadlineExceeded
 from inference.lip_reading.partial_words import OnWords
 from inference.stage_timer import do_nothing
 
@@ -24,3 +26,14 @@ class RequestCallbacks:
     folder: Path | None = None
     timeout_s: float | None = None
     request_id: str | None = None
+
+    @classmethod
+    def with_deadline(cls, limit_s: float) -> RequestCallbacks:
+        """Return callbacks that end a request with DeadlineExceeded when it takes longer."""
+        end = time.monotonic() + limit_s
+
+        def check() -> None:
+            if time.monotonic() > end:
+                raise DeadlineExceeded(f"the request took longer than {limit_s:g} s")
+
+        return cls(check=check, timeout_s=limit_s)

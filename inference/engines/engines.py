@@ -32,7 +32,10 @@ class Engine(Protocol):
 class Engines:
     """The loaded engines. One request at a time."""
 
-    def __init__(self, read_engine: ReadEngine, sync_engine: SyncEngine, decoder: SandboxedDecoder) -> None:
+    def __init__(
+        self, settings: Settings, read_engine: ReadEngine, sync_engine: SyncEngine, decoder: SandboxedDecoder
+    ) -> None:
+        self.settings = settings
         self.read_engine = read_engine
         self.sync_engine = sync_engine
         self._decoder = decoder
@@ -69,7 +72,7 @@ class Engines:
         except BaseException:
             decoder.close()
             raise
-        return cls(ReadEngine(reader, s3_files), sync_engine, decoder)
+        return cls(settings, ReadEngine(reader, s3_files), sync_engine, decoder)
 
     @property
     def reader(self) -> LipReader:

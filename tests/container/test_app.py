@@ -26,10 +26,11 @@ from support.fake_worker import run_fake
 from container import app as app_module
 from container.app import Server, make_app
 from container.http import request_body
-from container.http.request_body import ASYNC_DEADLINE_S, ASYNC_HEADER, MAX_ASYNC_BODY_BYTES, MAX_BODY_BYTES, limits_of
+from container.http.request_body import MAX_ASYNC_BODY_BYTES, MAX_BODY_BYTES, limits_of
 from container.server import http_config
 from container.worker import pool as pool_module
 from inference.locked_folders import SUFFIX
+from inference.requests.deadlines import ASYNC_DEADLINE_S, ASYNC_HEADER
 from inference.settings import Settings
 
 PATIENCE_S = 60.0  # only a guard against hanging
@@ -253,6 +254,40 @@ def test_a_slow_reader_gets_a_whole_stream_after_the_worker_is_free(settings: Se
             assert app.post(b"quick").content == b"quick"
             assert read_answer(slow)[2].count(b"\0") == 6 << 20
         wait_until(lambda: app.server.n_in_flight == 0)
+
+
+def test_a_large_answer_in_memory_counts_while_it_is_sent(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    """Its worker is free meanwhile, and its deadline is that of files."""
+    body = b"x" * (8 << 20)  # which the worker returns
+    monkeypatch.setattr(app_module, "FILE_SEND_TIMEOUT_S", 1.5)
+    with run_app(settings) as app:
+        assert app.post(body).content == body
+        with app.connect(f"content-length: {len(body)}") as unread:
+            unread.sendall(body)
+            assert unread.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 200"
+            app.wait_until_unqueued()
+            assert app.server._answers.n_sending == app.server.n_in_flight == 1
+            assert app.post(b"quick").content == b"quick"
+            app.wait_until_free()
+            assert len(b"".join(iter(lambda: unread.recv(1 << 20), b""))) < len(body)
+        counted = app.server.metrics.render().decode()
+    assert 'viseme_requests_total{route="invocations",status="200"} 2.0' in counted
+    assert 'viseme_requests_total{route="invocations",status="499"} 1.0' in counted
+
+
+def test_a_stream_that_fails_is_incomplete_and_writes_one_line(settings: Settings, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.INFO), run_app(settings) as app:
+        app.server.settings = settings.model_copy(update={"deadline_s": 1.0})
+        with app.connect("accept: application/x-ndjson", "content-length: 5") as one:
+            one.sendall(b"flood")
+            status, headers, body = read_answer(one)
+    assert (status, headers["transfer-encoding"]) == (200, "chunked")
+    assert b'"code": "deadline_exceeded"' in body[-1000:]
+    assert not body.endswith(b"0\r\n\r\n")  # the mark of a complete answer
+    assert "ASGI" not in caplog.text
+    assert "Traceback" not in caplog.text
+    (line,) = [record for record in caplog.records if getattr(record, "code", None) == "deadline_exceeded"]
+    assert line.message == "request"
 
 
 def test_an_unread_stream_is_aborted(
