@@ -14,7 +14,8 @@ from inference.faces.box import LIP_POINTS
 from inference.lip_sync.options import SyncOptions
 from inference.lip_sync.preprocess import FACE_SIZE, FaceFrame, face_box_of_landmarks, find_boxes, smooth_boxes
 from inference.media import Frame, open_media
-from inference.media.audio import Samples, read_audio
+from inference.media.audio import read_audio
+from inference.media.audio_convert import Samples
 from training.common.correlation import correlate
 
 FPS = 25.0

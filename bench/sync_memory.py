@@ -24,7 +24,7 @@ import torch
 from bench.video_variants import read_frames, repeat_frames, resize_frame
 from inference.lip_sync import LipSyncer
 from inference.media import Frame
-from inference.media.audio import AudioFormat
+from inference.media.audio_convert import AudioFormat
 from inference.media.audio_spool import AudioSpool
 from inference.media.encode import write_video
 from inference.models import Wav2Lip, Wav2LipWidths

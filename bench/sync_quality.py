@@ -52,7 +52,7 @@ from inference.lip_sync import LipSyncer, SyncOptions
 from inference.lip_sync.compose import to_patches
 from inference.lip_sync.preprocess import cut_face, stack_faces
 from inference.media import open_media
-from inference.media.audio import Samples
+from inference.media.audio_convert import Samples
 from inference.media.encode import write_video
 from inference.settings import Settings
 from inference.speaker import SyntheticClip

@@ -20,7 +20,8 @@ from inference.lip_reading.windows import WINDOW_HOP, to_network_input
 from inference.lip_sync import Pads
 from inference.lip_sync.preprocess import cut_face, face_box_of_landmarks, pad_box, stack_faces
 from inference.media import Clip, Frame, open_media
-from inference.media.audio import Samples, read_audio
+from inference.media.audio import read_audio
+from inference.media.audio_convert import Samples
 from inference.speaker import SyntheticClip, SyntheticClipOptions
 from inference.speaker.synthesis import synthesise
 from inference.weights.sources import WeightSources

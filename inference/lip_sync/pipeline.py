@@ -44,7 +44,7 @@ from inference.lip_sync.preprocess import (
 from inference.locked_folders import locked_folder
 from inference.malloc_trim import HeapTrimmer
 from inference.media import Frame, MediaOpener, OpenedMedia, Source, VideoInfo, open_media
-from inference.media.audio import Samples
+from inference.media.audio_convert import Samples
 from inference.media.audio_spool import AudioSpool, SpoolAudio, spool_audio
 from inference.media.encode import SUFFIXES, VideoWriter, write_video
 from inference.settings import Settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -10,7 +11,9 @@ import av
 import numpy as np
 
 from inference.errors import NoAudio, StorageError
-from inference.media.audio import AudioFormat, Samples, decode_blocks, resample, without_format
+from inference.media.audio import decode_blocks
+from inference.media.audio_clock import PlacedAudio
+from inference.media.audio_convert import AudioFormat, Samples, convert_audio, without_format
 from inference.media.files import Source, open_bytes
 from inference.media.limits import MediaLimits
 
@@ -28,11 +31,12 @@ def spool_audio(source: Source, limits: MediaLimits | None = None) -> AudioSpool
     """
     limits = limits or MediaLimits()
     with open_bytes(source, limits) as (file, name):
-        return spool_blocks(decode_blocks(file, name, None, limits), name)
+        warnings: list[str] = []
+        return spool_blocks(decode_blocks(file, name, None, limits, warnings), name, warnings)
 
 
-def spool_blocks(blocks: Iterator[tuple[AudioFormat, Samples]], name: str) -> AudioSpool:
-    """Store blocks of audio. Raises: NoAudio if there are no samples."""
+def spool_blocks(blocks: Iterator[tuple[AudioFormat, Samples]], name: str, warnings: list[str]) -> AudioSpool:
+    """Store blocks of audio. warnings: filled by the end of the blocks. Raises: NoAudio if there are no samples."""
     spool: AudioSpool | None = None
     try:
         for audio_format, block in blocks:
@@ -44,14 +48,17 @@ def spool_blocks(blocks: Iterator[tuple[AudioFormat, Samples]], name: str) -> Au
         raise
     if spool is None or len(spool) == 0:
         raise NoAudio(f"{name}: its audio has no samples")
+    spool.warnings = tuple(warnings)
     return spool
 
 
 class AudioSpool:
     """Audio in a file without a name, so that memory does not grow with its length. Close it, or use it as a context.
 
-    Its length is in samples of one channel.
+    Its length is in samples of one channel. warnings: what the caller should know about it.
     """
+
+    warnings: tuple[str, ...] = ()
 
     def __init__(self, audio_format: AudioFormat) -> None:
         self.rate, self.n_channels = audio_format.rate, audio_format.n_channels
@@ -64,7 +71,10 @@ class AudioSpool:
     def append(self, samples: Samples) -> None:
         """Append (n,) int16, channels interleaved. Raises: StorageError if the disk is full."""
         try:
-            self._file.write(np.ascontiguousarray(samples).data)
+            if samples.any():
+                self._file.write(np.ascontiguousarray(samples).data)
+            else:  # a hole, so that silence takes no disk
+                self._file.truncate(self._file.seek(samples.nbytes, os.SEEK_CUR))
         except OSError as err:
             raise StorageError(f"the audio could not be stored ({err.strerror or err})") from err
         self._n_values += len(samples)
@@ -81,8 +91,8 @@ class AudioSpool:
         blocks = (self.read(start, min(start + BLOCK_SAMPLES, len(self))) for start in starts)
         if (self.rate, self.n_channels) == (rate, 1):
             return np.concatenate([block[:, 0] for block in blocks])
-        mono = without_format(resample((to_audio_frame(block, self.rate) for block in blocks), AudioFormat(rate)))
-        return np.concatenate(list(mono))
+        frames = (PlacedAudio(to_audio_frame(block, self.rate)) for block in blocks)
+        return np.concatenate(list(without_format(convert_audio(frames, AudioFormat(rate)))))
 
     def close(self) -> None:
         """Delete the file. May be called twice."""

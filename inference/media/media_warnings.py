@@ -1,4 +1,4 @@
-"""Warnings about videos and images whose frames are not as stored. The sandboxed decoder can report no others."""
+"""Warnings about media that are not used as stored. The sandboxed decoder can report no others."""
 
 from __future__ import annotations
 
@@ -7,3 +7,5 @@ TRANSPARENT = "transparent parts are shown over white"
 RESIZED = "the frame size changes; frames of another size than the first are fitted into it, with black bars"
 LONG_HEADER = "the header declares a longer video than the file contains"
 VIDEO_WARNINGS = (INTERLACED, TRANSPARENT, RESIZED, LONG_HEADER)
+CLOCK_JUMP = "the clock of the audio jumps by over 10 minutes; the audio continues without that pause"
+AUDIO_WARNINGS = (CLOCK_JUMP,)

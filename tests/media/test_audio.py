@@ -9,6 +9,8 @@ import av
 import numpy as np
 import pytest
 from support.audio_files import CODECS, RATE, encode_audio, make_tone, pitch_of, wav_without_samples
+from support.timed_media import RATE as CLICK_RATE
+from support.timed_media import encode_samples, grey_frames, make_click, make_timed_media
 from support.video_files import make_image, make_video, numbered_frames
 
 from inference.errors import MediaNotFound, MediaTooLarge, MediaTruncated, NoAudio, UnsupportedMedia
@@ -136,3 +138,71 @@ def test_a_file_after_its_tags_is_seekable():
 def test_a_tag_longer_than_its_file_is_not_skipped():
     with pytest.raises(UnsupportedMedia):
         read_audio(id3_tag(300)[:200], RATE)
+
+
+def click_s(source: bytes) -> float:
+    """Return when the click starts in the decoded audio, in seconds from the start of the file."""
+    samples = np.abs(read_audio(source, CLICK_RATE).astype(int))
+    return int(np.flatnonzero(samples > 8000)[0]) / CLICK_RATE
+
+
+@pytest.mark.parametrize("container", ["mp4", "mov", "matroska", "webm", "mpegts"])
+def test_audio_that_starts_after_the_video_is_preceded_by_silence(container: str):
+    late = make_timed_media(container, grey_frames(75), make_click(3.0, 1.0), missing_s=[(-1, 0.8)])
+    assert click_s(late) == pytest.approx(1.0, abs=0.015)
+    assert len(read_audio(late, RATE)) / RATE == pytest.approx(3.0, abs=0.05)
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska", "webm", "mpegts"])
+@pytest.mark.parametrize("n_frames", [0, 75], ids=["audio only", "video"])
+def test_a_gap_is_as_long_as_its_clock_says(container: str, n_frames: int):
+    click = make_click(3.0, 2.5)
+    gap = make_timed_media(container, grey_frames(n_frames), click, missing_s=[(1.0, 2.0)])
+    whole = make_timed_media(container, grey_frames(n_frames), click)
+    assert click_s(gap) == pytest.approx(click_s(whole), abs=0.002)
+    assert len(read_audio(gap, RATE)) == pytest.approx(len(read_audio(whole, RATE)), abs=0.002 * RATE)
+
+
+def test_discontinuous_transmission_keeps_its_time():
+    """Opus sends a packet of 20 ms every 400 ms in silence."""
+    pauses = [(0.42 + 0.4 * i, 0.8 + 0.4 * i) for i in range(5)]
+    sparse = make_timed_media("webm", (), make_click(4.0, 3.0), missing_s=pauses)
+    assert click_s(sparse) == pytest.approx(3.0, abs=0.012)
+
+
+@pytest.mark.parametrize("container", ["matroska", "webm", "mp4"])
+def test_audio_that_starts_before_the_video_is_kept(container: str):
+    early = make_timed_media(container, grey_frames(55), make_click(3.0, 1.0), video_start_s=0.8)
+    assert click_s(early) == pytest.approx(1.0, abs=0.015)
+
+
+def test_a_jump_of_a_recorders_clock_is_silence_and_one_of_an_hour_is_none():
+    ahead = make_timed_media("webm", (), make_click(3.0, 2.0), jumps_s=[(1.0, 40.0)])
+    assert click_s(ahead) == pytest.approx(42.0, abs=0.02)
+    far = make_timed_media("webm", (), make_click(3.0, 2.0), jumps_s=[(1.0, 3500.0)])
+    assert click_s(far) == pytest.approx(2.0, abs=0.02)
+
+
+def test_recordings_joined_byte_by_byte_follow_one_another():
+    one = make_timed_media("mpegts", (), make_click(2.0, 1.0))
+    assert len(read_audio(one + one, RATE)) / RATE == pytest.approx(2 * len(read_audio(one, RATE)) / RATE, abs=0.03)
+
+
+def test_silence_counts_towards_the_limit():
+    gap = make_timed_media("webm", (), make_click(3.0, 2.5), missing_s=[(0.5, 2.0)])
+    with pytest.raises(MediaTooLarge, match="over 2 s of audio"):
+        read_audio(gap, RATE, MediaLimits(max_duration_s=2))
+
+
+def test_a_length_that_is_a_guess_refuses_nothing():
+    """FFmpeg guesses the length of raw AAC by the bit rate of its first packets, which here are silent."""
+    samples = make_click(12.0, 11.5)
+    rng = np.random.default_rng(1)
+    samples[0, 10 * CLICK_RATE :] = rng.integers(-20_000, 20_000, 2 * CLICK_RATE)
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="adts") as out:
+        for packet in encode_samples(out, "aac", samples):
+            out.mux(packet)
+    with av.open(io.BytesIO(buffer.getvalue())) as container:
+        assert container.duration / av.time_base > 20
+    assert len(read_audio(buffer.getvalue(), RATE, MediaLimits(max_duration_s=13))) / RATE == pytest.approx(12, abs=0.1)

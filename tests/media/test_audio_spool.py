@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -8,14 +9,17 @@ import av
 import numpy as np
 import pytest
 from support.audio_files import CODECS, encode_audio, make_tone, pitch_of, wav_without_samples
+from support.timed_media import make_click, make_timed_media
 from support.video_files import make_video, numbered_frames
 
 from inference.audio import compute_mel
 from inference.errors import MediaNotFound, MediaTooLarge, MediaTruncated, NoAudio, StorageError, UnsupportedMedia
 from inference.media import MediaLimits, SandboxedDecoder
-from inference.media.audio import AudioFormat, read_audio
+from inference.media.audio import read_audio
+from inference.media.audio_convert import AudioFormat
 from inference.media.audio_spool import AudioSpool, spool_audio
 from inference.media.encode import write_video
+from inference.media.media_warnings import CLOCK_JUMP
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +165,31 @@ def test_a_full_disk_is_reported():
         spool._file = Full()
         with pytest.raises(StorageError, match="No space left"):
             spool.append(make_tone(0.1)[0])
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 24000, 44100, 48000, 96000])
+@pytest.mark.parametrize("n_samples", [1, 2, 20, 33, 64])
+def test_a_few_samples_are_audio(reader: Callable, rate: int, n_samples: int):
+    """The resampler makes nothing of so few; a speech synthesiser writes them for an empty text."""
+    with reader(encode_audio(np.full((1, n_samples), 9000, np.int16), rate), None) as spool:
+        mono = spool.to_mono(16000)
+        assert 1 <= len(mono) <= max(n_samples * 16000 / rate + 1, 1)
+        assert compute_mel(mono).shape[1] >= 1
+
+
+def test_silence_takes_no_disk():
+    with AudioSpool(AudioFormat(48000)) as spool:
+        spool.append(np.ones(1000, np.int16))
+        spool.append(np.zeros(1 << 24, np.int16))
+        spool.append(np.full(500, 2, np.int16))
+        assert len(spool) == 1500 + (1 << 24)
+        assert os.fstat(spool._file.fileno()).st_blocks * 512 < 1 << 20
+        assert np.array_equal(spool.read(998, 1003)[:, 0], [1, 1, 0, 0, 0])
+        assert np.array_equal(spool.read(999 + (1 << 24), 1003 + (1 << 24))[:, 0], [0, 2, 2, 2])
+
+
+def test_a_jump_of_the_clock_is_reported(reader: Callable):
+    with reader(make_timed_media("webm", (), make_click(2.0, 1.0), jumps_s=[(1.0, 3500.0)]), None) as spool:
+        assert spool.warnings == (CLOCK_JUMP,)
+    with reader(make_timed_media("webm", (), make_click(2.0, 1.0)), None) as spool:
+        assert spool.warnings == ()

@@ -29,7 +29,8 @@ import numpy as np
 
 from inference.errors import MediaTooLarge, UnsupportedMedia, VisemeError
 from inference.malloc_trim import trim_heap
-from inference.media.audio import AudioFormat, Samples, decode_blocks
+from inference.media.audio import decode_blocks
+from inference.media.audio_convert import AudioFormat, Samples
 from inference.media.files import size_of
 from inference.media.frames import CHUNK_BYTES, Clip, Frame
 from inference.media.limits import MediaLimits
@@ -108,11 +109,11 @@ class DecoderServer:
     def _serve_file(self, request: Message, file: int) -> Message:
         """Open the file and serve requests until it is closed. Returns: the final response."""
         name, limits = request["name"], MediaLimits(**request["limits"])
-        budget = ResourceBudget(os.fstat(file).st_size)
+        budget, warnings = ResourceBudget(os.fstat(file).st_size), list[str]()
         try:
             with os.fdopen(file, "rb") as opened:
                 if request["do"] == "sound":
-                    self._send_audio(decode_blocks(opened, name, None, limits), budget)
+                    self._send_audio(decode_blocks(opened, name, None, limits, warnings), budget)
                 else:
                     self._serve_frames(opened, name, limits, budget)
         except (EOFError, BrokenPipeError):
@@ -122,7 +123,7 @@ class DecoderServer:
         finally:
             budget.close()
             trim_heap()  # what stays allocated counts against the next file
-        return {"is": "closed"}
+        return {"is": "closed", "warnings": warnings}
 
     def _serve_frames(self, file: IO[bytes], name: str, limits: MediaLimits, budget: ResourceBudget) -> None:
         self._max_frame_pixels = limits.max_frame_pixels

@@ -28,11 +28,12 @@ from typing import IO, Literal
 import numpy as np
 
 from inference.errors import InvalidRequest, MediaTooLarge, NotReady, OutOfMemory, UnsupportedMedia, VisemeError
-from inference.media.audio import AAC_RATES, MAX_CHANNELS, AudioFormat, Samples
+from inference.media.audio_convert import AAC_RATES, MAX_CHANNELS, AudioFormat, Samples
 from inference.media.audio_spool import SAMPLE_BYTES, AudioSpool, spool_blocks
 from inference.media.files import Source, open_bytes
 from inference.media.frames import Clip
 from inference.media.limits import MediaLimits
+from inference.media.media_warnings import AUDIO_WARNINGS
 from inference.media.sandbox.budget import CPU_S
 from inference.media.sandbox.confinement import Wall
 from inference.media.sandbox.messages import Message, receive, send, unpack_error
@@ -140,7 +141,8 @@ class SandboxedDecoder:
             )
             self._open = media
             try:
-                return spool_blocks(media.read_audio(fd, limits), name)
+                warnings: list[str] = []
+                return spool_blocks(media.read_audio(fd, limits, warnings), name, warnings)
             finally:
                 self._release(media)
 
@@ -249,8 +251,11 @@ class SandboxedMedia:
             yield clip
         self.state = "idle"
 
-    def read_audio(self, fd: int, limits: MediaLimits) -> Iterator[tuple[AudioFormat, Samples]]:
-        """Decode a file's audio block by block, each (n,) int16; the child has closed the file at the end."""
+    def read_audio(self, fd: int, limits: MediaLimits, warnings: list[str]) -> Iterator[tuple[AudioFormat, Samples]]:
+        """Decode a file's audio block by block, each (n,) int16; the child has closed the file at the end.
+
+        warnings: those of the child are added at the end.
+        """
         audio_format: AudioFormat | None = None
         self._send({"do": "sound", "name": self.name, "limits": asdict(limits)}, fd)
         n_read = 0
@@ -267,6 +272,8 @@ class SandboxedMedia:
             yield audio_format, block
         if response.get("is") != "closed":
             raise self._protocol_error()
+        found = response.get("warnings", [])
+        warnings.extend(one for one in AUDIO_WARNINGS if isinstance(found, list) and one in found)
         self.state = "closed"
 
     def _check_format(self, found: AudioFormat, expected: AudioFormat | None) -> AudioFormat:

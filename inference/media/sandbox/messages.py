@@ -8,7 +8,7 @@
     {do: free}    after each clip or block of audio
     {do: close}                         {is: closed}
     {do: sound, name, limits} + file
-                                        {is: samples, slot, n_samples, form} ... {is: closed} | {is: error}
+                                        {is: samples, slot, n_samples, form} ... {is: closed, warnings} | {is: error}
 
 After an error the file is closed. A hostile file may take over the child, so the parent never unpickles the child's
 messages, and checks them.
