@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import IO
 
 from inference.errors import MediaNotFound, MediaTooLarge, UnsupportedMedia
+from inference.media.file_kinds import is_image
 from inference.media.limits import MediaLimits
 
 Source = str | Path | bytes
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp"}
 ID3_HEADER_BYTES = 10
 MAX_TAGS = 16  # skipped at the start
 
@@ -68,10 +68,11 @@ class UnnamedFile:
 
 
 def without_image_name(file: IO[bytes] | OffsetFile) -> IO[bytes] | OffsetFile | UnnamedFile:
-    """Hide the name of an image: by it FFmpeg picks `image2`, which reads numbered files and is not allowed here."""
-    name = getattr(file, "name", None)
-    is_image = isinstance(name, str) and Path(name).suffix.lower() in IMAGE_SUFFIXES
-    return UnnamedFile(file) if is_image else file
+    """Hide the name of an image: by it FFmpeg picks `image2`, which reads numbered files and is not allowed here.
+
+    The bytes decide, not the suffix: an image may have any, and raw audio and video are recognized by theirs.
+    """
+    return UnnamedFile(file) if is_image(file) else file
 
 
 class OffsetFile:

@@ -64,13 +64,21 @@ class LimitCounter:
                 f"{self._name}: a frame of {frame.width}x{frame.height} pixels; "
                 f"at most {limits.max_frame_pixels} pixels expected"
             )
+        self._check_total()
+        if self.n_frames > limits.max_fps * (self._elapsed_s + 1):
+            raise MediaTooLarge(f"{self._name}: over {limits.max_fps:g} frames a second; that is the limit")
+
+    def count_tile(self, frame: av.VideoFrame) -> None:
+        """Count a part of an image. Raises: MediaTooLarge."""
+        self.n_pixels += frame.width * frame.height
+        self._check_total()
+
+    def _check_total(self) -> None:
         if self.n_pixels > self._max_total_pixels:
             raise MediaTooLarge(
                 f"{self._name}: over {self._max_total_pixels} pixels in {self.n_frames} frames; that is the limit "
                 f"for a file of {self._n_bytes} bytes"
             )
-        if self.n_frames > limits.max_fps * (self._elapsed_s + 1):
-            raise MediaTooLarge(f"{self._name}: over {limits.max_fps:g} frames a second; that is the limit")
 
     def check_time(self, start: Fraction, duration: Fraction) -> None:
         """Check how far the video reaches in time. Raises: MediaTooLarge."""

@@ -10,7 +10,7 @@ import av
 import av.error
 
 from inference.errors import MediaTruncated
-from inference.media.file_kinds import explain_unreadable
+from inference.media.file_kinds import explain_unreadable, refuse_other_kinds
 from inference.media.files import Source, open_bytes, without_image_name, without_tags
 from inference.media.limits import MediaLimits
 from inference.media.truncation import is_cut_off
@@ -55,6 +55,7 @@ def open_file(file: IO[bytes], name: str, limits: MediaLimits) -> Iterator[Media
 @contextmanager
 def open_container(file: IO[bytes], name: str, limits: MediaLimits) -> Iterator[av.container.InputContainer]:
     """Open a container of video, images or audio."""
+    refuse_other_kinds(file, name)
     try:
         container = av.open(
             without_image_name(without_tags(file)),

@@ -23,6 +23,18 @@ class Orientation:
     is_mirrored: bool = False  # left to right
     is_flipped: bool = False  # top to bottom
 
+    @classmethod
+    def of_matrix(cls, a: int, b: int, c: int, d: int) -> Orientation:
+        """Return the orientation nearest to a matrix that maps a pixel (x, y) to (a x + c y, b x + d y).
+
+        Its scale is ignored, and an angle is rounded to a quarter turn. Upright if it maps all pixels onto a line.
+        """
+        if a * d == b * c:
+            return UPRIGHT
+        if abs(a) + abs(d) >= abs(b) + abs(c):
+            return cls(is_mirrored=a < 0, is_flipped=d < 0)
+        return cls(is_transposed=True, is_mirrored=c < 0, is_flipped=b < 0)
+
     def apply(self, pixels: Frame) -> Frame:
         """Return the upright pixels; the same array if they are stored upright. pixels: (H, W, C)."""
         if self == UPRIGHT:
@@ -46,16 +58,8 @@ def orientation_of(frame: av.VideoFrame) -> Orientation:
 
 
 def read_matrix(packed: bytes) -> Orientation:
-    """Return the orientation nearest to a display matrix; upright if it is invalid.
-
-    The matrix maps a stored pixel (x, y) to (a x + c y, b x + d y), up to a translation. Its scale is ignored, and an
-    angle is rounded to a quarter turn.
-    """
+    """Return the orientation nearest to a display matrix, up to its translation; upright if it is invalid."""
     if len(packed) != struct.calcsize(MATRIX_FORMAT):
         return UPRIGHT
     a, b, _, c, d, *_ = struct.unpack(MATRIX_FORMAT, packed)
-    if a * d == b * c:
-        return UPRIGHT  # no mapping of a plane onto itself
-    if abs(a) + abs(d) >= abs(b) + abs(c):
-        return Orientation(is_mirrored=a < 0, is_flipped=d < 0)
-    return Orientation(is_transposed=True, is_mirrored=c < 0, is_flipped=b < 0)
+    return Orientation.of_matrix(a, b, c, d)

@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+import numpy.typing as npt
 
 from inference.media.frames import Frame
 from inference.media.media_warnings import RESIZED, TRANSPARENT
@@ -43,6 +44,10 @@ class FrameConverter:
             pixels = to_bgr(frame, stored_width, stored_height)
         return letterbox(orientation.apply(pixels), *self._size)
 
+    def to_bgr(self, frame: av.VideoFrame) -> Frame:
+        """Return (H, W, 3) uint8 BGR, as the frame is stored."""
+        return to_bgr(frame, frame.width, frame.height)
+
 
 def pixel_aspect_of(stream: av.VideoStream) -> Fraction:
     """Return a pixel's width over its height: 1 unless the video is anamorphic (DV, DVD, HDV) or the value absurd."""
@@ -62,15 +67,21 @@ def has_alpha(frame: av.VideoFrame) -> bool:
 
 def flatten(frame: av.VideoFrame, width: int, height: int) -> tuple[Frame, bool]:
     """Return (height, width, 3) uint8 BGR over white, and whether any part is transparent."""
-    pixels = frame.to_ndarray(format="bgra", width=width, height=height)
-    alpha = pixels[..., 3:]
+    stored = frame.to_ndarray(format="bgra", width=width, height=height)
+    pixels = np.ascontiguousarray(stored[..., :3], np.uint8)
+    flat = lay_over_white(pixels, stored[..., 3].astype(np.uint8, copy=False))
+    return flat, flat is not pixels
+
+
+def lay_over_white(pixels: Frame, alpha: npt.NDArray[np.uint8]) -> Frame:
+    """Return pixels over white; the same array if they are opaque. alpha: (H, W) uint8."""
     if alpha.min(initial=255) == 255:
-        return np.ascontiguousarray(pixels[..., :3]), False
-    flat = np.empty((height, width, 3), np.uint8)
-    for row in range(height):  # by rows: the products of a frame of 8K would take 400 MB
-        weight = alpha[row].astype(np.uint16)
-        flat[row] = (pixels[row, :, :3] * weight + BACKDROP * (255 - weight) + 127) // 255
-    return flat, True
+        return pixels
+    flat = np.empty_like(pixels)
+    for row, source, weights in zip(flat, pixels, alpha, strict=True):  # by rows: at once, 8K would take 400 MB
+        weight = weights[:, None].astype(np.uint16)
+        row[:] = (source * weight + BACKDROP * (255 - weight) + 127) // 255
+    return flat
 
 
 def fit(width: int, height: int, max_width: int, max_height: int) -> tuple[int, int]:

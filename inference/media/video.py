@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from typing import IO, Any
 
 import av
@@ -14,10 +15,13 @@ from inference.errors import MediaTooLarge, MediaTruncated, UnsupportedMedia
 from inference.media.deinterlace import Deinterlacer
 from inference.media.files import size_of
 from inference.media.frames import Clip, Frame, TimedItem, group_into_clips, resample_to_rate
+from inference.media.heif import read_heif
+from inference.media.image_size import read_image_size
 from inference.media.limits import LimitCounter, MediaLimits
-from inference.media.media_warnings import LONG_HEADER
+from inference.media.media_warnings import LONG_HEADER, TRANSPARENT
 from inference.media.pixels import FrameConverter, pixel_aspect_of
 from inference.media.streams import choose_video, exact_duration_s
+from inference.media.tiles import TileComposer
 from inference.media.timeline import SPLICE_GAP_S, Timeline
 from inference.media.truncation import FORMATS_WITHOUT_DURATION, LOST_END_S, LOST_END_SHARE, is_whole
 
@@ -54,6 +58,9 @@ class Media:
         self._last_position = 0  # of a packet, in the file
         self._video_end: Fraction | None = None
         self._stream = choose_video(container, name)
+        self._composer = self._find_parts()
+        if self._composer is not None:
+            self._stream = self._composer.first
         self._deinterlacer = Deinterlacer(self._stream)
         self._converter = FrameConverter(pixel_aspect_of(self._stream))
         self._warnings: list[str] = []
@@ -66,11 +73,15 @@ class Media:
         return (*self._deinterlacer.warnings, *self._converter.warnings, *self._warnings)
 
     def read_clips(self, fps: float) -> Iterator[Clip]:
-        """Decode to clips at exactly `fps` frames a second, upright, BGR.
+        """Decode to clips at exactly `fps` frames a second, upright, BGR. An image is one frame.
 
         Raises: MediaTooLarge if a limit is exceeded, MediaTruncated if the end of the file is missing,
         UnsupportedMedia if no frame can be decoded.
         """
+        if self._composer is not None:
+            return group_into_clips(self._compose(self._composer), fps)
+        if self.video.is_still:
+            return group_into_clips(self._to_bgr(item.item for item in islice(self._decode(), 1)), fps)
         rate = Fraction(fps).limit_denominator(1001)
         return group_into_clips(self._to_bgr(resample_to_rate(self._decode(), rate)), fps)
 
@@ -90,16 +101,36 @@ class Media:
                 last, pixels = frame, self._converter.convert(frame)
             yield pixels
 
+    def _find_parts(self) -> TileComposer | None:
+        """Return what composes a HEIF image of several parts; None if the stream is the whole image or video."""
+        if not self._container.format.name.startswith("mov") or self._stream.frames > 1:
+            return None
+        image = read_heif(self._file)
+        if image is None or image.is_whole:
+            return None
+        return TileComposer(self._container, image, self.name, self.counter)
+
+    def _compose(self, composer: TileComposer) -> Iterator[Frame]:
+        pixels, is_transparent = composer.compose(self._converter.to_bgr, self._decoder_options())
+        if is_transparent:
+            self._warnings.append(TRANSPARENT)
+        yield pixels
+
     def _describe(self) -> VideoInfo:
         stream, container = self._stream, self._container
         rate = stream.average_rate
-        duration = container.duration / av.time_base if container.duration else None
         is_still = container.format.name in IMAGE_FORMATS or stream.frames == 1
+        size = stream.width, stream.height
+        if self._composer is not None and self._composer.image.width:
+            size = self._composer.image.width, self._composer.image.height
+        if is_still and not all(size):  # too large for FFmpeg's probe, or damaged
+            size = read_image_size(self._file) or size
+        duration = container.duration / av.time_base if container.duration else None
         return VideoInfo(
             format=container.format.name,
             codec=stream.codec_context.name,
-            width=stream.width,
-            height=stream.height,
+            width=size[0],
+            height=size[1],
             fps=float(rate) if rate else None,
             duration_s=None if is_still else duration,
             is_still=is_still,
@@ -145,9 +176,12 @@ class Media:
         if 0 < lost <= MAX_LOST_S:
             yield TimedItem(end, lost, last.item)
 
+    def _decoder_options(self) -> dict[str, str]:
+        return {"max_pixels": str(self._limits.max_frame_pixels)}
+
     def _decode_raw(self) -> Iterator[av.VideoFrame]:
         """Yield every decodable frame; broken packets are skipped, and keep their time."""
-        self._stream.codec_context.options = {"max_pixels": str(self._limits.max_frame_pixels)}
+        self._stream.codec_context.options = self._decoder_options()
         # One thread. With frame threads, a decoder loses the good frames after a broken one at the end of the file.
         # With slice threads, its error concealment depends on the number of threads and on which is first, so that
         # each machine gets other frames. And it allocates memory for as many threads as there are cores.

@@ -11,8 +11,10 @@ from fractions import Fraction
 import av
 import numpy as np
 import numpy.typing as npt
+from av.video.reformatter import ColorRange
 
 Frame = npt.NDArray[np.uint8]
+Reference = tuple[bytes, int, list[int]]  # type, from an item, to items
 QUIET = "log-level=none:pools=none:frame-threads=1:bframes=0"
 ENCODERS = {
     "heic": ("libx265", {"x265-params": QUIET, "crf": "8"}),
@@ -41,39 +43,60 @@ def make_heif_grid(
     quarter_turns: int | None = None,
     mirror_axis: int | None = None,
     thumbnail: bool = True,
+    alpha: npt.NDArray[np.uint8] | None = None,
 ) -> bytes:
     """Encode a BGR image as a grid of square tiles, as phones do: the last ones reach beyond the image.
 
     quarter_turns: counter-clockwise (irot). mirror_axis: 0 swaps top and bottom, 1 left and right (imir). With a
-    thumbnail, as the first stream.
+    thumbnail, as the first stream. alpha: (H, W), stored as an image of its own.
     """
+    items, references = grid_items(100, image, tile, brand, turns(quarter_turns, mirror_axis))
+    primary = items[-1].number
+    if thumbnail:
+        items.insert(0, coded_item(2, np.ascontiguousarray(image[:64, :64]), brand))
+        references.append((b"thmb", 2, [primary]))
+    if alpha is not None:
+        planes, links = grid_items(400, as_bgr(alpha), tile, brand, (AUXILIARY_ALPHA,))
+        items += planes
+        references += [*links, (b"auxl", planes[-1].number, [primary])]
+    return pack_heif(items, primary, references, brand)
+
+
+def grid_items(
+    first: int, image: Frame, tile: int, brand: str, properties: tuple[bytes, ...]
+) -> tuple[list[Item], list[Reference]]:
+    """Return the items of a grid, itself as the last, and the reference to its tiles. first: number of the first."""
     height, width = image.shape[:2]
     rows, columns = -(-height // tile), -(-width // tile)
     padded = np.pad(image, ((0, rows * tile - height), (0, columns * tile - width), (0, 0)), "edge")
-    parts = [
-        padded[row * tile : (row + 1) * tile, column * tile : (column + 1) * tile]
-        for row in range(rows)
-        for column in range(columns)
+    corners = [(row * tile, column * tile) for row in range(rows) for column in range(columns)]
+    tiles = [
+        coded_item(first + i, padded[top : top + tile, left : left + tile], brand, is_hidden=True)
+        for i, (top, left) in enumerate(corners)
     ]
-    kind, _ = ITEM_TYPES[brand]
-    tiles = [coded_item(10 + i, part, brand, is_hidden=True) for i, part in enumerate(parts)]
     payload = struct.pack(">BBBBHH", 0, 0, rows - 1, columns - 1, width, height)
-    grid = Item(50 + len(tiles), b"grid", payload, (ispe(width, height), *turns(quarter_turns, mirror_axis)), 1)
-    references = [(b"dimg", grid.number, [one.number for one in tiles])]
-    others = []
-    if thumbnail:
-        others.append(coded_item(2, np.ascontiguousarray(padded[:64, :64]), brand))
-        references.append((b"thmb", 2, [grid.number]))
-    assert kind
-    return pack_heif([*others, *tiles, grid], grid.number, references, brand)
+    grid = Item(first + len(tiles), b"grid", payload, (ispe(width, height), *properties), 1)
+    return [*tiles, grid], [(b"dimg", grid.number, [one.number for one in tiles])]
 
 
 def make_heif_image(
-    image: Frame, *, brand: str = "heic", quarter_turns: int | None = None, mirror_axis: int | None = None
+    image: Frame,
+    *,
+    brand: str = "heic",
+    quarter_turns: int | None = None,
+    mirror_axis: int | None = None,
+    alpha: npt.NDArray[np.uint8] | None = None,
 ) -> bytes:
-    """Encode a BGR image as one coded item."""
-    item = coded_item(1, image, brand, turns(quarter_turns, mirror_axis))
-    return pack_heif([item], 1, [], brand)
+    """Encode a BGR image as one coded item. alpha: (H, W), as another."""
+    items = [coded_item(1, image, brand, turns(quarter_turns, mirror_axis))]
+    if alpha is None:
+        return pack_heif(items, 1, [], brand)
+    items.append(coded_item(2, as_bgr(alpha), brand, (AUXILIARY_ALPHA,)))
+    return pack_heif(items, 1, [(b"auxl", 2, [1])], brand)
+
+
+def as_bgr(grey: npt.NDArray[np.uint8]) -> Frame:
+    return np.repeat(grey[..., None], 3, axis=2)
 
 
 def coded_item(
@@ -95,7 +118,9 @@ def encode_intra(image: Frame, brand: str) -> tuple[bytes, bytes]:
         stream = out.add_stream(codec, rate=25, options=options)
         stream.height, stream.width = image.shape[:2]
         stream.pix_fmt = "yuv420p"
+        stream.codec_context.color_range = ColorRange.JPEG  # as phones write, and as alpha has to be
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="bgr24")
+        frame = frame.reformat(format="yuv420p", dst_color_range=ColorRange.JPEG)
         frame.pts, frame.time_base = 0, Fraction(1, 25)
         out.mux(stream.encode(frame))
         out.mux(stream.encode())
@@ -116,12 +141,15 @@ def ispe(width: int, height: int) -> bytes:
     return full_box(b"ispe", 0, 0, struct.pack(">II", width, height))
 
 
+AUXILIARY_ALPHA = full_box(b"auxC", 0, 0, b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0")
+
+
 def turns(quarter_turns: int | None, mirror_axis: int | None) -> tuple[bytes, ...]:
     rotation = () if quarter_turns is None else (box(b"irot", bytes([quarter_turns])),)
     return rotation if mirror_axis is None else (*rotation, box(b"imir", bytes([mirror_axis])))
 
 
-def pack_heif(items: Sequence[Item], primary: int, references: list[tuple[bytes, int, list[int]]], brand: str) -> bytes:
+def pack_heif(items: Sequence[Item], primary: int, references: list[Reference], brand: str) -> bytes:
     ftyp = box(b"ftyp", brand.encode(), bytes(4), b"mif1", brand.encode(), b"miaf")
     idat = b"".join(item.content for item in items if item.construction == 1)
     media = b"".join(item.content for item in items if item.construction == 0)
@@ -129,9 +157,7 @@ def pack_heif(items: Sequence[Item], primary: int, references: list[tuple[bytes,
     return ftyp + pack_meta(items, primary, references, idat, n_before) + box(b"mdat", media)
 
 
-def pack_meta(
-    items: Sequence[Item], primary: int, references: list[tuple[bytes, int, list[int]]], idat: bytes, media_at: int
-) -> bytes:
+def pack_meta(items: Sequence[Item], primary: int, references: list[Reference], idat: bytes, media_at: int) -> bytes:
     infos = [
         full_box(b"infe", 2, int(item.is_hidden), struct.pack(">HH", item.number, 0), item.kind, b"\0")
         for item in items
