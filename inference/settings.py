@@ -31,6 +31,9 @@ EXTERNAL_VARIABLES = {
 
 # A name, every name below a domain, an IPv4 address, an IPv6 address in brackets, or everything.
 ALLOWED_HOST = re.compile(r"\*|(\*\.)?[a-z0-9_-][a-z0-9._-]*|\[[0-9a-f:.]+\]", re.ASCII | re.IGNORECASE)
+# As browsers send it, but for its case and the slash at its end.
+ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[^/?#@:\[\]]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]+))?/?")
+DEFAULT_PORTS = {"http": "80", "https": "443"}  # browsers leave them out
 LEGACY_PORTS = (8084, 8085, 8086)
 GRPC_PORT = 50051
 
@@ -72,6 +75,10 @@ class Settings(BaseModel):
     max_uploads: int = Field(128, ge=1, le=100_000)
     max_upload_bytes: int = Field(16 << 30, gt=0)
     max_answers: int = Field(64, ge=1, le=100_000)
+    # Connections at a time to all HTTP and WebSocket ports, and to the gRPC port; and those that one client may have to
+    # the former, None: 256, but any number from this machine and on SageMaker. Behind proxies there is no such limit.
+    max_connections: int = Field(16_384, ge=16)
+    max_connections_per_client: int | None = Field(None, ge=1)
     deadline_s: float = Field(60.0, gt=0)
     # Lip sync: the whole job, and the totals of its stages; None: only the whole job is bounded.
     job_deadline_s: float = Field(7200.0, gt=0)
@@ -160,6 +167,11 @@ class Settings(BaseModel):
                 raise ValueError(f"{host!r}: expected a name without scheme and port, *.example.com, an address, or *")
         return tuple(host.lower().removesuffix(".") for host in value)
 
+    @field_validator("allowed_origins")
+    @classmethod
+    def origins_are_as_browsers_send_them(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(normalize_origin(origin) for origin in value)
+
     @property
     def live_ports(self) -> LivePorts:
         """The ports that are set by number; else all usual ones if `realtime` is set, or none."""
@@ -202,6 +214,22 @@ class Settings(BaseModel):
 
             weights=self.weights,
             checkpoints=self.checkpoints,
+def normalize_origin(origin: str) -> str:
+    """Return an origin as browsers send it: in lower case, encoded, without a default port and a slash at its end.
+
+    Raises: ValueError if it is none; "*" and "null" (of pages without an address) are.
+    """
+    if origin in ("*", "null"):
+        return origin
+    match = ORIGIN.fullmatch(origin.lower())
+    if match is None:
+        raise ValueError(f"{origin!r}: expected a scheme and a name, such as https://example.com, without a path, or *")
+    scheme, host, port = match["scheme"], match["host"], match["port"]
+    if not host.isascii():
+        host = host.encode("idna").decode()
+    return f"{scheme}://{host}" + (f":{port}" if port and port != DEFAULT_PORTS.get(scheme) else "")
+
+
 def default_data_dir(env: Mapping[str, str]) -> Path:
     """Return the folder viseme in XDG_CACHE_HOME, by default ~/.cache."""
     home = env.get("XDG_CACHE_HOME")
