@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import islice
+from itertools import chain, islice
 from typing import IO, Any
 
 import av
 import av.error
 
 from inference.errors import MediaTooLarge, MediaTruncated, UnsupportedMedia
+from inference.media.audio_clock import MAX_GAP_S, MAX_LEAD_S, origin_of
 from inference.media.deinterlace import Deinterlacer
 from inference.media.files import size_of
+from inference.media.frame_rate import MAX_LIKELY_FPS, measure_rate, read_ahead
 from inference.media.frames import Clip, Frame, TimedItem, group_into_clips, resample_to_rate
 from inference.media.heif import read_heif
 from inference.media.image_size import read_image_size
@@ -58,6 +60,8 @@ class Media:
         self._last_position = 0  # of a packet, in the file
         self._video_end: Fraction | None = None
         self._stream = choose_video(container, name)
+        self._packets = container.demux()
+        self._first_packets: list[av.Packet[Any]] = []  # read ahead, to measure the rate
         self._composer = self._find_parts()
         if self._composer is not None:
             self._stream = self._composer.first
@@ -118,7 +122,7 @@ class Media:
 
     def _describe(self) -> VideoInfo:
         stream, container = self._stream, self._container
-        rate = stream.average_rate
+        rate = self._measure_rate()
         is_still = container.format.name in IMAGE_FORMATS or stream.frames == 1
         size = stream.width, stream.height
         if self._composer is not None and self._composer.image.width:
@@ -135,6 +139,14 @@ class Media:
             duration_s=None if is_still else duration,
             is_still=is_still,
         )
+
+    def _measure_rate(self) -> Fraction | None:
+        """Return the declared frame rate, unless it is unlikely and the frames have another one."""
+        declared = self._stream.average_rate
+        if declared is None or declared <= MAX_LIKELY_FPS or self._composer is not None:
+            return declared
+        self._first_packets = read_ahead(self._packets, self._stream)
+        return measure_rate(self._first_packets, self._stream, declared)
 
     def _check_declared(self) -> None:
         limits, video = self._limits, self.video
@@ -156,6 +168,9 @@ class Media:
             span = timeline.timestamp(frame)
             if span is None:
                 continue
+            if last is None and (lead := self._lead_of(span[0])):
+                self.counter.check_time(span[0] - lead, lead)
+                yield TimedItem(span[0] - lead, lead, frame)
             self.counter.check_time(*span)
             last = TimedItem(*span, frame)
             yield last
@@ -163,6 +178,12 @@ class Media:
             raise UnsupportedMedia(f"{self.name}: no frame could be decoded ({self.video.codec})")
         yield from self._hold_to_end(last, timeline.offset)
         self._check_end()
+
+    def _lead_of(self, start: Fraction) -> Fraction:
+        """Return how long the first frame is shown before its time, because the audio of the file starts earlier."""
+        origin_s = origin_of(self._stream, self._container.streams.audio)
+        lead = Fraction(0) if origin_s is None else start - Fraction(origin_s)
+        return lead if MAX_LEAD_S < lead <= MAX_GAP_S else Fraction(0)
 
     def _count(self, frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
         for frame in frames:
@@ -199,7 +220,7 @@ class Media:
 
         Audio packets count, too: a file whose audio is longer than its video is complete.
         """
-        packets = self._container.demux()
+        packets = chain(self._first_packets, self._packets)
         while True:
             if self.is_closed:
                 raise ValueError(f"{self.name}: read after it was closed")

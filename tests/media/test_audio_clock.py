@@ -7,7 +7,12 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from support.timed_media import make_click, make_timed_media
+from support.video_files import numbered_frames, read_number
 
+from inference.errors import MediaTooLarge
+from inference.media import MediaLimits, open_media
+from inference.media.audio import read_audio
 from inference.media.audio_clock import MAX_GAP_S, AudioClock, PlacedAudio
 
 FRAME_S = 0.02
@@ -117,3 +122,27 @@ def test_time_counts_from_the_start_of_the_file():
 def test_a_small_shift_of_the_start_is_kept():
     assert place(steps(7, 10), 0.0)[0] == steps(7, 10)
     assert place(steps(7, 10))[0] == steps(0, 10)
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska", "webm"])
+def test_the_first_frame_is_shown_from_the_start_of_earlier_audio(container: str):
+    frames = numbered_frames(50)
+    late = make_timed_media(container, frames, make_click(3.0, 1.0), video_start_s=0.8)
+    with open_media(late) as media:
+        shown = [read_number(frame) for clip in media.read_clips(25) for frame in clip.frames]
+    assert shown == [0] * 20 + list(range(50))
+    with open_media(make_timed_media(container, frames, make_click(3.0, 1.0), video_start_s=0.03)) as media:
+        assert [read_number(frame) for clip in media.read_clips(25) for frame in clip.frames] == list(range(50))
+
+
+def test_clocks_that_have_nothing_to_do_with_each_other_both_start_at_zero():
+    apart = make_timed_media("matroska", numbered_frames(50), make_click(2.0, 1.0), video_start_s=5000)
+    with open_media(apart) as media:
+        assert [read_number(frame) for clip in media.read_clips(25) for frame in clip.frames] == list(range(50))
+    assert len(read_audio(apart, 16_000)) == pytest.approx(2 * 16_000, abs=500)
+
+
+def test_the_held_frame_counts_towards_the_limit():
+    late = make_timed_media("matroska", numbered_frames(50), make_click(3.0, 1.0), video_start_s=1.5)
+    with open_media(late, MediaLimits(max_duration_s=3)) as media, pytest.raises(MediaTooLarge, match="lasts over 3 s"):
+        list(media.read_clips(25))
