@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+logger = logging.getLogger("viseme.files")
 PREFIXES = ("viseme-", ".viseme-")
 SUFFIX = ".locked"
 
@@ -32,18 +34,25 @@ class LockedFolder:
         assert prefix.startswith(PREFIXES)
         while True:
             path = Path(tempfile.mkdtemp(prefix=prefix, suffix=SUFFIX))
-            with contextlib.suppress(FileNotFoundError):  # deleted as an orphan before it was opened
+            try:
                 lock = open_folder(path)
-                with contextlib.suppress(OSError):  # no locks in this file system: no other process deletes it
-                    fcntl.flock(lock, fcntl.LOCK_EX)
-                if is_same(path, lock):
-                    return cls(path, lock)
-                os.close(lock)  # deleted as an orphan before it was locked
+            except FileNotFoundError:  # deleted as an orphan before it was opened
+                continue
+            except OSError:  # such as too many open files
+                path.rmdir()
+                raise
+            with contextlib.suppress(OSError):  # no locks in this file system: no other process deletes it
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if is_same(path, lock):
+                return cls(path, lock)
+            os.close(lock)  # deleted as an orphan before it was locked
 
     def delete(self) -> None:
         """Delete the folder with its contents. Call it once."""
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self.lock)
+        if self.path.exists():  # too many files are open: it takes two, and the lock was one
+            delete_files(self.path)
 
 
 @contextmanager
@@ -54,6 +63,16 @@ def locked_folder(prefix: str) -> Iterator[Path]:
         yield folder.path
     finally:
         folder.delete()
+
+
+def delete_files(path: Path) -> None:
+    """Delete a folder of files with a single open file. What it cannot delete is logged and left to the next start."""
+    try:
+        for name in os.listdir(path):  # noqa: PTH208 - the folder is closed before the first file is deleted
+            (path / name).unlink()
+        path.rmdir()
+    except OSError as err:
+        logger.warning("a temporary folder is left to the next start", extra={"folder": path.name, "reason": str(err)})
 
 
 def remove_orphans() -> int:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -106,3 +108,38 @@ def test_a_folder_that_is_deleted_before_it_is_locked_is_made_again(scratch: Pat
 def test_without_a_temporary_directory_nothing_is_deleted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     assert remove_orphans() == 0
+
+
+@contextmanager
+def max_files(n_files: int) -> Iterator[None]:
+    """Allow no descriptor from this number on inside of the block; those that are open stay open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (n_files, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_folder_that_cannot_be_locked_is_not_left_behind(scratch: Path):
+    with max_files(0), pytest.raises(OSError, match=os.strerror(errno.EMFILE)):
+        LockedFolder.make("viseme-body-")
+    assert list(scratch.iterdir()) == []
+
+
+def test_a_folder_is_deleted_though_no_other_file_can_be_opened(scratch: Path):
+    folder = LockedFolder.make("viseme-body-")
+    (folder.path / "body").write_bytes(b"x")
+    with max_files(folder.lock + 1):  # all lower ones are in use: the system gives the lowest
+        folder.delete()
+    assert list(scratch.iterdir()) == []
+
+
+def test_what_cannot_be_deleted_is_logged_and_left_to_the_next_start(scratch: Path, caplog: pytest.LogCaptureFixture):
+    folder = LockedFolder.make("viseme-body-")
+    (folder.path / "more").mkdir()
+    with max_files(folder.lock + 1):
+        folder.delete()
+    assert "left to the next start" in caplog.text
+    assert remove_orphans() == 1
+    assert list(scratch.iterdir()) == []
