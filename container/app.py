@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -21,10 +21,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from container.http.access import AccessMiddleware, AccessRules
+from container.http.access import PLATFORM_PATHS, AccessMiddleware, AccessRules
 from container.http.answers import AnswerQuota
 from container.http.auth import check_token
 from container.http.clients import is_loopback
+from container.http.log_throttle import LogThrottle
 from container.http.metrics import Metrics
 from container.http.pacing import PacingMiddleware
 from container.http.request_body import BodyQuota, body_on_disk, limits_of
@@ -47,7 +48,7 @@ from inference.settings import Settings
 
 logger = logging.getLogger("viseme.http")
 STREAM_GRACE_S = 1.0  # seconds for the last line of a stream after its deadline
-FILE_SEND_TIMEOUT_S = 900.0  # seconds for a caller to receive a video: a gigabyte at 10 Mbit/s
+FILE_SEND_TIMEOUT_S = 900.0  # seconds for a caller to receive a large answer: a gigabyte at 10 Mbit/s
 CHUNK_BYTES = 1 << 18
 WORKER_HEADERS = ("content-type", OPTIONS_HEADER)  # request headers that the worker receives
 
@@ -78,6 +79,7 @@ class Server:
         self.metrics = Metrics()
         self._bodies = BodyQuota(settings.max_uploads, settings.max_upload_bytes)
         self._answers = AnswerQuota(settings.max_answers)
+        self._denials = LogThrottle(logger)
         self._n_serving = 0  # requests from their arrival until their answer is made
 
     def routes(self, *, with_aws_routes: bool = False) -> list[BaseRoute]:
@@ -169,7 +171,11 @@ class Server:
         if isinstance(first, Done) and isinstance(first.body, Path):
             return self.file_response(context, first.body, first.content_type, stack)
         await stack.aclose()
-        return self.final_response(context, first)
+        if isinstance(first, Failed):
+            return self.failure_response(context, first.failure)
+        assert isinstance(first, Done)
+        assert isinstance(first.body, bytes)
+        return self.final_response(context, first.body, first.content_type)
 
     async def receive_job(
         self, context: RequestContext, request: Request, stack: contextlib.AsyncExitStack, *, uses_accept: bool
@@ -203,27 +209,37 @@ class Server:
             raise NotReady("the models are not loaded")
         check_token(request.headers, self.settings.token)
 
-    def final_response(self, context: RequestContext, last: Done | Failed) -> Response:
-        if isinstance(last, Failed):
-            return self.failure_response(context, last.failure)
-        assert isinstance(last.body, bytes)
+    def final_response(self, context: RequestContext, body: bytes, content_type: str) -> Response:
+        """Return a response with an answer in memory. A large one is sent as a file is, within its limits."""
+        if len(body) > CHUNK_BYTES:
+            stack = contextlib.AsyncExitStack()
+            return self.sized_response(context, pieces_of(body), len(body), content_type, stack)
         self.record(context, 200)
-        return Response(last.body, headers=context.headers | {"content-type": last.content_type})
+        return Response(body, headers=context.headers | {"content-type": content_type})
 
     def file_response(
         self, context: RequestContext, path: Path, content_type: str, stack: contextlib.AsyncExitStack
     ) -> Response:
         """Return a response that sends a file from disk; stack: deletes it once it is sent."""
         size = path.stat().st_size
+        return self.sized_response(context, read_pieces(path, size), size, content_type, stack)
 
-        async def chunks() -> AsyncIterator[bytes]:
-            n_left, is_sent = size, False
+    def sized_response(
+        self,
+        context: RequestContext,
+        pieces: AsyncGenerator[bytes],
+        size: int,
+        content_type: str,
+        stack: contextlib.AsyncExitStack,
+    ) -> Response:
+        """Return a response that sends so many bytes piece by piece, and counts among the answers that are sent."""
+
+        async def counted() -> AsyncGenerator[bytes]:
+            is_sent = False
             try:
-                with path.open("rb") as file:
-                    # By size: a caller that has everything may disconnect before a last, empty read returns.
-                    while n_left and (chunk := await asyncio.to_thread(file.read, CHUNK_BYTES)):
-                        yield chunk
-                        n_left -= len(chunk)
+                async with contextlib.aclosing(pieces):
+                    async for piece in pieces:
+                        yield piece
                 is_sent = True
             finally:
                 if is_sent:
@@ -231,11 +247,9 @@ class Server:
                 else:
                     self.record(context, 499, "canceled")
 
-        headers = context.headers | {"content-length": str(size)}
+        headers = context.headers | {"content-length": str(size), "content-type": content_type}
         deadline = time.monotonic() + FILE_SEND_TIMEOUT_S
-        return CleanupStreamingResponse(
-            chunks(), stack, deadline, self._answers, media_type=content_type, headers=headers
-        )
+        return CleanupStreamingResponse(counted(), stack, deadline, self._answers, headers=headers)
 
     def stream_response(
         self, context: RequestContext, parts: ReadAhead, deadline: float, stack: contextlib.AsyncExitStack
@@ -269,9 +283,10 @@ class Server:
             "took_ms": round(took_s * 1000),
             "request_id": context.request_id,
         }
-        logger.info("request", extra=extra if code is None else extra | {"code": code})
+        log = self._denials.info if code == "access_denied" else logger.info
+        log("request", extra=extra if code is None else extra | {"code": code})
 
-    async def stream(self, context: RequestContext, messages: AsyncIterator[AnswerMessage]) -> AsyncIterator[bytes]:
+    async def stream(self, context: RequestContext, messages: AsyncIterator[AnswerMessage]) -> AsyncGenerator[bytes]:
         """Yield lines while the video is read. A failure is the last line, and aborts the response."""
         try:
             while isinstance(message := await anext(messages), Part):
@@ -287,8 +302,28 @@ class Server:
             self.record(context, failure.status, failure.code)
             raise StreamAborted(failure.code)
         assert isinstance(message.body, bytes)
-        yield message.body
+        try:
+            async for piece in pieces_of(message.body):
+                yield piece
+        except BaseException:  # the caller disconnected
+            self.record(context, 499, "canceled")
+            raise
         self.record(context, 200)
+
+
+async def pieces_of(body: bytes) -> AsyncGenerator[bytes]:
+    """Yield a body in pieces: each is sent once the caller has taken most of the one before."""
+    for start in range(0, len(body), CHUNK_BYTES):
+        yield body[start : start + CHUNK_BYTES]
+
+
+async def read_pieces(path: Path, size: int) -> AsyncGenerator[bytes]:
+    """Yield a file in pieces. By its size: a caller that has everything may leave before a last, empty read returns."""
+    n_left = size
+    with path.open("rb") as file:
+        while n_left and (piece := await asyncio.to_thread(file.read, CHUNK_BYTES)):
+            yield piece
+            n_left -= len(piece)
 
 
 async def wait_unless_disconnected(request: Request, awaited: Awaitable[AnswerMessage]) -> AnswerMessage:
@@ -331,13 +366,15 @@ def make_app(server: Server, *, with_aws_routes: bool = False) -> Starlette:
             await server.pool.stop()
 
     routes = server.routes(with_aws_routes=with_aws_routes)
+    rules, n_proxies = AccessRules.of(server.settings), server.settings.trusted_proxies
+    unpaced = PLATFORM_PATHS if rules.is_on_sagemaker else frozenset[str]()
     return Starlette(
         routes=routes,
         lifespan=lifespan,
         exception_handlers={404: not_found, 405: not_found},
         middleware=[
-            Middleware(PacingMiddleware, pacer=server.live.pacer, n_proxies=server.settings.trusted_proxies),
-            Middleware(AccessMiddleware, rules=AccessRules.of(server.settings)),
+            Middleware(PacingMiddleware, pacer=server.live.pacer, n_proxies=n_proxies, unpaced=unpaced),
+            Middleware(AccessMiddleware, rules=rules),
         ],
     )
 

@@ -8,7 +8,8 @@ import logging
 import resource
 import signal
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Literal, Protocol
 
 import uvicorn
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp
 
 from container.app import Server, make_app
 from container.http.bounded_protocol import BoundedHttpProtocol
+from container.http.connections import AdmissionProtocol, ConnectionLimits, ConnectionQuota
 from container.http.tls import read_certificate
 from container.live.transport import WEBSOCKET_CONFIG, BackpressureProtocol
 from container.logs import set_up_logs
@@ -45,13 +47,15 @@ class AuxiliaryServer(Protocol):
 class LegacyPort:
     """A port for clients of the older protocols."""
 
-    def __init__(self, settings: Settings, server: Server, index: int, port: int) -> None:
-        """Configure the port. index: its position in the setting `legacy_ports`, which selects the protocol."""
+    def __init__(self, settings: Settings, server: Server, index: int, port: int, quota: ConnectionQuota) -> None:
+        """Configure the port.
+
+        index: its position in the setting `legacy_ports`, which selects the protocol. quota: of all ports.
+        """
         self.name = f"legacy_port_{index}"
         self._address = settings.host, port
         self._sockets: list[socket.socket] = []
-        config = http_config(server.live.legacy_app(index), settings, lifespan="off")
-        config.load()
+        config = http_config(server.live.legacy_app(index), settings, quota, lifespan="off")
         self._http = uvicorn.Server(config)
         self._http.lifespan = config.lifespan_class(config)
 
@@ -67,10 +71,10 @@ class LegacyPort:
             await self._http.shutdown(self._sockets)
 
 
-def auxiliary_servers(settings: Settings, server: Server) -> list[AuxiliaryServer]:
-    """Return the servers on the other ports that the settings open."""
+def auxiliary_servers(settings: Settings, server: Server, quota: ConnectionQuota) -> list[AuxiliaryServer]:
+    """Return the servers on the other ports that the settings open. quota: of the HTTP and WebSocket ports."""
     ports = enumerate(settings.live_ports.legacy)
-    servers: list[AuxiliaryServer] = [LegacyPort(settings, server, index, port) for index, port in ports if port]
+    servers: list[AuxiliaryServer] = [LegacyPort(settings, server, index, port, quota) for index, port in ports if port]
     if settings.live_ports.grpc:
         from container.rpc import RpcServer
 
@@ -91,6 +95,7 @@ class DrainingServer(uvicorn.Server):
         self._server = server
         self._auxiliary = auxiliary
         self._drain: asyncio.Task[None] | None = None
+        self._is_aborted = False  # by a second signal
         self.failed = False  # a port could not be opened
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -126,29 +131,37 @@ class DrainingServer(uvicorn.Server):
 
     def _on_signal(self) -> None:
         if self._drain is not None:  # the second signal: stop at once
-            self._server.pool.abort()
+            if not self._is_aborted:
+                logger.warning("stopping at once, after a second signal", extra={"held": self.n_held})
+            self._is_aborted = True
             return
-        logger.info("draining", extra={"held": self._server.n_in_flight})
+        logger.info("draining", extra={"held": self.n_held})
         self._server.drain()
         self._drain = asyncio.create_task(self._finish())
 
     async def _finish(self) -> None:
         try:
-            if not await self._wait_until_idle(DRAIN_TIMEOUT_S):
-                logger.error(
-                    "requests did not finish in time and are aborted", extra={"held": self._server.n_in_flight}
-                )
+            await self._wait_until(lambda: not self.n_held or self._is_aborted, DRAIN_TIMEOUT_S)
+            if self.n_held:
+                if not self._is_aborted:
+                    logger.error("requests did not finish in time and are aborted", extra={"held": self.n_held})
                 self._server.pool.abort()
-                await self._wait_until_idle(ABORT_TIMEOUT_S)
+                await self._wait_until(lambda: not self.n_held, ABORT_TIMEOUT_S)
         finally:
             self.should_exit = True
 
-    async def _wait_until_idle(self, timeout_s: float) -> bool:
+    @property
+    def n_held(self) -> int:
+        """What is left to finish: requests and sessions, and connections whose clients have not taken their answer."""
+        connections = self.server_state.connections
+        n_unsent = sum(one.n_unsent > 0 for one in connections if isinstance(one, BoundedHttpProtocol))
+        return self._server.n_in_flight + n_unsent
+
+    async def _wait_until(self, is_so: Callable[[], bool], timeout_s: float) -> None:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self._server.n_in_flight:
+                while not is_so():
                     await asyncio.sleep(0.05)
-        return self._server.n_in_flight == 0
 
 
 def run_server(settings: Settings, *, with_aws_routes: bool = False) -> int:
@@ -159,14 +172,14 @@ def run_server(settings: Settings, *, with_aws_routes: bool = False) -> int:
     """
     set_up_logs()
     deny_inspection()
-    raise_descriptor_limit()
+    max_files = raise_descriptor_limit()
     read_certificate(settings)
     if with_aws_routes:
         settings = settings.model_copy(update={"on_sagemaker": True})
     server = Server(settings)
     app = make_app(server, with_aws_routes=with_aws_routes)
-    config = http_config(app, settings)
-    draining = DrainingServer(config, server, auxiliary_servers(settings, server))
+    quota = ConnectionQuota(ConnectionLimits.of(settings, max_files))
+    draining = DrainingServer(http_config(app, settings, quota), server, auxiliary_servers(settings, server, quota))
     try:
         draining.run()
     except SystemExit:  # raised by uvicorn if the start failed; the reason is in the log
@@ -174,15 +187,27 @@ def run_server(settings: Settings, *, with_aws_routes: bool = False) -> int:
     return 0 if draining.started and not draining.failed else 1
 
 
-def raise_descriptor_limit() -> None:
-    """Allow as many open files as the system does: each connection is one, and many systems start with 1,024."""
+def raise_descriptor_limit() -> int | None:
+    """Allow as many open files as the system does, and return their number; None if it is not limited.
+
+    Each connection is one, and many systems start with 1,024.
+    """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return None if hard == resource.RLIM_INFINITY else hard
 
 
-def http_config(app: ASGIApp, settings: Settings, lifespan: Literal["on", "off"] = "on") -> uvicorn.Config:
-    """Return the uvicorn configuration that every HTTP and WebSocket port shares."""
-    return uvicorn.Config(
+def http_config(
+    app: ASGIApp,
+    settings: Settings,
+    quota: ConnectionQuota | None = None,
+    lifespan: Literal["on", "off"] = "on",
+) -> uvicorn.Config:
+    """Return the uvicorn configuration that every HTTP and WebSocket port shares.
+
+    quota: of the connections to all of them, by default to this one.
+    """
+    config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
@@ -198,3 +223,9 @@ def http_config(app: ASGIApp, settings: Settings, lifespan: Literal["on", "off"]
         http=BoundedHttpProtocol,
         **WEBSOCKET_CONFIG,
     )
+    config.load()
+    # Connections are counted before their TLS handshake, which uvicorn would leave to the event loop.
+    context, config.ssl = config.ssl, None
+    quota = quota or ConnectionQuota(ConnectionLimits.of(settings))
+    config.http_protocol_class = partial(AdmissionProtocol, quota, context, BoundedHttpProtocol)  # type: ignore[assignment]
+    return config

@@ -90,6 +90,30 @@ def test_allowed_hosts_are_names_without_scheme_and_port():
     assert Settings.from_env({"VISEME_ALLOWED_HOSTS": "*"}).allowed_hosts == ("*",)
 
 
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("https://Example.com/", "https://example.com"),
+        ("HTTPS://example.com:443", "https://example.com"),
+        ("http://example.com:80/", "http://example.com"),
+        ("http://example.com:443", "http://example.com:443"),
+        ("http://[2001:DB8::1]:3000", "http://[2001:db8::1]:3000"),
+        ("https://Bücher.example", "https://xn--bcher-kva.example"),
+        ("chrome-extension://abcdefgh", "chrome-extension://abcdefgh"),
+        ("null", "null"),
+        ("*", "*"),
+    ],
+)
+def test_allowed_origins_are_compared_as_browsers_send_them(given: str, sent: str):
+    assert Settings.from_env({"VISEME_ALLOWED_ORIGINS": given}).allowed_origins == (sent,)
+
+
+@pytest.mark.parametrize("origin", ["example.com", "https://example.com/app", "https://", "https://a@b.example", "a:1"])
+def test_a_bad_allowed_origin_is_named(origin: str):
+    with pytest.raises(InvalidRequest, match=r"VISEME_ALLOWED_ORIGINS=.*: expected a scheme and a name"):
+        Settings.from_env({"VISEME_ALLOWED_ORIGINS": origin})
+
+
 @pytest.mark.parametrize("host", ["https://a.example", "a.example:443", "a.*.example", "::1", "*example", "ä.example"])
 def test_a_bad_allowed_host_is_named(host: str):
     with pytest.raises(InvalidRequest, match=r"VISEME_ALLOWED_HOSTS=.*: expected a name without scheme and port"):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from container.http.responses import CLOSE_EXTENSION
 from inference.error_responses import Failure
 
 # Bytes parsed at once: less than a millisecond even in chunks of one byte.
@@ -27,6 +29,7 @@ class ConnectionTimeouts:
     head_s: float = 20.0  # for a request's head, from its first byte
     unread_body_s: float = 10.0  # for the rest of a body that was answered before its end
     unsent_s: float = 60.0  # without the client taking a single byte of what is sent
+    flush_s: float = 300.0  # for the last bytes of an answer, a few hundred kilobytes, that wait in the transport
 
 
 class ReadFlow(FlowControl):
@@ -42,6 +45,10 @@ class ReadFlow(FlowControl):
             self._on_resume()
 
 
+def ignore_end() -> None:
+    """Do nothing, if nobody counts the connections."""
+
+
 class BoundedHttpProtocol(HttpToolsProtocol):
     """uvicorn's httptools protocol with deadlines, a limit on heads, and little work per event.
 
@@ -50,11 +57,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     timeouts = ConnectionTimeouts()
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, on_lost: Callable[[], None] = ignore_end, **kwargs: Any) -> None:
+        """on_lost: called once the connection has ended, also after it was upgraded to a WebSocket."""
         self._pieces: list[bytes] = []  # of a body, from the bytes that are being parsed
         # The parser calls it for every chunk; a function in Python would take ten times as long.
         self.on_body = self._pieces.append  # type: ignore[assignment]
         super().__init__(*args, **kwargs)
+        self._on_lost = on_lost
+        if self.ws_protocol_class is not None:
+            self.ws_protocol_class = partial(self.ws_protocol_class, on_lost=on_lost)  # type: ignore[assignment, call-arg]
         self._received = memoryview(b"")  # not parsed yet
         self._next_feed: asyncio.Handle | None = None
         self._is_reading = True
@@ -64,6 +75,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
         self._unsent_timer: asyncio.TimerHandle | None = None
+        self._flush_timer: asyncio.TimerHandle | None = None
 
     # The connection
 
@@ -76,12 +88,23 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._stop_timers()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+        self._on_lost()
 
     def _stop_timers(self) -> None:
-        for timer in (self._head_timer, self._body_timer, self._unsent_timer, self._next_feed):
+        for timer in (self._head_timer, self._body_timer, self._unsent_timer, self._flush_timer, self._next_feed):
             if timer is not None:
                 timer.cancel()
-        self._head_timer = self._body_timer = self._unsent_timer = self._next_feed = None
+        self._head_timer = self._body_timer = self._unsent_timer = self._flush_timer = self._next_feed = None
+
+    @property
+    def n_unsent(self) -> int:
+        """Bytes of answers that wait for the client."""
+        return self.transport.get_write_buffer_size()
+
+    def close(self) -> None:
+        """Close the connection once the client has taken what was sent, or does not take it in time."""
+        self.transport.close()
+        self._watch_flush()
 
     # Receiving
 
@@ -179,14 +202,14 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         headers = failure.headers() | {"content-length": str(len(body)), "connection": "close"}
         head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
         self.transport.write(STATUS_LINE[status] + head.encode() + b"\r\n" + body)
-        self.transport.close()
-        self._watch_unsent()
+        self.close()
 
     # Callbacks of the parser
 
     def on_message_begin(self) -> None:
         self._n_overhead = 1  # the connection is not idle
         super().on_message_begin()
+        self.scope["extensions"] = {CLOSE_EXTENSION: {"close": self.close}}
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self._in_body:  # otherwise a trailer, which is ignored
@@ -221,7 +244,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Bound the rest of the request's body, and the time for the client to take the answer."""
         is_unread = self._in_body and self.cycle.response_complete
         super().on_response_complete()
-        self._watch_unsent()
+        self._watch_flush()
         if self.transport.is_closing():
             return
         if is_unread and self._body_timer is None:
@@ -230,11 +253,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         super().send_400_response(msg)
-        self._watch_unsent()
+        self._watch_flush()
 
     def shutdown(self) -> None:
         super().shutdown()
-        self._watch_unsent()
+        self._watch_flush()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -244,19 +267,31 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().resume_writing()
         self._watch_unsent()
 
+    def _watch_flush(self) -> None:
+        """Bound the time for what is left of an answer, beside the time without a byte taken."""
+        self._watch_unsent()
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+        self._flush_timer = self.loop.call_later(self.timeouts.flush_s, self._on_unflushed) if self.n_unsent else None
+
+    def _on_unflushed(self) -> None:
+        self._flush_timer = None
+        if self.n_unsent and not self._is_answering():  # otherwise the end of the next answer starts it again
+            self.transport.abort()
+
     def _watch_unsent(self) -> None:
         """Start to count the seconds in which the client takes nothing."""
         if self._unsent_timer is not None:
             self._unsent_timer.cancel()
             self._unsent_timer = None
-        if n_unsent := self.transport.get_write_buffer_size():
+        if n_unsent := self.n_unsent:
             self._unsent_timer = self.loop.call_later(self.timeouts.unsent_s, self._on_unsent, n_unsent)
 
     def _on_unsent(self, n_before: int) -> None:
         """Abort the connection if the client took nothing: closing would wait for it forever."""
         self._unsent_timer = None
         may_have_grown = self._is_answering() and not self.flow.write_paused and not self.transport.is_closing()
-        if may_have_grown or self.transport.get_write_buffer_size() < n_before:
+        if may_have_grown or self.n_unsent < n_before:
             self._watch_unsent()
         else:
             self.transport.abort()

@@ -7,7 +7,7 @@ import contextlib
 import json
 import logging
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from starlette.requests import HTTPConnection, Request
@@ -21,6 +21,10 @@ from inference.requests.deadlines import ASYNC_HEADER
 
 logger = logging.getLogger("viseme.http")
 DISCARD_TIMEOUT_S = 10.0  # seconds for the rest of a rejected body
+
+
+# Key of a function in the extensions of the ASGI scope: it closes the connection once what was sent is taken.
+CLOSE_EXTENSION = "viseme.close"
 
 
 class StreamAborted(Exception):
@@ -37,23 +41,45 @@ class CleanupStreamingResponse(StreamingResponse):
 
     def __init__(
         self,
-        chunks: AsyncIterator[bytes],
+        chunks: AsyncGenerator[bytes],
         resources: contextlib.AsyncExitStack,
         deadline: float,
         quota: AnswerQuota,
         **kwargs: Any,
     ) -> None:
         super().__init__(chunks, **kwargs)
-        self._resources, self._deadline, self._quota = resources, deadline, quota
+        self._chunks, self._resources, self._deadline, self._quota = chunks, resources, deadline, quota
         self._request_id = self.headers["x-request-id"]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            async with self._resources, asyncio.timeout_at(self._deadline) as timeout:
+            async with (
+                self._resources,
+                contextlib.aclosing(self._chunks),
+                asyncio.timeout_at(self._deadline) as timeout,
+            ):
                 with self._quota.sending(timeout) as answer:
                     await super().__call__(scope, receive, answer.observe(send))
         except TimeoutError:  # not re-raised: any caller could fill the log with tracebacks
             logger.warning("a stream was aborted: it was not read in time", extra={"request_id": self._request_id})
+            await close_connection(scope, receive)
+        except StreamAborted:  # neither, as its failure is logged
+            if not await close_connection(scope, receive):
+                raise
+
+
+async def close_connection(scope: Scope, receive: Receive) -> bool:
+    """Close the connection after an incomplete response; return False if the server has no way to.
+
+    A server would log a response that just ends, with a traceback if it ends with an exception.
+    """
+    close = scope.get("extensions", {}).get(CLOSE_EXTENSION, {}).get("close")
+    if close is None:
+        return False
+    close()
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    return True
 
 
 class ClosingResponse(Response):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +54,11 @@ class ClientTransport:
 class BackpressureProtocol(WebSocketsSansIOProtocol):
     """uvicorn's WebSocket protocol, without write buffering, and with its `ClientTransport` in the ASGI scope."""
 
+    def __init__(self, *args: Any, on_lost: Callable[[], None], **kwargs: Any) -> None:
+        """on_lost: called once the connection has ended."""
+        super().__init__(*args, **kwargs)
+        self._on_lost = on_lost
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._last_received_at = self.loop.time()
@@ -66,6 +72,7 @@ class BackpressureProtocol(WebSocketsSansIOProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._handshake_timer.cancel()
         super().connection_lost(exc)
+        self._on_lost()
 
     def handle_connect(self, event: Any) -> None:
         self._handshake_timer.cancel()

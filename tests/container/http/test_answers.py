@@ -43,16 +43,35 @@ def test_answers_are_counted_while_they_are_sent():
 
 def test_one_too_many_aborts_the_one_whose_caller_took_nothing_for_longest():
     async def check():
-        quota, finished, taken = AnswerQuota(2), asyncio.Event(), asyncio.Event()
+        quota, finished, taken, never = AnswerQuota(3), asyncio.Event(), asyncio.Event(), asyncio.Event()
         reading = await start(quota, finished, taken)  # the oldest, but its caller reads
-        unread = await start(quota, finished)
+        unread = await start(quota, finished, never)
+        unread_later = await start(quota, finished, never)
         taken.set()
         await asyncio.sleep(0.01)
+        fourth = await start(quota, finished)
+        with pytest.raises(TimeoutError):
+            await unread
+        assert quota.n_sending == 3
+        assert not unread_later.done()
+        never.set()
+        finished.set()
+        await asyncio.gather(reading, unread_later, fourth)
+
+    asyncio.run(check())
+
+
+def test_an_answer_that_waits_for_its_worker_is_not_aborted():
+    async def check():
+        quota, finished, never = AnswerQuota(2), asyncio.Event(), asyncio.Event()
+        waiting = await start(quota, finished)  # the oldest, and nothing to send yet
+        unread = await start(quota, finished, never)
         third = await start(quota, finished)
         with pytest.raises(TimeoutError):
             await unread
-        assert quota.n_sending == 2
+        fourth = await start(quota, finished)  # nobody is to blame: it is sent beside the others
+        assert quota.n_sending == 3
         finished.set()
-        await asyncio.gather(reading, third)
+        await asyncio.gather(waiting, third, fourth)
 
     asyncio.run(check())
