@@ -21,6 +21,11 @@ class OpenedMedia(Protocol):
     @property
     def video(self) -> VideoInfo: ...
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was changed or missing in the frames read so far."""
+        ...
+
     def read_clips(self, fps: float) -> Iterator[Clip]: ...
 
 

@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import io
-
-import av
 import numpy as np
 import pytest
-from support.video_files import make_video
+from support.video_files import encode_rgba, make_video
 
 from inference.media import MediaLimits, open_media
 from inference.media.media_warnings import RESIZED, TRANSPARENT
@@ -16,19 +13,6 @@ def all_frames(contents: bytes, **limits: int) -> tuple[list[np.ndarray], tuple[
     with open_media(contents, MediaLimits(**limits)) as media:
         frames = [frame for clip in media.read_clips(25.0) for frame in clip.frames]
         return frames, media.warnings
-
-
-def encode_rgba(pixels: np.ndarray, codec: str = "png", pix_fmt: str = "rgba") -> bytes:
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="image2pipe") as out:
-        stream = out.add_stream(codec, rate=1)
-        stream.height, stream.width = pixels.shape[:2]
-        stream.pix_fmt = pix_fmt
-        if codec == "libwebp":
-            stream.options = {"lossless": "1"}
-        out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format=pix_fmt)))
-        out.mux(stream.encode())
-    return buffer.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,18 @@ def make_image(frame: Frame, codec: str = "png") -> bytes:
     return buffer.getvalue()
 
 
+def encode_rgba(pixels: Frame, codec: str = "png", pix_fmt: str = "rgba") -> bytes:
+    """Encode (H, W, 4) RGBA as a PNG file, or with "libwebp" and "bgra" as a lossless WebP."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="image2pipe") as out:
+        stream = out.add_stream(codec, rate=1, options={"lossless": "1"} if codec == "libwebp" else {})
+        stream.height, stream.width = pixels.shape[:2]
+        stream.pix_fmt = pix_fmt
+        out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format=pix_fmt)))
+        out.mux(stream.encode())
+    return buffer.getvalue()
+
+
 def rotate_by_metadata(mp4: bytes, degrees: int) -> bytes:
     """Return the MP4 with a display matrix that rotates it clockwise by 90, 180 or 270 degrees."""
     cos, sin = {90: (0, 1), 180: (-1, 0), 270: (0, -1)}[degrees]

@@ -137,7 +137,7 @@ class DecoderServer:
                     if media.video.is_still:
                         check_memory(media, size_of(file), budget.memory_bytes, err)
                     raise
-                send(self._sock, {"is": "end"})
+                send(self._sock, {"is": "end", "warnings": media.warnings})
 
     def _next_request(self) -> tuple[Message, list[int]]:
         """Return the next request, skipping the parent's last freed slots."""
@@ -159,7 +159,8 @@ class DecoderServer:
                 written[slot] = [weakref.ref(frame) for frame in frames]
             sizes = [frame.shape[:2] for frame in frames]
             del clip, frames  # a frame of 8K takes 100 MB
-            send(self._sock, {"is": "clip", "slot": slot, "sizes": sizes, "shown": shown})
+            clip_message = {"is": "clip", "slot": slot, "sizes": sizes, "shown": shown, "warnings": media.warnings}
+            send(self._sock, clip_message)
 
     def _send_audio(self, blocks: Iterable[tuple[AudioFormat, Samples]], budget: ResourceBudget) -> None:
         n_samples = 0

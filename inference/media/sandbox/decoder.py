@@ -33,7 +33,7 @@ from inference.media.audio_spool import SAMPLE_BYTES, AudioSpool, spool_blocks
 from inference.media.files import Source, open_bytes
 from inference.media.frames import Clip
 from inference.media.limits import MediaLimits
-from inference.media.media_warnings import AUDIO_WARNINGS
+from inference.media.media_warnings import AUDIO_WARNINGS, VIDEO_WARNINGS
 from inference.media.sandbox.budget import CPU_S
 from inference.media.sandbox.confinement import Wall
 from inference.media.sandbox.messages import Message, receive, send, unpack_error
@@ -218,6 +218,7 @@ class SandboxedMedia:
         response_timeout_s: float,
     ) -> None:
         self.name = name
+        self.warnings: tuple[str, ...] = ()  # about the frames read so far
         # closed: the child has no file. idle: it has one and waits for a request. busy: it owes a response.
         # exhausted: it has no file, but ran out of memory.
         self.state: Literal["closed", "idle", "busy", "exhausted"] = "closed"
@@ -246,9 +247,11 @@ class SandboxedMedia:
             raise ValueError(f"{self.name} is {self.state}; its frames cannot be read")
         self._send({"do": "read", "fps": fps})
         while (response := self._receive()).get("is") != "end":
+            self.warnings = known_warnings(response, VIDEO_WARNINGS)
             clip = self._copy_clip(response, fps)
             self._send({"do": "free"})
             yield clip
+        self.warnings = known_warnings(response, VIDEO_WARNINGS)
         self.state = "idle"
 
     def read_audio(self, fd: int, limits: MediaLimits, warnings: list[str]) -> Iterator[tuple[AudioFormat, Samples]]:
@@ -272,8 +275,7 @@ class SandboxedMedia:
             yield audio_format, block
         if response.get("is") != "closed":
             raise self._protocol_error()
-        found = response.get("warnings", [])
-        warnings.extend(one for one in AUDIO_WARNINGS if isinstance(found, list) and one in found)
+        warnings.extend(known_warnings(response, AUDIO_WARNINGS))
         self.state = "closed"
 
     def _check_format(self, found: AudioFormat, expected: AudioFormat | None) -> AudioFormat:
@@ -465,6 +467,12 @@ def forward_errors(pipe: IO[bytes]) -> None:
             if n_left > 0 and is_open(2):
                 os.write(2, written[:n_left])
             n_left -= len(written)
+
+
+def known_warnings(response: Message, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the warnings of a response, of these only: a file may have taken over the child."""
+    found = response.get("warnings")
+    return tuple(one for one in known if isinstance(found, list) and one in found)
 
 
 def describe_walls(missing: Mapping[Wall, str]) -> str:

@@ -4,7 +4,7 @@
     {do: start, slot_bytes, memory_bytes} + frame buffer
                                         {is: ready, missing}: walls that the platform lacks
     {do: open, name, limits} + file     {is: opened, video} | {is: error}
-    {do: read, fps}                     {is: clip, slot, sizes, shown} ... {is: end} | {is: error}
+    {do: read, fps}                     {is: clip, slot, sizes, shown, warnings} ... {is: end, warnings} | {is: error}
     {do: free}    after each clip or block of audio
     {do: close}                         {is: closed}
     {do: sound, name, limits} + file

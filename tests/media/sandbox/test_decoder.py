@@ -15,12 +15,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from support.video_files import make_image, make_video, make_wav, numbered_frames
+from support.video_files import encode_rgba, make_image, make_video, make_wav, numbered_frames
 
 from inference.errors import InvalidRequest, MediaTooLarge, NotReady, OutOfMemory, UnsupportedMedia, VisemeError
 from inference.media import MediaLimits, SandboxedDecoder, open_media
+from inference.media.media_warnings import TRANSPARENT, VIDEO_WARNINGS
 from inference.media.sandbox import decoder as child_module
-from inference.media.sandbox.decoder import MAX_STDERR_BYTES, forward_errors
+from inference.media.sandbox.decoder import MAX_STDERR_BYTES, forward_errors, known_warnings
 from inference.media.sandbox.messages import pack_error, unpack_error
 from inference.media.sandbox.shared_memory import N_SLOTS, SharedFrameBuffer
 
@@ -486,3 +487,19 @@ def test_errors_of_the_child_are_forwarded_up_to_a_limit(capfd: pytest.CaptureFi
 def test_the_childs_stderr_is_not_that_of_the_server():
     with SandboxedDecoder() as decoder:
         assert Path(f"/proc/{decoder.pid}/fd/2").readlink().name.startswith("pipe:")
+
+
+def test_the_childs_warnings_are_passed_on(child: SandboxedDecoder):
+    pixels = np.full((32, 48, 4), 90, np.uint8)
+    with child.open(encode_rgba(pixels)) as media:
+        assert media.warnings == ()
+        list(media.read_clips(25.0))
+        assert media.warnings == (TRANSPARENT,)
+    with child.open(make_image(pixels[..., :3])) as media:
+        list(media.read_clips(25.0))
+        assert media.warnings == ()
+
+
+@pytest.mark.parametrize("found", [None, "text", 7, {}, ["\x1b[2J", 3, None], [["x"]]])
+def test_other_warnings_of_the_child_are_dropped(found: object):
+    assert known_warnings({"warnings": found}, VIDEO_WARNINGS) == ()
