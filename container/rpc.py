@@ -24,6 +24,7 @@ from grpc_reflection.v1alpha import reflection
 import container.protos.optimized_lipsyncsrv_pb2 as pb2
 from container.http.auth import encode_token
 from container.http.clients import ClientCounter, client_of_peer, is_loopback
+from container.http.pacing import Pacer
 from container.http.tls import read_certificate
 from container.live.avatar_cache import AvatarCache, find_package
 from container.live.legacy.audio_chunks import AudioChunkEncoder
@@ -55,6 +56,14 @@ MAX_SHARE = 0.5  # of both that one client may have, unless it is on this machin
 MAX_RECEIVED_BYTES = 6 << 20  # of a request; the audio of a batch at 192 kHz is 4 MB
 MAX_SENT_BYTES = 64 << 20  # of a response
 MAX_BATCH_JPEG_BYTES = 60 << 20  # of all JPEGs in a response; the rest of MAX_SENT_BYTES is for the other fields
+FRAME_CALLS = ("GenerateInference", "GenerateBatchInference", "GenerateBatchWithAudio", "GetVideoFrame")
+# Calls for frames a second of one client, which may be a proxy with dozens of avatars, as older clients of WebSockets.
+# The others have the pace of HTTP requests.
+FRAME_CALL_RATE = 2000.0
+# gRPC counts connections by port and not by address. Clients share one among all their calls.
+MAX_CONNECTIONS = 1024
+HANDSHAKE_TIMEOUT_MS = 20_000
+MAX_IDLE_MS = 600_000  # without a call; clients connect again at the next one
 STALL_TIMEOUT_S = 30.0  # for a client to read the next response of a stream
 GRACE_S = 2.0  # for batches that are being rendered when the server stops
 CODE_KEY = "viseme-code"  # trailing metadata: the stable code of an error
@@ -82,6 +91,8 @@ OPTIONS = (
     ("grpc.keepalive_time_ms", 60_000),  # detects clients that vanished without closing the connection
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
+    ("grpc.max_connection_idle_ms", MAX_IDLE_MS),
 )
 
 RecordCall = Callable[[str, str, float], None]  # takes a call's route, status and duration in seconds
@@ -144,6 +155,7 @@ class AvatarFrameService:
     ) -> None:
         self._avatars, self._latencies, self._settings, self._is_ready = avatars, latencies, settings, is_ready
         self._record_call = record_call
+        self.pacer, self.frame_pacer = Pacer(), Pacer(rate=FRAME_CALL_RATE, burst=FRAME_CALL_RATE)
         self._waiting, self._streams = ClientCounter(), ClientCounter()
         self._started = time.monotonic()
 
@@ -168,7 +180,9 @@ class AvatarFrameService:
         method, request_class = getattr(self, call.name), message_factory.GetMessageClass(call.input_type)
 
         async def unary(raw: bytes, context: RpcContext) -> Any:
+            pacer = self.frame_pacer if call.name in FRAME_CALLS else self.pacer
             async with record_metrics(call.name, context, self._record_call), map_errors(context):
+                await pacer.wait(client_of_peer(context.peer()))
                 return await method(parse(request_class, raw), context)
 
         async def stream(raw: AsyncIterator[bytes], context: RpcContext) -> None:
@@ -455,12 +469,14 @@ def elapsed_ms(started: float) -> int:
 class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
     """Rejects calls without the server's token, except for those to gRPC's health service, as over HTTP."""
 
-    def __init__(self, token: str, record_call: RecordCall) -> None:
+    def __init__(self, token: str, record_call: RecordCall, pacer: Pacer) -> None:
+        """pacer: of the rejections."""
         self._expected = b"Bearer " + encode_token(token)
         self._rejections = {
-            f"/{SERVICE}/{call.name}": reject_call(call.name, record_call) for call in DESCRIPTOR.methods
+            f"/{SERVICE}/{call.name}": reject_call(call.name, record_call, pacer) for call in DESCRIPTOR.methods
         }
-        self._other = reject_call("other", record_call)  # one name for all unknown routes, so metrics stay bounded
+        # One name for all unknown routes, so that metrics stay bounded.
+        self._other = reject_call("other", record_call, pacer)
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         value = dict(details.invocation_metadata).get("authorization", "")
@@ -470,12 +486,13 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
         return self._rejections.get(details.method, self._other)
 
 
-def reject_call(name: str, record_call: RecordCall) -> Any:
+def reject_call(name: str, record_call: RecordCall, pacer: Pacer) -> Any:
     """Return a handler that rejects a call as unauthenticated. It fits every kind of call, as it reads nothing."""
 
     async def reject(_requests: AsyncIterator[Any], context: RpcContext) -> None:
         details = "expected the metadata authorization: Bearer with the server's token"
         async with record_metrics(name, context, record_call):
+            await pacer.delay(client_of_peer(context.peer()))
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, details, ((CODE_KEY, "access_denied"),))
 
     return grpc.stream_stream_rpc_method_handler(reject)
@@ -509,8 +526,11 @@ class RpcServer:
         Raises: OSError if the port is not available, InvalidRequest if the certificate is invalid.
         """
         token = self._settings.token
-        interceptors = [TokenInterceptor(token, self._record_call)] if token is not None else []
-        self._server = grpc.aio.server(interceptors=interceptors, options=OPTIONS)
+        interceptors = []
+        if token is not None:
+            interceptors.append(TokenInterceptor(token, self._record_call, self.service.pacer))
+        limit = ("grpc.max_allowed_incoming_connections", min(MAX_CONNECTIONS, self._settings.max_connections))
+        self._server = grpc.aio.server(interceptors=interceptors, options=(*OPTIONS, limit))
         self._server.add_generic_rpc_handlers((self.service.handlers(),))
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)

@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket
 
 from container.http.auth import check_origin, check_token
 from container.http.hosts import check_host, is_bound_to_loopback
+from container.http.log_throttle import LogThrottle
 from container.http.responses import UnreadBodyResponse, request_id_of
 from container.http.static_page import FILES
 from inference.error_responses import failure_of
@@ -79,13 +80,14 @@ class AccessMiddleware:
 
     def __init__(self, app: ASGIApp, rules: AccessRules) -> None:
         self._app, self._rules = app, rules
+        self._throttle = LogThrottle(logger)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket"):
             try:
                 self._rules.check(HTTPConnection(scope))
             except AccessDenied as err:
-                await deny(err, scope, receive, send)
+                await deny(err, scope, receive, send, self._throttle)
                 return
         await self._app(scope, receive, send)
 
@@ -95,11 +97,11 @@ def is_readable(scope: Scope) -> bool:
     return scope["type"] == "http" and scope["method"] in ("GET", "HEAD") and scope["path"] in READABLE_PATHS
 
 
-async def deny(err: AccessDenied, scope: Scope, receive: Receive, send: Send) -> None:
-    """Send the response to a request, or to a WebSocket handshake, that is denied."""
+async def deny(err: AccessDenied, scope: Scope, receive: Receive, send: Send, throttle: LogThrottle) -> None:
+    """Log a request, or a WebSocket handshake, that is denied, and send its response."""
     failure, request_id = failure_of(err), request_id_of(HTTPConnection(scope))
     extra = {"status": failure.status, "code": failure.code, "reason": failure.message, "request_id": request_id}
-    logger.info("a request was denied", extra=extra)
+    throttle.info("a request was denied", extra)
     response_class = UnreadBodyResponse if scope["type"] == "http" else Response
     response = response_class(failure.body(), failure.status, headers=failure.headers() | {"x-request-id": request_id})
     if scope["type"] == "http":

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from cachetools import LRUCache
 from starlette.requests import HTTPConnection
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from container.http.clients import client_of
@@ -20,8 +20,8 @@ RATE = 256.0  # requests a second of one client
 BURST = 512  # requests of one client that are answered at once, as a page that loads all backgrounds
 MAX_WAIT_S = 5.0  # for its turn; a request that would wait longer is rejected
 MAX_CLIENTS = 4096  # the last ones are remembered
-UNPACED_METHODS = ("POST",)  # they are admitted by the number that is in progress
 PING = "/ping"
+FIRST_ERROR_STATUS = 400
 
 
 class Pacer:
@@ -58,23 +58,49 @@ class Pacer:
         if wait_s > 0:
             await self._sleep(wait_s)
 
+    async def delay(self, client: str) -> None:
+        """Return when an answer that is already made may be sent: at the same pace, and after `MAX_WAIT_S` at most."""
+        try:
+            await self.wait(client)
+        except Overloaded:
+            await self._sleep(MAX_WAIT_S)
+
 
 class PacingMiddleware:
-    """Paces the requests of each client, and its WebSocket handshakes. Those to /ping have a pace of their own."""
+    """Paces the requests of each client, and its WebSocket handshakes. Those to /ping have a pace of their own.
 
-    def __init__(self, app: ASGIApp, pacer: Pacer, n_proxies: int = 0) -> None:
-        """See `client_of` for n_proxies."""
-        self._app, self._pacer, self._n_proxies = app, pacer, n_proxies
+    POSTs are admitted by the number that is in progress; only their errors are paced, most of which cost no work.
+    """
+
+    def __init__(self, app: ASGIApp, pacer: Pacer, n_proxies: int = 0, unpaced: frozenset[str] = frozenset()) -> None:
+        """See `client_of` for n_proxies. unpaced: paths of POSTs by which SageMaker's platform calls for everybody."""
+        self._app, self._pacer, self._n_proxies, self._unpaced = app, pacer, n_proxies, unpaced
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "websocket" or (scope["type"] == "http" and scope["method"] not in UNPACED_METHODS):
-            client = client_of(HTTPConnection(scope), self._n_proxies)
-            try:
-                await self._pacer.wait(f"{client} {PING}" if scope["path"] == PING else client)
-            except Overloaded as err:
-                await reject(err, scope, receive, send)
-                return
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        client = client_of(HTTPConnection(scope), self._n_proxies)
+        if scope["type"] == "http" and scope["method"] == "POST":
+            is_paced = scope["path"] not in self._unpaced
+            await self._app(scope, receive, self._pace_errors(client, send) if is_paced else send)
+            return
+        try:
+            await self._pacer.wait(f"{client} {PING}" if scope["path"] == PING else client)
+        except Overloaded as err:
+            await reject(err, scope, receive, send)
+            return
         await self._app(scope, receive, send)
+
+    def _pace_errors(self, client: str, send: Send) -> Send:
+        """Return a function that sends, and delays the start of errors. A request holds no place by then."""
+
+        async def send_paced(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] >= FIRST_ERROR_STATUS:
+                await self._pacer.delay(client)
+            await send(message)
+
+        return send_paced
 
 
 async def reject(err: Overloaded, scope: Scope, receive: Receive, send: Send) -> None:

@@ -20,6 +20,7 @@ from websockets.exceptions import InvalidStatus
 
 from container.app import Server
 from container.http.access import AccessMiddleware, AccessRules
+from container.http.log_throttle import MAX_LINES
 from inference.errors import AccessDenied
 from inference.settings import Settings
 
@@ -127,6 +128,14 @@ def test_a_form_of_another_site_leaves_no_file(tmp_path: Path, monkeypatch: pyte
         answer = httpx.post(app.http("/v1/audio/transcriptions"), content=FORM, headers=FORM_TYPE | {"origin": EVIL})
         assert_denied(answer, "origin https://evil.example")
     assert made == []
+
+
+def test_a_flood_of_denials_writes_few_lines(app: LiveApp, caplog: pytest.LogCaptureFixture):
+    with caplog.at_level("INFO"), httpx.Client(headers={"origin": EVIL}) as client:
+        for _ in range(3 * MAX_LINES):
+            assert client.post(app.http("/invocations"), content=b"x").status_code == 403
+    lines = [record for record in caplog.records if record.message == "a request was denied"]
+    assert len(lines) <= 2 * MAX_LINES  # of two intervals at most
 
 
 def test_a_denial_precedes_the_body():

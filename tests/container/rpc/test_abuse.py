@@ -8,7 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import grpc
@@ -25,6 +25,7 @@ from support.rpc_server import (
     wait_until,
 )
 
+from container.http.pacing import MAX_WAIT_S, Pacer
 from container.live.avatar_cache import N_SINGLE_FRAME_THREADS
 from container.rpc import MAX_BATCH, MAX_RECEIVED_BYTES, MAX_STREAMS, MAX_WAITING, share_of
 from inference.avatar import AvatarPackage
@@ -277,6 +278,32 @@ def test_a_running_batch_is_finished_when_the_server_stops(rpc_settings: Setting
         own.call(own.server.stop)
         response = Proto(our_table()).message("BatchInferenceResponse").FromString(call.result(PATIENCE_S))
     assert [one.success for one in response.responses] == [True] * 20
+
+
+@pytest.mark.parametrize("name", ["ListModels", "HealthCheck"])
+def test_cheap_calls_are_paced_by_client(rpc: Rpc, ours: Client, monkeypatch: pytest.MonkeyPatch, name: str):
+    waits: list[float] = []
+
+    async def sleep(wait_s: float) -> None:
+        waits.append(wait_s)
+
+    monkeypatch.setattr(rpc.server.service, "pacer", Pacer(lambda: 0.0, sleep, rate=1, burst=2))
+    for _ in range(2 + round(MAX_WAIT_S)):
+        getattr(ours, name)()
+    assert waits == [1.0, 2.0, 3.0, 4.0, 5.0]
+    with pytest.raises(grpc.RpcError) as caught:
+        getattr(ours, name)()
+    assert error_of(caught.value)[::2] == (grpc.StatusCode.RESOURCE_EXHAUSTED, "overloaded")
+
+
+def test_connections_are_bounded(rpc_settings: Settings):
+    with rpc_server(rpc_settings.model_copy(update={"max_connections": 16})) as own, ExitStack() as stack:
+        for _ in range(16):
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            opened = stack.enter_context(grpc.insecure_channel(own.address, options))
+            Proto(our_table()).client(opened).ListModels()
+        with socket.create_connection(("127.0.0.1", own.port), PATIENCE_S) as refused:
+            assert refused.recv(1) == b""
 
 
 def test_a_client_elsewhere_has_a_share_of_the_places():
