@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from container.http.clients import FairQueue
 from inference.errors import AvatarError, AvatarNotFound
@@ -91,10 +91,11 @@ class AvatarCache:
     async def run_single_frame(self, client: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call a function for a single-frame request in a thread, when it is the client's turn.
 
+        If the caller is canceled, its turn lasts until the thread is free again.
         Raises: Overloaded if too many requests of the client wait.
         """
         async with self._single_frames.turn(client):
-            return await self.run_in_background(function, *args, **kwargs)
+            return await outlast_cancellation(self.run_in_background(function, *args, **kwargs))
 
     async def list_packages(self) -> list[AvatarInfo]:
         """List every package that can be requested. Do not change the list.
@@ -200,6 +201,22 @@ class AvatarCache:
             self._drop(name)
         for threads in (self._threads, self._background_threads):
             await asyncio.to_thread(threads.shutdown, wait=True, cancel_futures=True)
+
+
+async def outlast_cancellation(awaited: Coroutine[Any, Any, T]) -> T:
+    """Return the result. If the caller is canceled meanwhile, first wait for the work: no thread can be interrupted."""
+    work = asyncio.create_task(awaited)
+    canceled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait({work})
+        except asyncio.CancelledError as err:
+            canceled = err
+    if canceled is not None:
+        with contextlib.suppress(Exception):  # nobody waits for it any more
+            work.result()
+        raise canceled
+    return work.result()
 
 
 def load_package(name: str, settings: Settings) -> AvatarPackage:

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from container.live import avatar_cache
-from container.live.avatar_cache import AvatarCache, PackageList
+from container.live.avatar_cache import N_SINGLE_FRAME_THREADS, AvatarCache, PackageList
 from inference.avatar import manifest as manifest_module
 from inference.avatar.catalogue import list_user_avatars
 from inference.avatar.manifest import read_manifest
 from inference.settings import Settings
+
+PATIENCE_S = 60.0  # only a guard against hanging
 
 
 @pytest.fixture
@@ -68,6 +70,37 @@ def test_a_list_of_packages_is_shared_until_it_is_old_or_the_folder_changes(
         monkeypatch.setattr(avatar_cache, "LIST_MAX_AGE_S", 0.0)
         await cache.list_packages()
         assert len(described) == 3
+        await cache.close()
+
+    asyncio.run(go())
+
+
+def test_a_canceled_call_keeps_its_turn_until_its_thread_is_free(deployment: Settings):
+    """Otherwise a client that cancels all its calls would get every thread."""
+
+    async def go() -> None:
+        cache, resume, n_running = AvatarCache(deployment), threading.Event(), []
+
+        def run() -> None:
+            n_running.append(1)
+            resume.wait(PATIENCE_S)
+
+        first = [asyncio.create_task(cache.run_single_frame("client", run)) for _ in range(N_SINGLE_FRAME_THREADS)]
+        while len(n_running) < N_SINGLE_FRAME_THREADS:
+            await asyncio.sleep(0.01)
+        for call in first:
+            call.cancel()
+        later = [asyncio.create_task(cache.run_single_frame("client", run)) for _ in range(10)]
+        later[0].cancel()  # while it waits for its turn: it never runs
+        await asyncio.sleep(0.1)
+        first[0].cancel()  # again
+        await asyncio.sleep(0.1)
+        assert len(n_running) == N_SINGLE_FRAME_THREADS
+        assert not any(call.done() for call in first)
+        resume.set()
+        ended = await asyncio.gather(*first, *later, return_exceptions=True)
+        assert [isinstance(one, asyncio.CancelledError) for one in ended] == [True, True, True, *[False] * 9]
+        assert len(n_running) == N_SINGLE_FRAME_THREADS + 9
         await cache.close()
 
     asyncio.run(go())
