@@ -42,6 +42,9 @@ logger = logging.getLogger("viseme.live")
 # Messages a second of one client, which may be a proxy with dozens of avatars: more would leave no time for others.
 MESSAGE_RATE = 2000.0
 BROADCAST_INTERVAL_S = 5.0
+# Without a message, though pings are answered. Older clients ask for each frame, and connect again.
+IDLE_TIMEOUT_S = 1800.0
+GOING_AWAY = 1001  # close code: https://www.iana.org/assignments/websocket
 MAX_SAMPLE_RATE = 192_000  # Hz
 MAX_JSON_CHARS = 2 << 20  # the longest audio in base64, and some room
 Handler = Callable[[dict[str, Any], str], Awaitable[str | bytes]]  # takes the fields of a request, and the client
@@ -102,7 +105,7 @@ class LegacyServer:
         connection = LegacyConnection(socket, protocol, self._stall_timeout_s)
         self._connections.add(connection)
         try:
-            while (message := await connection.receive()) is not None:
+            while (message := await connection.receive(IDLE_TIMEOUT_S)) is not None:
                 await self._pacer.wait(client)
                 if isinstance(message, bytes):
                     await connection.send(await self._handle_binary(message, client))
@@ -279,13 +282,23 @@ class LegacyConnection:
         """Whether a message would be sent at once."""
         return not self._sending.locked() and (self._transport is None or self._transport.is_writable)
 
-    async def receive(self) -> str | bytes | None:
-        """Return the next message, or None if the connection is closed."""
-        message = await self._socket.receive()
+    async def receive(self, timeout_s: float) -> str | bytes | None:
+        """Return the next message, or None if the connection is closed, also because none came in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                message = await self._socket.receive()
+        except TimeoutError:
+            logger.info("an older client that sends nothing was disconnected")
+            await self._close_idle(f"no message for {timeout_s:g} s")
+            return None
         if message["type"] == "websocket.disconnect":
             return None
         content: bytes | None = message.get("bytes")
         return str(message["text"]) if content is None else content
+
+    async def _close_idle(self, reason: str) -> None:
+        async with self._sending, asyncio.timeout(self._stall_timeout_s):
+            await self._socket.close(GOING_AWAY, reason)
 
     async def send(self, message: str | bytes) -> None:
         """Send a message. Raises: TimeoutError if the client reads nothing, WebSocketDisconnect if it is gone."""

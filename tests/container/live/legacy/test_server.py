@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import random
+import socket
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -302,6 +303,36 @@ def test_messages_are_paced_by_client(app: LiveApp, monkeypatch: pytest.MonkeyPa
 
     asyncio.run(go())
     assert waits == pytest.approx([0.1, 0.2, 0.3])
+
+
+def test_a_client_that_sends_nothing_is_disconnected(app: LiveApp, monkeypatch: pytest.MonkeyPatch):
+    """It answers pings; one that asks for frames stays."""
+    monkeypatch.setattr(legacy_module, "IDLE_TIMEOUT_S", 0.5)
+
+    async def go() -> None:
+        async with websockets.connect(app.ws("/ws"), ping_interval=None, proxy=None) as connection:
+            for _ in range(4):
+                await asyncio.sleep(0.2)
+                await connection.send(json.dumps({"type": "get_models"}))
+                await connection.recv()
+            async with asyncio.timeout(PATIENCE_S):
+                await connection.wait_closed()
+            assert (connection.close_code, connection.close_reason) == (1001, "no message for 0.5 s")
+
+    asyncio.run(go())
+    assert app.server.live.legacy.stats()["connected_clients"] == 0
+
+
+def test_a_client_that_answers_no_ping_is_disconnected(app: LiveApp, monkeypatch: pytest.MonkeyPatch):
+    """As on every WebSocket route: it may be gone without a word."""
+    config = app._http.config
+    monkeypatch.setattr(config, "ws_ping_interval", 0.1)
+    monkeypatch.setattr(config, "ws_ping_timeout", 0.1)
+    lines = ("GET /ws HTTP/1.1", f"host: localhost:{app.port}", "connection: upgrade", "upgrade: websocket")
+    key = ("sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==", "sec-websocket-version: 13", "", "")
+    with socket.create_connection(("127.0.0.1", app.port), PATIENCE_S) as silent:
+        silent.sendall("\r\n".join((*lines, *key)).encode())
+        assert b"".join(iter(lambda: silent.recv(1 << 16), b"")).startswith(b"HTTP/1.1 101 ")
 
 
 def test_ten_thousand_random_messages_do_not_end_the_connection(app: LiveApp):
