@@ -12,12 +12,14 @@ import av
 import cv2
 import numpy as np
 import numpy.typing as npt
-from av.video.reformatter import Interpolation
+from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 
 from inference.atomic_write import atomic_file
 from inference.errors import InvalidRequest, StorageError
 from inference.media.audio_spool import to_audio_frame
+from inference.media.colour import YuvMatrix
 from inference.media.frames import Frame
+from inference.media.yuv import to_yuv420
 
 VIDEO_TIME_BASE = Fraction(1, 90000)  # exact to 11 microseconds for every usual frame rate
 CRF = 18  # x264's constant rate factor: nearly indistinguishable from the source
@@ -28,9 +30,6 @@ OPENCV_AVX512 = 13  # OpenCV's number for AVX-512, which its Python package does
 DETERMINISTIC = "asm=AVX2"
 AUDIO_BIT_RATE = 96_000  # bits a second of each channel: ample for speech
 INTRA_ONLY = {"g": "1", "bf": "0"}  # x264 options: every frame a key frame
-# Colour conversion for videos whose frames are read one by one: swscale truncates by default, so that each cycle of
-# writing and reading would darken a frame by two levels.
-ROUNDING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INP
 SUFFIXES = (".mp4", ".mov", ".mkv")
 
 
@@ -62,7 +61,7 @@ class VideoWriter:
         self._n_written = 0  # audio samples of each channel
 
     def add(self, frame: Frame, at_s: Fraction | None = None) -> None:
-        """Encode the next frame: (H, W, 3) uint8 BGR, with H and W even and the same for all frames.
+        """Encode the next frame: (H, W, 3) uint8 BGR of sRGB, with H and W even and the same for all frames.
 
         at_s: its timestamp; by default it follows the last frame at the frame rate.
         """
@@ -71,9 +70,7 @@ class VideoWriter:
         if at_s <= self._last_s:
             raise ValueError(f"a frame at {float(at_s):g} s after one at {float(self._last_s):g} s")
         self._last_s = at_s
-        image = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="bgr24")
-        if self._is_seekable:
-            image = image.reformat(format="yuv420p", interpolation=ROUNDING)
+        image = to_yuv420(frame)
         image.pts, image.time_base = round(at_s / VIDEO_TIME_BASE), VIDEO_TIME_BASE
         self._container.mux(video.encode(image))
         self._add_audio_until(at_s)
@@ -96,7 +93,11 @@ class VideoWriter:
             options["x264-params"] = DETERMINISTIC
         video: av.video.stream.VideoStream = self._container.add_stream("libx264", rate=self._fps, options=options)
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
-        video.codec_context.time_base = VIDEO_TIME_BASE
+        context = video.codec_context
+        context.time_base = VIDEO_TIME_BASE
+        # Written into the stream and into MP4's `colr`: without them, players guess by the size.
+        context.colorspace, context.color_range = YuvMatrix.BT709, ColorRange.MPEG
+        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
         return video
 
     def _add_audio_until(self, at_s: Fraction | None) -> None:

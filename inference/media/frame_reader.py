@@ -8,17 +8,18 @@ from pathlib import Path
 from types import TracebackType
 
 import av
-import cv2
-import numpy as np
+from av.video.reformatter import ColorRange
 from cachetools import LRUCache
 
 from inference.errors import UnsupportedMedia
+from inference.media.colour import UNSPECIFIED, YuvMatrix, colour_of
 from inference.media.files import open_bytes, size_of
 from inference.media.frames import Frame
 from inference.media.limits import LimitCounter, MediaLimits
 from inference.media.open import open_container
 from inference.media.streams import choose_video
 from inference.media.video import Media
+from inference.media.yuv import planes_of, to_bgr
 
 
 class FrameReader:
@@ -100,6 +101,8 @@ class FrameReader:
         if not frames:
             raise UnsupportedMedia(f"{self.name}: a frame contains no image")
         LimitCounter(self.name, self._limits, self._n_bytes).count(frames[0])
-        # OpenCV rounds, whereas swscale truncates by default: levels stay the same, within one.
-        yuv = frames[0].to_ndarray(format="yuv420p")
-        return np.asarray(cv2.cvtColor(yuv, cv2.COLOR_YUV2BGR_I420), np.uint8)
+        if frames[0].colorspace == UNSPECIFIED:
+            frames[0].colorspace = YuvMatrix.BT601  # of any size: it was written before `VideoWriter` tagged its videos
+        matrix = colour_of(frames[0], is_still=False).matrix
+        planes = frames[0].reformat(format="yuv420p", dst_color_range=ColorRange.MPEG)
+        return to_bgr(planes_of(planes), matrix, is_full=False)

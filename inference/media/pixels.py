@@ -8,6 +8,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from inference.media.frame_colour import ColourConverter
 from inference.media.frames import Frame
 from inference.media.media_warnings import RESIZED, TRANSPARENT
 from inference.media.orientation import orientation_of
@@ -19,13 +20,14 @@ BACKDROP = 255  # transparent parts are laid over white
 class FrameConverter:
     """Converts the frames of one stream, to the size of its first one. `warnings` tell what it had to do."""
 
-    def __init__(self, pixel_aspect: Fraction) -> None:
+    def __init__(self, pixel_aspect: Fraction, *, is_still: bool) -> None:
         self.warnings: dict[str, None] = {}  # in order, each once
         self._pixel_aspect = pixel_aspect
+        self._colours = ColourConverter(self.warnings, is_still=is_still)
         self._size: tuple[int, int] | None = None  # width and height of the first frame, upright
 
     def convert(self, frame: av.VideoFrame) -> Frame:
-        """Return (H, W, 3) uint8 BGR in square pixels, upright as the frame's metadata says.
+        """Return (H, W, 3) uint8 BGR of sRGB in square pixels, upright as the frame's metadata says.
 
         Frames of another size than the first are fitted into it, with black bars. Transparent parts are white.
         """
@@ -36,17 +38,16 @@ class FrameConverter:
             self.warnings[RESIZED] = None
             width, height = fit(width, height, *self._size)
         stored_width, stored_height = orientation.size_of(width, height)
+        pixels = self._colours.to_bgr(frame, stored_width, stored_height)
         if has_alpha(frame):
-            pixels, is_transparent = flatten(frame, stored_width, stored_height)
+            pixels, is_transparent = flatten(pixels, frame)
             if is_transparent:
                 self.warnings[TRANSPARENT] = None
-        else:
-            pixels = to_bgr(frame, stored_width, stored_height)
         return letterbox(orientation.apply(pixels), *self._size)
 
     def to_bgr(self, frame: av.VideoFrame) -> Frame:
-        """Return (H, W, 3) uint8 BGR, as the frame is stored."""
-        return to_bgr(frame, frame.width, frame.height)
+        """Return (H, W, 3) uint8 BGR of sRGB, as the frame is stored."""
+        return self._colours.to_bgr(frame, frame.width, frame.height)
 
 
 def pixel_aspect_of(stream: av.VideoStream) -> Fraction:
@@ -55,21 +56,16 @@ def pixel_aspect_of(stream: av.VideoStream) -> Fraction:
     return aspect if aspect and 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT else Fraction(1)
 
 
-def to_bgr(frame: av.VideoFrame, width: int, height: int) -> Frame:
-    """Return (height, width, 3) uint8 BGR."""
-    return frame.to_ndarray(format="bgr24", width=width, height=height).astype(np.uint8, copy=False)
-
-
 def has_alpha(frame: av.VideoFrame) -> bool:
     """Return whether a frame may have transparent parts."""
     return frame.format.name == "pal8" or any(component.is_alpha for component in frame.format.components)
 
 
-def flatten(frame: av.VideoFrame, width: int, height: int) -> tuple[Frame, bool]:
-    """Return (height, width, 3) uint8 BGR over white, and whether any part is transparent."""
-    stored = frame.to_ndarray(format="bgra", width=width, height=height)
-    pixels = np.ascontiguousarray(stored[..., :3], np.uint8)
-    flat = lay_over_white(pixels, stored[..., 3].astype(np.uint8, copy=False))
+def flatten(pixels: Frame, frame: av.VideoFrame) -> tuple[Frame, bool]:
+    """Return BGR pixels, (H, W, 3) uint8, over white, and whether any part of their frame is transparent."""
+    height, width = pixels.shape[:2]
+    alpha = frame.to_ndarray(format="bgra", width=width, height=height)[..., 3:]
+    flat = lay_over_white(pixels, alpha[..., 0].astype(np.uint8, copy=False))
     return flat, flat is not pixels
 
 

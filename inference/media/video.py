@@ -66,9 +66,9 @@ class Media:
         if self._composer is not None:
             self._stream = self._composer.first
         self._deinterlacer = Deinterlacer(self._stream)
-        self._converter = FrameConverter(pixel_aspect_of(self._stream))
-        self._warnings: list[str] = []
         self.video = self._describe()
+        self._converter = FrameConverter(pixel_aspect_of(self._stream), is_still=self.video.is_still)
+        self._warnings: list[str] = []
         self._check_declared()
 
     @property
