@@ -14,10 +14,13 @@ from inference.errors import NoAudio, StorageError
 from inference.media.audio import decode_blocks
 from inference.media.audio_clock import PlacedAudio
 from inference.media.audio_convert import AudioFormat, Samples, convert_audio, without_format
+from inference.media.downmix import StereoBalance, mix_difference
 from inference.media.files import Source, open_bytes
 from inference.media.limits import MediaLimits
+from inference.media.media_warnings import INVERTED
 
 SAMPLE_BYTES = 2
+STEREO = 2  # channels
 BLOCK_SAMPLES = 1 << 18  # of each channel, read at a time: 5 s at 48 kHz
 
 # How lip sync reads audio: `spool_audio` in this process, or `SandboxedDecoder.spool_audio` in another.
@@ -48,7 +51,7 @@ def spool_blocks(blocks: Iterator[tuple[AudioFormat, Samples]], name: str, warni
         raise
     if spool is None or len(spool) == 0:
         raise NoAudio(f"{name}: its audio has no samples")
-    spool.warnings = tuple(warnings)
+    spool.warnings = (*warnings, *([INVERTED] if spool.is_inverted else []))
     return spool
 
 
@@ -63,6 +66,7 @@ class AudioSpool:
     def __init__(self, audio_format: AudioFormat) -> None:
         self.rate, self.n_channels = audio_format.rate, audio_format.n_channels
         self._n_values = 0
+        self._balance = StereoBalance()
         self._file = tempfile.TemporaryFile(prefix="viseme-voice-")  # noqa: SIM115 (closed by `close`)
 
     def __len__(self) -> int:
@@ -78,6 +82,13 @@ class AudioSpool:
         except OSError as err:
             raise StorageError(f"the audio could not be stored ({err.strerror or err})") from err
         self._n_values += len(samples)
+        if self.n_channels == STEREO:
+            self._balance.add(samples[: len(samples) // STEREO * STEREO].reshape(-1, STEREO))
+
+    @property
+    def is_inverted(self) -> bool:
+        """Whether one of two channels is the other inverted, so that their sum is silence."""
+        return self._balance.is_cancelled
 
     def read(self, start: int, end: int) -> Samples:
         """Read samples start..end-1 of each channel: (n, channels) int16."""
@@ -86,11 +97,16 @@ class AudioSpool:
         return np.frombuffer(self._file.read((end - start) * stride), np.int16).reshape(-1, self.n_channels)
 
     def to_mono(self, rate: int) -> Samples:
-        """Mix and resample for a network: (N,) int16, one channel at `rate`."""
+        """Mix and resample for a network: (N,) int16, one channel at `rate`.
+
+        Channels that cancel in the sum are mixed by their difference.
+        """
         starts = range(0, len(self), BLOCK_SAMPLES)
         blocks = (self.read(start, min(start + BLOCK_SAMPLES, len(self))) for start in starts)
         if (self.rate, self.n_channels) == (rate, 1):
             return np.concatenate([block[:, 0] for block in blocks])
+        if self.is_inverted:
+            blocks = (mix_difference(block) for block in blocks)
         frames = (PlacedAudio(to_audio_frame(block, self.rate)) for block in blocks)
         return np.concatenate(list(without_format(convert_audio(frames, AudioFormat(rate)))))
 
