@@ -141,7 +141,10 @@ def read(
             for path in write_transcript(transcript, video, output_format, output_dir):
                 print_note(f"wrote {path}")
         if burn:
-            print_note(f"wrote {burn_captions(video, transcript, captioned[video], settings.media_limits)}")
+            path = burn_captions(
+                video, transcript, captioned[video], settings.media_limits, lambda text: print_note(f"warning: {text}")
+            )
+            print_note(f"wrote {path}")
 
     if read_videos(reader, videos, options, output_transcript):
         raise typer.Exit(EXIT_USAGE)
@@ -170,6 +173,8 @@ def read_videos(
                     print_error(str(err))
                 continue
             with pause_progress(progress, finished=task):
+                for warning in transcript.warnings[len(reader.warnings) :]:
+                    print_note(f"warning: {video.name}: {warning}")
                 on_read(transcript, video)
     return n_failed
 

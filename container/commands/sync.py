@@ -62,7 +62,8 @@ CheckpointOption = Annotated[
     ),
 ]
 FpsOption = Annotated[
-    float | None, typer.Option("--fps", help="Frames per second. Default: those of the video; 25 for an image.")
+    float | None,
+    typer.Option("--fps", help="Frames per second. Default: those of the video; 25 for an image, or below 10."),
 ]
 ResizeFactorOption = Annotated[
     int, typer.Option("--resize-factor", help="Divide the frames' width and height by 1, 2 or 4.")

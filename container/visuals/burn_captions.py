@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from fractions import Fraction
 from pathlib import Path
@@ -19,9 +19,12 @@ DEFAULT_FPS = 25.0  # of a video that does not declare its rate
 MAX_FPS = 60.0  # a higher rate is an error in the file's header, or more than captions need
 
 
-def burn_captions(video: Path, transcript: Transcript, path: Path, limits: MediaLimits) -> Path:
+def burn_captions(
+    video: Path, transcript: Transcript, path: Path, limits: MediaLimits, warn: Callable[[str], None] = lambda _: None
+) -> Path:
     """Write a captioned copy of a video, with its size, frame rate and audio; return its path.
 
+    warn: called with what is not as in the video's audio.
     Raises: CallerError if the video cannot be read, StorageError if the copy cannot be written.
     """
     captions = cut_captions(transcript.words)
@@ -33,6 +36,8 @@ def burn_captions(video: Path, transcript: Transcript, path: Path, limits: Media
         with open_audio(video, limits) as audio, write_video(path, rate, audio) as writer:
             for frame, lines in zip(frames, lines_of_frames(captions, rate), strict=False):
                 writer.add(draw_caption(crop_to_even(frame), lines))
+        for warning in audio.warnings if audio is not None else ():
+            warn(warning)
     return path
 
 

@@ -68,7 +68,7 @@ def render_video(
         width=package.width,
         height=package.height,
         timings_ms=clock.as_ms(),
-        warnings=() if samples.any() else (SILENT_WARNING,),
+        warnings=source_audio.warnings if samples.any() else (*source_audio.warnings, SILENT_WARNING),
     )
 
 

@@ -32,7 +32,7 @@ from inference.lip_sync.deadlines import make_deadlines
 from inference.lip_sync.enhance import Enhancer, enhance_mouths, load_enhancer
 from inference.lip_sync.frame_spool import loop_frames
 from inference.lip_sync.model import Generator, find_s3fd, load_generators, load_s3fd
-from inference.lip_sync.options import DEFAULT_FPS, MAX_FPS, MIN_FPS, EnhancerName, SyncOptions, SyncOutput, SyncResult
+from inference.lip_sync.options import DEFAULT_FPS, MAX_FPS, EnhancerName, SyncOptions, SyncOutput, SyncResult
 from inference.lip_sync.preprocess import (
     FaceFrame,
     FaceLocator,
@@ -56,6 +56,7 @@ ProgressCallback = Callable[[int, int], None]
 BATCH_SIZE = {"cpu": 4, "cuda": 32}  # frames per batch
 # A video that declares this much more than is needed is not stored for a loop: a factor, and seconds besides.
 DURATION_MARGIN, DURATION_MARGIN_S = 1.05, 1.0
+LOWEST_SOURCE_FPS = 10.0  # of slideshows, GIFs and surveillance: below, the video is made at DEFAULT_FPS
 SILENT_AUDIO = "silent_audio"
 MAX_NAME_BYTES = 255  # of a file's name, on Linux and macOS
 STAGING_PREFIX = ".viseme-sync-"
@@ -163,7 +164,7 @@ class LipSyncer:
             height=size[1],
             frames_without_face=counter.n_without,
             timings_ms=clock.as_ms(),
-            warnings=self.warnings if samples.any() else (*self.warnings, SILENT_AUDIO),
+            warnings=(*self.warnings, *audio_warnings(spool, samples)),
         )
 
     def _run(
@@ -268,6 +269,11 @@ def licence_warnings(generators: Iterable[Generator]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one.notice for one in generators if one.notice))
 
 
+def audio_warnings(spool: AudioSpool, samples: Samples) -> tuple[str, ...]:
+    """Return what the caller should know of the audio. samples: as the networks take it."""
+    return spool.warnings if samples.any() else (*spool.warnings, SILENT_AUDIO)
+
+
 class SyncTimeline:
     """The length and frame rate of the output, and the audio of each frame."""
 
@@ -318,9 +324,10 @@ class FaceCounter:
 
 
 def choose_rate(video: VideoInfo, requested: float | None) -> Fraction:
-    """Return the requested frame rate, else the rate of the video, limited to a sensible range."""
+    """Return the requested frame rate, else the rate of the video: 25 if that is too low for a mouth to move by."""
     declared = video.fps if video.fps and not video.is_still else DEFAULT_FPS
-    rate = requested if requested is not None else min(max(declared, MIN_FPS), MAX_FPS)
+    own = DEFAULT_FPS if declared < LOWEST_SOURCE_FPS else min(declared, MAX_FPS)
+    rate = own if requested is None else requested
     return Fraction(rate).limit_denominator(1001)
 
 

@@ -86,7 +86,7 @@ def test_importing_an_incomplete_seed_package_exits_2(home: Path, capsys):
         (["avatar", "build", "FILM", "-o", "out"], "--checkpoint"),
         (["avatar", "info", "drawn", "--sheet", "out.jpg"], "expected .png"),
         (["avatar", "speak", "drawn", "FILM", "-o", "out.avi"], "expected one of .mp4"),
-        (["avatar", "speak", "drawn", "CKPT", "-o", "out.mp4"], "not a media file"),
+        (["avatar", "speak", "drawn", "CKPT", "-o", "out.mp4"], "is a ZIP archive"),
         (["avatar", "speak", "drawn", "FILM", "-o", "out.mp4", "--precision", "int8"], "avatars run in auto, f32"),
     ],
 )
@@ -98,3 +98,15 @@ def test_an_invalid_argument_exits_2(
     assert main([given.get(one, one) for one in arguments]) == 2
     assert words in capsys.readouterr().err
     assert not list(home.glob("out*"))
+
+
+@pytest.mark.parametrize("rate", [8000, 24_000, 48_000])
+def test_a_voice_of_one_sample_is_silence(home: Path, rate: int, capsys):
+    speech = home / "one.wav"
+    with wave.open(str(speech), "wb") as out:
+        out.setparams((1, 2, rate, 0, "NONE", ""))
+        out.writeframes(b"\x00\x10")
+    assert main(["avatar", "speak", "drawn", str(speech), "-o", str(home / "out.mp4"), "--device", "cpu"]) == 0
+    printed = capsys.readouterr().err
+    assert "warning: silent_audio" in printed
+    assert "1 frames, 0.04 s" in printed
