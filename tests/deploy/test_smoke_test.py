@@ -175,17 +175,24 @@ def test_an_answer_to_something_else_is_a_failure(script, capsys: pytest.Capture
 
 
 @pytest.mark.parametrize(
-    "output",
-    [{"num_frames": 25, "video": "AAAA"}, {"num_frames": 2, "video": ""}, {"num_frames": 25, "video": "?"}, {}],
+    ("output", "what"),
+    [
+        ({"num_frames": 25, "video": "AAAAAAAAAAA="}, "bytes 4 to 8 of the video is"),
+        ({"num_frames": 2, "video": ""}, "num_frames is 2; expected 25"),
+        ({"num_frames": 25, "video": "?"}, "base64"),
+        ({}, "no 'num_frames'"),
+    ],
 )
-def test_a_video_that_is_none_is_a_failure(script, capsys: pytest.CaptureFixture[str], output: dict):
+def test_a_video_that_is_none_is_a_failure(script, capsys: pytest.CaptureFixture[str], output: dict, what: str):
     expect_in_service(script)
     expect_reading(script, READING)
-    expect_sync(script, {"status": "success", "outputs": [output]})
+    expect_sync(script, {"status": "success", "outputs": [{"model": "starter"} | output]})
     expect_log(script, "said nothing")
     assert main(OURS) == 1
     script.done()
-    assert "but lip sync fails: the answer is not what was asked for" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "but lip sync fails: the answer is not what was asked for" in err
+    assert what in err
 
 
 def test_a_request_that_may_not_be_sent_says_nothing_about_the_endpoint(script, capsys: pytest.CaptureFixture[str]):
