@@ -107,6 +107,11 @@ class Settings(BaseModel):
     # Buckets, or "bucket/prefix", that requests may name; "*" leaves it to the permissions of the role.
     allowed_buckets: Annotated[tuple[str, ...], BeforeValidator(split_list)] = ("*",)
 
+    # Lip-reading weights, lip-sync checkpoints: names, files, s3://bucket/key or hf://owner/name; none: those in
+    # `model_dir`, else of `hf_model_id`, else the bundled ones. `landmarks`: None for those of the weights' training.
+    weights: str | None = None
+    checkpoints: Annotated[tuple[str, ...], BeforeValidator(split_list)] = ()
+    landmarks: Literal["mediapipe", "dlib"] | None = None
     avatars: Path | None = None  # folder of avatar packages
     model_dir: Path | None = None
     hf_model_id: str | None = None
@@ -114,11 +119,6 @@ class Settings(BaseModel):
     hf_endpoint: str | None = None
     hf_offline: bool = False
     s3_endpoint_url: str | None = None
-    # Lip-reading weights, lip-sync checkpoints: names, files, s3://bucket/key or hf://owner/name; none: those in
-    # `model_dir`, else of `hf_model_id`, else the bundled ones. `landmarks`: None for those of the weights' training.
-    weights: str | None = None
-    checkpoints: Annotated[tuple[str, ...], BeforeValidator(split_list)] = ()
-    landmarks: Literal["mediapipe", "dlib"] | None = None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
@@ -200,6 +200,8 @@ class Settings(BaseModel):
             hf_token=self.hf_token,
             hf_offline=self.hf_offline,
             s3_endpoint_url=self.s3_endpoint_url,
+            weights=self.weights,
+            checkpoints=self.checkpoints,
         )
 
     @property
@@ -212,8 +214,6 @@ class Settings(BaseModel):
         )
 
 
-            weights=self.weights,
-            checkpoints=self.checkpoints,
 def normalize_origin(origin: str) -> str:
     """Return an origin as browsers send it: in lower case, encoded, without a default port and a slash at its end.
 
