@@ -17,7 +17,7 @@ from inference.media.deinterlace import Deinterlacer
 from inference.media.files import size_of
 from inference.media.frame_rate import MAX_LIKELY_FPS, measure_rate, read_ahead
 from inference.media.frames import Clip, Frame, TimedItem, group_into_clips, resample_to_rate
-from inference.media.heif import read_heif
+from inference.media.heif import HeifImage, read_heif
 from inference.media.image_size import read_image_size
 from inference.media.limits import LimitCounter, MediaLimits
 from inference.media.media_warnings import LONG_HEADER, TRANSPARENT
@@ -28,6 +28,7 @@ from inference.media.timeline import SPLICE_GAP_S, Timeline
 from inference.media.truncation import FORMATS_WITHOUT_DURATION, LOST_END_S, LOST_END_SHARE, is_whole
 
 IMAGE_FORMATS = {"png_pipe", "jpeg_pipe", "webp_pipe", "bmp_pipe"}
+ANIMATED_FORMATS = {"gif", "apng"}  # of one frame, they are images
 MAX_LOST_S = 10  # undecodable packets at the end that the last frame replaces
 
 
@@ -62,8 +63,10 @@ class Media:
         self._stream = choose_video(container, name)
         self._packets = container.demux()
         self._first_packets: list[av.Packet[Any]] = []  # read ahead, to measure the rate
-        self._composer = self._find_parts()
-        if self._composer is not None:
+        self._heif = self._find_heif()
+        self._composer: TileComposer | None = None
+        if self._heif is not None and not self._heif.is_whole:
+            self._composer = TileComposer(container, self._heif, name, self.counter)
             self._stream = self._composer.first
         self._deinterlacer = Deinterlacer(self._stream)
         self.video = self._describe()
@@ -105,14 +108,10 @@ class Media:
                 last, pixels = frame, self._converter.convert(frame)
             yield pixels
 
-    def _find_parts(self) -> TileComposer | None:
-        """Return what composes a HEIF image of several parts; None if the stream is the whole image or video."""
-        if not self._container.format.name.startswith("mov") or self._stream.frames > 1:
-            return None
-        image = read_heif(self._file)
-        if image is None or image.is_whole:
-            return None
-        return TileComposer(self._container, image, self.name, self.counter)
+    def _find_heif(self) -> HeifImage | None:
+        """Return the image of a HEIC or AVIF file; None if it is another file, or has a video beside the image."""
+        is_video = not self._container.format.name.startswith("mov") or self._stream.frames > 1
+        return None if is_video else read_heif(self._file)
 
     def _compose(self, composer: TileComposer) -> Iterator[Frame]:
         pixels, is_transparent = composer.compose(self._converter.to_bgr, self._decoder_options())
@@ -123,7 +122,8 @@ class Media:
     def _describe(self) -> VideoInfo:
         stream, container = self._stream, self._container
         rate = self._measure_rate()
-        is_still = container.format.name in IMAGE_FORMATS or stream.frames == 1
+        is_still = container.format.name in IMAGE_FORMATS or self._heif is not None
+        is_still = is_still or (container.format.name in ANIMATED_FORMATS and stream.frames == 1)
         size = stream.width, stream.height
         if self._composer is not None and self._composer.image.width:
             size = self._composer.image.width, self._composer.image.height

@@ -35,7 +35,7 @@ def make_tracks(tracks: Sequence[Track], container: str = "mp4") -> bytes:
         for track in tracks:
             stream = out.add_stream(track.codec, rate=25)
             stream.width, stream.height = track.width, track.width * 3 // 4
-            stream.pix_fmt = "yuvj420p" if track.codec == "mjpeg" else "yuv420p"
+            stream.pix_fmt = {"mjpeg": "yuvj420p", "gif": "rgb8"}.get(track.codec, "yuv420p")
             stream.disposition = track.disposition
             streams.append(stream)
         for track, stream in zip(tracks, streams, strict=True):
@@ -75,10 +75,12 @@ def test_the_larger_video_of_other_containers_is_taken(container: str):
         assert media.video.width == 64
 
 
-def test_a_single_frame_is_a_still():
-    with open_media(make_tracks([Track(90, n_frames=1)])) as media:
-        assert media.video.is_still
-        assert media.video.duration_s is None
+@pytest.mark.parametrize("n_frames", [1, 2])
+@pytest.mark.parametrize(("container", "codec"), [("gif", "gif"), ("mp4", "libx264")])
+def test_a_gif_of_a_single_frame_is_a_still(container: str, codec: str, n_frames: int):
+    with open_media(make_tracks([Track(90, n_frames=n_frames, codec=codec)], container)) as media:
+        assert media.video.is_still == (container == "gif" and n_frames == 1)
+        assert (media.video.duration_s is None) == media.video.is_still
 
 
 def make_audio_tracks(levels: Sequence[float], dispositions: Sequence[Disposition]) -> bytes:
