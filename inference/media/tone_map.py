@@ -82,7 +82,8 @@ def compress(nits: Light, peak_nits: float) -> Light:
 def pq_to_nits(levels: Light) -> Light:
     """Return the light of PQ levels, 0..1, in cd/m2."""
     root = np.power(np.clip(levels, 0, 1), 1 / PQ_M2)
-    return PQ_PEAK_NITS * np.power(np.maximum(root - PQ_C1, 0) / (PQ_C2 - PQ_C3 * root), 1 / PQ_M1)
+    nits: Light = PQ_PEAK_NITS * np.power(np.maximum(root - PQ_C1, 0) / (PQ_C2 - PQ_C3 * root), 1 / PQ_M1)
+    return nits
 
 
 def nits_to_pq(nits: Light) -> Light:
@@ -96,4 +97,5 @@ def hlg_to_nits(levels: Light) -> Light:
     """Return the light of HLG levels (N, 3), 0..1, on the nominal display, in cd/m2."""
     scene = np.where(levels <= 0.5, levels**2 / 3, (np.exp((levels - HLG_C) / HLG_A) + HLG_B) / 12)
     luminance = np.maximum(scene @ BT2020_LUMA, 0)[:, None]
-    return HLG_PEAK_NITS * np.power(luminance, HLG_GAMMA - 1) * scene
+    nits: Light = HLG_PEAK_NITS * np.power(luminance, HLG_GAMMA - 1) * scene
+    return nits
