@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from inference.errors import InvalidRequest
 
+MAX_NAME_BYTES = 255  # of a file's name, on Linux and macOS
 ForceOption = Annotated[bool, typer.Option("--force", help="Overwrite an input if the output is the same file.")]
 
 
@@ -25,6 +27,19 @@ def choose_target(output: Path, inputs: Iterable[Path], *, force: bool | None = 
             remedy = "" if force is None else ", or --force to overwrite it"
             raise InvalidRequest(f"{output}: is the input {source}; expected another file{remedy}")
     return Path(os.path.realpath(output)) if output.is_symlink() else output
+
+
+def name_after(source: Path, suffix: str) -> str:
+    """Return the name of a file made from another: its stem and a suffix.
+
+    A stem that is too long for that is cut, and ends with a digest of the whole.
+    """
+    stem = os.fsencode(source.stem)
+    room = MAX_NAME_BYTES - len(os.fsencode(suffix))
+    if len(stem) <= room:
+        return source.stem + suffix
+    digest = "~" + hashlib.sha256(stem).hexdigest()[:8]
+    return stem[: room - len(digest)].decode(errors="ignore") + digest + suffix
 
 
 def is_same_file(first: Path, second: Path) -> bool:

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from container.commands.output_files import choose_target
+from container.commands.output_files import choose_target, name_after
 from inference.atomic_write import atomic_file
 from inference.errors import InvalidRequest, StorageError
 
@@ -73,7 +73,7 @@ def write_transcript(transcript: Transcript, video: Path, output_format: Transcr
     formats = [one for one in TranscriptFormat if one is not TranscriptFormat.all] if is_all else [output_format]
     written = []
     for one in formats:
-        path = choose_target(folder / f"{video.stem}.{one}", (video,))
+        path = choose_target(folder / name_after(video, f".{one}"), (video,))
         text = format_transcript(transcript, video, one)
         try:
             with atomic_file(path, make_parents=True) as part:

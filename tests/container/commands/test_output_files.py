@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from container.commands.output_files import choose_target
+from container.commands.output_files import choose_target, name_after
 from inference.errors import InvalidRequest
 
 
@@ -52,3 +52,20 @@ def test_a_link_leads_to_its_target(source: Path, tmp_path: Path):
     assert choose_target(link, (source,), force=False) == tmp_path / "there" / "old.mp4"
     assert choose_target(dangling, (source,), force=False) == tmp_path / "there" / "new.mp4"
     assert choose_target(tmp_path / "out.mp4", (source,), force=False) == tmp_path / "out.mp4"
+
+
+@pytest.mark.parametrize("stem", ["x" * 251, "\u00e4" * 125, "a" * 240 + "\u4e2d" * 3])
+def test_a_file_made_from_one_with_a_long_name_gets_a_name_that_fits(stem: str, tmp_path: Path):
+    source, other = tmp_path / f"{stem}.mp4", tmp_path / f"{stem[:-1]}y.mp4"
+    name = name_after(source, ".captioned.mp4")
+    assert len(os.fsencode(name)) <= 255
+    assert name.endswith(".captioned.mp4")
+    assert name.startswith(stem[:50])
+    assert name != name_after(other, ".captioned.mp4")
+    (tmp_path / name).touch()
+
+
+def test_a_file_made_from_another_keeps_its_stem():
+    assert name_after(Path("a/b c.d.mp4"), ".srt") == "b c.d.srt"
+    assert name_after(Path("x" * 250 + ".mp4"), ".json") == "x" * 250 + ".json"
+    assert name_after(Path(os.fsdecode(b"lat\xef.mp4")), ".txt") == os.fsdecode(b"lat\xef.txt")
