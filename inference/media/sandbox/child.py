@@ -35,6 +35,7 @@ from inference.media.files import size_of
 from inference.media.frames import CHUNK_BYTES, Clip, Frame
 from inference.media.limits import MediaLimits
 from inference.media.open import open_file
+from inference.media.sandbox.allocation_watch import AllocationWatch
 from inference.media.sandbox.budget import ResourceBudget
 from inference.media.sandbox.confinement import confine
 from inference.media.sandbox.messages import Message, pack_error, receive, send
@@ -61,7 +62,9 @@ def main() -> None:
         missing = confine()
         threading.Thread(target=exit_with_parent, args=(sock,), daemon=True).start()
         send(sock, {"is": "ready", "missing": missing})
-        DecoderServer(sock, buffer).run()
+        watch = AllocationWatch()
+        watch.install()
+        DecoderServer(sock, buffer, watch).run()
     except (EOFError, BrokenPipeError):
         return  # the parent is gone
 
@@ -95,9 +98,10 @@ def exit_with_parent(sock: socket.socket) -> None:
 class DecoderServer:
     """Answers the parent's requests until the parent is gone."""
 
-    def __init__(self, sock: socket.socket, buffer: SharedFrameBuffer) -> None:
+    def __init__(self, sock: socket.socket, buffer: SharedFrameBuffer, watch: AllocationWatch) -> None:
         self._sock = sock
         self._buffer = buffer
+        self._watch = watch
         self._max_frame_pixels = 0  # of the open file
 
     def run(self) -> None:
@@ -110,6 +114,7 @@ class DecoderServer:
         """Open the file and serve requests until it is closed. Returns: the final response."""
         name, limits = request["name"], MediaLimits(**request["limits"])
         budget, warnings = ResourceBudget(os.fstat(file).st_size), list[str]()
+        self._watch.reset()
         try:
             with os.fdopen(file, "rb") as opened:
                 if request["do"] == "sound":
@@ -119,7 +124,7 @@ class DecoderServer:
         except (EOFError, BrokenPipeError):
             raise
         except Exception as err:  # noqa: BLE001 (any error is reported to the parent)
-            return describe_error(err, name, budget.memory_bytes)
+            return describe_error(self._watch.reason_of(err), name, budget.memory_bytes)
         finally:
             budget.close()
             trim_heap()  # what stays allocated counts against the next file
@@ -129,6 +134,7 @@ class DecoderServer:
         self._max_frame_pixels = limits.max_frame_pixels
         with open_file(file, name, limits) as media:
             budget.set_video(media.video.codec, media.video.width * media.video.height, media.sample_bits)
+            self._watch.set_frame_size(media.video.width * media.video.height)
             send(self._sock, {"is": "opened", "video": asdict(media.video)})
             while (request := self._next_request()[0])["do"] == "read":
                 try:
@@ -151,6 +157,7 @@ class DecoderServer:
         n_clips = 0  # not by enumerate, which would keep the last clip in memory
         for slot, clip in self._in_slots(media.read_clips(fps), is_large):
             n_clips += 1  # noqa: SIM113 - see above
+            self._watch.check()
             budget.count(n_frames=media.counter.n_frames, n_pixels=media.counter.n_pixels, n_clips=n_clips)
             frames, shown = unique_frames(clip)
             self._check_sizes(frames, media.name)
@@ -161,6 +168,7 @@ class DecoderServer:
             del clip, frames  # a frame of 8K takes 100 MB
             clip_message = {"is": "clip", "slot": slot, "sizes": sizes, "shown": shown, "warnings": media.warnings}
             send(self._sock, clip_message)
+        self._watch.check()
 
     def _send_audio(self, blocks: Iterable[tuple[AudioFormat, Samples]], budget: ResourceBudget) -> None:
         n_samples = 0

@@ -158,6 +158,13 @@ def test_a_short_8k_video_is_read(child: SandboxedDecoder):
     assert len(frames) == len(set(frames)) == 8  # H.264 drops frames that it has no memory for, without an error
 
 
+def test_frames_without_memory_are_not_left_out(child: SandboxedDecoder):
+    """FFmpeg's H.264 decoder only logs them."""
+    with pytest.raises(MediaTooLarge, match=r"takes over 4\d\d MiB to decode; that is the limit"):
+        read_frames(child, video_8k(12))
+    assert read_frames(child, make_video(numbered_frames(5))) == 5
+
+
 def test_a_child_with_much_memory_is_replaced(child: SandboxedDecoder, monkeypatch: pytest.MonkeyPatch):
     pid, video = child.pid, make_video(numbered_frames(5))
     assert read_frames(child, video) == 5
@@ -213,7 +220,8 @@ PIXELS_8K = 7680 * 4320
     [
         (2_000_000, 1920 * 1080, 8, 4 * 2_000_000),  # the same as for opening it
         (2_000_000, PIXELS_8K, 8, 24 * PIXELS_8K),
-        (4_000_000, PIXELS_8K, 10, 48 * PIXELS_8K),
+        (4_000_000, PIXELS_8K, 10, (1536 << 20) - budget.MEMORY_BYTES),  # and no more
+        (4_000_000, PIXELS_8K // 2, 10, 48 * PIXELS_8K // 2),
         (100_000, PIXELS_8K, 8, 512 * 100_000),
         (200_000_000, PIXELS_8K, 8, 4 * 200_000_000),
     ],
