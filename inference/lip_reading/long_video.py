@@ -63,10 +63,10 @@ def decode_by_sentence(
 ) -> Iterator[DecodedSpan]:
     """Yield the decoded sentences of a video, with their times in it.
 
-    Long gaps without a face are not decoded. At most 114 frames are buffered.
+    Long gaps without a face, and held frames, are not decoded. At most 114 frames are buffered.
     """
     first = 0
-    for is_gap, run in groupby(mouths, key=lambda mouth: mouth.gap_length >= SILENT_GAP):
+    for is_gap, run in groupby(mouths, key=lambda mouth: mouth.silent_length >= SILENT_GAP):
         if is_gap:
             first += sum(1 for _ in run)
             continue

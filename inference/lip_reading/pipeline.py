@@ -18,6 +18,7 @@ from inference.faces.load import load_landmarker
 from inference.faces.track import DETECT_EVERY, EVERY_FRAME
 from inference.lip_reading.grammar_decoder import LANGUAGE, join_spans, read_grammar
 from inference.lip_reading.greedy_decoder import DecodedText, Logits, read_greedy
+from inference.lip_reading.held_mouths import silence_held
 from inference.lip_reading.long_video import decode_by_sentence
 from inference.lip_reading.model import DEFAULT_LANDMARKS, load_model
 from inference.lip_reading.options import FPS, Decoder, ReadOptions, Transcript
@@ -43,6 +44,7 @@ class ExtractionResult(Generic[T]):
     result: T
     n_frames: int
     n_without_face: int
+    warnings: tuple[str, ...] = ()  # about how the frames were decoded
 
 
 class CountingIterator:
@@ -127,7 +129,12 @@ class LipReader:
             name: self.read(source, one)
             if self._has_grammar(one) and extracted.n_frames > WINDOW_FRAMES
             else self._transcribe(
-                ExtractionResult(self._decode(extracted.result, one), extracted.n_frames, extracted.n_without_face),
+                ExtractionResult(
+                    self._decode(extracted.result, one),
+                    extracted.n_frames,
+                    extracted.n_without_face,
+                    extracted.warnings,
+                ),
                 clock,
             )
             for name, one in options_by_decoder.items()
@@ -157,9 +164,9 @@ class LipReader:
             tracker = FaceTracker(self._landmarker, options.face, EVERY_FRAME if options.exact else DETECT_EVERY)
             clips = clock.watch("decode", report_progress(media.read_clips(FPS), progress, media.video.duration_s))
             tracked = clock.watch("faces", track_faces(clips, tracker))
-            counted = CountingIterator(clock.watch("mouths", crop_mouths(tracked, media.name, tracker)))
+            counted = CountingIterator(clock.watch("mouths", silence_held(crop_mouths(tracked, media.name, tracker))))
             found = decode(iter(counted))
-        return ExtractionResult(found, counted.n_frames, counted.n_without_face)
+        return ExtractionResult(found, counted.n_frames, counted.n_without_face, media.warnings)
 
     def _run_network(self, mouths: Iterable[MouthCrop], clock: StageClock, on_rows: OnRows | None) -> Logits:
         windows = clock.watch("mouths", cut_windows(mouths, WINDOW_HOP))
@@ -212,7 +219,7 @@ class LipReader:
             model=self.model.info,
             timings_ms=clock.as_ms(),
             alternatives=reading.alternatives,
-            warnings=self.warnings,
+            warnings=(*self.warnings, *extracted.warnings),
         )
 
     def _landmarker_notices(self) -> tuple[str, ...]:

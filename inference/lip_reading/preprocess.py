@@ -14,6 +14,7 @@ from inference.faces import Face, FaceTrack, FaceTracker
 from inference.faces.box import LIP_POINTS
 from inference.faces.crop import CROP_HEIGHT, CROP_WIDTH, crop_mouth
 from inference.media import Clip, Frame
+from inference.media.held_frames import HeldFrameDetector
 
 WINDOW_FRAMES = 75  # frames, 3 s at 25 fps: the length of every training clip
 # A longer gap is not blended from both sides; each half repeats the nearer side.
@@ -26,11 +27,19 @@ class MouthCrop:
 
     crop: (64, 128, 3) uint8 BGR, aligned. lips: (20, 2) float32, points 48..67 as x / frame width,
     y / frame height, not aligned. gap_length: 0 if the face was found, else how many frames in a row lack it.
+    is_held: the frame before is shown again. held_length: 0, or the least number of frames in a row for which it is.
     """
 
     crop: npt.NDArray[np.uint8]
     lips: npt.NDArray[np.float32]
     gap_length: int = 0
+    is_held: bool = False
+    held_length: int = 0
+
+    @property
+    def silent_length(self) -> int:
+        """How many frames in a row lack the face or are held; 0 if this one shows the face anew."""
+        return max(self.gap_length, self.held_length)
 
 
 @dataclass(frozen=True)
@@ -61,14 +70,15 @@ def crop_mouths(tracked: Iterable[tuple[Clip, FaceTrack]], name: str, tracker: F
     Raises: NoFaceFound if no frame shows the face.
     """
     last: MouthCrop | None = None
-    n_missing, n_frames = 0, 0
+    n_missing, n_frames, held = 0, 0, HeldFrameDetector()
     for clip, track in tracked:
         n_frames += len(track)
         for frame, face in zip(clip.frames, track, strict=True):
+            is_held = held.is_held(frame)
             if face is None:
                 n_missing += 1
                 continue
-            mouth = extract_mouth(frame, face)
+            mouth = replace(extract_mouth(frame, face), is_held=is_held)
             yield from fill_gap(last, mouth, n_missing)
             yield mouth
             last, n_missing = mouth, 0
@@ -123,4 +133,4 @@ def stack_window(mouths: Sequence[MouthCrop], end: int) -> MouthWindow:
     lips = np.zeros((WINDOW_FRAMES, *mouths[0].lips.shape), np.float32)
     video[:n] = [mouth.crop for mouth in mouths]
     lips[:n] = [mouth.lips for mouth in mouths]
-    return MouthWindow(end - n, n, video, lips, tuple(mouth.gap_length for mouth in mouths))
+    return MouthWindow(end - n, n, video, lips, tuple(mouth.silent_length for mouth in mouths))

@@ -17,6 +17,7 @@ from inference.errors import InvalidRequest, MediaTooLarge, NoFaceFound, Unsuppo
 from inference.lip_reading import LipReader, ReadOptions
 from inference.lip_reading.options import DEFAULT_N_BEST, MAX_N_BEST
 from inference.lip_reading.preprocess import WINDOW_FRAMES
+from inference.media.media_warnings import RESIZED
 from inference.settings import Settings
 from inference.speaker import SyntheticClip
 from inference.stage_timer import StageClock
@@ -50,6 +51,23 @@ def test_a_path_and_its_bytes_give_the_same_words(reader: LipReader, talking_fil
     path = tmp_path / "talk.mp4"
     path.write_bytes(talking_film)
     assert reader.read(path).words == reader.read(talking_film).words
+
+
+def test_a_held_frame_says_nothing_however_long(reader: LipReader):
+    frames = talk(WINDOW_FRAMES)
+    times = [Fraction(number, 25) for number in range(WINDOW_FRAMES)]
+    after = [13 + time for time in times]  # the clock jumps: the last frame is held for ten seconds
+    held = reader.read(make_video([*frames, *frames], times=[*times, *after], container="matroska"))
+    assert held.num_frames == 400
+    assert held.words
+    assert not [word for word in held.words if 3 < word.start < 12.5]
+
+
+def test_warnings_about_the_frames_are_in_the_transcript(reader: LipReader):
+    frames = talk(30)
+    small = [frame[: frame.shape[0] // 2 * 2 - 16] for frame in frames]
+    changing = make_video(frames, container="mpegts") + make_video(small, container="mpegts")
+    assert reader.read(changing).warnings == (*reader.warnings, RESIZED)
 
 
 @pytest.mark.parametrize("n_frames", [1, 30, WINDOW_FRAMES + 1, 160])
