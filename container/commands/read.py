@@ -24,7 +24,7 @@ from container.commands.console import (
     print_note,
     report_progress,
 )
-from container.commands.output_files import choose_target
+from container.commands.output_files import choose_target, name_after
 from container.commands.transcript_files import (
     TranscriptFormat,
     check_output_options,
@@ -152,7 +152,7 @@ def read(
 
 def captioned_path(video: Path, folder: Path | None) -> Path:
     """Return the path of the captioned copy. folder: for all copies; None for that of the video."""
-    return (folder or video.parent) / f"{video.stem}.captioned.mp4"
+    return (folder or video.parent) / name_after(video, ".captioned.mp4")
 
 
 def read_videos(
