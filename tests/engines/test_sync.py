@@ -335,6 +335,12 @@ def test_without_checkpoints_the_error_names_what_to_install(
         run(engines, inline(face, speech))
 
 
+def test_a_named_checkpoint_that_is_missing_ends_the_start(engines: Engines, bucket: Any):
+    named = engines.sync_engine._settings.model_copy(update={"checkpoints": ("s3://media/wav2lip.pth",)})
+    with pytest.raises(WeightsNotFound, match=r"wav2lip\.pth"):
+        syncing.SyncEngine.load(named, engines.sync_engine._s3_files, engines._decoder)
+
+
 def test_warm_up_runs_every_model(engines: Engines, monkeypatch: pytest.MonkeyPatch):
     found = engines.warm_up()
     assert found["capabilities"] == {"lipread": True, "lipsync": True}
