@@ -164,7 +164,7 @@ class LipSyncer:
             height=size[1],
             frames_without_face=counter.n_without,
             timings_ms=clock.as_ms(),
-            warnings=(*self.warnings, *audio_warnings(spool, samples)),
+            warnings=(*self.warnings, *audio_warnings(spool, samples), *media.warnings),
         )
 
     def _run(

@@ -7,9 +7,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from support.heif_files import make_heif_grid
 from support.small_wav2lip import RATE, as_wav, voice
 from support.synthetic_frames import talk
-from support.video_files import make_image, make_video, rotate_by_metadata
+from support.video_files import encode_rgba, make_image, make_video, rotate_by_metadata
 
 from inference.errors import (
     DeadlineExceeded,
@@ -25,6 +26,7 @@ from inference.errors import (
 from inference.lip_sync import LipSyncer, Pads, SyncOptions
 from inference.lip_sync.model import find_deployed_checkpoints
 from inference.media import SandboxedDecoder, open_media
+from inference.media.media_warnings import TRANSPARENT
 from inference.settings import Settings
 
 
@@ -98,6 +100,22 @@ def test_an_image_is_synced(syncer: LipSyncer):
     still = talk(1)[0][:287, :331]
     result = syncer.sync(make_image(still), voice(0.48))
     assert (result.num_frames, result.fps, result.width, result.height) == (12, 25, 332, 288)
+
+
+@pytest.mark.parametrize("quarter_turns", [None, 3])
+def test_a_photo_of_a_phone_is_synced(syncer: LipSyncer, quarter_turns: int | None):
+    still = np.rot90(talk(1)[0], quarter_turns or 0)  # stored as the sensor lay
+    stored = make_heif_grid(np.ascontiguousarray(still), 128, quarter_turns=quarter_turns and 4 - quarter_turns)
+    result = syncer.sync(stored, voice(0.48))
+    assert (result.num_frames, result.fps, result.width, result.height) == (12, 25, 360, 288)
+    assert result.frames_without_face == 0
+
+
+def test_warnings_about_the_frames_are_in_the_result(syncer: LipSyncer):
+    still = talk(1)[0]
+    cutout = np.concatenate([still[..., ::-1], np.full((*still.shape[:2], 1), 255, np.uint8)], axis=2)
+    cutout[:40, :, 3] = 0
+    assert syncer.sync(encode_rgba(cutout), voice(0.2)).warnings == (*syncer.warnings, TRANSPARENT)
 
 
 def test_options_are_applied(syncer: LipSyncer, face_clip: bytes):
