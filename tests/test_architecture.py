@@ -33,6 +33,7 @@ INFERENCE_LAYERS = (
         "inference/locked_folders",
         "inference/malloc_trim",
         "inference/memory_usage",
+        "inference/multi_model_server",
     ),
     ("inference/models", "inference/media_types", "inference/stage_timer", "inference/error_responses"),
     ("inference/backends", "inference/media", "inference/audio"),

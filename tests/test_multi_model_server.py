@@ -1,0 +1,90 @@
+"""A load that fails under a model server; processes of the same shape stand in for it.
+
+Source of the shape: a container of the stock image. The real server is in tests/deploy/test_multi_model_server.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from inference import multi_model_server
+from inference.multi_model_server import SERVER_CLASS, ending_server_on_failure
+
+PATIENCE_S = 60.0  # only a guard against hanging
+TOOLKIT = """
+import subprocess, sys
+server = subprocess.Popen([sys.executable, "-c", sys.argv[2], "{server}", sys.argv[3]])
+server.wait()
+subprocess.call(["tail", "-f", "/dev/null"])
+"""
+SERVER = "import subprocess, sys; subprocess.call([sys.executable, '-c', sys.argv[2]])"
+WORKER = """
+import time
+from inference.multi_model_server import ending_server_on_failure
+with ending_server_on_failure({timeout_s}):
+    {load}
+"""
+
+
+def start(tmp_path: Path, load: str, timeout_s: float, server: str = SERVER_CLASS) -> tuple[subprocess.Popen, Path]:
+    log = tmp_path / "log"
+    worker = WORKER.format(timeout_s=timeout_s, load=load)
+    with log.open("ab") as stderr:
+        command = [sys.executable, "-c", TOOLKIT.format(server=server), "serve", SERVER, worker]
+        return subprocess.Popen(command, stderr=stderr, start_new_session=True), log
+
+
+@pytest.mark.parametrize(
+    ("load", "timeout_s", "reason"),
+    [
+        ("raise ValueError('no such weights')", 0, "ValueError: no such weights"),
+        ("import no_such_package", 300, "ModuleNotFoundError: No module named 'no_such_package'"),
+        ("time.sleep(100)", 2, "not loaded within 2 s"),
+    ],
+)
+def test_a_failed_load_ends_server_and_container(tmp_path: Path, load: str, timeout_s: float, reason: str):
+    toolkit, log = start(tmp_path, load, timeout_s)
+    family: set[psutil.Process] = set()
+    try:
+        give_up = time.monotonic() + PATIENCE_S
+        while toolkit.poll() is None and time.monotonic() < give_up:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                family |= set(psutil.Process(toolkit.pid).children(recursive=True))
+            time.sleep(0.05)
+    finally:
+        toolkit.kill()
+    assert toolkit.returncode == -signal.SIGINT
+    assert len(family) >= 3  # server, worker, and what the entry point sleeps with
+    _, alive = psutil.wait_procs(family, timeout=30)
+    assert not alive
+    lines = log.read_text().splitlines()
+    assert f"viseme: the models cannot be loaded, so the model server is ended: {reason}" in lines[-20:]
+
+
+def test_a_load_that_succeeds_leaves_the_server_alone(tmp_path: Path):
+    toolkit, log = start(tmp_path, "print('loaded')", 300)
+    server = psutil.Process(toolkit.pid)
+    try:
+        psutil.wait_procs(server.children(), timeout=60)  # the worker's end ends this stand-in
+        assert toolkit.poll() is None
+        assert "viseme:" not in log.read_text()
+    finally:
+        for one in server.children(recursive=True):
+            one.kill()
+        toolkit.kill()
+        toolkit.wait()
+
+
+def test_without_a_server_the_error_is_only_raised(capfd: pytest.CaptureFixture[str]):
+    with pytest.raises(ValueError, match="no such weights"), ending_server_on_failure(300):
+        raise ValueError("no such weights")
+    assert multi_model_server.find_server() is None
+    assert capfd.readouterr().err == ""
