@@ -26,7 +26,12 @@ from deploy.storage import default_bucket, folder_uri
 
 MAX_REALTIME_MB = 25  # SageMaker's limit for one request
 MAX_ASYNC_MB = 1024  # SageMaker's limit for one request
-REQUEST_TIMEOUT_S = {"realtime": 60, "async": 3600}
+# Seconds that the stock image's server waits for its worker: to answer a request, and to load the models. A request is
+# ended by the handler, after 60 s in real time; a first load on a new instance may take longer than that.
+WORKER_TIMEOUT_S = {"realtime": 300, "async": 3600}
+# Requests per worker that the stock image's server keeps waiting (its default is 100); it answers others with 503.
+# A short video takes about 5 s, so that in real time the last one is answered just before its caller gives up.
+QUEUE_PER_WORKER = 8
 AMI_NAME_PATTERN = re.compile(r"[a-zA-Z0-9](-*[a-zA-Z0-9])*")  # any name: AWS adds images that are not in our table
 ASYNC_OPTIONS = ("async_output", "async_failure", "success_topic", "error_topic")
 
@@ -176,14 +181,7 @@ def make_environment(args: argparse.Namespace) -> dict[str, str]:
     given = dict(split_variable(text) for text in args.env)
     defaults = {WORKERS_VARIABLE: str(DEFAULT_WORKERS)}
     if not args.image_uri:
-        max_mb = MAX_ASYNC_MB if args.mode == "async" else MAX_REALTIME_MB
-        defaults |= {
-            "SAGEMAKER_PROGRAM": ENTRY_FILE,
-            "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
-            # The stock server's own limits are lower than SageMaker's.
-            "SAGEMAKER_MAX_PAYLOAD_IN_MB": str(max_mb),
-            "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": str(REQUEST_TIMEOUT_S[args.mode]),
-        }
+        defaults |= stock_server_environment(args.mode, given.get(WORKERS_VARIABLE, str(DEFAULT_WORKERS)))
     return defaults | ModelSelection.from_arguments(args).environment | given
 
 
@@ -197,6 +195,23 @@ def warnings_of(args: argparse.Namespace) -> list[str]:
             f"Viseme fetches what it needs; --weights hf://{environment[HUB_VARIABLE]} avoids that"
         )
     return warnings
+
+
+def stock_server_environment(mode: str, workers: str) -> dict[str, str]:
+    """Return what the stock image's toolkit and server read. Their own limits are lower than SageMaker's.
+
+    MMS_*: read by Multi Model Server itself (ConfigManager.setSystemVars); the toolkit's configuration allows that.
+    """
+    max_mb = MAX_ASYNC_MB if mode == "async" else MAX_REALTIME_MB
+    n_workers = int(workers) if workers.isdecimal() else DEFAULT_WORKERS
+    return {
+        "SAGEMAKER_PROGRAM": ENTRY_FILE,
+        "SAGEMAKER_SUBMIT_DIRECTORY": "/opt/ml/model/code",
+        "SAGEMAKER_MAX_PAYLOAD_IN_MB": str(max_mb),
+        "SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS": str(WORKER_TIMEOUT_S[mode]),
+        "MMS_MAX_RESPONSE_SIZE": str(max_mb << 20),
+        "MMS_JOB_QUEUE_SIZE": str(QUEUE_PER_WORKER * max(n_workers, 1)),
+    }
 
 
 def split_variable(text: str) -> tuple[str, str]:
