@@ -32,7 +32,7 @@ from inference.lip_sync.deadlines import make_deadlines
 from inference.lip_sync.enhance import Enhancer, enhance_mouths, load_enhancer
 from inference.lip_sync.frame_spool import loop_frames
 from inference.lip_sync.model import Generator, find_s3fd, load_generators, load_s3fd
-from inference.lip_sync.options import DEFAULT_FPS, MAX_FPS, EnhancerName, SyncOptions, SyncOutput, SyncResult
+from inference.lip_sync.options import DEFAULT_FPS, MAX_FPS, MIN_FPS, EnhancerName, SyncOptions, SyncOutput, SyncResult
 from inference.lip_sync.preprocess import (
     FaceFrame,
     FaceLocator,
@@ -280,7 +280,7 @@ class SyncTimeline:
     def __init__(self, media: OpenedMedia, spool: AudioSpool, samples: Samples, options: SyncOptions) -> None:
         """Plan the output. samples: the audio as the networks take it, 16 kHz mono."""
         self.audio, self.samples = spool, samples
-        self.fps = choose_rate(media.video, options.fps)
+        self.fps = choose_rate(media.video, options.fps, keeps_slow=options.tail == "drop")
         rate = float(self.fps)
         starts = upstream_window_starts(count_mel_columns(len(samples)), rate) if options.tail == "drop" else None
         self.n_frames = len(starts) if starts is not None else count_frames(len(samples), rate)
@@ -323,11 +323,15 @@ class FaceCounter:
             raise NoFaceFound(f"{self._name}: no face found in {self._n_frames} frames")
 
 
-def choose_rate(video: VideoInfo, requested: float | None) -> Fraction:
-    """Return the requested frame rate, else the rate of the video: 25 if that is too low for a mouth to move by."""
+def choose_rate(video: VideoInfo, requested: float | None, *, keeps_slow: bool = False) -> Fraction:
+    """Return the requested frame rate, else the rate of the video: 25 if that is too low for a mouth to move by.
+
+    keeps_slow: take a low rate as it is, as upstream does.
+    """
     declared = video.fps if video.fps and not video.is_still else DEFAULT_FPS
-    own = DEFAULT_FPS if declared < LOWEST_SOURCE_FPS else min(declared, MAX_FPS)
-    rate = own if requested is None else requested
+    if declared < LOWEST_SOURCE_FPS:
+        declared = max(declared, MIN_FPS) if keeps_slow else DEFAULT_FPS
+    rate = min(declared, MAX_FPS) if requested is None else requested
     return Fraction(rate).limit_denominator(1001)
 
 

@@ -74,6 +74,10 @@ def test_the_rate_of_the_output(declared: float | None, is_still: bool, requeste
     assert choose_rate(info, requested) == rate
 
 
+def test_upstream_keeps_a_low_rate():
+    assert choose_rate(VideoInfo("mp4", "h264", 64, 64, 5.0, 4.0, False), None, keeps_slow=True) == 5
+
+
 def test_a_slideshow_is_made_at_a_rate_for_mouths(syncer: LipSyncer):
     result = syncer.sync(make_video([talk(1)[0]] * 2, 1), voice(0.8))
     assert (result.num_frames, result.fps, result.frames_without_face) == (20, 25, 0)

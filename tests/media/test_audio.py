@@ -153,6 +153,14 @@ def test_audio_that_starts_after_the_video_is_preceded_by_silence(container: str
     assert len(read_audio(late, RATE)) / RATE == pytest.approx(3.0, abs=0.05)
 
 
+@pytest.mark.parametrize("container", ["mp4", "mov", "matroska", "webm"])
+@pytest.mark.parametrize("n_frames", [0, 75], ids=["audio only", "video"])
+def test_the_priming_of_the_encoder_is_left_out(container: str, n_frames: int):
+    """AAC and Opus put some samples before the first one, at negative timestamps."""
+    whole = make_timed_media(container, grey_frames(n_frames), make_click(3.0, 1.0))
+    assert click_s(whole) == pytest.approx(1.0, abs=0.004)
+
+
 @pytest.mark.parametrize("container", ["mp4", "matroska", "webm", "mpegts"])
 @pytest.mark.parametrize("n_frames", [0, 75], ids=["audio only", "video"])
 def test_a_gap_is_as_long_as_its_clock_says(container: str, n_frames: int):

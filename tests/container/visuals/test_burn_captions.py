@@ -75,6 +75,19 @@ def test_a_flash_and_a_click_stay_together(tmp_path: Path, container: str, clock
     assert flash_of(burned) == pytest.approx(FLASH_S, abs=0.05)
 
 
+@pytest.mark.parametrize("container", ["mp4", "mov"])
+def test_what_an_edit_list_hides_is_left_out(tmp_path: Path, container: str):
+    """Timestamps below 0 become an edit list, as of a phone that trims without encoding."""
+    source = tmp_path / "source"
+    frames = add_flash(grey_frames(75), round((FLASH_S + 0.48) * 25))
+    clock = {"video_start_s": -0.48, "jumps_s": [(-9, -0.48)]}
+    source.write_bytes(make_timed_media(container, frames, make_click(3.0, FLASH_S + 0.48), **clock))
+    assert b"elst" in source.read_bytes()
+    burned = burn_captions(source, NOTHING, tmp_path / "out.mp4", MediaLimits())
+    assert abs(flash_of(burned) - click_of(burned)) <= 0.04
+    assert flash_of(burned) == pytest.approx(FLASH_S, abs=0.03)
+
+
 def test_a_jump_of_the_clock_is_reported(tmp_path: Path):
     source = tmp_path / "jump.webm"
     source.write_bytes(make_timed_media("webm", grey_frames(25), make_click(2.0, 1.5), jumps_s=[(1.0, 3000)]))
