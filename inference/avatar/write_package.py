@@ -81,7 +81,7 @@ def write_frames(folder: Path, frames: Iterable[CroppedFrame], name: str) -> Pac
     """
     written = PackageFrames()
     with (
-        write_video(folder / files.BACKGROUND, FPS, is_seekable=True) as video,
+        write_video(folder / files.BACKGROUND, FPS, is_seekable=True, is_rounded_down=True) as video,
         CropWriter(folder / files.CROPS) as crops,
     ):
         for cropped in frames:

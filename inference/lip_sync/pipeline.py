@@ -287,6 +287,7 @@ class SyncTimeline:
         self._starts = starts
         self._offset = options.mel_offset_frames
         declared_s = media.video.duration_s or 0
+        self.is_rounded_down = not media.video.is_still
         self.is_covered = declared_s * rate > self.n_frames * DURATION_MARGIN + DURATION_MARGIN_S * rate
 
     def windows(self) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
@@ -379,7 +380,10 @@ def write_videos(
     size, trimmer = (0, 0), HeapTrimmer()
     with ExitStack() as stack:
         writers: list[VideoWriter] = [
-            stack.enter_context(write_video(path, timeline.fps, timeline.audio)) for path in paths
+            stack.enter_context(
+                write_video(path, timeline.fps, timeline.audio, is_rounded_down=timeline.is_rounded_down)
+            )
+            for path in paths
         ]
         for n_done, each in enumerate(frames, 1):
             with clock.stage("encode"):

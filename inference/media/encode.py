@@ -49,11 +49,17 @@ class VideoWriter:
     """An MP4 being written. Made by `write_video`."""
 
     def __init__(
-        self, container: av.container.OutputContainer, fps: Fraction, audio: AudioTrack | None, *, is_seekable: bool
+        self,
+        container: av.container.OutputContainer,
+        fps: Fraction,
+        audio: AudioTrack | None,
+        *,
+        is_seekable: bool,
+        is_rounded_down: bool,
     ) -> None:
         self._container = container
         self._fps = fps
-        self._is_seekable = is_seekable
+        self._is_seekable, self._is_rounded_down = is_seekable, is_rounded_down
         self._video: av.video.stream.VideoStream | None = None
         self._track = audio
         self._last_s = Fraction(-1)
@@ -70,7 +76,7 @@ class VideoWriter:
         if at_s <= self._last_s:
             raise ValueError(f"a frame at {float(at_s):g} s after one at {float(self._last_s):g} s")
         self._last_s = at_s
-        image = to_yuv420(frame)
+        image = to_yuv420(frame, is_rounded_down=self._is_rounded_down)
         image.pts, image.time_base = round(at_s / VIDEO_TIME_BASE), VIDEO_TIME_BASE
         self._container.mux(video.encode(image))
         self._add_audio_until(at_s)
@@ -140,11 +146,18 @@ class AudioBuffer:
 
 @contextmanager
 def write_video(
-    path: Path, fps: float | Fraction, audio: AudioTrack | None = None, *, is_seekable: bool = False
+    path: Path,
+    fps: float | Fraction,
+    audio: AudioTrack | None = None,
+    *,
+    is_seekable: bool = False,
+    is_rounded_down: bool = False,
 ) -> Iterator[VideoWriter]:
     """Write a video to `path` frame by frame: `writer.add(frame)`.
 
     is_seekable: make every frame a key frame, for `FrameReader`; the file is about three times larger.
+    is_rounded_down: the frames were read from a video by `read_clips`, which rounds down; each level is written as half
+    of one more, so that greys are those of the source.
     The video appears at `path` when it is complete; if anything fails, nothing is left behind.
 
     Raises: InvalidRequest if the suffix is not .mp4, .mov or .mkv; StorageError if the video cannot be written.
@@ -161,7 +174,7 @@ def write_video(
             atomic_file(path.absolute()) as partial,
             av.open(str(partial), "w", options={"movflags": "+faststart"}) as container,
         ):
-            writer = VideoWriter(container, rate, audio, is_seekable=is_seekable)
+            writer = VideoWriter(container, rate, audio, is_seekable=is_seekable, is_rounded_down=is_rounded_down)
             yield writer
             writer.finish()
     except OSError as err:  # PyAV's errors are OSErrors, too

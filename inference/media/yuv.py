@@ -41,14 +41,17 @@ def to_bgr(planes: tuple[Plane, Plane, Plane], matrix: YuvMatrix, *, is_full: bo
     return frame
 
 
-def to_yuv420(frame: Frame) -> av.VideoFrame:
-    """Return a yuv420p frame of BT.709, limited range, so tagged. frame: (H, W, 3) uint8 BGR, H and W even."""
+def to_yuv420(frame: Frame, *, is_rounded_down: bool = False) -> av.VideoFrame:
+    """Return a yuv420p frame of BT.709, limited range, so tagged.
+
+    frame: (H, W, 3) uint8 BGR, H and W even. is_rounded_down: levels stand for those from there to the next.
+    """
     height, width = frame.shape[:2]
     n_pixels = height * width
     packed = np.empty(n_pixels * 3 // 2, np.uint8)
     luma = packed[:n_pixels].reshape(height, width)
     chroma = packed[n_pixels:].reshape(2, height // 2, width // 2)
-    coefficients = yuv_coefficients()
+    coefficients = yuv_coefficients(is_rounded_down=is_rounded_down)
     n_rows = rows_of_band(width)
     for top in range(0, height, n_rows):
         bottom = min(top + n_rows, height)
@@ -98,12 +101,13 @@ def bgr_coefficients(matrix: YuvMatrix, *, is_full: bool) -> Coefficients:
 
 
 @cache
-def yuv_coefficients() -> Coefficients:
+def yuv_coefficients(*, is_rounded_down: bool) -> Coefficients:
     """Return (3, 4): Y, U and V of BT.709, limited range, of blue, green, red and 1."""
     red, blue = YuvMatrix.BT709.weights
     luma = np.array([blue, 1 - red - blue, red])
     of_blue = (np.array([1, 0, 0]) - luma) / 2 / (1 - blue)
     of_red = (np.array([0, 0, 1]) - luma) / 2 / (1 - red)
     scales = np.array([[LUMA_SPAN], [CHROMA_SPAN], [CHROMA_SPAN]]) / 255
-    offsets = [[BLACK], [CENTRE], [CENTRE]]
+    half_level = LUMA_SPAN / 255 / 2 if is_rounded_down else 0.0
+    offsets = np.array([[BLACK + half_level], [CENTRE], [CENTRE]])
     return np.hstack([np.array([luma, of_blue, of_red]) * scales, offsets]).astype(np.float32)

@@ -6,6 +6,7 @@ import pytest
 from support.coloured_video import PATCH, PATCHES, encode_planes, read_patches
 
 from inference.media.colour import YuvMatrix
+from inference.media.frame_colour import ColourConverter
 from inference.media.yuv import planes_of, to_bgr, to_yuv420
 
 
@@ -54,6 +55,28 @@ def test_untouched_frames_stay_as_they_are():
     difference = again.to_ndarray().astype(int) - first.to_ndarray()
     assert abs(difference).max() <= 2
     assert abs(difference.mean()) < 0.02
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_greys_read_rounded_down_are_written_as_they_were(is_full: bool):
+    """By read_clips, and again and again."""
+    levels = np.arange(256) if is_full else np.arange(16, 236)
+    first = again = grey_frame(levels.astype(np.uint8), is_full=is_full)
+    for _ in range(3):
+        read = ColourConverter({}, is_still=False).to_bgr(again, again.width, again.height)
+        again = to_yuv420(read, is_rounded_down=True)
+    luma = first.to_ndarray()[:2].astype(float)
+    expected = np.round(luma * 219 / 255 + 16) if is_full else luma
+    np.testing.assert_allclose(again.to_ndarray()[:2], expected, atol=1 if is_full else 0)
+
+
+def grey_frame(levels: np.ndarray, *, is_full: bool) -> av.VideoFrame:
+    """Return a yuv420p frame of columns of two pixels."""
+    packed = np.full((24, 2 * len(levels)), 128, np.uint8)
+    packed[:16] = levels.repeat(2)
+    frame = av.VideoFrame.from_ndarray(packed, format="yuv420p")
+    frame.colorspace, frame.color_range = 1, 2 if is_full else 1
+    return frame
 
 
 @pytest.mark.parametrize(("width", "height"), [(63, 47), (64, 48), (18, 17), (1921, 1081)])
