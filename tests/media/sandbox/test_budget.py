@@ -220,7 +220,7 @@ PIXELS_8K = 7680 * 4320
     [
         (2_000_000, 1920 * 1080, 8, 4 * 2_000_000),  # the same as for opening it
         (2_000_000, PIXELS_8K, 8, 24 * PIXELS_8K),
-        (4_000_000, PIXELS_8K, 10, (1536 << 20) - budget.MEMORY_BYTES),  # and no more
+        (4_000_000, PIXELS_8K, 10, (1792 << 20) - budget.MEMORY_BYTES),  # and no more
         (4_000_000, PIXELS_8K // 2, 10, 48 * PIXELS_8K // 2),
         (100_000, PIXELS_8K, 8, 512 * 100_000),
         (200_000_000, PIXELS_8K, 8, 4 * 200_000_000),
