@@ -74,9 +74,13 @@ class Face:
     box: the tight box around all landmarks that were found.
     region: the region to search for the same face in the next frame.
     score: 0..1, the confidence of the landmarker that this is a face.
+    yaw_rad: turn of the head to the side, 0 if it faces the camera or the landmarker cannot tell; past about 60 degrees
+        the landmarks are guesses. shot: number of cuts before the frame, from the tracker.
     """
 
     points: npt.NDArray[np.float32]
     box: FaceBox
     region: FaceRegion
     score: float
+    yaw_rad: float = 0.0
+    shot: int = 0

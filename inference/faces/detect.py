@@ -25,6 +25,11 @@ RIGHT_EYE, LEFT_EYE = 0, 1  # indices of key points, named from the person's own
 # Tiles to search if the whole frame shows no face: half a side each, overlapping by half, so that
 # a face of up to a quarter of the frame's side is whole in one of them.
 TILES_PER_SIDE = 3
+# Tiles of a thorough search, as shares of the longer side, each level only if those of the one before are larger than
+# a face with its eyes 24 pixels apart needs: it is about a tenth of such a tile.
+SMALL_TILE_SHARES = (1 / 4, 1 / 8)
+MAX_TILE_OF_SMALL_FACES = 560  # pixels
+MIN_SMALL_FACE = 40  # pixels, width of its box; a smaller face has no mouth to speak of
 
 
 def cut_region(frame: npt.NDArray[np.uint8], region: FaceRegion, size: int, border: int) -> npt.NDArray[np.uint8]:
@@ -57,18 +62,19 @@ class FaceDetector:
     """BlazeFace short range, decoded as MediaPipe's own graph does.
 
     Source: MediaPipe 0.10.21 face_detection_short_range. Deliberately different: the search in tiles, since the
-    network alone misses faces smaller than about a tenth of the frame.
+    network alone misses faces smaller than about a tenth of the frame, and the thorough search in smaller tiles.
     """
 
     def __init__(self, network: Network) -> None:
         self._network = network
         self._anchors = make_anchors()
 
-    def detect(self, frame_bgr: npt.NDArray[np.uint8], n_wanted: int = 1) -> list[Detection]:
+    def detect(self, frame_bgr: npt.NDArray[np.uint8], n_wanted: int = 1, is_thorough: bool = False) -> list[Detection]:
         """Detect the faces of one frame, best score first.
 
         frame_bgr: (H, W, 3) uint8 BGR. If the whole frame shows fewer than `n_wanted` faces, it is searched again in
-        overlapping tiles, which finds small faces.
+        overlapping tiles, which finds small faces. is_thorough: if there are none still, search smaller tiles, too; in
+        a frame of 3840x2160 that is 148 more.
         """
         height, width = frame_bgr.shape[:2]
         whole = FaceRegion(width / 2, height / 2, max(width, height), 0.0)
@@ -76,7 +82,18 @@ class FaceDetector:
         if len(found) < n_wanted:
             for tile in tiles_of(width, height):
                 found += self._detect_in(frame_bgr, tile)
+        if not found and is_thorough:
+            found = self._detect_small(frame_bgr)
         return suppress_detections(found)
+
+    def _detect_small(self, frame_bgr: npt.NDArray[np.uint8]) -> list[Detection]:
+        """Search ever smaller tiles until one shows a face."""
+        height, width = frame_bgr.shape[:2]
+        for size in small_tile_sizes(width, height):
+            found = [one for tile in small_tiles_of(width, height, size) for one in self._detect_in(frame_bgr, tile)]
+            if clear := [one for one in found if one.box.width >= MIN_SMALL_FACE]:
+                return clear
+        return []
 
     def _detect_in(self, frame_bgr: npt.NDArray[np.uint8], region: FaceRegion) -> list[Detection]:
         square = cut_region(frame_bgr, region, INPUT_SIZE, cv2.BORDER_CONSTANT)
@@ -158,3 +175,25 @@ def tile_centres(length: int, size: float) -> list[float]:
         return [length / 2]
     edges = np.linspace(size / 2, length - size / 2, TILES_PER_SIDE)
     return [float(x) for x in edges]
+
+
+def small_tile_sizes(width: int, height: int) -> list[float]:
+    """Return the sides of the tiles of a thorough search, largest first; none if the frame is small."""
+    longer = max(width, height)
+    larger = (1 / 2, *SMALL_TILE_SHARES)
+    return [
+        longer * share
+        for before, share in zip(larger, SMALL_TILE_SHARES, strict=False)
+        if longer * before > MAX_TILE_OF_SMALL_FACES
+    ]
+
+
+def small_tiles_of(width: int, height: int, size: float) -> list[FaceRegion]:
+    """Return squares of a side that cover the frame, each overlapping the next by at least half."""
+    centres_x, centres_y = (
+        np.linspace(size / 2, length - size / 2, math.ceil((length - size) / (size / 2)) + 1)
+        if length > size
+        else np.array([length / 2])
+        for length in (width, height)
+    )
+    return [FaceRegion(float(x), float(y), size, 0.0) for y in centres_y for x in centres_x]

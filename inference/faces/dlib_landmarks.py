@@ -51,7 +51,12 @@ class DlibLandmarker:
         self._detector = self._dlib.get_frontal_face_detector()
         self._predictor = load_predictor(predictor)
 
-    def detect(self, frame_bgr: Frame, n_wanted: int = 1) -> list[Detection]:
+    def detect(
+        self,
+        frame_bgr: Frame,
+        n_wanted: int = 1,
+        is_thorough: bool = False,  # noqa: ARG002 (smaller faces are not searched for)
+    ) -> list[Detection]:
         grey = to_grey(frame_bgr)
         found = self._detect(grey, 0)
         if len(found) < n_wanted and grey.size <= MAX_UPSAMPLED_PIXELS:

@@ -27,8 +27,11 @@ class Landmarker(Protocol):
     must_detect: bool
     notice: str | None
 
-    def detect(self, frame_bgr: Frame, n_wanted: int = 1) -> list[Detection]:
-        """Detect faces in a (H, W, 3) uint8 BGR frame, best first; search further for fewer than `n_wanted`."""
+    def detect(self, frame_bgr: Frame, n_wanted: int = 1, is_thorough: bool = False) -> list[Detection]:
+        """Detect faces in a (H, W, 3) uint8 BGR frame, best first; search further for fewer than `n_wanted`.
+
+        is_thorough: if there are none, search for small ones, too, which takes long.
+        """
 
     def find_landmarks(self, frame_bgr: Frame, region: FaceRegion) -> Face | None:
         """Find the landmarks of the face in a region of the frame; None if there is none."""
@@ -38,6 +41,7 @@ MESH_SIZE = 192
 N_MESH_POINTS = 468
 MIN_PRESENCE = 0.5
 MESH_EYE_CORNERS = (33, 263)  # outer corners: the person's right eye, left eye
+MESH_CHEEKS = (234, 454)  # sides of the face: the person's right, left
 # The mesh point for each of the 68 points.
 MESH_TO_68 = np.array(
     [162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389]  # jaw
@@ -64,8 +68,8 @@ class MediaPipeLandmarker:
         self._detector = FaceDetector(detector)
         self._mesh = mesh
 
-    def detect(self, frame_bgr: Frame, n_wanted: int = 1) -> list[Detection]:
-        return self._detector.detect(frame_bgr, n_wanted)
+    def detect(self, frame_bgr: Frame, n_wanted: int = 1, is_thorough: bool = False) -> list[Detection]:
+        return self._detector.detect(frame_bgr, n_wanted, is_thorough)
 
     def find_landmarks(self, frame_bgr: Frame, region: FaceRegion) -> Face | None:
         square = cut_region(frame_bgr, region, MESH_SIZE, cv2.BORDER_REPLICATE)
@@ -74,9 +78,15 @@ class MediaPipeLandmarker:
         if presence < MIN_PRESENCE:
             return None
         to_frame = region_to_frame(region, MESH_SIZE)
-        in_square = raw_points.reshape(N_MESH_POINTS, 3)[:, :2].astype(np.float64)
-        points = in_square @ to_frame[:, :2].T + to_frame[:, 2]
+        mesh = raw_points.reshape(N_MESH_POINTS, 3).astype(np.float64)
+        points = mesh[:, :2] @ to_frame[:, :2].T + to_frame[:, 2]
         box = FaceBox(*points.min(axis=0).tolist(), *points.max(axis=0).tolist())
         corner_from, corner_to = points[list(MESH_EYE_CORNERS)]
         next_region = rotated_square(box, corner_from, corner_to)
-        return Face(points[MESH_TO_68].astype(np.float32), box, next_region, presence)
+        return Face(points[MESH_TO_68].astype(np.float32), box, next_region, presence, yaw_of_mesh(mesh))
+
+
+def yaw_of_mesh(mesh: npt.NDArray[np.float64]) -> float:
+    """Return the turn of a head to the side, in radians. mesh: (468, 3), whose depth has the unit of x and y."""
+    across = mesh[MESH_CHEEKS[1]] - mesh[MESH_CHEEKS[0]]
+    return math.atan2(float(across[2]), math.hypot(float(across[0]), float(across[1])))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from inference.faces.box import Detection, Face, FaceBox
+from inference.faces.box import Detection, Face, FaceBox, FaceRegion
+from inference.faces.cuts import CutDetector, FrameChange
 from inference.faces.landmarks import Landmarker
 
 Frame = npt.NDArray[np.uint8]
@@ -20,9 +22,20 @@ FaceChoice = Literal["largest"] | int
 FaceTrack = tuple[Face | None, ...]
 
 DETECT_EVERY = 25  # frames between detections: one second
+DRIFT_EVERY = 5  # frames between detections while the view changes gradually
 SAME_FACE_OVERLAP = 0.3
+SAME_PLACE_OVERLAP = 0.7  # of the faces of two frames; less, in a frame that differs, is a cut
+# Score of landmarks, from which the angle of the head is certain. On five people at twelve angles MediaPipe's logit was
+# 13.7 or more at the right angle and 11.8 or less when turned by a quarter or a half.
+CERTAIN_SCORE = 1 / (1 + math.exp(-13))
+MIN_UNCLEAR_SCORE = 0.6  # of a detection that counts as a face without landmarks; heads in profile have 0.6 to 0.8
+DOUBTFUL_SCORE = 0.8  # of landmarks; if it falls below, the detector is asked
 REACQUIRE_FRAMES = 12  # frames for which the last region is tried before detection in the whole frame
 MAX_LOST_FRAMES = 25  # frames to wait for a lost face before another one is tracked
+# A thorough search, for small faces, runs where nothing else is found: in the first frame, then once a second, and
+# at cuts that are no closer than this.
+THOROUGH_EVERY, THOROUGH_EVERY_SHOT = 25, 5  # frames
+SMALL_SHARE = 0.04  # of the longer side: width of a face that the other searches miss
 EVERY_FRAME = 1  # value of `detect_every` that detects in every frame
 
 
@@ -32,20 +45,26 @@ class FaceTracker:
     The landmarks of one frame give the region to search in the next. The detector runs if there is nothing to track,
     and every `detect_every` frames, to notice that the tracked region is no longer a face. With `detect_every=1`
     (exact), or a landmarker with `must_detect`, the landmarks of each frame start from its own detection.
+    Behind a cut the face is detected anew: the largest, or the one of the index, unless one is where it was. The
+    detector also runs if the frame or the landmarks differ more than a moving head explains.
     """
 
     def __init__(
         self, landmarker: Landmarker, choice: FaceChoice = "largest", detect_every: int = DETECT_EVERY
     ) -> None:
         self.max_faces_found = 0  # largest number of faces found in one frame
+        self.unclear: FaceBox | None = None  # of the last frame: a face that is not the one, or without clear landmarks
         self._landmarker = landmarker
         self._choice = choice
         self._detect_every = detect_every
+        self._cuts = CutDetector()
         self._face: Face | None = None  # face in the last frame
-        self._last_face: Face | None = None  # last face that was found
-        self._last_box: FaceBox | None = None
+        self._last_face: Face | None = None  # last face that was found in this shot
+        self._last_box: FaceBox | None = None  # its box, or that of the shot before
+        self._is_new_shot = False  # whether no face was found since the cut
         self._frame: Frame | None = None
         self._since_detection = 0
+        self._since_thorough = THOROUGH_EVERY
         self._n_lost = 0
 
     def follow(self, frames: Sequence[Frame]) -> FaceTrack:
@@ -66,53 +85,138 @@ class FaceTracker:
             return self._face
         if self._frame is not None and frame.shape != self._frame.shape:
             self._last_face = self._last_box = None  # their coordinates are for another size: detect again
-        self._frame = frame
-        last = self._last_face
-        self._face = self._redetect(frame) if last is None or self._must_detect() else self._track_from(frame, last)
-        if self._face is None:
+        self._frame, self.unclear = frame, None
+        self._since_thorough += 1
+        face = self._find_face(frame, self._cuts.add(frame))
+        if face is None:
             self._n_lost += 1
         else:
-            self._last_face, self._last_box, self._n_lost = self._face, self._face.box, 0
+            self._last_face, self._last_box, self._n_lost, self._is_new_shot = face, face.box, 0, False
+        self._face = face if face is None or self._cuts.shot == 0 else replace(face, shot=self._cuts.shot)
         return self._face
 
-    def _must_detect(self) -> bool:
+    def _find_face(self, frame: Frame, change: FrameChange) -> Face | None:
+        if change is FrameChange.CUT:
+            self._forget_shot()
+        last = self._last_face
+        if last is None:
+            return self._redetect(frame)
+        must_detect = self._must_detect(frame, last)
+        if change is FrameChange.POSSIBLE:
+            face = self._check_for_cut(frame, last)
+            return face if face is not None or must_detect else self._track_from(frame, last)
+        return self._redetect(frame) if must_detect else self._track_from(frame, last)
+
+    def _forget_shot(self) -> None:
+        self._last_face, self._is_new_shot, self._n_lost = None, True, 0
+
+    def _must_detect(self, frame: Frame, last: Face) -> bool:
         self._since_detection += 1
-        return self._n_lost > REACQUIRE_FRAMES or self._detect_every == EVERY_FRAME or self._landmarker.must_detect
+        if self._n_lost > REACQUIRE_FRAMES or self._landmarker.must_detect:
+            return True
+        return self._detect_every == EVERY_FRAME and not is_small(last.box, frame)
+
+    def _check_for_cut(self, frame: Frame, last: Face) -> Face | None:
+        """Find the face of a frame that may be of another shot: it is, if the face is elsewhere or of another size."""
+        face = self._redetect(frame, is_elsewhere_allowed=True)
+        has_moved = face is not None and face.box.overlap(last.box) < SAME_PLACE_OVERLAP
+        if has_moved and self._n_lost == 0 and not self._is_new_shot:
+            self._cuts.begin_shot()
+        return face
 
     def _track_from(self, frame: Frame, last: Face) -> Face | None:
         face = self._landmarker.find_landmarks(frame, last.region)
         if face is None:
             return self._redetect(frame)
-        if self._since_detection >= self._detect_every and not self._is_confirmed(frame, face):
+        if self._must_confirm(face, last) and not self._is_confirmed(frame, face):
             return self._redetect(frame)
         return face
+
+    def _must_confirm(self, face: Face, last: Face) -> bool:
+        if self._since_detection >= self._detect_every:
+            return True
+        if self._n_lost == 0 and (
+            face.score < DOUBTFUL_SCORE <= last.score or face.box.overlap(last.box) < SAME_FACE_OVERLAP
+        ):
+            return True
+        return self._since_detection >= DRIFT_EVERY and self._cuts.has_drifted()
 
     def _is_confirmed(self, frame: Frame, face: Face) -> bool:
         self._since_detection = 0
         found = self._landmarker.detect(frame)
+        self.max_faces_found = max(self.max_faces_found, len(found))
         return not found or any(one.box.overlap(face.box) >= SAME_FACE_OVERLAP for one in found)
 
-    def _redetect(self, frame: Frame) -> Face | None:
+    def _redetect(self, frame: Frame, is_elsewhere_allowed: bool = False) -> Face | None:
+        """Detect the face anew. is_elsewhere_allowed: far from where it was, too; that begins a shot."""
         self._since_detection = 0
         n_wanted = 1 if self._choice == "largest" else self._choice + 1
-        found = self._landmarker.detect(frame, n_wanted)
-        self.max_faces_found = max(self.max_faces_found, len(found))
-        for detection in self._candidates(found):
-            face = self._landmarker.find_landmarks(frame, detection.region)
-            if face is not None:
+        found = self._detect(frame, n_wanted)
+        face = self._first_with_landmarks(frame, self._candidates(found, is_elsewhere_allowed))
+        if face is None and found and (self._is_new_shot or self._last_box is None):
+            # What was found is no face, and it kept the detector from searching further.
+            found = self._detect(frame, max(len(found) + 1, n_wanted))
+            face = self._first_with_landmarks(frame, self._chosen(found))
+        if face is None:
+            certain = [one.box for one in found if one.score >= MIN_UNCLEAR_SCORE and not is_small(one.box, frame)]
+            self.unclear = max(certain, key=lambda box: box.area, default=None)
+        return face
+
+    def _first_with_landmarks(self, frame: Frame, candidates: Iterable[Detection]) -> Face | None:
+        for detection in candidates:
+            face = self._find_landmarks(frame, detection.region)
+            if face is not None and (face.score >= CERTAIN_SCORE or not is_small(detection.box, frame)):
                 return face
         return None
 
-    def _candidates(self, found: list[Detection]) -> list[Detection]:
+    def _find_landmarks(self, frame: Frame, region: FaceRegion) -> Face | None:
+        """Find the landmarks of a detection, whose angle may be wrong if the head is upside down or sideways."""
+        face = self._landmarker.find_landmarks(frame, region)
+        if face is not None and face.score >= CERTAIN_SCORE:
+            return face
+        angles = (region.angle_rad + quarters * math.pi / 2 for quarters in (1, 2, 3))
+        turned = [self._landmarker.find_landmarks(frame, replace(region, angle_rad=angle)) for angle in angles]
+        best = max((one for one in turned if one is not None), key=lambda one: one.score, default=None)
+        return face if best is None or best.score < CERTAIN_SCORE else best
+
+    def _detect(self, frame: Frame, n_wanted: int) -> list[Detection]:
+        is_thorough = self._since_thorough >= (THOROUGH_EVERY_SHOT if self._is_new_shot else THOROUGH_EVERY)
+        if is_thorough:
+            self._since_thorough = 0
+        found = self._landmarker.detect(frame, n_wanted, is_thorough)
+        self.max_faces_found = max(self.max_faces_found, len(found))
+        return found
+
+    def _candidates(self, found: list[Detection], is_elsewhere_allowed: bool) -> list[Detection]:
         """Return the detections to try, best first."""
         if self._last_box is not None:
             nearest = nearest_to(self._last_box, found)
-            if nearest is not None or self._n_lost < MAX_LOST_FRAMES:
-                return [nearest] if nearest else []
+            if self._is_new_shot:
+                same = [nearest] if nearest and nearest.box.overlap(self._last_box) >= SAME_FACE_OVERLAP else []
+                return same + [one for one in self._chosen(found) if one not in same]
+            if nearest is not None:
+                return [nearest]
+            if found and (is_elsewhere_allowed or self._has_jumped(found) or self._cuts.has_drifted()):
+                self._cuts.begin_shot()
+                self._forget_shot()
+            elif self._n_lost < MAX_LOST_FRAMES:
+                return []
+        return self._chosen(found)
+
+    def _has_jumped(self, found: list[Detection]) -> bool:
+        """Return whether the only face of the video is suddenly elsewhere."""
+        return self._n_lost == 0 and len(found) == 1 and self.max_faces_found == 1
+
+    def _chosen(self, found: list[Detection]) -> list[Detection]:
         if self._choice == "largest":
             return sorted(found, key=lambda d: -d.box.area)
         left_to_right = sorted(found, key=lambda d: d.box.centre[0])
         return left_to_right[self._choice : self._choice + 1]
+
+
+def is_small(box: FaceBox, frame: Frame) -> bool:
+    """Return whether only a thorough search finds a face of this size."""
+    return bool(box.width < SMALL_SHARE * max(frame.shape[:2]))
 
 
 def nearest_to(box: FaceBox, found: list[Detection]) -> Detection | None:

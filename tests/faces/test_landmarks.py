@@ -2,9 +2,10 @@ import cv2
 import numpy as np
 import pytest
 from support.drawn_face import draw_face
+from support.shots import render_person
 
-from inference.faces import FaceRegion, Landmarker
-from inference.faces.detect import cut_region, region_to_frame
+from inference.faces import FaceRegion, FaceTracker, Landmarker
+from inference.faces.detect import cut_region, region_to_frame, small_tile_sizes, small_tiles_of
 from inference.media import open_media
 
 
@@ -44,6 +45,60 @@ def test_a_small_face_is_found_in_tiles(landmarker: Landmarker):
     (detection,) = landmarker.detect(frame)
     assert detection.box.left < 300 < detection.box.right
     assert landmarker.find_landmarks(frame, detection.region) is not None
+
+
+def paste_small_face(width: int, height: int, eye_distance: float, at: tuple[int, int]) -> np.ndarray:
+    """Paste the rendered person into a large grey frame, the eyes so many pixels apart around `at`."""
+    person = render_person(3, 1)[0]
+    share = eye_distance / 48  # px between the pupils in the rendered frame
+    small = cv2.resize(person, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
+    frame = np.full((height, width, 3), 96, np.uint8)
+    left, top = at[0] - small.shape[1] // 2, at[1] - small.shape[0] // 2
+    frame[top : top + small.shape[0], left : left + small.shape[1]] = small
+    return frame
+
+
+@pytest.mark.parametrize(("width", "height"), [(1920, 1080), (1080, 1920), (3840, 2160)])
+def test_eyes_24_pixels_apart_are_found_by_a_thorough_search(landmarker: Landmarker, width: int, height: int):
+    for at in ((200, 160), (width // 2 + 40, height // 2 - 30), (width - 220, height - 170)):
+        frame = paste_small_face(width, height, 24, at)
+        assert landmarker.detect(frame) == []
+        (detection,) = landmarker.detect(frame, is_thorough=True)
+        assert detection.box.centre == pytest.approx(at, abs=12)
+        (face,) = FaceTracker(landmarker).follow([frame])
+        assert face is not None
+        right_eye, left_eye = face.points[36:42].mean(axis=0), face.points[42:48].mean(axis=0)
+        assert np.linalg.norm(left_eye - right_eye) == pytest.approx(24, abs=3)
+
+
+def test_a_small_face_is_tracked_in_exact_mode_too(landmarker: Landmarker):
+    frames = [paste_small_face(1920, 1080, 26, (400 + 2 * i, 300)) for i in range(4)]
+    assert None not in FaceTracker(landmarker, detect_every=1).follow(frames)
+
+
+@pytest.mark.parametrize(
+    ("size", "sides", "n_tiles"),
+    [((360, 288), [], 0), ((1120, 630), [], 0), ((1920, 1080), [480], 28), ((3840, 2160), [960, 480], 148)],
+)
+def test_small_tiles_are_few_and_cover_the_frame(size: tuple[int, int], sides: list[float], n_tiles: int):
+    assert small_tile_sizes(*size) == sides
+    tiles = [tile for side in sides for tile in small_tiles_of(*size, side)]
+    assert len(tiles) == n_tiles
+    for tile in tiles:
+        assert tile.size / 2 <= tile.centre_x <= size[0] - tile.size / 2
+    for axis, length in enumerate(size):
+        for side in sides:
+            centres = sorted({(tile.centre_x, tile.centre_y)[axis] for tile in tiles if tile.size == side})
+            assert (centres[0], centres[-1]) == (side / 2, length - side / 2)
+            assert max(np.diff(centres)) <= side / 2
+
+
+def test_a_thorough_search_of_noise_finds_nothing(landmarker: Landmarker):
+    rng = np.random.default_rng(0)
+    fine = rng.integers(0, 255, (1080, 1920, 3), np.uint8)
+    coarse = cv2.resize(rng.integers(0, 255, (54, 96, 3), np.uint8), (1920, 1080))
+    for frame in (fine, coarse):
+        assert FaceTracker(landmarker).follow([frame]) == (None,)
 
 
 def test_no_face_gives_no_detection(landmarker: Landmarker):

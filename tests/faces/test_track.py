@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from support.drawn_face import draw_face
+from support.shots import film_person
 from support.synthetic_frames import talk
 
 from inference.faces import Detection, Face, FaceBox, FaceRegion, FaceTracker, Landmarker
-from inference.faces.track import EVERY_FRAME, MAX_LOST_FRAMES
+from inference.faces.track import EVERY_FRAME, MAX_LOST_FRAMES, THOROUGH_EVERY
 
 BLACK = np.zeros((288, 360, 3), np.uint8)
 
@@ -69,10 +71,11 @@ class Scripted:
 
     def __init__(self, script: list[list[FaceBox]]) -> None:
         self.script = script
-        self.n_detections = 0
+        self.n_detections = self.n_thorough = 0
 
-    def detect(self, frame_bgr: np.ndarray, n_wanted: int = 1) -> list[Detection]:
+    def detect(self, frame_bgr: np.ndarray, n_wanted: int = 1, is_thorough: bool = False) -> list[Detection]:
         self.n_detections += 1
+        self.n_thorough += is_thorough
         return [Detection(box, region_of(box), 0.9) for box in self.script[frame_bgr[0, 0, 0]]]
 
     def find_landmarks(self, frame_bgr: np.ndarray, region: FaceRegion) -> Face | None:
@@ -108,15 +111,24 @@ def test_a_lost_face_is_tracked_again():
     assert [face and face.box for face in track] == [RIGHT, None, RIGHT]
 
 
-def test_a_detection_elsewhere_ends_a_false_track():
-    class Ghost(Scripted):
-        def find_landmarks(self, frame_bgr, region):  # the mesh accepts any region
-            return Face(np.zeros((68, 2), np.float32), FaceBox(0, 0, 100, 100), region, 0.6)
+class Ghost(Scripted):
+    def find_landmarks(self, frame_bgr, region):  # the mesh accepts any region
+        left, top = region.centre_x - 50, region.centre_y - 50
+        return Face(np.zeros((68, 2), np.float32), FaceBox(left, top, left + 100, top + 100), region, 0.9)
 
-    ghost = Ghost([[LEFT]] + [[RIGHT]] * 10)
+
+def test_a_detection_elsewhere_ends_a_false_track():
+    ghost = Ghost([[LEFT, RIGHT]] + [[LEFT]] * 10)
     track = FaceTracker(ghost, detect_every=5).follow([frame_number(i) for i in range(11)])
     assert track[3] is not None  # tracked without a check until the next detection
     assert track[5] is None
+
+
+def test_the_only_face_of_a_video_is_followed_to_another_place():
+    ghost = Ghost([[LEFT]] + [[RIGHT]] * 10)
+    track = FaceTracker(ghost, detect_every=5).follow([frame_number(i) for i in range(11)])
+    assert [face.box.centre[0] for face in track] == [50] * 5 + [475] * 6
+    assert [face.shot for face in track] == [0] * 5 + [1] * 6
 
 
 def test_the_detector_runs_every_few_frames():
@@ -146,3 +158,99 @@ def test_faces_are_counted_from_the_left():
     for choice, expected in ((0, LEFT), (1, RIGHT)):
         track = FaceTracker(Scripted(script), choice).follow(frames)
         assert [face and face.box for face in track] == [expected, expected]
+
+
+# Cuts
+
+WIDE, CLOSE = film_person(3, 8), film_person(3, 8, zoom=2.2, left=-90, top=-60)
+BESIDE, OTHER = film_person(3, 8, left=280, top=70), film_person(8, 8, zoom=1.2, left=240, top=10)
+CUTS = {
+    "punched in": (WIDE, CLOSE),
+    "punched out": (CLOSE, WIDE),
+    "a little nearer": (WIDE, film_person(3, 8, zoom=1.3, left=90, top=-10)),
+    "elsewhere": (WIDE, BESIDE),
+    "another person": (BESIDE, film_person(8, 8, left=0)),
+    "another person, nearer": (WIDE, OTHER),
+    "reverse shot": (film_person(3, 8, left=0), film_person(8, 8, zoom=1.2, left=240, top=10)),
+}
+
+
+def distance(face: Face | None, expected: Face | None) -> float:
+    """Return the mean distance of the points, as a share of the face's width."""
+    assert face is not None
+    assert expected is not None
+    return float(np.linalg.norm(face.points - expected.points, axis=1).mean() / expected.box.width)
+
+
+@pytest.mark.parametrize("detect_every", [25, EVERY_FRAME])
+@pytest.mark.parametrize("kind", CUTS)
+def test_the_right_face_is_tracked_from_the_cut_on(landmarker: Landmarker, kind: str, detect_every: int):
+    before, after = CUTS[kind]
+    track = FaceTracker(landmarker, detect_every=detect_every).follow([*before, *after, *before])
+    alone = [*FaceTracker(landmarker).follow(before), *FaceTracker(landmarker).follow(after)]
+    assert all(distance(face, expected) < 0.03 for face, expected in zip(track, [*alone, *alone[:8]], strict=True))
+    shots = [face.shot for face in track]
+    assert [shots[0], shots[8]] == [0, 1]
+    assert len(set(shots[:8])) == len(set(shots[8:16])) == len(set(shots[16:])) == 1
+    assert shots[16] != shots[8]
+
+
+def test_a_cut_to_a_view_without_a_face_has_none(landmarker: Landmarker):
+    """The old place is not believed, whatever is there."""
+    noise = np.random.default_rng(0).integers(0, 255, WIDE[0].shape, np.uint8)
+    track = FaceTracker(landmarker).follow([*WIDE, *[noise] * 3, *WIDE])
+    assert [face is not None for face in track] == [True] * 8 + [False] * 3 + [True] * 8
+    assert {face.shot for face in track if face} == {0}
+
+
+def test_a_flash_does_not_change_the_person(landmarker: Landmarker):
+    frames = [two_people(i) for i in range(6)]
+    frames[3] = np.full_like(frames[3], 255)
+    track = FaceTracker(landmarker, 0).follow(frames)
+    assert [face is not None for face in track] == [True] * 3 + [False] + [True] * 2
+    assert all(face.box.left < 160 < face.box.right for face in track if face)
+
+
+def test_the_other_face_is_tracked_when_a_cross_fade_is_over(landmarker: Landmarker):
+    first, second = film_person(3, 20, left=0), film_person(8, 40, zoom=1.2, left=240, top=10)
+    faded = [
+        cv2.addWeighted(b, i / 12, a, 1 - i / 12, 0) for i, (a, b) in enumerate(zip(first[8:], second, strict=False))
+    ]
+    frames = [*first[:8], *faded, *second[12:]]
+    track = FaceTracker(landmarker).follow(frames)
+    alone = FaceTracker(landmarker).follow(second[26:])
+    assert all(distance(face, expected) < 0.03 for face, expected in zip(track[34:], alone, strict=True))
+
+
+def test_a_head_upside_down_or_sideways_has_its_angle(landmarker: Landmarker):
+    (upright,) = FaceTracker(landmarker).follow(CLOSE[:1])
+    for turn, angle in ((cv2.ROTATE_180, 180), (cv2.ROTATE_90_CLOCKWISE, 90), (cv2.ROTATE_90_COUNTERCLOCKWISE, -90)):
+        (face,) = FaceTracker(landmarker).follow([cv2.rotate(CLOSE[0], turn)])
+        assert face is not None
+        turned = np.degrees(face.region.angle_rad - upright.region.angle_rad)
+        assert abs((turned - angle + 180) % 360 - 180) < 12
+
+
+def test_a_thorough_search_is_rare():
+    empty = Scripted([[]] * 90)
+    FaceTracker(empty).follow([frame_number(i) for i in range(90)])
+    assert empty.n_thorough == 1 + 89 // THOROUGH_EVERY
+
+
+def test_cuts_in_every_frame_do_not_make_thorough_searches_frequent():
+    empty = Scripted([[]] * 256)
+    stripes = [np.kron(np.random.default_rng(i).integers(0, 2, (8, 8, 1)), np.full((8, 8, 3), 200)) for i in range(20)]
+    FaceTracker(empty).follow([frame.astype(np.uint8) for frame in stripes])
+    assert empty.n_thorough <= 5
+
+
+def test_a_face_without_landmarks_is_unclear():
+    class Profile(Scripted):
+        def find_landmarks(self, frame_bgr, region):
+            return None
+
+    tracker = FaceTracker(Profile([[LEFT], []]))
+    assert tracker.follow([frame_number(0)]) == (None,)
+    assert tracker.unclear == LEFT
+    assert tracker.follow([frame_number(1)]) == (None,)
+    assert tracker.unclear is None
