@@ -134,15 +134,18 @@ def track_landmarks(
     """
     tracker = FaceTracker(landmarker)
     found: list[Points | None] = []
+    n_unclear = 0
     for frame in frames:
         (face,) = tracker.follow((frame,))
         found.append(None if face is None else face.points)
+        n_unclear += face is None and tracker.unclear is not None
         if progress is not None:
             progress(len(found))
     n_without = sum(points is None for points in found)
     if n_without > MAX_SHARE_WITHOUT_FACE * len(found) or n_without == len(found):
+        shown = f"no face, or one in profile or unclear ({n_unclear})" if n_unclear else "no face"
         raise NoFaceFound(
-            f"{name}: {n_without} of {len(found)} frames show no face; at most {MAX_SHARE_WITHOUT_FACE:.0%} expected"
+            f"{name}: {n_without} of {len(found)} frames show {shown}; at most {MAX_SHARE_WITHOUT_FACE:.0%} expected"
         )
     return interpolate_missing(found)
 

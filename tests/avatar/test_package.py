@@ -11,9 +11,10 @@ import pytest
 import torch
 from support.avatar_source import HEIGHT, WIDTH
 from support.golden_weights import seeded_state
+from support.shots import film_person
 
 from inference.avatar import AvatarPackage, find_named, list_avatars
-from inference.avatar.build import AvatarSource, build_package, choose_idle
+from inference.avatar.build import AvatarSource, build_package, choose_idle, track_landmarks
 from inference.avatar.compose import cut_crop
 from inference.avatar.manifest import BACKGROUND, CROPS, ENCODER, MANIFEST, NETWORK, describe_files
 from inference.errors import (
@@ -267,6 +268,22 @@ def test_checkpoints_of_every_form_are_read(tmp_path: Path, form: str):
         torch.save(audio_encoder, tmp_path / "ear.pth")
     assert read_unet(tmp_path / "unet.pth").widths == (4, 6, 8, 10, 12)
     assert read_encoder(tmp_path / "ear.pth").widths == (4, 6, 8, 10, 32)
+
+
+def test_a_video_with_cuts_has_a_face_in_every_frame(landmarker: Landmarker):
+    """Punched in, and elsewhere; every frame shows a face, each is found in its own place."""
+    shots = [film_person(3, 6), film_person(3, 6, zoom=2.2, left=-90, top=-60), film_person(3, 6, left=280, top=70)]
+    points = track_landmarks([frame for shot in shots for frame in shot], landmarker, "film.mp4")
+    alone = [one for shot in shots for one in track_landmarks(shot, landmarker, "film.mp4")]
+    for one, expected in zip(points, alone, strict=True):
+        assert np.linalg.norm(one - expected, axis=1).mean() < 0.03 * np.ptp(expected[:, 0])
+
+
+def test_faces_in_profile_are_not_called_none(landmarker: Landmarker, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(type(landmarker), "find_landmarks", lambda self, frame, region: None)
+    words = r"film\.mp4: 3 of 3 frames show no face, or one in profile or unclear \(3\); at most 20% expected"
+    with pytest.raises(NoFaceFound, match=words):
+        track_landmarks(film_person(3, 3), landmarker, "film.mp4")
 
 
 def test_a_video_without_a_face_is_rejected(source: AvatarSource, tmp_path: Path, landmarker: Landmarker):
