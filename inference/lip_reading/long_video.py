@@ -26,10 +26,10 @@ from inference.lip_reading.grammar_decoder import (
 from inference.lip_reading.greedy_decoder import Logits, decode_greedy, log_softmax
 from inference.lip_reading.lattice import compute_sentence_weights
 from inference.lip_reading.options import FPS
-from inference.lip_reading.preprocess import WINDOW_FRAMES, MouthCrop, stack_window
+from inference.lip_reading.preprocess import MIN_SHOT_FRAMES, WINDOW_FRAMES, MouthCrop, merge_short_shots, stack_window
 from inference.lip_reading.windows import SILENT_GAP, Network, run_windows
 
-MIN_FRAMES = 25  # frames, one second: six words take longer
+MIN_FRAMES = MIN_SHOT_FRAMES  # shorter runs are not decoded
 # Candidate ends of the next sentence, in frames: a coarse grid first, then the neighbours of its best, and a finer grid
 # if no candidate is clearly one sentence. Ends beyond a window use its last 75 frames: they begin with a pause.
 COARSE_ENDS = tuple(range(31, WINDOW_FRAMES + 1, 6))
@@ -63,10 +63,12 @@ def decode_by_sentence(
 ) -> Iterator[DecodedSpan]:
     """Yield the decoded sentences of a video, with their times in it.
 
-    Long gaps without a face, and held frames, are not decoded. At most 114 frames are buffered.
+    Long gaps without a face, and held frames, are not decoded, and no sentence runs across a cut. At most 139 frames
+    are buffered.
     """
     first = 0
-    for is_gap, run in groupby(mouths, key=lambda mouth: mouth.silent_length >= SILENT_GAP):
+    shots = merge_short_shots(mouths)
+    for (is_gap, _), run in groupby(shots, key=lambda mouth: (mouth.silent_length >= SILENT_GAP, mouth.shot)):
         if is_gap:
             first += sum(1 for _ in run)
             continue
@@ -76,7 +78,7 @@ def decode_by_sentence(
 
 
 class SentenceSegmenter:
-    """Segments a run of frames without a long gap into sentences.
+    """Segments a run of frames without a long gap or a cut into sentences.
 
     first: the frame of the video that is first in the buffer.
     """

@@ -23,7 +23,14 @@ from inference.lip_reading.long_video import decode_by_sentence
 from inference.lip_reading.model import DEFAULT_LANDMARKS, load_model
 from inference.lip_reading.options import FPS, Decoder, ReadOptions, Transcript
 from inference.lip_reading.partial_words import OnWords, WordStream
-from inference.lip_reading.preprocess import WINDOW_FRAMES, MouthCrop, crop_mouths, cut_windows, track_faces
+from inference.lip_reading.preprocess import (
+    WINDOW_FRAMES,
+    MouthCrop,
+    crop_mouths,
+    cut_windows,
+    merge_short_shots,
+    track_faces,
+)
 from inference.lip_reading.windows import N_LIP_POINTS, WINDOW_HOP, OnRows, run_windows, stitch
 from inference.media import Clip, Frame, MediaOpener, OpenedMedia, Source, open_media
 from inference.settings import Settings
@@ -33,29 +40,42 @@ from inference.stage_timer import StageClock
 ProgressCallback = Callable[[float, float | None], None]
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 BATCH_SIZE = {"cpu": 2, "cuda": 16}  # windows per batch
 
 
 @dataclass(frozen=True)
 class ExtractionResult(Generic[T]):
-    """The result for a video's mouths, and the number of frames."""
+    """The result for a video's mouths, the number of frames, and whether they are more than one shot.
+
+    warnings: about how the frames were decoded.
+    """
 
     result: T
     n_frames: int
     n_without_face: int
-    warnings: tuple[str, ...] = ()  # about how the frames were decoded
+    has_cut: bool
+    warnings: tuple[str, ...] = ()
+
+    def with_result(self, result: U) -> ExtractionResult[U]:
+        """Return the same with another result."""
+        return ExtractionResult(result, self.n_frames, self.n_without_face, self.has_cut, self.warnings)
 
 
 class CountingIterator:
-    """Iterates over mouths and counts them."""
+    """Iterates over mouths, counts them and notes cuts."""
 
     def __init__(self, mouths: Iterable[MouthCrop]) -> None:
         self._mouths = mouths
         self.n_frames = self.n_without_face = 0
+        self.has_cut = False
 
     def __iter__(self) -> Iterator[MouthCrop]:
+        shot: int | None = None
         for mouth in self._mouths:
+            self.has_cut = self.has_cut or shot not in (None, mouth.shot)
+            shot = mouth.shot
             self.n_frames += 1
             self.n_without_face += mouth.gap_length > 0
             yield mouth
@@ -118,7 +138,7 @@ class LipReader:
     ) -> dict[Decoder, Transcript]:
         """Read a video with several decoders.
 
-        A video of at most one window passes through the networks once, for all decoders.
+        A video of at most one window, without a cut, passes through the networks once, for all decoders.
         """
         options, clock = options or ReadOptions(), StageClock()
         extracted = self._extract_mouths(
@@ -127,16 +147,8 @@ class LipReader:
         options_by_decoder = {name: replace(options, decoder=name) for name in decoders}
         return {
             name: self.read(source, one)
-            if self._has_grammar(one) and extracted.n_frames > WINDOW_FRAMES
-            else self._transcribe(
-                ExtractionResult(
-                    self._decode(extracted.result, one),
-                    extracted.n_frames,
-                    extracted.n_without_face,
-                    extracted.warnings,
-                ),
-                clock,
-            )
+            if self._has_grammar(one) and (extracted.n_frames > WINDOW_FRAMES or extracted.has_cut)
+            else self._transcribe(extracted.with_result(self._decode(extracted.result, one)), clock)
             for name, one in options_by_decoder.items()
         }
 
@@ -166,7 +178,7 @@ class LipReader:
             tracked = clock.watch("faces", track_faces(clips, tracker))
             counted = CountingIterator(clock.watch("mouths", silence_held(crop_mouths(tracked, media.name, tracker))))
             found = decode(iter(counted))
-        return ExtractionResult(found, counted.n_frames, counted.n_without_face, media.warnings)
+        return ExtractionResult(found, counted.n_frames, counted.n_without_face, counted.has_cut, media.warnings)
 
     def _run_network(self, mouths: Iterable[MouthCrop], clock: StageClock, on_rows: OnRows | None) -> Logits:
         windows = clock.watch("mouths", cut_windows(mouths, WINDOW_HOP))
@@ -183,9 +195,9 @@ class LipReader:
     def _read_sentences(
         self, mouths: Iterator[MouthCrop], options: ReadOptions, clock: StageClock, on_words: OnWords | None
     ) -> DecodedText:
-        """Decode with the grammar: a video of one window as it is, a longer one sentence by sentence."""
+        """Decode with the grammar: a video of one window as it is, a longer one, or one with a cut, by sentence."""
         first_mouths = list(islice(mouths, WINDOW_FRAMES + 1))
-        if len(first_mouths) <= WINDOW_FRAMES:
+        if len(first_mouths) <= WINDOW_FRAMES and is_one_shot(first_mouths):
             return self._read_windows(iter(first_mouths), options, clock, None)
         spans = []
         found = decode_by_sentence(
@@ -233,6 +245,11 @@ class LipReader:
             f"the weights {self.model.info.weights} were trained with landmarks by {trained_with}, "
             f"not {self._landmarker.name}: expect worse text",
         )
+
+
+def is_one_shot(mouths: Iterable[MouthCrop]) -> bool:
+    """Return whether the mouths are read as one shot; a short one beside another does not count."""
+    return len({mouth.shot for mouth in merge_short_shots(mouths)}) <= 1
 
 
 def check_not_still(media: OpenedMedia) -> None:

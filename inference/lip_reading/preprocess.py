@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from inference.media.held_frames import HeldFrameDetector
 WINDOW_FRAMES = 75  # frames, 3 s at 25 fps: the length of every training clip
 # A longer gap is not blended from both sides; each half repeats the nearer side.
 MAX_BLENDED_GAP = 12  # frames
+MIN_SHOT_FRAMES = 25  # frames, one second: six words take longer
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,14 @@ class MouthCrop:
 
     crop: (64, 128, 3) uint8 BGR, aligned. lips: (20, 2) float32, points 48..67 as x / frame width,
     y / frame height, not aligned. gap_length: 0 if the face was found, else how many frames in a row lack it.
-    is_held: the frame before is shown again. held_length: 0, or the least number of frames in a row for which it is.
+    shot: number of cuts before the frame. is_held: the frame before is shown again. held_length: 0, or the least number
+    of frames in a row for which it is; see `held_mouths`.
     """
 
     crop: npt.NDArray[np.uint8]
     lips: npt.NDArray[np.float32]
     gap_length: int = 0
+    shot: int = 0
     is_held: bool = False
     held_length: int = 0
 
@@ -90,11 +94,14 @@ def crop_mouths(tracked: Iterable[tuple[Clip, FaceTrack]], name: str, tracker: F
 def extract_mouth(frame: Frame, face: Face) -> MouthCrop:
     height, width = frame.shape[:2]
     lips = face.points[LIP_POINTS] / np.array([width, height])
-    return MouthCrop(crop_mouth(frame, face.points), lips.astype(np.float32))
+    return MouthCrop(crop_mouth(frame, face.points), lips.astype(np.float32), shot=face.shot)
 
 
 def fill_gap(before: MouthCrop | None, after: MouthCrop | None, n_missing: int) -> Iterator[MouthCrop]:
-    """Yield the frames of a gap: a short one is blended from both sides, a long one repeats the nearer side."""
+    """Yield the frames of a gap: a short one is blended from both sides, a long one repeats the nearer side.
+
+    So does one with a cut in it.
+    """
     for i in range(n_missing):
         if before is None or after is None:
             nearest = before or after
@@ -102,28 +109,62 @@ def fill_gap(before: MouthCrop | None, after: MouthCrop | None, n_missing: int) 
             yield replace(nearest, gap_length=n_missing)
             continue
         weight = (i + 1) / (n_missing + 1)
-        if n_missing > MAX_BLENDED_GAP:
+        if n_missing > MAX_BLENDED_GAP or before.shot != after.shot:
             weight = float(weight > 0.5)
         crop = np.rint(before.crop * (1 - weight) + after.crop * weight).astype(np.uint8)
         lips = (before.lips * (1 - weight) + after.lips * weight).astype(np.float32)
-        yield MouthCrop(crop, lips, n_missing)
+        yield MouthCrop(crop, lips, n_missing, after.shot if weight > 0.5 else before.shot)
+
+
+def merge_short_shots(mouths: Iterable[MouthCrop]) -> Iterator[MouthCrop]:
+    """Yield the mouths with `shot` as the shots are to be read: a short shot belongs to the one before it.
+
+    A shot of less than a second holds no sentence. The cost of reading is bounded so, too: each shot takes a pass of
+    the network, however short. At most 25 mouths are held.
+    """
+    held: list[MouthCrop] = []  # the first mouths of the next shot, as long as it is short
+    shot = -1  # that is read now; none yet
+    for mouth in mouths:
+        if held and mouth.shot != held[0].shot:
+            yield from (replace(one, shot=shot) for one in held)
+            held = []
+        if shot in (-1, mouth.shot):
+            shot = mouth.shot
+            yield mouth
+            continue
+        held.append(mouth)
+        if len(held) == MIN_SHOT_FRAMES:
+            shot = mouth.shot
+            yield from held
+            held = []
+    yield from (replace(one, shot=shot) for one in held)
 
 
 def cut_windows(mouths: Iterable[MouthCrop], hop: int) -> Iterator[MouthWindow]:
-    """Yield windows of 75 frames every `hop` frames; the last one ends with the video.
+    """Yield windows of 75 frames every `hop` frames; the last one of each shot ends with it.
 
-    A video of fewer than 75 frames gives one padded window.
+    A shot of fewer than 75 frames gives one padded window.
     """
+    first = 0
+    for _, run in groupby(merge_short_shots(mouths), key=lambda mouth: mouth.shot):
+        for window in cut_shot_windows(run, hop, first):
+            yield window
+            end = window.start + window.n_frames
+        first = end
+
+
+def cut_shot_windows(mouths: Iterable[MouthCrop], hop: int, first: int) -> Iterator[MouthWindow]:
+    """Yield the windows of a shot. first: the frame of the video that it begins with."""
     recent: deque[MouthCrop] = deque(maxlen=WINDOW_FRAMES)
     n_frames, last_end, next_end = 0, 0, WINDOW_FRAMES
     for mouth in mouths:
         recent.append(mouth)
         n_frames += 1
         if n_frames == next_end:
-            yield stack_window(recent, n_frames)
+            yield stack_window(recent, first + n_frames)
             last_end, next_end = n_frames, n_frames + hop
     if n_frames != last_end:
-        yield stack_window(recent, n_frames)
+        yield stack_window(recent, first + n_frames)
 
 
 def stack_window(mouths: Sequence[MouthCrop], end: int) -> MouthWindow:

@@ -23,10 +23,10 @@ ONE = "B-I-N-- BL-U-E-- A-T- F-- T-W-O--- N-O-W"
 CROP = np.zeros((64, 128, 3), np.uint8)
 
 
-def mouths_of(text: str, gap_length: int = 0) -> list[MouthCrop]:
+def mouths_of(text: str, gap_length: int = 0, shot: int = 0) -> list[MouthCrop]:
     """Return a mouth for each character; '-' is one at rest."""
     labels = [0 if c == "-" else SYMBOLS.index(c) + 1 for c in text]
-    return [MouthCrop(CROP, np.full((20, 2), label / 28, np.float32), gap_length) for label in labels]
+    return [MouthCrop(CROP, np.full((20, 2), label / 28, np.float32), gap_length, shot) for label in labels]
 
 
 class Network:
@@ -88,6 +88,18 @@ def test_no_word_is_decoded_in_a_long_gap():
 
 def test_a_short_gap_does_not_split_a_sentence():
     assert read([*mouths_of(f"--{ONE[:20]}"), *mouths_of(f"{ONE[20:]}---", SILENT_GAP - 1)] * 2).words
+
+
+def test_sentences_of_two_shots_are_read_apart_and_in_time():
+    """Each shot begins and ends within a sentence; joined, they would be one of neither."""
+    other = "S-E-T-- RE-D-- BY-- G-- N-I-N-E-- SO-ON"
+    frames = [*mouths_of(f"---{ONE}"), *mouths_of(f"{other}---", shot=1), *mouths_of(f"--{ONE}--", shot=2)]
+    reading = read(frames)
+    assert reading.text == "BIN BLUE AT F TWO NOW SET RED BY G NINE SOON BIN BLUE AT F TWO NOW"
+    cut_s = (3 + len(ONE)) / FPS
+    assert reading.words[5].end <= cut_s + 1 / FPS
+    assert reading.words[6].start == pytest.approx(cut_s, abs=0.1)
+    assert reading.words[12].start == pytest.approx((3 + len(ONE) + len(other) + 3 + 2) / FPS, abs=0.3)
 
 
 def test_words_outside_the_grammar_lower_the_confidence():
