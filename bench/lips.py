@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.audio import SAMPLE_RATE, window_start
-from inference.faces import FaceBox, FaceTracker, Landmarker
+from inference.faces import FaceTracker, Landmarker
 from inference.faces.box import LIP_POINTS
+from inference.lip_sync.locate import LocatedFace, face_box_of_landmarks
 from inference.lip_sync.options import SyncOptions
-from inference.lip_sync.preprocess import FACE_SIZE, FaceFrame, face_box_of_landmarks, find_boxes, smooth_boxes
+from inference.lip_sync.preprocess import FACE_SIZE, FaceFrame, find_boxes, smooth_boxes
 from inference.media import Frame, open_media
 from inference.media.audio import read_audio
 from inference.media.audio_convert import Samples
@@ -53,12 +54,12 @@ def read_speaking_video(path: Path, landmarker: Landmarker) -> SpeakingVideo:
     tracker = FaceTracker(landmarker)
     points: list[Points] = []
 
-    def locate(frame: Frame) -> FaceBox:
+    def locate(frame: Frame) -> LocatedFace:
         (face,) = tracker.follow((frame,))
         if face is None:
             raise ValueError(f"{path.name}: no face found in frame {len(points)}")
         points.append(face.points)
-        return face_box_of_landmarks(face.points)
+        return LocatedFace(face_box_of_landmarks(face.points))
 
     options = SyncOptions()
     face_frames = tuple(smooth_boxes(find_boxes(frames, locate, options.pads), options.smoothing))

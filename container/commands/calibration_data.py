@@ -18,7 +18,8 @@ from inference.lip_reading.options import FPS
 from inference.lip_reading.preprocess import WINDOW_FRAMES, crop_mouths, cut_windows, track_faces
 from inference.lip_reading.windows import WINDOW_HOP, to_network_input
 from inference.lip_sync import Pads
-from inference.lip_sync.preprocess import cut_face, face_box_of_landmarks, pad_box, stack_faces
+from inference.lip_sync.locate import face_box_of_landmarks
+from inference.lip_sync.preprocess import cut_face, pad_box, stack_faces
 from inference.media import Clip, Frame, open_media
 from inference.media.audio import read_audio
 from inference.media.audio_convert import Samples

@@ -60,6 +60,11 @@ def lower_face_mask(height: int, width: int) -> Mask:
     return np.outer(vertical, horizontal).astype(np.float32)
 
 
+def whole_face_mask(height: int, width: int) -> Mask:
+    """Return the weight of a patch that replaces its whole box: (height, width) float32, all 1."""
+    return np.ones((height, width), np.float32)
+
+
 def smoothstep(t: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Rise from 0 to 1 without a corner at either end."""
     t = np.clip(t, 0, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,20 +14,23 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.faces import FaceBox
+from inference.lip_sync.locate import FaceLocator, LocatedFace
 from inference.lip_sync.options import SmoothingMode, SyncOptions
-from inference.lip_sync.preprocess import SMOOTHING_REACH, SMOOTHING_WINDOW, FaceLocator
+from inference.lip_sync.preprocess import SMOOTHING_REACH, SMOOTHING_WINDOW
 from inference.media import Frame, MediaLimits, Source
 from inference.weights.cache import atomic_public_file, sha256_of
 from inference.weights.registry import MEDIAPIPE
 
 logger = logging.getLogger("viseme.sync")
 
-MAX_BYTES = 64 << 20  # bytes of all files together: some 20 hours of video
+MAX_BYTES = 64 << 20  # bytes of all files together: some 13 hours of video
 MAX_TRACK_BYTES = 16 << 20  # bytes of one file: no video within the limits has so many frames
-CACHE_VERSION = "1"  # raise it if the boxes of a video change: with the tracker, or `face_box_of_landmarks`
+CACHE_VERSION = "2"  # raise it if the boxes of a video change: with the tracker, or `face_box_of_landmarks`
 SUFFIX = ".track"
 MAX_COORDINATE = 1e6  # pixels; a larger coordinate is invalid
 HEADER = np.dtype([("n_frames", "<u4"), ("is_whole", "u1")])
+N_COLUMNS = 7  # of a track, see `BoxTrack`
+NO_FACE = (np.nan,) * N_COLUMNS
 # Frames that smoothing reads beyond the last one.
 SMOOTHING_LOOKAHEAD: dict[SmoothingMode, int] = {
     "none": 0,
@@ -39,9 +43,9 @@ SMOOTHING_LOOKAHEAD: dict[SmoothingMode, int] = {
 class BoxTrack:
     """Face boxes of a video.
 
-    boxes: (n, 4) float64 left, top, right, bottom, as detected, for each frame that differs from the one before it;
-    NaN if there is no face. n_frames: number of frames they cover, repeated ones included. is_whole: whether the
-    video ends there.
+    boxes: (n, 7) float64 left, top, right, bottom, angle, shot, is usable, as detected, for each frame that differs
+    from the one before it; NaN if there is no face. n_frames: number of frames they cover, repeated ones included.
+    is_whole: whether the video ends there.
     """
 
     boxes: npt.NDArray[np.float64]
@@ -115,10 +119,10 @@ def encode_track(track: BoxTrack, key: str) -> bytes:
 def decode_track(contents: bytes, key: str) -> BoxTrack | None:
     """Decode a track; None if `encode_track` did not write it for that key."""
     digest, rest = contents[:32], contents[32:]
-    if hashlib.sha256(key.encode() + rest).digest() != digest or (len(rest) - HEADER.itemsize) % 32:
+    if hashlib.sha256(key.encode() + rest).digest() != digest or (len(rest) - HEADER.itemsize) % (8 * N_COLUMNS):
         return None
     n_frames, is_whole = np.frombuffer(rest[: HEADER.itemsize], HEADER)[0].tolist()
-    boxes = np.frombuffer(rest[HEADER.itemsize :], "<f8").reshape(-1, 4)
+    boxes = np.frombuffer(rest[HEADER.itemsize :], "<f8").reshape(-1, N_COLUMNS)
     if not (np.isnan(boxes) | (np.abs(boxes) < MAX_COORDINATE)).all():
         return None
     return BoxTrack(boxes, n_frames, bool(is_whole))
@@ -199,15 +203,31 @@ class CachingFaceLocator:
             yield frame
         self._is_whole = True
 
-    def __call__(self, frame: Frame) -> FaceBox | None:
+    def __call__(self, frame: Frame) -> LocatedFace | None:
         row = next(self._cached_rows, None)
         if row is not None:
-            return None if np.isnan(row).any() else FaceBox(*row.tolist())
+            return located_of_row(row.tolist())
         self._locate = self._locate or self._make_locate()
-        box = self._locate(frame)
-        self._rows.append((np.nan,) * 4 if box is None else (box.left, box.top, box.right, box.bottom))
-        return box
+        located = self._locate(frame)
+        self._rows.append(row_of_located(located))
+        return located
 
     def recorded_track(self) -> BoxTrack:
         """Return the boxes that were detected now."""
-        return BoxTrack(np.array(self._rows, np.float64).reshape(-1, 4), self._n_frames, self._is_whole)
+        return BoxTrack(np.array(self._rows, np.float64).reshape(-1, N_COLUMNS), self._n_frames, self._is_whole)
+
+
+def row_of_located(located: LocatedFace | None) -> tuple[float, ...]:
+    """Return the row of a track for the face of a frame."""
+    if located is None:
+        return NO_FACE
+    box = located.box
+    return box.left, box.top, box.right, box.bottom, located.angle_rad, located.shot, located.is_usable
+
+
+def located_of_row(row: list[float]) -> LocatedFace | None:
+    """Return the face that `row_of_located` made the row of."""
+    if any(math.isnan(value) for value in row):
+        return None
+    left, top, right, bottom, angle_rad, shot, is_usable = row
+    return LocatedFace(FaceBox(left, top, right, bottom), angle_rad, int(shot), bool(is_usable))

@@ -10,7 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.faces import FaceBox
-from inference.faces.paste import blend_lower_face, overwrite_face
+from inference.faces.paste import (
+    Mask,
+    blend_lower_face,
+    lower_face_mask,
+    overwrite_face,
+    resize_patch,
+    whole_face_mask,
+)
+from inference.faces.turned_box import paste_turned
 from inference.lip_sync.options import PasteMode, ReferenceMode
 from inference.lip_sync.preprocess import FaceFrame, cut_face, stack_faces
 from inference.lip_sync.reference import SteadyReference
@@ -23,6 +31,8 @@ PASTE_FUNCTIONS: dict[PasteMode, Callable[[Frame, Frame, FaceBox], Frame]] = {
     "blend": blend_lower_face,
     "overwrite": overwrite_face,
 }
+# The weight of a turned patch, (height, width): the same parts of the face are replaced.
+TURNED_WEIGHTS: dict[PasteMode, Callable[[int, int], Mask]] = {"blend": lower_face_mask, "overwrite": whole_face_mask}
 
 
 @dataclass(frozen=True)
@@ -59,7 +69,11 @@ def generate_patches(
             yield FaceFrameBatch(batch.face_frames, batch.mels, tuple([] for _ in networks))
             continue
         faces = stack_faces(
-            [cut_face(face_frame.frame, face_frame.box) for face_frame, _ in with_face if face_frame.box is not None]
+            [
+                cut_face(face_frame.frame, face_frame.box, face_frame.angle_rad)
+                for face_frame, _ in with_face
+                if face_frame.box is not None
+            ]
         )
         faces = steady.replace_references(faces) if reference == "steady" else faces
         mels = np.stack([mel for _, mel in with_face])[:, None]
@@ -76,13 +90,20 @@ def to_patches(faces: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
 
 def paste_faces(batches: Iterable[FaceFrameBatch], paste: PasteMode) -> Iterator[tuple[Frame, ...]]:
     """Yield each frame once per network, with the generated face pasted in; a frame without a face is unchanged."""
-    paste_face = PASTE_FUNCTIONS[paste]
     for batch in batches:
         n_faces = 0
         for face_frame in batch.face_frames:
             if face_frame.box is None:
                 yield tuple(face_frame.frame for _ in batch.patches)
                 continue
-            box, index = face_frame.box, n_faces
-            yield tuple(paste_face(face_frame.frame, patches[index], box) for patches in batch.patches)
+            index = n_faces
+            yield tuple(paste_face(face_frame, face_frame.box, patches[index], paste) for patches in batch.patches)
             n_faces += 1
+
+
+def paste_face(face_frame: FaceFrame, box: FaceBox, patch: Frame, paste: PasteMode) -> Frame:
+    """Return the frame with a generated face pasted into its box."""
+    if face_frame.angle_rad == 0:
+        return PASTE_FUNCTIONS[paste](face_frame.frame, patch, box)
+    weight = TURNED_WEIGHTS[paste](int(box.height), int(box.width))
+    return paste_turned(face_frame.frame, resize_patch(patch, box), weight, box, face_frame.angle_rad)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from types import TracebackType
 
 import numpy as np
@@ -45,7 +46,7 @@ class FrameSpool:
             self._file.write(np.ascontiguousarray(face_frame.frame).data)
         except OSError as err:
             raise StorageError(f"frames could not be stored for the loop ({err.strerror or err})") from err
-        without_frame = FaceFrame(np.zeros((0, 0, 3), np.uint8), face_frame.box)
+        without_frame = replace(face_frame, frame=np.zeros((0, 0, 3), np.uint8))
         self._boxes[slot : slot + 1] = [without_frame]
         self._n_added += 1
 
@@ -55,7 +56,7 @@ class FrameSpool:
         n_bytes = int(np.prod(self._shape))
         self._file.seek(slot * n_bytes)
         frame = np.frombuffer(self._file.read(n_bytes), np.uint8).reshape(self._shape)
-        return FaceFrame(frame, self._boxes[slot].box)
+        return replace(self._boxes[slot], frame=frame)
 
     @property
     def _n_slots(self) -> int:

@@ -115,7 +115,8 @@ class SyncOutput:
 class SyncResult:
     """The output videos: one for each checkpoint, all of the same length, size and rate.
 
-    frames_without_face: frames passed through unchanged. timings_ms: wall time by stage, and "total".
+    frames_without_face: frames passed through unchanged, as no face was found. timings_ms: wall time by stage, and
+    "total". frames_passed_on: frames passed through unchanged, as their face is in profile, unclear or another one.
     """
 
     outputs: tuple[SyncOutput, ...]
@@ -127,6 +128,7 @@ class SyncResult:
     frames_without_face: int
     timings_ms: dict[str, float]
     warnings: tuple[str, ...] = ()
+    frames_passed_on: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON, without the bytes of the videos."""

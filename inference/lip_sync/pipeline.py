@@ -17,7 +17,7 @@ from inference.audio import SAMPLE_RATE, count_frames, count_mel_columns, cut_wi
 from inference.audio import window_start as start_of_window
 from inference.backends import choose_device
 from inference.errors import InvalidRequest, NoFaceFound, StorageError, WeightsNotFound
-from inference.faces import FaceBox, FaceChoice, FaceTracker
+from inference.faces import FaceBox, FaceTracker
 from inference.faces.load import load_landmarker
 from inference.lip_sync.box_cache import (
     SMOOTHING_LOOKAHEAD,
@@ -31,13 +31,12 @@ from inference.lip_sync.compose import batch_frames, generate_patches, paste_fac
 from inference.lip_sync.deadlines import make_deadlines
 from inference.lip_sync.enhance import Enhancer, enhance_mouths, load_enhancer
 from inference.lip_sync.frame_spool import loop_frames
+from inference.lip_sync.locate import FaceLocator, LocatedFace, TrackingLocator
 from inference.lip_sync.model import Generator, find_s3fd, load_generators, load_s3fd
 from inference.lip_sync.options import DEFAULT_FPS, MAX_FPS, MIN_FPS, EnhancerName, SyncOptions, SyncOutput, SyncResult
 from inference.lip_sync.preprocess import (
     FaceFrame,
-    FaceLocator,
     downscale_frames,
-    face_box_of_landmarks,
     find_boxes,
     smooth_boxes,
 )
@@ -164,7 +163,8 @@ class LipSyncer:
             height=size[1],
             frames_without_face=counter.n_without,
             timings_ms=clock.as_ms(),
-            warnings=(*self.warnings, *audio_warnings(spool, samples), *media.warnings),
+            warnings=(*self.warnings, *audio_warnings(spool, samples), *media.warnings, *counter.warnings()),
+            frames_passed_on=counter.n_passed_on,
         )
 
     def _run(
@@ -226,18 +226,10 @@ class LipSyncer:
         if options.boxes == "s3fd":
             found = find_s3fd(self._s3fd, self._settings.weight_sources)
             name = f"s3fd {found.sha256} {self.device.name}"
-            return LocatorFactory(name, lambda: load_s3fd(found, self.device).detect_best)
-        return LocatorFactory(mediapipe_detector_name(), lambda: self._tracking_locator(options.face))
-
-    def _tracking_locator(self, choice: FaceChoice) -> FaceLocator:
-        """Return a locator that tracks one face with MediaPipe."""
-        tracker = FaceTracker(self._landmarker, choice)
-
-        def locate(frame: Frame) -> FaceBox | None:
-            (face,) = tracker.follow((frame,))
-            return None if face is None else face_box_of_landmarks(face.points)
-
-        return locate
+            return LocatorFactory(name, lambda: upright_locator(load_s3fd(found, self.device).detect_best))
+        return LocatorFactory(
+            mediapipe_detector_name(), lambda: TrackingLocator(FaceTracker(self._landmarker, options.face))
+        )
 
     def _move_outputs(
         self, partial: list[Path], targets: list[Path] | None, timeline: SyncTimeline, clock: StageClock
@@ -262,6 +254,16 @@ class LocatorFactory:
 
     name: str
     make_locate: Callable[[], FaceLocator]
+
+
+def upright_locator(detect: Callable[[Frame], FaceBox | None]) -> FaceLocator:
+    """Return a locator of upright faces, from a detector that gives boxes alone."""
+
+    def locate(frame: Frame) -> LocatedFace | None:
+        box = detect(frame)
+        return None if box is None else LocatedFace(box)
+
+    return locate
 
 
 def licence_warnings(generators: Iterable[Generator]) -> tuple[str, ...]:
@@ -298,30 +300,43 @@ class SyncTimeline:
 
 
 class FaceCounter:
-    """Counts frames with a face in the source, and frames without one in the output."""
+    """Counts frames with a face in the source, and in the output those without one, and those of faces passed on."""
 
     def __init__(self, name: str) -> None:
-        self.n_without = 0
+        self.n_without = self.n_passed_on = 0
         self._name = name
-        self._n_frames = 0
-        self._has_face = False
+        self._n_frames = self._n_output = 0
+        self._has_face = self._is_passed_on = False
 
     def count_source(self, located: Iterable[FaceFrame]) -> Iterator[FaceFrame]:
         """Count faces in the source. Raises: NoFaceFound at its end if no frame has one."""
         for face_frame in located:
             self._n_frames += 1
             self._has_face = self._has_face or face_frame.box is not None
+            self._is_passed_on = self._is_passed_on or face_frame.is_passed_on
             yield face_frame
         self.check()
 
     def count_output(self, located: Iterable[FaceFrame]) -> Iterator[FaceFrame]:
         for face_frame in located:
-            self.n_without += face_frame.box is None
+            self._n_output += 1
+            self.n_passed_on += face_frame.is_passed_on
+            self.n_without += face_frame.box is None and not face_frame.is_passed_on
             yield face_frame
 
     def check(self) -> None:
-        if not self._has_face:
-            raise NoFaceFound(f"{self._name}: no face found in {self._n_frames} frames")
+        if self._has_face:
+            return
+        found = "only faces in profile or unclear ones" if self._is_passed_on else "no face found"
+        raise NoFaceFound(f"{self._name}: {found} in {self._n_frames} frames")
+
+    def warnings(self) -> tuple[str, ...]:
+        if not self.n_passed_on:
+            return ()
+        return (
+            f"{self.n_passed_on} of {self._n_output} frames show a face in profile, an unclear or another one; "
+            "they are unchanged",
+        )
 
 
 def choose_rate(video: VideoInfo, requested: float | None, *, keeps_slow: bool = False) -> Fraction:

@@ -13,7 +13,7 @@ from support.synthetic_frames import talk
 from support.video_files import make_video
 
 from inference.errors import NoFaceFound
-from inference.faces import FaceTracker
+from inference.faces import FaceBox, FaceTracker
 from inference.lip_sync import BoxCache, LipSyncer, SyncOptions, box_cache
 from inference.lip_sync.box_cache import (
     BoxTrack,
@@ -24,9 +24,11 @@ from inference.lip_sync.box_cache import (
     encode_track,
     mediapipe_detector_name,
 )
+from inference.lip_sync.locate import LocatedFace
 from inference.media import MediaLimits
 
-BOXES = np.array([[1.5, 2, 30, 40], [np.nan] * 4, [2.25, 2, 31, 40]])
+BOXES = np.array([[1.5, 2, 30, 40, 0, 0, 1], [np.nan] * 7, [2.25, 2, 31, 40, -1.5, 3, 0]])
+UPRIGHT = [0, 0, 1]  # angle, shot, is usable
 TRACK = BoxTrack(BOXES, 4, is_whole=True)
 VOICE = encode_audio(make_tone(0.4, RATE), RATE)  # ten frames
 
@@ -142,13 +144,15 @@ def test_a_forged_track_only_moves_boxes(cached: LipSyncer, tmp_path: Path):
     fps, digest = 25, Fingerprint.of(face, MediaLimits()).digest
     (path,) = tracks_in(tmp_path)
     key = cache_key(digest, fps, SyncOptions(), mediapipe_detector_name())
-    path.write_bytes(encode_track(BoxTrack(np.array([[-500, -500, 9000, 9000]] * 4, float), 4, is_whole=True), key))
+    path.write_bytes(
+        encode_track(BoxTrack(np.array([[-500, -500, 9000, 9000, *UPRIGHT]] * 4, float), 4, is_whole=True), key)
+    )
     assert cached.sync(face, VOICE).num_frames == 10
     for row in ([400, 300, 500, 400], [50, 50, 10, 10]):
-        path.write_bytes(encode_track(BoxTrack(np.array([row] * 4, float), 4, is_whole=True), key))
+        path.write_bytes(encode_track(BoxTrack(np.array([[*row, *UPRIGHT]] * 4, float), 4, is_whole=True), key))
         with pytest.raises(NoFaceFound):
             cached.sync(face, VOICE)
-    for row in ([np.inf, 0, 1, 1], [0, 0, 1e300, 1]):
+    for row in ([np.inf, 0, 1, 1, *UPRIGHT], [0, 0, 1e300, 1, *UPRIGHT], [0, 0, 1, 1, 0, 1e300, 1]):
         assert decode_track(encode_track(BoxTrack(np.array([row], float), 1, is_whole=True), key), key) is None
 
 
@@ -170,8 +174,12 @@ def test_a_locator_repeats_boxes_and_then_detects():
     made = []
     locator = CachingFaceLocator(lambda: made.append(1) or locate, TRACK)
     frame = np.zeros((4, 4, 3), np.uint8)
-    boxes = [locator(frame) for _ in range(3)]
-    assert [box and box.left for box in boxes] == [1.5, None, 2.25]
+    faces = [locator(frame) for _ in range(3)]
+    assert faces == [
+        LocatedFace(FaceBox(1.5, 2, 30, 40)),
+        None,
+        LocatedFace(FaceBox(2.25, 2, 31, 40), -1.5, 3, is_usable=False),
+    ]
     assert made == []
     assert locator(frame) is None
     assert (made, located) == ([1], [1])

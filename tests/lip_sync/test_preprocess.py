@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import json
-from itertools import islice
+import math
+from itertools import islice, pairwise
 from pathlib import Path
 
 import cv2
@@ -13,11 +14,11 @@ from inference.faces import FaceBox
 from inference.lip_sync import PARITY, Pads, SyncOptions
 from inference.lip_sync.compose import batch_frames, generate_patches, paste_faces, to_patches
 from inference.lip_sync.frame_spool import FrameSpool, loop_frames, loop_index
+from inference.lip_sync.locate import LocatedFace, face_box_of_landmarks
 from inference.lip_sync.preprocess import (
     FaceFrame,
     cut_face,
     downscale_frames,
-    face_box_of_landmarks,
     find_boxes,
     pad_to_even,
     smooth_boxes,
@@ -44,7 +45,7 @@ def test_boxes_equal_upstreams(shared: Path):
     assert {track["n"] for track in tracks} == {20, 3, 4, 1, 2, 5, 12}
     for track in tracks:
         width, height = track["image_w_h"]
-        found = iter([FaceBox(*box) for box in track["detections_x1y1x2y2"]])
+        found = iter([LocatedFace(FaceBox(*box)) for box in track["detections_x1y1x2y2"]])
         frames = [blank(width, height) for _ in range(track["n"])]
         padded = list(
             find_boxes(frames, lambda _, found=found: next(found), Pads(*track["pads_top_bottom_left_right"]))
@@ -72,6 +73,39 @@ def test_smoothing_keeps_frames_and_gaps():
     assert rows_of(smooth_boxes(face_frames_of(rows), "centred"))[5] == [23, 0, 33, 10]
 
 
+def test_smoothing_never_runs_across_a_cut():
+    rows = [[10 * i, 0, 10 * i + 40, 40] for i in (0, 3, 1, 2, 70, 72, 71, 75)]
+    shots = [0, 0, 0, 0, 1, 1, 1, 1]
+    face_frames = [FaceFrame(blank(), FaceBox(*row), shot=shot) for row, shot in zip(rows, shots, strict=True)]
+    for kind in ("centred", "upstream"):
+        whole = rows_of(smooth_boxes(face_frames, kind))
+        assert whole == rows_of(smooth_boxes(face_frames[:4], kind)) + rows_of(smooth_boxes(face_frames[4:], kind))
+    assert [one.shot for one in smooth_boxes(face_frames, "centred")] == shots
+
+
+def test_angles_are_smoothed_through_upside_down():
+    angles = [3.0, 3.1, -3.1, -3.0, -3.05]
+    face_frames = [FaceFrame(blank(), FaceBox(0, 0, 10, 10), angle) for angle in angles]
+    smooth = [one.angle_rad % math.tau for one in smooth_boxes(face_frames, "centred")]
+    assert smooth[2] == pytest.approx((3.0 + 3.1 + 3 * math.tau - 3.1 - 3.0 - 3.05) / 5)
+    assert max(abs(after - before) for before, after in pairwise(smooth)) < 0.2
+
+
+def test_an_upright_box_is_not_averaged_with_a_turned_one():
+    face_frames = [FaceFrame(blank(), FaceBox(i, 0, i + 10, 10), 0.4 * (i > 2)) for i in range(6)]
+    assert [one.angle_rad for one in smooth_boxes(face_frames, "centred")] == [0] * 3 + [pytest.approx(0.4)] * 3
+    assert [row[0] for row in rows_of(smooth_boxes(face_frames, "centred"))] == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_turned_box_is_padded_along_its_own_sides():
+    located = LocatedFace(FaceBox(10.3, 10.3, 30.3, 40.3), math.pi / 2)  # its bottom is on the left of the screen
+    (found,) = find_boxes([blank()], lambda _: located, Pads(top=0, bottom=10, left=2, right=2))
+    assert (found.box.width, found.box.height) == (24, 40)
+    assert found.box.centre == pytest.approx((20.3 - 5, 25.3), abs=0.6)
+    assert found.angle_rad == math.pi / 2
+    assert rows_of(find_boxes([blank()], lambda _: located, Pads(bottom=-50))) == [None]
+
+
 def test_smoothing_streams():
     """Boxes come a few frames later, not at the end."""
     endless = (FaceFrame(blank(), FaceBox(i, 0, i + 10, 10)) for i in range(10**9))
@@ -81,7 +115,8 @@ def test_smoothing_streams():
 
 def test_a_box_is_padded_inside_the_frame():
     def box(pads: Pads) -> list[list[float] | None]:
-        return rows_of(find_boxes([blank()], lambda _: FaceBox(10.7, 5.2, 30.9, 40.1), pads))
+        located = LocatedFace(FaceBox(10.7, 5.2, 30.9, 40.1))
+        return rows_of(find_boxes([blank()], lambda _: located, pads))
 
     assert box(Pads(0, 0, 0, 0)) == [[10, 5, 30, 40]]
     assert box(Pads(10, 20, 3, 100)) == [[7, 0, 64, 48]]
@@ -157,6 +192,8 @@ def test_a_spool_keeps_the_last_frames_and_the_video_reverses_at_its_end(monkeyp
             spool.add(face_frame)
         assert [int(spool[i].frame[0, 0, 0]) for i in range(len(spool))] == [2, 3, 4]
         assert spool[0].box == FaceBox(2, 0, 3, 1)
+        spool.add(FaceFrame(spool[2].frame, FaceBox(0, 0, 1, 1), 0.5, 3))
+        assert (spool[2].angle_rad, spool[2].shot) == (0.5, 3)
     monkeypatch.setattr("inference.lip_sync.frame_spool.SPOOL_BYTES", 3 * 72)
     monkeypatch.setattr(FrameSpool.__init__, "__defaults__", (3 * 72,))
     looped = loop_frames(numbered_frames(5), 11, "pingpong")

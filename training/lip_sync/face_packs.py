@@ -19,11 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.audio import SAMPLE_RATE
-from inference.faces import FaceBox, FaceTracker, Landmarker
+from inference.faces import FaceTracker, Landmarker
 from inference.faces.box import LIP_POINTS
 from inference.faces.load import load_landmarker
+from inference.lip_sync.locate import LocatedFace, face_box_of_landmarks
 from inference.lip_sync.options import SyncOptions
-from inference.lip_sync.preprocess import FACE_SIZE, FaceFrame, face_box_of_landmarks, find_boxes, smooth_boxes
+from inference.lip_sync.preprocess import FACE_SIZE, FaceFrame, find_boxes, smooth_boxes
 from inference.media import Frame, open_media
 from inference.media.audio import read_audio
 from inference.settings import Settings
@@ -70,12 +71,12 @@ def crop_clip(name: str, person: str, frames: Iterable[Frame], samples: Samples,
     tracker = FaceTracker(landmarker)
     points: list[npt.NDArray[np.float32]] = []
 
-    def locate(frame: Frame) -> FaceBox | None:
+    def locate(frame: Frame) -> LocatedFace:
         face = tracker.follow([frame])[0]
         if face is None:
             raise ValueError(f"{name}: frame {len(points)} shows no face")
         points.append(face.points)
-        return face_box_of_landmarks(face.points)
+        return LocatedFace(face_box_of_landmarks(face.points))
 
     options = SyncOptions()
     face_frames = list(smooth_boxes(find_boxes(frames, locate, options.pads), options.smoothing))
