@@ -64,7 +64,8 @@ def has_alpha(frame: av.VideoFrame) -> bool:
 def flatten(pixels: Frame, frame: av.VideoFrame) -> tuple[Frame, bool]:
     """Return BGR pixels, (H, W, 3) uint8, over white, and whether any part of their frame is transparent."""
     height, width = pixels.shape[:2]
-    alpha = frame.to_ndarray(format="bgra", width=width, height=height)[..., 3:]
+    # By one thread: each frame would start others, whose stacks count against the memory of the sandbox.
+    alpha = frame.reformat(format="bgra", width=width, height=height, threads=1).to_ndarray()[..., 3:]
     flat = lay_over_white(pixels, alpha[..., 0].astype(np.uint8, copy=False))
     return flat, flat is not pixels
 

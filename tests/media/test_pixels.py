@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import io
+from fractions import Fraction
+
+import av
 import numpy as np
 import pytest
 from support.video_files import encode_rgba, make_video
 
-from inference.media import MediaLimits, open_media
+from inference.media import MediaLimits, SandboxedDecoder, open_media
 from inference.media.media_warnings import RESIZED, TRANSPARENT
 from inference.media.pixels import fit, letterbox
 
@@ -64,3 +68,19 @@ def test_a_frame_that_fills_its_size_is_not_copied():
     pixels = np.zeros((4, 6, 3), np.uint8)
     assert letterbox(pixels, 6, 4) is pixels
     assert letterbox(pixels + 9, 9, 5)[0, 1:7].min() == 9
+
+
+def test_many_frames_with_alpha_fit_into_the_memory_of_the_sandbox():
+    pixels = np.full((96, 128, 4), 120, np.uint8)
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mov") as out:
+        stream = out.add_stream("prores_ks", rate=25, options={"profile": "4"})
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuva444p10le"
+        for number in range(60):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format="yuva444p10le")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    with SandboxedDecoder() as decoder, decoder.open(buffer.getvalue()) as media:
+        assert sum(len(clip.frames) for clip in media.read_clips(25.0)) == 60
+        assert media.warnings == (TRANSPARENT,)
