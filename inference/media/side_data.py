@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from functools import cache
 
 import av
+from av.dictionary import Dictionary
 from av.sidedata.sidedata import Type
 
 
 def find_side_data(frame: av.VideoFrame, kind: Type) -> bytes | None:
     """Return the side data of one kind, packed as FFmpeg's struct; None if the frame has none."""
     allow_unknown_kinds()
+    keep_metadata(frame)
     found = frame.side_data.get(kind)  # type: ignore[call-overload]  # PyAV declares a mapping from str
     return None if found is None else bytes(found)
+
+
+def keep_metadata(frame: av.VideoFrame) -> None:
+    """Keep PyAV 18.1 from freeing the metadata of a frame's side data, which the frame frees, too.
+
+    `SideData` wraps them in a `Dictionary` of its own, whose end frees them: every PNG with a colour profile would
+    crash the process. So these dictionaries, of 60 bytes, never end.
+    """
+    for side_data in frame.side_data:
+        for one in gc.get_referents(side_data):
+            if isinstance(one, Dictionary) and len(one):
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))
 
 
 @cache

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
-from support.coloured_video import PATCH, PATCHES, make_patches, read_patches, shown_patches
+from support.coloured_video import P3_TO_PCS, PATCH, PATCHES, make_patches, make_profile, read_patches, shown_patches
 from support.video_files import make_image
 
 from inference.media import Frame, open_media
@@ -80,6 +82,19 @@ def test_images_are_read_as_they_are(codec: str):
     bars = np.repeat(np.repeat(PATCHES[None, :, ::-1], 720, 0), PATCH, 1).astype(np.uint8)
     frame, _ = first_frame(make_image(bars, codec))
     np.testing.assert_allclose(read_patches(frame), PATCHES, atol=1 if codec == "png" else 4)
+
+
+def test_a_photo_in_display_p3_is_converted_to_srgb():
+    """As phones take them. The red of sRGB is (234, 51, 35) in Display P3."""
+    bars = np.repeat(np.repeat(np.array([[(35, 51, 234), (128, 128, 128)]], np.uint8), 64, 0), PATCH, 1)
+    image = make_image(bars)
+    packed = zlib.compress(make_profile(P3_TO_PCS))
+    chunk = b"iCCP" + b"p3\0\0" + packed
+    at = image.index(b"IDAT") - 4
+    framed = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    frame, warnings = first_frame(image[:at] + framed + image[at:])
+    np.testing.assert_allclose(read_patches(frame, 2), [(255, 0, 0), (128, 128, 128)], atol=4)
+    assert warnings == ()
 
 
 def test_grey_images_have_the_full_range():

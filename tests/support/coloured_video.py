@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import av
 import numpy as np
@@ -15,6 +16,9 @@ PATCHES = np.array(
     np.float64,
 )
 LUMA_WEIGHTS = {1: (0.2126, 0.0722), 6: (0.299, 0.114), 9: (0.2627, 0.0593)}  # red, blue; by H.273's number
+
+# Display P3, adapted to D50, as Apple's profile has it.
+P3_TO_PCS = np.array([(0.51512, 0.29198, 0.15710), (0.24120, 0.69225, 0.06657), (-0.00105, 0.04189, 0.78407)])
 
 
 def encode_planes(levels: npt.NDArray[np.float64], matrix: int, *, is_full: bool, bits: int = 8) -> npt.NDArray:
@@ -88,3 +92,17 @@ def shown_patches(video: bytes, n_patches: int = len(PATCHES)) -> npt.NDArray[np
     red, blue = LUMA_WEIGHTS[{5: 6}.get(frame.colorspace, frame.colorspace)]
     reds, blues = luma + 2 * (1 - red) * of_red, luma + 2 * (1 - blue) * of_blue
     return np.stack([reds, (luma - red * reds - blue * blues) / (1 - red - blue), blues], axis=1)
+
+
+def make_profile(
+    colorants: np.ndarray, space: bytes = b"RGB ", names: tuple[bytes, ...] = (b"rXYZ", b"gXYZ", b"bXYZ")
+) -> bytes:
+    """Return an ICC profile of three colorants, the columns of (3, 3)."""
+    header = bytearray(128)
+    header[16:20], header[36:40] = space, b"acsp"
+    start = 128 + 4 + 12 * 3
+    table = struct.pack(">I", 3) + b"".join(
+        struct.pack(">4sII", name, start + 20 * i, 20) for i, name in enumerate(names)
+    )
+    values = [b"XYZ \0\0\0\0" + struct.pack(">3i", *np.round(column * 65536).astype(int)) for column in colorants.T]
+    return bytes(header) + table + b"".join(values)
