@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import accumulate, takewhile
+from typing import NamedTuple
 
 import av
 
@@ -18,8 +18,7 @@ MAX_GAP_S = 600.0  # a longer silence is a jump of the clock; see CLOCK_JUMP
 MAX_LEAD_S = 0.04  # audio that starts this much before the video is priming, or too little to hold the first frame for
 
 
-@dataclass(frozen=True)
-class PlacedAudio:
+class PlacedAudio(NamedTuple):
     """A decoded frame of audio.
 
     at_s: where it starts, in seconds from the start of the file; None if it follows the previous one.
@@ -29,8 +28,7 @@ class PlacedAudio:
     at_s: float | None = None
 
 
-@dataclass(frozen=True)
-class TimestampedAudio:
+class TimestampedAudio(NamedTuple):
     """A decoded frame of audio with its timestamp, None if it has none, and its duration, in seconds."""
 
     frame: av.AudioFrame
@@ -40,7 +38,7 @@ class TimestampedAudio:
     @classmethod
     def of(cls, frame: av.AudioFrame) -> TimestampedAudio:
         pts, time_base = frame.pts, frame.time_base
-        timestamp_s = None if pts is None or time_base is None else pts * float(time_base)
+        timestamp_s = None if pts is None or time_base is None else pts * time_base.numerator / time_base.denominator
         return cls(frame, timestamp_s, frame.samples / frame.sample_rate)
 
 
