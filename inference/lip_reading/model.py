@@ -5,26 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from inference.backends import Device, OpenVinoNetwork, TorchNetwork, resolve_auto_precision
-from inference.backends.graphs.lip_coord_net import build_lip_coord_net, split_at_time
+from inference.backends import Device, resolve_auto_precision
+from inference.backends.graphs.lip_coord_net import build_lip_coord_net
 from inference.backends.graphs.lip_coord_net_int8 import quantise_convolutions
 from inference.backends.stored_precision import check_on_cpu, check_stored_precision, not_quantised
 from inference.lip_reading.calibration import Calibration, read_calibration
 from inference.lip_reading.options import ModelInfo
-from inference.lip_reading.windows import Network
+from inference.lip_reading.staged_network import StagedNetwork, stage_openvino, stage_torch
 from inference.models import LipCoordNet
 from inference.weights.checkpoint import load_into
 from inference.weights.openvino_files import read_openvino
 from inference.weights.registry import WeightSet, find_set_by_hash
 from inference.weights.resolve import OPENVINO_SUFFIX, ResolvedWeights, find_weights
 from inference.weights.sources import WeightSources, as_sources
-
-if TYPE_CHECKING:
-    import openvino as ov
 
 JOB = "lip reading"
 NETWORK_NAME = "LipCoordNet"
@@ -39,7 +36,7 @@ class ReadingModel:
     calibration: how far to trust its outputs. device: where it runs.
     """
 
-    network: Network
+    network: StagedNetwork
     info: ModelInfo
     landmarks: str | None
     language: str | None
@@ -70,31 +67,17 @@ def load_model(weights: str | Path | None, device: Device, sources: WeightSource
     )
 
 
-def compile_fastest(module: LipCoordNet, device: Device, max_inputs: Mapping[str, float]) -> Network:
+def compile_fastest(module: LipCoordNet, device: Device, max_inputs: Mapping[str, float]) -> StagedNetwork:
     """Compile the network for the fastest runtime of its device: OpenVINO for bf16 and int8 on a CPU, torch otherwise.
 
     max_inputs: largest input of each convolution that int8 quantises.
     """
     if device.name != "cpu" or device.precision not in ("bf16", "int8"):
-        return TorchNetwork(module, device)
+        return stage_torch(module, device)
     graph = build_lip_coord_net(module.state_dict())
     if device.precision == "int8":
         quantise_convolutions(graph, max_inputs)
-    return compile_openvino(graph, device)
-
-
-def compile_openvino(model: ov.Model, device: Device) -> Network:
-    """Compile an OpenVINO model.
-
-    In bf16 only the convolutions are bf16: they take nine tenths of the time, while the GRUs accumulate every error.
-    """
-    n_threads = torch.get_num_threads()
-    if device.precision != "bf16":
-        return OpenVinoNetwork(model, device.precision, n_threads)
-    frame_part, time_part = split_at_time(model)
-    frame_encoder = OpenVinoNetwork(frame_part, "bf16", n_threads)
-    sequence_decoder = OpenVinoNetwork(time_part, "f32", n_threads)
-    return lambda video, lips: sequence_decoder(frame_encoder(video)[0], lips)
+    return stage_openvino(graph, device.precision, torch.get_num_threads())
 
 
 def load_openvino(found: ResolvedWeights, device: Device) -> ReadingModel:
@@ -106,7 +89,7 @@ def load_openvino(found: ResolvedWeights, device: Device) -> ReadingModel:
     check_stored_precision(found.label, device, is_int8=stored.is_int8)
     origin = find_set_by_hash(stored.made_from) if stored.made_from else None
     return ReadingModel(
-        compile_openvino(stored.model, device),
+        stage_openvino(stored.model, device.precision, torch.get_num_threads()),
         ModelInfo(NETWORK_NAME, found.label, stored.sha256),
         origin.landmarks if origin else None,
         origin.language if origin else None,

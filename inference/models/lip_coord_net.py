@@ -40,12 +40,57 @@ class LipCoordNet(nn.Module):
         x: (B, 3, T, 64, 128) float, BGR / 255.
         coords: (B, T, 20, 2) float, lip points 48..67 as x / frame width, y / frame height.
         """
-        for conv in (self.conv1, self.conv2, self.conv3):
-            x = self._pool(self._drop_maps(torch.relu(conv(x))))
-        x = x.permute(2, 0, 1, 3, 4).flatten(2)  # (T, B, C * H * W)
+        for convolution in self.convolutions:
+            x = self.convolve(convolution, x)
+        return self.decode(join_maps(x), coords)
+
+    @property
+    def convolutions(self) -> tuple[nn.Conv3d, nn.Conv3d, nn.Conv3d]:
+        """The convolutions, in order."""
+        return self.conv1, self.conv2, self.conv3
+
+    def convolve(self, convolution: nn.Conv3d, x: Tensor) -> Tensor:
+        """Apply one convolution, ReLU and pooling: (B, C, T, H, W) -> (B, C', T, H', W')."""
+        pooled: Tensor = self._pool(self._drop_maps(torch.relu(convolution(x))))
+        return pooled
+
+    def decode(self, features: Tensor, coords: Tensor) -> Tensor:
+        """Return the logits of features (B, T, 3072) and lip points (B, T, 20, 2): (B, T, 28)."""
+        x = features.transpose(0, 1)  # (T, B, C * H * W)
         x = self._drop(self.gru1(x)[0])
         x = self._drop(self.gru2(x)[0])
         lips = coords.permute(1, 0, 2, 3).flatten(2)  # (T, B, 40): x0, y0, x1, y1, ...
         lips = self._drop(self.coord_gru(lips)[0])
         logits: Tensor = self.FC(torch.cat([x, lips], dim=2))
         return logits.transpose(0, 1)
+
+
+def join_maps(x: Tensor) -> Tensor:
+    """Return the features of each frame: (B, C, T, H, W) -> (B, T, C * H * W)."""
+    return x.transpose(1, 2).flatten(2)
+
+
+class ConvolutionStage(nn.Module):
+    """One convolution of a network with ReLU and pooling; the last one gives features, (B, T, 3072)."""
+
+    def __init__(self, network: LipCoordNet, index: int) -> None:
+        super().__init__()
+        self.network = network
+        self._index = index
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the outputs of the frames of (B, C, T, H, W)."""
+        x = self.network.convolve(self.network.convolutions[self._index], x)
+        return join_maps(x) if self._index == len(self.network.convolutions) - 1 else x
+
+
+class RecurrenceStage(nn.Module):
+    """All that follows the convolutions."""
+
+    def __init__(self, network: LipCoordNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, features: Tensor, coords: Tensor) -> Tensor:
+        """Return logits (B, T, 28)."""
+        return self.network.decode(features, coords)

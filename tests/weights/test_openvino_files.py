@@ -10,7 +10,7 @@ import pytest
 import torch
 from openvino import opset13 as ops
 
-from inference.backends.graphs.lip_coord_net import build_lip_coord_net, split_at_time
+from inference.backends.graphs.lip_coord_net import build_lip_coord_net
 from inference.conversion.convert import JOB, write_openvino
 from inference.errors import WeightsNotFound, WrongWeights
 from inference.models import LipCoordNet
@@ -55,15 +55,6 @@ def test_our_own_files_are_accepted_and_name_their_origin(graph: openvino.Model,
     assert read.sha256 == hashlib.sha256(contents).hexdigest()
     assert find_weights(xml, JOB, WeightSources(tmp_path)).sha256 == read.sha256
     assert find_weights(tmp_path, JOB, WeightSources(tmp_path)).path == xml
-
-
-def test_the_two_halves_equal_the_whole_network(network: LipCoordNet, graph: openvino.Model):
-    rng = np.random.default_rng(1)
-    video, lips = rng.random((2, 3, 6, 64, 128), dtype=np.float32), rng.random((2, 6, 20, 2), dtype=np.float32)
-    with torch.inference_mode():
-        expected = network(torch.from_numpy(video), torch.from_numpy(lips)).numpy()
-    frames, time = split_at_time(graph)
-    assert np.abs(run(time, run(frames, video), lips) - expected).max() < 1e-5
 
 
 def swap_relu(graph: openvino.Model) -> None:

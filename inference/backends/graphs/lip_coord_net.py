@@ -12,7 +12,6 @@ import numpy as np
 from torch import Tensor
 
 from inference.backends.graphs.model import Array, Node, import_ops, make_model, to_numpy
-from inference.backends.telemetry import import_openvino
 from inference.models.lip_coord_net import COORD_WIDTH, GRU_WIDTH, N_LIP_POINTS
 
 if TYPE_CHECKING:
@@ -48,21 +47,6 @@ def build_lip_coord_net(state: Mapping[str, Tensor]) -> ov.Model:
     scores = ops.matmul(both, weights["FC.weight"], transpose_a=False, transpose_b=True)
     logits = ops.add(scores, weights["FC.bias"])
     return make_model([logits], [video, lips], ("video", "lips", "logits"), "LipCoordNet")
-
-
-def split_at_time(model: ov.Model) -> tuple[ov.Model, ov.Model]:
-    """Split the network into two graphs: video -> features per frame (B, T, 3072); features and lips -> logits.
-
-    The given graph is taken apart and can't be used afterwards.
-    """
-    openvino, ops = import_openvino(), import_ops()
-    first = next(node for node in model.get_ops() if node.get_friendly_name() == FIRST_GRU)
-    features = first.input(0).get_source_output()
-    entry = ops.parameter(features.get_partial_shape(), np.float32)
-    for target in features.get_target_inputs():
-        target.replace_source_output(entry.output(0))
-    video, lips = model.get_parameters()
-    return openvino.Model([features], [video], "frames"), openvino.Model(model.get_results(), [entry, lips], "time")
 
 
 def flatten(ops: Any, x: Node) -> Node:

@@ -1,0 +1,68 @@
+"""LipCoordNet in stages, so that windows that share frames share the work on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from inference.backends import Device, OpenVinoNetwork, TorchNetwork
+from inference.backends.graphs.lip_coord_net_stages import split_stages
+from inference.models import LipCoordNet
+from inference.models.lip_coord_net import ConvolutionStage, RecurrenceStage
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+Array = npt.NDArray[Any]
+Network = Callable[..., Sequence[Array]]
+
+
+@dataclass(frozen=True)
+class StagedNetwork:
+    """LipCoordNet: called with video (B, 3, T, 64, 128) and lips (B, T, 20, 2) it returns [logits (B, T, 28)].
+
+    convolutions: (B, C, T, H, W) -> (B, C', T, H', W') each, with zeros before the first frame and after the last; the
+    last one gives features, (B, T, 3072). project: features -> what the recurrent layers take of them, (B, T, P).
+    recur: that and lips -> logits. whole: all stages in one call, if that is faster.
+    """
+
+    convolutions: tuple[Network, ...]
+    project: Network
+    recur: Network
+    whole: Network | None = None
+
+    def __call__(self, video: Array, lips: Array) -> Sequence[Array]:
+        if self.whole is not None:
+            return self.whole(video, lips)
+        x = video
+        for stage in (*self.convolutions, self.project):
+            (x,) = stage(x)
+        return self.recur(x, lips)
+
+
+def stage_torch(module: LipCoordNet, device: Device) -> StagedNetwork:
+    """Run the stages by torch, which multiplies the first GRU's input within its recurrence."""
+    convolutions = (TorchNetwork(ConvolutionStage(module, i), device) for i in range(len(module.convolutions)))
+    return StagedNetwork(
+        tuple(convolutions),
+        lambda features: [features],
+        TorchNetwork(RecurrenceStage(module), device),
+        TorchNetwork(module, device),
+    )
+
+
+def stage_openvino(model: ov.Model, precision: str, n_threads: int) -> StagedNetwork:
+    """Compile the stages of a graph, which can't be used afterwards.
+
+    In bf16 and int8 only the convolutions are: they take most of the time, while the GRUs accumulate every error. The
+    recurrence has one thread: its products are small, and a second one would mostly wait.
+    """
+    graphs = split_stages(model)
+    return StagedNetwork(
+        tuple(OpenVinoNetwork(graph, precision, n_threads) for graph in graphs.convolutions),
+        OpenVinoNetwork(graphs.projection, "f32", n_threads),
+        OpenVinoNetwork(graphs.recurrence, "f32", n_threads=1),
+    )
