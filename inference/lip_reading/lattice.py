@@ -181,6 +181,31 @@ def backtrack(pointers: npt.NDArray[np.int16], state: int) -> Indices:
     return path
 
 
+def sum_sentence_weights(slots: Slots, weights: Floats) -> Floats:
+    """Return the log of the summed weight of all sentences: of all paths with exactly one sentence, whichever.
+
+    weights: (B, T, 28) of each class in each frame. Returns: (B,), -inf if no path has a weight.
+    """
+    lattice = build_lattice(slots, exactly_one=True)
+    n_states = len(lattice.labels)
+    # No matrix products: for ones this small a BLAS library wakes threads that cost more than they save.
+    predecessors = np.ascontiguousarray(lattice.predecessors.T)
+    exits = np.ascontiguousarray(lattice.exits.T)
+    emitted = weights.transpose(1, 2, 0)[:, lattice.labels]  # (T, S, B)
+    totals = np.zeros((n_states + len(slots) + 1, len(weights)))
+    totals[IDLE] = 1.0
+    log_scale = np.zeros(len(weights))
+    for row in emitted:
+        totals[:n_states] = totals[predecessors].sum(axis=0) * row
+        largest = totals[:n_states].max(axis=0)
+        largest[largest == 0] = 1.0
+        totals[:n_states] /= largest  # nothing underflows in a long video
+        totals[n_states:-1] = totals[exits].sum(axis=0)
+        log_scale += np.log(largest)
+    with np.errstate(divide="ignore"):
+        return np.asarray(np.log(totals[lattice.final_states].sum(axis=0)) + log_scale)
+
+
 @dataclass(frozen=True)
 class PrefixTree:
     """A tree with one branch for every beginning of a sentence: one leaf for each sequence of words of some slots.

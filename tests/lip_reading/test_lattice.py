@@ -7,7 +7,13 @@ import pytest
 
 from inference.lip_reading.grammar_decoder import GRID
 from inference.lip_reading.greedy_decoder import FIRST_SYMBOL, SYMBOLS, decode_greedy, join_characters, log_softmax
-from inference.lip_reading.lattice import build_lattice, compute_sentence_weights, find_backpointers, find_best_path
+from inference.lip_reading.lattice import (
+    build_lattice,
+    compute_sentence_weights,
+    find_backpointers,
+    find_best_path,
+    sum_sentence_weights,
+)
 
 # A word of two equal letters, words that begin alike, and a word that is the beginning of another.
 TINY = (("A", "BB"), ("AB", "A"))
@@ -53,6 +59,23 @@ def test_the_prefix_length_does_not_matter():
     assert early.shape == (2, 1, 3)
     assert early == pytest.approx(late, rel=1e-9)
     assert (early > 0).all()
+
+
+def test_the_sum_of_all_sentence_weights_is_that_of_each():
+    weights = np.exp([noise(seed, n_frames=12) for seed in range(3)])
+    expected = [np.log(compute_sentence_weights(TINY, 1, one).sum()) for one in weights]
+    assert sum_sentence_weights(TINY, weights) == pytest.approx(expected, rel=1e-9)
+    grid = np.random.default_rng(0).random((2, 75, 28)) ** 4
+    expected = [np.log(compute_sentence_weights(GRID, 4, one).sum()) for one in grid]
+    assert sum_sentence_weights(GRID, grid) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_sum_of_tiny_weights_does_not_underflow():
+    weights = np.exp(noise(1, n_frames=400))
+    (whole,) = sum_sentence_weights(TINY, weights[None])
+    (scaled,) = sum_sentence_weights(TINY, weights[None] * 1e-9)
+    assert scaled == pytest.approx(whole + 400 * np.log(1e-9), rel=1e-9)
+    assert sum_sentence_weights(TINY, np.zeros((1, 5, 28))) == [-np.inf]
 
 
 @pytest.mark.parametrize("seed", range(8))
