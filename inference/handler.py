@@ -9,7 +9,7 @@ from typing import Any
 
 from inference.engines import Engines, Prediction
 from inference.engines.callbacks import RequestCallbacks
-from inference.requests import AcceptHeader, Request, headers_of, parse_request
+from inference.requests import ANSWER_TYPES, AcceptHeader, Request, headers_of, parse_request
 from inference.requests.deadlines import deadlines_of
 
 
@@ -24,9 +24,11 @@ def model_fn(model_dir: str | None, context: Any = None) -> Engines:  # noqa: AR
 def input_fn(body: bytes | str, content_type: str | None, context: Any = None) -> Request:
     """Parse and validate a request.
 
-    Raises: InvalidRequest, UnsupportedContentType.
+    Raises: InvalidRequest; UnsupportedContentType, also if no answer is of a type that the caller accepts.
     """
-    return parse_request(body, content_type, headers_of(context))
+    headers = headers_of(context)
+    AcceptHeader.parse(headers.get("accept")).choose(ANSWER_TYPES)  # as Viseme's server, before the body is read
+    return parse_request(body, content_type, headers)
 
 
 def predict_fn(data: Request, model: Engines, context: Any = None) -> Prediction:

@@ -103,6 +103,8 @@ def test_errors_are_typed(model: Engines):
         handler.input_fn(b"{", "application/json")
     with pytest.raises(UnsupportedContentType):
         handler.input_fn(b"x", "text/html")
+    with pytest.raises(UnsupportedContentType, match="accept image/png: expected one of"):
+        handler.input_fn(b"{}", "application/json", ToolkitContext({"Accept": "image/png"}))
 
 
 def test_a_model_directory_with_the_wrong_weights_raises(tmp_path: Path, weights_cache: Path):
