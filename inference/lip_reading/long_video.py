@@ -9,25 +9,27 @@ frames that may end the next sentence, the one is chosen up to which the frames 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 
 import numpy as np
+import numpy.typing as npt
 
 from inference.lip_reading.calibration import Calibration
 from inference.lip_reading.grammar_decoder import (
     GRID,
-    N_PREFIX_SLOTS,
     DecodedSpan,
     count_out_of_grammar_words,
     decode_span,
 )
 from inference.lip_reading.greedy_decoder import Logits, decode_greedy, log_softmax
-from inference.lip_reading.lattice import compute_sentence_weights
+from inference.lip_reading.lattice import sum_sentence_weights
 from inference.lip_reading.options import FPS
-from inference.lip_reading.preprocess import MIN_SHOT_FRAMES, WINDOW_FRAMES, MouthCrop, merge_short_shots, stack_window
-from inference.lip_reading.windows import SILENT_GAP, Network, run_windows
+from inference.lip_reading.preprocess import MIN_SHOT_FRAMES, WINDOW_FRAMES, MouthCrop, merge_short_shots
+from inference.lip_reading.staged_network import StagedNetwork
+from inference.lip_reading.window_features import PaddedSpan, WindowFeatures
+from inference.lip_reading.windows import SILENT_GAP
 
 MIN_FRAMES = MIN_SHOT_FRAMES  # shorter runs are not decoded
 # Candidate ends of the next sentence, in frames: a coarse grid first, then the neighbours of its best, and a finer grid
@@ -59,7 +61,7 @@ class Hypothesis:
 
 
 def decode_by_sentence(
-    mouths: Iterable[MouthCrop], network: Network, n_best: int, calibration: Calibration
+    mouths: Iterable[MouthCrop], network: StagedNetwork, n_best: int, calibration: Calibration
 ) -> Iterator[DecodedSpan]:
     """Yield the decoded sentences of a video, with their times in it.
 
@@ -83,10 +85,11 @@ class SentenceSegmenter:
     first: the frame of the video that is first in the buffer.
     """
 
-    def __init__(self, mouths: Iterable[MouthCrop], network: Network, first: int) -> None:
+    def __init__(self, mouths: Iterable[MouthCrop], network: StagedNetwork, first: int) -> None:
         self._mouths = iter(mouths)
         self._network = network
         self._buffer: list[MouthCrop] = []
+        self._features = WindowFeatures(network, first)
         self.first = first
 
     def spans(self, n_best: int, calibration: Calibration) -> Iterator[DecodedSpan]:
@@ -106,16 +109,19 @@ class SentenceSegmenter:
 
     def _fill_buffer(self, n_frames: int) -> int:
         """Fill the buffer up to so many frames, or to the end of the run; return how many are buffered."""
-        self._buffer += islice(self._mouths, n_frames - len(self._buffer))
+        if new := list(islice(self._mouths, n_frames - len(self._buffer))):
+            self._buffer += new
+            self._features.append(new)
         return len(self._buffer)
 
     def _advance(self, n_frames: int) -> None:
         self._buffer = self._buffer[n_frames:]
         self.first += n_frames
+        self._features.drop_before(self.first)
 
     def _silent_window(self) -> Hypothesis | None:
         """Return a window of the buffered frames if no character is decoded in it: the search can then be skipped."""
-        whole = self._decode_frames(0, min(len(self._buffer), WINDOW_FRAMES))
+        (whole,) = self._decode_spans([(0, min(len(self._buffer), WINDOW_FRAMES))])
         return None if decode_greedy(whole.rows.argmax(axis=1)) else whole
 
     def _find_end(self) -> Hypothesis:
@@ -132,23 +138,34 @@ class SentenceSegmenter:
 
     def _try_ends(self, ends: Iterable[int], tried: dict[int, Hypothesis]) -> Hypothesis:
         """Decode up to each of these ends that was not tried yet; return the best hypothesis of all."""
-        for end in ends:
-            if end not in tried and MIN_FRAMES <= end <= len(self._buffer):
-                tried[end] = self._decode_frames(max(end - WINDOW_FRAMES, 0), end)
+        new = [end for end in dict.fromkeys(ends) if end not in tried and MIN_FRAMES <= end <= len(self._buffer)]
+        if new:
+            found = self._decode_spans([(max(end - WINDOW_FRAMES, 0), end) for end in new])
+            tried.update(zip(new, found, strict=True))
         return max(tried.values(), key=lambda one: one.score)
 
-    def _decode_frames(self, start: int, end: int) -> Hypothesis:
-        """Decode these frames in the middle of a window, with the first and the last frame repeated on both sides."""
-        own = self._buffer[start:end]
-        n_padded_before = (WINDOW_FRAMES - len(own)) // 2
-        clip = [own[0]] * n_padded_before + own + [own[-1]] * (WINDOW_FRAMES - len(own) - n_padded_before)
-        ((_, rows),) = run_windows([stack_window(clip, WINDOW_FRAMES)], self._network, 1)
-        return Hypothesis(start, end, n_padded_before, rows, score_one_sentence(rows))
+    def _decode_spans(self, spans: Sequence[tuple[int, int]]) -> list[Hypothesis]:
+        """Decode buffered frames [start, end), each span in the middle of a window of its own."""
+        padded = [PaddedSpan(self.first + start, self.first + end) for start, end in spans]
+        lips = np.stack([self._pad_lips(span) for span in padded])
+        (rows,) = self._network.recur(self._features.compute(padded), lips)
+        scores = score_one_sentence(rows)
+        return [
+            Hypothesis(start, end, span.n_before, one, float(score))
+            for (start, end), span, one, score in zip(spans, padded, rows, scores, strict=True)
+        ]
+
+    def _pad_lips(self, span: PaddedSpan) -> npt.NDArray[np.float32]:
+        own = np.stack([mouth.lips for mouth in self._buffer[span.start - self.first : span.end - self.first]])
+        return np.pad(own, ((span.n_before, span.n_after), (0, 0), (0, 0)), "edge")
 
 
-def score_one_sentence(rows: Logits) -> float:
-    """Return the log probability that (T, 28) logits contain exactly one sentence of the grammar, whichever."""
+def score_one_sentence(rows: Logits) -> npt.NDArray[np.float64]:
+    """Return the log probability that logits contain exactly one sentence of the grammar, whichever.
+
+    rows: (B, T, 28). Returns: (B,)
+    """
     log_p = log_softmax(rows.astype(np.float64))
-    highest = log_p.max(axis=1)
-    weights = compute_sentence_weights(GRID, N_PREFIX_SLOTS, np.exp(log_p - highest[:, None]))
-    return math.log(max(float(weights.sum()), MIN_WEIGHT)) + float(highest.sum())
+    highest = log_p.max(axis=2, keepdims=True)
+    scores = sum_sentence_weights(GRID, np.exp(log_p - highest))
+    return np.asarray(np.maximum(scores, math.log(MIN_WEIGHT)) + highest.sum(axis=(1, 2)))

@@ -13,6 +13,7 @@ from inference.lip_reading.grammar_decoder import join_spans
 from inference.lip_reading.greedy_decoder import SYMBOLS, DecodedText, Logits
 from inference.lip_reading.long_video import MAX_BUFFERED_FRAMES, decode_by_sentence, score_one_sentence
 from inference.lip_reading.preprocess import WINDOW_FRAMES, MouthCrop
+from inference.lip_reading.staged_network import StagedNetwork
 from inference.lip_reading.windows import SILENT_GAP
 
 FPS = 25.0
@@ -29,29 +30,32 @@ def mouths_of(text: str, gap_length: int = 0, shot: int = 0) -> list[MouthCrop]:
     return [MouthCrop(CROP, np.full((20, 2), label / 28, np.float32), gap_length, shot) for label in labels]
 
 
-class Network:
-    """Returns the class written into each frame's lips, with high confidence; counts its calls."""
+class FrameLabels:
+    """Returns the class written into each frame's lips, with high confidence; counts its windows."""
 
     def __init__(self) -> None:
-        self.n_calls = 0
+        self.n_windows = 0
+        self.staged = StagedNetwork(
+            (lambda x: [x[..., :1, :1]], lambda x: [x], lambda x: [x[:, 0, :, 0]]), lambda x: [x], self
+        )
 
-    def __call__(self, video: np.ndarray, lips: np.ndarray) -> list[Logits]:
-        self.n_calls += len(video)
+    def __call__(self, features: np.ndarray, lips: np.ndarray) -> list[Logits]:
+        assert features.shape == (*lips.shape[:2], 1)
+        self.n_windows += len(lips)
         labels = np.rint(lips[:, :, 0, 0] * 28).astype(int)
-        noise = np.random.default_rng(0).normal(0, 0.5, (*labels.shape, 28))
+        noise = np.random.default_rng(0).normal(0, 0.5, (*labels.shape[1:], 28))
         return [(noise + 8 * np.eye(28)[labels]).astype(np.float32)]
 
 
-def read(mouths: list[MouthCrop], network: Network | None = None) -> DecodedText:
-    return join_spans(list(decode_by_sentence(mouths, network or Network(), 2, UNCALIBRATED)), 2)
+def read(mouths: list[MouthCrop]) -> DecodedText:
+    return join_spans(list(decode_by_sentence(mouths, FrameLabels().staged, 2, UNCALIBRATED)), 2)
 
 
 def test_one_sentence_scores_above_more_or_less_than_one():
-    rows = [
-        Network()(CROP[None], np.stack([m.lips for m in mouths_of(text)])[None])[0][0]
-        for text in (f"--{ONE}--", f"--{ONE}-- LA-Y- RE", f"--{ONE[:-10]}--")
-    ]
-    whole, more, less = (score_one_sentence(one) for one in rows)
+    texts = [f"--{ONE}--", f"--{ONE}-- LA-Y- RE", f"--{ONE[:-10]}--"]
+    lips = [np.stack([m.lips for m in mouths_of(text.ljust(WINDOW_FRAMES, "-"))]) for text in texts]
+    features = np.zeros((len(texts), WINDOW_FRAMES, 1))
+    whole, more, less = score_one_sentence(FrameLabels()(features, np.stack(lips))[0])
     assert whole > more + 5
     assert whole > less + 5
 
@@ -110,10 +114,10 @@ def test_words_outside_the_grammar_lower_the_confidence():
 
 
 def test_few_frames_are_buffered_and_the_work_grows_with_the_length():
-    """Frames are decoded as they arrive, and five times as many take five times as many calls."""
-    calls = []
+    """Frames are decoded as they arrive, and five times as many take five times as many windows."""
+    windows = []
     for n_sentences in (2, 10):
-        n_given, network = 0, Network()
+        n_given, labels = 0, FrameLabels()
 
         def give(n_sentences: int = n_sentences) -> Iterator[MouthCrop]:
             nonlocal n_given
@@ -121,8 +125,8 @@ def test_few_frames_are_buffered_and_the_work_grows_with_the_length():
                 n_given += 1
                 yield mouth
 
-        for i, _ in enumerate(decode_by_sentence(give(), network, 1, UNCALIBRATED)):
+        for i, _ in enumerate(decode_by_sentence(give(), labels.staged, 1, UNCALIBRATED)):
             assert n_given <= i * (len(ONE) + 9 + 3) + MAX_BUFFERED_FRAMES + 1
-        calls.append(network.n_calls)
-    assert calls[1] == pytest.approx(5 * calls[0], rel=0.25)
+        windows.append(labels.n_windows)
+    assert windows[1] == pytest.approx(5 * windows[0], rel=0.25)
     assert MAX_BUFFERED_FRAMES < 2 * WINDOW_FRAMES
