@@ -2,61 +2,27 @@
 
     python -m bench.fuzz [--files 1500] [--seed 0]
 
-The files are small ones of every common format, with bytes, lengths and parts of them changed. Each is read once for
-its frames and once for its audio. Prints the counts, the slowest file, the peak resident memory of the decoders, and
-what was left behind.
+The files are small ones of every common format (see `fuzz_seeds`), with bytes, lengths and parts of them changed. Each
+is read once for its frames and once for its audio. Prints the counts, the slowest file, the peak resident memory of the
+decoders, and what was left behind.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import io
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 
-import av
-import numpy as np
-
+from bench.fuzz_seeds import make_seeds
 from inference.errors import VisemeError
 from inference.media import SandboxedDecoder
 
 MIB = 1024  # KiB, the unit of /proc
-WIDTH, HEIGHT, N_FRAMES, RATE = 64, 48, 6, 16000
-# Containers with their codecs of video and audio.
-VIDEOS = (
-    ("mp4", "libx264", "aac"),
-    ("mov", "mpeg4", "pcm_s16le"),
-    ("matroska", "libx264", "flac"),
-    ("webm", "libvpx-vp9", "libopus"),
-    ("avi", "mpeg4", "mp2"),
-    ("mpeg", "mpeg1video", "mp2"),
-    ("mpegts", "libx264", "aac"),
-    ("flv", "libx264", "aac"),
-    ("gif", "gif", None),
-    ("apng", "apng", None),
-)
-IMAGES = ("png", "mjpeg", "libwebp", "bmp")
-AUDIOS = (
-    ("wav", "pcm_s16le"),
-    ("mp3", "libmp3lame"),
-    ("flac", "flac"),
-    ("ogg", "libopus"),
-    ("ogg", "flac"),
-    ("ipod", "aac"),
-    ("adts", "aac"),
-    ("aiff", "pcm_s16be"),
-    ("ac3", "ac3"),
-)
-PIXEL_FORMATS = {"gif": "rgb8", "apng": "rgb24", "png": "rgb24", "mjpeg": "yuvj420p", "bmp": "bgr24"}
-CODEC_RATES = {"libopus": 48000, "ac3": 48000}
-X264_OPTIONS = {"x264-params": "no-asm=1"}  # its assembly also reads what it did not write, so files would differ
-REPEATABLE = {"fflags": "+bitexact"}  # no random numbers, dates and versions
 MAX_MUTATIONS = 8  # of one file
 EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 
@@ -191,57 +157,6 @@ def change_at(contents: bytearray, at: int, rng: random.Random) -> None:
                 del contents[at:]
             else:
                 contents[at : at + length] = rng.randbytes(length)
-
-
-def make_seeds() -> Mapping[str, bytes]:
-    """Return small intact files by name."""
-    seeds = {f"{container} {video}": make_video(container, video, audio) for container, video, audio in VIDEOS}
-    seeds |= {f"image {codec}": make_video("image2pipe", codec, None, n_frames=1) for codec in IMAGES}
-    return seeds | {f"{container} {codec}": make_audio(container, codec) for container, codec in AUDIOS}
-
-
-def make_video(container: str, codec: str, audio_codec: str | None, n_frames: int = N_FRAMES) -> bytes:
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format=container, options=REPEATABLE) as out:
-        video = out.add_stream(codec, rate=25, options=X264_OPTIONS if codec == "libx264" else {})
-        assert isinstance(video, av.VideoStream)
-        video.thread_count = 1  # more make other files each time
-        video.width, video.height, video.pix_fmt = WIDTH, HEIGHT, PIXEL_FORMATS.get(codec, "yuv420p")
-        audio = add_tone_stream(out, audio_codec) if audio_codec else None
-        for number in range(n_frames):
-            pixels = np.random.default_rng(number).integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), np.uint8)
-            image = av.VideoFrame.from_ndarray(pixels.repeat(8, 0).repeat(8, 1), format="rgb24")
-            frame = image.reformat(format=video.pix_fmt)
-            frame.pts, frame.time_base = number, Fraction(1, 25)
-            out.mux(video.encode(frame))
-        out.mux(video.encode())
-        if audio is not None:
-            encode_tone(out, audio, n_frames / 25)
-    return buffer.getvalue()
-
-
-def make_audio(container: str, codec: str) -> bytes:
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format=container, options=REPEATABLE) as out:
-        encode_tone(out, add_tone_stream(out, codec), 0.2)
-    return buffer.getvalue()
-
-
-def add_tone_stream(out: av.container.OutputContainer, codec: str) -> av.AudioStream:
-    stream = out.add_stream(codec, rate=CODEC_RATES.get(codec, RATE), layout="mono")
-    assert isinstance(stream, av.AudioStream)
-    return stream
-
-
-def encode_tone(out: av.container.OutputContainer, stream: av.AudioStream, seconds: float) -> None:
-    times = np.arange(round(RATE * seconds)) / RATE
-    tone = (8000 * np.sin(2 * np.pi * 220 * times)).astype(np.int16)[None]
-    frame = av.AudioFrame.from_ndarray(tone, format="s16", layout="mono")
-    frame.sample_rate, frame.pts, frame.time_base = RATE, 0, Fraction(1, RATE)
-    resampler = av.AudioResampler(stream.format.name, "mono", stream.rate, stream.codec_context.frame_size or None)
-    for piece in [*resampler.resample(frame), *resampler.resample(None)]:
-        out.mux(stream.encode(piece))
-    out.mux(stream.encode())
 
 
 if __name__ == "__main__":

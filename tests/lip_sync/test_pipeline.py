@@ -7,11 +7,11 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from support.heif_files import make_heif_grid
 from support.small_wav2lip import RATE, as_wav, voice
 from support.synthetic_frames import talk
 from support.video_files import encode_rgba, make_image, make_video, rotate_by_metadata
 
+from bench.heif_files import make_heif_grid
 from inference.errors import (
     DeadlineExceeded,
     InvalidRequest,

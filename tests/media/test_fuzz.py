@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
-from bench.fuzz import fuzz, make_seeds, mutated_files, open_files, read_audio, read_frames
+from bench.fuzz import fuzz, mutated_files, open_files, read_audio, read_frames
+from bench.fuzz_seeds import make_seeds
 from inference.errors import NoAudio, UnsupportedMedia
 from inference.media import SandboxedDecoder
 

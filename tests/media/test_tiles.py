@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from support.heif_files import make_heif_grid, make_heif_image
 
+from bench.heif_files import make_heif_grid, make_heif_image
 from inference.errors import MediaTooLarge, UnsupportedMedia
 from inference.media import MediaLimits, SandboxedDecoder, open_media
 from inference.media.media_warnings import TRANSPARENT

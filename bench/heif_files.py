@@ -1,8 +1,9 @@
-"""HEIC and AVIF images made by the tests, box by box as ISO/IEC 23008-12 says: FFmpeg only writes AVIF of one tile."""
+"""HEIC and AVIF images, box by box as ISO/IEC 23008-12 says: FFmpeg only writes AVIF of one tile."""
 
 from __future__ import annotations
 
 import io
+import os
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ Reference = tuple[bytes, int, list[int]]  # type, from an item, to items
 QUIET = "log-level=none:pools=none:frame-threads=1:bframes=0"
 ENCODERS = {
     "heic": ("libx265", {"x265-params": QUIET, "crf": "8"}),
-    "avif": ("libsvtav1", {"crf": "10", "preset": "10"}),
+    "avif": ("libsvtav1", {"crf": "10", "preset": "10", "svtav1-params": "lp=1"}),
 }
 ITEM_TYPES = {"heic": (b"hvc1", b"hvcC"), "avif": (b"av01", b"av1C")}
 
@@ -113,6 +114,7 @@ def coded_item(
 def encode_intra(image: Frame, brand: str) -> tuple[bytes, bytes]:
     """Return an MP4 of one frame, and the packet in it."""
     codec, options = ENCODERS[brand]
+    os.environ.setdefault("SVT_LOG", "1")  # errors only
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as out:
         stream = out.add_stream(codec, rate=25, options=options)
