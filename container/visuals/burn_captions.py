@@ -33,7 +33,10 @@ def burn_captions(
         fps = min(media.video.fps or DEFAULT_FPS, MAX_FPS)
         rate = Fraction(fps).limit_denominator(1001)
         frames = (frame for clip in media.read_clips(fps) for frame in clip.frames)
-        with open_audio(video, limits) as audio, write_video(path, rate, audio, is_rounded_down=True) as writer:
+        with (
+            open_audio(video, limits) as audio,
+            write_video(path, rate, audio, is_rounded_down=True, primaries=media.video.primaries) as writer,
+        ):
             for frame, lines in zip(frames, lines_of_frames(captions, rate), strict=False):
                 writer.add(draw_caption(crop_to_even(frame), lines))
         for warning in audio.warnings if audio is not None else ():

@@ -287,9 +287,9 @@ class SyncTimeline:
         starts = upstream_window_starts(count_mel_columns(len(samples)), rate) if options.tail == "drop" else None
         self.n_frames = len(starts) if starts is not None else count_frames(len(samples), rate)
         self._starts = starts
+        self.is_rounded_down, self.primaries = not media.video.is_still, media.video.primaries
         self._offset = options.mel_offset_frames
         declared_s = media.video.duration_s or 0
-        self.is_rounded_down = not media.video.is_still
         self.is_covered = declared_s * rate > self.n_frames * DURATION_MARGIN + DURATION_MARGIN_S * rate
 
     def windows(self) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
@@ -396,7 +396,13 @@ def write_videos(
     with ExitStack() as stack:
         writers: list[VideoWriter] = [
             stack.enter_context(
-                write_video(path, timeline.fps, timeline.audio, is_rounded_down=timeline.is_rounded_down)
+                write_video(
+                    path,
+                    timeline.fps,
+                    timeline.audio,
+                    is_rounded_down=timeline.is_rounded_down,
+                    primaries=timeline.primaries,
+                )
             )
             for path in paths
         ]

@@ -69,6 +69,11 @@ WIDE_PRIMARIES: dict[int, tuple[tuple[float, ...], ...]] = {
 HDR_TRANSFERS: dict[int, Literal["PQ", "HLG"]] = {ColorTrc.SMPTE2084: "PQ", ColorTrc.ARIB_STD_B67: "HLG"}
 
 
+BT709_PRIMARIES = int(ColorPrimaries.BT709)
+# Of BT.601, in Europe and in America: so near that frames keep them, and videos are written with their tag.
+SD_PRIMARIES = (int(ColorPrimaries.BT470BG), int(ColorPrimaries.SMPTE170M))
+
+
 @dataclass(frozen=True)
 class Colour:
     """How the numbers of a frame become light.
@@ -120,6 +125,11 @@ def default_matrix(frame: av.VideoFrame, *, hdr: str | None, is_still: bool) -> 
     if is_still or (frame.width <= MAX_SD_WIDTH and frame.height <= MAX_SD_HEIGHT):
         return YuvMatrix.BT601
     return YuvMatrix.BT709
+
+
+def kept_primaries(tag: int) -> int:
+    """Return the primaries of frames of a video with this tag once they are read: those of BT.709, or of BT.601."""
+    return tag if tag in SD_PRIMARIES else BT709_PRIMARIES
 
 
 def has_full_range(frame: av.VideoFrame) -> bool:

@@ -12,12 +12,12 @@ import av
 import cv2
 import numpy as np
 import numpy.typing as npt
-from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
+from av.video.reformatter import ColorRange, ColorTrc
 
 from inference.atomic_write import atomic_file
 from inference.errors import InvalidRequest, StorageError
 from inference.media.audio_spool import to_audio_frame
-from inference.media.colour import YuvMatrix
+from inference.media.colour import BT709_PRIMARIES, YuvMatrix, kept_primaries
 from inference.media.frames import Frame
 from inference.media.yuv import to_yuv420
 
@@ -56,10 +56,12 @@ class VideoWriter:
         *,
         is_seekable: bool,
         is_rounded_down: bool,
+        primaries: int,
     ) -> None:
         self._container = container
         self._fps = fps
         self._is_seekable, self._is_rounded_down = is_seekable, is_rounded_down
+        self._primaries = kept_primaries(primaries)
         self._video: av.video.stream.VideoStream | None = None
         self._track = audio
         self._last_s = Fraction(-1)
@@ -103,7 +105,7 @@ class VideoWriter:
         context.time_base = VIDEO_TIME_BASE
         # Written into the stream and into MP4's `colr`: without them, players guess by the size.
         context.colorspace, context.color_range = YuvMatrix.BT709, ColorRange.MPEG
-        context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        context.color_primaries, context.color_trc = self._primaries, ColorTrc.BT709
         return video
 
     def _add_audio_until(self, at_s: Fraction | None) -> None:
@@ -152,12 +154,13 @@ def write_video(
     *,
     is_seekable: bool = False,
     is_rounded_down: bool = False,
+    primaries: int = BT709_PRIMARIES,
 ) -> Iterator[VideoWriter]:
     """Write a video to `path` frame by frame: `writer.add(frame)`.
 
     is_seekable: make every frame a key frame, for `FrameReader`; the file is about three times larger.
     is_rounded_down: the frames were read from a video by `read_clips`, which rounds down; each level is written as half
-    of one more, so that greys are those of the source.
+    of one more, so that greys are those of the source. primaries: `VideoInfo.primaries` of that video.
     The video appears at `path` when it is complete; if anything fails, nothing is left behind.
 
     Raises: InvalidRequest if the suffix is not .mp4, .mov or .mkv; StorageError if the video cannot be written.
@@ -174,7 +177,14 @@ def write_video(
             atomic_file(path.absolute()) as partial,
             av.open(str(partial), "w", options={"movflags": "+faststart"}) as container,
         ):
-            writer = VideoWriter(container, rate, audio, is_seekable=is_seekable, is_rounded_down=is_rounded_down)
+            writer = VideoWriter(
+                container,
+                rate,
+                audio,
+                is_seekable=is_seekable,
+                is_rounded_down=is_rounded_down,
+                primaries=primaries,
+            )
             yield writer
             writer.finish()
     except OSError as err:  # PyAV's errors are OSErrors, too

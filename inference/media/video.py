@@ -13,6 +13,7 @@ import av.error
 
 from inference.errors import MediaTooLarge, MediaTruncated, UnsupportedMedia
 from inference.media.audio_clock import MAX_GAP_S, MAX_LEAD_S, origin_of
+from inference.media.colour import BT709_PRIMARIES, kept_primaries
 from inference.media.deinterlace import Deinterlacer
 from inference.media.files import size_of
 from inference.media.frame_rate import MAX_LIKELY_FPS, measure_rate, read_ahead
@@ -43,6 +44,7 @@ class VideoInfo:
     fps: float | None
     duration_s: float | None
     is_still: bool
+    primaries: int = BT709_PRIMARIES  # of the frames as read: H.273's number
 
 
 class Media:
@@ -138,6 +140,7 @@ class Media:
             fps=float(rate) if rate else None,
             duration_s=None if is_still else duration,
             is_still=is_still,
+            primaries=kept_primaries(stream.codec_context.color_primaries),
         )
 
     def _measure_rate(self) -> Fraction | None:

@@ -13,7 +13,7 @@ import av
 import cv2
 import numpy as np
 import numpy.typing as npt
-from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
+from av.video.reformatter import ColorRange, ColorTrc
 
 from inference.media.colour import YuvMatrix
 from inference.media.frames import Frame
@@ -62,7 +62,7 @@ def to_yuv420(frame: Frame, *, is_rounded_down: bool = False) -> av.VideoFrame:
             cv2.extractChannel(small, i + 1, dst=chroma[i, top // 2 : bottom // 2])
     image = av.VideoFrame.from_ndarray(packed.reshape(height * 3 // 2, width), format="yuv420p")
     image.colorspace, image.color_range = YuvMatrix.BT709, ColorRange.MPEG
-    image.color_primaries, image.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+    image.color_trc = ColorTrc.BT709
     return image
 
 

@@ -150,3 +150,15 @@ def test_written_videos_are_tagged(tmp_path: Path):
         assert (context.colorspace, context.color_range) == (1, 1)
         assert (context.color_primaries, context.color_trc) == (1, 1)
     assert b"colrnclx" + bytes([0, 1, 0, 1, 0, 1, 0]) in (tmp_path / "out.mp4").read_bytes()
+
+
+@pytest.mark.parametrize(("tag", "kept"), [(1, 1), (2, 1), (5, 5), (6, 6), (9, 1)])
+def test_the_primaries_of_sd_are_kept(tag: int, kept: int, tmp_path: Path):
+    """Only those of wide gamuts are converted."""
+    with open_media(make_patches(6, primaries=tag)) as media:
+        primaries = media.video.primaries
+    assert primaries == kept
+    with write_video(tmp_path / "out.mp4", 25, primaries=primaries) as writer:
+        writer.add(np.zeros((64, 64, 3), np.uint8))
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.video[0].codec_context.color_primaries == kept
