@@ -9,6 +9,7 @@ more for a camera that pans by up to a tenth of the frame per frame, and 0.85 or
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from enum import Enum
 
 import cv2
@@ -16,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 Frame = npt.NDArray[np.uint8]
-Thumbnail = npt.NDArray[np.float32]  # (32, 32) grey
+Array = npt.NDArray[np.float32]
 
 SIDE = 32  # pixels of a thumbnail
-SAMPLED_SIDE = 64  # pixels; about the shorter side of the frame that a thumbnail is averaged from
+SAMPLED_SIDE = 64  # rows and columns of the frame, about, that a thumbnail is averaged from
+GREEN = 1  # the channel that is compared, as it is nearest to the brightness
 MAX_SHIFT = 4  # pixels of the thumbnail: an eighth of the frame
 SAME_ABOVE = 0.95  # correlation without a shift from which nothing has changed
 CUT_BELOW = 0.85  # correlation of the best shift below which the frame is of another shot
@@ -37,6 +39,27 @@ class FrameChange(Enum):
     CUT = "cut"
 
 
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small grey image of a frame.
+
+    levels: (32, 32) float32. deviation: the same minus its mean, divided by its length; None if it is of one colour.
+    """
+
+    levels: Array
+    deviation: Array | None
+
+    @classmethod
+    def of(cls, frame_bgr: Frame) -> Thumbnail:
+        """Shrink a frame, (H, W, 3) uint8; of a large one, only every n-th row and column is read."""
+        step_y, step_x = (max(side // SAMPLED_SIDE, 1) for side in frame_bgr.shape[:2])
+        sampled = np.ascontiguousarray(frame_bgr[::step_y, ::step_x, GREEN])
+        levels = np.asarray(cv2.resize(sampled, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.float32)
+        deviation = levels - levels.mean()
+        length = float(np.sqrt(np.vdot(deviation, deviation)))
+        return cls(levels, deviation / length if length >= FLAT_BELOW * SIDE else None)
+
+
 class CutDetector:
     """Compares each frame with the one before, and numbers the shots from 0."""
 
@@ -48,11 +71,8 @@ class CutDetector:
 
     def add(self, frame_bgr: Frame) -> FrameChange:
         """Take the next frame, (H, W, 3) uint8 BGR, and return how it differs; a cut begins a shot."""
-        thumbnail = shrink(frame_bgr)
-        if not self._history:
-            self._history.append(thumbnail)
-            return FrameChange.NONE
-        change = compare(self._history[-1], thumbnail)
+        thumbnail = Thumbnail.of(frame_bgr)
+        change = compare(self._history[-1], thumbnail) if self._history else FrameChange.NONE
         if change is FrameChange.CUT:
             self._end_shot()
             returned = [shot for shot, last in self._ended if correlate_shifted(last, thumbnail) > RETURN_ABOVE]
@@ -69,7 +89,7 @@ class CutDetector:
 
     def has_drifted(self) -> bool:
         """Return whether the view has become another one within half a second, as in a cross-fade."""
-        return correlate_shifted(self._history[0], self._history[-1]) < CUT_BELOW
+        return compare(self._history[0], self._history[-1]) is FrameChange.CUT
 
     def _end_shot(self) -> None:
         if self._history:
@@ -82,15 +102,8 @@ class CutDetector:
         return self._n_shots - 1
 
 
-def shrink(frame_bgr: Frame) -> Thumbnail:
-    """Return the thumbnail of a frame; of a large frame, only every n-th row and column is read."""
-    step = max(min(frame_bgr.shape[:2]) // SAMPLED_SIDE, 1)
-    grey = cv2.cvtColor(np.ascontiguousarray(frame_bgr[::step, ::step]), cv2.COLOR_BGR2GRAY)
-    return np.asarray(cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA), np.float32)
-
-
 def compare(before: Thumbnail, after: Thumbnail) -> FrameChange:
-    """Return how the thumbnail of a frame differs from that of the frame before."""
+    """Return how a frame differs from an earlier one."""
     if correlate(before, after) >= SAME_ABOVE:
         return FrameChange.NONE
     return FrameChange.CUT if correlate_shifted(before, after) < CUT_BELOW else FrameChange.POSSIBLE
@@ -98,17 +111,16 @@ def compare(before: Thumbnail, after: Thumbnail) -> FrameChange:
 
 def correlate(one: Thumbnail, other: Thumbnail) -> float:
     """Return the correlation of two thumbnails, -1 to 1; 1 if both are of one colour, 0 if one is."""
-    is_flat = [float(each.std()) < FLAT_BELOW for each in (one, other)]
-    if any(is_flat):
-        return float(all(is_flat))
-    return float(cv2.matchTemplate(other, one, cv2.TM_CCOEFF_NORMED)[0, 0])
+    if one.deviation is None or other.deviation is None:
+        return float(one.deviation is other.deviation)
+    return float(np.vdot(one.deviation, other.deviation))
 
 
 def correlate_shifted(one: Thumbnail, other: Thumbnail) -> float:
     """Return the highest correlation of the middle of one thumbnail with a part of the other."""
-    middle = one[MAX_SHIFT:-MAX_SHIFT, MAX_SHIFT:-MAX_SHIFT]
-    is_flat = [float(each.std()) < FLAT_BELOW for each in (middle, other)]
+    middle = np.ascontiguousarray(one.levels[MAX_SHIFT:-MAX_SHIFT, MAX_SHIFT:-MAX_SHIFT])
+    is_flat = middle.std() < FLAT_BELOW, other.deviation is None
     if any(is_flat):
         return float(all(is_flat))
-    scores = cv2.matchTemplate(other, np.ascontiguousarray(middle), cv2.TM_CCOEFF_NORMED)
-    return float(np.nanmax(np.where(np.abs(scores) <= 1.001, scores, -1.0)))
+    scores = cv2.matchTemplate(other.levels, middle, cv2.TM_CCOEFF_NORMED)
+    return float(np.where(np.abs(scores) <= 1.001, scores, -1.0).max())  # a part of one colour may give anything

@@ -139,7 +139,7 @@ class FaceTracker:
             face.score < DOUBTFUL_SCORE <= last.score or face.box.overlap(last.box) < SAME_FACE_OVERLAP
         ):
             return True
-        return self._since_detection >= DRIFT_EVERY and self._cuts.has_drifted()
+        return self._since_detection % DRIFT_EVERY == 0 and self._cuts.has_drifted()
 
     def _is_confirmed(self, frame: Frame, face: Face) -> bool:
         self._since_detection = 0

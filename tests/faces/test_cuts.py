@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 from support.shots import film_person
 
-from inference.faces.cuts import HISTORY_FRAMES, CutDetector, FrameChange, compare, correlate, correlate_shifted, shrink
+from inference.faces.cuts import (
+    HISTORY_FRAMES,
+    CutDetector,
+    FrameChange,
+    Thumbnail,
+    compare,
+    correlate,
+    correlate_shifted,
+)
 
 SHOT = film_person(3, 20)
 BLACK = np.zeros_like(SHOT[0])
@@ -86,7 +94,7 @@ def test_a_cross_fade_is_a_drift_and_talking_is_not():
 
 
 def test_one_colour_is_like_one_colour_only():
-    flat, dark, seen = (shrink(frame) for frame in (BLACK + 200, BLACK, SHOT[0]))
+    flat, dark, seen = (Thumbnail.of(frame) for frame in (BLACK + 200, BLACK, SHOT[0]))
     assert compare(flat, dark) is FrameChange.NONE
     assert compare(flat, seen) is FrameChange.CUT
     assert compare(seen, dark) is FrameChange.CUT
@@ -97,4 +105,4 @@ def test_one_colour_is_like_one_colour_only():
 @pytest.mark.parametrize("shape", [(16, 16), (17, 3000), (2160, 16)])
 def test_frames_of_any_shape_have_a_thumbnail(shape: tuple[int, int]):
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
-    assert shrink(noise).shape == (32, 32)
+    assert Thumbnail.of(noise).levels.shape == (32, 32)
