@@ -75,6 +75,7 @@ def build(
 
     settings = Settings.from_env()
     packaged_features = None if features is None else open_npy(features)
+    warnings: list[str] = []
     with report_progress() as progress:
         task = progress.add_task(video.name, total=None)
         manifest = build_package(
@@ -83,7 +84,10 @@ def build(
             load_landmarker("mediapipe", settings.weight_sources),
             limits=settings.media_limits,
             progress=lambda completed: progress.update(task, completed=completed),
+            warn=warnings.append,
         )
+    for warning in warnings:
+        print_note(f"warning: {warning}")
     print_package(manifest, output)
 
 

@@ -70,10 +70,12 @@ def build_package(
     limits: MediaLimits | None = None,
     media: MediaOpener = open_media,
     progress: Progress | None = None,
+    warn: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Write the package to the folder `output`, complete or not at all.
 
-    name: by default the name of the folder. Raises: InvalidRequest if the folder exists, MediaError (including
+    name: by default the name of the folder. warn: called with what was changed in the frames of the video, such as HDR.
+    Raises: InvalidRequest if the folder exists, MediaError (including
     NoFaceFound), WeightsError, BadPackage if the landmarks do not fit the video, StorageError.
     """
     unet, encoder = read_unet(source.checkpoint, source.mode), read_source_encoder(source)
@@ -81,6 +83,8 @@ def build_package(
         check_encoder_fits(encoder.widths[-1], unet.audio_shape, source.checkpoint.name)
     video = SourceVideo(source.video, limits, media)
     points = track_landmarks(video.frames(), landmarker, video.name, progress)
+    for warning in video.warnings:
+        warn(warning)
     with atomic_package_folder(output) as folder:
         written = write_frames(folder, video.cropped_frames(choose_boxes(source, points)), video.name)
         manifest = Manifest(
@@ -104,6 +108,7 @@ class SourceVideo:
 
     def __init__(self, video: Path, limits: MediaLimits | None, media: MediaOpener) -> None:
         self.name = video.name
+        self.warnings: tuple[str, ...] = ()  # of the frames, once they are read
         self._video, self._limits, self._media = video, limits, media
 
     def frames(self) -> Iterator[Frame]:
@@ -114,6 +119,7 @@ class SourceVideo:
                 if n_frames > MAX_FRAMES:
                     raise MediaTooLarge(f"{self.name}: over {MAX_FRAMES} frames; that is the limit")
                 yield from map(pad_to_even, clip.frames)
+            self.warnings = opened.warnings
 
     def cropped_frames(self, boxes: Sequence[FaceBox]) -> Iterator[CroppedFrame]:
         n_frames = 0

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from support.avatar_source import HEIGHT, WIDTH
+from support.coloured_video import make_patches
 from support.golden_weights import seeded_state
 from support.shots import film_person
 
 from inference.avatar import AvatarPackage, find_named, list_avatars
-from inference.avatar.build import AvatarSource, build_package, choose_idle, track_landmarks
+from inference.avatar.build import AvatarSource, SourceVideo, build_package, choose_idle, track_landmarks
 from inference.avatar.compose import cut_crop
 from inference.avatar.manifest import BACKGROUND, CROPS, ENCODER, MANIFEST, NETWORK, describe_files
 from inference.errors import (
@@ -29,6 +30,7 @@ from inference.errors import (
 from inference.faces import Landmarker
 from inference.media import open_media
 from inference.media.encode import write_video
+from inference.media.media_warnings import TONE_MAPPED_PQ
 from inference.models import AudioVisualEncoder, AvatarUNet
 from inference.settings import Settings
 from inference.weights.checkpoint import write_safetensors
@@ -297,6 +299,13 @@ def test_a_video_without_a_face_is_rejected(source: AvatarSource, tmp_path: Path
     with pytest.raises(MediaNotFound):
         build_package(replace(source, video=tmp_path / "none.mp4"), tmp_path / "out", landmarker)
     assert [path.name for path in tmp_path.iterdir()] == ["empty.mp4"]
+
+
+def test_a_source_in_hdr_is_reported(tmp_path: Path):
+    (tmp_path / "hdr.mp4").write_bytes(make_patches(9, transfer=16, primaries=9))
+    video = SourceVideo(tmp_path / "hdr.mp4", None, open_media)
+    assert len(list(video.frames())) == 3
+    assert video.warnings == (TONE_MAPPED_PQ,)
 
 
 def test_boxes_come_from_upstreams_landmarks(source: AvatarSource, tmp_path: Path, landmarker: Landmarker):
