@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.coloured_video import PATCHES, make_patches, read_patches
 from support.video_files import make_video, numbered_frames, read_number
 
 from inference.errors import MediaNotFound, MediaTooLarge, UnsupportedMedia
@@ -75,6 +76,13 @@ def test_several_threads_may_read(path: Path):
         for thread in threads:
             thread.join()
     assert wrong == []
+
+
+def test_videos_written_before_they_were_tagged_are_bt601(tmp_path: Path):
+    """Of any size, and only here: elsewhere an untagged video of this size is BT.709."""
+    (tmp_path / "old.mp4").write_bytes(make_patches(6, height=720, tagged=False, n_frames=1))
+    with FrameReader(tmp_path / "old.mp4") as reader:
+        np.testing.assert_allclose(read_patches(reader.read(0)), PATCHES, atol=1.5)
 
 
 @pytest.mark.parametrize("i", [-1, 40])
