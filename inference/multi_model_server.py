@@ -2,8 +2,8 @@
 
 Multi Model Server 1.1.11 logs what a handler's `initialize` raises and goes on as if it had succeeded
 (`mms/model_loader.py`), answers `/ping` with 200 whatever its workers do (`ModelManager.workerStatus`), and starts a
-load that takes too long again and again. SageMaker would report an endpoint in service that answers no request. If
-its process ends instead, SageMaker reports that the container failed.
+load again and again that takes too long or whose process dies. SageMaker would report an endpoint in service that
+answers no request. If its process ends instead, SageMaker reports that the container failed.
 
 A container has the processes: hosting toolkit (process 1), Multi Model Server, worker, and the worker's child for one
 connection, which runs the handler. After Multi Model Server the image's entry point sleeps for ever
@@ -16,17 +16,22 @@ import contextlib
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 import traceback
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from inference.errors import WorkerDied
 
 if TYPE_CHECKING:
     import psutil
 
 SERVER_CLASS = "com.amazonaws.ml.mms.ModelServer"
 TOOLKIT_ARGUMENT = "serve"  # of the image's entry point, as SageMaker starts every container
+MAX_DEAD_LOADS = 3  # processes that may die while they load, as if killed for memory, before the server is ended
 MARGIN_S = 15.0  # a load is given up this long before the server would start another one beside it
 ENTRY_SLEEP = "tail"  # the command with which the entry point sleeps
 SLEEP_TIMEOUT_S = 3.0  # seconds for the toolkit to see that the server has ended
@@ -38,12 +43,18 @@ POLL_S = 0.1
 def ending_server_on_failure(timeout_s: float) -> Iterator[None]:
     """End the model server, if there is one, if the block fails or takes longer than the server waits.
 
+    It is also ended if several processes died in the block before, since the server would start others for ever.
     timeout_s: that the server waits for a load, from when this process started; 0: for ever.
     Raises: the error of the block.
     """
+    server = find_server()
+    if server is None:
+        yield
+        return
     watchdog = start_watchdog(timeout_s) if timeout_s else None
     try:
-        yield
+        with marked_load(server.pid):
+            yield
     except BaseException as err:
         end_server(f"{type(err).__name__}: {err}", traceback.format_exc())
         raise
@@ -52,10 +63,36 @@ def ending_server_on_failure(timeout_s: float) -> Iterator[None]:
             watchdog.cancel()
 
 
-def start_watchdog(timeout_s: float) -> threading.Timer | None:
-    """Start the timer that ends the server shortly before it would give up this load; None without a server."""
-    if find_server() is None:
-        return None
+@contextlib.contextmanager
+def marked_load(server_pid: int) -> Iterator[None]:
+    """Leave a file if this process dies in the block.
+
+    Raises: WorkerDied if too many processes have left one.
+    """
+    folder = Path(tempfile.gettempdir()) / f"viseme-loads-{server_pid}"
+    folder.mkdir(exist_ok=True)
+    n_dead = sum(not is_running(int(mark.name)) for mark in folder.iterdir())
+    if n_dead >= MAX_DEAD_LOADS:
+        raise WorkerDied(f"{n_dead} processes died while they loaded them; perhaps there is too little memory")
+    mark = folder / str(os.getpid())
+    mark.touch()
+    try:
+        yield
+    finally:
+        mark.unlink(missing_ok=True)
+
+
+def is_running(pid: int) -> bool:
+    import psutil
+
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def start_watchdog(timeout_s: float) -> threading.Timer:
+    """Start the timer that ends the server shortly before it would give up this load."""
     import psutil
 
     # The server's own time began with this process, which first imported the toolkit.
