@@ -179,7 +179,7 @@ def choose_video_target(syncer: LipSyncer, output: Path, inputs: tuple[Path, Pat
 
     Raises: InvalidRequest if a video would overwrite an input, or replace one of several symbolic links.
     """
-    from inference.lip_sync.pipeline import name_outputs
+    from inference.lip_sync.outputs import name_outputs
 
     names = [one.name for one in syncer.generators]
     if len(names) == 1:

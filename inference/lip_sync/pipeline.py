@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import copy
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 
-from inference.audio import SAMPLE_RATE, count_frames, count_mel_columns, cut_window, upstream_window_starts
-from inference.audio import window_start as start_of_window
+from inference.audio import SAMPLE_RATE
 from inference.backends import choose_device
-from inference.errors import InvalidRequest, NoFaceFound, StorageError, WeightsNotFound
+from inference.errors import NoFaceFound, WeightsNotFound
 from inference.faces import FaceBox, FaceTracker
 from inference.faces.load import load_landmarker
 from inference.lip_sync.box_cache import (
@@ -33,32 +30,21 @@ from inference.lip_sync.enhance import Enhancer, enhance_mouths, load_enhancer
 from inference.lip_sync.frame_spool import loop_frames
 from inference.lip_sync.locate import FaceLocator, LocatedFace, TrackingLocator
 from inference.lip_sync.model import Generator, find_s3fd, load_generators, load_s3fd
-from inference.lip_sync.options import DEFAULT_FPS, MAX_FPS, MIN_FPS, EnhancerName, SyncOptions, SyncOutput, SyncResult
+from inference.lip_sync.options import EnhancerName, SyncOptions, SyncOutput, SyncResult
+from inference.lip_sync.outputs import ProgressCallback, name_outputs, staging_folder, write_videos
 from inference.lip_sync.preprocess import (
     FaceFrame,
     downscale_frames,
     find_boxes,
     smooth_boxes,
 )
-from inference.locked_folders import locked_folder
-from inference.malloc_trim import HeapTrimmer
-from inference.media import Frame, MediaOpener, OpenedMedia, Source, VideoInfo, open_media
-from inference.media.audio_convert import Samples
-from inference.media.audio_spool import AudioSpool, SpoolAudio, spool_audio
-from inference.media.encode import SUFFIXES, VideoWriter, write_video
+from inference.lip_sync.timeline import SyncTimeline, audio_warnings
+from inference.media import Frame, MediaOpener, OpenedMedia, Source, open_media
+from inference.media.audio_spool import SpoolAudio, spool_audio
 from inference.settings import Settings
 from inference.stage_timer import StageClock
 
-# Called with the number of frames written so far, and of all.
-ProgressCallback = Callable[[int, int], None]
-
 BATCH_SIZE = {"cpu": 4, "cuda": 32}  # frames per batch
-# A video that declares this much more than is needed is not stored for a loop: a factor, and seconds besides.
-DURATION_MARGIN, DURATION_MARGIN_S = 1.05, 1.0
-LOWEST_SOURCE_FPS = 10.0  # of slideshows, GIFs and surveillance: below, the video is made at DEFAULT_FPS
-SILENT_AUDIO = "silent_audio"
-MAX_NAME_BYTES = 255  # of a file's name, on Linux and macOS
-STAGING_PREFIX = ".viseme-sync-"
 
 
 class LipSyncer:
@@ -271,34 +257,6 @@ def licence_warnings(generators: Iterable[Generator]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(one.notice for one in generators if one.notice))
 
 
-def audio_warnings(spool: AudioSpool, samples: Samples) -> tuple[str, ...]:
-    """Return what the caller should know of the audio. samples: as the networks take it."""
-    return spool.warnings if samples.any() else (*spool.warnings, SILENT_AUDIO)
-
-
-class SyncTimeline:
-    """The length and frame rate of the output, and the audio of each frame."""
-
-    def __init__(self, media: OpenedMedia, spool: AudioSpool, samples: Samples, options: SyncOptions) -> None:
-        """Plan the output. samples: the audio as the networks take it, 16 kHz mono."""
-        self.audio, self.samples = spool, samples
-        self.fps = choose_rate(media.video, options.fps, keeps_slow=options.tail == "drop")
-        rate = float(self.fps)
-        starts = upstream_window_starts(count_mel_columns(len(samples)), rate) if options.tail == "drop" else None
-        self.n_frames = len(starts) if starts is not None else count_frames(len(samples), rate)
-        self._starts = starts
-        self.is_rounded_down, self.primaries = not media.video.is_still, media.video.primaries
-        self._offset = options.mel_offset_frames
-        declared_s = media.video.duration_s or 0
-        self.is_covered = declared_s * rate > self.n_frames * DURATION_MARGIN + DURATION_MARGIN_S * rate
-
-    def windows(self) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
-        """Yield the (80, 16) mel of each frame."""
-        for k in range(self.n_frames):
-            start = start_of_window(k, float(self.fps), self._offset) if self._starts is None else self._starts[k]
-            yield cut_window(self.samples, start)
-
-
 class FaceCounter:
     """Counts frames with a face in the source, and in the output those without one, and those of faces passed on."""
 
@@ -337,82 +295,3 @@ class FaceCounter:
             f"{self.n_passed_on} of {self._n_output} frames show a face in profile, an unclear or another one; "
             "they are unchanged",
         )
-
-
-def choose_rate(video: VideoInfo, requested: float | None, *, keeps_slow: bool = False) -> Fraction:
-    """Return the requested frame rate, else the rate of the video: 25 if that is too low for a mouth to move by.
-
-    keeps_slow: take a low rate as it is, as upstream does.
-    """
-    declared = video.fps if video.fps and not video.is_still else DEFAULT_FPS
-    if declared < LOWEST_SOURCE_FPS:
-        declared = max(declared, MIN_FPS) if keeps_slow else DEFAULT_FPS
-    rate = min(declared, MAX_FPS) if requested is None else requested
-    return Fraction(rate).limit_denominator(1001)
-
-
-def name_outputs(output: Path | None, names: list[str]) -> list[Path]:
-    """Return one output path per checkpoint. Raises: InvalidRequest if one cannot be written."""
-    output = output or Path("video.mp4")
-    if output.suffix.lower() not in SUFFIXES:
-        raise InvalidRequest(f"{output.name}: cannot write this kind of file; expected one of {', '.join(SUFFIXES)}")
-    if output.is_dir() or not output.parent.is_dir():
-        found = "is a directory" if output.is_dir() else "its folder does not exist"
-        raise InvalidRequest(f"{output}: {found}; expected a file to write")
-    if len(names) == 1:
-        return [output]
-    paths = [output.with_name(f"{output.stem}.{name}{output.suffix}") for name in names]
-    if (n_bytes := max(len(os.fsencode(path.name)) for path in paths)) > MAX_NAME_BYTES:
-        raise InvalidRequest(f"{output.name}: with a checkpoint, a name of {n_bytes} bytes; expected at most 255")
-    return paths
-
-
-@contextmanager
-def staging_folder(output: Path | None) -> Iterator[Path]:
-    """Provide a temporary folder for unfinished videos, beside the output so that a rename moves them into place.
-
-    Raises: StorageError if the folder cannot be made or a video cannot be moved into place.
-    """
-    try:
-        if output is None:
-            with locked_folder(STAGING_PREFIX) as folder:
-                yield folder
-            return
-        with tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=output.parent) as beside:
-            yield Path(beside)
-    except OSError as err:
-        raise StorageError(f"the video could not be written ({err.strerror or err})") from err
-
-
-def write_videos(
-    frames: Iterable[tuple[Frame, ...]],
-    paths: list[Path],
-    timeline: SyncTimeline,
-    progress: ProgressCallback | None,
-    clock: StageClock,
-) -> tuple[int, int]:
-    """Write each frame to its video. Returns: width and height."""
-    size, trimmer = (0, 0), HeapTrimmer()
-    with ExitStack() as stack:
-        writers: list[VideoWriter] = [
-            stack.enter_context(
-                write_video(
-                    path,
-                    timeline.fps,
-                    timeline.audio,
-                    is_rounded_down=timeline.is_rounded_down,
-                    primaries=timeline.primaries,
-                )
-            )
-            for path in paths
-        ]
-        for n_done, each in enumerate(frames, 1):
-            with clock.stage("encode"):
-                for writer, frame in zip(writers, each, strict=True):
-                    writer.add(frame)
-            clock.check("encode")
-            size = each[0].shape[1], each[0].shape[0]
-            trimmer.count(each[0].nbytes)
-            if progress is not None:
-                progress(n_done, timeline.n_frames)
-    return size
