@@ -9,8 +9,8 @@ import numpy as np
 from inference.media.frames import Frame
 
 UNCHANGED_WITHIN = 4  # levels, of every sample: a face at rest changes by 6 to 18 from frame to frame
-SAMPLE_EVERY = 4  # rows and columns
-COARSE_EVERY = 4  # samples, compared first
+ROW_EVERY = 8  # compared; whole rows, which are copied fast
+COARSE_EVERY = 4, 16  # of these rows, and of their pixels, compared first
 
 
 class HeldFrameDetector:
@@ -18,25 +18,25 @@ class HeldFrameDetector:
 
     def __init__(self) -> None:
         self._first: weakref.ref[Frame] | None = None  # weak, so that a frame of 8K is not kept
-        self._samples: Frame | None = None
+        self._rows: Frame | None = None
 
     def is_held(self, frame: Frame) -> bool:
         """Return whether a frame is the one before it, held; frames come in order. frame: (H, W, 3) uint8."""
         if self._first is not None and self._first() is frame:
             return True
-        samples = frame[::SAMPLE_EVERY, ::SAMPLE_EVERY]
-        if self._samples is not None and are_alike(samples, self._samples):
+        rows = frame[::ROW_EVERY]
+        if self._rows is not None and are_alike(rows, self._rows):
             return True
-        self._first, self._samples = weakref.ref(frame), samples.copy()
+        self._first, self._rows = weakref.ref(frame), rows.copy()
         return False
 
 
-def are_alike(samples: Frame, others: Frame) -> bool:
+def are_alike(rows: Frame, others: Frame) -> bool:
     """Return whether no sample differs by more than UNCHANGED_WITHIN."""
-    if samples.shape != others.shape:
+    if rows.shape != others.shape:
         return False
-    for step in (COARSE_EVERY, 1):
-        one, other = samples[::step, ::step], others[::step, ::step]
+    for down, across in (COARSE_EVERY, (1, 1)):
+        one, other = rows[::down, ::across], others[::down, ::across]
         if (np.maximum(one, other) - np.minimum(one, other)).max(initial=0) > UNCHANGED_WITHIN:
             return False
     return True
