@@ -127,6 +127,11 @@ def default_matrix(frame: av.VideoFrame, *, hdr: str | None, is_still: bool) -> 
     return YuvMatrix.BT709
 
 
+def is_wide(transfer: int, primaries: int) -> bool:
+    """Return whether tags are those of HDR or a wide gamut."""
+    return transfer in HDR_TRANSFERS or primaries in WIDE_PRIMARIES
+
+
 def kept_primaries(tag: int) -> int:
     """Return the primaries of frames of a video with this tag once they are read: those of BT.709, or of BT.601."""
     return tag if tag in SD_PRIMARIES else BT709_PRIMARIES

@@ -13,7 +13,7 @@ import av.error
 
 from inference.errors import MediaTooLarge, MediaTruncated, UnsupportedMedia
 from inference.media.audio_clock import MAX_GAP_S, MAX_LEAD_S, origin_of
-from inference.media.colour import BT709_PRIMARIES, kept_primaries
+from inference.media.colour import BT709_PRIMARIES, is_wide, kept_primaries
 from inference.media.deinterlace import Deinterlacer
 from inference.media.files import size_of
 from inference.media.frame_rate import MAX_LIKELY_FPS, measure_rate, read_ahead
@@ -93,6 +93,12 @@ class Media:
             return group_into_clips(self._to_bgr(item.item for item in islice(self._decode(), 1)), fps)
         rate = Fraction(fps).limit_denominator(1001)
         return group_into_clips(self._to_bgr(resample_to_rate(self._decode(), rate)), fps)
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether it declares HDR or a wide gamut, which takes longer to convert."""
+        context = self._stream.codec_context
+        return is_wide(context.color_trc, context.color_primaries)
 
     @property
     def sample_bits(self) -> int:

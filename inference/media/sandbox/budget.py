@@ -29,6 +29,7 @@ FILE_BYTES_PER_CPU_S = 4_000_000  # entropy decoding
 PROBED_BYTES_PER_CPU_S = 1_000_000  # opening a file decodes its first frames, of whatever codec
 MAX_PROBING_CPU_S = 20.0
 PIXELS_PER_CPU_S = 40_000_000
+CONVERTED_PIXELS_PER_CPU_S = 12_000_000  # to BT.709 in SDR, each by a look-up in a cube of colours
 PIXELS_AHEAD = CHUNK_BYTES // 3  # decoded before the first clip is counted, beyond one frame
 CPU_S_PER_FRAME = 0.01
 CPU_S_PER_CLIP = 0.002  # of one frame that is shown for long
@@ -52,15 +53,19 @@ class ResourceBudget:
         set_soft_limit(resource.RLIMIT_DATA, self.memory_bytes)
         self.count()
 
-    def set_video(self, codec: str, n_pixels: int, sample_bits: int) -> None:
-        """Allow what frames of this size, codec and depth need. n_pixels: of one frame."""
-        sample_bytes = 2 if sample_bits > 8 else 1
+    def set_video(self, codec: str, n_pixels: int, sample_bits: int, *, is_wide: bool = False) -> None:
+        """Allow what frames of this size, codec and depth need.
+
+        n_pixels: of one frame. is_wide: HDR or a wide gamut.
+        """
+        sample_bytes = 2 if sample_bits > 8 or is_wide else 1
         if n_pixels > PLAIN_PIXELS:
             needed = FRAME_BYTES_PER_PIXEL * sample_bytes * n_pixels
             allowed = min(MEMORY_BYTES + min(needed, FRAME_MEMORY_PER_FILE_BYTE * self._n_bytes), MAX_MEMORY_BYTES)
             self.memory_bytes = max(self.memory_bytes, allowed)
             set_soft_limit(resource.RLIMIT_DATA, self.memory_bytes)
-        self._pixels_per_cpu_s = PIXELS_PER_CPU_S / SLOWNESS.get(codec, 1) / sample_bytes
+        cpu_s_per_pixel = SLOWNESS.get(codec, 1) * sample_bytes / PIXELS_PER_CPU_S
+        self._pixels_per_cpu_s = 1 / (cpu_s_per_pixel + is_wide / CONVERTED_PIXELS_PER_CPU_S)
         self._pixels_ahead = n_pixels + PIXELS_AHEAD
         self.count()
 

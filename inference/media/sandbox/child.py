@@ -133,8 +133,9 @@ class DecoderServer:
     def _serve_frames(self, file: IO[bytes], name: str, limits: MediaLimits, budget: ResourceBudget) -> None:
         self._max_frame_pixels = limits.max_frame_pixels
         with open_file(file, name, limits) as media:
-            budget.set_video(media.video.codec, media.video.width * media.video.height, media.sample_bits)
-            self._watch.set_frame_size(media.video.width * media.video.height)
+            n_pixels = media.video.width * media.video.height
+            budget.set_video(media.video.codec, n_pixels, media.sample_bits, is_wide=media.is_wide)
+            self._watch.set_frame_size(n_pixels)
             send(self._sock, {"is": "opened", "video": asdict(media.video)})
             while (request := self._next_request()[0])["do"] == "read":
                 try:

@@ -271,6 +271,17 @@ def test_slow_codecs_get_more_cpu_time(
     assert limits[resource.RLIMIT_CPU] == expected
 
 
+def test_hdr_gets_the_cpu_time_and_the_memory_of_its_conversion(
+    limits: dict[int, int], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(budget, "PIXELS_AHEAD", 39_000_000)
+    one = ResourceBudget(1_000_000)
+    one.set_video("h264", 4_000_000, 8, is_wide=True)
+    assert one.memory_bytes == budget.MEMORY_BYTES + 48 * 4_000_000
+    one.count(n_pixels=77_000_000)
+    assert limits[resource.RLIMIT_CPU] == 100 + int(4 + 0.25 + 1 + 120 / 20 + 120 / 12)
+
+
 def test_opening_a_large_file_gets_bounded_cpu_time(limits: dict[int, int]):
     ResourceBudget(100_000_000)
     assert limits[resource.RLIMIT_CPU] == 100 + 4 + 25 + 20
