@@ -57,6 +57,7 @@ def make_seeds() -> Mapping[str, bytes]:
         "avif": make_heif_image(image, brand="avif", alpha=alpha),
         "mpegts interlaced": make_video("mpegts", "libx264", None, is_interlaced=True),
         "mp4 mirrored": mirror(make_video("mp4", "libx264", "aac")),
+        "webm alpha": make_video("webm", "libvpx-vp9", None, pixel_format="yuva420p"),
         "image png alpha": make_video("image2pipe", "png", None, n_frames=1, pixel_format="rgba"),
     }
 

@@ -12,6 +12,7 @@ import av
 import av.error
 
 from inference.errors import MediaTooLarge, MediaTruncated, UnsupportedMedia
+from inference.media.alpha_decoder import make_alpha_decoder
 from inference.media.audio_clock import MAX_GAP_S, MAX_LEAD_S, origin_of
 from inference.media.colour import BT709_PRIMARIES, is_wide, kept_primaries
 from inference.media.deinterlace import Deinterlacer
@@ -211,14 +212,15 @@ class Media:
 
     def _decode_raw(self) -> Iterator[av.VideoFrame]:
         """Yield every decodable frame; broken packets are skipped, and keep their time."""
-        self._stream.codec_context.options = self._decoder_options()
+        decoder = make_alpha_decoder(self._stream) or self._stream.codec_context
+        decoder.options = self._decoder_options()
         # One thread. With frame threads, a decoder loses the good frames after a broken one at the end of the file.
         # With slice threads, its error concealment depends on the number of threads and on which is first, so that
         # each machine gets other frames. And it allocates memory for as many threads as there are cores.
-        self._stream.thread_count = 1
+        decoder.thread_count = 1
         for packet in self._read_packets():
             try:
-                yield from packet.decode()
+                yield from decoder.decode(packet)
             except MemoryError:
                 raise  # PyAV's is also an FFmpegError, but no broken packet: the next one fails, too
             except av.error.FFmpegError:

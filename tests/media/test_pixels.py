@@ -70,17 +70,40 @@ def test_a_frame_that_fills_its_size_is_not_copied():
     assert letterbox(pixels + 9, 9, 5)[0, 1:7].min() == 9
 
 
-def test_many_frames_with_alpha_fit_into_the_memory_of_the_sandbox():
-    pixels = np.full((96, 128, 4), 120, np.uint8)
+def make_alpha_video(pixels: np.ndarray, n_frames: int, container: str, codec: str, pix_fmt: str) -> bytes:
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mov") as out:
-        stream = out.add_stream("prores_ks", rate=25, options={"profile": "4"})
-        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuva444p10le"
-        for number in range(60):
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format="yuva444p10le")
+    with av.open(buffer, "w", format=container) as out:
+        stream = out.add_stream(
+            codec, rate=25, options={"profile": "4"} if codec == "prores_ks" else {"auto-alt-ref": "0"}
+        )
+        stream.height, stream.width = pixels.shape[:2]
+        stream.pix_fmt = pix_fmt
+        for number in range(n_frames):
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgba").reformat(format=pix_fmt)
             frame.pts, frame.time_base = number, Fraction(1, 25)
             out.mux(stream.encode(frame))
         out.mux(stream.encode())
-    with SandboxedDecoder() as decoder, decoder.open(buffer.getvalue()) as media:
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+def test_the_alpha_of_a_webm_is_laid_over_white(codec: str):
+    pixels = np.full((96, 128, 4), 120, np.uint8)
+    pixels[:, :64] = (200, 0, 200, 0)
+    pixels[:, 64:, 3] = 255
+    contents = make_alpha_video(pixels, 12, "webm", codec, "yuva420p")
+    with SandboxedDecoder() as decoder, decoder.open(contents) as media:
+        frames = [frame for clip in media.read_clips(25.0) for frame in clip.frames]
+        assert media.warnings == (TRANSPARENT,)
+    assert len(frames) == 12
+    for frame in frames:
+        assert frame[:, :56].min() > 245
+        assert abs(frame[:, 72:].mean() - 120) < 5
+
+
+def test_many_frames_with_alpha_fit_into_the_memory_of_the_sandbox():
+    pixels = np.full((96, 128, 4), 120, np.uint8)
+    contents = make_alpha_video(pixels, 60, "mov", "prores_ks", "yuva444p10le")
+    with SandboxedDecoder() as decoder, decoder.open(contents) as media:
         assert sum(len(clip.frames) for clip in media.read_clips(25.0)) == 60
         assert media.warnings == (TRANSPARENT,)
