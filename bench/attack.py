@@ -35,6 +35,7 @@ from bench.attack_callers import (
     ask,
     dial,
     frames_per_second,
+    idle_connections,
     many_websockets,
     post_head,
     request_continuously,
@@ -80,6 +81,8 @@ MIN_FPS = 20.0  # of 25
 MAX_HEADERS_S = 30.0
 HEADERS_PATIENCE_S = 40.0
 N_SLOW, N_UNREAD, N_CHUNKED, N_FLOODING = 12, 9, 4, 32
+MAX_LOG_BYTES = 100_000
+N_CONNECTIONS, MAX_CONNECTIONS = 1000, 64
 N_SESSIONS = 260  # more than a server takes
 SESSIONS_PATIENCE_S = 45.0
 LOADING_S = 5.0  # until the avatar is loaded and every handshake has become a session
@@ -400,6 +403,36 @@ def attack_metrics(target: Target) -> Outcome:
     return flood(target, "/metrics")
 
 
+def attack_denied_posts(target: Target) -> Outcome:
+    """Flood a route with posts of another site while an avatar speaks, each of which is denied."""
+    usual_fps, log = target.usual_fps, target.server.log
+    before = log.stat().st_size
+    lines = (f"Origin: http://{EVIL}", "Content-Type: video/mp4", "Content-Length: 0")
+    arguments = (target.port, "/invocations", N_FLOODING, target.seconds + 2 * SPAWN_S, "POST", lines)
+    with callers_beside(request_continuously, *arguments):
+        fps = frames_per_second(target.port, target.seconds)
+    n_bytes = log.stat().st_size - before
+    figure = f"{usual_fps:.1f} to {fps:.1f} frames a second; {n_bytes / 1000:.0f} kB of log"
+    limit = f"{MIN_FPS:g} frames a second, {MAX_LOG_BYTES / 1000:.0f} kB"
+    return Outcome(figure, limit, fps >= MIN_FPS and n_bytes <= MAX_LOG_BYTES, {"fps": fps, "log_bytes": n_bytes})
+
+
+def attack_connections(target: Target) -> Outcome:
+    """Open connections from one address and leave them idle. A number is set, as loopback has none otherwise."""
+    settings = {}
+    if target.has_setting("max_connections_per_client"):
+        settings = {"VISEME_MAX_CONNECTIONS_PER_CLIENT": str(MAX_CONNECTIONS)}
+    with (
+        target.another_server("connections", settings) as server,
+        idle_connections(server.port, N_CONNECTIONS) as n_open,
+    ):
+        served_s = seconds_until_served(server.port, target.video, HONEST_PATIENCE_S)
+    served = "not served" if served_s is None else f"served after {served_s:.1f} s"
+    figure = f"{n_open} of {N_CONNECTIONS} stay open; honest caller {served}"
+    held = n_open <= MAX_CONNECTIONS and served_s is not None and served_s <= MAX_HONEST_S
+    return Outcome(figure, f"{MAX_CONNECTIONS}; {MAX_HONEST_S:g} s", held, {"n_open": n_open, "served_s": served_s})
+
+
 def attack_many_sessions(target: Target) -> Outcome:
     """Open as many sessions as one client gets, and try one from another address.
 
@@ -490,6 +523,8 @@ ATTACKS: dict[str, Callable[[Target], Outcome]] = {
     "backgrounds": attack_backgrounds,
     "avatar-list": attack_avatar_list,
     "metrics": attack_metrics,
+    "denied-posts": attack_denied_posts,
+    "connections": attack_connections,
     "many-sessions": attack_many_sessions,
     "long-index": attack_long_index,
     "worker-kill": attack_worker_kill,

@@ -173,6 +173,33 @@ def unread_answers(port: int, n_callers: int, body: bytes) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def idle_connections(port: int, n_tries: int) -> Iterator[int]:
+    """Open so many connections from one address and send nothing. Yields: how many stay open."""
+    opened: list[socket.socket] = []
+    try:
+        for _ in range(n_tries):
+            with contextlib.suppress(OSError):
+                opened.append(dial(port))
+        time.sleep(1)  # until the server has closed what it refuses
+        yield sum(is_open(one) for one in opened)
+    finally:
+        for one in opened:
+            one.close()
+
+
+def is_open(caller: socket.socket) -> bool:
+    """Return whether a connection on which nothing was sent is open and has no answer, such as a refusal."""
+    caller.setblocking(False)
+    try:
+        caller.recv(1)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def send_one_byte_chunks(port: int, n_callers: int, seconds: float) -> None:
     """Send bodies in chunks of one byte from so many connections. Target of a process."""
     end = time.monotonic() + seconds
@@ -190,12 +217,14 @@ def send_one_byte_chunks(port: int, n_callers: int, seconds: float) -> None:
     run_in_threads(send, n_callers)
 
 
-def request_continuously(port: int, path: str, n_callers: int, seconds: float) -> None:
-    """Get a path over and over on connections that stay open. Target of a process."""
+def request_continuously(
+    port: int, path: str, n_callers: int, seconds: float, method: str = "GET", lines: tuple[str, ...] = ()
+) -> None:
+    """Send the same request over and over on connections that stay open. Target of a process. lines: of its head."""
     os.nice(NICE)
     end = time.monotonic() + seconds
 
-    message = f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    message = "\r\n".join((f"{method} {path} HTTP/1.1", "Host: localhost", *lines, "", "")).encode()
 
     def request() -> None:
         while time.monotonic() < end:
