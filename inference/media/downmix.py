@@ -36,4 +36,4 @@ def energy_of(samples: npt.NDArray[np.float32]) -> float:
 def mix_difference(samples: Samples) -> Samples:
     """Mix (n, 2) int16 to (n, 1), with the right channel inverted."""
     difference = (samples[:, :1].astype(np.int32) - samples[:, 1:]) >> 1
-    return np.clip(difference, -32768, 32767).astype(np.int16)
+    return np.asarray(np.clip(difference, -32768, 32767), np.int16)
