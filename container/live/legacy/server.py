@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import json
 import logging
 import time
@@ -36,7 +35,7 @@ from container.live.legacy.single_frames import (
 from container.live.transport import transport_of
 from inference.error_responses import Failure, failure_of
 from inference.errors import InvalidRequest, Overloaded
-from inference.requests.body import load_object
+from inference.requests.body import decode_base64, load_object
 
 logger = logging.getLogger("viseme.live")
 # Messages a second of one client, which may be a proxy with dozens of avatars: more would leave no time for others.
@@ -378,10 +377,7 @@ def parse_audio(encoded: object) -> bytes | None:
         raise InvalidRequest(
             f"audio_override of {len(encoded)} characters: expected the base64 of at most {MAX_AUDIO_BYTES} bytes"
         )
-    try:
-        return base64.b64decode(encoded, validate=True) or None
-    except (ValueError, binascii.Error) as err:
-        raise InvalidRequest(f"audio_override: not base64 ({err})") from err
+    return decode_base64(encoded, "audio_override")
 
 
 def pad_jpeg(jpeg: bytes) -> bytes:
