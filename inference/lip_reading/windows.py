@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inference.lip_reading.greedy_decoder import BLANK, Logits
+from inference.lip_reading.greedy_decoder import BLANK, FIRST_SYMBOL, SYMBOLS, Logits
 from inference.lip_reading.preprocess import MouthWindow
 
 Network = Callable[..., Sequence[npt.NDArray[Any]]]
@@ -23,6 +23,7 @@ WINDOW_HOP = 60
 SILENT_GAP = 25  # frames
 N_LIP_POINTS = 20
 BLANK_LOGIT = 20.0  # logit of the blank in such a gap; the others are 0
+SPACE_ROW = BLANK_LOGIT * (np.arange(1 + len(SYMBOLS), dtype=np.float32) == FIRST_SYMBOL)  # (28,), certainly a space
 
 
 def run_windows(
@@ -55,7 +56,8 @@ def stitch(results: Iterable[tuple[MouthWindow, Logits]], on_rows: OnRows | None
 
     on_rows: called after each window with its rows and the frame of the first of them;
     rows may be repeated if a later window replaces them.
-    The earlier of two overlapping windows keeps the first half of the shared frames, the later one the rest.
+    The earlier of two overlapping windows keeps the first half of the shared frames, the later one the rest. Windows
+    that share none are of two shots: the first row of the second becomes a space, so that no word runs across the cut.
     """
     parts: list[Logits] = []
     gap_lengths: list[int] = []
@@ -66,6 +68,8 @@ def stitch(results: Iterable[tuple[MouthWindow, Logits]], on_rows: OnRows | None
             parts[-1] = parts[-1][:-n_later]
         kept = slice(n_shared - n_later, window.n_frames)
         parts.append(blank_gaps(logits[kept], window.gap_lengths[kept]))
+        if gap_lengths and n_shared == 0:
+            parts[-1][0] = SPACE_ROW
         if on_rows is not None:
             on_rows(parts[-1], window.start + n_shared - n_later)
         gap_lengths.extend(window.gap_lengths[n_shared:])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from inference.lip_reading.greedy_decoder import BLANK
+from inference.lip_reading.greedy_decoder import BLANK, SYMBOLS, read_greedy
 from inference.lip_reading.preprocess import WINDOW_FRAMES, MouthCrop, MouthWindow, cut_windows
 from inference.lip_reading.windows import SILENT_GAP, WINDOW_HOP, run_windows, stitch, to_network_input
 
@@ -30,6 +30,20 @@ def test_windows_are_joined_in_the_middle_of_their_overlap():
     assert len(rows) == 135
     assert rows[:67].tolist() == [1] * 67
     assert rows[67:].tolist() == [2] * 68
+
+
+def test_a_space_parts_the_words_of_two_shots():
+    letters = np.zeros((WINDOW_FRAMES, 28), np.float32)
+    letters[:, SYMBOLS.index("A") + 1] = 9
+    seen: list[tuple[int, int]] = []
+    stitched = stitch(
+        [(window(0, 40), letters), (window(40), letters), (window(100), letters)],
+        lambda rows, start: seen.append((len(rows), start)),
+    )
+    assert len(stitched.logits) == 175
+    assert read_greedy(stitched.logits, 25.0).text == "A A"
+    assert [word.start for word in read_greedy(stitched.logits, 25.0).words] == [0, 41 / 25]
+    assert seen == [(40, 0), (75, 40), (68, 107)]
 
 
 @pytest.mark.parametrize("n_frames", [75, 76, 100, 134, 135, 136, 400])
