@@ -21,6 +21,7 @@ from pathlib import Path
 from bench.fuzz_seeds import make_seeds
 from inference.errors import VisemeError
 from inference.media import SandboxedDecoder
+from inference.media.sandbox.decoder import SandboxedMedia
 
 MIB = 1024  # KiB, the unit of /proc
 MAX_MUTATIONS = 8  # of one file
@@ -55,15 +56,32 @@ def main() -> None:
     print(f"left behind: {', '.join(report.left_behind) or 'nothing'}")
 
 
+class MeasuredDecoder(SandboxedDecoder):
+    """A decoder that notes how much memory its processes take, and how many end in the middle of a file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak_mib, self.n_lost = 0, 0
+
+    def _release(self, media: SandboxedMedia) -> None:
+        """Measure the process before it is replaced."""
+        self.n_lost += media.state == "busy"
+        if self.pid is not None:
+            self.peak_mib = max(self.peak_mib, peak_mib(self.pid))
+        super()._release(media)
+
+
 def fuzz(n_files: int, seed: int) -> FuzzReport:
     """Read mutated files in a decoder. Raises: any error that is not about the file."""
     report = FuzzReport()
-    with SandboxedDecoder() as decoder:
+    decoder = MeasuredDecoder()
+    with decoder:
         decoder.warm_up()
         before = open_files()
         for name, contents in mutated_files(n_files, seed):
             for read in (read_frames, read_audio):
                 measure(decoder, read, name, contents, report)
+        report.peak_mib, report.n_lost = decoder.peak_mib, decoder.n_lost
         report.left_behind = sorted(open_files() - before)
     return report
 
@@ -79,7 +97,8 @@ def mutated_files(n_files: int, seed: int) -> Iterator[tuple[str, bytes]]:
 
 
 def measure(decoder: SandboxedDecoder, read: Read, name: str, contents: bytes, report: FuzzReport) -> None:
-    pid, start = decoder.pid, time.monotonic()
+    decoder.warm_up()
+    start = time.monotonic()
     try:
         read(decoder, contents)
         outcome = "read"
@@ -89,11 +108,6 @@ def measure(decoder: SandboxedDecoder, read: Read, name: str, contents: bytes, r
     report.outcomes[outcome] += 1
     if elapsed_s > report.slowest_s:
         report.slowest_s, report.slowest = elapsed_s, f"{read.__name__}, {name}: {outcome}"
-    if decoder.pid != pid:
-        report.n_lost += 1
-        decoder.warm_up()
-    assert decoder.pid is not None
-    report.peak_mib = max(report.peak_mib, peak_mib(decoder.pid))
 
 
 def read_frames(decoder: SandboxedDecoder, contents: bytes) -> None:
@@ -107,9 +121,12 @@ def read_audio(decoder: SandboxedDecoder, contents: bytes) -> None:
 
 
 def peak_mib(pid: int) -> int:
-    """Return the peak resident memory of a process in MiB."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) // MIB
+    """Return the peak resident memory of a process in MiB; 0 if it has ended."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) // MIB
+    return 0
 
 
 def open_files() -> set[str]:

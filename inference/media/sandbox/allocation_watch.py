@@ -34,11 +34,6 @@ class AllocationWatch(logging.Handler):
         log.addHandler(self)
         log.propagate = False
 
-    def reset(self) -> None:
-        """Forget the last file."""
-        self._has_failed = self._has_wrong_size = False
-        self._table_bytes = MIN_TABLE_BYTES
-
     def set_frame_size(self, n_pixels: int) -> None:
         self._table_bytes = max(int(n_pixels * TABLE_BYTES_PER_PIXEL), MIN_TABLE_BYTES)
 

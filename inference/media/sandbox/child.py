@@ -1,7 +1,7 @@
-"""The sandboxed decoder process: `python -m inference.media.sandbox.child`, with its socket as stdin.
+"""The sandboxed decoder process, forked by `fork_server`, with its socket as stdin.
 
-Imports what decoding needs, puts walls around itself (see `confinement`), and answers `SandboxedDecoder` in the parent
-(see `messages`). It decodes one file at a time.
+It puts walls around itself (see `confinement`), answers `SandboxedDecoder` in the parent (see `messages`), and decodes
+one file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,6 @@ import av.subtitles.subtitle
 import numpy as np
 
 from inference.errors import MediaTooLarge, UnsupportedMedia, VisemeError
-from inference.malloc_trim import trim_heap
 from inference.media.audio import decode_blocks
 from inference.media.audio_convert import AudioFormat, Samples
 from inference.media.files import size_of
@@ -59,6 +58,7 @@ def main() -> None:
         os.close(buffer_fd)
         set_limits(start["memory_bytes"])
         time.tzset()  # reads a file; log lines need it
+        introduce(sock)
         missing = confine()
         threading.Thread(target=exit_with_parent, args=(sock,), daemon=True).start()
         send(sock, {"is": "ready", "missing": missing})
@@ -67,6 +67,16 @@ def main() -> None:
         DecoderServer(sock, buffer, watch).run()
     except (EOFError, BrokenPipeError):
         return  # the parent is gone
+
+
+def introduce(sock: socket.socket) -> None:
+    """Send the process ID, and a descriptor by which the parent can end this process, if the system has such."""
+    own = []
+    with contextlib.suppress(OSError):
+        own.append(os.pidfd_open(os.getpid()))
+    send(sock, {"is": "started", "pid": os.getpid()}, *own)
+    for fd in own:
+        os.close(fd)
 
 
 def set_limits(memory_bytes: int) -> None:
@@ -96,7 +106,7 @@ def exit_with_parent(sock: socket.socket) -> None:
 
 
 class DecoderServer:
-    """Answers the parent's requests until the parent is gone."""
+    """Answers the parent's requests about one file."""
 
     def __init__(self, sock: socket.socket, buffer: SharedFrameBuffer, watch: AllocationWatch) -> None:
         self._sock = sock
@@ -105,16 +115,15 @@ class DecoderServer:
         self._max_frame_pixels = 0  # of the open file
 
     def run(self) -> None:
-        """Serve one file after another. Raises: EOFError, BrokenPipeError if the parent is gone."""
-        while True:
-            request, files = self._next_request()
-            send(self._sock, self._serve_file(request, files[0]))
+        """Serve a file, and wait for the end. Raises: EOFError, BrokenPipeError once the parent has closed it."""
+        request, files = self._next_request()
+        send(self._sock, self._serve_file(request, files[0]))
+        self._next_request()
 
     def _serve_file(self, request: Message, file: int) -> Message:
         """Open the file and serve requests until it is closed. Returns: the final response."""
         name, limits = request["name"], MediaLimits(**request["limits"])
         budget, warnings = ResourceBudget(os.fstat(file).st_size), list[str]()
-        self._watch.reset()
         try:
             with os.fdopen(file, "rb") as opened:
                 if request["do"] == "sound":
@@ -127,7 +136,6 @@ class DecoderServer:
             return describe_error(self._watch.reason_of(err), name, budget.memory_bytes)
         finally:
             budget.close()
-            trim_heap()  # what stays allocated counts against the next file
         return {"is": "closed", "warnings": warnings}
 
     def _serve_frames(self, file: IO[bytes], name: str, limits: MediaLimits, budget: ResourceBudget) -> None:
@@ -274,7 +282,3 @@ def unique_frames(clip: Clip) -> tuple[list[Frame], list[int]]:
             frames.append(frame)
         shown.append(len(frames) - 1)
     return frames, shown
-
-
-if __name__ == "__main__":
-    main()

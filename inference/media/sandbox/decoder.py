@@ -9,19 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import mmap
 import os
 import signal
 import socket
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
-from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal
 
@@ -36,6 +32,7 @@ from inference.media.limits import MediaLimits
 from inference.media.media_warnings import AUDIO_WARNINGS, VIDEO_WARNINGS
 from inference.media.sandbox.budget import CPU_S
 from inference.media.sandbox.confinement import Wall
+from inference.media.sandbox.forked_process import ForkServer
 from inference.media.sandbox.messages import Message, receive, send, unpack_error
 from inference.media.sandbox.shared_memory import SharedFrameBuffer, slot_bytes_for
 from inference.media.video import VideoInfo
@@ -46,21 +43,15 @@ MEMORY_BYTES = 4 << 30
 FILE_TIMEOUT_S = 1800.0  # waiting for one file, in total
 RESPONSE_TIMEOUT_S = 30.0  # waiting for one response
 START_TIMEOUT_S = 60.0  # starting the child takes 0.3 s, but longer on a machine that starts many of them
-# Private memory of a child between two files: a new one has 73 MiB, after a video of 1080p 126. What is more counts
-# against its next file, so a child with fragments of large frames is replaced.
-MAX_IDLE_BYTES = 144 << 20
-DATA_FIELD = 5  # of /proc/PID/statm: data and stack, in pages
 EXIT_TIMEOUT_S = 5.0  # between the end of a child's socket and the end of its process
-MAX_STDERR_BYTES = 64 << 10  # of one child; a crash report takes a few kilobytes
-STDERR_CHUNK_BYTES = 4096
 logger = logging.getLogger("viseme.media")
 
 
 class SandboxedDecoder:
-    """A warm child process that decodes one file at a time; `open` can replace `open_media`.
+    """Child processes that decode one file each, one at a time; `open` can replace `open_media`.
 
-    Not for several threads at once: use one per worker. A child that dies, hangs or is abandoned in the middle of a
-    file is killed, and the next file gets a new one. Close it, or use it as a context manager.
+    Not for several threads at once: use one per worker. The child for the next file is started when the last file is
+    closed, so that it is warm. Close the decoder, or use it as a context manager.
     """
 
     def __init__(
@@ -84,10 +75,11 @@ class SandboxedDecoder:
         self._response_timeout_s = response_timeout_s
         self._is_closed = False
         self._open: SandboxedMedia | None = None
+        self._server: ForkServer | None = None
         self._process: DecoderProcess | None = None
         self._buffer = SharedFrameBuffer.create(slot_bytes_for(self._limits.max_frame_pixels))
         try:
-            self._process = DecoderProcess(self._buffer, memory_bytes)
+            self._start_process()
         except NotReady:
             self.close()
             raise
@@ -155,6 +147,8 @@ class SandboxedDecoder:
         if not self._is_closed:
             self._is_closed = True
             self._kill()
+            if self._server is not None:
+                self._server.close()
             self._buffer.close()
 
     def __enter__(self) -> SandboxedDecoder:
@@ -169,34 +163,40 @@ class SandboxedDecoder:
             raise RuntimeError("the decoder is closed")
         if self._process is not None and not self._process.is_alive():
             self._kill()  # it died between two files: no file is to blame
-        if self._process is None:
-            self._process = DecoderProcess(self._buffer, self._memory_bytes)
+        process = self._process or self._start_process()
         try:
-            self._process.wait_until_ready()
+            process.wait_until_ready()
         except BaseException:
             self._kill()
             raise
+        return process
+
+    def _start_process(self) -> DecoderProcess:
+        """Start a child without waiting for it. Raises: NotReady."""
+        try:
+            if self._server is not None and not self._server.is_alive():
+                self._server.close()
+                self._server = None
+            self._server = self._server or ForkServer()
+            self._process = DecoderProcess(self._server, self._buffer, self._memory_bytes)
+        except OSError as err:
+            raise NotReady(f"no decoder can be started: {err.strerror or err}") from err
         return self._process
 
     def _release(self, media: SandboxedMedia) -> None:
-        """Close the file in the child; if that fails, kill the child and start another."""
+        """End the child, and start one for the next file: one that a file has taken over must not see another."""
         self._open = None
         if self._is_closed:
             return
-        media.close()
-        if media.state == "closed":
-            if self._process is not None and self._process.private_bytes() <= MAX_IDLE_BYTES:
-                self._buffer.trim()
-                return
-        elif media.state == "exhausted":
-            logger.info("decoder %s ran out of memory; starting another", self.pid)
-        else:
-            logger.warning("decoder %s ended in the middle of a file; starting another", self.pid)
+        if media.state == "exhausted":
+            logger.info("decoder %s ran out of memory", self.pid)
+        elif media.state == "busy":
+            logger.warning("decoder %s ended in the middle of a file", self.pid)
         self._kill()
         media.state = "closed"
-        self._buffer.trim()
+        self._buffer.clear()
         with contextlib.suppress(NotReady):  # the next file tries again, and reports the error
-            self._process = DecoderProcess(self._buffer, self._memory_bytes)
+            self._start_process()
 
     def _kill(self) -> None:
         if self._process is not None:
@@ -290,15 +290,6 @@ class SandboxedMedia:
             raise self._protocol_error()
         return n_samples
 
-    def close(self) -> None:
-        """Close the file in the child if it is idle; `state` is "closed" if that worked."""
-        if self.state != "idle":
-            return
-        with contextlib.suppress(VisemeError, RuntimeError):  # all frames are read: a failure now only costs a child
-            self._send({"do": "close"})
-            if self._receive().get("is") == "closed":
-                self.state = "closed"
-
     def _copy_clip(self, response: Message, fps: float) -> Clip:
         try:
             frames = self._buffer.read(response["slot"], response["sizes"])
@@ -366,29 +357,21 @@ class SandboxedMedia:
 class DecoderProcess:
     """A child process and the socket to it."""
 
-    def __init__(self, buffer: SharedFrameBuffer, memory_bytes: int) -> None:
-        """Start a child without waiting for it. Raises: NotReady."""
+    def __init__(self, server: ForkServer, buffer: SharedFrameBuffer, memory_bytes: int) -> None:
+        """Start a child without waiting for it."""
         self._is_ready = False
+        self._server = server
         self._sock, child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with child_end:
-            try:
-                self._process = start_process(child_end)
-            except OSError as err:
-                self._sock.close()
-                raise NotReady(f"no decoder can be started: {err.strerror or err}") from err
+            self._process = server.fork(child_end)
         with contextlib.suppress(OSError):  # dead already: `wait_until_ready` reports it
             self.send({"do": "start", "slot_bytes": buffer.slot_bytes, "memory_bytes": memory_bytes}, buffer.fd)
 
     @property
     def pid(self) -> int:
+        """Its process ID. Raises: NotReady if it does not start."""
+        self.wait_until_ready()
         return self._process.pid
-
-    def private_bytes(self) -> int:
-        """Return what RLIMIT_DATA counts; 0 if the system does not show it."""
-        try:
-            return int(Path(f"/proc/{self.pid}/statm").read_text().split()[DATA_FIELD]) * mmap.PAGESIZE
-        except (OSError, IndexError, ValueError):
-            return 0
 
     def is_alive(self) -> bool:
         return self._process.poll() is None
@@ -396,8 +379,11 @@ class DecoderProcess:
     def wait_until_ready(self) -> None:
         if self._is_ready:
             return
+        self._sock.settimeout(START_TIMEOUT_S)
         try:
-            response = self.receive(START_TIMEOUT_S)
+            started, files = receive(self._sock, max_files=1)
+            self._process.identify(int(started["pid"]), files[0] if files else None)
+            response, _ = receive(self._sock)
         except TimeoutError as err:
             raise NotReady(f"the decoder did not start within {START_TIMEOUT_S:g} s") from err
         except (EOFError, ValueError) as err:
@@ -428,45 +414,13 @@ class DecoderProcess:
             return self._process.wait()
 
     def kill(self) -> None:
+        self._sock.close()  # ends it, too, unless it is stopped
         self._process.kill()
-        self._process.wait()
-        self._sock.close()
-
-
-def start_process(child_end: socket.socket) -> subprocess.Popen[bytes]:
-    """Start a new interpreter (never a fork: this process has threads) with its socket as stdin.
-
-    It gets none of our environment, which holds credentials, except the module search path.
-    """
-    environment = {
-        "PYTHONPATH": os.pathsep.join(str(Path(folder).absolute()) for folder in sys.path),
-        "OPENBLAS_NUM_THREADS": "1",  # numpy only copies in the child; BLAS threads would take address space
-        "MALLOC_ARENA_MAX": "2",  # glibc reserves 64 MB of address space for each
-        # Freed frames stay in the heap: page faults for each new clip would cost 40 % more CPU time.
-        "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-        "MALLOC_TRIM_THRESHOLD_": str(64 << 20),
-        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # large pages: frames of 8K cost a third of the page faults' time
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-X", "utf8", "-m", "inference.media.sandbox.child"],
-        stdin=child_end.fileno(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,  # not ours: it could rewind a log file, or read a terminal
-        cwd="/",
-        env=environment,
-    )
-    threading.Thread(target=forward_errors, args=(process.stderr,), name="decoder-stderr", daemon=True).start()
-    return process
-
-
-def forward_errors(pipe: IO[bytes]) -> None:
-    """Copy what a child writes to stderr, such as a crash report, to ours: up to MAX_STDERR_BYTES."""
-    n_left = MAX_STDERR_BYTES
-    with pipe:
-        while written := os.read(pipe.fileno(), STDERR_CHUNK_BYTES):
-            if n_left > 0 and is_open(2):
-                os.write(2, written[:n_left])
-            n_left -= len(written)
+        try:
+            self._process.wait(EXIT_TIMEOUT_S)
+        except subprocess.TimeoutExpired:  # the server does not fork, or does not report
+            self._server.close()
+            self._process.wait()
 
 
 def known_warnings(response: Message, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -485,14 +439,6 @@ def log_missing_walls(missing: str) -> None:
     if missing:
         level = logging.WARNING if "seccomp" in missing else logging.INFO
         logger.log(level, "decoders of media run without these walls: %s", missing)
-
-
-def is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 def describe_exit(code: int) -> str:

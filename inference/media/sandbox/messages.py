@@ -2,11 +2,11 @@
 
     parent -> child                     child -> parent
     {do: start, slot_bytes, memory_bytes} + frame buffer
+                                        {is: started, pid} + the process, by a descriptor
                                         {is: ready, missing}: walls that the platform lacks
     {do: open, name, limits} + file     {is: opened, video} | {is: error}
     {do: read, fps}                     {is: clip, slot, sizes, shown, warnings} ... {is: end, warnings} | {is: error}
     {do: free}    after each clip or block of audio
-    {do: close}                         {is: closed}
     {do: sound, name, limits} + file
                                         {is: samples, slot, n_samples, form} ... {is: closed, warnings} | {is: error}
 

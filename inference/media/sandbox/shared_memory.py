@@ -14,7 +14,6 @@ import numpy.typing as npt
 from inference.media.frames import CHUNK_BYTES, Frame
 
 N_SLOTS = 2  # clips: the child fills one while the parent copies the other
-RETAINED_BYTES = 32 << 20  # of each slot, kept between files; the pages of larger frames are freed
 CHANNELS = 3
 # The size is for ever: a child that made the file smaller would kill the parent, which reads it (SIGBUS).
 SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
@@ -83,12 +82,9 @@ class SharedFrameBuffer:
         start, end = self._bounds(slot)
         return self._view(start, end, (n_bytes,)).copy()
 
-    def trim(self) -> None:
-        """Free the memory of each slot beyond its first RETAINED_BYTES."""
-        for slot in range(N_SLOTS):
-            start, end = self._bounds(slot)
-            if end - start > RETAINED_BYTES:
-                self._map.madvise(mmap.MADV_REMOVE, start + RETAINED_BYTES, end - start - RETAINED_BYTES)
+    def clear(self) -> None:
+        """Free the memory: the next process must not see the frames of the last one."""
+        self._map.madvise(mmap.MADV_REMOVE)
 
     def close(self) -> None:
         self._map.close()

@@ -33,7 +33,6 @@ from inference.errors import MediaTooLarge, UnsupportedMedia, VisemeError
 from inference.media import SandboxedDecoder, open_media
 from inference.media.frames import CHUNK_BYTES, Clip
 from inference.media.sandbox import budget
-from inference.media.sandbox import decoder as decoder_module
 from inference.media.sandbox.budget import ResourceBudget, set_soft_limit
 from inference.media.sandbox.child import are_same, check_memory, is_large
 from inference.media.sandbox.decoder import DecoderProcess
@@ -163,23 +162,6 @@ def test_frames_without_memory_are_not_left_out(child: SandboxedDecoder):
     with pytest.raises(MediaTooLarge, match=r"takes over 4\d\d MiB to decode; that is the limit"):
         read_frames(child, video_8k(12))
     assert read_frames(child, make_video(numbered_frames(5))) == 5
-
-
-def test_a_child_with_much_memory_is_replaced(child: SandboxedDecoder, monkeypatch: pytest.MonkeyPatch):
-    pid, video = child.pid, make_video(numbered_frames(5))
-    assert read_frames(child, video) == 5
-    assert child.pid == pid
-    monkeypatch.setattr(DecoderProcess, "private_bytes", lambda _: decoder_module.MAX_IDLE_BYTES + 1)
-    assert read_frames(child, video) == 5
-    assert child.pid != pid
-    assert read_frames(child, video) == 5
-
-
-def test_a_large_file_leaves_no_memory_for_the_next(child: SandboxedDecoder):
-    assert read_frames(child, video_8k(2)) == 2
-    child.warm_up()
-    assert child._process is not None
-    assert 0 < child._process.private_bytes() <= decoder_module.MAX_IDLE_BYTES
 
 
 def test_a_child_that_ran_out_of_memory_is_replaced(child: SandboxedDecoder):
