@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO
 
 import av
 import av.error
+from av.stream import Stream
 
-from inference.errors import MediaTruncated
+from inference.errors import MediaTooLarge, MediaTruncated
 from inference.media.file_kinds import explain_unreadable, refuse_other_kinds
 from inference.media.files import Source, open_bytes, without_image_name, without_tags
 from inference.media.limits import MediaLimits
+from inference.media.streams import choose_video
 from inference.media.truncation import is_cut_off
 from inference.media.video import Media
 
@@ -46,6 +48,8 @@ def open_file(file: IO[bytes], name: str, limits: MediaLimits) -> Iterator[Media
     """Open a seekable file object as `open_media` does. name: for messages."""
     with open_container(file, name, limits) as container:
         media = Media(container, name, limits, file)
+        if (media.video.duration_s or 0) > limits.max_duration_s:
+            check_length(file, name, limits, choose_video)
         try:
             yield media
         finally:
@@ -78,3 +82,29 @@ def open_container(file: IO[bytes], name: str, limits: MediaLimits) -> Iterator[
 def probe_bounds(limits: MediaLimits) -> dict[str, str]:
     """Return options that limit the size of frames decoded while opening a file: FFmpeg probes the first ones."""
     return {"max_pixels": str(limits.max_frame_pixels)}
+
+
+def check_length(file: IO[bytes], name: str, limits: MediaLimits, choose: Callable[..., Stream]) -> None:
+    """Look for a packet beyond the limit, so that a long file is refused before an hour of it is decoded.
+
+    What the file declares is not enough: it may be a guess, a mistake, or the time of a subtitle.
+    choose: returns the stream that counts. Raises: MediaTooLarge if there is such a packet. Leaves the position.
+    """
+    position = file.tell()
+    with open_container(file, name, limits) as container:
+        if reaches(container, choose(container, name), limits.max_duration_s):
+            raise MediaTooLarge(f"{name}: lasts over {limits.max_duration_s:g} s; that is the limit")
+    file.seek(position)
+
+
+def reaches(container: av.container.InputContainer, stream: Stream, duration_s: float) -> bool:
+    """Return whether seeking finds a packet of a stream so long after its start. False if the file cannot tell."""
+    if not stream.time_base:
+        return False
+    target = (stream.start_time or 0) + round(duration_s / stream.time_base)
+    try:
+        container.seek(target, backward=False, stream=stream)
+        packet = next(container.demux(stream))
+    except (av.error.FFmpegError, StopIteration, OverflowError):
+        return False
+    return packet.pts is not None and packet.pts > target

@@ -374,3 +374,20 @@ def test_only_frames_that_are_shown_are_converted(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(FrameConverter, "convert", convert)
     assert len(frames_of(make_video(numbered_frames(100), 100))) == 25
     assert len(converted) == 25
+
+
+@pytest.mark.parametrize("container", ["matroska", "avi"])
+def test_a_long_video_is_refused_before_it_is_decoded(container: str):
+    contents = make_video(numbered_frames(60), container=container)
+    with pytest.raises(MediaTooLarge, match="lasts over 1 s"), open_media(contents, MediaLimits(max_duration_s=1)):
+        pass
+
+
+@pytest.mark.parametrize("container", ["matroska", "flv"])
+def test_a_declared_duration_alone_refuses_nothing(container: str):
+    contents = make_video(
+        numbered_frames(60), container=container, subtitle_at_s=36_000 if container == "matroska" else None
+    )
+    with open_media(contents, MediaLimits(max_duration_s=3)) as media:
+        frames = [frame for clip in media.read_clips(25.0) for frame in clip.frames]
+    assert [read_number(frame) for frame in frames] == list(range(60))
