@@ -44,7 +44,7 @@ def ending_server_on_failure(timeout_s: float) -> Iterator[None]:
     """End the model server, if there is one, if the block fails or takes longer than the server waits.
 
     It is also ended if several processes died in the block before, since the server would start others for ever.
-    timeout_s: that the server waits for a load, from when this process started; 0: for ever.
+    timeout_s: that a load may take, from when this process started; at most what the server waits. 0: for ever.
     Raises: the error of the block.
     """
     server = find_server()
@@ -99,7 +99,7 @@ def start_watchdog(timeout_s: float) -> threading.Timer:
     limit_s = max(timeout_s - MARGIN_S, timeout_s / 2) - (time.time() - psutil.Process().create_time())
 
     def give_up() -> None:
-        end_server(f"not loaded within {timeout_s:g} s")
+        end_server(f"not loaded in time, which is {timeout_s:g} s")
         os._exit(1)  # the load goes on in another thread
 
     watchdog = threading.Timer(max(limit_s, 0), give_up)

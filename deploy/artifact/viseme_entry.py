@@ -21,8 +21,9 @@ from typing import Any, TypeVar
 
 from inference.multi_model_server import ending_server_on_failure
 
-# Seconds that Multi Model Server waits for its worker.
-TIMEOUT_S = float(os.environ.get("SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS") or 0)
+# Seconds that loading may take: as long as Multi Model Server waits for its worker, but no longer than SageMaker waits
+# for a container to start.
+TIMEOUT_S = min(float(os.environ.get("SAGEMAKER_MODEL_SERVER_TIMEOUT_SECONDS") or 900), 900)
 
 # Bytes of an answer that Multi Model Server takes from its worker, and its own default (ConfigManager.java).
 MAX_ANSWER_BYTES = int(os.environ.get("MMS_MAX_RESPONSE_SIZE") or 6_553_500)
