@@ -23,7 +23,7 @@ from deploy.arguments import stock_server_environment
 from deploy.aws_requests import WORKERS_VARIABLE
 from support.stock_layer import Layer
 
-PATIENCE_S = 120.0  # only a guard against hanging
+PATIENCE_S = 300.0  # only a guard against hanging
 COMPILED = Path(__file__).parents[2] / "build" / "stock-image" / "compiled"  # compiled files of the image's packages
 RUN = Path(__file__).with_name("stock_server_run.py")
 CONSOLE_SCRIPT = """#!{python}
