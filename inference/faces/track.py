@@ -32,8 +32,8 @@ MIN_UNCLEAR_SCORE = 0.6  # of a detection that counts as a face without landmark
 DOUBTFUL_SCORE = 0.8  # of landmarks; if it falls below, the detector is asked
 REACQUIRE_FRAMES = 12  # frames for which the last region is tried before detection in the whole frame
 MAX_LOST_FRAMES = 25  # frames to wait for a lost face before another one is tracked
-# A thorough search, for small faces, runs where nothing else is found: in the first frame, then once a second, and
-# at cuts that are no closer than this.
+# A thorough search, for small and turned faces, runs if nothing else is found: in the first frame, then once a second,
+# and at cuts that are no closer than this.
 THOROUGH_EVERY, THOROUGH_EVERY_SHOT = 25, 5  # frames
 SMALL_SHARE = 0.04  # of the longer side: width of a face that the other searches miss
 EVERY_FRAME = 1  # value of `detect_every` that detects in every frame
@@ -151,38 +151,45 @@ class FaceTracker:
         """Detect the face anew. is_elsewhere_allowed: far from where it was, too; that begins a shot."""
         self._since_detection = 0
         n_wanted = 1 if self._choice == "largest" else self._choice + 1
-        found = self._detect(frame, n_wanted)
-        face = self._first_with_landmarks(frame, self._candidates(found, is_elsewhere_allowed))
-        if face is None and found and (self._is_new_shot or self._last_box is None):
+        is_thorough = self._begin_thorough_search()
+        found = self._detect(frame, n_wanted, is_thorough)
+        face = self._first_with_landmarks(frame, self._candidates(found, is_elsewhere_allowed), is_thorough)
+        if face is None and found and is_thorough and (self._is_new_shot or self._last_box is None):
             # What was found is no face, and it kept the detector from searching further.
-            found = self._detect(frame, max(len(found) + 1, n_wanted))
-            face = self._first_with_landmarks(frame, self._chosen(found))
+            found = self._detect(frame, max(len(found) + 1, n_wanted), is_thorough)
+            face = self._first_with_landmarks(frame, self._chosen(found), is_thorough)
         if face is None:
             certain = [one.box for one in found if one.score >= MIN_UNCLEAR_SCORE and not is_small(one.box, frame)]
             self.unclear = max(certain, key=lambda box: box.area, default=None)
         return face
 
-    def _first_with_landmarks(self, frame: Frame, candidates: Iterable[Detection]) -> Face | None:
+    def _begin_thorough_search(self) -> bool:
+        """Return whether this detection may be a thorough one, which takes long."""
+        if self._since_thorough < (THOROUGH_EVERY_SHOT if self._is_new_shot else THOROUGH_EVERY):
+            return False
+        self._since_thorough = 0
+        return True
+
+    def _first_with_landmarks(self, frame: Frame, candidates: Iterable[Detection], is_thorough: bool) -> Face | None:
+        last = self._last_face
+        may_be_turned = is_thorough or (last is not None and abs(last.region.angle_rad) > math.pi / 4)
         for detection in candidates:
-            face = self._find_landmarks(frame, detection.region)
+            face = self._landmarker.find_landmarks(frame, detection.region)
+            if may_be_turned and (face is None or face.score < CERTAIN_SCORE):
+                face = self._find_turned(frame, detection.region) or face
             if face is not None and (face.score >= CERTAIN_SCORE or not is_small(detection.box, frame)):
                 return face
         return None
 
-    def _find_landmarks(self, frame: Frame, region: FaceRegion) -> Face | None:
-        """Find the landmarks of a detection, whose angle may be wrong if the head is upside down or sideways."""
-        face = self._landmarker.find_landmarks(frame, region)
-        if face is not None and face.score >= CERTAIN_SCORE:
-            return face
+    def _find_turned(self, frame: Frame, region: FaceRegion) -> Face | None:
+        """Find the landmarks of a head that is sideways or upside down, in a region that is upright to the detector."""
         angles = (region.angle_rad + quarters * math.pi / 2 for quarters in (1, 2, 3))
-        turned = [self._landmarker.find_landmarks(frame, replace(region, angle_rad=angle)) for angle in angles]
-        best = max((one for one in turned if one is not None), key=lambda one: one.score, default=None)
-        return face if best is None or best.score < CERTAIN_SCORE else best
+        found = [self._landmarker.find_landmarks(frame, replace(region, angle_rad=angle)) for angle in angles]
+        return max(
+            (one for one in found if one and one.score >= CERTAIN_SCORE), key=lambda one: one.score, default=None
+        )
 
-    def _detect(self, frame: Frame, n_wanted: int) -> list[Detection]:
-        is_thorough = self._since_thorough >= (THOROUGH_EVERY_SHOT if self._is_new_shot else THOROUGH_EVERY)
-        if is_thorough:
-            self._since_thorough = 0
+    def _detect(self, frame: Frame, n_wanted: int, is_thorough: bool) -> list[Detection]:
         found = self._landmarker.detect(frame, n_wanted, is_thorough)
         self.max_faces_found = max(self.max_faces_found, len(found))
         return found
