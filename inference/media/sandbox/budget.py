@@ -22,6 +22,7 @@ MAX_MEMORY_BYTES = 7 << 28  # 1.75 GiB
 # more than a byte. A bomb has few bytes, so no file gets more than a multiple of its size.
 FRAME_BYTES_PER_PIXEL = 8 * 3
 FRAME_MEMORY_PER_FILE_BYTE = 512
+SHARED_BYTES_PER_PIXEL = 3  # of a frame in shared memory, which is not limited but counts for such a file
 
 # Honest files take at most a quarter of this on one core at 2.5 GHz, so that they pass on a machine a quarter as fast.
 CPU_S = 4.0  # for any file, beyond the rest
@@ -61,7 +62,8 @@ class ResourceBudget:
         sample_bytes = 2 if sample_bits > 8 or is_wide else 1
         if n_pixels > PLAIN_PIXELS:
             needed = FRAME_BYTES_PER_PIXEL * sample_bytes * n_pixels
-            allowed = min(MEMORY_BYTES + min(needed, FRAME_MEMORY_PER_FILE_BYTE * self._n_bytes), MAX_MEMORY_BYTES)
+            earned = FRAME_MEMORY_PER_FILE_BYTE * self._n_bytes - SHARED_BYTES_PER_PIXEL * n_pixels
+            allowed = min(MEMORY_BYTES + min(needed, max(earned, 0)), MAX_MEMORY_BYTES)
             self.memory_bytes = max(self.memory_bytes, allowed)
             set_soft_limit(resource.RLIMIT_DATA, self.memory_bytes)
         cpu_s_per_pixel = SLOWNESS.get(codec, 1) * sample_bytes / PIXELS_PER_CPU_S
