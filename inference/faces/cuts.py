@@ -65,6 +65,7 @@ class CutDetector:
 
     def __init__(self) -> None:
         self.shot = 0  # number of the shot of the last frame
+        self.shift = (0.0, 0.0)  # by which the view moved since the frame before, as shares of its width and height
         self._n_shots = 1
         self._history: deque[Thumbnail] = deque(maxlen=HISTORY_FRAMES)  # of this shot, latest last
         self._ended: deque[tuple[int, Thumbnail]] = deque(maxlen=MAX_ENDED_SHOTS)  # numbers and last thumbnails
@@ -73,6 +74,10 @@ class CutDetector:
         """Take the next frame, (H, W, 3) uint8 BGR, and return how it differs; a cut begins a shot."""
         thumbnail = Thumbnail.of(frame_bgr)
         change = compare(self._history[-1], thumbnail) if self._history else FrameChange.NONE
+        self.shift = (0.0, 0.0)
+        if change is FrameChange.POSSIBLE:
+            _, (x, y) = match_shifted(self._history[-1], thumbnail)
+            self.shift = x / SIDE, y / SIDE
         if change is FrameChange.CUT:
             self._end_shot()
             returned = [shot for shot, last in self._ended if correlate_shifted(last, thumbnail) > RETURN_ABOVE]
@@ -118,9 +123,16 @@ def correlate(one: Thumbnail, other: Thumbnail) -> float:
 
 def correlate_shifted(one: Thumbnail, other: Thumbnail) -> float:
     """Return the highest correlation of the middle of one thumbnail with a part of the other."""
+    return match_shifted(one, other)[0]
+
+
+def match_shifted(one: Thumbnail, other: Thumbnail) -> tuple[float, tuple[int, int]]:
+    """Return the same, and the shift of that part, x and y, in pixels of the thumbnails."""
     middle = np.ascontiguousarray(one.levels[MAX_SHIFT:-MAX_SHIFT, MAX_SHIFT:-MAX_SHIFT])
     is_flat = middle.std() < FLAT_BELOW, other.deviation is None
     if any(is_flat):
-        return float(all(is_flat))
+        return float(all(is_flat)), (0, 0)
     scores = cv2.matchTemplate(other.levels, middle, cv2.TM_CCOEFF_NORMED)
-    return float(np.where(np.abs(scores) <= 1.001, scores, -1.0).max())  # a part of one colour may give anything
+    scores = np.where(np.abs(scores) <= 1.001, scores, -1.0)  # a part of one colour may give anything
+    y, x = np.unravel_index(int(scores.argmax()), scores.shape)
+    return float(scores[y, x]), (int(x) - MAX_SHIFT, int(y) - MAX_SHIFT)

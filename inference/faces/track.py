@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.faces.box import Detection, Face, FaceBox, FaceRegion
-from inference.faces.cuts import CutDetector, FrameChange
+from inference.faces.cuts import SIDE, CutDetector, FrameChange
 from inference.faces.landmarks import Landmarker
 
 Frame = npt.NDArray[np.uint8]
@@ -24,7 +24,8 @@ FaceTrack = tuple[Face | None, ...]
 DETECT_EVERY = 25  # frames between detections: one second
 DRIFT_EVERY = 5  # frames between detections while the view changes gradually
 SAME_FACE_OVERLAP = 0.3
-SAME_PLACE_OVERLAP = 0.7  # of the faces of two frames; less, in a frame that differs, is a cut
+# Of the faces of two frames that differ; more is a cut: the distance, as a share of the width; the ratio of the sizes.
+MAX_MOVE, MAX_SIZE_RATIO = 0.25, 1.25
 # Score of landmarks, from which the angle of the head is certain. On five people at twelve angles MediaPipe's logit was
 # 13.7 or more at the right angle and 11.8 or less when turned by a quarter or a half.
 CERTAIN_SCORE = 1 / (1 + math.exp(-13))
@@ -119,9 +120,12 @@ class FaceTracker:
     def _check_for_cut(self, frame: Frame, last: Face) -> Face | None:
         """Find the face of a frame that may be of another shot: it is, if the face is elsewhere or of another size."""
         face = self._redetect(frame, is_elsewhere_allowed=True)
-        has_moved = face is not None and face.box.overlap(last.box) < SAME_PLACE_OVERLAP
-        if has_moved and self._n_lost == 0 and not self._is_new_shot:
-            self._cuts.begin_shot()
+        if face is not None and self._n_lost == 0 and not self._is_new_shot:
+            height, width = frame.shape[:2]
+            cell = max(width, height) / SIDE  # how exactly the shift of the view is known
+            shift = self._cuts.shift[0] * width, self._cuts.shift[1] * height
+            if has_moved(last.box, face.box, shift, cell):
+                self._cuts.begin_shot()
         return face
 
     def _track_from(self, frame: Frame, last: Face) -> Face | None:
@@ -219,6 +223,15 @@ class FaceTracker:
             return sorted(found, key=lambda d: -d.box.area)
         left_to_right = sorted(found, key=lambda d: d.box.centre[0])
         return left_to_right[self._choice : self._choice + 1]
+
+
+def has_moved(before: FaceBox, after: FaceBox, shift: tuple[float, float], tolerance: float) -> bool:
+    """Return whether a face is elsewhere, or of another size, than the shift of the view explains, all in pixels."""
+    expected = before.centre[0] + shift[0], before.centre[1] + shift[1]
+    if math.dist(expected, after.centre) > MAX_MOVE * before.width + tolerance:
+        return True
+    ratio = math.sqrt(max(after.area, 1) / max(before.area, 1))
+    return not 1 / MAX_SIZE_RATIO < ratio < MAX_SIZE_RATIO
 
 
 def is_small(box: FaceBox, frame: Frame) -> bool:

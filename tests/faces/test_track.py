@@ -8,7 +8,7 @@ from support.shots import film_person
 from support.synthetic_frames import talk
 
 from inference.faces import Detection, Face, FaceBox, FaceRegion, FaceTracker, Landmarker
-from inference.faces.track import EVERY_FRAME, MAX_LOST_FRAMES, THOROUGH_EVERY
+from inference.faces.track import EVERY_FRAME, MAX_LOST_FRAMES, THOROUGH_EVERY, has_moved
 
 BLACK = np.zeros((288, 360, 3), np.uint8)
 
@@ -193,6 +193,26 @@ def test_the_right_face_is_tracked_from_the_cut_on(landmarker: Landmarker, kind:
     assert [shots[0], shots[8]] == [0, 1]
     assert len(set(shots[:8])) == len(set(shots[8:16])) == len(set(shots[16:])) == 1
     assert shots[16] != shots[8]
+
+
+@pytest.mark.parametrize("zoom", [0.6, 1.0, 1.4])
+def test_a_shaken_camera_does_not_cut(landmarker: Landmarker, zoom: float):
+    """By up to a fourteenth of the frame per frame."""
+    still = [cv2.resize(frame, (760, 428)) for frame in film_person(3, 12, zoom, left=320 - round(180 * zoom), top=0)]
+    moves = 2 * [(0, 0), (45, 20), (45, 20), (10, 40), (50, 10), (5, 5)]
+    shaken = [np.ascontiguousarray(f[y : y + 360, x : x + 640]) for f, (x, y) in zip(still, moves, strict=True)]
+    track = FaceTracker(landmarker).follow(shaken)
+    assert {face and face.shot for face in track} == {0}
+
+
+def test_a_move_of_the_face_is_told_from_one_of_the_view():
+    before = FaceBox(100, 100, 200, 200)
+    assert not has_moved(before, FaceBox(124, 100, 224, 200), (0, 0), 0)
+    assert has_moved(before, FaceBox(126, 100, 226, 200), (0, 0), 0)
+    assert not has_moved(before, FaceBox(180, 70, 280, 170), (80, -30), 0)
+    assert not has_moved(before, FaceBox(135, 100, 235, 200), (0, 0), 12)
+    assert has_moved(before, FaceBox(80, 80, 220, 220), (0, 0), 12)
+    assert has_moved(before, FaceBox(120, 120, 180, 180), (0, 0), 12)
 
 
 def test_a_cut_to_a_view_without_a_face_has_none(landmarker: Landmarker):
