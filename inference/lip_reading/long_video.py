@@ -90,6 +90,8 @@ class SentenceSegmenter:
         self._network = network
         self._buffer: list[MouthCrop] = []
         self._features = WindowFeatures(network, first)
+        self._decoded: dict[int, Hypothesis] = {}  # of the buffered frames, by their end
+        self._is_speech = False  # the last span has a sentence
         self.first = first
 
     def spans(self, n_best: int, calibration: Calibration) -> Iterator[DecodedSpan]:
@@ -97,7 +99,8 @@ class SentenceSegmenter:
         while self._fill_buffer(MAX_BUFFERED_FRAMES) >= MIN_FRAMES:
             best = self._silent_window() or self._find_end()
             span = decode_span(best.rows, FPS, n_best, calibration)
-            if span.sentences:
+            self._is_speech = bool(span.sentences)
+            if self._is_speech:
                 start, end = (self.first + at for at in (best.start, best.end))
                 yield span.shifted(start - best.n_padded_before, start, end, FPS)
                 self._advance(best.end)
@@ -118,17 +121,25 @@ class SentenceSegmenter:
         self._buffer = self._buffer[n_frames:]
         self.first += n_frames
         self._features.drop_before(self.first)
+        self._decoded.clear()
 
     def _silent_window(self) -> Hypothesis | None:
         """Return a window of the buffered frames if no character is decoded in it: the search can then be skipped."""
-        (whole,) = self._decode_spans([(0, min(len(self._buffer), WINDOW_FRAMES))])
+        end = min(len(self._buffer), WINDOW_FRAMES)
+        # Speech mostly follows speech: the first step of the search then joins the batch.
+        self._decode_ends([end, *(self._coarse_ends() if self._is_speech else ())])
+        whole = self._decoded[end]
         return None if decode_greedy(whole.rows.argmax(axis=1)) else whole
+
+    def _coarse_ends(self) -> Sequence[int]:
+        last = len(self._buffer)
+        return (*COARSE_ENDS, last) if last <= WINDOW_FRAMES else COARSE_ENDS
 
     def _find_end(self) -> Hypothesis:
         """Return the best hypothesis for the next sentence."""
         last = len(self._buffer)
         tried: dict[int, Hypothesis] = {}
-        best = self._try_ends([*COARSE_ENDS, last] if last <= WINDOW_FRAMES else COARSE_ENDS, tried)
+        best = self._try_ends(self._coarse_ends(), tried)
         best = self._try_ends([best.end + step for step in NEIGHBOURS], tried)
         if best.score < ACCEPT_ABOVE:
             best = self._try_ends([*LATE_ENDS, *[last] * (last < MAX_BUFFERED_FRAMES)], tried)
@@ -137,23 +148,21 @@ class SentenceSegmenter:
         return best
 
     def _try_ends(self, ends: Iterable[int], tried: dict[int, Hypothesis]) -> Hypothesis:
-        """Decode up to each of these ends that was not tried yet; return the best hypothesis of all."""
-        new = [end for end in dict.fromkeys(ends) if end not in tried and MIN_FRAMES <= end <= len(self._buffer)]
-        if new:
-            found = self._decode_spans([(max(end - WINDOW_FRAMES, 0), end) for end in new])
-            tried.update(zip(new, found, strict=True))
+        """Decode up to each of these ends; return the best hypothesis of all that were tried."""
+        self._decode_ends(ends := [end for end in ends if MIN_FRAMES <= end <= len(self._buffer)])
+        tried.update((end, self._decoded[end]) for end in ends)
         return max(tried.values(), key=lambda one: one.score)
 
-    def _decode_spans(self, spans: Sequence[tuple[int, int]]) -> list[Hypothesis]:
-        """Decode buffered frames [start, end), each span in the middle of a window of its own."""
-        padded = [PaddedSpan(self.first + start, self.first + end) for start, end in spans]
-        lips = np.stack([self._pad_lips(span) for span in padded])
-        (rows,) = self._network.recur(self._features.compute(padded), lips)
-        scores = score_one_sentence(rows)
-        return [
-            Hypothesis(start, end, span.n_before, one, float(score))
-            for (start, end), span, one, score in zip(spans, padded, rows, scores, strict=True)
-        ]
+    def _decode_ends(self, ends: Iterable[int]) -> None:
+        """Decode the buffered frames up to each of these ends, in the middle of a window of its own, as one batch."""
+        new = [end for end in dict.fromkeys(ends) if end not in self._decoded and end <= len(self._buffer)]
+        if not new:
+            return
+        spans = [PaddedSpan(self.first + max(end - WINDOW_FRAMES, 0), self.first + end) for end in new]
+        lips = np.stack([self._pad_lips(span) for span in spans])
+        (rows,) = self._network.recur(self._features.compute(spans), lips)
+        for end, span, one, score in zip(new, spans, rows, score_one_sentence(rows), strict=True):
+            self._decoded[end] = Hypothesis(span.start - self.first, end, span.n_before, one, float(score))
 
     def _pad_lips(self, span: PaddedSpan) -> npt.NDArray[np.float32]:
         own = np.stack([mouth.lips for mouth in self._buffer[span.start - self.first : span.end - self.first]])

@@ -116,7 +116,7 @@ def test_words_outside_the_grammar_lower_the_confidence():
 def test_few_frames_are_buffered_and_the_work_grows_with_the_length():
     """Frames are decoded as they arrive, and five times as many take five times as many windows."""
     windows = []
-    for n_sentences in (2, 10):
+    for n_sentences in (4, 20):
         n_given, labels = 0, FrameLabels()
 
         def give(n_sentences: int = n_sentences) -> Iterator[MouthCrop]:
