@@ -30,6 +30,7 @@ MAX_MOVE, MAX_SIZE_RATIO = 0.25, 1.25
 # 13.7 or more at the right angle and 11.8 or less when turned by a quarter or a half.
 CERTAIN_SCORE = 1 / (1 + math.exp(-13))
 MIN_UNCLEAR_SCORE = 0.6  # of a detection that counts as a face without landmarks; heads in profile have 0.6 to 0.8
+MIN_JUMP_SCORE = 0.7  # of a detection elsewhere that is believed although nothing else shows a cut
 DOUBTFUL_SCORE = 0.8  # of landmarks; if it falls below, the detector is asked
 REACQUIRE_FRAMES = 12  # frames for which the last region is tried before detection in the whole frame
 MAX_LOST_FRAMES = 25  # frames to wait for a lost face before another one is tracked
@@ -64,6 +65,7 @@ class FaceTracker:
         self._last_box: FaceBox | None = None  # its box, or that of the shot before
         self._is_new_shot = False  # whether no face was found since the cut
         self._frame: Frame | None = None
+        self._has_unclear = False  # whether any frame had one
         self._since_detection = 0
         self._since_thorough = THOROUGH_EVERY
         self._n_lost = 0
@@ -75,7 +77,8 @@ class FaceTracker:
     def explain_no_face(self, n_frames: int) -> str:
         """Explain why none of `n_frames` frames showed the face."""
         if self._choice == "largest" or self.max_faces_found == 0:
-            return f"no face found in {n_frames} frames"
+            found = "only faces in profile or unclear ones" if self._has_unclear else "no face found"
+            return f"{found} in {n_frames} frames"
         return (
             f"face {self._choice} was asked for, counted from 0, but no frame shows more than "
             f"{self.max_faces_found} face{'s' if self.max_faces_found > 1 else ''}"
@@ -165,6 +168,7 @@ class FaceTracker:
         if face is None:
             certain = [one.box for one in found if one.score >= MIN_UNCLEAR_SCORE and not is_small(one.box, frame)]
             self.unclear = max(certain, key=lambda box: box.area, default=None)
+            self._has_unclear = self._has_unclear or self.unclear is not None
         return face
 
     def _begin_thorough_search(self) -> bool:
@@ -216,7 +220,8 @@ class FaceTracker:
 
     def _has_jumped(self, found: list[Detection]) -> bool:
         """Return whether the only face of the video is suddenly elsewhere."""
-        return self._n_lost == 0 and len(found) == 1 and self.max_faces_found == 1
+        is_only = len(found) == 1 and self.max_faces_found == 1
+        return self._n_lost == 0 and is_only and found[0].score >= MIN_JUMP_SCORE
 
     def _chosen(self, found: list[Detection]) -> list[Detection]:
         if self._choice == "largest":

@@ -68,6 +68,7 @@ class Scripted:
     name = "scripted"
     must_detect = False
     notice = None
+    score = 0.9  # of the detections
 
     def __init__(self, script: list[list[FaceBox]]) -> None:
         self.script = script
@@ -76,7 +77,7 @@ class Scripted:
     def detect(self, frame_bgr: np.ndarray, n_wanted: int = 1, is_thorough: bool = False) -> list[Detection]:
         self.n_detections += 1
         self.n_thorough += is_thorough
-        return [Detection(box, region_of(box), 0.9) for box in self.script[frame_bgr[0, 0, 0]]]
+        return [Detection(box, region_of(box), self.score) for box in self.script[frame_bgr[0, 0, 0]]]
 
     def find_landmarks(self, frame_bgr: np.ndarray, region: FaceRegion) -> Face | None:
         for box in self.script[frame_bgr[0, 0, 0]]:
@@ -122,6 +123,12 @@ def test_a_detection_elsewhere_ends_a_false_track():
     track = FaceTracker(ghost, detect_every=5).follow([frame_number(i) for i in range(11)])
     assert track[3] is not None  # tracked without a check until the next detection
     assert track[5] is None
+
+
+def test_a_weak_detection_elsewhere_is_not_followed():
+    ghost = Ghost([[LEFT]] + [[RIGHT]] * 6)
+    ghost.score = 0.6
+    assert FaceTracker(ghost, detect_every=5).follow([frame_number(i) for i in range(7)])[5] is None
 
 
 def test_the_only_face_of_a_video_is_followed_to_another_place():
@@ -274,3 +281,4 @@ def test_a_face_without_landmarks_is_unclear():
     assert tracker.unclear == LEFT
     assert tracker.follow([frame_number(1)]) == (None,)
     assert tracker.unclear is None
+    assert tracker.explain_no_face(2) == "only faces in profile or unclear ones in 2 frames"
