@@ -13,11 +13,12 @@ from typing import IO
 
 from inference.media.orientation import UPRIGHT, Orientation
 
-MAX_META_BYTES = 4 << 20  # of the index; that of a phone's photo has 5 KB
+MAX_META_BYTES = 1 << 20  # of the index; that of a phone's photo has 5 KB, that of MAX_TILES 60 KB
 MAX_TOP_BOXES = 64  # before the index
 MAX_TILES = 1024
 CODED_KINDS = ("hvc1", "hev1", "av01", "avc1", "jpeg")
 ALPHA_TYPES = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha", b"urn:mpeg:hevc:2015:auxid:1")
+FULL_BOXES = (b"pitm", b"iinf", b"iref", b"iloc")
 BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"avif", b"avis", b"mif1", b"msf1")
 
 
@@ -71,11 +72,17 @@ class HeifIndex:
 
 
 class BoxReader:
-    """Reads big-endian numbers from the content of a box. Raises: EOFError at its end."""
+    """Reads big-endian numbers from the content of a box. Raises: EOFError beyond its end."""
 
     def __init__(self, content: bytes) -> None:
         self._content = content
         self._at = 0
+
+    @classmethod
+    def of_full_box(cls, content: bytes) -> tuple[int, int, BoxReader]:
+        """Return the version and the flags that a full box starts with, and a reader of the rest."""
+        reader = cls(content)
+        return reader.number(1), reader.number(3), reader
 
     def number(self, n_bytes: int) -> int:
         return int.from_bytes(self.read(n_bytes), "big")
@@ -86,6 +93,11 @@ class BoxReader:
             raise EOFError
         self._at += n_bytes
         return found
+
+    def skip(self, n_bytes: int) -> None:
+        self._at += n_bytes
+        if self._at > len(self._content):
+            raise EOFError
 
     def rest(self) -> bytes:
         return self._content[self._at :]
@@ -150,21 +162,22 @@ def read_index(meta: bytes) -> HeifIndex:
     """Parse a `meta` box. Raises: EOFError, ValueError if it is damaged."""
     index = HeifIndex()
     for kind, content in read_boxes(meta[4:]):
-        version, reader = content[:1], BoxReader(content[4:])
-        n_id = 2 if version == b"\0" else 4
-        if kind == b"pitm":
-            index.primary = reader.number(n_id)
-        elif kind == b"iinf":
-            reader.number(n_id)
-            index.kinds = dict(read_item_infos(reader.rest()))
-        elif kind == b"iref":
-            index.references = list(read_references(reader.rest(), n_id))
-        elif kind == b"iprp":
+        if kind == b"iprp":
             read_properties(content, index)
-        elif kind == b"iloc":
-            index.places = dict(read_places(version[0], reader))
         elif kind == b"idat":
             index.idat = content
+        elif kind in FULL_BOXES:
+            version, _, reader = BoxReader.of_full_box(content)
+            n_id = 2 if version == 0 else 4
+            if kind == b"pitm":
+                index.primary = reader.number(n_id)
+            elif kind == b"iinf":
+                reader.number(n_id)
+                index.kinds = dict(read_item_infos(reader.rest()))
+            elif kind == b"iref":
+                index.references = list(read_references(reader.rest(), n_id))
+            else:
+                index.places = dict(read_places(version, reader))
     return index
 
 
@@ -189,11 +202,12 @@ def read_properties(content: bytes, index: HeifIndex) -> None:
         if kind == b"ipco":
             index.properties = list(read_boxes(inner))
         elif kind == b"ipma":
-            is_wide, reader = bool(inner[3] & 1), BoxReader(inner[4:])
+            version, flags, reader = BoxReader.of_full_box(inner)
+            n_bytes, mask = (2, 0x7FFF) if flags & 1 else (1, 0x7F)
             for _ in range(reader.number(4)):
-                item = reader.number(2 if inner[0] == 0 else 4)
-                numbers = [reader.number(2 if is_wide else 1) for _ in range(reader.number(1))]
-                index.associations[item] = tuple(number & (0x7FFF if is_wide else 0x7F) for number in numbers)
+                item = reader.number(2 if version == 0 else 4)
+                numbers = [reader.number(n_bytes) for _ in range(reader.number(1))]
+                index.associations[item] = tuple(number & mask for number in numbers)
 
 
 def read_places(version: int, reader: BoxReader) -> Iterator[tuple[int, tuple[int, int, int]]]:
@@ -204,13 +218,12 @@ def read_places(version: int, reader: BoxReader) -> Iterator[tuple[int, tuple[in
         item = reader.number(2 if version < 2 else 4)
         construction = reader.number(2) & 15 if version else 0
         reader.number(2)  # another file; FFmpeg opens none
-        base, extents = reader.number(n_base), []
-        for _ in range(reader.number(2)):
-            if version:
-                reader.number(n_index)
-            extents.append((reader.number(n_offset), reader.number(n_length)))
-        if extents:
-            yield item, (construction, base + extents[0][0], extents[0][1])
+        base, n_extents = reader.number(n_base), reader.number(2)
+        if n_extents:
+            reader.skip(n_index if version else 0)
+            yield item, (construction, base + reader.number(n_offset), reader.number(n_length))
+            # At once: they may be of no bytes, and 64 Ki of them in each 6 bytes of the file.
+            reader.skip((n_extents - 1) * ((n_index if version else 0) + n_offset + n_length))
 
 
 def describe_primary(file: IO[bytes], index: HeifIndex) -> HeifImage | None:
