@@ -59,18 +59,22 @@ class LimitCounter:
                 f"{self._name}: a frame of {frame.width}x{frame.height} pixels; "
                 f"at least {limits.min_side} on each side expected"
             )
-        if frame.width * frame.height > limits.max_frame_pixels:
-            raise MediaTooLarge(
-                f"{self._name}: a frame of {frame.width}x{frame.height} pixels; "
-                f"at most {limits.max_frame_pixels} pixels expected"
-            )
+        self.check_size(frame.width, frame.height)
         self._check_total()
         if self.n_frames > limits.max_fps * (self._elapsed_s + 1):
             raise MediaTooLarge(f"{self._name}: over {limits.max_fps:g} frames a second; that is the limit")
 
-    def count_tile(self, frame: av.VideoFrame) -> None:
-        """Count a part of an image. Raises: MediaTooLarge."""
-        self.n_pixels += frame.width * frame.height
+    def check_size(self, width: int, height: int) -> None:
+        """Check the size of a frame, or of an image before it is composed. Raises: MediaTooLarge."""
+        if width * height > self._limits.max_frame_pixels:
+            raise MediaTooLarge(
+                f"{self._name}: a frame of {width}x{height} pixels; "
+                f"at most {self._limits.max_frame_pixels} pixels expected"
+            )
+
+    def count_pixels(self, n_pixels: int) -> None:
+        """Count the pixels of a part of an image, or those by which a frame was enlarged. Raises: MediaTooLarge."""
+        self.n_pixels += n_pixels
         self._check_total()
 
     def _check_total(self) -> None:

@@ -26,6 +26,9 @@ class TileComposer:
         if image.kind not in (*CODED_KINDS, "grid"):
             expected = ", ".join((*CODED_KINDS, "grid"))
             raise UnsupportedMedia(f"{name}: a HEIF image of kind {image.kind!r}; expected one of {expected}")
+        for part in (image, image.alpha):
+            if part is not None:
+                counter.check_size(part.width, part.height)
         self._container = container
         self.image = image
         self._name = name
@@ -58,9 +61,9 @@ class TileComposer:
                 f"{self._name}: {n_placed} of {len(self._streams)} parts of the image could be decoded; "
                 "the file is truncated or damaged"
             )
-        if alpha is None or alpha.shape != canvas.shape[:2]:
+        if alpha is None:
             return image.orientation.apply(canvas), False
-        flat = lay_over_white(canvas, alpha)
+        flat = lay_over_white(canvas, enlarge(alpha, *canvas.shape[:2]))
         return image.orientation.apply(flat), flat is not canvas
 
     def _decode(self, options: dict[str, str]) -> Iterator[tuple[int, av.VideoFrame]]:
@@ -81,7 +84,7 @@ class TileComposer:
                 continue
             frame = frames[0] if frames else None
             if isinstance(frame, av.VideoFrame):
-                self._counter.count_tile(frame)
+                self._counter.count_pixels(frame.width * frame.height)
                 yield waiting.pop(packet.stream.index), frame
 
     def _place(
@@ -107,6 +110,15 @@ class TileComposer:
 def is_covered(length: int, tile: int, n_tiles: int) -> bool:
     """Return whether so many tiles cover a length, and all are needed."""
     return (n_tiles - 1) * tile < length <= n_tiles * tile
+
+
+def enlarge(plane: npt.NDArray[np.uint8], height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Return a plane in another size, by the nearest pixels; the same array if it has that size."""
+    own_height, own_width = plane.shape
+    if (own_height, own_width) == (height, width):
+        return plane
+    rows, columns = np.arange(height) * own_height // height, np.arange(width) * own_width // width
+    return np.asarray(plane[rows][:, columns], np.uint8)
 
 
 def luma_of(frame: av.VideoFrame) -> npt.NDArray[np.uint8]:

@@ -108,13 +108,14 @@ class Media:
         return max((component.bits for component in pixel_format.components), default=8) if pixel_format else 8
 
     def _to_bgr(self, frames: Iterator[av.VideoFrame]) -> Iterator[Frame]:
-        """Convert the frames that are shown; a repeated frame is the same array."""
+        """Convert the frames that are shown; a repeated frame is the same array. Those made larger count as such."""
         last: av.VideoFrame | None = None
         pixels: Frame | None = None
         for frame in frames:
             if pixels is None or frame is not last:
                 pixels = None  # frees it before the next is made: a frame of 8K takes 100 MB
                 last, pixels = frame, self._converter.convert(frame)
+                self.counter.count_pixels(max(pixels.shape[0] * pixels.shape[1] - frame.width * frame.height, 0))
             yield pixels
 
     def _find_heif(self) -> HeifImage | None:

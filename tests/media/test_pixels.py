@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from support.video_files import encode_rgba, make_video
 
+from inference.errors import MediaTooLarge
 from inference.media import MediaLimits, SandboxedDecoder, open_media
 from inference.media.media_warnings import RESIZED, TRANSPARENT
 from inference.media.pixels import fit, letterbox
@@ -17,6 +18,17 @@ def all_frames(contents: bytes, **limits: int) -> tuple[list[np.ndarray], tuple[
     with open_media(contents, MediaLimits(**limits)) as media:
         frames = [frame for clip in media.read_clips(25.0) for frame in clip.frames]
         return frames, media.warnings
+
+
+def test_enlarged_frames_count_as_large(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("inference.media.limits.FREE_PIXELS", 0)
+    large, small = np.full((256, 512, 3), 200, np.uint8), np.full((32, 32, 3), 200, np.uint8)
+    contents = make_video([large], container="mpegts") + make_video([small] * 20, container="mpegts")
+    n_pixels = 256 * 512 + 20 * 32 * 32
+    with pytest.raises(MediaTooLarge, match=r"pixels in \d+ frames"):
+        all_frames(contents, max_total_pixels=2 * n_pixels)
+    frames, _ = all_frames(contents, max_total_pixels=22 * 256 * 512)
+    assert {frame.shape for frame in frames} == {large.shape}
 
 
 @pytest.mark.parametrize(

@@ -66,6 +66,27 @@ def test_the_alpha_plane_of_an_image_is_laid_over_white(brand: str, tile: int | 
     assert_shows(frame[:, 64:], IMAGE[:, 64:])
 
 
+@pytest.mark.parametrize("shrink", [2, 3])
+def test_an_alpha_plane_of_another_size_is_scaled(shrink: int):
+    alpha = np.full((150 // shrink, 120 // shrink), 255, np.uint8)
+    alpha[:, : 60 // shrink] = 0
+    frame = only_frame(make_heif_grid(IMAGE, alpha=alpha))
+    assert frame[:, :56].min() > 245
+    assert_shows(frame[:, 64:], IMAGE[:, 64:])
+
+
+def test_a_grid_of_alpha_is_limited_like_the_image():
+    contents = make_heif_image(IMAGE, alpha=np.zeros((100, 102), np.uint8))
+    with open_media(contents, MediaLimits(max_frame_pixels=40_000)) as media:
+        assert len(list(media.read_clips(25.0))) == 1
+    large = make_heif_grid(IMAGE, alpha=np.zeros((301, 300), np.uint8))
+    with (
+        pytest.raises(MediaTooLarge, match=r"300x301 pixels; at most 40000"),
+        open_media(large, MediaLimits(max_frame_pixels=40_000)),
+    ):
+        pass
+
+
 def test_a_grid_is_decoded_in_the_sandbox():
     with SandboxedDecoder() as decoder, decoder.open(make_heif_grid(IMAGE)) as media:
         assert (media.video.width, media.video.height, media.video.is_still) == (120, 150, True)
