@@ -90,25 +90,36 @@ def decode(
     """
     stream.codec_context.thread_count = 1
     n_packets, n_frames = 0, 0
+    for packet in read_packets(container, stream):
+        n_packets += packet.size > 0
+        try:
+            frames = packet.decode()
+        except MemoryError:
+            raise  # PyAV's is also an FFmpegError, but no broken packet
+        except av.error.FFmpegError:
+            continue
+        for frame in frames:
+            check_frame(frame, name)
+            n_frames += 1
+            yield frame
+    if n_packets and not n_frames:
+        raise UnsupportedMedia(f"{name}: no audio could be decoded ({stream.codec_context.name})")
+
+
+def read_packets(
+    container: av.container.InputContainer, stream: av.audio.stream.AudioStream
+) -> Iterator[av.Packet[av.audio.stream.AudioStream]]:
+    """Yield the packets of a stream, and an empty one for what the decoder still holds."""
     packets = container.demux(stream)
     while True:
         try:
-            packet = next(packets)
-            n_packets += packet.size > 0
-            for frame in packet.decode():
-                check_frame(frame, name)
-                n_frames += 1
-                yield frame
+            yield next(packets)
         except (StopIteration, EOFError):
-            break
+            return
         except MemoryError:
-            raise  # PyAV's is also an FFmpegError, but no broken packet
-        except av.error.InvalidDataError:
-            continue
+            raise
         except av.error.FFmpegError:
-            break  # broken from here on: `check_end` reports a missing end
-    if n_packets and not n_frames:
-        raise UnsupportedMedia(f"{name}: no audio could be decoded ({stream.codec_context.name})")
+            return  # broken from here on: `check_end` reports a missing end
 
 
 def check_frame(frame: av.AudioFrame, name: str) -> None:

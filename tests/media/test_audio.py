@@ -178,6 +178,20 @@ def test_discontinuous_transmission_keeps_its_time():
     assert click_s(sparse) == pytest.approx(3.0, abs=0.012)
 
 
+@pytest.mark.parametrize("broken", [b"\xff\xff", b"\xff" * 40, b"\x03\xff\0\1"])
+@pytest.mark.parametrize("container", ["matroska", "mp4"])
+def test_a_broken_packet_leaves_a_gap(container: str, broken: bytes):
+    """Whatever its decoder makes of it: that of AAC reports some as features it lacks."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=container) as out:
+        for number, packet in enumerate(encode_samples(out, "aac", make_click(3.0, 2.0))):
+            replaced = packet if number != 30 else av.Packet(broken)
+            replaced.pts, replaced.dts, replaced.duration = packet.pts, packet.dts, packet.duration
+            replaced.time_base, replaced.stream = packet.time_base, packet.stream
+            out.mux(replaced)
+    assert click_s(buffer.getvalue()) == pytest.approx(2.0, abs=0.005)
+
+
 @pytest.mark.parametrize("container", ["matroska", "webm", "mp4"])
 def test_audio_that_starts_before_the_video_is_kept(container: str):
     early = make_timed_media(container, grey_frames(55), make_click(3.0, 1.0), video_start_s=0.8)
