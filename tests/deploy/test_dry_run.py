@@ -16,9 +16,11 @@ from botocore.model import OperationModel
 from botocore.validate import ParamValidator
 
 from deploy.endpoint import main
+from deploy.package import BUNDLED_WEIGHTS
 
 ROLE = ["--role-arn", "arn:aws:iam::123456789012:role/service-role/SageMaker"]
 IMAGE = "123456789012.dkr.ecr.us-east-1.amazonaws.com/viseme:1.0-cu130"
+FILE = str(BUNDLED_WEIGHTS[0])
 TOPIC = "arn:aws:sns:us-east-1:123456789012:topic"
 # The values of each flag, the first one being the default; a value is a list of arguments.
 FLAGS: dict[str, list[list[str]]] = {
@@ -26,7 +28,7 @@ FLAGS: dict[str, list[list[str]]] = {
     "mode": [[], ["--mode", "async"]],
     "image": [[], ["--image-uri", IMAGE]],
     "data": [[], ["--model-data", "s3://models/model.tar.gz"]],
-    "weights": [[], ["--weights", "hub"], ["--weights", "hf://SilentSpeak/LipCoordNet"]],
+    "weights": [[], ["--weights", "hub"], ["--weights", "hf://SilentSpeak/LipCoordNet"], ["--weights", FILE]],
     "checkpoint": [[], ["--checkpoint", "s3://models/wav2lip.pth", "--checkpoint", "starter"]],
     "landmarks": [[], ["--landmarks", "dlib"]],
     "instance": [[], ["--instance-type", "ml.c7i.xlarge"], ["--instance-type", "ml.g6.2xlarge"]],
@@ -51,6 +53,8 @@ def is_possible(chosen: dict[str, list[str]]) -> bool:
     if not is_async and any(chosen.get(name) for name in ("output", "failure", "topics")):
         return False
     if not is_async and chosen.get("least", [])[1:] == ["0"]:
+        return False
+    if chosen.get("data") and FILE in chosen.get("weights", []):
         return False
     return not (chosen.get("least", [])[1:] == ["2"] and chosen.get("most", [])[1:] == ["1"])
 
@@ -128,12 +132,27 @@ def test_aws_accepts_the_calls_of_every_combination(run: Combination, capsys: py
     ("a", "b"),
     [
         (FLAGS["least"][2], FLAGS["most"][1]),
+        (FLAGS["data"][1], FLAGS["weights"][3]),
         *((FLAGS[name][1], []) for name in ("output", "failure", "topics", "least")),
     ],
 )
 def test_what_excludes_one_another_is_refused(a: list[str], b: list[str], capsys: pytest.CaptureFixture[str]):
     assert main(["--endpoint-name", "viseme", *ROLE, *a, *b, "--dry-run"]) == 2
     assert capsys.readouterr().out == ""
+
+
+def test_secrets_are_not_printed(capsys: pytest.CaptureFixture[str]):
+    secrets = ["--env", "HF_TOKEN=hf_xyzzy", "--env", "AWS_SECRET_ACCESS_KEY=xyzzy"]
+    assert main(["--endpoint-name", "viseme", *ROLE, *secrets, "--env", "VISEME_PRECISION=f16", "--dry-run"]) == 0
+    printed = capsys.readouterr()
+    assert "xyzzy" not in printed.out + printed.err
+    [model] = [one for one in map(json.loads, printed.out.splitlines()) if one["operation"] == "CreateModel"]
+    shown = model["parameters"]["PrimaryContainer"]["Environment"]
+    assert (shown["HF_TOKEN"], shown["AWS_SECRET_ACCESS_KEY"], shown["VISEME_PRECISION"]) == (
+        "<secret>",
+        "<secret>",
+        "f16",
+    )
 
 
 def test_the_validator_finds_a_wrong_call():
