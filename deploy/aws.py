@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -21,6 +22,8 @@ from deploy.errors import CallFailed, DeployError
 
 Answer = dict[str, Any]
 CALL_TIMEOUT_S = 70  # a real-time invocation may take 60 s
+HIDDEN_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|API_KEY")  # of a container's variable, such as HF_TOKEN
+HIDDEN_VALUE = "<secret>"
 
 
 class Aws(Protocol):
@@ -64,6 +67,15 @@ def as_call_failed(err: ClientError, service: str, operation: str) -> CallFailed
     return CallFailed(explain_call(service, operation, code, message), code, message, status)
 
 
+def read_body(answer: Answer, call: str) -> bytes:
+    """Return the body of an answer, which is still being transferred. Raises: DeployError if the transfer fails."""
+    try:
+        contents: bytes = answer["Body"].read()
+    except BotoCoreError as err:  # the connection was closed, or was silent for too long
+        raise DeployError(f"{call}: {err}") from err
+    return contents
+
+
 class DryRunAws:
     """Prints each call as one JSON object a line, and answers as if every call succeeded.
 
@@ -78,7 +90,7 @@ class DryRunAws:
 
     def call(self, service: str, operation: str, **parameters: Any) -> Answer:
         self._validate(service, operation, parameters)
-        line = {"service": service, "operation": operation, "parameters": parameters}
+        line = {"service": service, "operation": operation, "parameters": hide_secrets(parameters)}
         print(json.dumps(line, default=placeholder_for), file=self._out)
         self._update_answers(operation, parameters)
         answer = self._canned_answers.get(operation, {})
@@ -110,6 +122,17 @@ class DryRunAws:
 def service_model(service: str) -> Any:
     """Return AWS's description of a service, which is megabytes: it is read once."""
     return botocore.session.get_session().get_service_model(service)
+
+
+def hide_secrets(parameters: Answer) -> Answer:
+    """Return the parameters of a call with the container's secrets hidden: what is printed ends up in logs."""
+    container = parameters.get("PrimaryContainer", {})
+    if "Environment" not in container:
+        return parameters
+    shown = {
+        name: HIDDEN_VALUE if HIDDEN_NAME.search(name) else value for name, value in container["Environment"].items()
+    }
+    return parameters | {"PrimaryContainer": container | {"Environment": shown}}
 
 
 def placeholder_for(value: object) -> str:

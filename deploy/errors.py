@@ -28,7 +28,7 @@ class CallFailed(DeployError):
 
 
 class RequestFailed(DeployError):
-    """The endpoint answered a request with an error, or with something else than was asked for."""
+    """The endpoint answered a request with an error, or with something other than what was requested."""
 
 
 class RolledBack(DeployError):

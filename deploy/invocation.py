@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import PurePosixPath
 from typing import Any
 
-from deploy.aws import Answer, Aws
+from deploy.aws import Answer, Aws, read_body
 from deploy.errors import CallFailed, DeployError, RequestFailed
 from deploy.storage import split_uri
 from deploy.waiting import REPORT_INTERVAL_S, WaitPolicy, read_last_log_lines
@@ -29,8 +29,7 @@ def invoke_realtime(aws: Aws, endpoint: str, body: bytes, content_type: str, acc
         Body=body,
         **more,
     )
-    contents: bytes = answer["Body"].read()
-    return contents
+    return read_body(answer, "sagemaker-runtime InvokeEndpoint")
 
 
 def start_async(
@@ -102,5 +101,4 @@ def read_object(aws: Aws, uri: str) -> bytes | None:
         if err.code in MISSING_OBJECT_CODES:
             return None
         raise
-    contents: bytes = answer["Body"].read()
-    return contents
+    return read_body(answer, f"s3 GetObject {uri}")

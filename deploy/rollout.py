@@ -22,12 +22,12 @@ from deploy.scaling import CapacityBounds
 from deploy.versions import CONFIG, create_version, delete_old_versions, delete_resource, delete_version
 from deploy.waiting import WaitPolicy, describe_endpoint, wait_until_deleted, wait_until_in_service
 
-# Asks a version that is in service for real answers; raises RequestFailed if it answers wrongly.
+# Sends a version that is in service real requests; raises RequestFailed if an answer is wrong.
 ServiceCheck = Callable[[DeploymentSpec], None]
 
 
 def accept_untested(_spec: DeploymentSpec) -> None:
-    """Accept that a version is in service without asking it anything."""
+    """Accept that a version is in service without sending it a request."""
 
 
 def create(

@@ -39,7 +39,7 @@ NOT_READY_CODES = frozenset({"InternalFailure", "InternalDependencyException", "
 NOT_READY_CODES |= {"ServiceUnavailable", "ThrottlingException"}
 ASYNC_TIMEOUT_S = 300  # for the container; after that SageMaker writes a failure object
 ASYNC_WAIT_S = 900.0  # requests of others may be queued before ours
-MAX_POLL_S = 3.0  # between two looks for an asynchronous answer
+MAX_POLL_S = 3.0  # between two polls for an asynchronous answer
 
 
 def add_smoke_test_argument(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +61,7 @@ class SmokeRequest(Protocol):
         """Return the request's body."""
 
     def describe(self, answer: Answer) -> str:
-        """Return a line about the answer. Raises: KeyError, TypeError, ValueError if it is not what was asked for."""
+        """Return a line about the answer. Raises: KeyError, TypeError, ValueError if it is not what was requested."""
 
 
 class ReadingCheck:
@@ -124,12 +124,12 @@ class SmokeTest:
     def run(self, spec: DeploymentSpec) -> None:
         """Send the requests one after the other, and report each answer.
 
-        Raises: RequestFailed with the container's words if it answers with an error, or not what was asked for;
+        Raises: RequestFailed with the container's words if it answers with an error, or not what was requested;
         other DeployErrors if a request could not be sent or waited for, which says nothing about the endpoint.
         """
         for check in (ReadingCheck(), SyncCheck()):
             started_s = self.wait_policy.clock()
-            answer = self._ask(spec, check)
+            answer = self._request(spec, check)
             took_s = self.wait_policy.clock() - started_s
             try:
                 line = check.describe(json.loads(answer))
@@ -140,8 +140,8 @@ class SmokeTest:
         if environment:
             self.wait_policy.report(f"{spec.endpoint}: {environment}")
 
-    def _ask(self, spec: DeploymentSpec, check: SmokeRequest) -> bytes:
-        """Return the answer; ask again for a while if it is not ready."""
+    def _request(self, spec: DeploymentSpec, check: SmokeRequest) -> bytes:
+        """Return the answer; repeat the request for a while if the endpoint is not ready."""
         started_s = self.wait_policy.clock()
         while True:
             try:
@@ -189,7 +189,7 @@ def is_not_ready(err: CallFailed) -> bool:
 
 def explain_wrong_answer(answer: bytes, err: Exception) -> str:
     what = f"no {err}" if isinstance(err, KeyError) else str(err)
-    return f"the answer is not what was asked for ({what}): {answer[:500].decode('utf-8', 'replace')}"
+    return f"the answer is not what was requested ({what}): {answer[:500].decode('utf-8', 'replace')}"
 
 
 def first_line(text: str) -> str:

@@ -130,7 +130,7 @@ def test_a_driver_is_recognised(script, capsys: pytest.CaptureFixture[str]):
 
 
 @pytest.mark.parametrize("status", [429, 503, 504, 0])
-def test_a_container_that_is_not_ready_is_asked_again(script, capsys: pytest.CaptureFixture[str], status: int):
+def test_a_request_is_repeated_if_the_container_is_not_ready(script, capsys: pytest.CaptureFixture[str], status: int):
     expect_in_service(script)
     refuse(script, status)
     expect_reading(script, READING)
@@ -142,7 +142,7 @@ def test_a_container_that_is_not_ready_is_asked_again(script, capsys: pytest.Cap
     assert capsys.readouterr().err.count("; trying again\n") == 2
 
 
-def test_it_is_not_asked_for_ever(script, monkeypatch: pytest.MonkeyPatch):
+def test_a_request_is_not_repeated_for_ever(script, monkeypatch: pytest.MonkeyPatch):
     times = iter(range(0, 4000, 100))
     policy = WaitPolicy(poll_s=0, sleep=lambda _: None, clock=lambda: next(times))
     monkeypatch.setattr(endpoint, "WaitPolicy", lambda: policy)
@@ -170,7 +170,7 @@ def test_an_answer_to_something_else_is_a_failure(script, capsys: pytest.Capture
     assert main(OURS) == 1
     script.done()
     err = capsys.readouterr().err
-    assert "but lip reading fails: the answer is not what was asked for" in err
+    assert "but lip reading fails: the answer is not what was requested" in err
     assert what in err
 
 
@@ -183,7 +183,7 @@ def test_an_answer_to_something_else_is_a_failure(script, capsys: pytest.Capture
         ({}, "no 'num_frames'"),
     ],
 )
-def test_a_video_that_is_none_is_a_failure(script, capsys: pytest.CaptureFixture[str], output: dict, what: str):
+def test_an_answer_without_the_video_is_a_failure(script, capsys: pytest.CaptureFixture[str], output: dict, what: str):
     expect_in_service(script)
     expect_reading(script, READING)
     expect_sync(script, {"status": "success", "outputs": [{"model": "starter"} | output]})
@@ -191,7 +191,7 @@ def test_a_video_that_is_none_is_a_failure(script, capsys: pytest.CaptureFixture
     assert main(OURS) == 1
     script.done()
     err = capsys.readouterr().err
-    assert "but lip sync fails: the answer is not what was asked for" in err
+    assert "but lip sync fails: the answer is not what was requested" in err
     assert what in err
 
 
@@ -202,6 +202,18 @@ def test_a_request_that_may_not_be_sent_says_nothing_about_the_endpoint(script, 
     script.done()
     err = capsys.readouterr().err
     assert "permission: sagemaker-runtime InvokeEndpoint: AccessDeniedException" in err
+    assert "although it could not be tested" in err
+
+
+def test_an_answer_that_breaks_off_says_nothing_about_the_endpoint(script, capsys: pytest.CaptureFixture[str]):
+    expect_in_service(script)
+    wanted = {"ContentType": "video/mp4", "Accept": "application/json", "Body": CLIP.read_bytes()}
+    cut_off = {"Body": StreamingBody(io.BytesIO(b'{"status"'), 100)}
+    script.expect(RUNTIME, "InvokeEndpoint", NAMED | wanted, cut_off)
+    assert main(OURS) == 1
+    script.done()
+    err = capsys.readouterr().err
+    assert "sagemaker-runtime InvokeEndpoint: 9 read, but total bytes expected is 100" in err
     assert "although it could not be tested" in err
 
 
@@ -309,7 +321,7 @@ def expect_object(script, uri: str, contents: object | None) -> None:
         script.expect("s3", "GetObject", {"Bucket": bucket, "Key": key}, body(contents))
 
 
-def test_an_asynchronous_endpoint_is_asked_through_its_queue(script, capsys: pytest.CaptureFixture[str]):
+def test_an_asynchronous_endpoint_is_tested_through_its_queue(script, capsys: pytest.CaptureFixture[str]):
     expect_async_in_service(script)
     expect_async_request(script, "clip.mp4", "video/mp4")
     expect_object(script, OUTPUT, None)
