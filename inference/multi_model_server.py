@@ -69,7 +69,8 @@ def marked_load(server_pid: int) -> Iterator[None]:
 
     Raises: WorkerDied if too many processes have left one.
     """
-    folder = Path(tempfile.gettempdir()) / f"viseme-loads-{server_pid}"
+    # After a restart the container may still have its files, and the server its process ID.
+    folder = Path(tempfile.gettempdir()) / f"viseme-loads-{server_pid}-{start_ticks(server_pid)}"
     folder.mkdir(exist_ok=True)
     n_dead = sum(not is_running(int(mark.name)) for mark in folder.iterdir())
     if n_dead >= MAX_DEAD_LOADS:
@@ -80,6 +81,11 @@ def marked_load(server_pid: int) -> Iterator[None]:
         yield
     finally:
         mark.unlink(missing_ok=True)
+
+
+def start_ticks(pid: int) -> int:
+    """Return when a process started, in clock ticks since the machine did. Source: proc(5), /proc/PID/stat."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
 
 
 def is_running(pid: int) -> bool:

@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,11 +18,13 @@ import psutil
 import pytest
 
 from inference import multi_model_server
+from inference.errors import WorkerDied
 from inference.multi_model_server import SERVER_CLASS, ending_server_on_failure
 
 PATIENCE_S = 60.0  # only a guard against hanging
 TOOLKIT = """
-import subprocess, sys
+import signal, subprocess, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it, and so would this one
 server = subprocess.Popen([sys.executable, "-c", sys.argv[2], "{server}", sys.argv[3]])
 server.wait()
 subprocess.call(["tail", "-f", "/dev/null"])
@@ -88,6 +91,22 @@ def test_a_load_that_succeeds_leaves_the_server_alone(tmp_path: Path):
             one.kill()
         toolkit.kill()
         toolkit.wait()
+
+
+def test_loads_that_died_under_an_earlier_server_do_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    ended = [subprocess.Popen([sys.executable, "-c", ""]) for _ in range(multi_model_server.MAX_DEAD_LOADS)]
+    with multi_model_server.marked_load(os.getpid()):
+        [folder] = tmp_path.iterdir()
+        assert [mark.name for mark in folder.iterdir()] == [str(os.getpid())]
+    for one in ended:
+        one.wait()
+        (folder / str(one.pid)).touch()
+    with pytest.raises(WorkerDied, match="3 processes died"), multi_model_server.marked_load(os.getpid()):
+        pass
+    monkeypatch.setattr(multi_model_server, "start_ticks", lambda pid: 1)  # the next server with the same process ID
+    with multi_model_server.marked_load(os.getpid()):
+        pass
 
 
 def test_without_a_server_the_error_is_only_raised(capfd: pytest.CaptureFixture[str]):
