@@ -25,7 +25,7 @@ logger = logging.getLogger("viseme.sync")
 
 MAX_BYTES = 64 << 20  # bytes of all files together: some 13 hours of video
 MAX_TRACK_BYTES = 16 << 20  # bytes of one file: no video within the limits has so many frames
-CACHE_VERSION = "2"  # raise it if the boxes of a video change: with the tracker, or `face_box_of_landmarks`
+CACHE_VERSION = "3"  # raise it if the boxes of a video change: with the tracker, or `face_box_of_landmarks`
 SUFFIX = ".track"
 MAX_COORDINATE = 1e6  # pixels; a larger coordinate is invalid
 HEADER = np.dtype([("n_frames", "<u4"), ("is_whole", "u1")])

@@ -24,7 +24,10 @@ ASYNC = ["--mode", "async", "--min-capacity", "1", "--async-output", FOLDERS[0],
 
 @pytest.fixture(scope="module")
 def container(weights_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with live_server(tmp_path_factory.mktemp("server"), {"VISEME_DEADLINE_S": "300"}, "--aws-routes") as live:
+    data = tmp_path_factory.mktemp("data")  # not the user's, where boxes of the clip's face may be cached
+    (data / "weights").symlink_to(weights_cache)
+    env = {"VISEME_DEADLINE_S": "300", "VISEME_DATA_DIR": str(data)}
+    with live_server(tmp_path_factory.mktemp("server"), env, "--aws-routes") as live:
         yield live
 
 
