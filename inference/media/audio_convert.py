@@ -16,6 +16,8 @@ Samples = npt.NDArray[np.int16]
 # Rates that AAC supports, so that writing never has to resample again.
 AAC_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 MAX_CHANNELS = 2
+INTEGERS, FLOATS = "s16", "flt"  # FFmpeg's names of packed samples
+PACKED_FLOATS = {"flt": np.float32, "dbl": np.float64}
 SILENCE_S = 1  # of silence made at a time
 
 
@@ -44,11 +46,14 @@ class AudioConverter:
         if source != self._source or placed.at_s is not None:
             yield from self.flush()
             layout = "mono" if self._format.n_channels == 1 else "stereo"
-            self._resampler = av.AudioResampler(format="s16", layout=layout, rate=self._format.rate)
+            # Mixed as integers, surround sound would be scaled down until no mix can clip: speech by 11 dB.
+            samples = FLOATS if frame.layout.nb_channels > MAX_CHANNELS else INTEGERS
+            self._resampler = av.AudioResampler(format=samples, layout=layout, rate=self._format.rate)
             self._source = source
         if placed.at_s is not None:
             yield from self._move_to(round(placed.at_s * self._format.rate))
         assert self._resampler is not None
+        frame = without_nan(frame)
         frame.pts = None  # `placed` has what counts; the resampler would stretch the audio by it
         yield from self._emit(self._resampler.resample(frame))
 
@@ -109,7 +114,26 @@ def without_format(blocks: Iterable[tuple[AudioFormat, Samples]]) -> Iterator[Sa
     return (block for _, block in blocks)
 
 
+def without_nan(frame: av.AudioFrame) -> av.AudioFrame:
+    """Return the frame with silence for what is not a number, which would be converted to the loudest sample.
+
+    Only packed floats may have it: they are stored as such, those of decoders are planar.
+    """
+    if frame.format.name not in PACKED_FLOATS:
+        return frame
+    samples = np.frombuffer(memoryview(frame.planes[0]), PACKED_FLOATS[frame.format.name])
+    if not np.isnan(samples).any():
+        return frame
+    samples = samples[: frame.samples * frame.layout.nb_channels].reshape(1, -1)
+    mended = av.AudioFrame.from_ndarray(np.nan_to_num(samples, posinf=1, neginf=-1), frame.format.name, frame.layout)
+    mended.sample_rate = frame.sample_rate
+    return mended
+
+
 def to_samples(frame: av.AudioFrame) -> Samples:
-    """Return the samples of a packed 16-bit frame, without a copy."""
-    packed = memoryview(frame.planes[0])
-    return np.frombuffer(packed, np.int16, frame.samples * frame.layout.nb_channels)
+    """Return the samples of a packed frame as 16 bits: a view of a frame that has them."""
+    packed, n_values = memoryview(frame.planes[0]), frame.samples * frame.layout.nb_channels
+    if frame.format.name == INTEGERS:
+        return np.frombuffer(packed, np.int16, n_values)
+    scaled = np.frombuffer(packed, np.float32, n_values) * 32768
+    return np.asarray(np.clip(np.rint(scaled), -32768, 32767), np.int16)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import os
 import struct
 from collections.abc import Callable
@@ -46,6 +47,46 @@ def test_a_rate_that_aac_lacks_is_resampled_once(rate: int, kept: int):
     with spool_audio(encode_audio(make_tone(1.0, rate), rate)) as spool:
         assert spool.rate == kept
         assert len(spool) == pytest.approx(kept, abs=2)
+
+
+@pytest.mark.parametrize(("layout", "channel", "gain_db"), [("5.1", 2, -3), ("7.1", 0, 0)])
+def test_speech_in_surround_sound_is_mixed_as_players_do(layout: str, channel: int, gain_db: float):
+    tone = make_tone(0.5)[0]
+    channels = np.zeros((len(tone), int(layout[0]) + 1), np.int16)
+    channels[:, channel] = tone
+    with spool_audio(encode_pcm(channels, "s16", layout)) as spool:
+        mixed = spool.read(0, len(spool))
+    assert mixed.shape == (len(tone), 2)
+    assert 20 * np.log10(np.abs(mixed[:, 0]).max() / 12000) == pytest.approx(gain_db, abs=0.1)
+
+
+def test_loud_surround_sound_is_clipped_not_wrapped():
+    channels = np.full((4800, 6), 30000, np.int16)
+    with spool_audio(encode_pcm(channels, "s16", "5.1")) as spool:
+        assert spool.read(0, len(spool)).min() > 30000
+
+
+@pytest.mark.parametrize(("samples", "kind"), [("flt", np.float32), ("dbl", np.float64)])
+def test_what_is_not_a_number_is_silence(samples: str, kind: type):
+    channels = np.full((4800, 2), 0.25, kind)
+    channels[1000:1200] = np.nan
+    with spool_audio(encode_pcm(channels, samples, "stereo")) as spool:
+        decoded = spool.read(0, len(spool))
+    assert not decoded[1000:1200].any()
+    assert np.unique(decoded[:1000]).tolist() == np.unique(decoded[1200:]).tolist() == [8192]
+
+
+def encode_pcm(channels: np.ndarray, samples: str, layout: str) -> bytes:
+    """Encode (N, channels) samples as uncompressed WAV."""
+    buffer = io.BytesIO()
+    codec = {"s16": "pcm_s16le", "flt": "pcm_f32le", "dbl": "pcm_f64le"}[samples]
+    with av.open(buffer, "w", format="wav") as out:
+        stream = out.add_stream(codec, rate=48000, layout=layout)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(channels).reshape(1, -1), samples, layout)
+        frame.sample_rate = 48000
+        out.mux(stream.encode(frame))
+        out.mux(stream.encode())
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("container", sorted(CODECS))
