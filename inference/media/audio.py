@@ -12,7 +12,7 @@ import numpy as np
 from inference.errors import MediaTooLarge, MediaTruncated, NoAudio, UnsupportedMedia
 from inference.media.audio_clock import AudioClock, origin_of
 from inference.media.audio_convert import AudioFormat, Samples, convert_audio, without_format
-from inference.media.files import Source, open_bytes
+from inference.media.files import Source, open_bytes, size_of
 from inference.media.limits import MediaLimits
 from inference.media.media_warnings import CLOCK_JUMP
 from inference.media.open import open_container
@@ -60,7 +60,7 @@ def decode_blocks(
             raise MediaTooLarge(
                 f"{name}: declares {declared_s:.1f} s of audio; at most {limits.max_duration_s:g} s expected"
             )
-        clock = AudioClock(find_origin(container, name))
+        clock = AudioClock(find_origin(container, name), limits.silence_s_of(size_of(file)))
         n_samples = 0
         for found, block in convert_audio(clock.place(decode(container, stream, name)), audio_format):
             n_samples += len(block) // found.n_channels

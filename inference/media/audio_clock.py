@@ -45,9 +45,14 @@ class TimestampedAudio(NamedTuple):
 class AudioClock:
     """Compares the timestamps of frames with the audio decoded so far."""
 
-    def __init__(self, origin_s: float | None) -> None:
-        """origin_s: the timestamp at which the file starts; None if that is the one of the first frame."""
+    def __init__(self, origin_s: float | None, max_silence_s: float) -> None:
+        """Start at the first frame.
+
+        origin_s: the timestamp at which the file starts; None if that is the one of the first frame.
+        max_silence_s: in all gaps together; a gap beyond it is closed, as is one longer than MAX_GAP_S.
+        """
         self.has_jumped = False  # whether a gap was closed because it was too long
+        self._silence_left_s = max_silence_s
         self._origin_s = origin_s
         self._end_s: float | None = None  # timestamp at which the next frame is expected
         self._start_s = 0.0  # timestamp of the first frame
@@ -81,6 +86,7 @@ class AudioClock:
             self._end_s, tolerance_s = self._origin(), START_TOLERANCE_S
         shift_s = self._shift(self._end_s, tolerance_s)
         self._pending.popleft()
+        self._silence_left_s -= max(shift_s, 0.0)
         start_s = self._end_s + shift_s
         self._end_s = start_s + first.duration_s
         return PlacedAudio(first.frame, start_s - self._origin()) if shift_s else PlacedAudio(first.frame)
@@ -91,7 +97,7 @@ class AudioClock:
         deviation_s = 0.0 if timestamp_s is None else timestamp_s + self._offset_s - end_s
         if abs(deviation_s) <= tolerance_s:
             return 0.0
-        if not -MAX_OVERLAP_S <= deviation_s <= MAX_GAP_S:
+        if not -MAX_OVERLAP_S <= deviation_s <= min(MAX_GAP_S, self._silence_left_s):
             self.has_jumped = self.has_jumped or deviation_s > 0
             self._offset_s -= deviation_s
             return 0.0

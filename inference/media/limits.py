@@ -11,6 +11,7 @@ from inference.errors import MediaTooLarge, UnsupportedMedia
 if TYPE_CHECKING:
     import av
 
+FREE_SILENCE_S = 60.0  # in gaps of the audio
 FREE_PIXELS = 500_000_000  # summed over frames: 15 frames of 8K, or 10 s of 1080p
 
 
@@ -26,6 +27,9 @@ class MediaLimits:
     # Beyond the first FREE_PIXELS, so that a small file takes little time; a still face at 1080p has at most 5000.
     max_pixels_per_byte: int = 10_000
     max_frame_pixels: int = 7680 * 4320  # one frame: 8K
+    # In gaps of the audio, beyond FREE_SILENCE_S: in Opus, pauses take 20 bytes a second, as packets of silence in FLAC
+    # do. So gaps are no shorter way to an hour of audio.
+    max_silence_s_per_byte: float = 0.1
     max_duration_s: float = 3600.0
     max_fps: float = 240.0  # frames decoded for each second of video
     min_side: int = 16  # pixels; smaller frames show no face
@@ -33,6 +37,10 @@ class MediaLimits:
     def total_pixels_of(self, n_bytes: int) -> int:
         """Return how many pixels a file of this size may have, summed over frames."""
         return min(self.max_total_pixels, FREE_PIXELS + self.max_pixels_per_byte * n_bytes)
+
+    def silence_s_of(self, n_bytes: int) -> float:
+        """Return how many seconds of silence a file of this size may have where its timestamps leave gaps."""
+        return FREE_SILENCE_S + self.max_silence_s_per_byte * n_bytes
 
 
 class LimitCounter:

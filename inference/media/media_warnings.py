@@ -10,5 +10,8 @@ TONE_MAPPED_PQ = "the video is HDR (PQ); it was tone-mapped to SDR"
 TONE_MAPPED_HLG = "the video is HDR (HLG); it was tone-mapped to SDR"
 VIDEO_WARNINGS = (TONE_MAPPED_PQ, TONE_MAPPED_HLG, INTERLACED, TRANSPARENT, RESIZED, LONG_HEADER)
 INVERTED = "one audio channel is the other inverted; the networks take their difference, since their sum is silence"
-CLOCK_JUMP = "the clock of the audio jumps by over 10 minutes; the audio continues without that pause"
+CLOCK_JUMP = (
+    "the clock of the audio jumps by over 10 minutes, or more than a file of this size may pause; "
+    "the audio continues without that pause"
+)
 AUDIO_WARNINGS = (CLOCK_JUMP,)

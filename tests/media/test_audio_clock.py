@@ -27,9 +27,11 @@ def make_frame(at_ms: float | None) -> av.AudioFrame:
     return frame
 
 
-def place(stamps_ms: Sequence[float | None], origin_s: float | None = None) -> tuple[list[float], AudioClock]:
+def place(
+    stamps_ms: Sequence[float | None], origin_s: float | None = None, max_silence_s: float = np.inf
+) -> tuple[list[float], AudioClock]:
     """Return where each frame of 20 ms starts, in milliseconds from the start of the file."""
-    clock = AudioClock(origin_s)
+    clock = AudioClock(origin_s, max_silence_s)
     starts, end_s = [], 0.0
     for placed in clock.place(make_frame(stamp) for stamp in stamps_ms):
         assert isinstance(placed, PlacedAudio)
@@ -44,7 +46,7 @@ def steps(start_ms: float, n_frames: int) -> list[float]:
 
 
 def test_contiguous_frames_stay_as_they_are():
-    clock = AudioClock(None)
+    clock = AudioClock(None, np.inf)
     assert all(placed.at_s is None for placed in clock.place(make_frame(ms) for ms in steps(5000, 50)))
     assert clock.elapsed_s == pytest.approx(1.0)
 
@@ -105,6 +107,26 @@ def test_a_jump_of_the_clock_is_closed_and_reported(jump_s: float):
     assert starts == steps(0, 100)
     assert clock.has_jumped
     assert not place([*steps(0, 50), *steps(1000 + 1000 * MAX_GAP_S, 50)])[1].has_jumped
+
+
+def test_gaps_are_limited_as_a_whole():
+    stamps = [*steps(0, 20), *steps(1000, 20), *steps(2000, 20), *steps(3000, 20)]
+    assert place(stamps, max_silence_s=1.8)[0] == stamps
+    starts, clock = place(stamps, max_silence_s=1.3)
+    assert starts == [*stamps[:60], *steps(2400, 20)]
+    assert clock.has_jumped
+    assert place(steps(800, 20), 0.0, max_silence_s=0.5)[0] == steps(0, 20)
+    assert place(steps(0, 200), max_silence_s=0.0)[0] == steps(0, 200)
+
+
+def test_gaps_are_limited_by_the_size_of_the_file(monkeypatch: pytest.MonkeyPatch):
+    gaps = make_timed_media("matroska", numbered_frames(50), make_click(2.0, 1.0), jumps_s=[(1.0, 30)])
+    assert len(read_audio(gaps, 16_000)) == pytest.approx(32 * 16_000, abs=500)
+    monkeypatch.setattr("inference.media.limits.FREE_SILENCE_S", 5.0)
+    n_s_per_byte = 25 / len(gaps)
+    assert len(read_audio(gaps, 16_000, MediaLimits(max_silence_s_per_byte=1.1 * n_s_per_byte))) > 30 * 16_000
+    closed = read_audio(gaps, 16_000, MediaLimits(max_silence_s_per_byte=0.9 * n_s_per_byte))
+    assert len(closed) == pytest.approx(2 * 16_000, abs=500)
 
 
 def test_frames_without_timestamps_follow_one_another():
