@@ -12,6 +12,7 @@ import numpy as np
 from inference.errors import MediaTooLarge, MediaTruncated, NoAudio, UnsupportedMedia
 from inference.media.audio_clock import AudioClock, origin_of
 from inference.media.audio_convert import AudioFormat, Samples, convert_audio, without_format
+from inference.media.file_kinds import as_unsupported
 from inference.media.files import Source, open_bytes, size_of
 from inference.media.limits import MediaLimits
 from inference.media.media_warnings import CLOCK_JUMP
@@ -53,7 +54,7 @@ def decode_blocks(
     audio_format: the format to convert to; None keeps the file's own as far as AAC supports it. All blocks share it.
     warnings: what the caller should know is added at the end.
     """
-    with open_container(file, name, limits) as container:
+    with open_container(file, name, limits) as container, as_unsupported(name):
         stream = choose_audio(container, name)
         declared_s = exact_duration_s(container, stream)
         if declared_s is not None and declared_s > limits.max_duration_s:

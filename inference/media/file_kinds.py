@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO, Protocol
+
+import av.error
 
 from inference.errors import MediaTruncated, UnsupportedMedia
 
@@ -74,6 +78,17 @@ def is_webp(head: bytes) -> bool:
 
 def is_animated_webp(head: bytes) -> bool:
     return is_webp(head) and head[12:16] == b"VP8X" and len(head) > 20 and bool(head[20] & ANIMATED_WEBP_FLAG)
+
+
+@contextmanager
+def as_unsupported(name: str) -> Iterator[None]:
+    """Turn FFmpeg's errors into UnsupportedMedia: that no filter, converter or resampler takes what was decoded."""
+    try:
+        yield
+    except MemoryError:
+        raise  # PyAV's is also an FFmpegError, but not about the file
+    except av.error.FFmpegError as err:
+        raise UnsupportedMedia(f"{name}: cannot be decoded ({err.strerror})") from err
 
 
 def explain_unreadable(file: IO[bytes], name: str, err: Exception) -> UnsupportedMedia:

@@ -16,6 +16,7 @@ from inference.media.alpha_decoder import make_alpha_decoder
 from inference.media.audio_clock import MAX_GAP_S, MAX_LEAD_S, origin_of
 from inference.media.colour import BT709_PRIMARIES, is_wide, kept_primaries
 from inference.media.deinterlace import Deinterlacer
+from inference.media.file_kinds import as_unsupported
 from inference.media.files import size_of
 from inference.media.frame_rate import MAX_LIKELY_FPS, measure_rate, read_ahead
 from inference.media.frames import Clip, Frame, TimedItem, group_into_clips, resample_to_rate
@@ -88,12 +89,15 @@ class Media:
         Raises: MediaTooLarge if a limit is exceeded, MediaTruncated if the end of the file is missing,
         UnsupportedMedia if no frame can be decoded.
         """
+        with as_unsupported(self.name):
+            yield from group_into_clips(self._read_frames(fps), fps)
+
+    def _read_frames(self, fps: float) -> Iterator[Frame]:
         if self._composer is not None:
-            return group_into_clips(self._compose(self._composer), fps)
+            return self._compose(self._composer)
         if self.video.is_still:
-            return group_into_clips(self._to_bgr(item.item for item in islice(self._decode(), 1)), fps)
-        rate = Fraction(fps).limit_denominator(1001)
-        return group_into_clips(self._to_bgr(resample_to_rate(self._decode(), rate)), fps)
+            return self._to_bgr(item.item for item in islice(self._decode(), 1))
+        return self._to_bgr(resample_to_rate(self._decode(), Fraction(fps).limit_denominator(1001)))
 
     @property
     def is_wide(self) -> bool:

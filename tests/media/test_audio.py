@@ -16,6 +16,8 @@ from support.video_files import make_image, make_video, numbered_frames
 from inference.errors import MediaNotFound, MediaTooLarge, MediaTruncated, NoAudio, UnsupportedMedia
 from inference.media import MediaLimits
 from inference.media.audio import read_audio
+from inference.media.audio_clock import PlacedAudio
+from inference.media.audio_convert import AudioConverter
 from inference.media.files import without_tags
 
 
@@ -176,6 +178,15 @@ def test_discontinuous_transmission_keeps_its_time():
     pauses = [(0.42 + 0.4 * i, 0.8 + 0.4 * i) for i in range(5)]
     sparse = make_timed_media("webm", (), make_click(4.0, 3.0), missing_s=pauses)
     assert click_s(sparse) == pytest.approx(3.0, abs=0.012)
+
+
+def test_samples_that_cannot_be_converted_are_refused(monkeypatch: pytest.MonkeyPatch):
+    def fail(converter: AudioConverter, placed: PlacedAudio) -> None:
+        av.AudioResampler(format="s16", layout="64 channels", rate=RATE).resample(placed.frame)
+
+    monkeypatch.setattr(AudioConverter, "convert", fail)
+    with pytest.raises(UnsupportedMedia, match="input: cannot be decoded"):
+        read_audio(encode_audio(make_tone(1.0)), RATE)
 
 
 @pytest.mark.parametrize("broken", [b"\xff\xff", b"\xff" * 40, b"\x03\xff\0\1"])

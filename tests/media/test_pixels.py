@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from support.video_files import encode_rgba, make_video
 
-from inference.errors import MediaTooLarge
+from inference.errors import MediaTooLarge, UnsupportedMedia
 from inference.media import MediaLimits, SandboxedDecoder, open_media
 from inference.media.media_warnings import RESIZED, TRANSPARENT
-from inference.media.pixels import fit, letterbox
+from inference.media.pixels import FrameConverter, fit, letterbox
 
 
 def all_frames(contents: bytes, **limits: int) -> tuple[list[np.ndarray], tuple[str, ...]]:
@@ -52,6 +52,15 @@ def test_an_opaque_alpha_channel_changes_nothing():
     (frame,), warnings = all_frames(encode_rgba(pixels))
     assert warnings == ()
     assert (frame == (50, 100, 200)).all()
+
+
+def test_a_pixel_format_that_cannot_be_converted_is_refused(monkeypatch: pytest.MonkeyPatch):
+    def fail(converter: FrameConverter, frame: av.VideoFrame) -> None:
+        frame.reformat(format="x2rgb10be")  # swscale has no such output
+
+    monkeypatch.setattr(FrameConverter, "convert", fail)
+    with pytest.raises(UnsupportedMedia, match="cannot be decoded"):
+        all_frames(make_video([np.zeros((32, 48, 3), np.uint8)] * 2))
 
 
 def test_a_video_that_turns_keeps_its_aspect():
