@@ -6,6 +6,8 @@ READY := $(VENV)/.ready
 # Reference clips, if they are beside the checkout.
 CLIPS ?= $(wildcard ../shared/grid/eval.csv)
 GRID ?= $(patsubst %/,%,$(dir $(wildcard ../shared/grid/mouths)))
+# Scripts that make inputs as people have them, if they are beside the checkout.
+CASES ?= $(patsubst %/,%,$(dir $(wildcard ../shared/cases/_lib.sh)))
 CLIP := $(or $(VIDEO),$(firstword $(sort $(wildcard ../shared/grid/eval/*.mpg))),out/bench.mp4)
 TORCH := $(shell grep '^torch==' requirements.txt)
 
@@ -14,7 +16,7 @@ CHECKOV := build/checkov-3.3.30
 SAM := build/sam-1.170.0
 SDK := $(shell sed -n 's/^sagemaker-sdk = \["\([^"]*\)"\].*/\1/p' pyproject.toml)
 
-.PHONY: help setup demo test format check check-stack environments bench gpu-check weights images serve clean
+.PHONY: help setup demo test format check check-stack environments bench cases gpu-check weights images serve clean
 
 help:
 	@echo "make setup         create .venv with all dependencies, and download the face models"
@@ -26,6 +28,7 @@ help:
 	@echo "make check-stack   run sam validate on the AWS stack (downloads about 300 MB first)"
 	@echo "make environments  create the separate virtualenvs for the tests of the SageMaker SDK and the stock image"
 	@echo "make bench         measure speed, memory, accuracy and robustness"
+	@echo "make cases         try inputs that people really have (CASES=the folder of their scripts; needs ffmpeg)"
 	@echo "make gpu-check     compare lip reading on this machine's GPU with the CPU"
 	@echo "make weights       train the weights that ship (days on a CPU; TINY=1: smoke test in minutes, weights unusable)"
 	@echo "make images        draw the images of the documentation again"
@@ -95,6 +98,9 @@ bench: $(READY) | $(CLIP)
 	$(BIN)/python -m bench.live
 	$(if $(CLIPS),$(BIN)/python -m bench.accuracy $(CLIPS))
 	$(if $(CLIPS),$(BIN)/python -m bench.robustness $(CLIPS))
+
+cases: $(READY)
+	$(BIN)/python -m bench.cases $(CASES)
 
 out/bench.mp4: $(READY)
 	mkdir -p out

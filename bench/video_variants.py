@@ -15,6 +15,7 @@ from inference.media import Frame, open_media
 FPS = 25
 LOSSLESS_CRF = 0  # of H.264: the change should be measured, not the encoder
 TIME_BASE = Fraction(1, 90000)
+ONE = 1 << 16  # in the display matrix
 MATRIX_OFFSET = 44  # bytes from the tag "tkhd" to its display matrix
 
 
@@ -74,13 +75,16 @@ def nearest_frame(frames: list[Frame], time_s: Fraction) -> Frame:
 def rotate_by_metadata(frames: list[Frame], out: Path) -> Path:
     """Encode rotated frames, with a display matrix that rotates them back."""
     reencode([np.rot90(frame) for frame in frames], out)
-    one = 1 << 16
-    matrix = (0, one, 0, -one, 0, 0, 0, 0, 1 << 30)  # a quarter turn clockwise
-    contents = bytearray(out.read_bytes())
+    return set_display_matrix(out, (0, ONE, 0, -ONE, 0, 0, 0, 0, 1 << 30))  # a quarter turn clockwise
+
+
+def set_display_matrix(path: Path, matrix: tuple[int, ...]) -> Path:
+    """Overwrite the display matrix of an MP4's first track: nine numbers, 16.16 but the last column, which is 2.30."""
+    contents = bytearray(path.read_bytes())
     start = contents.index(b"tkhd") + MATRIX_OFFSET
     contents[start : start + 36] = b"".join(value.to_bytes(4, "big", signed=True) for value in matrix)
-    out.write_bytes(contents)
-    return out
+    path.write_bytes(contents)
+    return path
 
 
 def scale_to_1080p(frames: list[Frame], out: Path) -> Path:
