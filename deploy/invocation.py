@@ -52,8 +52,11 @@ def start_async(
 
 
 def place_for_request(answers_uri: str, name: str) -> tuple[str, str]:
-    """Return bucket and key for a request: requests/ beside the folder of answers; uploads/ would start a request."""
-    bucket, answers = split_uri(answers_uri)
+    """Return bucket and key for a request: requests/ beside the folder of answers; uploads/ would start a request.
+
+    answers_uri: of the folder, which may be the whole bucket.
+    """
+    bucket, _, answers = answers_uri.removeprefix("s3://").partition("/")
     return bucket, str(PurePosixPath(answers).parent / "requests" / name)
 
 

@@ -38,7 +38,7 @@ FLAGS: dict[str, list[list[str]]] = {
     "environment": [[], ["--env", "VISEME_PRECISION=f16", "--env", "SAGEMAKER_MODEL_SERVER_WORKERS=3"]],
     "least": [[], ["--min-capacity", "0"], ["--min-capacity", "2"]],
     "most": [[], ["--max-capacity", "1"], ["--max-capacity", "4"]],
-    "output": [[], ["--async-output", "s3://videos/results"]],
+    "output": [[], ["--async-output", "s3://videos/results"], ["--async-output", "s3://videos"]],
     "failure": [[], ["--async-failure", "s3://videos/failures/"]],
     "topics": [[], ["--success-topic", f"{TOPIC}-ok", "--error-topic", f"{TOPIC}-bad"]],
     "smoke": [[], ["--no-smoke-test"]],
