@@ -41,6 +41,15 @@ def test_any_rate_keeps_its_length_and_pitch(rate: int):
     assert pitch_of(samples) == pytest.approx(440, abs=1)
 
 
+@pytest.mark.parametrize("size", [0, 0x7FFFFFFF, 0x7FFFF000, 2_000_000_000, 0xFFFFFFFF])
+def test_the_sizes_of_a_streamed_wav_are_not_believed(size: int):
+    """Text-to-speech services write the header before they know the length."""
+    wav = bytearray(encode_audio(make_tone(1.0, RATE), RATE))
+    struct.pack_into("<I", wav, 4, min(size + 36, 0xFFFFFFFF))
+    struct.pack_into("<I", wav, wav.index(b"data") + 4, size)
+    assert len(read_audio(bytes(wav), RATE)) == RATE
+
+
 def test_two_channels_become_one():
     samples = read_audio(encode_audio(make_tone(1.0, n_channels=2)), RATE)
     assert len(samples) == pytest.approx(RATE, abs=2)

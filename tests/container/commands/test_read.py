@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,32 @@ def test_several_videos_are_named_and_one_failure_stops_no_other(
     out, err = capsys.readouterr()
     assert out.startswith(f"{talk_mp4}: ")
     assert err == "viseme: missing.mp4: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "two words",
+        "Ünïcødé 視頻 🎬",
+        'it\'s "quoted"',
+        "100%done%20",
+        "a+b&c=d;e",
+        "-dash",
+        "col:on",
+        "file:talk.mp4",
+        "[b] {x}",
+    ],
+)
+def test_a_video_of_any_name_is_read(name: str, talk_mp4: Path, capsys: pytest.CaptureFixture[str]):
+    odd = talk_mp4.rename(talk_mp4.with_name(name))
+    assert main(["read", "--", str(odd)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_a_name_that_is_no_utf8_is_read(talk_mp4: Path, capfd: pytest.CaptureFixture[str]):
+    odd = talk_mp4.rename(os.fsdecode(os.fsencode(talk_mp4.parent) + b"/lat\xefn.mp4"))
+    assert main(["read", str(odd), str(odd)]) == 0
+    assert capfd.readouterr().out.count("lat") == 2
 
 
 def bad_files(folder: Path) -> dict[str, Path]:

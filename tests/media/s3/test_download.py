@@ -75,6 +75,24 @@ def test_an_object_is_a_file_while_in_use(client: Any):
     assert leftovers() == []
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "two words.mp4",
+        "a+b&c=d.mp4",
+        "100%25done.mp4",
+        "視頻 🎬.mp4",
+        "deep//double/slash.mp4",
+        "/leading.mp4",
+        "it's\"so.mp4",
+    ],
+)
+def test_any_key_is_downloaded_as_it_is_written(client: Any, key: str):
+    client.put_object(Bucket="videos", Key=key, Body=b"contents")
+    with temporary_download("videos", key, client, max_bytes=10) as path:
+        assert path.read_bytes() == b"contents"
+
+
 def test_an_object_is_deleted_if_reading_fails(client: Any):
     with pytest.raises(KeyError), temporary_download("videos", "in/clip.mp4", client, max_bytes=1 << 30):
         raise KeyError("of the reader")
