@@ -33,7 +33,7 @@ class SyncTimeline:
         self._starts = starts
         self.is_rounded_down, self.primaries = not media.video.is_still, media.video.primaries
         self._offset = options.mel_offset_frames
-        declared_s = media.video.duration_s or 0
+        declared_s = media.video.video_s or 0
         self.is_covered = declared_s * rate > self.n_frames * DURATION_MARGIN + DURATION_MARGIN_S * rate
 
     def windows(self) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:

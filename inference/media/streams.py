@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TypeVar
 
 import av
@@ -80,3 +81,24 @@ def exact_duration_s(container: av.container.InputContainer, stream: av.VideoStr
     Elsewhere the duration is one of the whole file with its subtitles, a guess from the bit rate, or a header's claim.
     """
     return duration_s_of(stream) if container.format.name.startswith("mov") else None
+
+
+def video_duration_s(container: av.container.InputContainer, stream: av.VideoStream) -> float | None:
+    """Return how long a video lasts by what the file declares; None if that may be the time of a subtitle.
+
+    Matroska declares the duration of the whole file, and in a tag that of each stream.
+    """
+    whole_s = container.duration / av.time_base if container.duration else None
+    own_s = duration_s_of(stream) or seconds_of_clock(stream.metadata.get("DURATION", ""))
+    if own_s is None:
+        return None if container.streams.subtitles else whole_s
+    return own_s if whole_s is None else min(own_s, whole_s)
+
+
+def seconds_of_clock(text: str) -> float | None:
+    """Return the seconds of "01:02:03.5", None for anything else."""
+    found = re.fullmatch(r"(\d{1,5}):(\d\d):(\d\d(?:\.\d{1,9})?)", text, re.ASCII)
+    if found is None:
+        return None
+    hours, minutes, seconds = found.groups()
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)

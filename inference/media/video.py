@@ -25,7 +25,7 @@ from inference.media.image_size import read_image_size
 from inference.media.limits import LimitCounter, MediaLimits
 from inference.media.media_warnings import LONG_HEADER, TRANSPARENT
 from inference.media.pixels import FrameConverter, pixel_aspect_of
-from inference.media.streams import choose_video, exact_duration_s
+from inference.media.streams import choose_video, exact_duration_s, video_duration_s
 from inference.media.tiles import TileComposer
 from inference.media.timeline import SPLICE_GAP_S, Timeline
 from inference.media.truncation import FORMATS_WITHOUT_DURATION, LOST_END_S, LOST_END_SHARE, is_whole
@@ -44,9 +44,10 @@ class VideoInfo:
     width: int
     height: int
     fps: float | None
-    duration_s: float | None
+    duration_s: float | None  # of the file, with its audio and subtitles
     is_still: bool
     primaries: int = BT709_PRIMARIES  # of the frames as read: H.273's number
+    video_s: float | None = None  # without them, as far as the file tells
 
 
 class Media:
@@ -153,6 +154,7 @@ class Media:
             duration_s=None if is_still else duration,
             is_still=is_still,
             primaries=kept_primaries(stream.codec_context.color_primaries),
+            video_s=None if is_still else video_duration_s(container, stream),
         )
 
     def _measure_rate(self) -> Fraction | None:

@@ -91,3 +91,15 @@ def test_the_audio_of_a_late_start_is_as_long_as_the_video(syncer: LipSyncer):
         audio, frames = container.streams.audio[0], container.streams.video[0]
         assert float(audio.duration * audio.time_base) == pytest.approx(1.6, abs=0.05)
         assert float(frames.duration * frames.time_base) == pytest.approx(1.6, abs=0.05)
+
+
+def test_a_video_whose_subtitles_are_longer_plays_back_and_forth(syncer: LipSyncer, tmp_path: Path):
+    frames = talk(25)
+    for frame, level in zip(frames, np.linspace(0, 240, 25), strict=True):
+        frame[:20] = level  # above the face: the number of the frame
+    source = make_video(frames, container="matroska", subtitle_at_s=100)
+    syncer.sync(source, voice(1.8), output=tmp_path / "out.mp4")
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        levels = [frame.to_ndarray(format="gray")[:16].mean() for frame in container.decode(video=0)]
+    assert len(levels) == 45
+    assert np.abs(np.array(levels[25:]) - levels[23:3:-1]).max() < 8

@@ -9,10 +9,12 @@ import av
 import numpy as np
 import pytest
 from av.stream import Disposition
-from support.video_files import write_tone
+from support.timed_media import make_click, make_timed_media
+from support.video_files import make_video, numbered_frames, write_tone
 
 from inference.media import open_media
 from inference.media.audio import read_audio
+from inference.media.streams import seconds_of_clock
 
 DEFAULT, NONE = Disposition.default, Disposition(0)
 
@@ -81,6 +83,40 @@ def test_a_gif_of_a_single_frame_is_a_still(container: str, codec: str, n_frames
     with open_media(make_tracks([Track(90, n_frames=n_frames, codec=codec)], container)) as media:
         assert media.video.is_still == (container == "gif" and n_frames == 1)
         assert (media.video.duration_s is None) == media.video.is_still
+
+
+@pytest.mark.parametrize(("container", "longer"), [("mp4", "audio"), ("matroska", "audio"), ("matroska", "subtitles")])
+def test_the_duration_of_the_video_alone(container: str, longer: str):
+    if longer == "subtitles":
+        contents = make_video(numbered_frames(25), container=container, subtitle_at_s=100)
+    else:
+        contents = make_timed_media(container, numbered_frames(25), make_click(101.0, 1.0))
+    with open_media(contents) as media:
+        assert media.video.duration_s == pytest.approx(101, abs=0.1)
+        assert media.video.video_s == pytest.approx(1, abs=0.05)
+
+
+def test_a_duration_that_may_be_a_subtitles_is_none():
+    with_tag = make_video(numbered_frames(25), container="matroska", subtitle_at_s=100)
+    with open_media(with_tag.replace(b"DURATION", b"LENGTHEN")) as media:
+        assert media.video.video_s is None
+    with open_media(make_video(numbered_frames(25), container="matroska").replace(b"DURATION", b"LENGTHEN")) as media:
+        assert media.video.video_s == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("00:00:03.040000000", 3.04),
+        ("10:01:02", 36062),
+        ("", None),
+        ("3.04", None),
+        ("-1:00:00", None),
+        ("1:2:3", None),
+    ],
+)
+def test_a_clock_time_is_read(text: str, seconds: float | None):
+    assert seconds_of_clock(text) == seconds
 
 
 def make_audio_tracks(levels: Sequence[float], dispositions: Sequence[Disposition]) -> bytes:
