@@ -15,11 +15,14 @@ import typer.main
 from botocore import xform_name
 from botocore.session import Session
 
+from bench.case_commands import client_cases, command_cases
+from bench.case_table import NOT_SCRIPTED, all_cases
 from container.cli import LazyCommand, app
 
 ROOT = Path(__file__).parents[1]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MOST_README_WORDS = 700
+COLUMNS_OF_INPUTS = 4  # kind, what happens, test, case
 # Commands of the AWS CLI that are written by hand, not derived from a model.
 HAND_WRITTEN = {("s3",), ("cloudformation", "package"), ("cloudformation", "deploy"), ("ecr", "get-login-password")}
 AWS_OPTIONS = {"--endpoint-url", "--region", "--query", "--output"}
@@ -161,6 +164,15 @@ def test_the_figures_of_the_readme_are_those_of_the_benchmarks():
     assert len(figures) >= 4
     for figure in figures:
         assert figure in benchmarks, f"{figure} is not in docs/benchmarks.md"
+
+
+def test_every_kind_of_input_is_documented_with_a_test_that_holds_it():
+    rows = [line.split(" | ") for line in prose_of(ROOT / "docs" / "inputs.md").splitlines() if line.startswith("| ")]
+    kinds = [row for row in rows if row[0] not in ("| kind", "| ---")]
+    assert all(len(row) == COLUMNS_OF_INPUTS and "](../tests/" in row[2] for row in kinds)
+    documented = {number for row in kinds for number in re.findall(r"[AP]\d+", row[3])}
+    tried = {case.number for case in (*all_cases(), *command_cases(ROOT, ROOT), *client_cases())}
+    assert documented == tried | set(NOT_SCRIPTED)
 
 
 def test_the_readme_is_short_and_has_images():

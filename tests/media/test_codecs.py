@@ -1,4 +1,4 @@
-"""Videos in the codecs and wrappings of phones, cameras, browsers and editors: every frame is read, in order."""
+"""Videos in the codecs and wrappings of phones, cameras, browsers and editors, and images in all their kinds."""
 
 from __future__ import annotations
 
@@ -70,3 +70,23 @@ def test_every_codec_is_read(codec: str, container: str, pixels: str, size: tupl
 )
 def test_a_recording_without_its_length_is_read(codec: str, container: str, options: dict[str, str]):
     assert numbers_in(encode(codec, container, "yuv420p", SIZE, options)) == list(range(N_FRAMES))
+
+
+@pytest.mark.parametrize("kind", ["CMYK", "L", "P", "progressive", "1", "RGB"])
+@pytest.mark.parametrize("size", [(64, 48), (63, 47)])
+def test_every_kind_of_image_is_read(kind: str, size: tuple[int, int]):
+    """Pillow writes what FFmpeg's encoders do not: CMYK and progressive JPEG, PNG of a palette and of one bit."""
+    pillow = pytest.importorskip("PIL.Image")
+    pixels = np.zeros((size[1], size[0], 3), np.uint8)
+    pixels[:, size[0] // 2 :] = (250, 250, 250) if kind in ("L", "1") else (250, 40, 40)
+    image, buffer = pillow.fromarray(pixels), io.BytesIO()
+    if kind in ("CMYK", "progressive", "RGB"):
+        is_progressive = kind == "progressive"
+        image.convert("CMYK" if kind == "CMYK" else "RGB").save(buffer, "JPEG", quality=95, progressive=is_progressive)
+    else:
+        (image.quantize() if kind == "P" else image.convert(kind)).save(buffer, "PNG")
+    with open_media(buffer.getvalue()) as media:
+        (frame,) = [frame for clip in media.read_clips(25) for frame in clip.frames]
+    assert frame.shape == (size[1], size[0], 3)
+    found = frame[size[1] // 2, [5, size[0] - 6]].astype(int)  # BGR, left and right
+    assert np.abs(found - pixels[size[1] // 2, [5, size[0] - 6], ::-1]).max() <= 12
