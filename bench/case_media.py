@@ -32,9 +32,12 @@ def timed_audio(path: Path) -> Iterator[tuple[float, npt.NDArray[np.float32], in
         stream = container.streams.audio[0]
         resampler = None
         for frame in container.decode(stream):
-            resampler = resampler or av.AudioResampler(format="fltp", layout=frame.layout, rate=frame.sample_rate)
+            resampler = resampler or av.AudioResampler(format="flt", layout=frame.layout, rate=frame.sample_rate)
             for block in resampler.resample(frame):
-                yield float(block.time or 0), np.asarray(block.to_ndarray(), np.float32), block.sample_rate
+                # Packed: PyAV reads beyond the planes of a frame of eight channels.
+                samples = np.frombuffer(memoryview(block.planes[0]), np.float32)
+                samples = samples[: block.samples * block.layout.nb_channels].reshape(block.samples, -1).T
+                yield float(block.time or 0), samples, block.sample_rate
 
 
 def brightest_and_loudest(path: Path) -> tuple[float, float]:
