@@ -25,6 +25,7 @@ MAX_DATA_HEAD = 1000  # characters of a `data:` URI before its content
 URL_ALPHABET = bytes.maketrans(b"-_", b"+/")  # RFC 4648 section 5
 MAX_PADDING = 2  # characters
 ASCII_WHITESPACE = b" \t\r\n\v\f"
+GZIP = b"\x1f\x8b"
 MAX_DEPTH = 32  # levels of nested JSON; a request has two
 Fields = TypeVar("Fields", bound=BaseModel)
 
@@ -69,9 +70,11 @@ def header_fields(headers: Mapping[str, str]) -> dict[str, Any]:
 def check_structure(text: bytes | str, label: str) -> None:
     """Count brackets and commas before parsing: each costs a hundred times its size once it is an object.
 
-    Raises: InvalidRequest if there are too many, or they are nested too deeply.
+    Raises: InvalidRequest if there are too many, they are nested too deeply, or the text is compressed.
     """
     raw = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    if raw.startswith(GZIP):
+        raise InvalidRequest(f"{label}: compressed with gzip; expected JSON, not compressed")
     # Counted inside strings, too, these are upper bounds; they spare a long base64 string the slower scan.
     n_opening = raw.count(b"[") + raw.count(b"{")
     if n_opening <= MAX_DEPTH and 2 * n_opening + raw.count(b",") + raw.count(b'"') <= MAX_TOKENS:

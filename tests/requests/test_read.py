@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 
 import pytest
@@ -83,6 +84,11 @@ def test_a_wrong_body_is_named(kind: str):
 def test_invalid_json_is_an_error(body: bytes):
     with pytest.raises(InvalidRequest, match="JSON"):
         parse_request(body, JSON, {})
+
+
+def test_a_compressed_body_is_named():
+    with pytest.raises(InvalidRequest, match="compressed with gzip; expected JSON"):
+        parse_request(gzip.compress(b'{"video": "AAAA"}'), JSON, {})
 
 
 @pytest.mark.parametrize("content_type", ["", "text/html", "multipart/form-data", "application/xml"])
