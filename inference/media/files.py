@@ -14,6 +14,7 @@ from inference.media.file_kinds import is_image
 from inference.media.limits import MediaLimits
 
 Source = str | Path | bytes
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 ID3_HEADER_BYTES = 10
 MAX_TAGS = 16  # skipped at the start
 
@@ -70,9 +71,11 @@ class UnnamedFile:
 def without_image_name(file: IO[bytes] | OffsetFile) -> IO[bytes] | OffsetFile | UnnamedFile:
     """Hide the name of an image: by it FFmpeg picks `image2`, which reads numbered files and is not allowed here.
 
-    The bytes decide, not the suffix: an image may have any, and raw audio and video are recognized by theirs.
+    An image may have any suffix, and other files may have that of an image. Only raw audio and video need theirs.
     """
-    return UnnamedFile(file) if is_image(file) else file
+    name = getattr(file, "name", None)
+    is_named_image = isinstance(name, str) and Path(name).suffix.lower() in IMAGE_SUFFIXES
+    return UnnamedFile(file) if is_named_image or is_image(file) else file
 
 
 class OffsetFile:

@@ -160,6 +160,14 @@ def test_an_image_is_opened_by_any_name(tmp_path: Path, name: str):
         assert next(media.read_clips(25.0)).frames[0].shape == (40, 50, 3)
 
 
+@pytest.mark.parametrize("container", ["mpeg", "mpegts", "mp4"])
+@pytest.mark.parametrize("suffix", [".jpg", ".PNG", ".webp", ".gif"])
+def test_a_video_is_opened_by_the_name_of_an_image(tmp_path: Path, container: str, suffix: str):
+    path = tmp_path / f"video{suffix}"
+    path.write_bytes(make_video(numbered_frames(10), container=container))
+    assert len(frames_of(path)) == 10
+
+
 def test_audio_longer_than_the_video_is_not_damage():
     assert len(frames_of(make_video(numbered_frames(10), with_tone=True))) == 10
 
