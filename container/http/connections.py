@@ -97,7 +97,6 @@ class AdmissionProtocol(asyncio.Protocol):
         """context: for TLS; None for none. protocol_class: is called with the options and `on_lost`."""
         self._quota, self._context, self._protocol_class, self._options = quota, context, protocol_class, options
         self._early = bytearray()  # received before the handshake, and then between its end and the handover
-        self._is_lost = False
         self._handshake: asyncio.Task[None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -116,7 +115,9 @@ class AdmissionProtocol(asyncio.Protocol):
         self._early += data
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        self._is_lost = True
+        """End the handshake: uvloop's never ends if the connection is lost before it starts."""
+        if self._handshake is not None:
+            self._handshake.cancel()
 
     def _refuse(self, transport: asyncio.Transport, err: Overloaded) -> None:
         """Answer 503 at once, whatever is requested; with TLS, which costs more than the answer, close."""
@@ -133,24 +134,39 @@ class AdmissionProtocol(asyncio.Protocol):
     async def _shake_hands(
         self, transport: asyncio.Transport, context: ssl.SSLContext, release: Callable[[], None]
     ) -> None:
+        """Do the handshake and hand the connection over, or release it: however it ends, it is counted no longer."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(release)
+            stack.callback(transport.abort)
+            try:
+                async with asyncio.timeout(TLS_HANDSHAKE_TIMEOUT_S):
+                    secured = await self._secure(transport, context)
+            except OSError:  # such as a caller that speaks no TLS, or is late
+                return
+            if transport.is_closing():  # then the protocol would never get to know that the connection was lost
+                return
+            protocol = self._hand_over(secured, release)
+            stack.pop_all()
+        if self._early:
+            protocol.data_received(bytes(self._early))
+
+    async def _secure(self, transport: asyncio.Transport, context: ssl.SSLContext) -> asyncio.Transport:
+        """Return the transport of what TLS protects. Raises: OSError."""
         loop = asyncio.get_running_loop()
         start = loop.start_tls(
             transport, self, context, server_side=True, ssl_handshake_timeout=TLS_HANDSHAKE_TIMEOUT_S
         )
         handshake = loop.create_task(start)
-        await asyncio.sleep(0)  # by then another protocol, that of TLS, reads from the transport
-        early, self._early = bytes(self._early), bytearray()
-        loop.call_soon(feed, transport.get_protocol(), early)  # after the calls by which that protocol starts
         try:
+            await asyncio.sleep(0)  # by then another protocol, that of TLS, reads from the transport
+            early, self._early = bytes(self._early), bytearray()
+            loop.call_soon(feed, transport.get_protocol(), early)  # after the calls by which that protocol starts
             secured = await handshake
-        except OSError:  # such as a caller that speaks no TLS; the transport is closed
-            secured = None
-        if secured is None or self._is_lost:
-            release()
-            return
-        protocol = self._hand_over(secured, release)
-        if self._early:
-            protocol.data_received(bytes(self._early))
+        finally:
+            handshake.cancel()
+        if secured is None:
+            raise ConnectionAbortedError("the connection was lost in its TLS handshake")
+        return secured
 
     def _hand_over(self, transport: asyncio.Transport, release: Callable[[], None]) -> Any:
         protocol = self._protocol_class(on_lost=release, **self._options)

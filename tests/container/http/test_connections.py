@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,20 @@ def test_connections_count_before_their_tls_handshake(secured: Settings):
             one.sendall(GET)
             assert one.recv(12) == b"HTTP/1.1 200"
             assert quota.n_open == 1
+        wait_until(lambda: quota.n_open == 0)
+
+
+@pytest.mark.parametrize("sent", [b"", GET])
+def test_a_connection_that_is_reset_before_its_tls_handshake_is_released(secured: Settings, sent: bytes):
+    """Any number of them: one that stays counted would be missing for ever."""
+    quota = quota_of(1000)
+    with run_echo(secured, quota) as server:
+        for _ in range(50):
+            with server.connect(sent) as one:
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets
+        with shake_hands(server, secured) as last:
+            last.sendall(GET)
+            assert last.recv(12) == b"HTTP/1.1 200"
         wait_until(lambda: quota.n_open == 0)
 
 
