@@ -39,12 +39,18 @@ class FaceBox:
 
     def overlap(self, other: FaceBox) -> float:
         """Return the intersection over union, 0..1."""
+        shared = self._shared_area(other)
+        return shared / (self.area + other.area - shared) if shared else 0.0
+
+    def nesting(self, other: FaceBox) -> float:
+        """Return the intersection over the smaller box, 0..1: 1 if one lies in the other."""
+        shared = self._shared_area(other)
+        return shared / min(self.area, other.area) if shared else 0.0
+
+    def _shared_area(self, other: FaceBox) -> float:
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.bottom, other.bottom) - max(self.top, other.top)
-        if width <= 0 or height <= 0:
-            return 0.0
-        shared = width * height
-        return shared / (self.area + other.area - shared)
+        return max(width, 0.0) * max(height, 0.0)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ INPUT_SIZE = 128
 SCORE_CLIP = 100.0
 MIN_SCORE = 0.5
 NMS_IOU = 0.3
+MAX_NESTING = 0.8  # of the smaller of two boxes that are two faces, so much may lie in the other
 REGION_SCALE = 1.5
 RIGHT_EYE, LEFT_EYE = 0, 1  # indices of key points, named from the person's own view
 # Tiles to search if the whole frame shows no face: half a side each, overlapping by half, so that
@@ -152,11 +153,12 @@ def corner_box(points: Array) -> FaceBox:
 def suppress_detections(detections: list[Detection]) -> list[Detection]:
     """Drop detections that overlap a better one: non-maximum suppression; best first.
 
+    A tile may show a face in a box of another size, which lies around or in that of the whole frame.
     Not shared with `s3fd.suppress_boxes`: here `right` and `bottom` are exclusive, there pixels of the box.
     """
     kept: list[Detection] = []
     for one in sorted(detections, key=lambda d: -d.score):
-        if all(one.box.overlap(other.box) <= NMS_IOU for other in kept):
+        if all(one.box.overlap(other.box) <= NMS_IOU and one.box.nesting(other.box) <= MAX_NESTING for other in kept):
             kept.append(one)
     return kept
 

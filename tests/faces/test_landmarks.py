@@ -4,8 +4,15 @@ import pytest
 from support.drawn_face import draw_face
 from support.shots import render_person
 
-from inference.faces import FaceRegion, FaceTracker, Landmarker
-from inference.faces.detect import cut_region, region_to_frame, small_tile_sizes, small_tiles_of
+from inference.faces import FaceBox, FaceRegion, FaceTracker, Landmarker
+from inference.faces.detect import (
+    Detection,
+    cut_region,
+    region_to_frame,
+    small_tile_sizes,
+    small_tiles_of,
+    suppress_detections,
+)
 from inference.media import open_media
 
 
@@ -38,6 +45,18 @@ def test_several_faces_are_detected(landmarker: Landmarker):
     assert len(boxes) == 2
     assert boxes[0].left < 160 < boxes[0].right
     assert boxes[1].left < 450 < boxes[1].right
+
+
+def test_a_face_that_is_found_in_two_sizes_is_one():
+    def detect_at(left: float, top: float, side: float, score: float) -> Detection:
+        box = FaceBox(left, top, left + side, top + side)
+        return Detection(box, FaceRegion(*box.centre, side, 0.0), score)
+
+    # Of a video of two people: the second face, in the whole frame and in a tile.
+    first, second, again = detect_at(212, 123, 170, 0.96), detect_at(802, 227, 89, 0.94), detect_at(747, 171, 170, 0.65)
+    assert suppress_detections([again, second, first]) == [first, second]
+    beside = detect_at(860, 227, 89, 0.6)  # a third of it is hidden by the second
+    assert suppress_detections([first, second, beside]) == [first, second, beside]
 
 
 def test_a_small_face_is_found_in_tiles(landmarker: Landmarker):
