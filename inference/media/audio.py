@@ -21,6 +21,7 @@ from inference.media.streams import choose_audio, choose_video, exact_duration_s
 from inference.media.truncation import LOST_END_S, LOST_END_SHARE
 
 MAX_RATE = 768_000  # samples a second; a higher rate is an error, and would take memory for each second allowed
+USUAL_CHANNELS = (*range(1, 9), 10, 12, 14, 16, 24)  # numbers that FFmpeg has a layout for if the file declares none
 # Raw streams declare no duration, or FFmpeg estimates one from the bit rate of the first packets.
 FORMATS_WITHOUT_DURATION = ("mp3", "aac", "amr", "ac3", "flac", "mpeg", "mpegts", "ogg")
 
@@ -124,9 +125,15 @@ def read_packets(
 
 
 def check_frame(frame: av.AudioFrame, name: str) -> None:
-    """Raise UnsupportedMedia if the sample rate is impossible."""
+    """Raise UnsupportedMedia if the sample rate is impossible, or nothing says how to mix the channels."""
     if not 0 < frame.sample_rate <= MAX_RATE:
         raise UnsupportedMedia(f"{name}: audio of {frame.sample_rate} samples a second; at most {MAX_RATE} expected")
+    n_channels = frame.layout.nb_channels
+    if frame.layout.name == f"{n_channels} channels" and n_channels not in USUAL_CHANNELS:
+        raise UnsupportedMedia(
+            f"{name}: {n_channels} audio channels without a layout; "
+            f"expected one, or {', '.join(str(n) for n in USUAL_CHANNELS)} channels"
+        )
 
 
 def check_end(

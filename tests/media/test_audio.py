@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import struct
+import wave
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from support.video_files import make_image, make_video, numbered_frames
 
 from inference.errors import MediaNotFound, MediaTooLarge, MediaTruncated, NoAudio, UnsupportedMedia
 from inference.media import MediaLimits
-from inference.media.audio import read_audio
+from inference.media.audio import USUAL_CHANNELS, read_audio
 from inference.media.audio_clock import PlacedAudio
 from inference.media.audio_convert import AudioConverter
 from inference.media.files import without_tags
@@ -119,6 +120,21 @@ def test_an_impossible_sample_rate_is_rejected():
     wav[at : at + 4] = struct.pack("<I", 2_000_000_000)
     with pytest.raises((UnsupportedMedia, NoAudio), match="input"):
         read_audio(bytes(wav), RATE, None)
+
+
+@pytest.mark.parametrize("n_channels", [*USUAL_CHANNELS, 9, 17, 32, 64])
+def test_channels_without_a_layout(n_channels: int):
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as out:
+        out.setnchannels(n_channels)
+        out.setsampwidth(2)
+        out.setframerate(RATE)
+        out.writeframes(np.full((RATE // 10, n_channels), 1000, np.int16).tobytes())
+    if n_channels in USUAL_CHANNELS:
+        assert len(read_audio(buffer.getvalue(), RATE)) == RATE // 10
+    else:
+        with pytest.raises(UnsupportedMedia, match=f"{n_channels} audio channels without a layout; expected one"):
+            read_audio(buffer.getvalue(), RATE)
 
 
 def id3_tag(n_bytes: int, *, has_footer: bool = False) -> bytes:
