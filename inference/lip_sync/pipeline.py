@@ -14,7 +14,7 @@ import numpy as np
 from inference.audio import SAMPLE_RATE
 from inference.backends import choose_device
 from inference.errors import NoFaceFound, WeightsNotFound
-from inference.faces import FaceBox, FaceTracker
+from inference.faces import FaceBox, FaceChoice, FaceTracker
 from inference.faces.load import load_landmarker
 from inference.lip_sync.box_cache import (
     SMOOTHING_LOOKAHEAD,
@@ -132,7 +132,7 @@ class LipSyncer:
             opened.enter_context(clock.stage("decode"))
             media = opened.enter_context(self._open_media(face, self._settings.media_limits))
             timeline = SyncTimeline(media, spool, samples, options)
-            counter = FaceCounter(media.name)
+            counter = FaceCounter(media.name, options.face)
             locate = opened.enter_context(self._cached_locator(face, timeline, options, factory))
             frames = self._run(media, timeline, options, locate, counter, clock)
             with staging_folder(output) as folder:
@@ -260,9 +260,9 @@ def licence_warnings(generators: Iterable[Generator]) -> tuple[str, ...]:
 class FaceCounter:
     """Counts frames with a face in the source, and in the output those without one, and those of faces passed on."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, choice: FaceChoice = "largest") -> None:
         self.n_without = self.n_passed_on = 0
-        self._name = name
+        self._name, self._choice = name, choice
         self._n_frames = self._n_output = 0
         self._has_face = self._is_passed_on = False
 
@@ -286,6 +286,9 @@ class FaceCounter:
         if self._has_face:
             return
         found = "only faces in profile or unclear ones" if self._is_passed_on else "no face found"
+        if self._choice != "largest":
+            others = "only others, or unclear ones" if self._is_passed_on else "no face found"
+            found = f"face {self._choice} was asked for, counted from 0; {others}"
         raise NoFaceFound(f"{self._name}: {found} in {self._n_frames} frames")
 
     def warnings(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from support.video_files import make_video
 from inference.errors import NoFaceFound
 from inference.faces import Face, FaceBox, FaceRegion, FaceTracker, Landmarker
 from inference.faces.turned_box import rotate
-from inference.lip_sync import LipSyncer
+from inference.lip_sync import LipSyncer, SyncOptions
 from inference.lip_sync.locate import (
     LocatedFace,
     TrackingLocator,
@@ -106,6 +106,11 @@ def test_a_face_that_is_never_clear_is_said_to_be_there(syncer: LipSyncer, monke
     monkeypatch.setattr("inference.lip_sync.locate.is_profile", lambda face: True)
     with pytest.raises(NoFaceFound, match="only faces in profile or unclear ones in 4 frames"):
         syncer.sync(video, voice(0.16))
+
+
+def test_a_face_that_is_not_there_is_named(syncer: LipSyncer):
+    with pytest.raises(NoFaceFound, match="face 1 was asked for, counted from 0; only others, or unclear ones in 4"):
+        syncer.sync(make_video(film_person(3, 4)), voice(0.16), SyncOptions(face=1))
 
 
 def test_frames_in_profile_pass_unchanged_and_are_counted(syncer: LipSyncer, monkeypatch: pytest.MonkeyPatch):
