@@ -46,6 +46,7 @@ from inference.backends import choose_device, resolve_auto_precision
 from inference.faces import FaceBox
 from inference.faces.paste import overwrite_face
 from inference.models import AudioVisualEncoder, AvatarUNet
+from inference.weights.architectures import weights_of
 
 MAX_RATIO = 0.2  # time of the network on a CPU / time of a plain forward pass
 MAX_PRIVATE_MB = 200  # memory of a package of 523 frames that no file backs, which the system cannot reclaim
@@ -87,7 +88,10 @@ def measure_stages(device: str, precision: str) -> dict[str, Any]:
     resolved = resolve_auto_precision(choose_device(device, precision), "bf16")
     unet, encoder = AvatarUNet().eval(), AudioVisualEncoder().eval()
     plain_ms = time_plain(unet)
-    generator, audio_encoder = make_generator(unet, resolved, n_threads=1), make_audio_encoder(encoder, resolved)
+    generator, audio_encoder = (
+        make_generator(weights_of(unet), resolved, n_threads=1),
+        make_audio_encoder(weights_of(encoder), resolved),
+    )
     rng = np.random.default_rng(0)
     frame = rng.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     crops = rng.integers(0, 256, (16, CROP_SIDE, CROP_SIDE, 3), np.uint8)
@@ -151,7 +155,7 @@ def make_package(output: Path) -> Path:
     with atomic_package_folder(output) as folder:
         frames = (CroppedFrame(np.roll(frame, 4 * i, axis=1), box) for i in range(N_FRAMES))
         written = write_frames(folder, frames, "noise")
-        write_networks(folder, AvatarUNet(), AudioVisualEncoder())
+        write_networks(folder, weights_of(AvatarUNet()), weights_of(AudioVisualEncoder()))
         manifest = Manifest(
             name="full",
             frames=N_FRAMES,
@@ -171,7 +175,8 @@ def make_package(output: Path) -> Path:
 def measure_package_memory(folder: Path, device: str, precision: str) -> dict[str, Any]:
     """Measure the growth of this process, which must not have loaded a package yet."""
     small = AvatarUNet(widths=(4, 4, 4, 4, 4))
-    make_generator(small, choose_device(device, precision))  # loads the libraries, which are not part of a package
+    # Loads the libraries, which are not part of a package.
+    make_generator(weights_of(small), choose_device(device, precision))
     before = memory_mb()
     package = AvatarPackage.load(folder, device, precision)
     loaded = memory_mb()

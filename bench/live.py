@@ -50,6 +50,7 @@ from inference.faces import FaceBox
 from inference.models import AudioVisualEncoder, AvatarUNet
 from inference.settings import Settings
 from inference.speaker import SyntheticClip, SyntheticClipOptions
+from inference.weights.architectures import weights_of
 
 MAX_OVER_MS = 0.5  # time of a frame beyond the engine's own time
 N_WARMUP, N_ROUNDS = 10, 100  # calls of each protocol
@@ -99,7 +100,7 @@ def write_package(folder: Path) -> None:
     with atomic_package_folder(folder) as part:
         written = write_frames(part, (CroppedFrame(frame, box) for frame in frames), NAME)
         encoder = AudioVisualEncoder(ENCODER_WIDTHS).eval()
-        write_networks(part, AvatarUNet("ave", WIDTHS, N_AUDIO).eval(), encoder)
+        write_networks(part, weights_of(AvatarUNet("ave", WIDTHS, N_AUDIO)), weights_of(encoder))
         manifest = Manifest(
             name=NAME,
             frames=N_FRAMES,

@@ -41,6 +41,7 @@ from inference.lip_reading.windows import WINDOW_HOP, Network, run_windows, stit
 from inference.media import open_media
 from inference.models import LipCoordNet
 from inference.settings import Settings
+from inference.weights.architectures import weights_of
 from inference.weights.checkpoint import load_into
 from inference.weights.resolve import find_weights
 
@@ -83,7 +84,8 @@ def main() -> None:
     load_into(module, weights.path)
     input_ranges = measure_input_ranges(module, make_lip_reading_samples(sources, weights.landmarks))
     print("highest inputs of the convolutions:", input_ranges)
-    networks = {name: compile_fastest(module, Device("cpu", name), input_ranges) for name in supported_precisions()}
+    loaded = weights_of(module)
+    networks = {name: compile_fastest(loaded, Device("cpu", name), input_ranges) for name in supported_precisions()}
     own = read_clip_table(args.evaluation)
     speakers = {clip.speaker for clip in own}
     others = [clip for clip in read_clip_table(args.others) if clip.speaker not in speakers]

@@ -22,12 +22,13 @@ import numpy as np
 import torch
 
 from bench.video_variants import read_frames, repeat_frames, resize_frame
+from inference.dimensions.wav2lip import Wav2LipWidths
 from inference.lip_sync import LipSyncer
 from inference.media import Frame
 from inference.media.audio_convert import AudioFormat
 from inference.media.audio_spool import AudioSpool
 from inference.media.encode import write_video
-from inference.models import Wav2Lip, Wav2LipWidths
+from inference.models import Wav2Lip
 from inference.speaker import SyntheticClip
 
 MIB = 1024  # KiB, the unit of ru_maxrss on Linux

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from pathlib import Path
 from types import TracebackType
-
-import torch
 
 MIB = 1 << 20
 SAMPLE_INTERVAL_S = 0.05  # 20 samples per second
@@ -34,20 +33,21 @@ class MemoryWatch:
 
     def __init__(self) -> None:
         self._ram, self._vram = SampleStats(), SampleStats()
-        self._has_gpu = bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+        torch = sys.modules.get("torch")  # without it no GPU is in use
+        self._cuda = torch.cuda if torch is not None and torch.cuda.is_initialized() else None
         self._is_closed = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="memory-watch", daemon=True)
 
     def as_mib(self) -> dict[str, float]:
         """Return peak and mean of resident memory and, if torch uses a GPU, of the memory it has allocated there."""
-        if not self._has_gpu:
+        if self._cuda is None:
             return self._ram.as_mib("ram")
-        self._vram.peak = max(self._vram.peak, torch.cuda.max_memory_allocated())
+        self._vram.peak = max(self._vram.peak, self._cuda.max_memory_allocated())
         return self._ram.as_mib("ram") | self._vram.as_mib("vram")
 
     def __enter__(self) -> MemoryWatch:
-        if self._has_gpu:
-            torch.cuda.reset_peak_memory_stats()
+        if self._cuda is not None:
+            self._cuda.reset_peak_memory_stats()
         self._sample()
         self._thread.start()
         return self
@@ -63,5 +63,5 @@ class MemoryWatch:
 
     def _sample(self) -> None:
         self._ram.add(int(STATM.read_text().split()[1]) * PAGE_BYTES)
-        if self._has_gpu:
-            self._vram.add(torch.cuda.memory_allocated())
+        if self._cuda is not None:
+            self._vram.add(self._cuda.memory_allocated())

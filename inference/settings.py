@@ -230,6 +230,12 @@ def normalize_origin(origin: str) -> str:
     return f"{scheme}://{host}" + (f":{port}" if port and port != DEFAULT_PORTS.get(scheme) else "")
 
 
+def wanted_threads(env: Mapping[str, str] | None = None) -> int | None:
+    """Return OMP_NUM_THREADS, which limits the threads of numeric libraries; None if it is not set to a number."""
+    found = (os.environ if env is None else env).get("OMP_NUM_THREADS", "")
+    return int(found) or None if found.isdecimal() else None
+
+
 def default_data_dir(env: Mapping[str, str]) -> Path:
     """Return the folder viseme in XDG_CACHE_HOME, by default ~/.cache."""
     home = env.get("XDG_CACHE_HOME")

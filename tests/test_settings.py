@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from inference.errors import InvalidRequest
-from inference.settings import Settings
+from inference.settings import Settings, wanted_threads
 
 
 def test_defaults_need_no_environment():
@@ -118,3 +118,9 @@ def test_a_bad_allowed_origin_is_named(origin: str):
 def test_a_bad_allowed_host_is_named(host: str):
     with pytest.raises(InvalidRequest, match=r"VISEME_ALLOWED_HOSTS=.*: expected a name without scheme and port"):
         Settings.from_env({"VISEME_ALLOWED_HOSTS": f"good.example,{host}"})
+
+
+@pytest.mark.parametrize(("value", "expected"), [("4", 4), ("0", None), ("4,2", None), ("", None)])
+def test_omp_num_threads_limits_threads(value: str, expected: int | None):
+    assert wanted_threads({"OMP_NUM_THREADS": value}) == expected
+    assert wanted_threads({}) is None

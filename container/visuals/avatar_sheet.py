@@ -11,8 +11,8 @@ from container.visuals.grid import Colour, Image, ImageGrid, fit_cell
 from inference.atomic_write import atomic_file
 from inference.avatar import AvatarPackage
 from inference.avatar.compose import cut_face
+from inference.dimensions.avatar import MASKED_COLUMNS, MASKED_ROWS
 from inference.errors import InvalidRequest
-from inference.models.avatar_unet import MASKED_COLUMNS, MASKED_ROWS
 
 N_COLUMNS = 6  # frames shown
 CELL_SIDE = 200  # px

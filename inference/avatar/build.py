@@ -33,7 +33,7 @@ from inference.errors import BadPackage, MediaTooLarge, NoFaceFound, Unsupported
 from inference.faces import FaceBox, FaceTracker, Landmarker
 from inference.media import Frame, MediaLimits, MediaOpener, open_media
 from inference.media.frames import pad_to_even
-from inference.models import AudioVisualEncoder, AvatarUNet
+from inference.weights.architectures import NetworkWeights
 from inference.weights.cache import sha256_of
 
 MAX_SHARE_WITHOUT_FACE = 0.2  # of the frames; the landmarks of those without a face are interpolated
@@ -80,7 +80,7 @@ def build_package(
     """
     unet, encoder = read_unet(source.checkpoint, source.mode), read_source_encoder(source)
     if encoder is not None:
-        check_encoder_fits(encoder.widths[-1], unet.audio_shape, source.checkpoint.name)
+        check_encoder_fits(encoder.sizes[-1], unet.sizes.audio_shape, source.checkpoint.name)
     video = SourceVideo(source.video, limits, media)
     points = track_landmarks(video.frames(), landmarker, video.name, progress)
     for warning in video.warnings:
@@ -92,7 +92,7 @@ def build_package(
             frames=len(written.boxes),
             width=written.width,
             height=written.height,
-            mode=unet.mode,  # type: ignore[arg-type]
+            mode=unet.sizes.mode,
             idle=choose_idle([mouth_gap(one) for one in points]),
             landmarks=landmarker.name if source.lms is None else "lms110",
             made_from=describe_sources(source),
@@ -187,7 +187,7 @@ def choose_idle(gaps: Sequence[float]) -> IdleRange:
 
 
 def write_networks_and_features(
-    folder: Path, unet: AvatarUNet, encoder: AudioVisualEncoder | None, features: npt.NDArray[np.float32] | None
+    folder: Path, unet: NetworkWeights, encoder: NetworkWeights | None, features: npt.NDArray[np.float32] | None
 ) -> dict[str, FileInfo]:
     write_networks(folder, unet, encoder)
     if features is not None:
@@ -195,7 +195,7 @@ def write_networks_and_features(
     return describe_files(folder)
 
 
-def read_source_encoder(source: AvatarSource) -> AudioVisualEncoder | None:
+def read_source_encoder(source: AvatarSource) -> NetworkWeights | None:
     return None if source.encoder is None else read_encoder(source.encoder)
 
 

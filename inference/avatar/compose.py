@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from inference.dimensions.avatar import FACE_SIDE
 from inference.faces import FaceBox
 from inference.faces.paste import slices_of
 from inference.faces.paste import smoothstep as ease
-from inference.models.avatar_unet import FACE_SIDE
 
 Frame = npt.NDArray[np.uint8]
 

@@ -94,9 +94,9 @@ def import_package(
     unet = read_unet(network, mode)
     audio_encoder = None if seed.encoder is None else read_encoder(seed.encoder)
     if audio_encoder is not None:
-        check_encoder_fits(audio_encoder.widths[-1], unet.audio_shape, source.name)
+        check_encoder_fits(audio_encoder.sizes[-1], unet.sizes.audio_shape, source.name)
     boxes, idle = find_boxes(seed)
-    features = find_features(seed, unet.audio_shape, len(boxes))
+    features = find_features(seed, unet.sizes.audio_shape, len(boxes))
     with atomic_package_folder(output) as folder:
         written = write_frames(folder, read_cropped_frames(seed, video, boxes, limits, media), video.name)
         if len(written.boxes) != len(boxes):
@@ -110,7 +110,7 @@ def import_package(
             frames=len(boxes),
             width=written.width,
             height=written.height,
-            mode=unet.mode,  # type: ignore[arg-type]
+            mode=unet.sizes.mode,
             idle=idle,
             landmarks="lms110",
             made_from={path.name: sha256_of(path) for path in (video, network)},

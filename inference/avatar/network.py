@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
+import numpy as np
 
-from inference.backends import Device, OpenVinoNetwork, TorchNetwork, resolve_auto_precision
+from inference.backends import Device, OpenVinoNetwork, resolve_auto_precision
 from inference.backends.batching import BatchingNetwork
-from inference.backends.cuda_graph import BATCH_SIZES, CudaGraphNetwork
 from inference.backends.graphs.avatar import build_encoder, build_generator
+from inference.dimensions.avatar import FACE_SIDE
 from inference.errors import InvalidRequest, WrongWeights
-from inference.models import AudioVisualEncoder, AvatarGenerator, AvatarUNet
-from inference.models.avatar_unet import FACE_SIDE
-from inference.weights.architectures import ENCODER_PREFIX, new_encoder, new_unet
-from inference.weights.checkpoint import Tensors, fill_module, read_tensors
+from inference.weights.architectures import (
+    AUDIO_ENCODER,
+    AVATAR_UNET,
+    ENCODER_PREFIX,
+    Architecture,
+    NetworkWeights,
+    Sizes,
+)
+from inference.weights.checkpoint import Arrays, fit_arrays, read_arrays
 from inference.weights.onnx_avatar import encoder_from_onnx, unet_from_onnx
 
-Module = TypeVar("Module", bound=nn.Module)
+if TYPE_CHECKING:
+    from inference.backends.cuda_graph import CudaGraphNetwork
 
 PRECISIONS = ("auto", "f32", "f16", "bf16")
 CPU_PRECISION = "bf16"  # used for "auto" on a CPU; half the time of f32
@@ -27,53 +33,54 @@ ONNX_SUFFIX = ".onnx"
 MAX_CHANNELS = 2048  # wider networks are rejected
 
 
-def read_unet(path: Path, mode: str | None = None) -> AvatarUNet:
+def read_unet(path: Path, mode: str | None = None) -> NetworkWeights:
     """Read a U-Net of any width from a checkpoint: tensors, bare or nested, or an ONNX file.
 
     mode: if None, the mode that the file indicates; the tensors of hubert look like those of ave, and count as ave.
 
-    Raises: WeightsNotFound, WrongWeights.
+    Returns: its weights; their sizes are `UNetDimensions`. Raises: WeightsNotFound, WrongWeights.
     """
     if path.suffix == ONNX_SUFFIX:
-        tensors, found = unet_from_onnx(path)
+        arrays, found = unet_from_onnx(path)
         if mode not in (None, found):
             raise WrongWeights(f"{path}: its strides are those of mode {found}; expected {mode}")
         mode = found
     else:
-        tensors = read_tensors(path)
-    check_widths(tensors, path.name)
-    return load_checked(new_unet(tensors, mode), tensors, path.name)
+        arrays = read_arrays(path)
+    check_widths(arrays, path.name)
+    sizes = AVATAR_UNET.sizes_of(arrays)
+    return check_weights(AVATAR_UNET, replace(sizes, mode=mode or sizes.mode), arrays, path.name)
 
 
-def read_encoder(path: Path) -> AudioVisualEncoder:
+def read_encoder(path: Path) -> NetworkWeights:
     """Read the audio encoder from a checkpoint, with or without the prefix `audio_encoder.`, or from ONNX.
 
-    Raises: WeightsNotFound, WrongWeights.
+    Returns: its weights; their sizes are the channels of each block. Raises: WeightsNotFound, WrongWeights.
     """
-    tensors = encoder_from_onnx(path) if path.suffix == ONNX_SUFFIX else read_tensors(path)
-    if not any(key.startswith(ENCODER_PREFIX) for key in tensors):
-        tensors = {ENCODER_PREFIX + key: value for key, value in tensors.items()}
-    tensors = {key: value for key, value in tensors.items() if key.startswith(ENCODER_PREFIX)}
-    check_widths(tensors, path.name)
-    return load_checked(new_encoder(tensors), tensors, path.name)
+    arrays = encoder_from_onnx(path) if path.suffix == ONNX_SUFFIX else read_arrays(path)
+    if not any(key.startswith(ENCODER_PREFIX) for key in arrays):
+        arrays = {ENCODER_PREFIX + key: value for key, value in arrays.items()}
+    arrays = {key: value for key, value in arrays.items() if key.startswith(ENCODER_PREFIX)}
+    check_widths(arrays, path.name)
+    return check_weights(AUDIO_ENCODER, AUDIO_ENCODER.sizes_of(arrays), arrays, path.name)
 
 
-def check_widths(tensors: Tensors, file: str) -> None:
+def check_widths(arrays: Arrays, file: str) -> None:
     """Raise WrongWeights if a tensor is too wide: such a network would exhaust the memory."""
-    for key, value in tensors.items():
-        if value.dim() and max(value.shape) > 2 * MAX_CHANNELS:
+    for key, value in arrays.items():
+        if value.ndim and max(value.shape) > 2 * MAX_CHANNELS:
             raise WrongWeights(f"{file}: {key} has shape {list(value.shape)}; at most {2 * MAX_CHANNELS} wide expected")
 
 
-def load_checked(module: Module, tensors: Tensors, file: str) -> Module:
-    fill_module(module, tensors, file)
-    for key, value in tensors.items():
-        if not torch.isfinite(value).all():
+def check_weights(architecture: Architecture, sizes: Sizes, arrays: Arrays, file: str) -> NetworkWeights:
+    fitting = fit_arrays(arrays, architecture.shapes(sizes), file, architecture.name)
+    for key, value in arrays.items():
+        if not np.isfinite(value).all():
             raise WrongWeights(f"{file}: {key} contains values that are not finite")
-    return module.eval()
+    return NetworkWeights(architecture, sizes, fitting)
 
 
-def make_generator(unet: AvatarUNet, device: Device, n_threads: int = 0) -> BatchingNetwork:
+def make_generator(unet: NetworkWeights, device: Device, n_threads: int = 0) -> BatchingNetwork:
     """Make the generator: (1, 320, 320, 3) uint8 BGR faces and (1, *audio_shape) float32 to (1, 320, 320, 3) uint8 BGR.
 
     Any number of threads may call it at once. A CPU runs the calls one after another on all cores; a GPU batches them.
@@ -82,19 +89,33 @@ def make_generator(unet: AvatarUNet, device: Device, n_threads: int = 0) -> Batc
     """
     if device.precision not in PRECISIONS:
         raise InvalidRequest(f"precision {device.precision!r}: avatars run in {', '.join(PRECISIONS)}")
-    module = AvatarGenerator(unet)
     device = resolve_auto_precision(device, CPU_PRECISION)
     if device.name != "cpu":
-        examples = (torch.zeros(1, FACE_SIDE, FACE_SIDE, 3, dtype=torch.uint8), torch.zeros(1, *unet.audio_shape))
-        return BatchingNetwork(CudaGraphNetwork(module, device, examples), BATCH_SIZES[-1])
-    return BatchingNetwork(OpenVinoNetwork(build_generator(module), device.precision, n_threads))
+        from inference.backends.cuda_graph import BATCH_SIZES
+
+        return BatchingNetwork(record_generator(unet, device), BATCH_SIZES[-1])
+    return BatchingNetwork(OpenVinoNetwork(build_generator(unet.arrays, unet.sizes), device.precision, n_threads))
 
 
-def make_audio_encoder(encoder: AudioVisualEncoder, device: Device) -> BatchingNetwork:
+def record_generator(unet: NetworkWeights, device: Device) -> CudaGraphNetwork:
+    """Record the generator as a CUDA graph."""
+    import torch
+
+    from inference.backends.cuda_graph import CudaGraphNetwork
+    from inference.models import AvatarGenerator
+
+    face_shape, audio_shape = (1, FACE_SIDE, FACE_SIDE, 3), (1, *unet.sizes.audio_shape)
+    examples = (torch.zeros(face_shape, dtype=torch.uint8), torch.zeros(audio_shape))
+    return CudaGraphNetwork(AvatarGenerator(unet.make_module()), device, examples)  # type: ignore[arg-type]
+
+
+def make_audio_encoder(encoder: NetworkWeights, device: Device) -> BatchingNetwork:
     """Make the audio encoder: (1, 1, 80, 16) float32 mels to (1, features) float32.
 
     It runs in float32 everywhere; a call takes 2 ms on a CPU.
     """
     if device.name != "cpu":
-        return BatchingNetwork(TorchNetwork(encoder, Device(device.name, "f32")))
-    return BatchingNetwork(OpenVinoNetwork(build_encoder(encoder, 1), "f32", n_threads=1))
+        from inference.backends.torch_network import TorchNetwork
+
+        return BatchingNetwork(TorchNetwork(encoder.make_module(), Device(device.name, "f32")))
+    return BatchingNetwork(OpenVinoNetwork(build_encoder(encoder.arrays, 1), "f32", n_threads=1))

@@ -100,7 +100,7 @@ class AvatarPackage:
         unet = read_unet(folder / files.NETWORK, manifest.mode)
         encoder = find_encoder(folder, manifest, settings)
         if encoder is not None:
-            check_encoder_fits(read_encoder(encoder).widths[-1], unet.audio_shape, manifest.name)
+            check_encoder_fits(read_encoder(encoder).sizes[-1], unet.sizes.audio_shape, manifest.name)
         cache = settings.weights_cache / "ave"
         missing_encoder_message = (MISSING_ENCODER if manifest.mode == "ave" else UNSUPPORTED_MODE).format(
             name=manifest.name, mode=manifest.mode, cache=cache
@@ -110,10 +110,10 @@ class AvatarPackage:
             reader=open_background(folder, manifest),
             device=chosen.name,
             generator=make_generator(unet, chosen),
-            audio_shape=unet.audio_shape,
+            audio_shape=unet.sizes.audio_shape,
             audio_encoder=make_audio_encoder(read_encoder(encoder), chosen) if encoder is not None else None,
             missing_encoder_message=missing_encoder_message,
-            features=open_features(folder, manifest, unet.audio_shape),
+            features=open_features(folder, manifest, unet.sizes.audio_shape),
         )
         del unet  # the graph has its own copy of the weights; release this one
         trim_heap()

@@ -18,8 +18,8 @@ from inference.errors import InvalidRequest, StorageError, UnsupportedMedia
 from inference.faces import FaceBox
 from inference.media import Frame
 from inference.media.encode import write_video
-from inference.models import AudioVisualEncoder, AvatarUNet
-from inference.weights.checkpoint import write_safetensors
+from inference.weights.architectures import NetworkWeights
+from inference.weights.checkpoint import write_arrays
 
 FPS = 25
 
@@ -126,11 +126,11 @@ class CropWriter:
         np.lib.format.write_array_header_1_0(self._file, described)
 
 
-def write_networks(folder: Path, unet: AvatarUNet, encoder: AudioVisualEncoder | None) -> None:
-    write_safetensors(dict(unet.state_dict()), folder / files.NETWORK, {"architecture": "AvatarUNet"})
+def write_networks(folder: Path, unet: NetworkWeights, encoder: NetworkWeights | None) -> None:
+    write_arrays(unet.arrays, folder / files.NETWORK, {"architecture": "AvatarUNet"})
     if encoder is not None:
         about = {"architecture": "AudioVisualEncoder"}
-        write_safetensors(dict(encoder.state_dict()), folder / files.ENCODER, about)
+        write_arrays(encoder.arrays, folder / files.ENCODER, about)
 
 
 def write_features(folder: Path, features: npt.NDArray[np.float32]) -> None:

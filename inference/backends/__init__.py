@@ -1,15 +1,16 @@
-"""Runtimes behind one call: a network takes one array per input and returns one per output."""
+"""Runtimes behind one call: a network takes one array per input and returns one per output.
+
+`torch_network` and `cuda_graph` are not imported here: torch takes a second to import.
+"""
 
 from inference.backends.device import DEVICES, PRECISIONS, Device, choose_device, has_int8, resolve_auto_precision
 from inference.backends.openvino_network import OpenVinoNetwork
-from inference.backends.torch_network import TorchNetwork
 
 __all__ = [
     "DEVICES",
     "PRECISIONS",
     "Device",
     "OpenVinoNetwork",
-    "TorchNetwork",
     "choose_device",
     "has_int8",
     "resolve_auto_precision",

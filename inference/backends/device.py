@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import sys
 import warnings
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +13,9 @@ from inference.backends.openvino_network import has_bf16
 from inference.errors import DeviceUnavailable, InvalidRequest
 
 DRIVER = Path("/proc/driver/nvidia/version")
+GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("/dev/kfd"))  # NVIDIA, WSL 2, AMD
 CPUINFO = Path("/proc/cpuinfo")
+CORE_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 INT8_FLAGS = {"avx512_vnni", "avx_vnni"}
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "f32", "f16", "bf16", "int8")
@@ -39,7 +43,7 @@ def choose_device(device: str = "auto", precision: str = "auto") -> Device:
     """
     check_choice("device", device, DEVICES)
     check_choice("precision", precision, PRECISIONS)
-    use_gpu = device == "cuda" or (device == "auto" and (has_cuda() or driver_version() is not None))
+    use_gpu = device == "cuda" or (device == "auto" and may_have_gpu() and (has_cuda() or driver_version() is not None))
     if use_gpu and (fault := gpu_fault()) is not None:
         reason = "device cuda was requested" if device == "cuda" else "this machine has a GPU"
         raise DeviceUnavailable(f"{reason}, but {fault}; install a matching pair, or choose the device cpu")
@@ -83,6 +87,29 @@ def has_int8(cpuinfo: Path = CPUINFO) -> bool:
         return False
 
 
+def count_threads(wanted: int | None = None) -> int:
+    """Return the number of threads for one call: torch's, or what it would choose if it is not imported.
+
+    wanted: None for the physical cores that this process may use.
+    """
+    if (torch := sys.modules.get("torch")) is not None:
+        return int(torch.get_num_threads())
+    return wanted or len({core_of(cpu) for cpu in os.sched_getaffinity(0)})
+
+
+def core_of(cpu: int) -> str:
+    """Return a name that the threads of a physical core share."""
+    try:
+        return Path(CORE_SIBLINGS.format(cpu)).read_text()
+    except OSError:  # a kernel or a sandbox without it
+        return str(cpu)
+
+
+def may_have_gpu() -> bool:
+    """Return whether to import torch to find out if there is a GPU: without a driver torch can't find one."""
+    return "torch" in sys.modules or driver_version() is not None or any(path.exists() for path in GPU_DEVICES)
+
+
 def has_cuda() -> bool:
     import torch
 
@@ -119,6 +146,8 @@ def run_on_gpu() -> None:
 
 def describe_gpu() -> dict[str, str | None]:
     """Return the GPU's name, its driver's version and the CUDA version that torch was built for; None if missing."""
+    if not may_have_gpu():
+        return {"gpu": None, "driver": None, "torch_cuda": None}
     import torch
 
     driver = driver_version()

@@ -16,7 +16,7 @@ from inference.backends.telemetry import import_openvino
 from inference.conversion.int8_lip_coord_net import CalibrationSample, import_nncf, quantise_lip_coord_net
 from inference.conversion.int8_wav2lip import quantise_with_accuracy_control
 from inference.errors import InvalidRequest
-from inference.weights.architectures import WAV2LIP, Architecture, load_module, widths_of
+from inference.weights.architectures import WAV2LIP, Architecture, load_module, sizes_to_json
 from inference.weights.checkpoint import write_safetensors
 from inference.weights.openvino_files import ARCHITECTURE, MADE_FROM, RT_INFO, WEIGHTS, WIDTHS
 from inference.weights.registry import LIP_SYNC, LIVE, REGISTRY
@@ -108,7 +108,7 @@ def metadata_of(found: ResolvedWeights, architecture: Architecture, module: nn.M
     """Return the metadata that records where a converted file comes from."""
     known = found.weight_set
     metadata = {ARCHITECTURE: architecture.name, MADE_FROM: found.sha256}
-    widths = widths_of(module)
+    widths = sizes_to_json(architecture.sizes_of(module.state_dict()))
     if widths is not None:
         metadata[WIDTHS] = widths
     if known is not None:
@@ -120,7 +120,8 @@ def build_model(
     architecture: Architecture, module: nn.Module, precision: str, make_samples: MakeSamples | None, report: Report
 ) -> ov.Model:
     """Build the OpenVINO graph of a module, quantised if the precision is int8."""
-    model = architecture.build(module)
+    state = module.state_dict()
+    model = architecture.build(state, architecture.sizes_of(state))
     if precision != "int8":
         return model
     if not architecture.supports_int8:

@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from inference.backends.telemetry import import_openvino
 from inference.conversion.int8_lip_coord_net import Array, CalibrationSample, import_nncf
+from inference.dimensions.wav2lip import FACE_SIDE
 from inference.errors import InvalidRequest
 from inference.faces.ssim import ssim
-from inference.models.wav2lip import FACE_SIDE
 
 if TYPE_CHECKING:
     import openvino as ov

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, overload
 
@@ -116,15 +117,13 @@ class Engines:
 
     def warm_up(self) -> dict[str, Any]:
         """Run every engine once. Returns: what is available here and what it runs with."""
-        import torch
-
         started = time.perf_counter()
         found = self.read_engine.warm_up() | self.sync_engine.warm_up()
         return {
             "inference_ready": True,
             "capabilities": {"lipread": True, "lipsync": bool(found["sync_models"])},
             "openvino_version": import_openvino().__version__,
-            "torch_version": torch.__version__,
+            "torch_version": version("torch"),
             **found,
             "warm_up_ms": round((time.perf_counter() - started) * 1000, 1),
         }

@@ -7,17 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from inference.backends import Device, resolve_auto_precision
-from inference.backends.graphs.lip_coord_net import build_lip_coord_net
+from inference.backends.device import count_threads
 from inference.backends.graphs.lip_coord_net_int8 import quantise_convolutions
 from inference.backends.stored_precision import check_on_cpu, check_stored_precision, not_quantised
 from inference.lip_reading.calibration import Calibration, read_calibration
 from inference.lip_reading.options import ModelInfo
 from inference.lip_reading.staged_network import StagedNetwork, stage_openvino, stage_torch
-from inference.models import LipCoordNet
-from inference.weights.checkpoint import load_into
+from inference.settings import wanted_threads
+from inference.weights.architectures import LIP_COORD_NET, NetworkWeights, load_weights
 from inference.weights.openvino_files import read_openvino
 from inference.weights.registry import WeightSet, find_set_by_hash
 from inference.weights.resolve import OPENVINO_SUFFIX, ResolvedWeights, find_weights
@@ -58,26 +56,25 @@ def load_model(weights: str | Path | None, device: Device, sources: WeightSource
     highest = recorded_ranges(card, found.sha256)
     if device.precision == "int8" and not highest:
         raise not_quantised(found.label, "--weights")
-    module = LipCoordNet()
-    load_into(module, found.path)
+    loaded = load_weights(found.path, LIP_COORD_NET)
     info = ModelInfo(NETWORK_NAME, found.label, found.sha256)
     calibration = read_calibration(card, found.sha256)
     return ReadingModel(
-        compile_fastest(module, device, highest), info, found.landmarks, found.language, calibration, device
+        compile_fastest(loaded, device, highest), info, found.landmarks, found.language, calibration, device
     )
 
 
-def compile_fastest(module: LipCoordNet, device: Device, max_inputs: Mapping[str, float]) -> StagedNetwork:
+def compile_fastest(weights: NetworkWeights, device: Device, max_inputs: Mapping[str, float]) -> StagedNetwork:
     """Compile the network for the fastest runtime of its device: OpenVINO for bf16 and int8 on a CPU, torch otherwise.
 
     max_inputs: largest input of each convolution that int8 quantises.
     """
     if device.name != "cpu" or device.precision not in ("bf16", "int8"):
-        return stage_torch(module, device)
-    graph = build_lip_coord_net(module.state_dict())
+        return stage_torch(weights.make_module(), device)  # type: ignore[arg-type]
+    graph = weights.build()
     if device.precision == "int8":
         quantise_convolutions(graph, max_inputs)
-    return stage_openvino(graph, device.precision, torch.get_num_threads())
+    return stage_openvino(graph, device.precision, count_threads(wanted_threads()))
 
 
 def load_openvino(found: ResolvedWeights, device: Device) -> ReadingModel:
@@ -89,7 +86,7 @@ def load_openvino(found: ResolvedWeights, device: Device) -> ReadingModel:
     check_stored_precision(found.label, device, is_int8=stored.is_int8)
     origin = find_set_by_hash(stored.made_from) if stored.made_from else None
     return ReadingModel(
-        stage_openvino(stored.model, device.precision, torch.get_num_threads()),
+        stage_openvino(stored.model, device.precision, count_threads(wanted_threads())),
         ModelInfo(NETWORK_NAME, found.label, stored.sha256),
         origin.landmarks if origin else None,
         origin.language if origin else None,

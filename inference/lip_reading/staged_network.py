@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from inference.backends import Device, OpenVinoNetwork, TorchNetwork
+from inference.backends import Device, OpenVinoNetwork
 from inference.backends.graphs.lip_coord_net_stages import split_stages
-from inference.models import LipCoordNet
-from inference.models.lip_coord_net import ConvolutionStage, RecurrenceStage
 
 if TYPE_CHECKING:
     import openvino as ov
+
+    from inference.models import LipCoordNet
 
 Array = npt.NDArray[Any]
 Network = Callable[..., Sequence[Array]]
@@ -45,6 +45,9 @@ class StagedNetwork:
 
 def stage_torch(module: LipCoordNet, device: Device) -> StagedNetwork:
     """Run the stages by torch, which multiplies the first GRU's input within its recurrence."""
+    from inference.backends.torch_network import TorchNetwork
+    from inference.models.lip_coord_net import ConvolutionStage, RecurrenceStage
+
     convolutions = (TorchNetwork(ConvolutionStage(module, i), device) for i in range(len(module.convolutions)))
     return StagedNetwork(
         tuple(convolutions),

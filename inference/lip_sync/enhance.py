@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from inference.backends import Device, TorchNetwork
+from inference.backends import Device
+from inference.backends.torch_network import TorchNetwork
 from inference.errors import InvalidRequest, WrongWeights
 from inference.faces.paste import FADE_FROM
 from inference.lip_sync.compose import FaceFrameBatch

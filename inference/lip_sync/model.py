@@ -6,14 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
-
-from inference.backends import Device, OpenVinoNetwork, TorchNetwork, resolve_auto_precision
+from inference.backends import Device, OpenVinoNetwork, resolve_auto_precision
 from inference.backends.openvino_network import Array
 from inference.backends.stored_precision import check_on_cpu, check_stored_precision, not_quantised
 from inference.errors import InvalidRequest, WeightsNotFound
 from inference.faces.s3fd import S3fdDetector
-from inference.weights.architectures import S3FD_DETECTOR, WAV2LIP, Architecture, load_module
+from inference.weights.architectures import S3FD_DETECTOR, WAV2LIP, Architecture, NetworkWeights, load_weights
 from inference.weights.openvino_files import read_openvino
 from inference.weights.registry import LIP_SYNC, REGISTRY
 from inference.weights.registry import S3FD as S3FD_SET
@@ -90,10 +88,10 @@ def load_generator(checkpoint: str, device: Device, sources: WeightSources) -> G
 
 
 def load_tensors(found: ResolvedWeights, device: Device) -> Network:
-    _, module = load_module(found.path, WAV2LIP)
+    weights = load_weights(found.path, WAV2LIP)
     if device.precision == "int8":
         raise not_quantised(found.label, "--checkpoint")
-    return compile_network(module, WAV2LIP, resolve_auto_precision(device, DEFAULT_CPU_PRECISION))
+    return compile_network(weights, resolve_auto_precision(device, DEFAULT_CPU_PRECISION))
 
 
 def load_openvino(found: ResolvedWeights, architecture: Architecture, device: Device) -> tuple[Network, str | None]:
@@ -127,11 +125,13 @@ def load_s3fd(found: ResolvedWeights, device: Device) -> S3fdDetector:
     device = Device(device.name, "f32")
     if found.path.suffix == OPENVINO_SUFFIX:
         return S3fdDetector(load_openvino(found, S3FD_DETECTOR, device)[0])
-    return S3fdDetector(compile_network(load_module(found.path, S3FD_DETECTOR)[1], S3FD_DETECTOR, device))
+    return S3fdDetector(compile_network(load_weights(found.path, S3FD_DETECTOR), device))
 
 
-def compile_network(module: nn.Module, architecture: Architecture, device: Device) -> Network:
-    """Compile a module for its device: by OpenVINO on a CPU, which takes half of torch's time, by torch on a GPU."""
+def compile_network(weights: NetworkWeights, device: Device) -> Network:
+    """Compile a network for its device: by OpenVINO on a CPU, which takes half of torch's time, by torch on a GPU."""
     if device.name != "cpu":
-        return TorchNetwork(module, device)
-    return OpenVinoNetwork(architecture.build(module), device.precision, n_threads=0)
+        from inference.backends.torch_network import TorchNetwork
+
+        return TorchNetwork(weights.make_module(), device)
+    return OpenVinoNetwork(weights.build(), device.precision, n_threads=0)

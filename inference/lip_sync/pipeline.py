@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -26,7 +27,6 @@ from inference.lip_sync.box_cache import (
 )
 from inference.lip_sync.compose import batch_frames, generate_patches, paste_faces
 from inference.lip_sync.deadlines import make_deadlines
-from inference.lip_sync.enhance import Enhancer, enhance_mouths, load_enhancer
 from inference.lip_sync.frame_spool import loop_frames
 from inference.lip_sync.locate import FaceLocator, LocatedFace, TrackingLocator
 from inference.lip_sync.model import Generator, find_s3fd, load_generators, load_s3fd
@@ -43,6 +43,9 @@ from inference.media import Frame, MediaOpener, OpenedMedia, Source, open_media
 from inference.media.audio_spool import SpoolAudio, spool_audio
 from inference.settings import Settings
 from inference.stage_timer import StageClock
+
+if TYPE_CHECKING:
+    from inference.lip_sync.enhance import Enhancer
 
 BATCH_SIZE = {"cpu": 4, "cuda": 32}  # frames per batch
 
@@ -178,11 +181,15 @@ class LipSyncer:
         networks = [clock.timed(one.name, one.generate_faces) for one in self.generators]
         generated = clock.watch("model", generate_patches(batches, networks, options.reference))
         if options.enhance != "none":
+            from inference.lip_sync.enhance import enhance_mouths
+
             generated = clock.watch("enhance", enhance_mouths(generated, self._find_enhancer(options.enhance)))
         return clock.watch("compose", paste_faces(generated, options.paste))
 
     def _find_enhancer(self, name: EnhancerName) -> Enhancer:
-        """Return an enhancer; it is loaded on first use."""
+        """Return an enhancer; it is loaded on first use, with torch, which it runs on."""
+        from inference.lip_sync.enhance import load_enhancer
+
         if name not in self._enhancers:
             self._enhancers[name] = load_enhancer(name, self.device, self._settings.weight_sources)
         return self._enhancers[name]

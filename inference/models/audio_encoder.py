@@ -6,10 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from inference.dimensions.wav2lip import AUDIO_WIDTHS, audio_widths_of
 from inference.models.wav2lip import audio_encoder
-
-WIDTHS = (32, 64, 128, 256, 512)
-WIDTH_STARTS = (0, 3, 6, 9, 11)  # layers at which the width changes
 
 
 class AudioVisualEncoder(nn.Module):
@@ -19,7 +17,7 @@ class AudioVisualEncoder(nn.Module):
     Deliberately different: the widths are free. Published files lack the prefix `audio_encoder.`.
     """
 
-    def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
+    def __init__(self, widths: Sequence[int] = AUDIO_WIDTHS) -> None:
         """Create the network.
 
         widths: channels of each block; the last is the number of features, divisible by 16 because 16 rows of them are
@@ -35,7 +33,7 @@ class AudioVisualEncoder(nn.Module):
 
         Raises: KeyError, IndexError if a tensor of every encoder is missing.
         """
-        return cls([tensors[f"audio_encoder.{i}.conv_block.0.weight"].shape[0] for i in WIDTH_STARTS])
+        return cls(audio_widths_of(tensors))
 
     def forward(self, mel: Tensor) -> Tensor:
         """Return features (B, widths[-1]) float, not negative. mel: (B, 1, 80, 16) float, -4..4."""

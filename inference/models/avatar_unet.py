@@ -7,16 +7,18 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-FACE_SIDE = 320  # px
-FACE_CHANNELS = 6  # the whole face, then the masked one, each BGR: the reverse of Wav2Lip's order
-WIDTHS = (32, 64, 128, 256, 512)
-# Shape of each kind of audio features: channels, rows, columns.
-AUDIO_SHAPES = {"ave": (32, 16, 16), "hubert": (32, 32, 32), "wenet": (256, 16, 32)}
-MODES = tuple(AUDIO_SHAPES)
-CONV3_STRIDES = {"ave": (1, 1), "hubert": (2, 2), "wenet": (1, 2)}
-EXPANSION = 2
-# The part of the 320 px that is masked, and that the network generates. Upstream's rectangle (5, 5, 310, 305).
-MASKED_ROWS, MASKED_COLUMNS = slice(5, 310), slice(5, 315)
+from inference.dimensions.avatar import (
+    AUDIO_SHAPES,
+    CONV3_STRIDES,
+    EXPANSION,
+    FACE_CHANNELS,
+    FACE_SIDE,
+    MASKED_COLUMNS,
+    MASKED_ROWS,
+    MODES,
+    WIDTHS,
+    UNetDimensions,
+)
 
 
 class InvertedResidual(nn.Module):
@@ -163,12 +165,8 @@ class AvatarUNet(nn.Module):
         mode: None recognises wenet by its shapes, and takes ave otherwise: hubert has the same tensors as ave.
         Raises: KeyError, IndexError if a tensor of every avatar's U-Net is missing.
         """
-        first = tensors["audio_model.conv1.conv.0.weight"]
-        after_two = tensors["audio_model.conv2.conv.6.weight"]
-        is_wenet = first.shape[1] == after_two.shape[0]
-        downs = (tensors[f"down{i}.maxpool_conv.0.double_conv.0.conv.6.weight"].shape[0] for i in range(2, 6))
-        widths = (tensors["inc.inconv.0.conv.6.weight"].shape[0], *downs)
-        return cls(mode or ("wenet" if is_wenet else "ave"), widths, first.shape[1])
+        sizes = UNetDimensions.of(tensors, mode)
+        return cls(sizes.mode, sizes.widths, sizes.n_audio_channels)
 
     def forward(self, face: Tensor, audio: Tensor) -> Tensor:
         """Return speaking faces: (B, 3, 320, 320) float, BGR, 0..1.

@@ -5,12 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-N_CLASSES = 28  # blank, space, A..Z
-N_LIP_POINTS = 20
-GRU_WIDTH = 256
-COORD_WIDTH = 128
-CONV_WIDTHS = (32, 64, 96)
-MAP_HEIGHT, MAP_WIDTH = 4, 8  # 64 x 128 halved four times
+from inference.dimensions.lip_coord_net import (
+    CONV_WIDTHS,
+    COORD_WIDTH,
+    GRU_WIDTH,
+    MAP_HEIGHT,
+    MAP_WIDTH,
+    N_CLASSES,
+    N_LIP_POINTS,
+)
+
 DROPOUT = 0.5
 
 

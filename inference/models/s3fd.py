@@ -5,19 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-# Blocks of VGG-16: number of layers, width; the side is halved after each.
-VGG_BLOCKS = ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512))
-# The six maps with a detection head: layer, channels, class outputs per cell.
-HEADS = (
-    ("conv3_3_norm", 256, 4),
-    ("conv4_3_norm", 512, 2),
-    ("conv5_3_norm", 512, 2),
-    ("fc7", 1024, 2),
-    ("conv6_2", 512, 2),
-    ("conv7_2", 256, 2),
-)
-NORM_EPSILON = 1e-10
-BOX_SIZE = 4
+from inference.dimensions.s3fd import BOX_SIZE, HEADS, NORM_EPSILON, VGG_BLOCKS
 
 
 class L2Norm(nn.Module):

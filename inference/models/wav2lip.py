@@ -2,46 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-FACE_SIDE = 96  # px
-MEL_ROWS, MEL_COLUMNS = 80, 16
-FACE_CHANNELS = 6  # the masked face, then the whole one, each BGR
-# Residual layers after the first layer of each block.
-FACE_ENCODER_RESIDUALS = (0, 2, 3, 2, 2, 1)
-DECODER_RESIDUALS = (1, 2, 2, 2, 2, 2)
-# Strides of the audio encoder's first layer of each width, and the residual layers after it.
-AUDIO_STRIDES = ((1, 1), (3, 1), (3, 3), (3, 2))
-AUDIO_RESIDUALS = (2, 2, 2, 1)
-
-
-class Wav2LipWidths(NamedTuple):
-    """Channels of each block, read from the checkpoint. The defaults are the published network's."""
-
-    face_encoder: tuple[int, ...] = (16, 32, 64, 128, 256, 512, 512)
-    audio_encoder: tuple[int, ...] = (32, 64, 128, 256, 512)
-    face_decoder: tuple[int, ...] = (512, 512, 512, 384, 256, 128, 64)
-    output: int = 32
-
-    @classmethod
-    def of(cls, tensors: Mapping[str, Tensor]) -> Wav2LipWidths:
-        """Return the widths of a state dict. Raises: KeyError, IndexError if a tensor of every Wav2Lip is missing."""
-
-        def width(layer: str, axis: int = 0) -> int:
-            return tensors[f"{layer}.conv_block.0.weight"].shape[axis]
-
-        audio_starts = (0, 3, 6, 9, 11)  # layers at which the width changes
-        return cls(
-            tuple(width(f"face_encoder_blocks.{i}.0") for i in range(len(FACE_ENCODER_RESIDUALS) + 1)),
-            tuple(width(f"audio_encoder.{i}") for i in audio_starts),
-            # The weights of a transposed convolution have the input axis first.
-            (width("face_decoder_blocks.0.0"), *(width(f"face_decoder_blocks.{i}.0", 1) for i in range(1, 7))),
-            width("output_block.0"),
-        )
+from inference.dimensions.wav2lip import (
+    AUDIO_RESIDUALS,
+    AUDIO_STRIDES,
+    DECODER_RESIDUALS,
+    FACE_CHANNELS,
+    FACE_ENCODER_RESIDUALS,
+    Wav2LipWidths,
+)
 
 
 class Conv2d(nn.Module):

@@ -1,88 +1,157 @@
-"""The networks that can be converted: how to identify each by its tensors and build it as a module and as a graph."""
+"""The networks that can be loaded and converted: how to identify each by its tensors, and how to build it.
+
+Torch is imported only where a module is made.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
 from inference.backends.graphs.avatar import build_encoder, build_unet
 from inference.backends.graphs.lip_coord_net import build_lip_coord_net
 from inference.backends.graphs.wav2lip import build_s3fd, build_wav2lip
+from inference.dimensions.avatar import FACE_CHANNELS as AVATAR_CHANNELS
+from inference.dimensions.avatar import FACE_SIDE as AVATAR_SIDE
+from inference.dimensions.avatar import MODES, UNetDimensions, unet_layers
+from inference.dimensions.avatar import WIDTHS as AVATAR_WIDTHS
+from inference.dimensions.layers import Shape, shapes_of
+from inference.dimensions.lip_coord_net import lip_coord_net_shapes
+from inference.dimensions.s3fd import s3fd_shapes
+from inference.dimensions.wav2lip import (
+    AUDIO_ENCODER as AUDIO_ENCODER_NAME,
+)
+from inference.dimensions.wav2lip import (
+    AUDIO_WIDTHS,
+    FACE_CHANNELS,
+    FACE_SIDE,
+    MEL_COLUMNS,
+    MEL_ROWS,
+    Wav2LipWidths,
+    audio_encoder_layers,
+    audio_widths_of,
+    wav2lip_layers,
+)
 from inference.errors import WrongWeights
-from inference.models import S3FD, AudioVisualEncoder, AvatarUNet, LipCoordNet, Wav2Lip, Wav2LipWidths
-from inference.models.audio_encoder import WIDTHS as ENCODER_WIDTHS
-from inference.models.avatar_unet import AUDIO_SHAPES, MODES
-from inference.models.avatar_unet import FACE_CHANNELS as AVATAR_CHANNELS
-from inference.models.avatar_unet import FACE_SIDE as AVATAR_SIDE
-from inference.models.avatar_unet import WIDTHS as AVATAR_WIDTHS
-from inference.models.wav2lip import FACE_CHANNELS, FACE_SIDE, MEL_COLUMNS, MEL_ROWS
-from inference.weights.checkpoint import abbreviate, fill_module, read_tensors
+from inference.weights.checkpoint import Arrays, abbreviate, fill_module, fit_arrays, read_arrays, read_tensors
 
 if TYPE_CHECKING:
     import openvino as ov
+    from torch import Tensor, nn
 
+Sizes = Any  # a network's: Wav2LipWidths, UNetDimensions, the widths of an audio encoder, None if they are fixed
 DynamicAxes = dict[str, dict[int, str]]  # by input or output: the axes of any size, and their names
 BATCH = {0: "batch"}
 BATCH_AND_SIZE = {0: "batch", 2: "height", 3: "width"}
 MAX_AUDIO_CHANNELS = 256  # of an avatar's audio features
 # What reading widths out of another network's tensors raises.
-NO_WIDTHS = (KeyError, IndexError, ValueError, RuntimeError)
+NO_WIDTHS = (KeyError, IndexError, ValueError)
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network that can be converted.
+    """A network that can be loaded and converted.
 
     name: of the module's class.
     signature_key: a tensor that this network has and the others lack.
-    make: builds an untrained module with the widths of a state dict; with the published widths if they can't be read.
-    build: builds a module's OpenVINO graph.
-    example: inputs of the module. inputs, outputs: their names in files. dynamic_axes: see `DynamicAxes`.
+    published: the sizes of the published network. read_sizes: reads them out of a state dict of tensors or arrays; see
+    `NO_WIDTHS`.
+    shapes: returns the shapes of the tensors of a network of these sizes.
+    build: builds the OpenVINO graph of a state dict of tensors or arrays. make: makes an untrained module.
+    example: shapes of the module's inputs. inputs, outputs: their names in files. dynamic_axes: see `DynamicAxes`.
     supports_int8: whether its quality in int8 was measured.
     """
 
     name: str
     signature_key: str
-    make: Callable[[Mapping[str, Tensor]], nn.Module]
-    build: Callable[[Any], ov.Model]
-    example: tuple[Tensor, ...]
+    published: Sizes
+    read_sizes: Callable[[Mapping[str, Any]], Sizes]
+    shapes: Callable[[Sizes], dict[str, Shape]]
+    build: Callable[[Mapping[str, Any], Sizes], ov.Model]
+    make: Callable[[Sizes], nn.Module]
+    example: Callable[[Sizes], tuple[Shape, ...]]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     dynamic_axes: DynamicAxes
     supports_int8: bool
 
-
-def new_wav2lip(tensors: Mapping[str, Tensor]) -> Wav2Lip:
-    """Return an untrained Wav2Lip with the widths of these tensors, or the published ones if they can't be read."""
-    try:
-        return Wav2Lip(Wav2LipWidths.of(tensors))
-    except NO_WIDTHS:
-        return Wav2Lip()
-
-
-def new_unet(tensors: Mapping[str, Tensor], mode: str | None = None) -> AvatarUNet:
-    """Return an untrained U-Net with the widths of these tensors, or the published ones if they can't be read.
-
-    mode: None infers it, as `AvatarUNet.like` does.
-    """
-    try:
-        return AvatarUNet.like(tensors, mode)
-    except NO_WIDTHS:
-        return AvatarUNet(mode or "ave")
+    def sizes_of(self, tensors: Mapping[str, Any]) -> Sizes:
+        """Return the sizes of a network with these tensors; the published ones if they can't be read."""
+        try:
+            sizes = self.read_sizes(tensors)
+            self.shapes(sizes)
+        except NO_WIDTHS:
+            return self.published
+        return sizes
 
 
-def new_encoder(tensors: Mapping[str, Tensor]) -> AudioVisualEncoder:
-    """Return an untrained encoder with the widths of these tensors, or the published ones if they can't be read."""
-    try:
-        return AudioVisualEncoder.like(tensors)
-    except NO_WIDTHS:
-        return AudioVisualEncoder()
+@dataclass(frozen=True)
+class NetworkWeights:
+    """A network's weights, float32, by the names of its state dict."""
+
+    architecture: Architecture
+    sizes: Sizes
+    arrays: Arrays
+
+    def build(self) -> ov.Model:
+        """Build its OpenVINO graph."""
+        return self.architecture.build(self.arrays, self.sizes)
+
+    def make_module(self) -> nn.Module:
+        """Make its module, in evaluation mode."""
+        return to_module(self.architecture.make(self.sizes), self.arrays)
+
+
+def weights_of(module: nn.Module) -> NetworkWeights:
+    """Return the weights of one of our modules, such as a trained one."""
+    architecture, state = ARCHITECTURES[type(module).__name__], module.state_dict()
+    sizes = architecture.sizes_of(state)
+    if architecture is AVATAR_UNET:
+        sizes = replace(sizes, mode=module.mode)  # which shapes do not always show
+    return NetworkWeights(architecture, sizes, {key: value.cpu().numpy() for key, value in state.items()})
+
+
+def to_module(module: nn.Module, arrays: Arrays) -> nn.Module:
+    """Copy all arrays of a state dict into a module, in evaluation mode."""
+    import torch
+
+    module.load_state_dict({key: torch.from_numpy(np.array(value)) for key, value in arrays.items()})
+    return module.eval()
+
+
+def make_lip_coord_net(_: Sizes) -> nn.Module:
+    from inference.models import LipCoordNet
+
+    return LipCoordNet()
+
+
+def make_wav2lip(sizes: Sizes) -> nn.Module:
+    from inference.models import Wav2Lip
+
+    return Wav2Lip(sizes)
+
+
+def make_s3fd(_: Sizes) -> nn.Module:
+    from inference.models import S3FD
+
+    return S3FD()
+
+
+def make_unet(sizes: Sizes) -> nn.Module:
+    from inference.models import AvatarUNet
+
+    return AvatarUNet(sizes.mode, sizes.widths, sizes.n_audio_channels)
+
+
+def make_encoder(sizes: Sizes) -> nn.Module:
+    from inference.models import AudioVisualEncoder
+
+    return AudioVisualEncoder(sizes)
 
 
 S3FD_OUTPUTS = tuple(f"{kind}{i}" for i in range(1, 7) for kind in ("logits", "offsets"))
@@ -90,9 +159,12 @@ S3FD_OUTPUTS = tuple(f"{kind}{i}" for i in range(1, 7) for kind in ("logits", "o
 LIP_COORD_NET = Architecture(
     name="LipCoordNet",
     signature_key="gru1.weight_ih_l0",
-    make=lambda _: LipCoordNet(),
-    build=lambda module: build_lip_coord_net(module.state_dict()),
-    example=(torch.zeros(1, 3, 75, 64, 128), torch.zeros(1, 75, 20, 2)),
+    published=None,
+    read_sizes=lambda _: None,
+    shapes=lambda _: lip_coord_net_shapes(),
+    build=lambda state, _: build_lip_coord_net(state),
+    make=make_lip_coord_net,
+    example=lambda _: ((1, 3, 75, 64, 128), (1, 75, 20, 2)),
     inputs=("video", "lips"),
     outputs=("logits",),
     dynamic_axes={
@@ -105,9 +177,12 @@ LIP_COORD_NET = Architecture(
 WAV2LIP = Architecture(
     name="Wav2Lip",
     signature_key="face_encoder_blocks.0.0.conv_block.0.weight",
-    make=new_wav2lip,
-    build=build_wav2lip,
-    example=(torch.zeros(1, 1, MEL_ROWS, MEL_COLUMNS), torch.zeros(1, FACE_CHANNELS, FACE_SIDE, FACE_SIDE)),
+    published=Wav2LipWidths(),
+    read_sizes=Wav2LipWidths.of,
+    shapes=lambda widths: shapes_of(wav2lip_layers(widths).all),
+    build=lambda state, _: build_wav2lip(state),
+    make=make_wav2lip,
+    example=lambda _: ((1, 1, MEL_ROWS, MEL_COLUMNS), (1, FACE_CHANNELS, FACE_SIDE, FACE_SIDE)),
     inputs=("audio", "face"),
     outputs=("faces",),
     dynamic_axes=dict.fromkeys(("audio", "face", "faces"), BATCH),
@@ -116,9 +191,12 @@ WAV2LIP = Architecture(
 S3FD_DETECTOR = Architecture(
     name="S3FD",
     signature_key="conv3_3_norm.weight",
-    make=lambda _: S3FD(),
-    build=build_s3fd,
-    example=(torch.zeros(1, 3, 96, 96),),
+    published=None,
+    read_sizes=lambda _: None,
+    shapes=lambda _: s3fd_shapes(),
+    build=lambda state, _: build_s3fd(state),
+    make=make_s3fd,
+    example=lambda _: ((1, 3, 96, 96),),
     inputs=("image",),
     outputs=S3FD_OUTPUTS,
     dynamic_axes=dict.fromkeys(("image", *S3FD_OUTPUTS), BATCH_AND_SIZE),
@@ -127,9 +205,12 @@ S3FD_DETECTOR = Architecture(
 AVATAR_UNET = Architecture(
     name="AvatarUNet",
     signature_key="outc.conv.weight",
-    make=new_unet,
+    published=UNetDimensions.published("ave"),
+    read_sizes=UNetDimensions.of,
+    shapes=lambda sizes: shapes_of(unet_layers(sizes).values()),
     build=build_unet,
-    example=(torch.zeros(1, AVATAR_CHANNELS, AVATAR_SIDE, AVATAR_SIDE), torch.zeros(1, *AUDIO_SHAPES["ave"])),
+    make=make_unet,
+    example=lambda sizes: ((1, AVATAR_CHANNELS, AVATAR_SIDE, AVATAR_SIDE), (1, *sizes.audio_shape)),
     inputs=("input", "audio"),
     outputs=("output",),
     dynamic_axes=dict.fromkeys(("input", "audio", "output"), BATCH),
@@ -138,33 +219,49 @@ AVATAR_UNET = Architecture(
 AUDIO_ENCODER = Architecture(
     name="AudioVisualEncoder",
     signature_key="audio_encoder.12.conv_block.0.weight",
-    make=new_encoder,
-    build=build_encoder,
-    example=(torch.zeros(1, 1, MEL_ROWS, MEL_COLUMNS),),
+    published=AUDIO_WIDTHS,
+    read_sizes=audio_widths_of,
+    shapes=lambda widths: shapes_of(audio_encoder_layers(widths)),
+    build=lambda state, _: build_encoder(state),
+    make=make_encoder,
+    example=lambda _: ((1, 1, MEL_ROWS, MEL_COLUMNS),),
     inputs=("mel",),
     outputs=("features",),
     dynamic_axes=dict.fromkeys(("mel", "features"), BATCH),
     supports_int8=False,
 )
-ENCODER_PREFIX = "audio_encoder."  # of our keys; published encoders have keys without it
+ENCODER_PREFIX = f"{AUDIO_ENCODER_NAME}."  # of our keys; published encoders have keys without it
 # The audio encoder comes last: Wav2Lip, too, has tensors of its names.
 ARCHITECTURES = {one.name: one for one in (LIP_COORD_NET, WAV2LIP, S3FD_DETECTOR, AVATAR_UNET, AUDIO_ENCODER)}
 
 
-def load_module(path: Path, architecture: Architecture | None = None) -> tuple[Architecture, nn.Module]:
-    """Load a network from a file of tensors, in evaluation mode.
+def load_weights(path: Path, architecture: Architecture | None = None) -> NetworkWeights:
+    """Load a network's weights from a file of tensors.
 
     architecture: the expected network; None identifies it by its tensors.
     Raises: WeightsNotFound, WrongWeights.
     """
-    tensors = read_tensors(path)
-    if AUDIO_ENCODER.signature_key.removeprefix(ENCODER_PREFIX) in tensors:
-        tensors = {ENCODER_PREFIX + key: value for key, value in tensors.items()}
+    arrays = with_prefix(read_arrays(path))
+    found = architecture or identify(arrays, path)
+    sizes = found.sizes_of(arrays)
+    return NetworkWeights(found, sizes, fit_arrays(arrays, found.shapes(sizes), path.name, found.name))
+
+
+def load_module(path: Path, architecture: Architecture | None = None) -> tuple[Architecture, nn.Module]:
+    """Load a network from a file of tensors as a module, in evaluation mode. See `load_weights`."""
+    tensors = with_prefix(read_tensors(path))
     found = architecture or identify(tensors, path)
-    return found, fill_module(found.make(tensors), tensors, path.name).eval()
+    return found, fill_module(found.make(found.sizes_of(tensors)), tensors, path.name).eval()
 
 
-def identify(tensors: Mapping[str, Tensor], path: Path) -> Architecture:
+def with_prefix(tensors: dict[str, Any]) -> dict[str, Any]:
+    """Add the prefix that published audio encoders lack."""
+    if AUDIO_ENCODER.signature_key.removeprefix(ENCODER_PREFIX) in tensors:
+        return {ENCODER_PREFIX + key: value for key, value in tensors.items()}
+    return tensors
+
+
+def identify(tensors: Mapping[str, Any], path: Path) -> Architecture:
     """Return the architecture that these tensors belong to. Raises: WrongWeights if it is unknown."""
     found = next((one for one in ARCHITECTURES.values() if one.signature_key in tensors), None)
     if found is None:
@@ -177,51 +274,49 @@ def identify(tensors: Mapping[str, Tensor], path: Path) -> Architecture:
 
 def example_inputs(module: nn.Module, architecture: Architecture) -> tuple[Tensor, ...]:
     """Return example inputs of this module: the audio input of avatars depends on their mode."""
-    if isinstance(module, AvatarUNet):
-        return (architecture.example[0], torch.zeros(1, *module.audio_shape))
-    return architecture.example
+    import torch
+
+    return tuple(torch.zeros(shape) for shape in architecture.example(architecture.sizes_of(module.state_dict())))
 
 
-def widths_of(module: nn.Module) -> str | None:
-    """Return the JSON from which `make_from_widths` rebuilds the module; None if its size is fixed."""
-    if isinstance(module, AvatarUNet):
-        return json.dumps([MODES.index(module.mode), module.audio_shape[0], *module.widths])
-    return json.dumps(module.widths) if isinstance(module, Wav2Lip | AudioVisualEncoder) else None
+def sizes_to_json(sizes: Sizes) -> str | None:
+    """Return the JSON that `sizes_from_json` reads; None if the network's size is fixed."""
+    if isinstance(sizes, UNetDimensions):
+        return json.dumps([MODES.index(sizes.mode), sizes.n_audio_channels, *sizes.widths])
+    return None if sizes is None else json.dumps(sizes)
 
 
-def make_from_widths(architecture: Architecture, widths: str | None) -> nn.Module:
-    """Return an untrained module with widths as `widths_of` writes them.
+def sizes_from_json(architecture: Architecture, text: str | None) -> Sizes:
+    """Return sizes as `sizes_to_json` writes them.
 
-    Raises: ValueError if the widths are invalid, or larger than the published network's.
+    Raises: ValueError if they are invalid, or larger than the published network's.
     """
-    if architecture in (LIP_COORD_NET, S3FD_DETECTOR):
-        return architecture.make({})
+    if architecture.published is None:
+        return None
     if architecture in (AVATAR_UNET, AUDIO_ENCODER):
-        return make_avatar_network(architecture, widths)
-    found, published = json.loads(widths or ""), Wav2LipWidths()
+        return avatar_sizes_from_json(architecture, text)
+    found, published = json.loads(text or ""), Wav2LipWidths()
     if not isinstance(found, list) or not are_within(found, list(published)):
-        raise ValueError(f"its widths are {str(widths)[:80]}; expected at most {json.dumps(published)}")
+        raise ValueError(f"its widths are {str(text)[:80]}; expected at most {json.dumps(published)}")
     faces, audio, decoder, output = found
-    return Wav2Lip(Wav2LipWidths(tuple(faces), tuple(audio), tuple(decoder), output))
+    return Wav2LipWidths(tuple(faces), tuple(audio), tuple(decoder), output)
 
 
-def make_avatar_network(architecture: Architecture, widths: str | None) -> nn.Module:
-    """Return an untrained U-Net or audio encoder.
+def avatar_sizes_from_json(architecture: Architecture, text: str | None) -> Sizes:
+    """Return the sizes of a U-Net or an audio encoder.
 
-    widths: of a U-Net, the index of its mode and its audio channels come first.
-    Raises: as `make_from_widths`.
+    text: of a U-Net, the index of its mode and its audio channels come first.
+    Raises: as `sizes_from_json`.
     """
-    found = json.loads(widths or "")
-    largest = (
-        list(ENCODER_WIDTHS) if architecture is AUDIO_ENCODER else [len(MODES), MAX_AUDIO_CHANNELS, *AVATAR_WIDTHS]
-    )
+    found = json.loads(text or "")
+    largest = list(AUDIO_WIDTHS) if architecture is AUDIO_ENCODER else [len(MODES), MAX_AUDIO_CHANNELS, *AVATAR_WIDTHS]
     # The first mode has index 0, which `are_within` would refuse.
     is_first = isinstance(found, list) and architecture is AVATAR_UNET and bool(found) and found[0] == 0
     if not isinstance(found, list) or not are_within([1, *found[1:]] if is_first else found, largest):
-        raise ValueError(f"its widths are {str(widths)[:80]}; expected at most {json.dumps(largest)}")
+        raise ValueError(f"its widths are {str(text)[:80]}; expected at most {json.dumps(largest)}")
     if architecture is AUDIO_ENCODER:
-        return AudioVisualEncoder(found)
-    return AvatarUNet(MODES[min(found[0], len(MODES) - 1)], found[2:], found[1])
+        return tuple(found)
+    return UNetDimensions(MODES[min(found[0], len(MODES) - 1)], tuple(found[2:]), found[1])
 
 
 def are_within(found: object, largest: object) -> bool:

@@ -6,19 +6,21 @@ file's graph is walked in parallel with ours, and accepted only if both are the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from inference.backends.graphs.avatar import FoldedConv, add_encoder, add_unet
+from inference.backends.graphs.avatar import GraphWeights, add_encoder, add_unet
+from inference.backends.graphs.folded_conv import EPSILON, FoldedConv
+from inference.dimensions.avatar import MODES, UNetDimensions, unet_layers
+from inference.dimensions.layers import BATCH_COUNTER, ConvLayer, shapes_of
+from inference.dimensions.wav2lip import AUDIO_WIDTHS, audio_encoder_layers, audio_widths_of
 from inference.errors import WrongWeights
-from inference.models import AudioVisualEncoder, AvatarUNet
-from inference.models.avatar_unet import MODES
-from inference.weights.checkpoint import Tensors
+from inference.weights.checkpoint import Arrays
 from inference.weights.onnx_reader import OnnxGraph, OnnxNode, read_onnx
 
 Array = npt.NDArray[Any]
@@ -35,7 +37,6 @@ OPS = {
 PASSTHROUGH_OPS = ("Identity", "Cast", "Pad", "Dropout", "Flatten", "Squeeze", "Reshape", "Gather")
 MAX_BRANCH_NODES = 5  # of a residual branch: three convolutions, two ReLUs
 MAX_CAST_DEPTH = 4  # nodes between a stored constant and its use
-EPSILON = 1e-5  # of torch's batch norms
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class GraphStep:
 
     op: str
     inputs: tuple[GraphStep, ...]
-    layer: FoldedConv | None = None
+    layer: ConvLayer | None = None
 
 
 INPUT = GraphStep("input", ())
@@ -53,8 +54,8 @@ INPUT = GraphStep("input", ())
 class GraphRecorder:
     """Records a network's graph instead of building it for a runtime; see `GraphOps`."""
 
-    def conv(self, x: GraphStep, layer: FoldedConv) -> GraphStep:
-        return GraphStep("conv", (x,), layer)
+    def conv(self, x: GraphStep, conv: FoldedConv) -> GraphStep:
+        return GraphStep("conv", (x,), conv.layer)
 
     def relu(self, x: GraphStep) -> GraphStep:
         return GraphStep("relu", (x,))
@@ -84,7 +85,7 @@ class OnnxConv:
     groups: int
 
 
-def unet_from_onnx(path: Path) -> tuple[Tensors, str]:
+def unet_from_onnx(path: Path) -> tuple[Arrays, str]:
     """Return the state dict of an exported U-Net, and its mode, which follows from its strides.
 
     Raises: WeightsNotFound, WrongWeights naming the first node that differs from the U-Net's.
@@ -93,9 +94,9 @@ def unet_from_onnx(path: Path) -> tuple[Tensors, str]:
     problem: WrongWeights | None = None
     for mode in MODES:
         try:
-            found = match_convolutions(graph, add_unet(GraphRecorder(), AvatarUNet(mode), INPUT, INPUT), path)
+            found = match_convolutions(graph, record_unet(UNetDimensions.published(mode)), path)
             tensors = to_state_dict(found)
-            expected = add_unet(GraphRecorder(), AvatarUNet.like(tensors, mode), INPUT, INPUT)
+            expected = record_unet(UNetDimensions.of(tensors, mode))
             check_layers(found, layers_of(expected), path)
         except WrongWeights as err:
             problem = problem or err
@@ -105,23 +106,42 @@ def unet_from_onnx(path: Path) -> tuple[Tensors, str]:
     raise problem
 
 
-def encoder_from_onnx(path: Path) -> Tensors:
+def record_unet(sizes: UNetDimensions) -> GraphStep:
+    """Record the graph of a U-Net and return its last step."""
+    end: GraphStep = add_unet(GraphRecorder(), untrained(unet_layers(sizes).values()), INPUT, INPUT)
+    return end
+
+
+def record_encoder(widths: Sequence[int]) -> GraphStep:
+    """Record the graph of an audio encoder and return its last step."""
+    end: GraphStep = add_encoder(GraphRecorder(), untrained(audio_encoder_layers(widths)), INPUT)
+    return end
+
+
+def untrained(layers: Iterable[ConvLayer]) -> GraphWeights:
+    """Return layers with zeros as weights, which recorded graphs don't use."""
+    named = {layer.name: layer for layer in layers}
+    zero = np.zeros((), np.float32)
+    return GraphWeights(named, {key: np.broadcast_to(zero, shape) for key, shape in shapes_of(named.values()).items()})
+
+
+def encoder_from_onnx(path: Path) -> Arrays:
     """Return the state dict of an exported audio encoder. Raises: as `unet_from_onnx`."""
     graph = read_onnx(path)
-    found = match_convolutions(graph, add_encoder(GraphRecorder(), AudioVisualEncoder(), INPUT), path)
+    found = match_convolutions(graph, record_encoder(AUDIO_WIDTHS), path)
     tensors = to_state_dict(found)
-    check_layers(found, layers_of(add_encoder(GraphRecorder(), AudioVisualEncoder.like(tensors), INPUT)), path)
+    check_layers(found, layers_of(record_encoder(audio_widths_of(tensors))), path)
     return tensors
 
 
-def match_convolutions(graph: OnnxGraph, end: GraphStep, path: Path) -> list[tuple[FoldedConv, OnnxConv]]:
+def match_convolutions(graph: OnnxGraph, end: GraphStep, path: Path) -> list[tuple[ConvLayer, OnnxConv]]:
     """Walk both graphs from their outputs and pair our convolutions with the file's.
 
     end: the last step of our graph.
     """
     if len(graph.outputs) != 1:
         raise WrongWeights(f"{path}: {len(graph.outputs)} outputs; expected one")
-    pairs: dict[str, tuple[FoldedConv, OnnxConv]] = {}
+    pairs: dict[str, tuple[ConvLayer, OnnxConv]] = {}
     waiting, seen = [(end, graph.outputs[0])], set()
     while waiting:
         step, name = waiting.pop()
@@ -209,7 +229,7 @@ def constant_of(graph: OnnxGraph, name: str) -> Array:
     raise WrongWeights(f"the tensor {name!r} is computed, or not in the file; expected stored values")
 
 
-def to_state_dict(found: list[tuple[FoldedConv, OnnxConv]]) -> Tensors:
+def to_state_dict(found: list[tuple[ConvLayer, OnnxConv]]) -> Arrays:
     """Return an equivalent state dict of our module.
 
     Folded batch norms stay folded: those of the state dict then only add a bias.
@@ -235,14 +255,13 @@ def to_state_dict(found: list[tuple[FoldedConv, OnnxConv]]) -> Tensors:
             f"{layer.norm}.running_mean": mean,
             f"{layer.norm}.running_var": variance,
         }
-    tensors = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in state.items()}
     norms = [layer.norm for layer, _ in found if layer.norm is not None]
-    return tensors | {f"{norm}.num_batches_tracked": torch.tensor(0) for norm in norms}
+    return state | {f"{norm}.{BATCH_COUNTER}": np.zeros((), np.int64) for norm in norms}
 
 
-def layers_of(end: GraphStep) -> dict[str, FoldedConv]:
+def layers_of(end: GraphStep) -> dict[str, ConvLayer]:
     """Return the convolutions of a recorded graph, by name."""
-    layers: dict[str, FoldedConv] = {}
+    layers: dict[str, ConvLayer] = {}
     waiting, seen = [end], set()
     while waiting:
         step = waiting.pop()
@@ -254,12 +273,12 @@ def layers_of(end: GraphStep) -> dict[str, FoldedConv]:
     return layers
 
 
-def check_layers(found: list[tuple[FoldedConv, OnnxConv]], expected: dict[str, FoldedConv], path: Path) -> None:
+def check_layers(found: list[tuple[ConvLayer, OnnxConv]], expected: dict[str, ConvLayer], path: Path) -> None:
     """Raise WrongWeights if a convolution of the file has another shape, stride, padding or grouping than ours."""
     for layer, conv in found:
         ours = expected[layer.name]
         actual = (conv.weight.shape, conv.stride, conv.pads, conv.groups)
-        wanted = (ours.weight.shape, ours.stride, (*ours.padding, *ours.padding), ours.groups)
+        wanted = (ours.shapes[f"{ours.name}.weight"], ours.stride, (*ours.padding, *ours.padding), ours.groups)
         if actual != wanted:
             raise WrongWeights(
                 f"{path}: {layer.name} has shape, strides, pads, groups {actual}; expected {wanted} of its network"

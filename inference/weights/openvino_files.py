@@ -15,7 +15,7 @@ import numpy as np
 
 from inference.backends.telemetry import import_openvino
 from inference.errors import WrongWeights
-from inference.weights.architectures import ARCHITECTURES, LIP_COORD_NET, Architecture, make_from_widths
+from inference.weights.architectures import ARCHITECTURES, LIP_COORD_NET, Architecture, sizes_from_json
 from inference.weights.cache import read_openvino_files
 
 if TYPE_CHECKING:
@@ -75,7 +75,9 @@ def check_graph(model: ov.Model, architecture: Architecture, path: Path) -> None
     """
     name = architecture.name
     try:
-        expected = architecture.build(make_from_widths(architecture, read_metadata(model, WIDTHS)))
+        sizes = sizes_from_json(architecture, read_metadata(model, WIDTHS))
+        shapes = architecture.shapes(sizes)
+        expected = architecture.build({key: np.zeros(shape, np.float32) for key, shape in shapes.items()}, sizes)
     except ValueError as err:
         raise WrongWeights(f"{path}: not {name} as `viseme weights convert` writes it: {err}") from err
     found, wanted = describe_ports(model), describe_ports(expected)

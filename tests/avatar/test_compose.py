@@ -9,10 +9,10 @@ import torch
 from support.golden_weights import seeded_state, uniform
 
 from inference.avatar.compose import compose_patch, cut_crop, cut_face
+from inference.dimensions.avatar import MASKED_COLUMNS, MASKED_ROWS
 from inference.faces import FaceBox
 from inference.faces.paste import overwrite_face
 from inference.models import AvatarGenerator, AvatarUNet
-from inference.models.avatar_unet import MASKED_COLUMNS, MASKED_ROWS
 
 
 def upstreams_frame() -> np.ndarray:

@@ -268,8 +268,8 @@ def test_checkpoints_of_every_form_are_read(tmp_path: Path, form: str):
     if form == "module":
         torch.save(state, tmp_path / "unet.pth")
         torch.save(audio_encoder, tmp_path / "ear.pth")
-    assert read_unet(tmp_path / "unet.pth").widths == (4, 6, 8, 10, 12)
-    assert read_encoder(tmp_path / "ear.pth").widths == (4, 6, 8, 10, 32)
+    assert read_unet(tmp_path / "unet.pth").sizes.widths == (4, 6, 8, 10, 12)
+    assert read_encoder(tmp_path / "ear.pth").sizes == (4, 6, 8, 10, 32)
 
 
 def test_a_video_with_cuts_has_a_face_in_every_frame(landmarker: Landmarker):

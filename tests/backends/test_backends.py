@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from inference.backends import Device, TorchNetwork, choose_device, has_int8, resolve_auto_precision
+from inference.backends import Device, choose_device, has_int8, resolve_auto_precision
 from inference.backends import device as device_module
-from inference.backends.device import describe_gpu, driver_version
+from inference.backends.device import count_threads, describe_gpu, driver_version
+from inference.backends.torch_network import TorchNetwork
 from inference.errors import DeviceUnavailable, InvalidRequest
 from inference.models import LipCoordNet
 
@@ -141,3 +143,30 @@ def test_memory_layout_and_bf16_change_outputs_little():
     (bf16,) = TorchNetwork(net, Device("cpu", "bf16"))(video, lips)
     assert np.abs(f32 - plain).max() < 1e-5
     assert 0 < np.abs(bf16 - plain).max() < 0.05
+
+
+def test_threads_are_the_physical_cores_unless_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert count_threads(7) == torch.get_num_threads()
+    monkeypatch.delitem(sys.modules, "torch")
+    assert count_threads(7) == 7
+    for cpu, siblings in ((0, "0,2\n"), (1, "1,3\n"), (2, "0,2\n")):  # 3 has no file
+        (tmp_path / str(cpu)).write_text(siblings)
+    monkeypatch.setattr(device_module, "CORE_SIBLINGS", f"{tmp_path}/{{}}")
+    monkeypatch.setattr(device_module.os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    assert count_threads() == 3
+
+
+@pytest.mark.parametrize(("driver", "device"), [("580.65.06", ""), (None, "nvidiactl")])
+def test_torch_is_needed_only_if_there_may_be_a_gpu(
+    driver: str | None, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(device_module, "driver_version", lambda: None)
+    monkeypatch.setattr(device_module, "GPU_DEVICES", (tmp_path / "nvidiactl",))
+    monkeypatch.setattr(device_module, "has_cuda", lambda: pytest.fail("torch was asked"))
+    monkeypatch.delitem(sys.modules, "torch")
+    assert choose_device().name == "cpu"
+    assert describe_gpu() == {"gpu": None, "driver": None, "torch_cuda": None}
+    monkeypatch.setattr(device_module, "driver_version", lambda: driver)
+    if device:
+        (tmp_path / device).touch()
+    assert device_module.may_have_gpu()

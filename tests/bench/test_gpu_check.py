@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from bench import gpu_check
-from inference.backends import Device, TorchNetwork
+from inference.backends import Device
+from inference.backends.torch_network import TorchNetwork
 from inference.models import LipCoordNet
 
 

@@ -7,9 +7,10 @@ import pytest
 from safetensors.torch import save_file
 
 from bench.sync_quality import Quality, SyncEvaluator, find_clips, mean_quality
+from inference.dimensions.wav2lip import Wav2LipWidths
 from inference.faces import Landmarker
 from inference.lip_sync import LipSyncer
-from inference.models import Wav2Lip, Wav2LipWidths
+from inference.models import Wav2Lip
 
 GOOD = Quality(ours=0.7, shuffled=0.1, energy=0.4, original=0.95, ssim=0.8, copying=0.7, rest=0.1, given=0.1, moved=0.9)
 TINY = Wav2LipWidths((4, 6, 8, 10, 12, 14, 16), (3, 5, 7, 9, 11), (13, 12, 10, 8, 6, 5, 4), 7)

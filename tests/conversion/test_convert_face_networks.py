@@ -21,10 +21,11 @@ from container.cli import main
 from inference.backends import Device
 from inference.backends.graphs.wav2lip import build_wav2lip
 from inference.conversion.convert import convert, find_convertible, write_openvino
+from inference.dimensions.wav2lip import Wav2LipWidths
 from inference.errors import InvalidRequest, WeightsNotFound, WrongWeights
 from inference.lip_sync import LipSyncer
 from inference.lip_sync.model import load_generator, load_s3fd
-from inference.models import S3FD, Wav2Lip, Wav2LipWidths
+from inference.models import S3FD, Wav2Lip
 from inference.settings import Settings
 from inference.weights.architectures import S3FD_DETECTOR, WAV2LIP
 from inference.weights.openvino_files import read_openvino
@@ -93,7 +94,7 @@ def swap_relu(graph: openvino.Model) -> None:
 def test_any_other_openvino_file_is_refused(
     wav2lip: Wav2Lip, tmp_path: Path, change: Callable, widths: str | None, words: str
 ):
-    graph = build_wav2lip(wav2lip)
+    graph = build_wav2lip(wav2lip.state_dict())
     change(graph)
     about = {"architecture": "Wav2Lip"} | ({"widths": widths} if widths is not None else {})
     path = write_openvino(graph, tmp_path / "a.xml", about, is_half=False)[-1]

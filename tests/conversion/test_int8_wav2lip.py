@@ -83,4 +83,4 @@ def test_layers_that_harm_mouths_stay_in_float32_and_are_named(
 def test_few_samples_are_refused(wav2lip: Wav2Lip):
     pytest.importorskip("nncf")
     with pytest.raises(InvalidRequest, match="needs at least 2"):
-        int8_wav2lip.quantise_with_accuracy_control(build_wav2lip(wav2lip), [])
+        int8_wav2lip.quantise_with_accuracy_control(build_wav2lip(wav2lip.state_dict()), [])

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from bench.sync_quality import FIRST_PERSON, Quality, SyncEvaluator, mean_quality
+from inference.dimensions.wav2lip import Wav2LipWidths
 from inference.faces import Landmarker
 from inference.lip_sync import LipSyncer
-from inference.models import Wav2Lip, Wav2LipWidths
+from inference.models import Wav2Lip
 from inference.speaker import SyntheticClip
 from inference.weights.cache import locate
 from inference.weights.checkpoint import load_into, read_tensors

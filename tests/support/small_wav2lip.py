@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from inference.models import Wav2Lip, Wav2LipWidths
+from inference.dimensions.wav2lip import Wav2LipWidths
+from inference.models import Wav2Lip
 from support.golden_weights import seeded_state
 
 NARROW = Wav2LipWidths((4, 6, 8, 10, 12, 14, 16), (3, 5, 7, 9, 11), (13, 12, 10, 8, 6, 5, 4), 7)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from inference.weights.architectures import WAV2LIP, make_from_widths
+from inference.weights.architectures import WAV2LIP, sizes_from_json
 
 
 @pytest.mark.parametrize(
@@ -20,4 +20,4 @@ from inference.weights.architectures import WAV2LIP, make_from_widths
 )
 def test_invalid_widths_are_refused(widths: list):
     with pytest.raises(ValueError, match="its widths are"):
-        make_from_widths(WAV2LIP, json.dumps(widths))
+        sizes_from_json(WAV2LIP, json.dumps(widths))

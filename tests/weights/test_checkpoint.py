@@ -12,7 +12,7 @@ from safetensors.torch import save, save_file
 
 from inference.errors import WeightsNotFound, WrongWeights
 from inference.models import LipCoordNet
-from inference.weights.checkpoint import load_into, read_tensors
+from inference.weights.checkpoint import fit_arrays, load_into, read_arrays, read_tensors, write_arrays
 
 OnDisk = Callable[[str, bytes], Path]
 
@@ -167,3 +167,56 @@ def test_the_error_names_missing_extra_and_misshapen_tensors(tmp_path: Path):
     save_file({"layer.weight": torch.zeros(4, 2), "layer.bias": torch.zeros(3)}, tmp_path / "b.safetensors")
     with pytest.raises(WrongWeights, match=r"layer\.weight has shape \[4, 2\]; expected \[3, 2\]"):
         load_into(Small(), tmp_path / "b.safetensors")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_arrays_equal_the_tensors(tmp_path: Path, dtype: torch.dtype, suffix: str):
+    path = tmp_path / f"x{suffix}"
+    tensors = {f"module.{key}": value.to(dtype) for key, value in state().items()}
+    save_file(tensors, path) if suffix == ".safetensors" else torch.save(tensors, path)
+    shapes = {key: tuple(value.shape) for key, value in state().items()}
+    arrays = fit_arrays(read_arrays(path), shapes, path.name, "Small")
+    for key, value in read_tensors(path).items():
+        assert arrays[key].dtype == np.float32
+        np.testing.assert_array_equal(arrays[key], value.float().numpy())
+
+
+def test_the_counter_of_batches_stays_an_integer(tmp_path: Path):
+    norm = torch.nn.BatchNorm2d(2).state_dict()
+    save_file(norm, tmp_path / "x.safetensors")
+    shapes = {key: tuple(value.shape) for key, value in norm.items()}
+    arrays = fit_arrays(read_arrays(tmp_path / "x.safetensors"), shapes, "x", "BatchNorm2d")
+    write_arrays(arrays, tmp_path / "again.safetensors", {"a": "b"})
+    again = read_tensors(tmp_path / "again.safetensors")
+    assert {key: (value.dtype, value.shape) for key, value in again.items()} == {
+        key: (value.dtype, value.shape) for key, value in norm.items()
+    }
+
+
+@pytest.mark.parametrize(
+    "contents", [b"", b"<html>", b"{}", b"version https://git-lfs", b"abc", (9).to_bytes(8, "little") + b"{"]
+)
+def test_arrays_are_refused_like_tensors(tmp_path: Path, contents: bytes):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(contents)
+    with pytest.raises(WrongWeights) as of_tensors:
+        read_tensors(path)
+    with pytest.raises(WrongWeights) as of_arrays:
+        read_arrays(path)
+    assert str(of_arrays.value) == str(of_tensors.value)
+    for folder in (tmp_path, tmp_path / "none"):
+        with pytest.raises((WrongWeights, WeightsNotFound), match=r"directory|no such file"):
+            read_arrays(folder)
+
+
+def test_arrays_that_do_not_fit_are_named_like_tensors(tmp_path: Path):
+    expected = {key: tuple(value.shape) for key, value in state().items()}
+    incomplete, reshaped = {"layer.weight": torch.zeros(3, 2)}, state() | {"layer.bias": torch.zeros(4)}
+    for tensors in ({"other": torch.zeros(1)}, incomplete, reshaped):
+        save_file(tensors, tmp_path / "x.safetensors")
+        with pytest.raises(WrongWeights) as of_module:
+            load_into(Small(), tmp_path / "x.safetensors")
+        with pytest.raises(WrongWeights) as of_arrays:
+            fit_arrays(read_arrays(tmp_path / "x.safetensors"), expected, "x.safetensors", "Small")
+        assert str(of_arrays.value) == str(of_module.value)

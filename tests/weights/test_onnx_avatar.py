@@ -15,6 +15,7 @@ from inference.backends import OpenVinoNetwork
 from inference.conversion.convert import convert
 from inference.errors import WrongWeights
 from inference.models import AudioVisualEncoder, AvatarUNet
+from inference.weights.architectures import to_module
 from inference.weights.onnx_avatar import encoder_from_onnx, unet_from_onnx
 from inference.weights.openvino_files import read_openvino
 from inference.weights.resolve import from_path
@@ -56,8 +57,7 @@ def test_a_unet_survives_export_and_import(unet: AvatarUNet, folder: Path, tmp_p
     (output,) = session.run(["output"], {"input": face, "audio": audio})
     np.testing.assert_allclose(output, expected, atol=5e-5)
     tensors, mode = unet_from_onnx(path)
-    again = AvatarUNet.like(tensors, mode).eval()
-    again.load_state_dict(tensors)
+    again = to_module(AvatarUNet.like(tensors, mode), tensors)
     with torch.inference_mode():
         np.testing.assert_allclose(again(torch.from_numpy(face), torch.from_numpy(audio)), expected, atol=5e-5)
 
@@ -79,8 +79,7 @@ def test_the_mode_follows_from_the_strides(mode: str, tmp_path: Path):
 def test_an_audio_encoder_survives_export_and_import(encoder: AudioVisualEncoder, folder: Path, tmp_path: Path):
     (path,) = convert(from_path(folder / "encoder.pth", "encoder"), "onnx", "f32", tmp_path)
     tensors = encoder_from_onnx(path)
-    again = AudioVisualEncoder.like(tensors).eval()
-    again.load_state_dict(tensors)
+    again = to_module(AudioVisualEncoder.like(tensors), tensors)
     mel = torch.from_numpy(uniform("mel", (2, 1, 80, 16)) * 8 - 4)
     with torch.inference_mode():
         np.testing.assert_allclose(again(mel), encoder(mel), atol=1e-4)

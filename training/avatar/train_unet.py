@@ -23,10 +23,10 @@ from torch.optim import Optimizer
 
 from inference.avatar.compose import CROP_SIDE, NETWORK_REGION
 from inference.avatar.crop_box import crop_box_from_landmarks
+from inference.dimensions.avatar import FACE_SIDE, MASKED_COLUMNS, MASKED_ROWS
 from inference.faces import FaceBox
 from inference.faces.paste import slices_of
 from inference.models import AvatarUNet
-from inference.models.avatar_unet import FACE_SIDE, MASKED_COLUMNS, MASKED_ROWS
 from inference.rendering import Portrait
 from inference.rendering.mouth_shape import MAX_OPEN, MouthShape
 from inference.rendering.portrait import FPS, STARTER_FRAMES, STARTER_SEED, STARTER_SIDE

@@ -30,10 +30,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from inference.dimensions.wav2lip import Wav2LipWidths
 from inference.faces.load import load_landmarker
 from inference.faces.ssim import SIGMA, STABILISERS, WINDOW
 from inference.lip_sync.preprocess import FACE_SIZE, MASKED_FROM
-from inference.models import Wav2Lip, Wav2LipWidths
+from inference.models import Wav2Lip
 from inference.models.wav2lip import Conv2d
 from inference.settings import Settings
 from training.common.arrays import Floats

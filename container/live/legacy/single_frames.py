@@ -189,7 +189,7 @@ def encode_video_frame(package: AvatarPackage, frame_id: int, video_type: str) -
 def mask_mouth(crop: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Return the network's masked input: (320, 320, 3) uint8 BGR, cut from a 328 px crop."""
     from inference.avatar.compose import cut_face
-    from inference.models.avatar_unet import MASKED_COLUMNS, MASKED_ROWS
+    from inference.dimensions.avatar import MASKED_COLUMNS, MASKED_ROWS
 
     face = cut_face(crop).copy()
     face[MASKED_ROWS, MASKED_COLUMNS] = 0

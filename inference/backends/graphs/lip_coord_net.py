@@ -9,10 +9,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
-from inference.backends.graphs.model import Array, Node, import_ops, make_model, to_numpy
-from inference.models.lip_coord_net import COORD_WIDTH, GRU_WIDTH, N_LIP_POINTS
+from inference.backends.graphs.model import Array, Node, as_float32, import_ops, make_model
+from inference.dimensions.lip_coord_net import COORD_WIDTH, DIRECTIONS, GRU_WIDTH, N_LIP_POINTS
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -23,18 +22,17 @@ CONVOLUTIONS = {
     "conv2": ((1, 1, 1), (1, 2, 2)),
     "conv3": ((1, 1, 1), (1, 1, 1)),
 }
-DIRECTIONS = ("", "_reverse")  # suffixes of torch's names
 N_DIRECTIONS = len(DIRECTIONS)
 FIRST_GRU = "gru1"
 
 
-def build_lip_coord_net(state: Mapping[str, Tensor]) -> ov.Model:
-    """Build the network with these weights, for any batch and length.
+def build_lip_coord_net(state: Mapping[str, Any]) -> ov.Model:
+    """Build the network with these weights, tensors or arrays, for any batch and length.
 
     Inputs: video (B, 3, T, 64, 128), lips (B, T, 20, 2); output: logits (B, T, 28); all float32.
     """
     ops = import_ops()
-    weights = {key: to_numpy(value) for key, value in state.items()}
+    weights = as_float32(state)
     video = ops.parameter([-1, 3, -1, 64, 128], np.float32)
     lips = ops.parameter([-1, -1, N_LIP_POINTS, 2], np.float32)
     x = video

@@ -14,7 +14,7 @@ import numpy as np
 from inference.backends.graphs.lip_coord_net import CONVOLUTIONS, FIRST_GRU, N_DIRECTIONS, flatten
 from inference.backends.graphs.model import Array, Node, import_ops, make_model
 from inference.backends.telemetry import import_openvino
-from inference.models.lip_coord_net import N_LIP_POINTS
+from inference.dimensions.lip_coord_net import N_LIP_POINTS
 
 if TYPE_CHECKING:
     import openvino as ov

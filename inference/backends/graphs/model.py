@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import numpy.typing as npt
 
 from inference.backends.telemetry import import_openvino
@@ -29,7 +30,14 @@ def import_ops() -> Any:
     return import_openvino().opset13
 
 
-def to_numpy(tensor: Any) -> Array:
-    """Return a torch tensor as float32."""
-    found: Array = tensor.detach().float().numpy()
+def as_float32(state: Mapping[str, Any]) -> dict[str, Array]:
+    """Return the tensors or arrays of a state dict as float32 arrays; float32 is not copied."""
+    return {key: to_numpy(value) for key, value in state.items()}
+
+
+def to_numpy(value: Any) -> Array:
+    """Return a torch tensor, or an array, as float32."""
+    if isinstance(value, np.ndarray):
+        return value.astype(np.float32, copy=False)
+    found: Array = value.detach().float().numpy()
     return found

@@ -16,7 +16,7 @@ from inference.models import Wav2Lip
 def test_the_graph_of_wav2lip_equals_the_module(n: int):
     wav2lip = make_wav2lip()
     (expected,) = run_module(wav2lip, *wav2lip_inputs(n))
-    (found,) = OpenVinoNetwork(build_wav2lip(wav2lip))(*wav2lip_inputs(n))
+    (found,) = OpenVinoNetwork(build_wav2lip(wav2lip.state_dict()))(*wav2lip_inputs(n))
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert np.ptp(expected) > 0.1
 
@@ -25,7 +25,7 @@ def test_the_graph_of_wav2lip_equals_the_module(n: int):
 def test_the_graph_of_s3fd_equals_the_module(size: tuple[int, int]):
     s3fd = make_s3fd()
     expected = run_module(s3fd, s3fd_input(*size))
-    for one, other in zip(OpenVinoNetwork(build_s3fd(s3fd))(s3fd_input(*size)), expected, strict=True):
+    for one, other in zip(OpenVinoNetwork(build_s3fd(s3fd.state_dict()))(s3fd_input(*size)), expected, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-4)
 
 
@@ -33,5 +33,5 @@ def test_the_full_size_network_agrees_with_upstream(shared: Path):
     module = Wav2Lip().eval()
     module.load_state_dict(seeded_state(module))
     with np.load(shared / "golden" / "wav2lip.npz") as golden:
-        output = OpenVinoNetwork(build_wav2lip(module))(*wav2lip_inputs())[0]
+        output = OpenVinoNetwork(build_wav2lip(module.state_dict()))(*wav2lip_inputs())[0]
         np.testing.assert_allclose(output, golden["output"], atol=1e-4)

@@ -16,8 +16,9 @@ from support.video_files import make_video
 
 from container.cli import main
 from container.commands.sync import LoopName, ReferenceName, override_options
+from inference.dimensions.wav2lip import Wav2LipWidths
 from inference.lip_sync import PARITY, SyncOptions
-from inference.models import S3FD, Wav2Lip, Wav2LipWidths
+from inference.models import S3FD, Wav2Lip
 
 NARROW = Wav2LipWidths((4, 6, 8, 10, 12, 14, 16), (3, 5, 7, 9, 11), (13, 12, 10, 8, 6, 5, 4), 7)
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from inference.dimensions.wav2lip import Wav2LipWidths
 from inference.faces.ssim import ssim
 from inference.lip_sync.preprocess import FACE_SIZE, stack_faces
-from inference.models import Wav2Lip, Wav2LipWidths
+from inference.models import Wav2Lip
 from inference.weights.checkpoint import load_into, read_tensors
 from training.common.lips import landmark_gap
 from training.lip_sync.evaluate import MotionScore
