@@ -1,7 +1,8 @@
 """A process that tries what a hostile file would: behind the walls it is given, against the process that started it.
 
-Run as `python sandbox_attacker.py TASK`, a JSON object of the fields of `Target`, and `walls`. It prints a JSON list
-for each attempt: its name, and "done" or the name of the error.
+Run as `python sandbox_attacker.py TASK`, a JSON object of the fields of `Target`, `walls`, and `is_forked`: whether it
+has some of them from the process that it is forked from. It prints a JSON list for each attempt: its name, and "done"
+or the name of the error.
 """
 
 from __future__ import annotations
@@ -123,7 +124,11 @@ def outcome(attempt: Callable[[], object]) -> str:
 def main() -> None:
     task = json.loads(sys.argv[1])
     signal.alarm(60)  # only a guard against hanging
-    walls = task.pop("walls")
+    walls = set(task.pop("walls"))
+    if task.pop("is_forked"):
+        walls -= confinement.confine_server()
+        if pid := os.fork():
+            sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     chosen = {wall: build for wall, build in confinement.BUILDERS.items() if wall in walls}
     tried = attempts(Target(**task))
     missing = confinement.confine(chosen)

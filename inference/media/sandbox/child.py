@@ -14,11 +14,9 @@ import select
 import signal
 import socket
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import IO, TypeVar
 
 import av.error
@@ -36,7 +34,7 @@ from inference.media.limits import MediaLimits
 from inference.media.open import open_file
 from inference.media.sandbox.allocation_watch import AllocationWatch
 from inference.media.sandbox.budget import ResourceBudget
-from inference.media.sandbox.confinement import confine
+from inference.media.sandbox.confinement import BUILDERS, Wall, confine
 from inference.media.sandbox.messages import Message, pack_error, receive, send
 from inference.media.sandbox.shared_memory import N_SLOTS, SharedFrameBuffer
 from inference.media.video import Media
@@ -44,12 +42,12 @@ from inference.media.video import Media
 SOCKET_FD = 0
 MAX_OPEN_FILES = 16  # three streams, the frame buffer and the media file
 BLOCK_SAMPLES = 1 << 20  # audio samples per message: one minute at 16 kHz
-MAX_OOM_SCORE = "1000"  # the kernel's highest: the child is killed before the process that holds the models
 T = TypeVar("T")
 logger = logging.getLogger("viseme.media")
 
 
-def main() -> None:
+def main(walls: Collection[Wall] = ()) -> None:
+    """Decode one file. walls: that this process has already."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent handles it
     sock = socket.socket(fileno=SOCKET_FD)
     try:
@@ -57,9 +55,8 @@ def main() -> None:
         buffer = SharedFrameBuffer(buffer_fd, start["slot_bytes"])
         os.close(buffer_fd)
         set_limits(start["memory_bytes"])
-        time.tzset()  # reads a file; log lines need it
         introduce(sock)
-        missing = confine()
+        missing = confine({wall: build for wall, build in BUILDERS.items() if wall not in walls})
         threading.Thread(target=exit_with_parent, args=(sock,), daemon=True).start()
         send(sock, {"is": "ready", "missing": missing})
         watch = AllocationWatch()
@@ -80,9 +77,7 @@ def introduce(sock: socket.socket) -> None:
 
 
 def set_limits(memory_bytes: int) -> None:
-    """Limit memory, files and core dumps, and become the first process that the kernel kills for memory."""
-    with contextlib.suppress(OSError):  # a sandbox may deny access to /proc; then the kernel chooses
-        Path("/proc/self/oom_score_adj").write_text(MAX_OOM_SCORE)
+    """Limit memory, files and core dumps."""
     for limit, value in (
         (resource.RLIMIT_AS, memory_bytes),
         (resource.RLIMIT_FSIZE, 0),

@@ -53,6 +53,14 @@ def confine(builders: Mapping[Wall, Callable[[], None]] | None = None) -> dict[W
     return missing
 
 
+def confine_server() -> frozenset[Wall]:
+    """Put up the walls that a process can share with those that it forks, and that take longest to put up.
+
+    Returns: the walls, which `confine` needs not put up in them. The others it tries for itself.
+    """
+    return frozenset(SHARED_BUILDERS) - confine(SHARED_BUILDERS).keys()
+
+
 def deny_inspection() -> None:
     """Deny other processes of this user the memory and the environment of this one, which hold credentials.
 
@@ -81,6 +89,14 @@ def leave_network() -> None:
         unshare(CLONE_NEWNET)
     except OSError:
         unshare(CLONE_NEWUSER | CLONE_NEWNET)
+
+
+def leave_network_as_server() -> None:
+    """Enter a network of no interfaces, but as root no user namespace: in it, forks could not become `nobody`."""
+    if os.geteuid() == 0:
+        unshare(CLONE_NEWNET)
+    else:
+        leave_network()
 
 
 def leave_folders() -> None:
@@ -145,4 +161,7 @@ BUILDERS: Mapping[Wall, Callable[[], None]] = MappingProxyType(
         "landlock": forbid_files,
         "seccomp": install_filter,
     }
+)
+SHARED_BUILDERS: Mapping[Wall, Callable[[], None]] = MappingProxyType(
+    {"network": leave_network_as_server, "folders": leave_folders}
 )

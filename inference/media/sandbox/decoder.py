@@ -147,8 +147,7 @@ class SandboxedDecoder:
         if not self._is_closed:
             self._is_closed = True
             self._kill()
-            if self._server is not None:
-                self._server.close()
+            self._end_server()
             self._buffer.close()
 
     def __enter__(self) -> SandboxedDecoder:
@@ -175,8 +174,7 @@ class SandboxedDecoder:
         """Start a child without waiting for it. Raises: NotReady."""
         try:
             if self._server is not None and not self._server.is_alive():
-                self._server.close()
-                self._server = None
+                self._end_server()
             self._server = self._server or ForkServer()
             self._process = DecoderProcess(self._server, self._buffer, self._memory_bytes)
         except OSError as err:
@@ -193,6 +191,8 @@ class SandboxedDecoder:
         elif media.state == "busy":
             logger.warning("decoder %s ended in the middle of a file", self.pid)
         self._kill()
+        if media.is_suspect:  # its process may have tried an address: the next ones get others
+            self._end_server()
         media.state = "closed"
         self._buffer.clear()
         with contextlib.suppress(NotReady):  # the next file tries again, and reports the error
@@ -202,6 +202,11 @@ class SandboxedDecoder:
         if self._process is not None:
             self._process.kill()
             self._process = None
+
+    def _end_server(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
 
 
 class SandboxedMedia:
@@ -222,6 +227,7 @@ class SandboxedMedia:
         # closed: the child has no file. idle: it has one and waits for a request. busy: it owes a response.
         # exhausted: it has no file, but ran out of memory.
         self.state: Literal["closed", "idle", "busy", "exhausted"] = "closed"
+        self.is_suspect = False  # its process crashed, or did not keep to the protocol
         self._process = process
         self._buffer = buffer
         self._file_timeout_s = file_timeout_s
@@ -347,10 +353,11 @@ class SandboxedMedia:
                 f"{self.name}: decoding takes {CPU_S:g} s of CPU time more than expected for its frames and samples; "
                 "that is the limit"
             )
+        self.is_suspect = True
         return UnsupportedMedia(f"{self.name}: the decoder crashed on it ({describe_exit(code)})")
 
     def _protocol_error(self) -> UnsupportedMedia:
-        self.state = "busy"
+        self.state, self.is_suspect = "busy", True
         return UnsupportedMedia(f"{self.name}: the decoder sent an invalid response; the file may be damaged")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 from support import sandbox_attacker
 from support.sandbox_attacker import FORBIDDEN_CALLS, Target, attempts
@@ -86,9 +87,9 @@ class Attack:
             assert stream is not None
             stream.close()
 
-    def _run(self, *walls: str) -> dict[str, str]:
+    def _run(self, *walls: str, is_forked: bool = False) -> dict[str, str]:
         """Return the outcome of each attempt, and "missing": the walls that the platform lacks."""
-        task = json.dumps(vars(self.target) | {"walls": walls})
+        task = json.dumps(vars(self.target) | {"walls": walls, "is_forked": is_forked})
         run = subprocess.run(
             [sys.executable, ATTACKER, task],
             stdout=subprocess.PIPE,
@@ -145,8 +146,9 @@ def test_a_wall_stops_an_attempt_by_itself(attack: Attack, wall: str, name: str)
         assert found[name] in ("EPERM", "EACCES", "ENOENT", "ENETUNREACH", "ESRCH")
 
 
-def test_behind_all_walls_nothing_works(own_attack: Attack):
-    found = own_attack.outcome(*ALL)
+@pytest.mark.parametrize("is_forked", [False, True])
+def test_behind_all_walls_nothing_works(own_attack: Attack, is_forked: bool):
+    found = own_attack.outcome(*ALL, is_forked=is_forked)
     skip_missing(found["missing"], ["seccomp"])
     missing = found.pop("missing")
     assert found.keys() == attempts(own_attack.target).keys()
@@ -194,6 +196,41 @@ def test_the_decoder_is_behind_the_walls():
             assert status["Seccomp"] == "2"  # by a filter
         if IS_ROOT:
             assert set(status["Uid"].split()) | set(status["Gid"].split()) <= {"65534", "0"}
+
+
+PREPARE = """
+import json
+from inference.media.sandbox.fork_server import prepare_for_forks
+from inference.media.sandbox.linux import LIBC, set_process_option
+set_process_option(4, 1)  # PR_SET_DUMPABLE
+walls = prepare_for_forks()
+print(json.dumps([LIBC.prctl(3, 0, 0, 0, 0), sorted(walls)]))  # PR_GET_DUMPABLE
+"""
+
+
+def prepare() -> tuple[int, list[str]]:
+    """Do what the server of decoders does at its start. Returns: whether it may be inspected, and its walls."""
+    run = subprocess.run([sys.executable, "-c", PREPARE], capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    is_inspectable, walls = json.loads(run.stdout)
+    return is_inspectable, walls
+
+
+def test_the_server_of_decoders_denies_inspection():
+    """Else a decoder without seccomp could take it over, or the next decoder, which inherits this."""
+    assert prepare()[0] == 0
+
+
+def test_the_server_of_decoders_has_no_network_and_no_folders():
+    with SandboxedDecoder() as child:
+        child.warm_up()
+        proc = Path(f"/proc/{psutil.Process(child.pid).ppid()}")
+        try:
+            folders, network = list((proc / "root").iterdir()), (proc / "ns/net").readlink()
+        except PermissionError as err:  # it cannot be inspected, as it should be
+            pytest.skip(f"only root can inspect it: {err}")
+    _, walls = prepare()
+    assert (network != Path("/proc/self/ns/net").readlink()) == ("network" in walls)
+    assert (folders == []) == ("folders" in walls)
 
 
 IMPORTS = """
