@@ -79,7 +79,7 @@ def sync(number: str, sources: str, *checks: Check, audio: str = VOICE, **option
 def voice(number: str, sources: str, *checks: Check, gain_db: float | None = None) -> Iterator[Case]:
     """Lip-sync a small still to each audio file. gain_db: expect its audio in its place, so much louder."""
     for source in spread(sources):
-        heard = () if gain_db is None else (as_loud_as(source, gain_db), audio_in_place(source, 0.5, 2.5))
+        heard = () if gain_db is None else (as_loud_as(source, gain_db), audio_in_place(VOICE, 0.5, 2.5))
         yield Case(number, "sync", SMALL, (*checks, *heard), source)
 
 
@@ -198,10 +198,10 @@ def cases_of_audio() -> Iterator[Case]:
     yield from voice("P5", "voices/ch16.wav loud.wav stereo.wav", video(3.0), moves())
     yield from voice("P5", "voices/dc.wav", video(2.0))
     yield from voice("P5", "voices/centre51.wav", video(3.0), moves(), gain_db=-3)
-    packed = (
-        "a.mp3 art.mp3 cover.m4a opus.ogg vorbis.ogg opus.webm flac.flac alac.m4a aiff.aiff caf.caf wma.wma ac3.ac3"
-    )
+    packed = "a.mp3 art.mp3 cover.m4a opus.ogg vorbis.ogg opus.webm flac.flac alac.m4a aiff.aiff caf.caf ac3.ac3"
     yield from voice("P6", f"voices/{packed} mp2.mp2 rf64.wav", *spoken, gain_db=0)
+    # FFmpeg's WMA decoder leaves out the first frame.
+    yield from voice("P6", "voices/wma.wma", *spoken, as_loud_as(VOICE), audio_in_place(VOICE, 0.5, 2.5, limit_s=0.09))
     yield from voice("P6", "voices/raw.pcm", refused())
 
 
