@@ -123,7 +123,7 @@ def end_processes(pids: list[int]) -> None:
 def serve_jobs(pipe: Connection) -> None:
     """Answer jobs until the pipe closes."""
     product = Product()
-    with contextlib.suppress(EOFError):
+    with contextlib.suppress(EOFError, OSError):  # the parent has ended
         while True:
             pipe.send(run_job(product, pipe.recv()))
 

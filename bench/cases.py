@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,7 @@ from bench.case_table import NOT_SCRIPTED, Case, all_cases
 ROOT = Path(__file__).parents[1]
 OWN_SCRIPT = "case_inputs"
 BASH = "/bin/bash"
+EXIT_TERMINATED = 128 + signal.SIGTERM
 SCRIPT_LIMIT_S = 600.0
 
 AnyCase = Case | CommandCase | ClientCase
@@ -79,6 +81,7 @@ def main() -> None:
     if shutil.which("ffmpeg") is None:
         print("skipped: ffmpeg is not installed")
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_TERMINATED))  # so that nothing is left behind then, too
     with work_folder(args.keep) as folder:
         report = run_all(args.scripts.resolve(), folder, args.only)
     for number, reason in NOT_SCRIPTED.items():
