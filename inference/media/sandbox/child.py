@@ -62,7 +62,7 @@ def main(walls: Collection[Wall] = ()) -> None:
         watch = AllocationWatch()
         watch.install()
         DecoderServer(sock, buffer, watch).run()
-    except (EOFError, BrokenPipeError):
+    except (EOFError, ConnectionError):
         return  # the parent is gone
 
 
@@ -110,7 +110,7 @@ class DecoderServer:
         self._max_frame_pixels = 0  # of the open file
 
     def run(self) -> None:
-        """Serve a file, and wait for the end. Raises: EOFError, BrokenPipeError once the parent has closed it."""
+        """Serve a file, and wait for the end. Raises: EOFError, ConnectionError once the parent has closed it."""
         request, files = self._next_request()
         send(self._sock, self._serve_file(request, files[0]))
         self._next_request()
@@ -125,7 +125,7 @@ class DecoderServer:
                     self._send_audio(decode_blocks(opened, name, None, limits, warnings), budget)
                 else:
                     self._serve_frames(opened, name, limits, budget)
-        except (EOFError, BrokenPipeError):
+        except (EOFError, ConnectionError):
             raise
         except Exception as err:  # noqa: BLE001 (any error is reported to the parent)
             return describe_error(self._watch.reason_of(err), name, budget.memory_bytes)

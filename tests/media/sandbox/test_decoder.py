@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import re
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -24,7 +27,7 @@ from inference.media.media_warnings import TRANSPARENT, VIDEO_WARNINGS
 from inference.media.sandbox import decoder as child_module
 from inference.media.sandbox.decoder import known_warnings
 from inference.media.sandbox.forked_process import MAX_STDERR_BYTES, forward_errors
-from inference.media.sandbox.messages import pack_error, unpack_error
+from inference.media.sandbox.messages import pack_error, send, unpack_error
 from inference.media.sandbox.shared_memory import N_SLOTS, SharedFrameBuffer
 
 ROOT = Path(__file__).parents[3]
@@ -512,6 +515,29 @@ def test_the_child_dies_with_its_parent():
     while is_running(int(run.stdout)):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def test_a_child_whose_parent_leaves_before_it_is_ready_ends_silently():
+    """What the parent did not read resets the connection, which is no broken pipe."""
+    code = (
+        "import select; from inference.media.sandbox import child\n"
+        "def wait(builders):\n"
+        "    poll = select.poll(); poll.register(0, 0); poll.poll()\n"
+        "    return {}\n"
+        "child.confine, child.exit_with_parent = wait, lambda sock: None\n"
+        "child.main()"
+    )
+    parent, own = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    fd = os.memfd_create("buffer")
+    os.ftruncate(fd, N_SLOTS * mmap.PAGESIZE)
+    with subprocess.Popen([sys.executable, "-c", code], stdin=own, stderr=subprocess.PIPE, cwd=ROOT) as process:
+        own.close()
+        send(parent, {"slot_bytes": mmap.PAGESIZE, "memory_bytes": 1 << 40}, fd)
+        os.close(fd)
+        assert select.select([parent], [], [], TIMEOUT_S)[0]  # it has started; not read
+        parent.close()
+        _, errors = process.communicate(timeout=TIMEOUT_S)
+    assert (process.returncode, errors) == (0, b"")
 
 
 def test_a_child_that_cannot_start(monkeypatch):
