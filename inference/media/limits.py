@@ -27,7 +27,7 @@ class MediaLimits:
     # Beyond the first FREE_PIXELS, so that a small file takes little time; a still face at 1080p has at most 5000.
     max_pixels_per_byte: int = 10_000
     max_frame_pixels: int = 7680 * 4320  # one frame: 8K
-    # In gaps of the audio, beyond FREE_SILENCE_S: 10 bytes a second. Pauses take 20 in Opus, silence in FLAC takes 4. So
+    # In gaps of the audio, beyond FREE_SILENCE_S: 10 bytes a second. Pauses in Opus take 20, silence in FLAC 4: so
     # gaps are no shorter way to an hour of audio.
     max_silence_s_per_byte: float = 0.1
     max_duration_s: float = 3600.0
