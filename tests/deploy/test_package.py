@@ -149,6 +149,7 @@ def test_requirements_are_pinned_as_ours_and_touch_nothing_of_the_images():
     ours = (ROOT / "requirements.txt").read_text().splitlines()
     assert set(make_requirements().splitlines()) <= set(ours)
     assert not names_of(make_requirements()) & (UNTOUCHED | {"numpy", "safetensors"})
+    assert "dlib-bin" in names_of(make_requirements())  # the landmarks of the published weights
 
 
 def test_requirements_install_on_the_stock_image_and_leave_torch_alone(stock: tuple[Layer, dict[str, tuple[str, str]]]):
