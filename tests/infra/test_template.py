@@ -112,6 +112,11 @@ def test_each_function_may_do_what_it_does_and_no_more(resources):
     assert "uploads/" not in allowed(resources, "ExecutionRole")["s3:PutObject"]
 
 
+def test_on_result_has_the_queue_of_requests_to_repeat(resources):
+    variables = resources["OnResult"]["Properties"]["Environment"]["Variables"]
+    assert variables["DEAD_LETTERS_URL"] == {"Ref": "DeadLetters"}
+
+
 def test_the_endpoint_may_read_write_and_publish(resources):
     may = allowed(resources, "ExecutionRole")
     for prefix in ("uploads/*", "requests/*"):
