@@ -17,7 +17,7 @@ from inference.media.files import Source, open_bytes, size_of
 from inference.media.limits import MediaLimits
 from inference.media.media_warnings import CLOCK_JUMP
 from inference.media.open import open_container
-from inference.media.streams import choose_audio, choose_video, exact_duration_s
+from inference.media.streams import choose_audio, choose_video, demux, exact_duration_s
 from inference.media.truncation import LOST_END_S, LOST_END_SHARE
 
 MAX_RATE = 768_000  # samples a second; a higher rate is an error, and would take memory for each second allowed
@@ -112,7 +112,7 @@ def read_packets(
     container: av.container.InputContainer, stream: av.audio.stream.AudioStream
 ) -> Iterator[av.Packet[av.audio.stream.AudioStream]]:
     """Yield the packets of a stream, and an empty one for what the decoder still holds."""
-    packets = container.demux(stream)
+    packets = demux(container, stream)
     while True:
         try:
             yield next(packets)

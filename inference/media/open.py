@@ -14,7 +14,7 @@ from inference.errors import MediaTooLarge, MediaTruncated
 from inference.media.file_kinds import explain_unreadable, refuse_other_kinds
 from inference.media.files import Source, open_bytes, without_image_name, without_tags
 from inference.media.limits import MediaLimits
-from inference.media.streams import choose_video
+from inference.media.streams import choose_video, demux
 from inference.media.truncation import is_cut_off
 from inference.media.video import Media
 
@@ -104,7 +104,7 @@ def reaches(container: av.container.InputContainer, stream: Stream, duration_s: 
     target = (stream.start_time or 0) + round(duration_s / stream.time_base)
     try:
         container.seek(target, backward=False, stream=stream)
-        packet = next(container.demux(stream))
+        packet = next(demux(container, stream))
     except (av.error.FFmpegError, StopIteration, OverflowError):
         return False
     return packet.pts is not None and packet.pts > target

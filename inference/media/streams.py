@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from typing import TypeVar
+from collections.abc import Iterator
+from typing import Any, TypeVar
 
 import av
 from av.stream import Disposition
@@ -17,6 +19,18 @@ SECONDARY_AUDIO = (
 )
 BRIEF_SHARE = 0.1  # a stream shorter than this share of the longest is a cover or a preview, unless it is alone
 StreamT = TypeVar("StreamT", av.VideoStream, av.AudioStream)
+
+
+def demux(container: av.container.InputContainer, *streams: av.stream.Stream) -> Iterator[av.Packet[Any]]:
+    """Yield the packets of some streams, by default of all, and at the end an empty one of each.
+
+    Raises: EOFError, and FFmpeg's errors.
+    """
+    # PyAV flushes streams that appeared after the file was opened, as in MPEG-TS, by a list that lacks them. They are
+    # the last ones, so there is nothing to come.
+    # Source: PyAV 18.1, av/container/input.py, InputContainer.demux, below "Flush!".
+    with contextlib.suppress(IndexError):
+        yield from container.demux(*streams)
 
 
 def choose_video(container: av.container.InputContainer, name: str) -> av.VideoStream:

@@ -25,7 +25,7 @@ from inference.media.image_size import read_image_size
 from inference.media.limits import LimitCounter, MediaLimits
 from inference.media.media_warnings import LONG_HEADER, TRANSPARENT
 from inference.media.pixels import FrameConverter, pixel_aspect_of
-from inference.media.streams import choose_video, exact_duration_s, video_duration_s
+from inference.media.streams import choose_video, demux, exact_duration_s, video_duration_s
 from inference.media.tiles import TileComposer
 from inference.media.timeline import SPLICE_GAP_S, Timeline
 from inference.media.truncation import FORMATS_WITHOUT_DURATION, LOST_END_S, LOST_END_SHARE, is_whole
@@ -66,7 +66,7 @@ class Media:
         self._last_position = 0  # of a packet, in the file
         self._video_end: Fraction | None = None
         self._stream = choose_video(container, name)
-        self._packets = container.demux()
+        self._packets = demux(container)
         self._first_packets: list[av.Packet[Any]] = []  # read ahead, to measure the rate
         self._heif = self._find_heif()
         self._composer: TileComposer | None = None

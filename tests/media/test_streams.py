@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -14,7 +14,7 @@ from support.video_files import make_video, numbered_frames, write_tone
 
 from inference.media import open_media
 from inference.media.audio import read_audio
-from inference.media.streams import seconds_of_clock
+from inference.media.streams import demux, seconds_of_clock
 
 DEFAULT, NONE = Disposition.default, Disposition(0)
 
@@ -143,3 +143,25 @@ def make_audio_tracks(levels: Sequence[float], dispositions: Sequence[Dispositio
 def test_the_audio_is_the_one_that_players_play(dispositions: tuple[Disposition, ...], loud: int):
     levels = [0.5 if number == loud else 0.0 for number in range(2)]
     assert np.abs(read_audio(make_audio_tracks(levels, dispositions), 16000)).max() > 10_000
+
+
+class GrowingContainer:
+    """A file of one stream in which another one appears, as PyAV reads it: av/container/input.py, below "Flush!"."""
+
+    def demux(self, *streams: str) -> Iterator[str]:
+        yield from ("packet", "empty packet")
+        streams[1]  # the list of those when it was opened
+
+
+def test_a_stream_that_appears_after_the_start_is_left_out():
+    assert list(demux(GrowingContainer(), "video")) == ["packet", "empty packet"]
+
+
+def test_other_errors_of_demuxing_are_raised():
+    class BrokenContainer:
+        def demux(self) -> Iterator[str]:
+            yield "packet"
+            raise av.error.InvalidDataError(1, "broken")
+
+    with pytest.raises(av.error.InvalidDataError):
+        list(demux(BrokenContainer()))
