@@ -202,6 +202,7 @@ class Settings(BaseModel):
             s3_endpoint_url=self.s3_endpoint_url,
             weights=self.weights,
             checkpoints=self.checkpoints,
+            compiled=self.data_dir / "compiled",
         )
 
     @property

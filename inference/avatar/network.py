@@ -80,12 +80,15 @@ def check_weights(architecture: Architecture, sizes: Sizes, arrays: Arrays, file
     return NetworkWeights(architecture, sizes, fitting)
 
 
-def make_generator(unet: NetworkWeights, device: Device, n_threads: int = 0) -> BatchingNetwork:
+def make_generator(
+    unet: NetworkWeights, device: Device, n_threads: int = 0, compiled: Path | None = None
+) -> BatchingNetwork:
     """Make the generator: (1, 320, 320, 3) uint8 BGR faces and (1, *audio_shape) float32 to (1, 320, 320, 3) uint8 BGR.
 
     Any number of threads may call it at once. A CPU runs the calls one after another on all cores; a GPU batches them.
 
-    n_threads: CPU threads per call; 0 for all. Raises: InvalidRequest for int8, which was never measured.
+    n_threads: CPU threads per call; 0 for all. compiled: folder of compiled networks.
+    Raises: InvalidRequest for int8, which was never measured.
     """
     if device.precision not in PRECISIONS:
         raise InvalidRequest(f"precision {device.precision!r}: avatars run in {', '.join(PRECISIONS)}")
@@ -94,7 +97,8 @@ def make_generator(unet: NetworkWeights, device: Device, n_threads: int = 0) -> 
         from inference.backends.cuda_graph import BATCH_SIZES
 
         return BatchingNetwork(record_generator(unet, device), BATCH_SIZES[-1])
-    return BatchingNetwork(OpenVinoNetwork(build_generator(unet.arrays, unet.sizes), device.precision, n_threads))
+    graph = build_generator(unet.arrays, unet.sizes)
+    return BatchingNetwork(OpenVinoNetwork(graph, device.precision, n_threads, compiled))
 
 
 def record_generator(unet: NetworkWeights, device: Device) -> CudaGraphNetwork:
@@ -109,7 +113,7 @@ def record_generator(unet: NetworkWeights, device: Device) -> CudaGraphNetwork:
     return CudaGraphNetwork(AvatarGenerator(unet.make_module()), device, examples)  # type: ignore[arg-type]
 
 
-def make_audio_encoder(encoder: NetworkWeights, device: Device) -> BatchingNetwork:
+def make_audio_encoder(encoder: NetworkWeights, device: Device, compiled: Path | None = None) -> BatchingNetwork:
     """Make the audio encoder: (1, 1, 80, 16) float32 mels to (1, features) float32.
 
     It runs in float32 everywhere; a call takes 2 ms on a CPU.
@@ -118,4 +122,4 @@ def make_audio_encoder(encoder: NetworkWeights, device: Device) -> BatchingNetwo
         from inference.backends.torch_network import TorchNetwork
 
         return BatchingNetwork(TorchNetwork(encoder.make_module(), Device(device.name, "f32")))
-    return BatchingNetwork(OpenVinoNetwork(build_encoder(encoder.arrays, 1), "f32", n_threads=1))
+    return BatchingNetwork(OpenVinoNetwork(build_encoder(encoder.arrays, 1), "f32", 1, compiled))

@@ -101,7 +101,7 @@ class AvatarPackage:
         encoder = find_encoder(folder, manifest, settings)
         if encoder is not None:
             check_encoder_fits(read_encoder(encoder).sizes[-1], unet.sizes.audio_shape, manifest.name)
-        cache = settings.weights_cache / "ave"
+        cache, compiled = settings.weights_cache / "ave", settings.weight_sources.compiled
         missing_encoder_message = (MISSING_ENCODER if manifest.mode == "ave" else UNSUPPORTED_MODE).format(
             name=manifest.name, mode=manifest.mode, cache=cache
         )
@@ -109,9 +109,9 @@ class AvatarPackage:
             crops=CropArray(folder / files.CROPS, (manifest.frames, CROP_SIDE, CROP_SIDE, 3)),
             reader=open_background(folder, manifest),
             device=chosen.name,
-            generator=make_generator(unet, chosen),
+            generator=make_generator(unet, chosen, compiled=compiled),
             audio_shape=unet.sizes.audio_shape,
-            audio_encoder=make_audio_encoder(read_encoder(encoder), chosen) if encoder is not None else None,
+            audio_encoder=make_audio_encoder(read_encoder(encoder), chosen, compiled) if encoder is not None else None,
             missing_encoder_message=missing_encoder_message,
             features=open_features(folder, manifest, unet.sizes.audio_shape),
         )

@@ -30,8 +30,8 @@ def load_landmarker(name: str, sources: WeightSources | Path) -> Landmarker:
 
 def load_mediapipe(sources: WeightSources) -> Landmarker:
     return MediaPipeLandmarker(
-        detector=OpenVinoNetwork(locate_deployed(MEDIAPIPE, FACE_DETECTOR, sources)),
-        mesh=OpenVinoNetwork(locate_deployed(MEDIAPIPE, FACE_MESH, sources)),
+        detector=OpenVinoNetwork(locate_deployed(MEDIAPIPE, FACE_DETECTOR, sources), compiled=sources.compiled),
+        mesh=OpenVinoNetwork(locate_deployed(MEDIAPIPE, FACE_MESH, sources), compiled=sources.compiled),
     )
 
 

@@ -48,9 +48,10 @@ def load_model(weights: str | Path | None, device: Device, sources: WeightSource
     sources: a path alone is the cache folder.
     Raises: InvalidRequest, WeightsNotFound, WrongWeights, AccessDenied, StorageError.
     """
-    found = find_weights(weights, JOB, as_sources(sources))
+    sources = as_sources(sources)
+    found = find_weights(weights, JOB, sources)
     if found.path.suffix == OPENVINO_SUFFIX:
-        return load_openvino(found, device)
+        return load_openvino(found, device, sources.compiled)
     card = read_card(found.weight_set)
     device = resolve_auto_precision(device, *recorded_precisions(card, found.sha256))
     highest = recorded_ranges(card, found.sha256)
@@ -59,25 +60,26 @@ def load_model(weights: str | Path | None, device: Device, sources: WeightSource
     loaded = load_weights(found.path, LIP_COORD_NET)
     info = ModelInfo(NETWORK_NAME, found.label, found.sha256)
     calibration = read_calibration(card, found.sha256)
-    return ReadingModel(
-        compile_fastest(loaded, device, highest), info, found.landmarks, found.language, calibration, device
-    )
+    network = compile_fastest(loaded, device, highest, sources.compiled)
+    return ReadingModel(network, info, found.landmarks, found.language, calibration, device)
 
 
-def compile_fastest(weights: NetworkWeights, device: Device, max_inputs: Mapping[str, float]) -> StagedNetwork:
+def compile_fastest(
+    weights: NetworkWeights, device: Device, max_inputs: Mapping[str, float], compiled: Path | None = None
+) -> StagedNetwork:
     """Compile the network for the fastest runtime of its device: OpenVINO for bf16 and int8 on a CPU, torch otherwise.
 
-    max_inputs: largest input of each convolution that int8 quantises.
+    max_inputs: largest input of each convolution that int8 quantises. compiled: folder of compiled networks.
     """
     if device.name != "cpu" or device.precision not in ("bf16", "int8"):
         return stage_torch(weights.make_module(), device)  # type: ignore[arg-type]
     graph = weights.build()
     if device.precision == "int8":
         quantise_convolutions(graph, max_inputs)
-    return stage_openvino(graph, device.precision, count_threads(wanted_threads()))
+    return stage_openvino(graph, device.precision, count_threads(wanted_threads()), compiled)
 
 
-def load_openvino(found: ResolvedWeights, device: Device) -> ReadingModel:
+def load_openvino(found: ResolvedWeights, device: Device, compiled: Path | None) -> ReadingModel:
     """Load a model in OpenVINO's format; its file names the weights it was converted from."""
     check_on_cpu(found.label, device)
     stored = read_openvino(found.path)
@@ -86,7 +88,7 @@ def load_openvino(found: ResolvedWeights, device: Device) -> ReadingModel:
     check_stored_precision(found.label, device, is_int8=stored.is_int8)
     origin = find_set_by_hash(stored.made_from) if stored.made_from else None
     return ReadingModel(
-        stage_openvino(stored.model, device.precision, count_threads(wanted_threads())),
+        stage_openvino(stored.model, device.precision, count_threads(wanted_threads()), compiled),
         ModelInfo(NETWORK_NAME, found.label, stored.sha256),
         origin.landmarks if origin else None,
         origin.language if origin else None,

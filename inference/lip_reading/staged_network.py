@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
@@ -57,15 +58,17 @@ def stage_torch(module: LipCoordNet, device: Device) -> StagedNetwork:
     )
 
 
-def stage_openvino(model: ov.Model, precision: str, n_threads: int) -> StagedNetwork:
+def stage_openvino(model: ov.Model, precision: str, n_threads: int, compiled: Path | None = None) -> StagedNetwork:
     """Compile the stages of a graph, which can't be used afterwards.
 
     In bf16 and int8 only the convolutions are: they take most of the time, while the GRUs accumulate every error. The
     recurrence has one thread: its products are small, and a second one would mostly wait.
+
+    compiled: folder of compiled networks.
     """
     graphs = split_stages(model)
     return StagedNetwork(
-        tuple(OpenVinoNetwork(graph, precision, n_threads) for graph in graphs.convolutions),
-        OpenVinoNetwork(graphs.projection, "f32", n_threads),
-        OpenVinoNetwork(graphs.recurrence, "f32", n_threads=1),
+        tuple(OpenVinoNetwork(graph, precision, n_threads, compiled) for graph in graphs.convolutions),
+        OpenVinoNetwork(graphs.projection, "f32", n_threads, compiled),
+        OpenVinoNetwork(graphs.recurrence, "f32", 1, compiled),
     )

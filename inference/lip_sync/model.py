@@ -81,20 +81,26 @@ def load_generator(checkpoint: str, device: Device, sources: WeightSources) -> G
     """Load one checkpoint: the name of a set, a path, or a URL."""
     found = find_checkpoint(checkpoint, sources)
     is_openvino = found.path.suffix == OPENVINO_SUFFIX
-    network, made_from = load_openvino(found, WAV2LIP, device) if is_openvino else (load_tensors(found, device), None)
+    network, made_from = (
+        load_openvino(found, WAV2LIP, device, sources.compiled)
+        if is_openvino
+        else (load_tensors(found, device, sources.compiled), None)
+    )
     # The published files have no known hash: they are recognised by their names.
     registered = REGISTRY.get(made_from or "") or found.weight_set or REGISTRY.get(found.path.stem)
     return Generator(Path(found.label).stem, found.sha256, network, registered.notice if registered else None)
 
 
-def load_tensors(found: ResolvedWeights, device: Device) -> Network:
+def load_tensors(found: ResolvedWeights, device: Device, compiled: Path | None) -> Network:
     weights = load_weights(found.path, WAV2LIP)
     if device.precision == "int8":
         raise not_quantised(found.label, "--checkpoint")
-    return compile_network(weights, resolve_auto_precision(device, DEFAULT_CPU_PRECISION))
+    return compile_network(weights, resolve_auto_precision(device, DEFAULT_CPU_PRECISION), compiled)
 
 
-def load_openvino(found: ResolvedWeights, architecture: Architecture, device: Device) -> tuple[Network, str | None]:
+def load_openvino(
+    found: ResolvedWeights, architecture: Architecture, device: Device, compiled: Path | None = None
+) -> tuple[Network, str | None]:
     """Load a network in OpenVINO's format.
 
     Returns: the network, and the name of the weights it was converted from, as its file states.
@@ -103,7 +109,7 @@ def load_openvino(found: ResolvedWeights, architecture: Architecture, device: De
     stored = read_openvino(found.path, architecture)
     device = resolve_auto_precision(device, "int8" if stored.is_int8 else DEFAULT_CPU_PRECISION)
     check_stored_precision(found.label, device, is_int8=stored.is_int8)
-    return OpenVinoNetwork(stored.model, device.precision, n_threads=0), stored.weights
+    return OpenVinoNetwork(stored.model, device.precision, 0, compiled), stored.weights
 
 
 def find_checkpoint(checkpoint: str, sources: WeightSources) -> ResolvedWeights:
@@ -128,10 +134,10 @@ def load_s3fd(found: ResolvedWeights, device: Device) -> S3fdDetector:
     return S3fdDetector(compile_network(load_weights(found.path, S3FD_DETECTOR), device))
 
 
-def compile_network(weights: NetworkWeights, device: Device) -> Network:
+def compile_network(weights: NetworkWeights, device: Device, compiled: Path | None = None) -> Network:
     """Compile a network for its device: by OpenVINO on a CPU, which takes half of torch's time, by torch on a GPU."""
     if device.name != "cpu":
         from inference.backends.torch_network import TorchNetwork
 
         return TorchNetwork(weights.make_module(), device)
-    return OpenVinoNetwork(weights.build(), device.precision, n_threads=0)
+    return OpenVinoNetwork(weights.build(), device.precision, 0, compiled)

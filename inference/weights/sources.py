@@ -14,6 +14,7 @@ class WeightSources:
     """Where weights are searched, in this order: the model directory, the cache, the Hub.
 
     cache: the folder of fetched weights.
+    compiled: the folder of compiled networks; None compiles them at each start.
     model_dir: the deployment's model folder (SageMaker's SM_MODEL_DIR); it may be read-only.
     hf_model_id: the deployment's Hub repository (HF_MODEL_ID).
     hf_offline: never connect to the Hub; use the cache only.
@@ -31,6 +32,7 @@ class WeightSources:
     s3_endpoint_url: str | None = None
     weights: str | None = None
     checkpoints: tuple[str, ...] = ()
+    compiled: Path | None = None
 
     @property
     def packed(self) -> Path | None:

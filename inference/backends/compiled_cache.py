@@ -1,0 +1,81 @@
+"""A folder in which OpenVINO keeps compiled networks: loading one takes a third of the time of compiling it.
+
+OpenVINO's key of a network covers its graph, names, weights and options. A folder belongs to one version of OpenVINO
+and one kind of CPU. A file that was cut off, on a full disk for example, is compiled again. Files are as good as code:
+a folder that other users own or can write to is not used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import stat
+from functools import cache
+from pathlib import Path
+
+from inference.backends.telemetry import import_openvino
+
+logger = logging.getLogger("viseme.backends")
+CPUINFO = Path("/proc/cpuinfo")
+MAX_BYTES = 256 << 20  # of all files; reading, lip sync and one avatar of the starter take 46 MB
+PRIVATE = 0o700
+OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+@cache
+def open_folder(root: Path) -> Path | None:
+    """Return the folder for this OpenVINO and this CPU, created if it is missing.
+
+    root: of all versions and CPUs. Returns: None, after a line in the log, if it can't be written or can't be trusted.
+    """
+    folder = root / machine_key()
+    try:
+        for path in (root, folder):
+            path.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+            check_trusted(path)
+    except OSError as err:
+        logger.warning(
+            "compiled networks are not cached, so each start takes longer",
+            extra={"folder": str(root), "reason": err.strerror or str(err)},
+        )
+        return None
+    return folder
+
+
+def check_trusted(folder: Path) -> None:
+    """Raise OSError if others own a folder or may write to it, if it is a link, or if it can't be written."""
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise OSError(f"{folder.name} is a link or a file; expected a folder")
+    if found.st_uid != os.geteuid():
+        raise OSError(f"{folder.name} belongs to user {found.st_uid}; expected {os.geteuid()}")
+    if found.st_mode & OTHERS_MAY_WRITE:
+        raise OSError(f"{folder.name} has the mode {stat.S_IMODE(found.st_mode):o}: other users may write to it")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OSError(f"{folder.name} is read-only")
+
+
+def machine_key() -> str:
+    """Return a name for this version of OpenVINO and this kind of CPU."""
+    with contextlib.suppress(OSError):  # a sandbox may deny access to /proc
+        cpu = CPUINFO.read_text().partition("\n\n")[0].splitlines()
+        kind = [line for line in cpu if line.partition(":")[0].strip() in ("model name", "flags", "Features")]
+        return hashlib.sha256("\n".join([import_openvino().__version__, *kind]).encode()).hexdigest()[:16]
+    return f"openvino-{import_openvino().__version__}"
+
+
+def prune(root: Path, max_bytes: int = MAX_BYTES) -> None:
+    """Delete the oldest files until the rest takes at most `max_bytes`."""
+    files = []
+    for path in root.glob("*/*"):
+        with contextlib.suppress(OSError):  # another process deleted it
+            files.append((path.lstat().st_mtime_ns, path.lstat().st_size, path))
+    n_bytes = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
+        if n_bytes <= max_bytes:
+            return
+        with contextlib.suppress(OSError):
+            path.unlink()
+        n_bytes -= size
