@@ -85,10 +85,10 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._on_lost()  # first: whatever fails below, the connection is counted no longer
         self._stop_timers()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
-        self._on_lost()
 
     def _stop_timers(self) -> None:
         for timer in (self._head_timer, self._body_timer, self._unsent_timer, self._flush_timer, self._next_feed):

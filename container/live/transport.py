@@ -70,9 +70,9 @@ class BackpressureProtocol(WebSocketsSansIOProtocol):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._on_lost()  # first: whatever fails below, the connection is counted no longer
         self._handshake_timer.cancel()
         super().connection_lost(exc)
-        self._on_lost()
 
     def handle_connect(self, event: Any) -> None:
         self._handshake_timer.cancel()

@@ -15,6 +15,8 @@ import pytest
 import uvloop
 from support.certificates import make_pair
 from support.echo_server import PATIENCE_S, RunningEcho, read_all, run_echo, wait_until
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from container.http import connections
 from container.http.connections import AdmissionProtocol, ConnectionLimits, ConnectionQuota
@@ -107,6 +109,23 @@ def test_a_connection_counts_until_its_websocket_ends(settings: Settings):
         with server.connect(UPGRADE) as one:
             assert one.recv(12, socket.MSG_WAITALL) == b"HTTP/1.1 101"
             wait_until(lambda: quota.n_open == 1)
+        wait_until(lambda: quota.n_open == 0)
+
+
+@pytest.mark.parametrize(("protocol", "sent"), [(HttpToolsProtocol, GET), (WebSocketsSansIOProtocol, UPGRADE)])
+def test_a_connection_whose_end_fails_is_released(settings: Settings, monkeypatch, protocol: type, sent: bytes):
+    end = protocol.connection_lost
+
+    def fail(self: object, exc: Exception | None) -> None:
+        end(self, exc)
+        raise RuntimeError("in a test")
+
+    monkeypatch.setattr(protocol, "connection_lost", fail)
+    quota = quota_of(2)
+    with run_echo(settings, quota) as server:
+        with server.connect(sent) as one:
+            assert one.recv(9, socket.MSG_WAITALL) == b"HTTP/1.1 "
+            assert quota.n_open == 1
         wait_until(lambda: quota.n_open == 0)
 
 
