@@ -62,7 +62,7 @@ class ModelSelection:
 
     @property
     def files(self) -> dict[PurePosixPath, Path]:
-        """The files to pack, by their paths in the archive, where the engines find them without being told."""
+        """The files to pack, by their paths in the archive, where the engines look for them."""
         found: dict[PurePosixPath, Path] = {}
         if self.weights is not None and is_file(self.weights, WEIGHT_SUFFIXES):
             path = Path(self.weights)

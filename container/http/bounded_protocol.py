@@ -46,7 +46,7 @@ class ReadFlow(FlowControl):
 
 
 def ignore_end() -> None:
-    """Do nothing, if nobody counts the connections."""
+    """Do nothing, if connections are not counted."""
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):

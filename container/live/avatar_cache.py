@@ -213,7 +213,7 @@ async def outlast_cancellation(awaited: Coroutine[Any, Any, T]) -> T:
         except asyncio.CancelledError as err:
             canceled = err
     if canceled is not None:
-        with contextlib.suppress(Exception):  # nobody waits for it any more
+        with contextlib.suppress(Exception):  # its caller has left
             work.result()
         raise canceled
     return work.result()

@@ -47,7 +47,7 @@ class FaceTracker:
     The landmarks of one frame give the region to search in the next. The detector runs if there is nothing to track,
     and every `detect_every` frames, to notice that the tracked region is no longer a face. With `detect_every=1`
     (exact), or a landmarker with `must_detect`, the landmarks of each frame start from its own detection.
-    Behind a cut the face is detected anew: the largest, or the one of the index, unless one is where it was. The
+    Behind a cut the face is detected again: the largest, or the one of the index, unless one is where it was. The
     detector also runs if the frame or the landmarks differ more than a moving head explains.
     """
 
@@ -155,7 +155,7 @@ class FaceTracker:
         return not found or any(one.box.overlap(face.box) >= SAME_FACE_OVERLAP for one in found)
 
     def _redetect(self, frame: Frame, is_elsewhere_allowed: bool = False) -> Face | None:
-        """Detect the face anew. is_elsewhere_allowed: far from where it was, too; that begins a shot."""
+        """Detect the face again. is_elsewhere_allowed: far from where it was, too; that begins a shot."""
         self._since_detection = 0
         n_wanted = 1 if self._choice == "largest" else self._choice + 1
         is_thorough = self._begin_thorough_search()

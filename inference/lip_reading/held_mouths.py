@@ -1,4 +1,4 @@
-"""Runs of held frames, in which nothing is said."""
+"""Runs of held frames, in which no word is decoded."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class MouthCrop:
 
     @property
     def silent_length(self) -> int:
-        """How many frames in a row lack the face or are held; 0 if this one shows the face anew."""
+        """How many frames in a row lack the face or are held; 0 if this one is new and shows the face."""
         return max(self.gap_length, self.held_length)
 
 

@@ -28,7 +28,7 @@ class LumaWeights(NamedTuple):
 
 
 class YuvMatrix(IntEnum):
-    """FFmpeg's numbers (AVColorSpace, H.273) of the matrices that are told apart here."""
+    """FFmpeg's numbers (AVColorSpace, H.273) of the matrices that are distinguished here."""
 
     BT709 = 1
     FCC = 4

@@ -1,4 +1,4 @@
-"""Frames that are held: the picture does not change, because a signal was lost, or a recorder saw no change."""
+"""Frames that are held: they repeat the one before, because a signal was lost, or a recorder found no change."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ BACKDROP = 255  # transparent parts are laid over white
 
 
 class FrameConverter:
-    """Converts the frames of one stream, to the size of its first one. `warnings` tell what it had to do."""
+    """Converts the frames of one stream, to the size of its first one. `warnings`: what it had to change."""
 
     def __init__(self, pixel_aspect: Fraction, *, is_still: bool) -> None:
         self.warnings: dict[str, None] = {}  # in order, each once
