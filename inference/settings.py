@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -223,10 +224,12 @@ def normalize_origin(origin: str) -> str:
     if origin in ("*", "null"):
         return origin
     match = ORIGIN.fullmatch(origin.lower())
-    if match is None:
+    if match is None or "*" in match["host"]:
         raise ValueError(f"{origin!r}: expected a scheme and a name, such as https://example.com, without a path, or *")
     scheme, host, port = match["scheme"], match["host"], match["port"]
-    if not host.isascii():
+    if host.startswith("["):
+        host = f"[{ipaddress.IPv6Address(host[1:-1])}]"
+    elif not host.isascii():
         host = host.encode("idna").decode()
     return f"{scheme}://{host}" + (f":{port}" if port and port != DEFAULT_PORTS.get(scheme) else "")
 

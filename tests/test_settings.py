@@ -98,6 +98,7 @@ def test_allowed_hosts_are_names_without_scheme_and_port():
         ("http://example.com:80/", "http://example.com"),
         ("http://example.com:443", "http://example.com:443"),
         ("http://[2001:DB8::1]:3000", "http://[2001:db8::1]:3000"),
+        ("http://[2001:0DB8:0::01]", "http://[2001:db8::1]"),
         ("https://Bücher.example", "https://xn--bcher-kva.example"),
         ("chrome-extension://abcdefgh", "chrome-extension://abcdefgh"),
         ("null", "null"),
@@ -108,7 +109,10 @@ def test_allowed_origins_are_compared_as_browsers_send_them(given: str, sent: st
     assert Settings.from_env({"VISEME_ALLOWED_ORIGINS": given}).allowed_origins == (sent,)
 
 
-@pytest.mark.parametrize("origin", ["example.com", "https://example.com/app", "https://", "https://a@b.example", "a:1"])
+@pytest.mark.parametrize(
+    "origin",
+    ["example.com", "https://example.com/app", "https://", "https://a@b.example", "a:1", "https://*.example.com"],
+)
 def test_a_bad_allowed_origin_is_named(origin: str):
     with pytest.raises(InvalidRequest, match=r"VISEME_ALLOWED_ORIGINS=.*: expected a scheme and a name"):
         Settings.from_env({"VISEME_ALLOWED_ORIGINS": origin})
