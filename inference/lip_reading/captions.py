@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
-import pysubs2
-
 from inference.lip_reading.options import Word
 
 LINE_WIDTH, MAX_LINES = 42, 2  # characters per line and lines per caption, as in broadcasting
@@ -39,6 +37,8 @@ def format_captions(words: Sequence[Word], caption_format: CaptionFormat) -> str
     if caption_format == "tsv":
         lines = [f"{round(c.start_s * 1000)}\t{round(c.end_s * 1000)}\t{' '.join(c.lines)}\n" for c in captions]
         return "start\tend\ttext\n" + "".join(lines)
+    import pysubs2  # late: most callers take the text
+
     file = pysubs2.SSAFile()
     for caption in captions:
         text = r"\N".join(caption.lines)

@@ -7,10 +7,7 @@ which was requests, then httpx, then httpx2.
 from __future__ import annotations
 
 import re
-import ssl
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -24,7 +21,6 @@ MAIN = "main"
 METADATA_TIMEOUT_S = 10.0
 MAX_TRANSFERS = 5  # of one file
 # To connect to the Hub, or to a proxy. A Hub that connects but answers later is reachable, and is waited for.
-CONNECT_TIMEOUT_S = 2.0
 # For all of it, name resolution included, which has no timeout of its own: a second name server is asked after 5 s.
 REACH_TIMEOUT_S = 6.0
 REPOSITORY_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")  # "name" or "owner/name"
@@ -117,6 +113,8 @@ def check_reachable(what: str, path: str, sources: WeightSources) -> None:
     The Hub's client retries for 25 s even if the name cannot be resolved or the connection is refused.
     Raises: StorageError.
     """
+    from inference.weights.hub_connection import connect
+
     error: list[BaseException] = []
     url = f"{sources.hf_endpoint}/{path}"
     # In a thread, as nothing else bounds the resolution of a name.
@@ -127,36 +125,6 @@ def check_reachable(what: str, path: str, sources: WeightSources) -> None:
         raise StorageError(f"{what}: {sources.hf_endpoint} did not answer within {REACH_TIMEOUT_S:g} s")
     if error:
         raise unreachable(what, sources.hf_endpoint, error[0]) from error[0]
-
-
-def connect(url: str, error: list[BaseException]) -> None:
-    """Send a HEAD request without a token, through the proxy that the environment names.
-
-    error: receives what made a connection impossible. urllib wraps that in URLError; an error of TLS is the answer of
-    a server, and errors after the connection are for the Hub's client to report.
-    Source: CPython, Lib/urllib/request.py, AbstractHTTPHandler.do_open.
-    """
-    if any(proxy.startswith("socks") for proxy in urllib.request.getproxies().values()):
-        return  # urllib has no SOCKS; the Hub's client may have it
-    request = urllib.request.Request(url, method="HEAD")  # noqa: S310 - the deployment's own setting
-    opener = urllib.request.build_opener(KeepRedirect)
-    try:
-        opener.open(request, timeout=CONNECT_TIMEOUT_S).close()
-    except urllib.error.HTTPError as err:
-        err.close()  # an answer
-    except urllib.error.URLError as err:
-        cause = err.reason if isinstance(err.reason, BaseException) else err
-        if not isinstance(cause, ssl.SSLError):
-            error.append(cause)
-    except Exception:  # noqa: BLE001 - it connected
-        return
-
-
-class KeepRedirect(urllib.request.HTTPRedirectHandler):
-    """Reports a redirect as the answer, and does not follow it."""
-
-    def redirect_request(self, *_: object) -> None:
-        return None
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from inference.lip_reading.model import load_model
 from inference.models import LipCoordNet
 from inference.weights import checkpoint
 from inference.weights.fetch import fetch
-from inference.weights.hub import connect
+from inference.weights.hub_connection import connect
 from inference.weights.registry import HUB, REGISTRY, HubSource, WeightFile
 from inference.weights.resolve import find_weights
 from inference.weights.sources import WeightSources
@@ -136,7 +136,7 @@ def test_an_unreachable_hub_raises_storage_error_without_a_retry(
 
 def test_a_name_that_is_never_resolved_raises_storage_error(sources: WeightSources, monkeypatch: pytest.MonkeyPatch):
     resolved = threading.Event()
-    monkeypatch.setattr("inference.weights.hub.connect", lambda url, error: resolved.wait())
+    monkeypatch.setattr("inference.weights.hub_connection.connect", lambda url, error: resolved.wait())
     monkeypatch.setattr("inference.weights.hub.REACH_TIMEOUT_S", 0.01)
     with pytest.raises(StorageError, match=r"did not answer within 0\.01 s"):
         fetch("hub", sources)
@@ -144,7 +144,7 @@ def test_a_name_that_is_never_resolved_raises_storage_error(sources: WeightSourc
 
 
 def test_a_hub_that_is_slow_to_answer_is_reachable(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("inference.weights.hub.CONNECT_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("inference.weights.hub_connection.CONNECT_TIMEOUT_S", 0.05)
     error: list[BaseException] = []
     with socket.create_server(("127.0.0.1", 0)) as silent:
         connect(f"http://127.0.0.1:{silent.getsockname()[1]}/", error)

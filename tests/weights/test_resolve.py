@@ -120,6 +120,7 @@ def test_settings_give_the_sources():
         "http://s3",
         "hf://c/d",
         ("s3://b/wav2lip.pth", "wav2lip_gan"),
+        Path("/data/compiled"),
     )
     assert sources.packed == Path("/opt/ml/model/data/weights")
     assert Settings.from_env({}).weight_sources.hf_endpoint == HUB_ENDPOINT

@@ -7,8 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_exponential
-
 from inference.errors import AccessDenied, InvalidRequest, MediaNotFound, StorageError, VisemeError
 
 T = TypeVar("T")
@@ -87,6 +85,9 @@ def check_allowed(bucket: str, key: str, allowed: tuple[str, ...]) -> None:
 
 def with_retries(call: Callable[[], T]) -> T:
     """Return the call's result; repeat it with growing pauses while its errors are transient."""
+    # Imported at the first request: it takes asyncio with it.
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt, stop_after_delay, wait_exponential
+
     retrying = Retrying(
         retry=retry_if_exception(is_transient),
         stop=stop_after_attempt(MAX_ATTEMPTS) | stop_after_delay(MAX_RETRY_S),
