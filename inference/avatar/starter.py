@@ -9,9 +9,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from itertools import islice
 from pathlib import Path
 
+import cv2
+import numpy as np
+
+import inference.rendering
 from inference.avatar.crop_box import crop_box_from_landmarks, fit_box
 from inference.avatar.manifest import ENCODER, MANIFEST, NETWORK, IdleRange, Manifest, describe_files, write_manifest
 from inference.avatar.network import read_encoder, read_unet
@@ -23,6 +26,7 @@ from inference.weights.registry import STARTER_AVATAR, WeightSet
 
 STARTER = "starter"  # name of the bundled avatar
 MADE_IN = "avatars"  # folder of the data directory that generated packages are in
+RENDERER = Path(inference.rendering.__file__).parent  # the code and data that draw the frames
 FEATHER = 16  # px that fade into the crop
 KEY_LENGTH = 16  # hex digits of the hash
 
@@ -52,11 +56,15 @@ def discard(folder: Path) -> None:
 
 @cache
 def cache_key(weights: WeightSet, n_frames: int) -> str:
-    """Return a hash of everything the package is made of: the weights' bytes, and the renderer, by its first frame."""
+    """Return a hash of everything the package is made of: the weights' bytes, and the renderer, by its files.
+
+    To render a frame instead would take half a second at each start.
+    """
     digest = hashlib.sha256(repr([(file.name, file.sha256) for file in weights.files]).encode())
     digest.update(f"{n_frames} {STARTER_SIDE} {FEATHER} {sorted(Manifest.model_fields)}".encode())
-    (first,) = islice(Portrait().idle_frames(), 1)
-    digest.update(first.frame.tobytes())
+    digest.update(f"{np.__version__} {cv2.__version__}".encode())
+    for path in sorted(path for path in RENDERER.rglob("*") if path.suffix in (".py", ".npz")):
+        digest.update(path.relative_to(RENDERER).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:KEY_LENGTH]
 
 

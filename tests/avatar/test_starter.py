@@ -107,6 +107,17 @@ def test_other_weights_give_another_package(tmp_path: Path):
     assert cache_key(changed, FEW) != cache_key(STARTER_AVATAR, FEW)
 
 
+def test_another_renderer_makes_another_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("inference.avatar.starter.RENDERER", tmp_path)
+    keys = set()
+    for name, contents in (("head.py", "1"), ("head.py", "2"), ("head.npz", "2"), ("head.pyc", "2")):
+        (tmp_path / name).write_text(contents)
+        cache_key.cache_clear()
+        keys.add(cache_key(STARTER_AVATAR, FEW))
+    cache_key.cache_clear()
+    assert len(keys) == 3  # compiled Python changes nothing
+
+
 def test_a_damaged_one_is_generated_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     few = starter_folder(tmp_path, n_frames=FEW)
     monkeypatch.setattr(starter_folder, "__defaults__", (STARTER_AVATAR, FEW))
