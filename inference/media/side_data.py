@@ -8,24 +8,27 @@ from functools import cache
 
 import av
 from av.dictionary import Dictionary
-from av.sidedata.sidedata import Type
+from av.sidedata.sidedata import SideDataContainer, Type
 
 
 def find_side_data(frame: av.VideoFrame, kind: Type) -> bytes | None:
     """Return the side data of one kind, packed as FFmpeg's struct; None if the frame has none."""
     allow_unknown_kinds()
-    keep_metadata(frame)
-    found = frame.side_data.get(kind)  # type: ignore[call-overload]  # PyAV declares a mapping from str
+    # Not `frame.side_data`, which the frame keeps, and which keeps the frame: only a collection would free the two, and
+    # by then dozens of frames are in memory.
+    side_data = SideDataContainer(frame)  # type: ignore[call-arg]  # PyAV's stub lacks it
+    keep_metadata(side_data)
+    found = side_data.get(kind)
     return None if found is None else bytes(found)
 
 
-def keep_metadata(frame: av.VideoFrame) -> None:
+def keep_metadata(container: SideDataContainer) -> None:
     """Keep PyAV 18.1 from freeing the metadata of a frame's side data, which the frame frees, too.
 
     `SideData` wraps them in a `Dictionary` of its own, whose end frees them: every PNG with a colour profile would
     crash the process. So these dictionaries, of 60 bytes, never end.
     """
-    for side_data in frame.side_data:
+    for side_data in container:
         for one in gc.get_referents(side_data):
             if isinstance(one, Dictionary) and len(one):
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(one))
