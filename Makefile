@@ -91,6 +91,7 @@ $(SAM)/bin/sam:
 bench: $(READY) | $(CLIP)
 	$(BIN)/python -m bench.speed "$(CLIP)"
 	$(BIN)/python -m bench.memory "$(CLIP)"
+	$(BIN)/python -m bench.cold_start "$(CLIP)"
 	$(BIN)/python -m bench.rendered
 	$(BIN)/python -m bench.avatar
 	$(BIN)/python -m bench.sync
