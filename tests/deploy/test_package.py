@@ -306,4 +306,5 @@ def test_unpacked_into_an_empty_folder_it_answers(
     assert found["inference"] == str(unpacked / "code" / "inference" / "__init__.py")
     assert not [path for path in found["path"] if Path(path).resolve() == ROOT]
     assert modification_times(unpacked) == files  # it is read-only on SageMaker
-    assert not (tmp_path / ".cache" / "viseme").exists()
+    made = {path.name for path in (tmp_path / ".cache" / "viseme").iterdir()}
+    assert made == {"compiled"}  # no weights were fetched
