@@ -168,10 +168,10 @@ def test_more_callers_than_would_wait_are_refused(server: StockServer, talking_f
     def call(_: int) -> Reply:
         return server.invoke(talking_film, "video/mp4")
 
-    with ThreadPoolExecutor(14) as callers:  # one is read, eight wait
+    with ThreadPoolExecutor(14) as callers:  # eight wait, and one is read, if its worker took it in time
         replies = list(callers.map(call, range(14)))
     refused = [reply for reply in replies if reply.status != 200]
-    assert 1 <= len(refused) <= 5
+    assert 1 <= len(refused) <= 6
     assert {reply.status for reply in refused} == {503}
     assert {json.loads(reply.body)["type"] for reply in refused} == {"ServiceUnavailableException"}
 
