@@ -8,6 +8,7 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import cast
 
 import av
 import numpy as np
@@ -117,7 +118,7 @@ def encode_intra(image: Frame, brand: str) -> tuple[bytes, bytes]:
     os.environ.setdefault("SVT_LOG", "1")  # errors only
     buffer = io.BytesIO()
     with av.open(buffer, "w", format="mp4") as out:
-        stream = out.add_stream(codec, rate=25, options=options)
+        stream = cast("av.VideoStream", out.add_stream(codec, rate=25, options=options))
         stream.height, stream.width = image.shape[:2]
         stream.pix_fmt = "yuv420p"
         stream.codec_context.color_range = ColorRange.JPEG  # as phones write, and as alpha has to be
@@ -126,7 +127,7 @@ def encode_intra(image: Frame, brand: str) -> tuple[bytes, bytes]:
         frame.pts, frame.time_base = 0, Fraction(1, 25)
         out.mux(stream.encode(frame))
         out.mux(stream.encode())
-    with av.open(io.BytesIO(buffer.getvalue())) as container:
+    with av.open(io.BytesIO(buffer.getvalue()), "r") as container:
         return buffer.getvalue(), bytes(next(container.demux(video=0)))
 
 

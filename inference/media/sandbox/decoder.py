@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 from types import TracebackType
-from typing import IO, Literal
+from typing import IO, Literal, Self
 
 import numpy as np
 
@@ -150,7 +150,7 @@ class SandboxedDecoder:
             self._end_server()
             self._buffer.close()
 
-    def __enter__(self) -> SandboxedDecoder:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, err: BaseException | None, at: TracebackType | None) -> None:
