@@ -1,17 +1,19 @@
 """A folder in which OpenVINO keeps compiled networks: loading one takes a third of the time of compiling it.
 
-OpenVINO's key of a network covers its graph, names, weights and options. A folder belongs to one version of OpenVINO
-and one kind of CPU. A file that was cut off, on a full disk for example, is compiled again. Files are as good as code:
-a folder that other users own or can write to is not used.
+OpenVINO's key of a network covers its graph, names and weights; it applies precision and threads when it loads one. A
+folder belongs to one version of OpenVINO and one kind of CPU. A file that was cut off, on a full disk for example, is
+compiled again. Files are as good as code: a folder that other users own or can write to is not used.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import logging
 import os
 import stat
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -55,6 +57,25 @@ def check_trusted(folder: Path) -> None:
         raise OSError(f"{folder.name} has the mode {stat.S_IMODE(found.st_mode):o}: other users may write to it")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OSError(f"{folder.name} is read-only")
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let one thread of one process at a time use a folder of compiled networks.
+
+    OpenVINO maps the files that it loads into memory, and writes a missing one in place: a second writer would cut off
+    what the network of another process reads, which kills that process (SIGBUS).
+    Raises: OSError if the folder can't be locked, as on some network file systems.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked meanwhile has the descriptor too
+    finally:
+        os.close(descriptor)
 
 
 def machine_key() -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from inference.backends.compiled_cache import open_folder, prune
+from inference.backends.compiled_cache import locked, open_folder, prune
 from inference.backends.telemetry import import_openvino
 
 if TYPE_CHECKING:
@@ -62,8 +62,9 @@ def compile_model(core: ov.Core, graph: ov.Model, config: dict[str, Any], compil
         return core.compile_model(graph, "CPU", config)
     number_nodes(graph)
     try:
-        found = core.compile_model(graph, "CPU", config | {"CACHE_DIR": str(folder)})
-    except RuntimeError as err:  # the only type that OpenVINO raises, for example for a disk that is full
+        with locked(folder):
+            found = core.compile_model(graph, "CPU", config | {"CACHE_DIR": str(folder)})
+    except (RuntimeError, OSError) as err:  # OpenVINO raises only the first, for example for a disk that is full
         logger.warning(
             "a compiled network can't be cached", extra={"folder": str(compiled), "reason": str(err).splitlines()[0]}
         )

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import fcntl
 import logging
 import os
 from collections.abc import Callable
@@ -10,7 +12,8 @@ import openvino
 import pytest
 
 from inference.backends import OpenVinoNetwork
-from inference.backends.compiled_cache import machine_key, open_folder, prune
+from inference.backends.compiled_cache import locked, machine_key, open_folder, prune
+from inference.backends.openvino_network import compile_model
 
 ONES = np.ones((1, 4), np.float32)
 
@@ -105,6 +108,38 @@ def test_a_read_only_folder_is_not_used(root: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
     assert run(root) == 4
     assert "is read-only" in caplog.records[0].reason
+
+
+def test_a_file_is_written_and_mapped_by_one_process_at_a_time(root: Path):
+    attempts = []
+
+    class WatchedCore:
+        def compile_model(self, graph: openvino.Model, device: str, config: dict[str, object]) -> object:
+            other = os.open(str(config["CACHE_DIR"]), os.O_RDONLY)
+            try:
+                with pytest.raises(BlockingIOError):
+                    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                attempts.append(config)
+            finally:
+                os.close(other)
+            return openvino.Core().compile_model(graph, device, config)
+
+    compile_model(WatchedCore(), make_graph(1), {}, root)
+    assert len(attempts) == 1
+    with locked(root / machine_key()):  # is free again
+        pass
+
+
+def test_a_folder_that_cannot_be_locked_is_not_used(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert run(root) == 4
+    assert blobs(root) == []
+    assert "No locks available" in caplog.records[0].reason
 
 
 def test_a_full_disk_does_no_harm(full_disk: Path):
