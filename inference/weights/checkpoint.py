@@ -79,12 +79,22 @@ def read_arrays(path: Path) -> Arrays:
         arrays = read_safetensors_arrays(path)
         if arrays is not None:
             return strip_prefixes(arrays)
+    return {key: to_array(value, f"{path}: {key}") for key, value in read_tensors(path).items()}
+
+
+def to_array(tensor: Tensor, label: str) -> npt.NDArray[Any]:
+    """Return a tensor of a file as an array. Raises: WrongWeights if it has no values, or is sparse or quantised."""
     import torch
 
-    return {
-        key: (value if value.dtype in (torch.int64, torch.float32) else value.float()).numpy()
-        for key, value in read_tensors(path).items()
-    }
+    try:
+        # Files of `named_parameters()` have tensors that require gradients, which numpy refuses.
+        found: npt.NDArray[Any] = (
+            (tensor if tensor.dtype in (torch.int64, torch.float32) else tensor.float()).detach().numpy()
+        )
+    except (RuntimeError, TypeError) as err:
+        kind = f"a tensor of {tensor.dtype} on {tensor.device} with the layout {tensor.layout}"
+        raise WrongWeights(f"{label} is {kind}; expected plain values") from err
+    return found
 
 
 def read_tensors(path: Path) -> Tensors:

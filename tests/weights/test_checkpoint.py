@@ -182,6 +182,26 @@ def test_arrays_equal_the_tensors(tmp_path: Path, dtype: torch.dtype, suffix: st
         np.testing.assert_array_equal(arrays[key], value.float().numpy())
 
 
+def test_parameters_are_read_as_arrays(tmp_path: Path):
+    torch.manual_seed(1)
+    torch.save(dict(Small().named_parameters()), tmp_path / "x.pth")
+    found = read_arrays(tmp_path / "x.pth")
+    assert {key: value.tolist() for key, value in found.items()} == {key: t.tolist() for key, t in state().items()}
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.zeros(3, device="meta"), "float32 on meta"),
+        (torch.zeros(3, dtype=torch.float16, device="meta"), "float16 on meta"),
+    ],
+)
+def test_tensors_without_values_are_refused(tmp_path: Path, tensor: torch.Tensor, message: str):
+    torch.save({"layer.bias": tensor}, tmp_path / "x.pth")
+    with pytest.raises(WrongWeights, match=rf"x.pth: layer.bias is a tensor of torch.{message}"):
+        read_arrays(tmp_path / "x.pth")
+
+
 def test_the_counter_of_batches_stays_an_integer(tmp_path: Path):
     norm = torch.nn.BatchNorm2d(2).state_dict()
     save_file(norm, tmp_path / "x.safetensors")
