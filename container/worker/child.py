@@ -31,7 +31,7 @@ def run_worker(pipe: Connection, canceled: Event, model_dir: str | None) -> None
     from inference.media.sandbox.confinement import deny_inspection
 
     deny_inspection()
-    from container.worker.routes import WorkerRoutes  # imports torch and OpenVINO, which takes seconds
+    from container.worker.routes import WorkerRoutes  # imports OpenVINO, which takes a while
 
     try:
         routes = WorkerRoutes.load(model_dir)

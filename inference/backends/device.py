@@ -13,7 +13,8 @@ from inference.backends.openvino_network import has_bf16
 from inference.errors import DeviceUnavailable, InvalidRequest
 
 DRIVER = Path("/proc/driver/nvidia/version")
-GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("/dev/kfd"))  # NVIDIA, WSL 2, AMD
+# NVIDIA, its Jetson boards, WSL 2, AMD
+GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/nvmap"), Path("/dev/dxg"), Path("/dev/kfd"))
 CPUINFO = Path("/proc/cpuinfo")
 CORE_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 INT8_FLAGS = {"avx512_vnni", "avx_vnni"}
@@ -92,8 +93,10 @@ def count_threads(wanted: int | None = None) -> int:
 
     wanted: None for the physical cores that this process may use.
     """
-    if (torch := sys.modules.get("torch")) is not None:
-        return int(torch.get_num_threads())
+    if "torch" in sys.modules:
+        import torch  # waits for another thread that is importing it
+
+        return torch.get_num_threads()
     return wanted or len({core_of(cpu) for cpu in os.sched_getaffinity(0)})
 
 
