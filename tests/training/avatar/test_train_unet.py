@@ -152,8 +152,8 @@ def test_a_tiny_run_makes_an_avatar_and_resumes(tmp_path: Path):
     main(["avatar", "--tiny", "-o", str(tmp_path)])
     audio_run, unet_run, assembled = (tmp_path / "avatar" / name for name in ("audio", "unet", "assembled"))
     unet, encoder = read_unet(assembled / "network.safetensors"), read_encoder(assembled / "audio_encoder.safetensors")
-    assert (unet.widths, unet.audio_shape) == (UNET_WIDTHS, (16, 16, 16))
-    assert encoder.widths == ENCODER_WIDTHS
+    assert (unet.sizes.widths, unet.sizes.audio_shape) == (UNET_WIDTHS, (16, 16, 16))
+    assert encoder.sizes == ENCODER_WIDTHS
     few = ["--batch", "1", "--steps", "2"]
     audio_arguments = ["-o", str(audio_run), "--n-utterances", "2", "--n-held-out", "1", *few]
     unet_arguments = ["-o", str(unet_run), "--n-scored", "1", *few]
