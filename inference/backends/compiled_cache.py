@@ -13,6 +13,7 @@ import hashlib
 import logging
 import os
 import stat
+import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,8 @@ from inference.backends.telemetry import import_openvino
 logger = logging.getLogger("viseme.backends")
 CPUINFO = Path("/proc/cpuinfo")
 MAX_BYTES = 256 << 20  # of all files; reading, lip sync and one avatar of the starter take 46 MB
+LOCK_TIMEOUT_S = 20.0  # several networks are compiled in less
+LOCK_POLL_S = 0.02
 PRIVATE = 0o700
 OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -65,17 +68,30 @@ def locked(folder: Path) -> Iterator[None]:
 
     OpenVINO maps the files that it loads into memory, and writes a missing one in place: a second writer would cut off
     what the network of another process reads, which kills that process (SIGBUS).
-    Raises: OSError if the folder can't be locked, as on some network file systems.
+    Raises: OSError if the folder can't be locked, as on some network file systems. TimeoutError if another process,
+    such as a suspended one, keeps it locked.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock(descriptor)
         try:
             yield
         finally:
             fcntl.flock(descriptor, fcntl.LOCK_UN)  # a child that was forked meanwhile has the descriptor too
     finally:
         os.close(descriptor)
+
+
+def lock(descriptor: int) -> None:
+    """Lock an open folder. Raises: OSError, as `locked` does."""
+    until = time.monotonic() + LOCK_TIMEOUT_S
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            if time.monotonic() >= until:
+                raise TimeoutError(f"another process has locked it for {LOCK_TIMEOUT_S:g} s") from err
+            time.sleep(LOCK_POLL_S)
 
 
 def machine_key() -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import openvino
 import pytest
 
-from inference.backends import OpenVinoNetwork
+from inference.backends import OpenVinoNetwork, compiled_cache
 from inference.backends.compiled_cache import locked, machine_key, open_folder, prune
 from inference.backends.openvino_network import compile_model
 
@@ -140,6 +140,18 @@ def test_a_folder_that_cannot_be_locked_is_not_used(
     assert run(root) == 4
     assert blobs(root) == []
     assert "No locks available" in caplog.records[0].reason
+
+
+def test_a_folder_that_stays_locked_is_not_waited_for(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(compiled_cache, "LOCK_TIMEOUT_S", 0.05)
+    folder = open_folder(root)
+    assert folder is not None
+    with locked(folder):
+        assert run(root) == 4
+    assert blobs(root) == []
+    assert caplog.records[0].reason == "another process has locked it for 0.05 s"
 
 
 def test_a_full_disk_does_no_harm(full_disk: Path):
