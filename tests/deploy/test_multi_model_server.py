@@ -48,7 +48,7 @@ def output_fn(prediction, accept, context=None):
 @pytest.fixture(scope="module")
 def layer(stock: tuple[Layer, dict[str, tuple[str, str]]]) -> Layer:
     if shutil.which("java") is None:
-        pytest.skip("Multi Model Server needs Java: apt-get install openjdk-17-jre-headless")
+        pytest.skip("Multi Model Server needs Java: apt-get install default-jre-headless")
     return stock[0]
 
 
