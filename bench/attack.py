@@ -418,7 +418,7 @@ def attack_denied_posts(target: Target) -> Outcome:
 
 
 def attack_connections(target: Target) -> Outcome:
-    """Open connections from one address and leave them idle. A number is set, as loopback has none otherwise."""
+    """Open connections from one address and leave them idle. The limit is set: loopback has none by default."""
     settings = {}
     if target.has_setting("max_connections_per_client"):
         settings = {"VISEME_MAX_CONNECTIONS_PER_CLIENT": str(MAX_CONNECTIONS)}

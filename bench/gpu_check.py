@@ -32,7 +32,7 @@ from inference.conversion.int8_lip_coord_net import CalibrationSample
 from inference.lip_reading.greedy_decoder import Logits, read_greedy
 from inference.lip_reading.model import load_model
 from inference.lip_reading.options import FPS
-from inference.lip_reading.windows import Network
+from inference.lip_reading.staged_network import Network
 from inference.settings import Settings
 
 EXIT_PASSED, EXIT_FAILED, EXIT_NO_GPU = 0, 1, 2

@@ -37,7 +37,8 @@ from inference.lip_reading.greedy_decoder import read_greedy
 from inference.lip_reading.model import DEFAULT_LANDMARKS, JOB, compile_fastest
 from inference.lip_reading.options import FPS
 from inference.lip_reading.preprocess import MouthWindow, crop_mouths, cut_windows, track_faces
-from inference.lip_reading.windows import WINDOW_HOP, Network, run_windows, stitch
+from inference.lip_reading.staged_network import Network
+from inference.lip_reading.windows import WINDOW_HOP, run_windows, stitch
 from inference.media import open_media
 from inference.models import LipCoordNet
 from inference.settings import Settings

@@ -35,7 +35,7 @@ def invoke_realtime(aws: Aws, endpoint: str, body: bytes, content_type: str, acc
 def start_async(
     aws: Aws, endpoint: str, input_uri: str, content_type: str, accept: str, timeout_s: int, **more: Any
 ) -> Answer:
-    """Queue the request in an S3 object. Returns: where the answer and the error will be written.
+    """Queue the request in an S3 object. Returns: the locations of the answer and of the error.
 
     timeout_s: how long the container may take; more: further parameters of InvokeEndpointAsync.
     """

@@ -219,7 +219,7 @@ class Settings(BaseModel):
 def normalize_origin(origin: str) -> str:
     """Return an origin as browsers send it: in lower case, encoded, without a default port and a slash at its end.
 
-    Raises: ValueError if it is none; "*" and "null" (of pages without an address) are.
+    Raises: ValueError if it is not an origin; "*" and "null" (pages without an address) are allowed.
     """
     if origin in ("*", "null"):
         return origin

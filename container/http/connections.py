@@ -94,7 +94,7 @@ class AdmissionProtocol(asyncio.Protocol):
         protocol_class: Callable[..., Any],
         **options: Any,
     ) -> None:
-        """context: for TLS; None for none. protocol_class: is called with the options and `on_lost`."""
+        """context: for TLS; None without TLS. protocol_class: is called with the options and `on_lost`."""
         self._quota, self._context, self._protocol_class, self._options = quota, context, protocol_class, options
         self._early = bytearray()  # received before the handshake, and then between its end and the handover
         self._handshake: asyncio.Task[None] | None = None

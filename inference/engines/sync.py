@@ -161,7 +161,7 @@ class SyncEngine:
 
     @classmethod
     def load(cls, settings: Settings, s3_files: S3Files, decoder: SandboxedDecoder) -> SyncEngine:
-        """Load the checkpoints of the deployment; it is not an error if there are none, unless it names some.
+        """Load the checkpoints of the deployment. If it names some, it is an error if they are missing.
 
         Raises: WrongWeights, DeviceUnavailable; WeightsNotFound, AccessDenied, StorageError for those it names.
         """

@@ -123,7 +123,7 @@ def merge_short_shots(mouths: Iterable[MouthCrop]) -> Iterator[MouthCrop]:
     the network, however short. At most 25 mouths are held.
     """
     held: list[MouthCrop] = []  # the first mouths of the next shot, as long as it is short
-    shot = -1  # that is read now; none yet
+    shot = -1  # the shot that is read now; -1 before the first one
     for mouth in mouths:
         if held and mouth.shot != held[0].shot:
             yield from (replace(one, shot=shot) for one in held)

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from inference.lip_reading.greedy_decoder import BLANK, FIRST_SYMBOL, SYMBOLS, Logits
 from inference.lip_reading.preprocess import MouthWindow
+from inference.lip_reading.staged_network import Network
 
-Network = Callable[..., Sequence[npt.NDArray[Any]]]
 OnRows = Callable[[Logits, int], None]
 
 # Frames between windows. They overlap by 15: near its edges a window lacks context, but each window is
@@ -57,7 +57,7 @@ def stitch(results: Iterable[tuple[MouthWindow, Logits]], on_rows: OnRows | None
     on_rows: called after each window with its rows and the frame of the first of them;
     rows may be repeated if a later window replaces them.
     The earlier of two overlapping windows keeps the first half of the shared frames, the later one the rest. Windows
-    that share none are of two shots: the first row of the second becomes a space, so that no word runs across the cut.
+    that share no frame are of two shots: the first row of the second becomes a space, so no word runs across the cut.
     """
     parts: list[Logits] = []
     gap_lengths: list[int] = []

@@ -51,7 +51,7 @@ def decode_blocks(
 ) -> Iterator[tuple[AudioFormat, Samples]]:
     """Decode the audio of an open file block by block, each (n,) int16 with interleaved channels.
 
-    Time counts from the start of the file: where no audio is, before the first sample too, there is silence.
+    Time counts from the start of the file. Gaps, also before the first sample, are silence.
     audio_format: the format to convert to; None keeps the file's own as far as AAC supports it. All blocks share it.
     warnings: what the caller should know is added at the end.
     """

@@ -1,4 +1,4 @@
-"""Where decoded audio lies in time, by its timestamps: silence where there is none, and no time twice."""
+"""Positions of decoded audio in time, by its timestamps: gaps become silence, overlaps are cut."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conversion of decoded audio to 16-bit samples at one rate, each where it belongs in time."""
+"""Conversion of decoded audio to 16-bit samples at one rate, each at its own time."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def convert_audio(
 ) -> Iterator[tuple[AudioFormat, Samples]]:
     """Convert frames to a format, by default the lossless one of the first frame.
 
-    Of a few samples a resampler makes none: then they are one of silence.
+    A resampler returns nothing for a few samples; the result is then one sample of silence.
     """
     converter: AudioConverter | None = None
     for one in placed:

@@ -217,7 +217,7 @@ def read_places(version: int, reader: BoxReader) -> Iterator[tuple[int, tuple[in
     for _ in range(reader.number(2 if version < 2 else 4)):
         item = reader.number(2 if version < 2 else 4)
         construction = reader.number(2) & 15 if version else 0
-        reader.number(2)  # another file; FFmpeg opens none
+        reader.number(2)  # another file, which FFmpeg does not open
         base, n_extents = reader.number(n_base), reader.number(2)
         if n_extents:
             reader.skip(n_index if version else 0)

@@ -9,7 +9,7 @@ import numpy as np
 # Rows X, Y, Z of red, green and blue of sRGB, adapted to D50 as in every ICC profile. Source: IEC 61966-2-1, ICC.1.
 SRGB_TO_PCS = np.array([(0.43607, 0.38515, 0.14307), (0.22249, 0.71687, 0.06061), (0.01392, 0.09708, 0.71410)])
 MAX_SRGB_DIFFERENCE = 0.02  # of a coefficient: profiles of sRGB differ by roundings
-MAX_COEFFICIENT = 4.0  # of known RGB spaces none exceeds 2
+MAX_COEFFICIENT = 4.0  # known RGB spaces stay below 2
 HEADER_BYTES, ENTRY_BYTES, XYZ_BYTES = 128, 12, 20
 MAX_TAGS = 100
 COLORANTS = (b"rXYZ", b"gXYZ", b"bXYZ")

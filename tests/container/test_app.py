@@ -12,7 +12,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ import httpx
 import pytest
 import uvicorn
 from support.fake_worker import run_fake
+from support.waiting import PATIENCE_S, wait_until
 
 from container import app as app_module
 from container.app import Server, make_app
@@ -33,7 +34,6 @@ from inference.locked_folders import SUFFIX
 from inference.requests.deadlines import ASYNC_DEADLINE_S, ASYNC_HEADER
 from inference.settings import Settings
 
-PATIENCE_S = 60.0  # only a guard against hanging
 ASYNC = {ASYNC_HEADER: "11111111-2222-3333-4444-555555555555"}
 VIDEO = {"content-type": "video/mp4"}
 
@@ -68,13 +68,6 @@ class RunningApp:
     def wait_until_unqueued(self) -> None:
         """Wait until every place in the queue is free."""
         wait_until(lambda: self.server.pool.n_in_flight == 0)
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support.live_server import PATIENCE_S, LiveServer, live_server
+from support.waiting import read_all
 
 TESTS = Path(__file__).parents[1]
 SERVE = (
@@ -46,23 +47,13 @@ def post(server: LiveServer, n_bytes: int) -> socket.socket:
     return one
 
 
-def read_to_end(one: socket.socket) -> bytes:
-    parts = []
-    try:
-        while part := one.recv(1 << 20):
-            parts.append(part)
-    except ConnectionResetError:
-        pass
-    return b"".join(parts)
-
-
 @pytest.mark.parametrize("n_bytes", [250_000, 4_000_000])  # one that is sent at once, and one in pieces
 def test_answers_that_are_being_read_are_finished_after_sigterm(server: LiveServer, n_bytes: int):
     with post(server, n_bytes) as slow:
         server.process.send_signal(signal.SIGTERM)
         server.wait_until(lambda: server.get("/ping").status_code == 503)
         time.sleep(SHUTDOWN_S)
-        assert read_to_end(slow).endswith(b"\r\n\r\n" + b"x" * n_bytes)
+        assert read_all(slow).endswith(b"\r\n\r\n" + b"x" * n_bytes)
     assert server.process.wait(PATIENCE_S) == 0
 
 
@@ -72,7 +63,7 @@ def test_a_second_signal_ends_what_is_left_at_once(server: LiveServer):
         server.wait_until(lambda: server.get("/ping").status_code == 503)
         server.process.send_signal(signal.SIGTERM)
         assert server.process.wait(PATIENCE_S) == 0
-        assert len(read_to_end(unread)) < 4_000_000
+        assert len(read_all(unread)) < 4_000_000
     log = server.log.read_text()
     assert "stopping at once, after a second signal" in log
     assert "did not finish in time" not in log

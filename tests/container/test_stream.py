@@ -24,7 +24,8 @@ import numpy as np
 import psutil
 import pytest
 import websockets
-from support.live_app import PATIENCE_S, LiveApp, live_app, make_settings, wait_until
+from support.live_app import LiveApp, live_app, make_settings
+from support.waiting import PATIENCE_S, wait_until
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 

@@ -1,4 +1,4 @@
-"""What the stock image's own server is told."""
+"""The settings of the stock image's own server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The models that the caller chooses: what is packed, what is named, and what is said of its licence."""
+"""The models that the caller chooses: what is packed, what is named, and the notes about licences."""
 
 from __future__ import annotations
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +15,7 @@ import uvicorn
 from container.http.connections import ConnectionQuota
 from container.server import http_config
 from inference.settings import Settings
-
-PATIENCE_S = 60.0  # only a guard against hanging
+from support.waiting import PATIENCE_S, wait_until
 
 
 @dataclass
@@ -75,13 +73,6 @@ class RunningEcho:
         return len(self.http.server_state.connections)
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
-
-
 @contextmanager
 def run_echo(settings: Settings, quota: ConnectionQuota | None = None) -> Iterator[RunningEcho]:
     """Serve in a thread inside of the block."""
@@ -96,14 +87,3 @@ def run_echo(settings: Settings, quota: ConnectionQuota | None = None) -> Iterat
         echo.may_answer.set()
         http.should_exit = True
         thread.join(PATIENCE_S)
-
-
-def read_all(one: socket.socket) -> bytes:
-    """Read until the server closes or aborts the connection."""
-    parts = []
-    try:
-        while part := one.recv(1 << 20):
-            parts.append(part)
-    except ConnectionResetError:
-        pass
-    return b"".join(parts)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,15 +17,7 @@ from container.worker import pool as pool_module
 from inference.avatar.catalogue import list_user_avatars
 from inference.settings import Settings
 from support.fake_worker import run_fake
-
-PATIENCE_S = 120.0  # only a guard against hanging
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    give_up = time.monotonic() + PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
+from support.waiting import PATIENCE_S, wait_until
 
 
 class LiveApp:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from support.grpc_stubs import make_if_missing
+from support.waiting import PATIENCE_S
 
 make_if_missing()
 
@@ -29,7 +29,6 @@ from container.rpc import RpcServer  # noqa: E402
 from inference.avatar import AvatarPackage  # noqa: E402
 from inference.settings import Settings  # noqa: E402
 
-PATIENCE_S = 120.0  # only a guard against hanging
 SERVICE = "optimized_lipsyncsrv.OptimizedLipSyncService"
 
 
@@ -187,13 +186,6 @@ def describe(table: dict[str, Any]) -> descriptor_pb2.FileDescriptorProto:
                 added.oneof_index = len(message.oneof_decl)
                 message.oneof_decl.add(name=f"_{one['name']}")
     return file
-
-
-def wait_until(is_so: Callable[[], object]) -> None:
-    give_up = time.monotonic() + PATIENCE_S
-    while not is_so():
-        assert time.monotonic() < give_up
-        time.sleep(0.01)
 
 
 def decode_jpeg(jpeg: bytes) -> np.ndarray:

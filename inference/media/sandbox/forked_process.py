@@ -91,7 +91,7 @@ class ForkedProcess:
         self._code: int | None = None
 
     def identify(self, pid: int, pidfd: int | None) -> None:
-        """Note what the process said before it opened any file. pidfd: refers to it; None if the system has none."""
+        """Record what the process sent before it opened any file. pidfd: refers to it; None if the system has none."""
         self.pid, self._pidfd = pid, pidfd
 
     def poll(self) -> int | None:
@@ -117,7 +117,7 @@ class ForkedProcess:
         return self._code
 
     def kill(self) -> None:
-        """End the process at once. One that has not said who it is ends once its socket is closed."""
+        """End the process at once. If its process ID is not known yet, it ends when its socket is closed."""
         if self.poll() is None:
             self._send_kill()
 

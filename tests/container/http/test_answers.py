@@ -69,7 +69,7 @@ def test_an_answer_that_waits_for_its_worker_is_not_aborted():
         third = await start(quota, finished)
         with pytest.raises(TimeoutError):
             await unread
-        fourth = await start(quota, finished)  # nobody is to blame: it is sent beside the others
+        fourth = await start(quota, finished)  # no other answer is stalled: it is sent beside them
         assert quota.n_sending == 3
         finished.set()
         await asyncio.gather(waiting, third, fourth)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from support.certificates import make_pair
-from support.echo_server import PATIENCE_S, RunningEcho, read_all, run_echo, wait_until
+from support.echo_server import RunningEcho, run_echo
+from support.waiting import PATIENCE_S, read_all, wait_until
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from container.http import bounded_protocol

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 import uvloop
 from support.certificates import make_pair
-from support.echo_server import PATIENCE_S, RunningEcho, read_all, run_echo, wait_until
+from support.echo_server import RunningEcho, run_echo
+from support.waiting import PATIENCE_S, read_all, wait_until
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 

@@ -22,8 +22,8 @@ from support.rpc_server import (
     error_of,
     our_table,
     rpc_server,
-    wait_until,
 )
+from support.waiting import wait_until
 
 from container.http.pacing import MAX_WAIT_S, Pacer
 from container.live.avatar_cache import N_SINGLE_FRAME_THREADS

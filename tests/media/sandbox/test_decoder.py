@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 import pytest
 from support.video_files import encode_rgba, make_image, make_video, make_wav, numbered_frames
+from support.waiting import wait_until
 
 from inference.errors import InvalidRequest, MediaTooLarge, NotReady, OutOfMemory, UnsupportedMedia, VisemeError
 from inference.media import MediaLimits, SandboxedDecoder, open_media
@@ -405,13 +406,6 @@ def test_an_error_keeps_class_and_message():
     unpacked = unpack_error(packed, "clip")
     assert (type(unpacked), str(unpacked)) == (MediaTooLarge, "clip: ünmäßig")
     assert len(str(unpack_error(pack_error(MediaTooLarge("x" * 10**6)), "clip"))) < 10_000
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def resources() -> set[str]:
