@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
-import time
 
 import psutil
 import pytest
@@ -24,8 +24,15 @@ def test_a_failing_command_ends_the_measurement_with_its_output():
         measure_command((sys.executable, "-c", "import sys; sys.stderr.write('why'); sys.exit(3)"), dict(os.environ))
 
 
-def test_the_cpu_time_of_a_running_process():
-    assert cpu_seconds(psutil.Process()) == pytest.approx(time.process_time(), rel=0.5)
+@pytest.mark.parametrize("code", [BURN, IN_A_CHILD])
+def test_the_cpu_time_of_a_running_process_counts_children_that_ended(code: str):
+    command = (sys.executable, "-c", f"{code}\nprint(flush=True)\ninput()")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        found = cpu_seconds(psutil.Process(process.pid))
+        process.communicate(b"\n")
+    assert BURN_S - 0.02 <= found < 10 * BURN_S  # counted in hundredths
 
 
 def test_ratios_are_those_of_their_round(capsys: pytest.CaptureFixture[str]):
