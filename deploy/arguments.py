@@ -149,6 +149,7 @@ def make_spec(args: argparse.Namespace, now: datetime) -> DeploymentSpec:
         model_data=args.model_data,
         async_paths=make_async_paths(args),
         environment=make_environment(args),
+        log_days=args.log_days,
     )
     if needs_archive(args):
         spec = replace(spec, model_data=f"s3://{bucket_of(args)}/{archive_key(spec.endpoint, spec.version)}")

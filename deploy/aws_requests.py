@@ -45,6 +45,7 @@ class DeploymentSpec:
     version: "v" and the UTC time, to the second: part of the names of its model and its configuration.
     ami: the machine image under the container; None: SageMaker's default.
     async_paths: None for a real-time endpoint.
+    log_days: how long CloudWatch keeps its logs; None: a new log group's default, and an existing one's own.
     """
 
     endpoint: str
@@ -58,6 +59,7 @@ class DeploymentSpec:
     model_data: str | None = None
     async_paths: AsyncPaths | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    log_days: int | None = None
 
     def __post_init__(self) -> None:
         check_name(self.endpoint)

@@ -28,6 +28,7 @@ from deploy.aws import Answer, Aws, BotoAws, DryRunAws
 from deploy.aws_requests import VARIANT, DeploymentSpec, account_of, archive_key, check_name
 from deploy.command import run_command
 from deploy.images import ami_warning, has_gpu
+from deploy.logs import add_log_argument
 from deploy.models import ModelSelection
 from deploy.package import build_archive
 from deploy.smoke_test import SmokeTest, add_smoke_test_argument, canned_answer
@@ -58,6 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_model_arguments(parser)
     add_capacity_arguments(parser)
     add_async_arguments(parser)
+    add_log_argument(parser)
     add_smoke_test_argument(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the calls to AWS as JSON lines, make none")
     return parser

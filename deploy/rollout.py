@@ -18,6 +18,7 @@ from deploy.aws_requests import (
     update_request,
 )
 from deploy.errors import CallFailed, DeployError, RequestFailed, RolledBack, WrongRequest
+from deploy.logs import prepare_log_group
 from deploy.scaling import CapacityBounds
 from deploy.versions import CONFIG, create_version, delete_old_versions, delete_resource, delete_version
 from deploy.waiting import WaitPolicy, describe_endpoint, wait_until_deleted, wait_until_in_service
@@ -38,6 +39,7 @@ def create(
     Raises: DeployError; the endpoint then stays, and scales as specified if it is in service.
     """
     create_version(aws, spec, wait_policy)
+    prepare_log_group(aws, spec.endpoint, spec.log_days)
     try:
         aws.call("sagemaker", "CreateEndpoint", EndpointName=spec.endpoint, EndpointConfigName=spec.name)
     except CallFailed:
@@ -97,6 +99,8 @@ def update(
     """
     n_running = count_instances(found)
     create_version(aws, spec, wait_policy, n_running)
+    if spec.log_days is not None:
+        prepare_log_group(aws, spec.endpoint, spec.log_days)
     with rollback_on(CallFailed, aws, spec, bounds, wait_policy):
         for alarm in rollback_alarms(spec):
             aws.call("cloudwatch", "PutMetricAlarm", **alarm)

@@ -41,6 +41,7 @@ FLAGS: dict[str, list[list[str]]] = {
     "output": [[], ["--async-output", "s3://videos/results"], ["--async-output", "s3://videos"]],
     "failure": [[], ["--async-failure", "s3://videos/failures/"]],
     "topics": [[], ["--success-topic", f"{TOPIC}-ok", "--error-topic", f"{TOPIC}-bad"]],
+    "logs": [[], ["--log-days", "90"]],
     "smoke": [[], ["--no-smoke-test"]],
 }
 Combination = tuple[int, ...]

@@ -30,6 +30,7 @@ from support.endpoint_calls import (
     expect_create,
     expect_discard,
     expect_log,
+    expect_log_group,
     expect_missing,
     expect_prepare,
     expect_scalable,
@@ -398,6 +399,8 @@ def test_dry_run_prints_the_calls_of_a_run(capsys: pytest.CaptureFixture[str], m
         "PutObject",
         "CreateModel",
         "CreateEndpointConfig",
+        "CreateLogGroup",
+        "PutRetentionPolicy",
         "CreateEndpoint",
         "DescribeEndpoint",
         "InvokeEndpoint",
@@ -405,7 +408,7 @@ def test_dry_run_prints_the_calls_of_a_run(capsys: pytest.CaptureFixture[str], m
         "FilterLogEvents",
     ]
     assert lines[2]["parameters"]["Body"] == "<contents of model.tar.gz>"
-    assert lines[7]["parameters"]["Body"] == f"<{CLIP.stat().st_size} bytes>"
+    assert lines[9]["parameters"]["Body"] == f"<{CLIP.stat().st_size} bytes>"
 
 
 def test_dry_run_of_an_update_and_a_deletion(capsys: pytest.CaptureFixture[str]):
@@ -517,6 +520,7 @@ def test_a_refused_model(script, capsys: pytest.CaptureFixture[str], code: str, 
 def test_no_quota_leaves_nothing_behind(script, capsys: pytest.CaptureFixture[str]):
     expect_missing(script)
     expect_prepare(script)
+    expect_log_group(script)
     message = "The account-level service limit 'ml.g5.xlarge for endpoint usage' is 0 Instances"
     script.refuse("sagemaker", "CreateEndpoint", "ResourceLimitExceeded", message)
     expect_discard(script)

@@ -199,7 +199,7 @@ def test_buckets_are_encrypted_private_tls_only_and_do_not_grow(resources, bucke
     assert len(found["PublicAccessBlockConfiguration"]) == 4
     assert found["OwnershipControls"]["Rules"] == [{"ObjectOwnership": "BucketOwnerEnforced"}]
     assert found["LifecycleConfiguration"]["Rules"]
-    assert resources[bucket]["DeletionPolicy"] == "Retain"
+    assert resources[bucket]["DeletionPolicy"] == "RetainExceptOnCreate"
     [policy] = [one for one in of_type(resources, "AWS::S3::BucketPolicy").values() if one["Bucket"] == {"Ref": bucket}]
     [deny] = [one for one in policy["PolicyDocument"]["Statement"] if one["Effect"] == "Deny"]
     assert deny["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
@@ -218,9 +218,28 @@ def test_the_rest_is_encrypted_too(resources):
 
 def test_logs_expire(resources):
     groups = of_type(resources, "AWS::Logs::LogGroup")
-    assert len(groups) == 4
+    assert len(groups) == 3  # the endpoint's own is made by deploy: SageMaker may have made it before the stack
     for name, group in groups.items():
         assert group["RetentionInDays"] == {"Ref": "LogDays"}, name
+
+
+def test_the_stack_creates_nothing_that_the_endpoint_creates(template, resources):
+    """SageMaker creates the endpoint's log group: the stack would fail if the endpoint came first."""
+    assert "/aws/sagemaker/Endpoints" not in json.dumps(of_type(resources, "AWS::Logs::LogGroup"))
+    for command in template["Outputs"]["DeployCommand"]["Value"]["Fn::If"][1:]:
+        assert "--log-days ${LogDays}" in command["Fn::Sub"]
+
+
+def test_what_contains_data_stays_unless_the_stack_could_not_be_created(resources):
+    for name in ("MediaBucket", "ModelBucket", "LogBucket", "Repository"):
+        assert resources[name]["DeletionPolicy"] == "RetainExceptOnCreate", name
+        assert resources[name]["UpdateReplacePolicy"] == "Retain", name
+
+
+def test_access_is_logged_once_s3_may_write_the_logs(resources):
+    logged = {name for name, one in of_type(resources, "AWS::S3::Bucket").items() if "LoggingConfiguration" in one}
+    assert logged == {"MediaBucket", "ModelBucket"}
+    assert all(resources[name]["DependsOn"] == "LogBucketPolicy" for name in logged)
 
 
 def test_alarms_have_an_action(resources):
@@ -246,7 +265,7 @@ def test_the_deploy_command_is_valid(template, mode):
     from deploy.endpoint import make_parser
 
     text = template["Outputs"]["DeployCommand"]["Value"]["Fn::If"][1 + mode]["Fn::Sub"]
-    command = re.sub(r"\$\{[^}]+\}", "given", text).split()
+    command = re.sub(r"\$\{[^}]+\}", "given", text.replace("${LogDays}", "30")).split()
     assert command[:3] == ["python", "-m", "deploy.endpoint"]
     args = make_parser().parse_args(command[3:])
     assert args.mode == ("async", "realtime")[mode]

@@ -77,8 +77,15 @@ def expect_discard(script, name: str = NEW) -> None:
 def expect_create(script, **config) -> None:
     expect_missing(script)
     expect_prepare(script, **config)
+    expect_log_group(script)
     arn = "arn:aws:sagemaker:us-east-1:1:endpoint/viseme"
     script.expect("sagemaker", "CreateEndpoint", NAMED | {"EndpointConfigName": NEW}, {"EndpointArn": arn})
+
+
+def expect_log_group(script) -> None:
+    group = {"logGroupName": "/aws/sagemaker/Endpoints/viseme"}
+    script.expect("logs", "CreateLogGroup", group)
+    script.expect("logs", "PutRetentionPolicy", group | {"retentionInDays": 30})
 
 
 def expect_log(script, *lines: str) -> None:
