@@ -10,7 +10,7 @@ from deploy.waiting import write_stderr
 
 LOG_GROUP_FOLDER = "/aws/sagemaker/Endpoints/"  # SageMaker's own names
 DEFAULT_LOG_DAYS = 30
-# The periods that CloudWatch accepts, of which botocore's model contains none: from its reference of PutRetentionPolicy.
+# The periods that CloudWatch accepts, from its reference of PutRetentionPolicy; the service model has no list.
 LOG_DAYS = (1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192, 2557, 2922, 3288, 3653)
 
 
