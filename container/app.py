@@ -25,6 +25,7 @@ from container.http.access import PLATFORM_PATHS, AccessMiddleware, AccessRules
 from container.http.answers import AnswerQuota
 from container.http.auth import check_token
 from container.http.clients import is_loopback
+from container.http.event_stream import EventStreamResponse, accept_of_stream
 from container.http.log_throttle import LogThrottle
 from container.http.metrics import Metrics
 from container.http.pacing import PacingMiddleware
@@ -38,6 +39,7 @@ from container.http.responses import (
 )
 from container.stream import AvatarServer
 from container.worker.messages import AnswerMessage, Done, Failed, Job, Part
+from container.worker.placement import Machine, place_workers
 from container.worker.pool import Pool
 from container.worker.read_ahead import ReadAhead
 from inference.error_responses import Failure, failure_of
@@ -74,7 +76,8 @@ class Server:
     def __init__(self, settings: Settings, pool: Pool | None = None) -> None:
         self.settings = settings
         model_dir = str(settings.model_dir) if settings.model_dir else None
-        self.pool = pool or Pool(settings.workers, settings.queue_size, model_dir)
+        placements = place_workers(settings, Machine.inspect(settings))
+        self.pool = pool or Pool(placements, settings.queue_size, model_dir)
         self.live = AvatarServer(settings)
         self.metrics = Metrics()
         self._bodies = BodyQuota(settings.max_uploads, settings.max_upload_bytes)
@@ -95,7 +98,9 @@ class Server:
             *self.live.routes(),
         ]
         if with_aws_routes:
+            streamed = "/endpoints/{name}/invocations-response-stream"
             routes.append(Route("/endpoints/{name}/invocations", self.invoke_endpoint, methods=["POST"]))
+            routes.append(Route(streamed, self.stream_from_endpoint, methods=["POST"]))
         return routes
 
     @property
@@ -135,6 +140,11 @@ class Server:
         """Answer `POST /endpoints/NAME/invocations`, for any name, as SageMaker Runtime does."""
         response = await self.serve("invocations", request)
         return as_model_error(response) if response.status_code >= 400 else response
+
+    async def stream_from_endpoint(self, request: Request) -> Response:
+        """Answer `POST /endpoints/NAME/invocations-response-stream`, for any name, as SageMaker Runtime does."""
+        response = await self.serve("invocations", accept_of_stream(request))
+        return as_model_error(response) if response.status_code >= 400 else EventStreamResponse(response)
 
     async def serve(self, route: str, request: Request, *, uses_accept: bool = True) -> Response:
         """Answer one request. Every error becomes its status here, and nowhere else.
@@ -185,9 +195,9 @@ class Server:
         Raises: UnsupportedContentType, before the body is read, if no type of answer is accepted; the errors of
         `body_on_disk`.
         """
-        limits = limits_of(request.headers, self.settings)
         accept = AcceptHeader.parse(request.headers.get("accept") if uses_accept else None)
-        accept.choose(ANSWER_TYPES)  # which of them this request has is known once its body is parsed
+        is_streamed = accept.choose(ANSWER_TYPES) == NDJSON  # or not: a task's types are known once its body is parsed
+        limits = limits_of(request.headers, self.settings, is_streamed=is_streamed)
         headers = {name: request.headers[name] for name in WORKER_HEADERS if name in request.headers}
         body = await stack.enter_async_context(
             body_on_disk(request, limits, self._bodies, self.upload_client_of(request))

@@ -17,7 +17,7 @@ def serve(
     port: Annotated[int | None, typer.Option(help="HTTP port. Default: SAGEMAKER_BIND_TO_PORT, else 8080.")] = None,
     aws_routes: Annotated[
         bool,
-        typer.Option("--aws-routes", help="Also answer the AWS CLI and SDKs, at /endpoints/NAME/invocations."),
+        typer.Option("--aws-routes", help="Also answer the AWS CLI and SDKs, at /endpoints/NAME/..."),
     ] = False,
     realtime: Annotated[
         bool, typer.Option("--realtime", help="Load the avatars at startup and open the two kinds of ports below.")

@@ -40,13 +40,13 @@ class RequestLimits:
     sync_deadline_s: float
 
 
-def limits_of(headers: Mapping[str, str], settings: Settings) -> RequestLimits:
-    """Return the limits of a request: higher ones if SageMaker marks it as asynchronous.
+def limits_of(headers: Mapping[str, str], settings: Settings, *, is_streamed: bool = False) -> RequestLimits:
+    """Return the limits of a request: higher ones if SageMaker marks it as asynchronous, or the answer is streamed.
 
     On SageMaker only the platform reaches the container, and it bounds real-time calls itself, whatever their
     headers. Elsewhere anyone can send this header, and could occupy a worker for an hour and a gigabyte of disk.
     """
-    deadline_s, sync_deadline_s = deadlines_of(headers, settings)
+    deadline_s, sync_deadline_s = deadlines_of(headers, settings, is_streamed=is_streamed)
     if is_asynchronous(headers, settings):
         return RequestLimits(MAX_ASYNC_BODY_BYTES, ASYNC_DEADLINE_S, deadline_s, sync_deadline_s)
     return RequestLimits(MAX_BODY_BYTES, BODY_TIMEOUT_S, deadline_s, sync_deadline_s)

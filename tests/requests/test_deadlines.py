@@ -24,3 +24,17 @@ def test_seconds_for_lip_reading_and_lip_sync(
     headers: dict[str, str], env: dict[str, str], wanted: tuple[float, float]
 ):
     assert deadlines_of(headers, Settings.from_env(env)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("headers", "env", "wanted"),
+    [
+        ({}, {}, (60, 7200)),  # the caller decides what is streamed
+        ({}, SAGEMAKER, (480, 60)),
+        ({}, SAGEMAKER | {"VISEME_DEADLINE_S": "5"}, (5, 5)),
+        (ASYNC, SAGEMAKER, (3600, 3600)),
+    ],
+)
+def test_seconds_for_words_that_are_streamed(headers: dict[str, str], env: dict[str, str], wanted: tuple[float, float]):
+    """SageMaker waits 8 minutes for the end of a streamed answer: its developer guide, real-time endpoints."""
+    assert deadlines_of(headers, Settings.from_env(env), is_streamed=True) == wanted

@@ -13,7 +13,7 @@ import uvicorn
 from container.app import Server, make_app
 from container.live import avatar_cache as avatars_module
 from container.server import http_config
-from container.worker import pool as pool_module
+from container.worker import process as process_module
 from inference.avatar.catalogue import list_user_avatars
 from inference.settings import Settings
 from support.fake_worker import run_fake
@@ -43,11 +43,13 @@ class LiveApp:
 
 
 @contextmanager
-def live_app(server: Server) -> Iterator[LiveApp]:
+def live_app(server: Server, *, with_aws_routes: bool = False) -> Iterator[LiveApp]:
     """Serve in a thread inside of the block, without the starter avatar, which each server would create again."""
-    kept, pool_module.run_worker = pool_module.run_worker, run_fake
+    kept, process_module.run_worker = process_module.run_worker, run_fake
     listed, avatars_module.find_packages = avatars_module.find_packages, list_user_avatars
-    config = http_config(make_app(server), server.settings.model_copy(update={"port": 0}))
+    config = http_config(
+        make_app(server, with_aws_routes=with_aws_routes), server.settings.model_copy(update={"port": 0})
+    )
     http = uvicorn.Server(config)
     loops: list[asyncio.AbstractEventLoop] = []
 
@@ -63,7 +65,7 @@ def live_app(server: Server) -> Iterator[LiveApp]:
     finally:
         http.should_exit = True
         thread.join(PATIENCE_S)
-        pool_module.run_worker, avatars_module.find_packages = kept, listed
+        process_module.run_worker, avatars_module.find_packages = kept, listed
 
 
 def make_settings(folder: Any, **more: Any) -> Settings:
