@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -14,14 +14,18 @@ import boto3
 import botocore.session
 from botocore import xform_name
 from botocore.config import Config
+from botocore.eventstream import ParserError
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.validate import validate_parameters
+from urllib3.exceptions import HTTPError
 
 from deploy.diagnostics import explain_call
 from deploy.errors import CallFailed, DeployError
 
 Answer = dict[str, Any]
 CALL_TIMEOUT_S = 70  # a real-time invocation may take 60 s
+STREAM_TIMEOUT_S = 490  # a streamed answer may take 8 minutes, and be silent in between
+STREAMED = ("InvokeEndpointWithResponseStream",)
 HIDDEN_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|API_KEY")  # of a container's variable, such as HF_TOKEN
 HIDDEN_VALUE = "<secret>"
 
@@ -38,20 +42,21 @@ class BotoAws:
 
     def __init__(self, region: str) -> None:
         self._session = boto3.Session(region_name=region)
-        self._clients: dict[str, Any] = {}
+        self._clients: dict[tuple[str, float], Any] = {}
 
-    def client(self, service: str) -> Any:
-        """Return the service's client, created on first use."""
-        if service not in self._clients:
+    def client(self, service: str, timeout_s: float = CALL_TIMEOUT_S) -> Any:
+        """Return the service's client, created on first use. timeout_s: how long an answer may be silent."""
+        if (service, timeout_s) not in self._clients:
             # A repeated invocation is paid for twice: only calls that do not run a model are retried.
             attempts = 1 if service == "sagemaker-runtime" else 5
-            config = Config(retries={"mode": "standard", "total_max_attempts": attempts}, read_timeout=CALL_TIMEOUT_S)
-            self._clients[service] = self._session.client(service, config=config)
-        return self._clients[service]
+            config = Config(retries={"mode": "standard", "total_max_attempts": attempts}, read_timeout=timeout_s)
+            self._clients[service, timeout_s] = self._session.client(service, config=config)
+        return self._clients[service, timeout_s]
 
     def call(self, service: str, operation: str, **parameters: Any) -> Answer:
+        client = self.client(service, STREAM_TIMEOUT_S if operation in STREAMED else CALL_TIMEOUT_S)
         try:
-            answer: Answer = getattr(self.client(service), xform_name(operation))(**parameters)
+            answer: Answer = getattr(client, xform_name(operation))(**parameters)
         except ClientError as err:
             raise as_call_failed(err, service, operation) from err
         except BotoCoreError as err:  # no credentials, no network, invalid parameters
@@ -74,6 +79,25 @@ def read_body(answer: Answer, call: str) -> bytes:
     except BotoCoreError as err:  # the connection was closed, or was silent for too long
         raise DeployError(f"{call}: {err}") from err
     return contents
+
+
+def read_stream(answer: Answer, service: str, operation: str) -> Iterator[bytes]:
+    """Yield the parts of a streamed answer as they arrive.
+
+    Raises: CallFailed if the answer ends with an error (ModelStreamError, InternalStreamFailure); DeployError if the
+    transfer fails.
+    """
+    try:
+        for event in answer["Body"]:
+            if "PayloadPart" in event:
+                yield event["PayloadPart"]["Bytes"]
+    except ClientError as err:  # an event that is an exception
+        raise as_call_failed(err, service, operation) from err
+    # botocore decodes an event stream from the connection itself, without translating the connection's errors.
+    except (BotoCoreError, HTTPError, ParserError) as err:
+        raise DeployError(f"{service} {operation}: the answer broke off: {err}") from err
+    finally:
+        answer["Body"].close()
 
 
 class DryRunAws:

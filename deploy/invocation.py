@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from deploy.aws import Answer, Aws, read_body
+from deploy.aws import Answer, Aws, read_body, read_stream
 from deploy.errors import CallFailed, DeployError, RequestFailed
 from deploy.storage import split_uri
 from deploy.waiting import REPORT_INTERVAL_S, WaitPolicy, read_last_log_lines
 
 MISSING_OBJECT_CODES = ("NoSuchKey", "404")
+MODEL_ERRORS = ("ModelError", "ModelStreamError")  # the container's own, before and within its answer
 N_ERROR_LOG_LINES = 5  # shown with an error that a caller may have caused
 
 
@@ -30,6 +32,25 @@ def invoke_realtime(aws: Aws, endpoint: str, body: bytes, content_type: str, acc
         **more,
     )
     return read_body(answer, "sagemaker-runtime InvokeEndpoint")
+
+
+def stream_answer(aws: Aws, endpoint: str, body: bytes, content_type: str, accept: str, **more: Any) -> Iterator[bytes]:
+    """Yield the answer to one request piece by piece, as the container sends it.
+
+    more: further parameters of InvokeEndpointWithResponseStream.
+    Raises: CallFailed, whose code is ModelError if the container answered with an error, and ModelStreamError if its
+    answer broke off.
+    """
+    answer = aws.call(
+        "sagemaker-runtime",
+        "InvokeEndpointWithResponseStream",
+        EndpointName=endpoint,
+        ContentType=content_type,
+        Accept=accept,
+        Body=body,
+        **more,
+    )
+    yield from read_stream(answer, "sagemaker-runtime", "InvokeEndpointWithResponseStream")
 
 
 def start_async(
@@ -62,7 +83,7 @@ def place_for_request(answers_uri: str, name: str) -> tuple[str, str]:
 
 def explain_model_error(aws: Aws, endpoint: str, err: CallFailed) -> DeployError:
     """Return an error with the container's answer, and with its last log lines in case it died."""
-    if err.code != "ModelError":
+    if err.code not in MODEL_ERRORS:
         return err
     lines = "\n".join(f"  {line}" for line in read_last_log_lines(aws, endpoint)[-N_ERROR_LOG_LINES:])
     return RequestFailed(

@@ -7,7 +7,7 @@ import json
 import mimetypes
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from deploy import invocation
@@ -21,7 +21,7 @@ from deploy.waiting import WaitPolicy, describe_endpoint
 MAX_REALTIME_BYTES = 25_000_000  # SageMaker's limit for one request
 MAX_ASYNC_BYTES = 1 << 30  # SageMaker's limit for one input in S3
 INVOCATION_TIMEOUT_S = 3600  # the longest that SageMaker allows an asynchronous request
-JSON = "application/json"
+JSON, NDJSON = "application/json", "application/x-ndjson"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +36,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("video", help="a file or s3://BUCKET/KEY; or a request as a .json file, for lip sync")
     parser.add_argument("--endpoint-name", required=True, metavar="NAME")
     parser.add_argument("--region", default="us-east-1", help="default: us-east-1")
-    parser.add_argument("--accept", default=JSON, help="format of the answer, such as text/vtt (default: JSON)")
+    parser.add_argument("--accept", help="format of the answer, such as text/vtt (default: JSON; NDJSON with --stream)")
+    parser.add_argument(
+        "--stream",
+        action="store_true",
+        help="write the answer as it arrives: words while a long video is read, for up to 8 minutes; real-time "
+        "endpoints with Viseme's image",
+    )
     parser.add_argument("--options", metavar="JSON", help='request options, such as {"face": 1}')
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the answer there (default: stdout)")
     parser.add_argument(
@@ -46,15 +52,47 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
-    answer = invoke(BotoAws(args.region), args, WaitPolicy(poll_s=5.0, timeout_s=args.timeout_s))
+    pieces = invoke(BotoAws(args.region), args, WaitPolicy(poll_s=5.0, timeout_s=args.timeout_s))
     if args.output:
-        args.output.write_bytes(answer)
+        write_file(args.output, pieces)
     else:
-        sys.stdout.buffer.write(answer if answer.endswith(b"\n") else answer + b"\n")
+        write_stdout(pieces)
 
 
-def invoke(aws: Aws, args: argparse.Namespace, wait_policy: WaitPolicy) -> bytes:
-    """Return the answer of a real-time or asynchronous endpoint.
+def write_file(path: Path, pieces: Iterator[bytes]) -> None:
+    """Write the answer, complete or not at all. Raises: WrongRequest, before anything is sent, if it cannot."""
+    # A pipe, a device or a link to one, such as /dev/stdout, is written to and never replaced.
+    is_replaced = not path.is_symlink() and (path.is_file() or not path.exists())
+    partial = path.with_name(f"{path.name}.part") if is_replaced else path
+    try:
+        file = partial.open("wb")
+    except OSError as err:
+        raise WrongRequest(f"--output {path}: {err.strerror}") from err
+    try:
+        with file:
+            for piece in pieces:
+                file.write(piece)
+                file.flush()
+        if is_replaced:
+            partial.replace(path)
+    finally:
+        if is_replaced:
+            partial.unlink(missing_ok=True)
+
+
+def write_stdout(pieces: Iterator[bytes]) -> None:
+    """Write each piece at once, and end the last line."""
+    last = b"\n"
+    for piece in pieces:
+        sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+        last = piece or last
+    if not last.endswith(b"\n"):
+        sys.stdout.buffer.write(b"\n")
+
+
+def invoke(aws: Aws, args: argparse.Namespace, wait_policy: WaitPolicy) -> Iterator[bytes]:
+    """Yield the answer of a real-time or asynchronous endpoint: in one piece, or as it arrives with --stream.
 
     Raises: WrongRequest; DeployError with the container's error message.
     """
@@ -64,21 +102,26 @@ def invoke(aws: Aws, args: argparse.Namespace, wait_policy: WaitPolicy) -> bytes
     if found["EndpointStatus"] not in ("InService", "Updating", "SystemUpdating"):
         raise WrongRequest(f"{args.endpoint_name}: is {found['EndpointStatus']} and takes no requests")
     if mode_of(found) == "async":
-        return invoke_async(aws, args, found, wait_policy)
-    return invoke_realtime(aws, args)
+        if args.stream:
+            raise WrongRequest(f"--stream: {args.endpoint_name} is asynchronous; only a real-time endpoint streams")
+        yield invoke_async(aws, args, found, wait_policy)
+    else:
+        yield from invoke_realtime(aws, args)
 
 
-def invoke_realtime(aws: Aws, args: argparse.Namespace) -> bytes:
+def invoke_realtime(aws: Aws, args: argparse.Namespace) -> Iterator[bytes]:
     content_type, body = make_body(args)
     if len(body) > MAX_REALTIME_BYTES:
         raise WrongRequest(
             f"{args.video}: {len(body)} bytes; a real-time endpoint takes at most {MAX_REALTIME_BYTES}: upload it to "
             "S3 and pass s3://BUCKET/KEY, or deploy with --mode async"
         )
+    request = (aws, args.endpoint_name, body, content_type, accept_of(args))
     try:
-        return invocation.invoke_realtime(
-            aws, args.endpoint_name, body, content_type, args.accept, **custom_attributes(args)
-        )
+        if args.stream:
+            yield from invocation.stream_answer(*request, **custom_attributes(args))
+        else:
+            yield invocation.invoke_realtime(*request, **custom_attributes(args))
     except CallFailed as err:
         raise invocation.explain_model_error(aws, args.endpoint_name, err) from err
 
@@ -89,6 +132,10 @@ def make_body(args: argparse.Namespace) -> tuple[str, bytes]:
         return guess_content_type(args.video), check_file(Path(args.video)).read_bytes()
     bucket, key = split_uri(args.video)
     return JSON, json.dumps({"s3_bucket": bucket, "s3_video_key": key, "fps": 25}).encode()
+
+
+def accept_of(args: argparse.Namespace) -> str:
+    return args.accept or (NDJSON if args.stream else JSON)
 
 
 def custom_attributes(args: argparse.Namespace) -> dict[str, str]:
@@ -109,7 +156,7 @@ def invoke_async(aws: Aws, args: argparse.Namespace, found: Answer, wait_policy:
         args.endpoint_name,
         uri,
         guess_content_type(uri),
-        args.accept,
+        accept_of(args),
         INVOCATION_TIMEOUT_S,
         **custom_attributes(args),
     )
