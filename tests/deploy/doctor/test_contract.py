@@ -1,0 +1,83 @@
+"""The doctor names the fault of each planted container, and no other one; and finds none where there is none."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deploy.doctor.contract import ContractCheck
+from deploy.doctor.findings import Finding, Outcome
+from deploy.doctor.limits import ContractLimits
+
+ROOT = Path(__file__).parents[3]
+LIMITS = ContractLimits(
+    deadline_s=8.0, ping_s=2.0, drain_s=10.0, idle_s=1.0, startup_s=60.0, settle_s=1.0, grace_s=1.0, n_at_once=24
+)
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the container's process import this repository and the tests' support."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(ROOT), str(ROOT / "tests"))))
+
+
+def examine(fault: str, folder: Path, limits: ContractLimits = LIMITS, *, is_quick: bool = True) -> list[Finding]:
+    command = [sys.executable, "-m", "support.planted_container", fault]
+    return list(ContractCheck(limits, is_quick=is_quick).of_command(command, folder, is_local=False))
+
+
+def named(findings: list[Finding], outcome: Outcome) -> dict[str, str]:
+    return {one.check: one.line() for one in findings if one.outcome is outcome}
+
+
+def test_a_container_that_keeps_the_contract(tmp_path: Path):
+    findings = examine("Container", tmp_path, is_quick=False)
+    assert {one.check: one.line() for one in findings if one.outcome is not Outcome.OK} == {}
+    assert {"idle connection", "stalled body", "deadline", "caller that leaves"} <= {one.check for one in findings}
+
+
+@pytest.mark.parametrize(
+    ("fault", "check", "words"),
+    [
+        ("ReadyTooEarly", "ping before the models are loaded", "answer 503 until the models are loaded"),
+        ("OneThread", "ping under load", "not answered within 2 s"),
+        ("ErrorsAreSuccesses", "error statuses", "JSON that ends early: 200, expected 400"),
+        ("ErrorsAre400", "error statuses", "an unknown content type: 400, expected 415"),
+        ("ErrorsAre500", "error statuses", "Invocation5XXErrors"),
+        ("HtmlErrors", "error bodies", "text/html"),
+        ("LeaksTracebacks", "tracebacks", "in the answer to JSON that ends early"),
+        ("HangsWhenFull", "many requests at once", "lost (no complete answer"),
+        ("TruncatesLargeAnswers", "lip sync", "the answer ended after 65536 of "),
+        ("WrongWords", "lip reading", '"SET RED IN Q SIX SOON", spoken was "BIN BLUE AT F TWO NOW"'),
+        ("WrongTypes", "answer types", "text/vtt: answered as application/json"),
+        ("SmallBodies", "large request", "25 MB: 413"),
+        ("ResetsLargeBodies", "too large request", "read the rest of the body"),
+        ("IgnoresSigterm", "exit after SIGTERM", "it runs 10 s after SIGTERM"),
+        ("CutsRequests", "requests at SIGTERM", "was cut"),
+        ("ListensOnLoopback", "address", "127.0.0.1:"),
+        ("DiesAtStart", "start", "exit code 1: no module named torch"),
+    ],
+)
+def test_each_fault_is_named_and_no_other(fault: str, check: str, words: str, tmp_path: Path):
+    failures = named(examine(fault, tmp_path), Outcome.FAILURE)
+    assert failures.keys() == {check}, failures
+    assert words in failures[check]
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"), [("NeverReady", "/ping is not 200"), ("ListensElsewhere", "it listens on 0.0.0.0:")]
+)
+def test_a_container_that_never_answers_its_ping(fault: str, words: str, tmp_path: Path):
+    [finding] = examine(fault, tmp_path, replace(LIMITS, startup_s=8.0))
+    assert (finding.check, finding.outcome) == ("start", Outcome.FAILURE)
+    assert words in finding.line()
+
+
+def test_a_ping_with_a_body_is_worth_a_warning(tmp_path: Path):
+    findings = examine("PingWithBody", tmp_path)
+    assert named(findings, Outcome.FAILURE) == {}
+    assert "AWS documents an empty body" in named(findings, Outcome.WARNING)["ping"]
