@@ -1,64 +1,23 @@
-"""Every alarm and scaling metric, of deploy and of the template, is one that AWS publishes.
-
-`cloudwatch_metrics.csv` has the metrics with their dimensions and statistics as AWS's documentation lists them, each
-with its page. An alarm on any other combination never rings, and AWS accepts it without a word.
-"""
+"""Every alarm and scaling metric, of deploy and of the template, is one that AWS publishes."""
 
 from __future__ import annotations
 
-import csv
 import json
-import re
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from support.cloudformation import load_template
 
 from deploy.endpoint import main
+from deploy.metrics import WatchedMetric, documented_metrics, find_fault
 
 ROOT = Path(__file__).parents[2]
-TABLE = Path(__file__).with_name("cloudwatch_metrics.csv")
 COMMAND = ["--endpoint-name", "viseme", "--role-arn", "arn:aws:iam::123456789012:role/SageMaker"]
 COMMAND += ["--image-uri", "123456789012.dkr.ecr.us-east-1.amazonaws.com/viseme:1.0", "--update", "--dry-run"]
 MODES = {"IsAsync": "async", "IsRealtime": "realtime"}
 
 
-@dataclass(frozen=True)
-class Watched:
-    """A metric as it is watched. mode: of the endpoint, None for other services."""
-
-    namespace: str
-    metric: str
-    dimensions: frozenset[str]
-    statistic: str
-    mode: str | None
-
-
-def documented() -> Iterator[dict[str, str]]:
-    with TABLE.open(newline="") as file:
-        yield from csv.DictReader(file)
-
-
-def find_fault(watched: Watched) -> str | None:
-    """Return what AWS's documentation says against a watched metric; None if it is published like that."""
-    rows = [row for row in documented() if (row["namespace"], row["metric"]) == (watched.namespace, watched.metric)]
-    if not rows:
-        return "no such metric"
-    [row] = rows
-    if set(row["dimensions"].split()) != watched.dimensions:
-        return f"published with {row['dimensions']}, not {' '.join(sorted(watched.dimensions))}"
-    allowed = row["statistics"].split()
-    is_percentile = re.fullmatch(r"p\d+(\.\d+)?", watched.statistic) is not None
-    if ("percentiles" if is_percentile else watched.statistic) not in allowed:
-        return f"its statistics are {row['statistics']}, not {watched.statistic}"
-    if watched.mode is not None and row["endpoints"] and watched.mode not in row["endpoints"].split():
-        return f"published for {row['endpoints']} endpoints, not {watched.mode}"
-    return None
-
-
-def watched_by_deploy(capsys: pytest.CaptureFixture[str], mode: str, *flags: str) -> list[Watched]:
+def watched_by_deploy(capsys: pytest.CaptureFixture[str], mode: str, *flags: str) -> list[WatchedMetric]:
     """Return what an update watches: its rollback alarms, and the metrics that it scales by."""
     assert main([*COMMAND, "--mode", mode, *flags]) == 0
     found = []
@@ -69,7 +28,7 @@ def watched_by_deploy(capsys: pytest.CaptureFixture[str], mode: str, *flags: str
             metric = tracked or given
             names = [one["Name"] for one in metric["Dimensions"]]
             statistic = metric.get("Statistic") or metric["ExtendedStatistic"]
-            found.append(Watched(metric["Namespace"], metric["MetricName"], frozenset(names), statistic, mode))
+            found.append(WatchedMetric(metric["Namespace"], metric["MetricName"], frozenset(names), statistic, mode))
     return found
 
 
@@ -87,7 +46,7 @@ def test_deploy_watches_metrics_that_exist(capsys: pytest.CaptureFixture[str], m
     assert {one.metric: fault for one in found if (fault := find_fault(one))} == {}
 
 
-def watched_by_template() -> dict[str, Watched]:
+def watched_by_template() -> dict[str, WatchedMetric]:
     found = {}
     for name, one in load_template(ROOT / "infra" / "template.yaml")["Resources"].items():
         if one["Type"] == "AWS::CloudWatch::Alarm":
@@ -95,7 +54,7 @@ def watched_by_template() -> dict[str, Watched]:
             names = frozenset(dimension["Name"] for dimension in given["Dimensions"])
             statistic = given.get("Statistic") or given["ExtendedStatistic"]
             mode = MODES.get(one.get("Condition"))
-            found[name] = Watched(given["Namespace"], given["MetricName"], names, statistic, mode)
+            found[name] = WatchedMetric(given["Namespace"], given["MetricName"], names, statistic, mode)
     return found
 
 
@@ -116,11 +75,11 @@ def test_the_template_watches_metrics_that_exist():
     ],
 )
 def test_a_metric_that_does_not_exist_is_found(metric: str, dimensions: str, statistic: str, mode: str, fault: str):
-    found = find_fault(Watched("AWS/SageMaker", metric, frozenset(dimensions.split()), statistic, mode))
+    found = find_fault(WatchedMetric("AWS/SageMaker", metric, frozenset(dimensions.split()), statistic, mode))
     assert found is not None
     assert found.startswith(fault)
 
 
 def test_every_row_names_its_page():
-    for row in documented():
+    for row in documented_metrics():
         assert row["source"].startswith("https://docs.aws.amazon.com/"), row["metric"]
