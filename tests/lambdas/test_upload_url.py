@@ -84,6 +84,12 @@ def test_over_http(encoded):
     assert json.loads(answer["body"])["key"].endswith("/a.mp4")
 
 
+def test_it_leaves_cors_to_lambda():
+    """Lambda adds the headers of the function URL's configuration: with two of a name browsers refuse the answer."""
+    answer = function.handler({"requestContext": {}, "body": '{"filename":"a.mp4"}'}, None)
+    assert not [name for name in answer["headers"] if name.lower().startswith("access-control-")]
+
+
 @pytest.mark.parametrize("body", [None, "", "{", "[]", '{"filename":"a.txt"}'])
 def test_an_invalid_request_over_http_is_400(body):
     answer = function.handler({"requestContext": {}, "body": body}, None)
