@@ -26,6 +26,8 @@ STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.WeightsError, 400, "invalid_request"),
     (errors.AvatarNotFound, 404, "avatar_not_found"),
     (errors.AvatarError, 400, "invalid_request"),
+    (errors.JobNotFound, 404, "job_not_found"),
+    (errors.IdempotencyConflict, 409, "idempotency_conflict"),
     (errors.Overloaded, 503, "overloaded"),
     (errors.NotReady, 503, "not_ready"),
     (errors.BodyTimeout, 408, "deadline_exceeded"),

@@ -15,9 +15,12 @@
     │   ├── WeightsError            the requested model weights cannot be used
     │   │   ├── WeightsNotFound     no such set, no such file, or not fetched yet
     │   │   └── WrongWeights        the file does not contain the weights it should
-    │   └── AvatarError             the requested avatar cannot be used
-    │       ├── AvatarNotFound      no avatar of that name, no package at that path
-    │       └── BadPackage          files of a package are missing, damaged, or contradict one another
+    │   ├── AvatarError             the requested avatar cannot be used
+    │   │   ├── AvatarNotFound      no avatar of that name, no package at that path
+    │   │   └── BadPackage          files of a package are missing, damaged, or contradict one another
+    │   └── JobRequestError         the request about a durable job cannot be followed
+    │       ├── JobNotFound         no job of that id, or it is another client's
+    │       └── IdempotencyConflict another request was submitted with the same key
     ├── DeviceUnavailable           this machine cannot run the model as requested
     ├── StorageError                storage is unreachable, or interrupted a transfer
     └── ServingError                the server cannot answer now
@@ -27,6 +30,7 @@
         │   └── BodyTimeout         its body did not arrive in time, or too slowly
         ├── Canceled                the caller disconnected, or canceled the request
         ├── WorkerDied              the process that ran the request died
+        ├── LeaseLost               another worker may run the job, or it was canceled
         └── OutOfMemory             the request needed more memory than there is
 
 A message contains what was found and what was expected. Errors carry no HTTP status and no exit code:
@@ -106,6 +110,18 @@ class BadPackage(AvatarError):
     """Files of an avatar's package are missing, damaged, or contradict one another."""
 
 
+class JobRequestError(CallerError):
+    """The request about a durable job cannot be followed."""
+
+
+class JobNotFound(JobRequestError):
+    """There is no job of that id, or it is another client's."""
+
+
+class IdempotencyConflict(JobRequestError):
+    """Another request was submitted with the same idempotency key."""
+
+
 class DeviceUnavailable(VisemeError):
     """This machine cannot run the model on the requested device or at the requested precision."""
 
@@ -140,6 +156,10 @@ class Canceled(ServingError):
 
 class WorkerDied(ServingError):
     """The process that ran the request died; the request was not retried."""
+
+
+class LeaseLost(ServingError):
+    """The lease of a job has expired or been taken, or the job was canceled; what ran it must publish nothing."""
 
 
 class OutOfMemory(ServingError):

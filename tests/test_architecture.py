@@ -54,6 +54,7 @@ INFERENCE_LAYERS = (
 CONTAINER_LAYERS = (
     ("container/logs", "container/http", "container/visuals", "container/protos"),
     ("container/worker", "container/live"),
+    ("container/jobs",),
     ("container/live/legacy",),
     ("container/client", "container/stream", "container/rpc"),
     ("container/app",),

@@ -1,0 +1,39 @@
+"""Webhooks of jobs: the rows that say what is to be delivered."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from container.jobs.records import JobRecord
+
+
+def delivery_rows(job: JobRecord, now: float) -> list[dict[str, Any]]:
+    """Return the deliveries that report the end of a job: one if it has a webhook, else none."""
+    if job.webhook_url is None:
+        return []
+    payload = {
+        "type": f"job.{job.state}",
+        "timestamp": datetime.fromtimestamp(now, UTC).isoformat(),
+        "data": {
+            "id": job.id,
+            "state": job.state,
+            "progress": job.progress,
+            "result": job.result,
+            "error": None if job.error is None else asdict(job.error),
+        },
+    }
+    row = {
+        "id": f"msg_{uuid.uuid4().hex}",
+        "job_number": job.number,
+        "event": payload["type"],
+        "url": job.webhook_url,
+        "payload": json.dumps(payload),
+        "state": "pending",
+        "next_try_at": now,
+        "created_at": now,
+    }
+    return [row]

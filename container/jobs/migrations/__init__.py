@@ -1,0 +1,1 @@
+"""Migrations of the jobs database, run by Alembic at the start."""

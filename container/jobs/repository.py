@@ -1,0 +1,196 @@
+"""The records of jobs, as those who submit and watch them see them.
+
+Clients take turns: each job has one when it is queued, after the client's last job and not before the turn of the job
+that was claimed last, so that a client's first job waits for at most one job of each other client.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from sqlalchemy import Connection, Engine, and_, delete, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from container.jobs.records import (
+    FINAL_STATES,
+    AttemptOutcome,
+    JobEvent,
+    JobRecord,
+    JobState,
+    NewJob,
+    QueueStatistics,
+    Submission,
+)
+from container.jobs.rows import event_of, job_of, load_job
+from container.jobs.schema import IS_QUEUED, IS_RUNNING, IS_UNSWEPT, attempts, events, jobs, outputs, turns
+from container.jobs.transactions import CLOCK_ROW, JobLimits, JobTransactions, of_job
+from inference.errors import IdempotencyConflict, Overloaded
+
+COUNT_AGE_S = 1.0  # seconds that a count of the queued jobs serves to bound the queue
+SWEEP_BATCH = 100  # jobs per page of a sweep
+
+
+class JobRepository(JobTransactions):
+    """The records of jobs. Any method raises StorageError if the database cannot be reached."""
+
+    def __init__(self, engine: Engine, limits: JobLimits | None = None, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(engine, limits, clock)
+        self._n_queued, self._counted_at = 0, float("-inf")
+
+    def submit(self, new: NewJob) -> Submission:
+        """Queue a job, or return the one that the same client submitted with the same key before.
+
+        Raises: Overloaded if the queue is full; IdempotencyConflict if the earlier job had another input.
+        """
+        with self._writing() as db:
+            if (earlier := self._find_same(db, new)) is not None:
+                return Submission(earlier, is_new=False)
+            self._check_queue(db)
+            try:
+                with db.begin_nested():
+                    number = self._insert(db, new)
+            except IntegrityError:  # another process has just queued it
+                if (earlier := self._find_same(db, new)) is None:
+                    raise
+                return Submission(earlier, is_new=False)
+            self._n_queued += 1
+            return Submission(load_job(db, jobs.c.number == number), is_new=True)
+
+    def find(self, job_id: str, client: str | None = None) -> JobRecord:
+        """Return a job with its outputs and attempts. client: the only one whose jobs are found, if given.
+
+        Raises: JobNotFound.
+        """
+        with self._reading() as db:
+            return load_job(db, of_job(job_id, client))
+
+    def list_page(
+        self, limit: int, before: int | None = None, client: str | None = None, state: JobState | None = None
+    ) -> list[JobRecord]:
+        """Return jobs from the newest to the oldest, without outputs and attempts. before: only lower numbers."""
+        query = select(jobs).order_by(jobs.c.number.desc()).limit(limit)
+        for column, value in ((jobs.c.client, client), (jobs.c.state, state)):
+            query = query if value is None else query.where(column == value)
+        with self._reading() as db:
+            return [
+                job_of(row)
+                for row in db.execute(query if before is None else query.where(jobs.c.number < before)).mappings()
+            ]
+
+    def events_after(self, job_number: int, sequence: int = 0, limit: int = 1000) -> list[JobEvent]:
+        """Return the events of a job after the one with this sequence number, in order."""
+        query = select(events).where(events.c.job_number == job_number, events.c.sequence > sequence)
+        with self._reading() as db:
+            return [event_of(row) for row in db.execute(query.order_by(events.c.sequence).limit(limit)).mappings()]
+
+    def statistics(self) -> QueueStatistics:
+        """Return the numbers of the queue."""
+        queued = select(func.count(), func.min(jobs.c.created_at)).where(IS_QUEUED)
+        running = select(func.count()).where(IS_RUNNING)
+        with self._reading() as db:
+            n_queued, oldest = db.execute(queued).one()
+            n_running, n_attempts = db.scalar(running) or 0, db.scalar(select(func.count()).select_from(attempts)) or 0
+        return QueueStatistics(n_queued, n_running, n_attempts, max(self._clock() - oldest, 0.0) if oldest else 0.0)
+
+    def cancel(self, job_id: str, client: str | None = None) -> JobRecord:
+        """Cancel a job; its worker finds out when it next uses its lease. A finished job stays as it is.
+
+        Raises: JobNotFound.
+        """
+        with self._writing() as db:
+            values = {"state": JobState.CANCELED, "stage": "canceled"} | self._final_values()
+            unfinished = and_(of_job(job_id, client), jobs.c.state.not_in(FINAL_STATES))
+            changed = update(jobs).where(unfinished).values(values).returning(jobs.c.number, jobs.c.attempt)
+            if (row := db.execute(changed).one_or_none()) is not None:
+                self._end_outputs(db, row.number, JobState.CANCELED, None)
+                self._end_attempt(db, row.number, row.attempt, AttemptOutcome.CANCELED, None)
+                self._announce_end(db, row.number)
+            return load_job(db, of_job(job_id, client))
+
+    def unswept(self) -> list[JobRecord]:
+        """Return finished jobs of which files of lost attempts may be left."""
+        query = select(jobs).where(IS_UNSWEPT).order_by(jobs.c.number).limit(SWEEP_BATCH)
+        with self._reading() as db:
+            return [job_of(row) for row in db.execute(query).mappings()]
+
+    def mark_swept(self, job_number: int) -> None:
+        """Record that no files of lost attempts are left."""
+        with self._writing() as db:
+            db.execute(update(jobs).where(jobs.c.number == job_number).values(swept_at=self._clock()))
+
+    def expired(self) -> list[JobRecord]:
+        """Return finished jobs that are to be deleted."""
+        query = select(jobs).where(jobs.c.expires_at <= self._clock()).order_by(jobs.c.expires_at).limit(SWEEP_BATCH)
+        with self._reading() as db:
+            return [job_of(row) for row in db.execute(query).mappings()]
+
+    def delete(self, job_number: int) -> None:
+        """Delete the record of a finished job; its files are deleted before."""
+        with self._writing() as db:
+            db.execute(delete(jobs).where(jobs.c.number == job_number, jobs.c.state.in_(FINAL_STATES)))
+
+    def known_ids(self, ids: Sequence[str]) -> set[str]:
+        """Return those of the ids that are of jobs."""
+        with self._reading() as db:
+            return set(db.scalars(select(jobs.c.id).where(jobs.c.id.in_(ids))))
+
+    def _find_same(self, db: Connection, new: NewJob) -> JobRecord | None:
+        """Return the job with the id, or with the client's key. Raises: IdempotencyConflict."""
+        same_key = and_(jobs.c.client == new.client, jobs.c.idempotency_key == new.idempotency_key)
+        condition = jobs.c.id == new.id if new.idempotency_key is None else or_(jobs.c.id == new.id, same_key)
+        found = db.execute(select(jobs.c.number, jobs.c.request_sha256).where(condition)).one_or_none()
+        if found is None:
+            return None
+        if found.request_sha256 != new.request_sha256:
+            raise IdempotencyConflict(
+                f"Idempotency-Key {new.idempotency_key!r}: another request was submitted with it; expected a new key"
+            )
+        return load_job(db, jobs.c.number == found.number)
+
+    def _check_queue(self, db: Connection) -> None:
+        """Raise Overloaded if the queue is full. The count may be a second old, so other processes may exceed it."""
+        now = self._clock()
+        if not now - COUNT_AGE_S < self._counted_at <= now:
+            self._n_queued = db.scalar(select(func.count()).where(IS_QUEUED)) or 0
+            self._counted_at = now
+        if self._n_queued >= self._limits.max_queued:
+            raise Overloaded(f"{self._n_queued} jobs are queued, at most {self._limits.max_queued}; try again later")
+
+    def _insert(self, db: Connection, new: NewJob) -> int:
+        now = self._clock()
+        row = {
+            "id": new.id,
+            "client": new.client,
+            "state": JobState.QUEUED,
+            "stage": "queued",
+            "turn": self._next_turn(db, new.client),
+            "route": new.route,
+            "headers": new.headers,
+            "task": new.task,
+            "accept": new.accept,
+            "request_sha256": new.request_sha256,
+            "input_bytes": new.input_bytes,
+            "request_id": new.request_id,
+            "idempotency_key": new.idempotency_key,
+            "webhook_url": new.webhook_url,
+            "webhook_events": list(new.webhook_events),
+            "extra": new.extra,
+            "created_at": now,
+        }
+        number: int = db.execute(insert(jobs).values(row).returning(jobs.c.number)).scalar_one()
+        expected = [
+            {"job_number": number, "position": i, "name": name, "state": JobState.QUEUED, "details": {}}
+            for i, name in enumerate(new.outputs)
+        ]
+        if expected:
+            db.execute(insert(outputs), expected)
+        self._add_event(db, number, 0, "state", {"state": JobState.QUEUED})
+        return number
+
+    def _next_turn(self, db: Connection, client: str) -> int:
+        """Return the turn of a client's new job, and record it."""
+        query = select(func.max(turns.c.turn)).where(turns.c.client.in_((CLOCK_ROW, client)))
+        turn = (db.scalar(query) or 0) + 1
+        self._raise_turn(db, client, turn)
+        return turn
