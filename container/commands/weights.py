@@ -141,6 +141,9 @@ def convert_weights(
     ] = None,
 ) -> None:
     """Convert weights to another format or precision and print the files written."""
+    from inference.backends.torch_import import require_torch
+
+    require_torch("converting weights")
     from container.commands.calibration_data import make_lip_reading_samples, make_lip_sync_samples
     from inference.conversion.convert import convert, find_convertible
     from inference.settings import Settings

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inference.backends.openvino_network import has_bf16
+from inference.backends.torch_import import has_torch
 from inference.errors import DeviceUnavailable, InvalidRequest
 
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -114,6 +115,8 @@ def may_have_gpu() -> bool:
 
 
 def has_cuda() -> bool:
+    if not has_torch():
+        return False
     import torch
 
     with warnings.catch_warnings():
@@ -126,6 +129,8 @@ def gpu_fault() -> str | None:
 
     This adds two numbers on the GPU: torch reports GPUs as available even if it has no kernels for them.
     """
+    if not has_torch():
+        return f"torch is not installed, as in Viseme's image for CPUs (NVIDIA driver: {driver_version() or 'none'})"
     import torch
 
     reason = ""
@@ -149,11 +154,11 @@ def run_on_gpu() -> None:
 
 def describe_gpu() -> dict[str, str | None]:
     """Return the GPU's name, its driver's version and the CUDA version that torch was built for; None if missing."""
-    if not may_have_gpu():
-        return {"gpu": None, "driver": None, "torch_cuda": None}
+    driver = driver_version()
+    if not may_have_gpu() or not has_torch():
+        return {"gpu": None, "driver": driver, "torch_cuda": None}
     import torch
 
-    driver = driver_version()
     name = torch.cuda.get_device_name() if has_cuda() else None
     return {"gpu": name, "driver": driver, "torch_cuda": torch.version.cuda if name or driver else None}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, overload
 
 from inference.backends.telemetry import import_openvino
+from inference.backends.torch_import import has_torch
 from inference.engines.answer import Answer
 from inference.engines.callbacks import RequestCallbacks
 from inference.engines.read import ReadEngine, ReadResponse
@@ -123,7 +124,7 @@ class Engines:
             "inference_ready": True,
             "capabilities": {"lipread": True, "lipsync": bool(found["sync_models"])},
             "openvino_version": import_openvino().__version__,
-            "torch_version": version("torch"),
+            "torch_version": version("torch") if has_torch() else None,
             **found,
             "warm_up_ms": round((time.perf_counter() - started) * 1000, 1),
         }

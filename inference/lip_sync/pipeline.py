@@ -14,6 +14,7 @@ import numpy as np
 
 from inference.audio import SAMPLE_RATE
 from inference.backends import choose_device
+from inference.backends.torch_import import require_torch
 from inference.errors import NoFaceFound, WeightsNotFound
 from inference.faces import FaceBox, FaceChoice, FaceTracker
 from inference.faces.load import load_landmarker
@@ -181,13 +182,15 @@ class LipSyncer:
         networks = [clock.timed(one.name, one.generate_faces) for one in self.generators]
         generated = clock.watch("model", generate_patches(batches, networks, options.reference))
         if options.enhance != "none":
+            enhancer = self._find_enhancer(options.enhance)
             from inference.lip_sync.enhance import enhance_mouths
 
-            generated = clock.watch("enhance", enhance_mouths(generated, self._find_enhancer(options.enhance)))
+            generated = clock.watch("enhance", enhance_mouths(generated, enhancer))
         return clock.watch("compose", paste_faces(generated, options.paste))
 
     def _find_enhancer(self, name: EnhancerName) -> Enhancer:
         """Return an enhancer; it is loaded on first use, with torch, which it runs on."""
+        require_torch(f"the enhancer {name}")
         from inference.lip_sync.enhance import load_enhancer
 
         if name not in self._enhancers:

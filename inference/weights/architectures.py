@@ -16,6 +16,7 @@ import numpy as np
 from inference.backends.graphs.avatar import build_encoder, build_unet
 from inference.backends.graphs.lip_coord_net import build_lip_coord_net
 from inference.backends.graphs.wav2lip import build_s3fd, build_wav2lip
+from inference.backends.torch_import import require_torch
 from inference.dimensions.avatar import FACE_CHANNELS as AVATAR_CHANNELS
 from inference.dimensions.avatar import FACE_SIDE as AVATAR_SIDE
 from inference.dimensions.avatar import MODES, UNetDimensions, unet_layers
@@ -103,7 +104,8 @@ class NetworkWeights:
         return self.architecture.build(self.arrays, self.sizes)
 
     def make_module(self) -> nn.Module:
-        """Make its module, in evaluation mode."""
+        """Make its module, in evaluation mode. Raises: DeviceUnavailable without torch."""
+        require_torch(f"{self.architecture.name} as a module of torch")
         return to_module(self.architecture.make(self.sizes), self.arrays)
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+from inference.backends.torch_import import require_torch
 from inference.dimensions.layers import BATCH_COUNTER, Shape
 from inference.errors import WeightsNotFound, WrongWeights
 from inference.weights.cache import atomic_public_file, check_recorded, write_record
@@ -162,6 +163,7 @@ def check_zip(path: Path) -> None:
 
 
 def read_safetensors(path: Path) -> Tensors:
+    require_torch(f"{path}: reading types that numpy lacks, such as bfloat16,")
     from safetensors.torch import load_file
 
     try:
@@ -221,6 +223,7 @@ def is_copy_of(path: Path, sha256: str) -> bool:
 
 
 def read_torch(path: Path) -> object:
+    require_torch(f"{path}: reading a torch file")
     import torch
 
     try:
