@@ -15,12 +15,12 @@ import botocore.session
 from botocore import xform_name
 from botocore.config import Config
 from botocore.eventstream import ParserError
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ProfileNotFound
 from botocore.validate import validate_parameters
 from urllib3.exceptions import HTTPError
 
 from deploy.diagnostics import explain_call
-from deploy.errors import CallFailed, DeployError
+from deploy.errors import CallFailed, DeployError, WrongRequest
 
 Answer = dict[str, Any]
 CALL_TIMEOUT_S = 70  # a real-time invocation may take 60 s
@@ -40,8 +40,15 @@ class Aws(Protocol):
 class BotoAws:
     """AWS through boto3, with the caller's own credentials."""
 
-    def __init__(self, region: str) -> None:
-        self._session = boto3.Session(region_name=region)
+    def __init__(self, region: str | None, profile: str | None = None) -> None:
+        """region: None for that of the profile; profile: None for AWS_PROFILE. Raises: WrongRequest if it has none."""
+        try:
+            self._session = boto3.Session(region_name=region, profile_name=profile)
+        except ProfileNotFound as err:
+            raise WrongRequest(str(err)) from err
+        if not self._session.region_name:
+            raise WrongRequest("--region: not given, and the profile has none")
+        self.region: str = self._session.region_name
         self._clients: dict[tuple[str, float], Any] = {}
 
     def client(self, service: str, timeout_s: float = CALL_TIMEOUT_S) -> Any:
