@@ -38,7 +38,7 @@ def stage(lines: list[str], name: str) -> list[str]:
 
 
 def test_the_base_is_the_builder_s_choice(lines):
-    assert lines[0] == "ARG BASE_IMAGE=nvidia/cuda:13.0.2-runtime-ubuntu24.04"
+    assert lines[0] == "ARG BASE_IMAGE=python:3.11-slim-bookworm"
     assert [line.split(" AS ")[0] for line in of_kind(lines, "FROM")] == ["${BASE_IMAGE}", "libraries", "libraries"]
 
 
@@ -84,10 +84,42 @@ def test_libraries_are_installed_before_the_package_is_copied(lines):
 
 
 def test_it_needs_no_network_to_start(lines):
-    assert any(line.endswith("VISEME_DATA_DIR=/opt/viseme/data viseme weights fetch mediapipe") for line in lines)
+    [fetched] = [line for line in stage(lines, "ours") if "weights fetch" in line]
+    assert "VISEME_DATA_DIR=/opt/viseme/data" in fetched
+    assert "&& viseme weights fetch mediapipe" in fetched
+    assert fetched.endswith("&& viseme avatar info starter")  # draws it
     environment = " ".join(of_kind(stage(lines, "image"), "ENV"))
     assert "VISEME_DATA_DIR=/opt/viseme/data" in environment
     assert "SM_MODEL_DIR=/opt/ml/model" in environment
+
+
+def test_the_driver_s_libraries_are_asked_for(lines):
+    """NVIDIA's container runtime reads these; CUDA's images set them, and our base is none of those."""
+    environment = " ".join(of_kind(stage(lines, "image"), "ENV"))
+    assert "NVIDIA_VISIBLE_DEVICES=all" in environment
+    assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility" in environment
+
+
+@pytest.mark.parametrize("with_torch", ["yes", "no"])
+def test_torch_is_installed_if_it_is_wanted(lines, tmp_path, with_torch):
+    """The commands as they are, with a pip that records what it is asked for."""
+    requirements, asked = tmp_path / "requirements.txt", tmp_path / "asked"
+    requirements.write_text((ROOT / "requirements.txt").read_text())
+    pip = tmp_path / "pip"
+    pip.write_text(f'#!/bin/sh\nfor word in "$@"; do last=$word; done\ncat "$last" >> {asked}\n')
+    pip.chmod(0o755)
+    for line in of_kind(stage(lines, "libraries"), "RUN"):
+        if "pip install" in line:
+            command = line.partition("target=/etc/pip.conf")[2].replace("/opt/viseme", str(tmp_path))
+            env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "WITH_TORCH": with_torch}
+            subprocess.run(["sh", "-ec", command], env=env, check=True)
+    found = [line for line in asked.read_text().splitlines() if line and not line.startswith("#")]
+    expected = [line for line in requirements.read_text().splitlines() if line and not line.startswith("#")]
+    assert [line for line in found if not line.startswith("torch==")] == [
+        line for line in expected if not line.startswith("torch==")
+    ]
+    assert any(line.startswith("torch==") for line in found) == (with_torch == "yes")
+    assert found[0].startswith("torch==") == (with_torch == "yes")  # before what depends on it
 
 
 def test_labels_declare_capabilities_to_sagemaker(lines):
