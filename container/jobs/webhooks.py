@@ -25,7 +25,7 @@ logger = logging.getLogger("viseme.webhooks")
 RETRY_DELAYS_S = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 36_000.0)
 TRY_S = 120.0  # seconds that a try may take: the next one is not before, unless the first is known to have failed
 GONE = 410  # the receiver wants no more of them
-SECRET_PREFIX = "whsec_"
+PREFIX = "whsec_"
 MIN_SECRET_BYTES, MAX_SECRET_BYTES = 24, 64
 BATCH = 20  # deliveries taken at once
 
@@ -92,7 +92,7 @@ class WebhookSigner:
         from standardwebhooks import Webhook
 
         try:
-            key = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
+            key = base64.b64decode(secret.removeprefix(PREFIX), validate=True)
         except ValueError as err:
             raise InvalidRequest("VISEME_WEBHOOK_SECRET: expected whsec_ and base64") from err
         if not MIN_SECRET_BYTES <= len(key) <= MAX_SECRET_BYTES:
