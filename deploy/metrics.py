@@ -1,7 +1,7 @@
 """The CloudWatch metrics that AWS publishes, by its documentation: an alarm on any other one never rings.
 
-`cloudwatch_metrics.csv` has each with its dimensions, statistics and kinds of endpoints, and the page that lists it. AWS
-accepts an alarm on any combination without a word.
+`cloudwatch_metrics.csv` has each with its dimensions, statistics and kinds of endpoints, and the page that lists it.
+AWS accepts an alarm on any combination without a word.
 """
 
 from __future__ import annotations

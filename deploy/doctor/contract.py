@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +74,7 @@ class ContractCheck:
             with_sync = yield from self._check_requests(probe)
             yield from check_drain(probe, process, with_sync=with_sync)
 
-    def _check_requests(self, probe: Probe) -> Iterator[Finding]:
+    def _check_requests(self, probe: Probe) -> Generator[Finding, None, bool]:
         """Yield what requests alone can show. Returns: whether lip sync works."""
         yield check_ping(probe)
         reading, text = check_reading(probe)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import faulthandler
 import json
 import os
 import select
@@ -269,7 +270,8 @@ class HangsWhenFull(Container):
 
     def enter(self) -> None:
         if not self.state.places.acquire(blocking=False):
-            self.state.n_running -= 1  # so that SIGTERM does not wait for it
+            with self.state.changed:
+                self.state.n_running -= 1  # so that SIGTERM does not wait for it
             time.sleep(3600)
 
 
@@ -348,6 +350,7 @@ class DiesAtStart(Container):
 
 
 def main(fault: str) -> None:
+    faulthandler.register(signal.SIGUSR1)
     handler: type[Container] = globals()[fault]
     handler.state = State()
     handler.server_type.request_queue_size = 128
