@@ -11,6 +11,7 @@ import typer
 from container.commands.console import (
     DeviceOption,
     PrecisionOption,
+    VideoEncoderOption,
     make_progress_callback,
     print_line,
     print_note,
@@ -147,6 +148,7 @@ def speak(
     force: ForceOption = False,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    encoder: VideoEncoderOption = None,
 ) -> None:
     """Render an avatar speaking an audio file and write the video.
 
@@ -155,13 +157,18 @@ def speak(
     from inference.avatar.render_video import render_video
     from inference.settings import Settings
 
-    settings = Settings.from_env()
+    settings = Settings.from_env().with_overrides(encoder=encoder)
     target = choose_target(output, (audio,), force=force)
     package = load_package(avatar, settings, device, precision)
     with report_progress() as progress:
         task = progress.add_task(audio.name, total=None)
         result = render_video(
-            package, audio, target, settings.media_limits, progress=make_progress_callback(progress, task)
+            package,
+            audio,
+            target,
+            settings.media_limits,
+            progress=make_progress_callback(progress, task),
+            encoder=settings.encoder,
         )
     for warning in result.warnings:
         print_note(f"warning: {warning}")

@@ -36,12 +36,27 @@ class PrecisionName(StrEnum):
     int8 = "int8"
 
 
+class EncoderName(StrEnum):
+    """Encoders of H.264."""
+
+    auto = "auto"
+    libx264 = "libx264"
+    h264_nvenc = "h264_nvenc"
+
+
 DeviceOption = Annotated[
     DeviceName | None, typer.Option("--device", help="Device to run on. Default: VISEME_DEVICE, else auto.")
 ]
 PrecisionOption = Annotated[
     PrecisionName | None,
     typer.Option("--precision", help="Precision to run in. Default: VISEME_PRECISION, else auto."),
+]
+VideoEncoderOption = Annotated[
+    EncoderName | None,
+    typer.Option(
+        "--encoder",
+        help="Encoder of the video; auto: the GPU's if there is one. Default: VISEME_ENCODER, else auto.",
+    ),
 ]
 WeightsOption = Annotated[
     str,

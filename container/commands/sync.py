@@ -13,6 +13,7 @@ from container.commands.console import (
     DeviceOption,
     FaceOption,
     PrecisionOption,
+    VideoEncoderOption,
     make_progress_callback,
     parse_face,
     print_note,
@@ -123,6 +124,7 @@ def sync(
     force: ForceOption = False,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    encoder: VideoEncoderOption = None,
 ) -> None:
     """Lip-sync a face to an audio file and write the video.
 
@@ -138,7 +140,7 @@ def sync(
     from inference.lip_sync import PARITY, Pads, SyncOptions
     from inference.settings import Settings
 
-    settings = Settings.from_env()
+    settings = Settings.from_env().with_overrides(encoder=encoder)
     options = replace(
         PARITY if parity else SyncOptions(),
         fps=fps,

@@ -13,6 +13,7 @@ from inference.avatar.timed_frame import TimedFrame
 from inference.media import MediaLimits, Source
 from inference.media.audio_spool import SpoolAudio, spool_audio
 from inference.media.encode import write_video
+from inference.media.video_encoders import X264, check_encoder
 from inference.stage_timer import StageClock
 
 PUSH_SIZE = SAMPLE_RATE  # samples pushed at a time, so that memory does not grow with the audio
@@ -40,21 +41,23 @@ def render_video(
     voice: SpoolAudio = spool_audio,
     progress: Progress | None = None,
     clock: StageClock | None = None,
+    encoder: str = X264,
 ) -> RenderedVideo:
     """Render the avatar speaking an audio file, and write the video with its audio, complete or not at all.
 
     audio: any file with audio: a path, or its bytes. The video is as long, rounded up to a whole frame, and has the
-    same frames as a live session.
+    same frames as a live session. encoder: auto, libx264 or h264_nvenc.
 
     Raises: MediaError (including NoAudio), InvalidRequest if the output cannot be written, StorageError,
-    WeightsNotFound.
+    WeightsNotFound, DeviceUnavailable if the encoder cannot be used.
     """
+    check_encoder(encoder)
     clock = clock or StageClock()
     with voice(audio, limits) as source_audio:
         with clock.stage("sound"):
             samples = source_audio.to_mono(SAMPLE_RATE)
         n_frames = -(-len(samples) * AVATAR_FPS // SAMPLE_RATE)
-        with write_video(output, package.fps, source_audio) as writer:
+        with write_video(output, package.fps, source_audio, encoder=encoder) as writer:
             for n_done, timed in enumerate(clock.watch("speak", generate_frames(package, samples)), 1):
                 with clock.stage("compose"):
                     frame = package.compose_frame(timed)

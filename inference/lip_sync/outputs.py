@@ -62,8 +62,9 @@ def write_videos(
     timeline: SyncTimeline,
     progress: ProgressCallback | None,
     clock: StageClock,
+    encoder: str,
 ) -> tuple[int, int]:
-    """Write each frame to its video. Returns: width and height."""
+    """Write each frame to its video. encoder: auto, libx264 or h264_nvenc. Returns: width and height."""
     size, trimmer = (0, 0), HeapTrimmer()
     with ExitStack() as stack:
         writers: list[VideoWriter] = [
@@ -74,6 +75,7 @@ def write_videos(
                     timeline.audio,
                     is_rounded_down=timeline.is_rounded_down,
                     primaries=timeline.primaries,
+                    encoder=encoder,
                 )
             )
             for path in paths

@@ -42,6 +42,7 @@ from inference.lip_sync.preprocess import (
 from inference.lip_sync.timeline import SyncTimeline, audio_warnings
 from inference.media import Frame, MediaOpener, OpenedMedia, Source, open_media
 from inference.media.audio_spool import SpoolAudio, spool_audio
+from inference.media.video_encoders import check_encoder
 from inference.settings import Settings
 from inference.stage_timer import StageClock
 
@@ -76,6 +77,7 @@ class LipSyncer:
         """
         self._settings = settings = settings or Settings.from_env()
         self._open_media, self._open_audio = media, voice
+        self._encoder = check_encoder(settings.encoder)
         self.device = choose_device(device, precision)
         self.generators = load_generators(
             list(checkpoints) if checkpoints is not None else None, self.device, settings.weight_sources
@@ -141,7 +143,7 @@ class LipSyncer:
             frames = self._run(media, timeline, options, locate, counter, clock)
             with staging_folder(output) as folder:
                 partial = [folder / f"{i}{path.suffix}" for i, path in enumerate(targets)]
-                size = write_videos(frames, partial, timeline, progress, clock)
+                size = write_videos(frames, partial, timeline, progress, clock, self._encoder)
                 counter.check()
                 outputs = self._move_outputs(partial, None if output is None else targets, timeline, clock)
         return SyncResult(

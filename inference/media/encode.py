@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Protocol
 
 import av
-import cv2
 import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import ColorRange, ColorTrc
@@ -19,17 +18,12 @@ from inference.errors import InvalidRequest, StorageError
 from inference.media.audio_spool import to_audio_frame
 from inference.media.colour import BT709_PRIMARIES, YuvMatrix, kept_primaries
 from inference.media.frames import Frame
+from inference.media.video_encoders import X264, choose_encoder
 from inference.media.yuv import to_yuv420
 
 VIDEO_TIME_BASE = Fraction(1, 90000)  # exact to 11 microseconds for every usual frame rate
-CRF = 18  # x264's constant rate factor: nearly indistinguishable from the source
-PRESET = "veryfast"
-OPENCV_AVX512 = 13  # OpenCV's number for AVX-512, which its Python package does not name
-# With AVX-512, x264 encoded the same frames differently in one of ten runs (due to the macroblock tree's costs); with
-# AVX2 alone, identically in all of 420 runs, and in the same time.
-DETERMINISTIC = "asm=AVX2"
 AUDIO_BIT_RATE = 96_000  # bits a second of each channel: ample for speech
-INTRA_ONLY = {"g": "1", "bf": "0"}  # x264 options: every frame a key frame
+INTRA_ONLY = {"g": "1", "bf": "0"}  # encoder options: every frame a key frame
 SUFFIXES = (".mp4", ".mov", ".mkv")
 
 
@@ -57,8 +51,9 @@ class VideoWriter:
         is_seekable: bool,
         is_rounded_down: bool,
         primaries: int,
+        encoder: str,
     ) -> None:
-        self._container = container
+        self._container, self._encoder = container, encoder
         self._fps = fps
         self._is_seekable, self._is_rounded_down = is_seekable, is_rounded_down
         self._primaries = kept_primaries(primaries)
@@ -96,10 +91,9 @@ class VideoWriter:
         height, width = frame.shape[:2]
         if height % 2 or width % 2:
             raise ValueError(f"frames of {width}x{height} pixels; even numbers expected")
-        options = {"crf": str(CRF), "preset": PRESET, **(INTRA_ONLY if self._is_seekable else {})}
-        if cv2.checkHardwareSupport(OPENCV_AVX512):  # to request AVX2 on a CPU without it would crash
-            options["x264-params"] = DETERMINISTIC
-        video: av.video.stream.VideoStream = self._container.add_stream("libx264", rate=self._fps, options=options)
+        encoder = choose_encoder(self._encoder, width, height)
+        options = encoder.options | (INTRA_ONLY if self._is_seekable else {})
+        video: av.video.stream.VideoStream = self._container.add_stream(encoder.codec, rate=self._fps, options=options)
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
         context = video.codec_context
         context.time_base = VIDEO_TIME_BASE
@@ -155,15 +149,18 @@ def write_video(
     is_seekable: bool = False,
     is_rounded_down: bool = False,
     primaries: int = BT709_PRIMARIES,
+    encoder: str = X264,
 ) -> Iterator[VideoWriter]:
     """Write a video to `path` frame by frame: `writer.add(frame)`.
 
     is_seekable: make every frame a key frame, for `FrameReader`; the file is about three times larger.
     is_rounded_down: the frames were read from a video by `read_clips`, which rounds down; each level is written as half
-    of one more, so that greys are those of the source. primaries: `VideoInfo.primaries` of that video.
+    of one more, so that greys are those of the source. primaries: `VideoInfo.primaries` of that video. encoder: auto,
+    libx264 or h264_nvenc; see `video_encoders`.
     The video appears at `path` when it is complete; if anything fails, nothing is left behind.
 
-    Raises: InvalidRequest if the suffix is not .mp4, .mov or .mkv; StorageError if the video cannot be written.
+    Raises: InvalidRequest if the suffix is not .mp4, .mov or .mkv; StorageError if the video cannot be written;
+    DeviceUnavailable if the GPU does not encode it.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise InvalidRequest(f"{path.name}: cannot write this kind of file; expected one of {', '.join(SUFFIXES)}")
@@ -184,6 +181,7 @@ def write_video(
                 is_seekable=is_seekable,
                 is_rounded_down=is_rounded_down,
                 primaries=primaries,
+                encoder=encoder,
             )
             yield writer
             writer.finish()

@@ -171,3 +171,12 @@ def test_silence_is_reported(parts: list[str], tmp_path: Path, capsys):
         out.writeframes(bytes(6400))
     assert main(["sync", *parts, "--checkpoint", str(tmp_path / "mine.pth"), "--device", "cpu"]) == 0
     assert capsys.readouterr().err.count("warning: silent_audio\n") == 1
+
+
+@pytest.mark.skipif(Path("/dev/nvidiactl").exists(), reason="this machine may have NVENC")
+def test_an_encoder_that_cannot_be_used_is_refused_before_work(parts: list[str], tmp_path: Path, capsys):
+    flags = ["--checkpoint", str(tmp_path / "none.pth"), "--device", "cpu", "--encoder", "h264_nvenc"]
+    assert main(["sync", *parts, *flags]) != 0
+    assert capsys.readouterr().err == (
+        "viseme: encoder h264_nvenc: this machine has no NVIDIA GPU; choose auto or libx264\n"
+    )
