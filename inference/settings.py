@@ -71,7 +71,12 @@ class Settings(BaseModel):
 
     host: str = "127.0.0.1"
     port: Port = 8080
-    workers: int = Field(1, ge=1, le=64)
+    # Worker processes, and the requests that one runs at a time, whose calls of a network are batched; "auto": by the
+    # cores and the memory, or one for each GPU; 1 request on a CPU, more on a GPU.
+    workers: Annotated[int, Field(ge=1, le=64)] | Literal["auto"] = 1
+    requests_per_worker: Annotated[int, Field(ge=1, le=32)] | Literal["auto"] = "auto"
+    # Frames of several live sessions in one call of an avatar's network; "auto": 1 on a CPU, 8 on a GPU.
+    session_batch: Annotated[int, Field(ge=1, le=8)] | Literal["auto"] = "auto"
     queue_size: int = Field(8, ge=1, le=10_000)
     # Bodies that may arrive at once, bytes of bodies on disk, and answers that may be sent at once.
     max_uploads: int = Field(128, ge=1, le=100_000)

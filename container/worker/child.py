@@ -1,4 +1,4 @@
-"""The worker process: loads the models and runs one request at a time.
+"""The worker process: loads the models and runs requests, one at a time in each of its lanes.
 
 Spawned by the pool. It exchanges the messages of `container.worker.messages` with it over a pipe.
 """
@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import signal
+import threading
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from typing import TYPE_CHECKING
@@ -23,8 +26,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger("viseme.worker")
 
 
-def run_worker(pipe: Connection, canceled: Event, model_dir: str | None) -> None:
-    """Load the models, report the result, and run jobs until `Stop` arrives or the server is gone."""
+def run_worker(ends: Sequence[tuple[Connection, Event]], model_dir: str | None, environment: Mapping[str, str]) -> None:
+    """Load the models, report the result, and run jobs until `Stop` arrives or the server is gone.
+
+    ends: of each lane, the pipe and the event that cancels its job. environment: variables to set before any library
+    reads them.
+    """
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server finishes its requests, then sends `Stop`
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     set_up_logs()
@@ -33,14 +41,28 @@ def run_worker(pipe: Connection, canceled: Event, model_dir: str | None) -> None
     deny_inspection()
     from container.worker.routes import WorkerRoutes  # imports OpenVINO, which takes a while
 
+    pipe = ends[0][0]
     try:
         routes = WorkerRoutes.load(model_dir)
+        lanes = routes.make_lanes(len(ends))
         health = routes.warm_up()
     except Exception as err:
         logger.exception("the models could not be loaded")
         pipe.send(LoadFailed(str(err) if isinstance(err, VisemeError) else type(err).__name__))
         return
     pipe.send(Ready(health))
+    threads = [
+        threading.Thread(target=run_jobs, args=(*end, lane)) for end, lane in zip(ends[1:], lanes[1:], strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    run_jobs(*ends[0], lanes[0])
+    for thread in threads:
+        thread.join()
+
+
+def run_jobs(pipe: Connection, canceled: Event, routes: WorkerRoutes) -> None:
+    """Run the jobs of one lane until `Stop` arrives or the server is gone."""
     with contextlib.suppress(EOFError, BrokenPipeError), contextlib.closing(routes):
         while isinstance(message := pipe.recv(), Job):
             pipe.send(run_job(message, pipe, canceled, routes))

@@ -1,7 +1,8 @@
-"""Messages over the pipe between the server and a worker process.
+"""Messages over a pipe between the server and a lane of a worker process.
 
 to the worker:    Job, Stop
-from the worker:  Ready or LoadFailed, once; then for each job DeadlineChanged?, Part*, and Done or Failed
+from the worker:  Ready or LoadFailed, once, by the first lane;
+                  then for each job DeadlineChanged?, Part*, and Done or Failed
 """
 
 from __future__ import annotations

@@ -4,136 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import multiprocessing
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from multiprocessing.connection import Connection
+from itertools import zip_longest
 from typing import Any
 
-from container.worker.child import run_worker
-from container.worker.messages import (
-    AnswerMessage,
-    DeadlineChanged,
-    Done,
-    Failed,
-    Job,
-    LoadFailed,
-    Part,
-    Ready,
-    ServerMessage,
-    Stop,
-    WorkerMessage,
-)
+from container.worker.messages import AnswerMessage, DeadlineChanged, Done, Failed, Job, Part, WorkerMessage
+from container.worker.placement import Placement
+from container.worker.process import DIED_MESSAGE, Lane, Worker
 from inference.errors import DeadlineExceeded, NotReady, Overloaded, VisemeError, WorkerDied
 
 logger = logging.getLogger("viseme.pool")
-DIED_MESSAGE = "the worker process died while it ran the request; the request was not retried"
 # Seconds for a worker to stop a canceled job before it is killed: it checks about once per second of video, and on a
 # busy machine reading that takes seconds. Starting another worker takes longer still.
 CANCEL_TIMEOUT_S = 10.0
-STOP_TIMEOUT_S = 3.0  # seconds for an idle worker to exit by itself
 RESTART_DELAYS_S = (0.1, 1.0, 5.0, 15.0)  # seconds before the first, second, ... restart in a row
-SPAWN = multiprocessing.get_context("spawn")  # never forked: torch and its threads do not survive a fork
-
-
-class Worker:
-    """One worker process and the pipe to it."""
-
-    def __init__(self, model_dir: str | None) -> None:
-        self._model_dir = model_dir
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="worker-pipe")
-        self._pending: asyncio.Future[WorkerMessage] | None = None
-        self.health: dict[str, Any] = {}
-        self.is_queued = False  # in the pool's queue of idle workers
-        self.generation = 0  # number of processes started so far
-
-    async def start(self) -> None:
-        """Spawn the process and wait until its models are loaded.
-
-        Raises: NotReady, with the reason, if they could not be loaded.
-        """
-        self.generation += 1
-        self._pipe, worker_end = SPAWN.Pipe()
-        self.canceled = SPAWN.Event()
-        self.process = SPAWN.Process(
-            target=run_worker, args=(worker_end, self.canceled, self._model_dir), name="viseme-worker"
-        )
-        self._pending = None
-        self.process.start()
-        worker_end.close()
-        message = await self.receive()
-        if not isinstance(message, Ready):
-            self.process.join()
-            reason = message.reason if isinstance(message, LoadFailed) else message
-            raise NotReady(f"the models could not be loaded: {reason}")
-        self.health = message.health
-
-    async def receive(self) -> WorkerMessage:
-        """Return the next message. Raises: WorkerDied.
-
-        A canceled call loses nothing: the next call returns the message that it waited for.
-        """
-        if self._pending is None:
-            loop = asyncio.get_running_loop()
-            self._pending = loop.run_in_executor(self._thread, receive_from, self._pipe)
-        await asyncio.wait({self._pending})
-        pending, self._pending = self._pending, None
-        try:
-            return pending.result()
-        except (EOFError, OSError) as err:
-            raise WorkerDied(DIED_MESSAGE) from err
-
-    def send(self, message: ServerMessage) -> None:
-        """Send a message. Raises: WorkerDied."""
-        try:
-            self._pipe.send(message)
-        except OSError as err:
-            raise WorkerDied("the worker process died before it received the request") from err
-
-    @property
-    def is_alive(self) -> bool:
-        return self.process.is_alive()
-
-    def kill(self) -> None:
-        """End the process at once, and free its resources."""
-        self.process.kill()
-        self.process.join()
-
-    async def close_pipe(self) -> None:
-        """Close the pipe to a process that has ended; `is_alive` and `kill` still work afterwards."""
-        if (pending := self._pending) is not None:  # the thread is still reading: it reaches the pipe's end at once
-            await asyncio.wait({pending})
-            pending.exception()  # retrieved, so that asyncio does not warn about it
-        self._pipe.close()
-
-    async def stop(self) -> None:
-        """Stop an idle worker."""
-        if self.is_alive:
-            try:
-                self.send(Stop())
-            except WorkerDied:
-                logger.info("a worker had died before it was stopped")
-            await asyncio.to_thread(self.process.join, STOP_TIMEOUT_S)
-        self.kill()
-        await self.close_pipe()
-        self._thread.shutdown(wait=False)
-
-
-def receive_from(pipe: Connection) -> WorkerMessage:
-    message: WorkerMessage = pipe.recv()
-    return message
 
 
 class Pool:
     """Worker processes, and the admission of requests: at most `queue_size` wait."""
 
-    def __init__(self, n_workers: int, queue_size: int, model_dir: str | None) -> None:
-        self._workers = [Worker(model_dir) for _ in range(n_workers)]
-        self._idle: asyncio.Queue[Worker | None] = asyncio.Queue()
+    def __init__(self, placements: Sequence[Placement], queue_size: int, model_dir: str | None) -> None:
+        """Take the places of the workers, one each."""
+        self._workers = [Worker(model_dir, placement) for placement in placements]
+        self._idle: asyncio.Queue[Lane | None] = asyncio.Queue()
         self._is_aborted = False
-        self._capacity = queue_size + n_workers
+        self._capacity = queue_size + sum(placement.n_lanes for placement in placements)
         self._supervisors: list[asyncio.Task[None]] = []
         self.n_in_flight = 0  # requests waiting or running
         self.n_restarts = 0
@@ -141,9 +38,10 @@ class Pool:
     async def start(self) -> None:
         """Start every worker. Raises: NotReady if one cannot load its models; all are ended then."""
         try:
-            for worker in self._workers:
-                await worker.start()
-                self._release(worker)
+            first, *others = self._workers
+            await first.start()  # it fills the cache of compiled networks for the others
+            await asyncio.gather(*(worker.start() for worker in others))
+            self._release_all(self._workers)
         except BaseException:
             self.abort()  # otherwise the exit would wait for those that started
             raise
@@ -180,20 +78,21 @@ class Pool:
             self.n_in_flight -= 1
 
     async def run(self, job: Job) -> AsyncGenerator[AnswerMessage]:
-        """Run a job on the next idle worker. Yields: any number of `Part`, then `Done` or `Failed`.
+        """Run a job on the next idle lane of a worker. Yields: any number of `Part`, then `Done` or `Failed`.
 
         The job's deadline applies until the worker sends another one after parsing the request.
         Closing the iterator early, when the caller disconnects, cancels the job.
         Raises: DeadlineExceeded, NotReady, WorkerDied.
         """
         deadline = job.deadline
-        worker = await self._acquire(deadline)
+        lane = await self._acquire(deadline)
+        worker = lane.worker
         generation, finished = worker.generation, False
         try:
-            worker.canceled.clear()
-            worker.send(job)
+            lane.canceled.clear()
+            lane.send(job)
             while not finished:
-                message = await self._receive(worker, generation, deadline)
+                message = await self._receive(lane, generation, deadline)
                 if isinstance(message, DeadlineChanged):
                     deadline = message.deadline
                     continue
@@ -208,48 +107,62 @@ class Pool:
         finally:
             is_same = worker.generation == generation and worker.health  # otherwise its supervisor takes over
             if is_same and finished:
-                self._release(worker)
+                self._release(lane)
             elif is_same:
-                await asyncio.shield(asyncio.create_task(self._cancel(worker)))
+                await asyncio.shield(asyncio.create_task(self._cancel(lane)))
 
-    def _release(self, worker: Worker) -> None:
-        """Make the worker available to the next request; once, however often it is called."""
-        if not worker.is_queued:
-            worker.is_queued = True
-            self._idle.put_nowait(worker)
+    def _release(self, lane: Lane) -> None:
+        """Make the lane available to the next request; once, however often it is called."""
+        lane.is_running = False
+        if lane.worker.is_retired:
+            lane.worker.retire()  # it may have been the last one that was waited for
+        elif not lane.is_queued:
+            lane.is_queued = True
+            self._idle.put_nowait(lane)
 
-    async def _acquire(self, deadline: float) -> Worker:
+    def _release_all(self, workers: Sequence[Worker]) -> None:
+        """Make all lanes available, those of different workers in turn."""
+        for lanes in zip_longest(*(worker.lanes for worker in workers)):
+            for lane in filter(None, lanes):
+                self._release(lane)
+
+    async def _acquire(self, deadline: float) -> Lane:
         while True:
             try:
-                worker = await asyncio.wait_for(self._idle.get(), max(deadline - time.monotonic(), 0))
+                lane = await asyncio.wait_for(self._idle.get(), max(deadline - time.monotonic(), 0))
             except TimeoutError as err:
                 raise DeadlineExceeded("the deadline passed before a worker was free") from err
-            if worker is None or self._is_aborted:
+            if lane is None or self._is_aborted:
                 raise NotReady("the server is going down; try another one")
-            worker.is_queued = False
-            if worker.health and worker.is_alive:  # otherwise it died idle, and its supervisor releases it again
-                return worker
+            lane.is_queued = False
+            if lane.worker.accepts_jobs:  # otherwise it ends or has died, and its supervisor releases the lane again
+                lane.is_running = True
+                return lane
 
-    async def _receive(self, worker: Worker, generation: int, deadline: float) -> WorkerMessage:
-        if worker.generation != generation:  # restarted between two messages: the next one is of another request
+    async def _receive(self, lane: Lane, generation: int, deadline: float) -> WorkerMessage:
+        if lane.worker.generation != generation:  # restarted between two messages: the next one is of another request
             raise WorkerDied(DIED_MESSAGE)
         try:
-            return await asyncio.wait_for(worker.receive(), max(deadline - time.monotonic(), 0))
+            return await asyncio.wait_for(lane.receive(), max(deadline - time.monotonic(), 0))
         except TimeoutError as err:
             raise DeadlineExceeded("the deadline passed while the request ran") from err
 
-    async def _cancel(self, worker: Worker) -> None:
-        """Have the worker drop its job; kill it if it does not."""
-        worker.canceled.set()
+    async def _cancel(self, lane: Lane) -> None:
+        """Have the worker drop the job; replace the worker if it does not, once it runs no other job."""
+        worker, generation = lane.worker, lane.worker.generation
+        lane.canceled.set()
         try:
             async with asyncio.timeout(CANCEL_TIMEOUT_S):
-                while not isinstance(await worker.receive(), (Done, Failed)):
+                while not isinstance(await lane.receive(), (Done, Failed)):
                     pass
         except (TimeoutError, WorkerDied):
-            logger.warning("a worker did not drop a canceled request and is replaced")
-            worker.process.kill()
+            if worker.generation == generation:
+                logger.warning("a worker did not drop a canceled request and is replaced")
+                lane.is_running = False
+                worker.retire()
             return
-        self._release(worker)
+        if worker.generation == generation:
+            self._release(lane)
 
     async def _supervise(self, worker: Worker) -> None:
         """Restart the worker whenever its process ends."""
@@ -262,7 +175,7 @@ class Pool:
             if has_run:
                 await asyncio.to_thread(worker.process.join)
             logger.error("a worker died", extra={"exitcode": worker.process.exitcode})
-            await worker.close_pipe()
+            await worker.close_pipes()
             self.n_restarts += 1
             await asyncio.sleep(RESTART_DELAYS_S[min(n_failed, len(RESTART_DELAYS_S) - 1)])
             try:
@@ -272,7 +185,7 @@ class Pool:
                 logger.warning("a worker could not be restarted", extra={"reason": str(err)})
                 continue
             n_failed = 0
-            self._release(worker)
+            self._release_all([worker])
 
     def abort(self) -> None:
         """End every worker for good: running requests fail with WorkerDied, waiting ones with NotReady."""

@@ -11,6 +11,7 @@ from container.worker.messages import DeadlineChanged, Job, Part
 from container.worker.openai_transcriptions import answer_transcription
 from inference.backends.device import describe_gpu
 from inference.engines import Answer, Engines, RequestCallbacks
+from inference.engines.lanes import make_lanes
 from inference.lip_reading import Word
 from inference.requests import Request, parse_generate_request, parse_request
 
@@ -31,6 +32,11 @@ class WorkerRoutes:
     def load(cls, model_dir: str | None) -> WorkerRoutes:
         """Load the engines. Raises: the errors of `Engines.from_env`."""
         return cls(Engines.from_env(model_dir))
+
+    def make_lanes(self, n: int) -> list[WorkerRoutes]:
+        """Return routes for so many requests at a time, over the same networks; the first are these."""
+        self._engines, *others = make_lanes(self._engines, n)
+        return [self, *(WorkerRoutes(engines) for engines in others)]
 
     def warm_up(self) -> dict[str, Any]:
         """Run every engine once. Returns: what is available and what it runs with, for /health and the log."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("auto", "f32", "f16", "bf16")
 CPU_PRECISION = "bf16"  # used for "auto" on a CPU; half the time of f32
+ANY_BATCH = -1  # size of a graph's batch
 ONNX_SUFFIX = ".onnx"
 MAX_CHANNELS = 2048  # wider networks are rejected
 
@@ -81,13 +82,18 @@ def check_weights(architecture: Architecture, sizes: Sizes, arrays: Arrays, file
 
 
 def make_generator(
-    unet: NetworkWeights, device: Device, n_threads: int = 0, compiled: Path | None = None
+    unet: NetworkWeights,
+    device: Device,
+    n_threads: int = 0,
+    compiled: Path | None = None,
+    max_batch: int | Literal["auto"] = "auto",
 ) -> BatchingNetwork:
     """Make the generator: (1, 320, 320, 3) uint8 BGR faces and (1, *audio_shape) float32 to (1, 320, 320, 3) uint8 BGR.
 
     Any number of threads may call it at once. A CPU runs the calls one after another on all cores; a GPU batches them.
 
-    n_threads: CPU threads per call; 0 for all. compiled: folder of compiled networks.
+    n_threads: CPU threads per call; 0 for all. compiled: folder of compiled networks. max_batch: calls in a batch; by
+    default one on a CPU, where a batch takes as long as its frames alone, and all that a GPU has graphs for.
     Raises: InvalidRequest for int8, which was never measured.
     """
     if device.precision not in PRECISIONS:
@@ -96,9 +102,11 @@ def make_generator(
     if device.name != "cpu":
         from inference.backends.cuda_graph import BATCH_SIZES
 
-        return BatchingNetwork(record_generator(unet, device), BATCH_SIZES[-1])
-    graph = build_generator(unet.arrays, unet.sizes)
-    return BatchingNetwork(OpenVinoNetwork(graph, device.precision, n_threads, compiled))
+        most = BATCH_SIZES[-1] if max_batch == "auto" else min(max_batch, BATCH_SIZES[-1])
+        return BatchingNetwork(record_generator(unet, device), most)
+    most = 1 if max_batch == "auto" else max_batch
+    graph = build_generator(unet.arrays, unet.sizes, 1 if most == 1 else ANY_BATCH)
+    return BatchingNetwork(OpenVinoNetwork(graph, device.precision, n_threads, compiled), most)
 
 
 def record_generator(unet: NetworkWeights, device: Device) -> CudaGraphNetwork:

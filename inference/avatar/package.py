@@ -109,7 +109,7 @@ class AvatarPackage:
             crops=CropArray(folder / files.CROPS, (manifest.frames, CROP_SIDE, CROP_SIDE, 3)),
             reader=open_background(folder, manifest),
             device=chosen.name,
-            generator=make_generator(unet, chosen, compiled=compiled),
+            generator=make_generator(unet, chosen, compiled=compiled, max_batch=settings.session_batch),
             audio_shape=unet.sizes.audio_shape,
             audio_encoder=make_audio_encoder(read_encoder(encoder), chosen, compiled) if encoder is not None else None,
             missing_encoder_message=missing_encoder_message,

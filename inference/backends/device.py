@@ -98,7 +98,12 @@ def count_threads(wanted: int | None = None) -> int:
         import torch  # waits for another thread that is importing it
 
         return torch.get_num_threads()
-    return wanted or len({core_of(cpu) for cpu in os.sched_getaffinity(0)})
+    return wanted or count_cores()
+
+
+def count_cores() -> int:
+    """Return the number of physical cores that this process may use."""
+    return len({core_of(cpu) for cpu in os.sched_getaffinity(0)})
 
 
 def core_of(cpu: int) -> str:

@@ -40,7 +40,7 @@ class Engines:
         self.settings = settings
         self.read_engine = read_engine
         self.sync_engine = sync_engine
-        self._decoder = decoder
+        self.decoder = decoder
 
     @classmethod
     def from_env(cls, model_dir: str | None) -> Engines:
@@ -82,7 +82,7 @@ class Engines:
 
     def close(self) -> None:
         """End the decoder process."""
-        self._decoder.close()
+        self.decoder.close()
 
     def answer(self, request: Request, accept: AcceptHeader, callbacks: RequestCallbacks = NO_CALLBACKS) -> Answer:
         """Run a request and encode its result as the best type that the caller accepts.

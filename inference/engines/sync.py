@@ -155,7 +155,7 @@ class SyncEngine:
     def __init__(self, syncer: LipSyncer | None, missing: str, settings: Settings, s3_files: S3Files) -> None:
         """syncer: None if there are no weights; `missing` is then the error message of every request."""
         self.syncer = syncer
-        self._missing = missing
+        self.missing = missing
         self._settings = settings
         self._s3_files = s3_files
 
@@ -217,7 +217,7 @@ class SyncEngine:
     def _syncer_for(self, request: SyncRequest) -> LipSyncer:
         """Return a syncer with the models of the request. Raises: WeightsNotFound."""
         if self.syncer is None:
-            raise WeightsNotFound(self._missing)
+            raise WeightsNotFound(self.missing)
         return self.syncer.with_checkpoints(request.models or [self.syncer.generators[0].name])
 
     def _store(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
@@ -35,6 +36,7 @@ from inference.lip_reading.windows import N_LIP_POINTS, WINDOW_HOP, OnRows, run_
 from inference.media import Clip, Frame, MediaOpener, OpenedMedia, Source, open_media
 from inference.settings import Settings
 from inference.stage_timer import StageClock
+from inference.weights.sources import WeightSources
 
 # Called with the seconds of video read so far, and the duration that the file declares (None if it does not).
 ProgressCallback = Callable[[float, float | None], None]
@@ -43,6 +45,7 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 BATCH_SIZE = {"cpu": 2, "cuda": 16}  # windows per batch
+MAX_BATCH = {"cpu": 2, "cuda": 32}  # windows of several videos per batch
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,20 @@ class LipReader:
             landmarks or settings.landmarks or self.model.landmarks or DEFAULT_LANDMARKS, settings.weight_sources
         )
         self.warnings = self._landmarker_notices() + self._check_landmarks()
+
+    def with_batching(self) -> LipReader:
+        """Return the same reader, whose network batches what several threads run through it."""
+        model = self.model
+        batching = copy.copy(self)
+        batching.model = replace(model, network=model.network.with_batching(MAX_BATCH[model.device.name]))
+        return batching
+
+    def for_thread(self, media: MediaOpener, sources: WeightSources) -> LipReader:
+        """Return a reader for another thread: with the same network, and face models and media of its own."""
+        reader = copy.copy(self)
+        reader._open_media = media
+        reader._landmarker = load_landmarker(self._landmarker.name, sources)
+        return reader
 
     def read(
         self,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy.typing as npt
 
 from inference.backends import Device, OpenVinoNetwork
+from inference.backends.batching import BatchingNetwork
 from inference.backends.graphs.lip_coord_net_stages import split_stages
 
 if TYPE_CHECKING:
@@ -34,6 +35,15 @@ class StagedNetwork:
     project: Network
     recur: Network
     whole: Network | None = None
+
+    def with_batching(self, max_rows: int) -> StagedNetwork:
+        """Return the same network for several threads, whose inputs are batched. max_rows: of one batch."""
+        return StagedNetwork(
+            tuple(BatchingNetwork(stage, max_rows) for stage in self.convolutions),
+            BatchingNetwork(self.project, max_rows),
+            BatchingNetwork(self.recur, max_rows),
+            self.whole and BatchingNetwork(self.whole, max_rows),
+        )
 
     def __call__(self, video: Array, lips: Array) -> Sequence[Array]:
         if self.whole is not None:

@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from inference.audio import SAMPLE_RATE
 from inference.backends import choose_device
+from inference.backends.batching import BatchingNetwork
 from inference.backends.torch_import import require_torch
 from inference.errors import NoFaceFound, WeightsNotFound
 from inference.faces import FaceBox, FaceChoice, FaceTracker
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from inference.lip_sync.enhance import Enhancer
 
 BATCH_SIZE = {"cpu": 4, "cuda": 32}  # frames per batch
+MAX_BATCH = {"cpu": 4, "cuda": 64}  # frames of several videos per batch
 
 
 class LipSyncer:
@@ -100,6 +102,21 @@ class LipSyncer:
         subset.generators = [loaded[name] for name in dict.fromkeys(names)]
         subset.warnings = licence_warnings(subset.generators)
         return subset
+
+    def with_batching(self) -> LipSyncer:
+        """Return the same syncer, whose generators batch what several threads run through them."""
+        batching = copy.copy(self)
+        most = MAX_BATCH[self.device.name]
+        batching.generators = [replace(one, network=BatchingNetwork(one.network, most)) for one in self.generators]
+        return batching
+
+    def for_thread(self, media: MediaOpener, voice: SpoolAudio) -> LipSyncer:
+        """Return a syncer for another thread: with the same generators, and face models and media of its own."""
+        syncer = copy.copy(self)
+        syncer._open_media, syncer._open_audio = media, voice
+        syncer._landmarker = load_landmarker("mediapipe", self._settings.weight_sources)
+        syncer._enhancers = {}
+        return syncer
 
     def warm_up(self) -> None:
         """Run every network once, so that the first video does not wait for it. Raises: the errors of the networks."""

@@ -30,6 +30,7 @@ from container.http import request_body
 from container.http.request_body import MAX_ASYNC_BODY_BYTES, MAX_BODY_BYTES, limits_of
 from container.server import http_config
 from container.worker import pool as pool_module
+from container.worker import process as process_module
 from inference.locked_folders import SUFFIX
 from inference.requests.deadlines import ASYNC_DEADLINE_S, ASYNC_HEADER
 from inference.settings import Settings
@@ -94,7 +95,7 @@ def settings(tmp_path: Path) -> Settings:
 def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
-    monkeypatch.setattr(pool_module, "run_worker", run_fake)
+    monkeypatch.setattr(process_module, "run_worker", run_fake)
 
 
 def leftover_bodies() -> list[Path]:

@@ -16,7 +16,7 @@ from support.waiting import read_all
 
 TESTS = Path(__file__).parents[1]
 SERVE = (
-    "from container.worker import pool; from support.fake_worker import run_fake; pool.run_worker = run_fake\n"
+    "from container.worker import process; from support.fake_worker import run_fake; process.run_worker = run_fake\n"
     "from container import server; server.DRAIN_TIMEOUT_S = 3600.0\n"
     "from inference.settings import Settings\n"
     "raise SystemExit(server.run_server(Settings.from_env()))"

@@ -25,7 +25,7 @@ from support.live_server import PATIENCE_S, LiveServer, live_server
 from container import server as server_module
 from container.live.frame_messages import unpack_frame
 from container.server import run_server
-from container.worker import pool as pool_module
+from container.worker import process as process_module
 from inference.settings import Settings
 
 HEADERS = {"Authorization": "Bearer secret"}
@@ -138,7 +138,7 @@ def test_avatars_are_loaded_before_the_server_is_ready(server: SecureServer):
 def test_a_port_that_is_taken_ends_the_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    monkeypatch.setattr(pool_module, "run_worker", run_fake)
+    monkeypatch.setattr(process_module, "run_worker", run_fake)
     monkeypatch.setattr(server_module, "set_up_logs", lambda: None)
     denied: list[bool] = []
     monkeypatch.setattr(server_module, "deny_inspection", lambda: denied.append(True))  # it would last

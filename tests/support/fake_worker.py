@@ -6,8 +6,11 @@ A module of its own, so that a spawned process finds it.
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -19,8 +22,10 @@ LONGER_S = 1.0
 PART = bytes(1 << 20)
 
 
-def run_fake(pipe: Connection, canceled: Event, model_dir: str | None) -> None:
+def run_fake(ends: Sequence[tuple[Connection, Event]], model_dir: str | None, environment: Mapping[str, str]) -> None:
     """Replace `run_worker`. model_dir: a file that the first worker deletes; the next one cannot load its models."""
+    os.environ.update(environment)
+    pipe = ends[0][0]
     if model_dir is not None:
         try:
             Path(model_dir).unlink()
@@ -28,15 +33,25 @@ def run_fake(pipe: Connection, canceled: Event, model_dir: str | None) -> None:
             pipe.send(LoadFailed("out of memory"))
             return
     pipe.send(Ready({"inference_ready": True}))
+    for end in ends:
+        threading.Thread(target=run_jobs, args=end).start()
+
+
+def run_jobs(pipe: Connection, canceled: Event) -> None:
+    """Run the jobs of one lane."""
     with contextlib.suppress(EOFError, BrokenPipeError):
         while isinstance(job := pipe.recv(), Job):
             command = command_of(job)
             if command == "longer":
                 pipe.send(DeadlineChanged(time.monotonic() + LONG_S))
                 time.sleep(LONGER_S)
+            if command == "hang":
+                time.sleep(LONG_S)
             execute(command, canceled.is_set, lambda part: pipe.send(Part(part)))
             if command == "video":
                 pipe.send(Done(make_video(job), "video/mp4"))
+            elif command == "environment":
+                pipe.send(Done(json.dumps(dict(os.environ)).encode(), "application/json"))
             else:
                 pipe.send(Done(command.encode(), "text/plain"))
 

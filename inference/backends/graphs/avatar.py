@@ -174,7 +174,7 @@ def build_generator(state: Mapping[str, Any], sizes: UNetDimensions, n: int = 1)
     """Build the network that takes and returns images from a U-Net's state dict: see `AvatarGenerator.forward`.
 
     Inputs: face (n, 320, 320, 3) uint8 BGR, audio (n, *audio_shape) float32; output: image, like face.
-    n: a fixed batch, so that OpenVINO plans its memory in advance: half of what a dynamic batch takes.
+    n: a fixed batch, so that OpenVINO plans its memory in advance: half of what a dynamic batch takes; -1 for any.
     """
     graph = OpenVinoOps()
     ops = graph.ops

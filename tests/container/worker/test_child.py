@@ -24,6 +24,6 @@ def test_a_worker_denies_inspection_before_it_loads_models(monkeypatch: pytest.M
     monkeypatch.setattr(child, "set_up_logs", lambda: None)
     server_end, worker_end = Pipe()
     with server_end, worker_end:
-        child.run_worker(worker_end, None, None)
+        child.run_worker([(worker_end, None)], None, {})
         assert server_end.recv() == LoadFailed("no weights")
     assert steps == ["deny", "load"]

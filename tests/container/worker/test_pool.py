@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -13,7 +14,9 @@ import pytest
 from support.fake_worker import run_fake
 
 from container.worker import pool as pool_module
+from container.worker import process as process_module
 from container.worker.messages import AnswerMessage, Done, Job, Part
+from container.worker.placement import Placement
 from container.worker.pool import Pool
 from inference.errors import DeadlineExceeded, NotReady, Overloaded, WorkerDied
 
@@ -22,7 +25,7 @@ PATIENCE_S = 60.0  # only a guard against hanging
 
 @pytest.fixture(autouse=True)
 def fake_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool_module, "run_worker", run_fake)
+    monkeypatch.setattr(process_module, "run_worker", run_fake)
 
 
 def make_job(route: str, seconds: float = PATIENCE_S) -> Job:
@@ -52,9 +55,9 @@ async def start_job(pool: Pool, route: str) -> asyncio.Task[list[AnswerMessage]]
     return task
 
 
-def with_pool(check, n_workers: int = 1, queue_size: int = 4):
+def with_pool(check, n_workers: int = 1, queue_size: int = 4, n_lanes: int = 1):
     async def run():
-        pool = Pool(n_workers, queue_size, None)
+        pool = Pool([Placement(n_lanes)] * n_workers, queue_size, None)
         await pool.start()
         try:
             await check(pool)
@@ -66,7 +69,7 @@ def with_pool(check, n_workers: int = 1, queue_size: int = 4):
 
 def test_one_worker_that_cannot_load_ends_them_all(tmp_path: Path):
     (tmp_path / "model").touch()
-    pool = Pool(2, 4, str(tmp_path / "model"))
+    pool = Pool([Placement()] * 2, 4, str(tmp_path / "model"))
     with pytest.raises(NotReady, match="could not be loaded: out of memory"):
         asyncio.run(pool.start())
     for worker in pool._workers:
@@ -176,9 +179,85 @@ def test_abort_ends_a_suspended_worker():
 
 
 def test_a_suspended_idle_worker_does_not_block_stop(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pool_module, "STOP_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(process_module, "STOP_TIMEOUT_S", 0.2)
 
     async def check(pool: Pool):
         os.kill(pool._workers[0].process.pid, signal.SIGSTOP)
 
     with_pool(check)
+
+
+def test_a_worker_runs_as_many_requests_at_a_time_as_it_has_lanes():
+    async def check(pool: Pool):
+        running = [asyncio.create_task(collect(pool, "sleep")) for _ in range(3)]
+        await until(lambda: sum(lane.is_running for lane in pool._workers[0].lanes) == 3)
+        waiting = asyncio.create_task(collect(pool, "quick"))
+        await until(lambda: pool.n_in_flight == 4)
+        running[1].cancel()
+        assert await waiting == [done("quick")]
+        assert not any(task.done() for task in (running[0], running[2]))
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        assert pool.n_restarts == 0
+
+    with_pool(check, n_lanes=3)
+
+
+def test_a_deadline_or_a_hang_of_one_request_leaves_the_others_running(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pool_module, "CANCEL_TIMEOUT_S", 0.2)
+
+    async def check(pool: Pool):
+        (worker,) = pool._workers
+        other = asyncio.create_task(collect(pool, "longer"))
+        await until(lambda: worker.lanes[0].is_running)
+        with pytest.raises(DeadlineExceeded):
+            await collect(pool, "hang", 0.1)
+        assert worker.is_retired
+        assert worker.is_alive
+        assert pool.is_ready
+        assert await other == [done("longer")]
+        await until(lambda: pool.n_restarts == 1 and worker.accepts_jobs)
+        answers = await asyncio.gather(*(collect(pool, f"quick{i}") for i in range(3)))
+        assert answers == [[done(f"quick{i}")] for i in range(3)]
+
+    with_pool(check, n_lanes=2)
+
+
+def test_a_dead_worker_fails_the_requests_of_all_its_lanes_and_no_others():
+    async def check(pool: Pool):
+        running = [asyncio.create_task(collect(pool, "sleep")) for _ in range(4)]
+        await until(lambda: all(lane.is_running for worker in pool._workers for lane in worker.lanes))
+        pool._workers[0].process.kill()
+        await until(lambda: sum(task.done() for task in running) == 2)
+        for task in (task for task in running if task.done()):
+            with pytest.raises(WorkerDied):
+                task.result()
+        await until(lambda: pool.n_restarts == 1 and pool._workers[0].accepts_jobs)
+        assert await collect(pool, "quick") == [done("quick")]
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+    with_pool(check, n_workers=2, n_lanes=2)
+
+
+def test_a_successor_keeps_the_place_of_its_worker():
+    places = [Placement(environment={"CUDA_VISIBLE_DEVICES": str(i)}) for i in range(2)]
+
+    async def check() -> None:
+        pool = Pool(places, 4, None)
+        await pool.start()
+        try:
+            pool._workers[1].process.kill()
+            await until(lambda: pool.n_restarts == 1 and all(worker.accepts_jobs for worker in pool._workers))
+            held = asyncio.create_task(collect(pool, "sleep"))
+            await until(lambda: pool._workers[0].lanes[0].is_running)
+            (answer,) = await collect(pool, "environment")
+            assert json.loads(answer.body)["CUDA_VISIBLE_DEVICES"] == "1"
+            held.cancel()
+            await asyncio.gather(held, return_exceptions=True)
+        finally:
+            await pool.stop()
+
+    asyncio.run(check())
