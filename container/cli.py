@@ -36,6 +36,10 @@ COMMANDS = {  # in the order of use: name, the function or Typer app, and the fi
         "container.commands.serve:serve",
         "Serve lip reading, lip sync and live avatars over HTTP, WebSocket and gRPC.",
     ),
+    "doctor": (
+        "container.commands.doctor:doctor",
+        "Check a container against SageMaker's contract, or an endpoint on AWS.",
+    ),
     "render": (
         "container.commands.render:render",
         "Render a synthetic speaker who says a text; write the video and its ground truth.",

@@ -59,6 +59,7 @@ CONTAINER_LAYERS = (
     ("container/client", "container/stream", "container/rpc"),
     ("container/app",),
     ("container/server",),
+    ("deploy",),  # imports neither container nor inference
     ("container/commands",),
     ("container/cli",),
 )

@@ -15,7 +15,7 @@ from deploy.doctor.endpoint_logs import LOGS, check_logs
 from deploy.doctor.findings import Finding, failure, not_checked, ok, warning
 from deploy.doctor.model import DRIVER, IMAGE, MODEL_DATA, check_driver, check_image, check_model_data
 from deploy.doctor.quota import QUOTA, check_quota
-from deploy.doctor.read_only_aws import ReadOnlyAws, guard
+from deploy.doctor.read_only_aws import DENIED_CODES, ReadOnlyAws, denied, guard
 from deploy.doctor.role import TRUST, check_role
 from deploy.doctor.version import VERSION, EndpointVersion
 from deploy.errors import CallFailed, WrongRequest
@@ -40,20 +40,21 @@ SERVING = frozenset({"InService", "Updating", "SystemUpdating", "RollingBack"})
 def check_endpoint(aws: Aws, name: str, region: str) -> Iterator[Finding]:
     """Yield what is found; a check that AWS denies is a finding of its own, and the others go on.
 
-    Raises: WrongRequest if there is no such endpoint.
+    Raises: WrongRequest if there is no such endpoint; DeployError if AWS cannot be reached, or knows no caller.
     """
     check_name(name)
     read = ReadOnlyAws(aws)
-    found: Answer = {}
-
-    def find() -> Iterator[Finding]:
-        found.update(describe_endpoint(read, name))
+    try:
+        found = describe_endpoint(read, name)
         if not found:
             raise WrongRequest(f"--endpoint-name {name}: no such endpoint in {region}")
         yield check_status(found)
-
-    yield from guard(read, STATUS, find)
-    version = EndpointVersion(name, region, found)
+    except CallFailed as err:
+        if err.code not in DENIED_CODES:
+            raise
+        found = {}
+        yield denied(read, STATUS, err)
+    version = EndpointVersion(name, found)
     yield from guard(read, VERSION, partial(version.describe, read))
     for title, check in CHECKS:
         yield from guard(read, title, partial(check, read, version))

@@ -19,7 +19,7 @@ TRACEBACK = re.compile(
 
 
 @dataclass(frozen=True)
-class BadRequest:
+class FaultyRequest:
     """name: in the findings; allowed: statuses that say what is wrong with it."""
 
     name: str
@@ -27,24 +27,24 @@ class BadRequest:
     allowed: frozenset[int]
 
 
-def bad_requests() -> list[BadRequest]:
+def faulty_requests() -> list[FaultyRequest]:
     """Return the requests, each with one thing wrong."""
     return [
-        BadRequest("JSON that ends early", post(b'{"task": ', JSON), frozenset({400})),
-        BadRequest("JSON without a video", post(b"{}", JSON), frozenset({400, 422})),
-        BadRequest("text that is called video/mp4", post(b"no video at all", MP4), frozenset({400, 415, 422})),
-        BadRequest("an unknown content type", post(b"x", "application/x-viseme-doctor"), frozenset({415})),
-        BadRequest("Accept: image/png", read_clip("image/png"), frozenset({406, 415})),
-        BadRequest("an unknown route", Call("GET", "/viseme-doctor"), frozenset({404})),
-        BadRequest("GET /invocations", Call("GET", INVOCATIONS), frozenset({404, 405})),
+        FaultyRequest("JSON that ends early", post(b'{"task": ', JSON), frozenset({400})),
+        FaultyRequest("JSON without a video", post(b"{}", JSON), frozenset({400, 422})),
+        FaultyRequest("text that is called video/mp4", post(b"no video at all", MP4), frozenset({400, 415, 422})),
+        FaultyRequest("an unknown content type", post(b"x", "application/x-viseme-doctor"), frozenset({415})),
+        FaultyRequest("Accept: image/png", read_clip("image/png"), frozenset({406, 415})),
+        FaultyRequest("an unknown route", Call("GET", "/viseme-doctor"), frozenset({404})),
+        FaultyRequest("GET /invocations", Call("GET", INVOCATIONS), frozenset({404, 405})),
     ]
 
 
 def check_errors(url: ContainerUrl, limits: ContractLimits) -> Iterator[Finding]:
     """Send each bad request, and yield one finding for statuses, bodies and tracebacks each."""
-    replies: list[tuple[BadRequest, Reply]] = []
+    replies: list[tuple[FaultyRequest, Reply]] = []
     lost = []
-    for request in bad_requests():
+    for request in faulty_requests():
         try:
             replies.append((request, request.call.send(url, limits.deadline_s)))
         except NoReply as err:
@@ -54,7 +54,7 @@ def check_errors(url: ContainerUrl, limits: ContractLimits) -> Iterator[Finding]
     yield judge_tracebacks(replies)
 
 
-def judge_statuses(replies: list[tuple[BadRequest, Reply]], lost: list[str]) -> Finding:
+def judge_statuses(replies: list[tuple[FaultyRequest, Reply]], lost: list[str]) -> Finding:
     wrong = [(request, reply) for request, reply in replies if reply.status not in request.allowed]
     found = "; ".join([*(describe_status(request, reply) for request, reply in wrong), *lost])
     if not found:
@@ -63,7 +63,7 @@ def judge_statuses(replies: list[tuple[BadRequest, Reply]], lost: list[str]) -> 
     return failure(STATUSES, found, advise_statuses({reply.status for _, reply in wrong}))
 
 
-def describe_status(request: BadRequest, reply: Reply) -> str:
+def describe_status(request: FaultyRequest, reply: Reply) -> str:
     return f"{request.name}: {reply.status}, expected {' or '.join(map(str, sorted(request.allowed)))}"
 
 
@@ -80,7 +80,7 @@ def advise_statuses(found: set[int]) -> str:
     return "answer every request: SageMaker reports a broken connection as a fault of the container"
 
 
-def judge_bodies(replies: list[tuple[BadRequest, Reply]]) -> Finding:
+def judge_bodies(replies: list[tuple[FaultyRequest, Reply]]) -> Finding:
     errors = [(request, reply) for request, reply in replies if reply.status >= 400]
     wrong = [f"{request.name}: {fault}" for request, reply in errors if (fault := fault_of_body(reply))]
     if not wrong:
@@ -104,7 +104,7 @@ def fault_of_body(reply: Reply) -> str | None:
     return None if all(isinstance(one, str) and one for one in fields) else "its code or message is empty"
 
 
-def judge_tracebacks(replies: list[tuple[BadRequest, Reply]]) -> Finding:
+def judge_tracebacks(replies: list[tuple[FaultyRequest, Reply]]) -> Finding:
     wrong = [request.name for request, reply in replies if TRACEBACK.search(reply.body)]
     if not wrong:
         return ok(TRACEBACKS, "no answer reveals one")

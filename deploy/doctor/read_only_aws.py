@@ -7,7 +7,7 @@ from typing import Any
 
 from deploy.aws import Answer, Aws
 from deploy.doctor.findings import Finding, not_checked
-from deploy.errors import CallFailed, DeployError, WrongRequest
+from deploy.errors import CallFailed, DeployError
 
 # The calls, and the IAM action that allows each.
 PERMISSIONS = {
@@ -56,16 +56,17 @@ class ReadOnlyAws:
             parameters["NextToken"] = token
 
 
+def denied(aws: ReadOnlyAws, name: str, err: CallFailed) -> Finding:
+    """Return the finding of a check whose last call AWS denied."""
+    return not_checked(name, f"{err.code}, needs {PERMISSIONS[aws.last_operation]}")
+
+
 def guard(aws: ReadOnlyAws, name: str, check: Callable[[], Iterable[Finding]]) -> Iterator[Finding]:
     """Yield what a check finds; one line that it was not checked if one of its calls fails. name: of the check."""
     try:
         yield from check()
     except CallFailed as err:
-        if err.code in DENIED_CODES:
-            yield not_checked(name, f"{err.code}, needs {PERMISSIONS[aws.last_operation]}")
-        else:
-            yield not_checked(name, f"{err.code}: {err.aws_message}")
-    except WrongRequest:  # of the caller: nothing else can be checked
-        raise
+        is_denied = err.code in DENIED_CODES
+        yield denied(aws, name, err) if is_denied else not_checked(name, f"{err.code}: {err.aws_message}")
     except DeployError as err:
         yield not_checked(name, str(err))

@@ -21,7 +21,6 @@ class EndpointVersion:
     """What AWS says of the endpoint, its configuration and its model; each is empty if AWS did not answer."""
 
     endpoint: str
-    region: str
     found: Answer
     config: Answer = field(default_factory=dict)
     model: Answer = field(default_factory=dict)

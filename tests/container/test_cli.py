@@ -43,6 +43,7 @@ def command_paths() -> Iterator[str]:
 LIGHT_LINES = {  # command lines that run no engine, and words of their output
     **{f"{path} --help": "Usage: viseme" for path in command_paths()},
     **{f"{path} --no-such-option": "No such option" for path in command_paths()},
+    "doctor --url a --endpoint-name b": "expected one of them",
     "read a.mp4 --device tpu": "'auto', 'cpu', 'cuda'",
     "read a.mp4 --face left": "--face 'left'",
     "read a.mp4 b.mp4 --format srt": "--output-dir",
@@ -101,6 +102,7 @@ def test_the_help_lists_the_commands_in_the_order_of_use(capsys: pytest.CaptureF
         "sync",
         "avatar",
         "serve",
+        "doctor",
         "render",
         "eval",
         "weights",

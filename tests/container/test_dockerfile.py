@@ -160,6 +160,7 @@ def test_the_files_of_the_wheel_are_copied(lines):
         "NOTICE",
         "inference",
         "container",
+        "deploy",
     ):
         assert name in copied
 

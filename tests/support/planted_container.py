@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import faulthandler
 import json
 import os
 import select
@@ -350,7 +349,6 @@ class DiesAtStart(Container):
 
 
 def main(fault: str) -> None:
-    faulthandler.register(signal.SIGUSR1)
     handler: type[Container] = globals()[fault]
     handler.state = State()
     handler.server_type.request_queue_size = 128
@@ -358,11 +356,11 @@ def main(fault: str) -> None:
         (handler.host, handler.choose_port(int(os.environ["SAGEMAKER_BIND_TO_PORT"]))), handler
     )
     server.daemon_threads = True
-    signalled = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: signalled.set())
-    threading.Thread(target=lambda: signalled.wait() and handler.on_sigterm(server), daemon=True).start()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # in all threads: this one waits for it
     serving = threading.Thread(target=server.serve_forever, args=(0.05,))
     serving.start()
+    signal.sigwait({signal.SIGTERM})
+    handler.on_sigterm(server)
     serving.join()
 
 

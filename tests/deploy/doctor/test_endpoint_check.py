@@ -19,7 +19,7 @@ from deploy.aws import Answer, BotoAws, as_call_failed, service_model
 from deploy.doctor.endpoint import check_endpoint
 from deploy.doctor.findings import Finding, Outcome
 from deploy.doctor.read_only_aws import PERMISSIONS, ReadOnlyAws
-from deploy.errors import WrongRequest
+from deploy.errors import CallFailed, WrongRequest
 from deploy.image_manifest import DOCKER_MANIFEST, OCI_INDEX
 from deploy.smoke_test import canned_answer
 
@@ -266,6 +266,11 @@ def test_an_asynchronous_endpoint_is_not_called():
     assert [one.outcome for one in findings if one.check.startswith("lip ")] == [Outcome.NOT_CHECKED] * 2
     lacking = [one.found for one in findings if one.check == "permissions of the role"]
     assert "s3:PutObject on arn:aws:s3:::videos/results/x is not allowed (asynchronous answers)" in lacking
+
+
+def test_a_caller_without_credentials():
+    with pytest.raises(CallFailed, match="credentials"):
+        examine(DescribeEndpoint=error("UnrecognizedClientException", "The security token is invalid."))
 
 
 def test_no_call_changes_anything():
