@@ -13,7 +13,16 @@ from deploy.diagnostics import find_cause
 from deploy.doctor.alarms import ALARMS, SCALING, check_alarms, check_scaling
 from deploy.doctor.endpoint_logs import LOGS, check_logs
 from deploy.doctor.findings import Finding, failure, not_checked, ok, warning
-from deploy.doctor.model import DRIVER, IMAGE, MODEL_DATA, check_driver, check_image, check_model_data
+from deploy.doctor.model import (
+    DRIVER,
+    IMAGE,
+    MODEL_DATA,
+    SERVER,
+    check_driver,
+    check_image,
+    check_model_data,
+    check_server,
+)
 from deploy.doctor.quota import QUOTA, check_quota
 from deploy.doctor.read_only_aws import DENIED_CODES, ReadOnlyAws, denied, guard
 from deploy.doctor.role import TRUST, check_role
@@ -28,6 +37,7 @@ CHECKS: tuple[tuple[str, Check], ...] = (
     (IMAGE, check_image),
     (DRIVER, check_driver),
     (MODEL_DATA, check_model_data),
+    (SERVER, check_server),
     (TRUST, check_role),
     (LOGS, check_logs),
     (ALARMS, check_alarms),

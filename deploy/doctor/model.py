@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from deploy.aws_requests import DEFAULT_WORKERS, WORKERS_VARIABLE
 from deploy.doctor.findings import Finding, failure, not_checked, ok, warning
 from deploy.doctor.read_only_aws import ReadOnlyAws
 from deploy.doctor.version import EndpointVersion
 from deploy.errors import CallFailed
 from deploy.image_manifest import NOT_FOUND, EcrImage, read_manifest
-from deploy.images import ami_warning, has_gpu
+from deploy.images import STOCK_REPOSITORY, ami_warning, has_gpu
 from deploy.storage import split_uri
 
-IMAGE, DRIVER, MODEL_DATA = "image", "driver", "model data"
+IMAGE, DRIVER, MODEL_DATA, SERVER = "image", "driver", "model data", "server settings"
+RESPONSE_SIZE = "MMS_MAX_RESPONSE_SIZE"  # of the stock image's server, whose default is 6.5 MB
 MISSING_OBJECT_CODES = ("404", "NoSuchKey", "NotFound", "NoSuchBucket")
 
 
@@ -68,3 +70,19 @@ def check_model_data(aws: ReadOnlyAws, version: EndpointVersion) -> Iterator[Fin
         yield failure(MODEL_DATA, f"{uri} does not exist", "deploy again: new instances cannot start without it")
         return
     yield ok(MODEL_DATA, f"{uri}, {found['ContentLength'] / 1e6:.1f} MB")
+
+
+def check_server(_aws: ReadOnlyAws, version: EndpointVersion) -> Iterator[Finding]:
+    """Check the settings of the container's server against the endpoint's. Raises: DeployError."""
+    version.require_model()
+    environment = version.container.get("Environment", {})
+    fix = "python -m deploy.endpoint --update sets it"
+    faults = []
+    if f"/{STOCK_REPOSITORY}:" in version.image_uri and RESPONSE_SIZE not in environment:
+        faults.append(warning(SERVER, f"{RESPONSE_SIZE} is not set: answers over 6.5 MB are lost", fix))
+    n_workers = environment.get(WORKERS_VARIABLE, str(DEFAULT_WORKERS))
+    n_at_once = version.async_config.get("ClientConfig", {}).get("MaxConcurrentInvocationsPerInstance")
+    if n_at_once is not None and str(n_at_once) != n_workers:
+        found = f"SageMaker sends {n_at_once} asynchronous requests at once to {n_workers} workers"
+        faults.append(warning(SERVER, found, "the surplus waits in the container, and may time out there"))
+    yield from faults or [ok(SERVER, f"{n_workers} workers in each container")]

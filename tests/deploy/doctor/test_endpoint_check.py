@@ -21,6 +21,7 @@ from deploy.doctor.findings import Finding, Outcome
 from deploy.doctor.read_only_aws import PERMISSIONS, ReadOnlyAws
 from deploy.errors import CallFailed, WrongRequest
 from deploy.image_manifest import DOCKER_MANIFEST, OCI_INDEX
+from deploy.images import stock_image
 from deploy.smoke_test import canned_answer
 
 READ_PREFIXES = ("Describe", "Get", "List", "BatchGet", "Head", "Filter", "Simulate", "Invoke")
@@ -119,7 +120,16 @@ def test_a_healthy_endpoint():
     findings = list(check_endpoint(aws, "viseme", REGION))
     assert [one.line() for one in faults(findings)] == []
     assert [one.check for one in findings] == [
-        *("status", "configuration and model", "image", "driver", "model data", "role", "permissions of the role"),
+        *(
+            "status",
+            "configuration and model",
+            "image",
+            "driver",
+            "model data",
+            "server settings",
+            "role",
+            "permissions of the role",
+        ),
         *("log retention", "logs", "errors in the log", "alarms", "autoscaling", "quota", "lip reading", "lip sync"),
     ]
     assert set(aws.calls) == HEALTHY.keys() - {"DescribeScalingPolicies"}  # it does not scale
@@ -152,6 +162,21 @@ def test_the_answers_of_the_table_have_aws_own_fields():
         (
             {"DescribeEndpointConfig": configuration(InferenceAmiVersion="al2-ami-sagemaker-inference-gpu-2")},
             *("FAIL", "driver", "has NVIDIA driver 535"),
+        ),
+        (
+            {
+                "DescribeModel": HEALTHY["DescribeModel"]
+                | {"PrimaryContainer": {"Image": stock_image(REGION, "ml.g5.xlarge")}}
+            },
+            *("warn", "server settings", "answers over 6.5 MB are lost"),
+        ),
+        (
+            {
+                "DescribeEndpoint": describe(config=NEW, AsyncInferenceConfig={"OutputConfig": {}}),
+                "DescribeEndpointConfig": configuration()
+                | {"AsyncInferenceConfig": {"ClientConfig": {"MaxConcurrentInvocationsPerInstance": 4}}},
+            },
+            *("warn", "server settings", "SageMaker sends 4 asynchronous requests at once to 1 workers"),
         ),
         ({"HeadObject": error("404")}, "FAIL", "model data", f"{ARCHIVE} does not exist"),
         ({"GetRole": role_of("lambda.amazonaws.com")}, "FAIL", "role", "does not trust sagemaker.amazonaws.com"),
