@@ -29,7 +29,7 @@ help:
 	@echo "make environments  create the separate virtualenvs for the tests of the SageMaker SDK and the stock image"
 	@echo "make bench         measure speed, memory, accuracy and robustness"
 	@echo "make cases         try inputs that people really have (CASES=the folder of their scripts; needs ffmpeg)"
-	@echo "make gpu-check     compare lip reading on this machine's GPU with the CPU"
+	@echo "make gpu-check     compare all networks on this machine's GPU with the CPU; writes out/gpu.json and out/gpu.md"
 	@echo "make weights       train the weights that ship (days on a CPU; TINY=1: smoke test in minutes, weights unusable)"
 	@echo "make images        draw the images of the documentation again"
 	@echo "make clean         delete .venv and build"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from inference.backends.device import Device
-from inference.backends.torch_network import DTYPES
+from inference.backends.torch_network import DTYPES, with_channels_last
 
 Array = npt.NDArray[Any]
 BATCH_SIZES = (1, 2, 4, 8)  # batch sizes with a recorded graph; others are padded to the next
@@ -25,25 +25,31 @@ class RecordedGraph:
 
     graph: torch.cuda.CUDAGraph
     inputs: tuple[Tensor, ...]
-    output: Tensor
+    outputs: tuple[Tensor, ...]
 
 
 class CudaGraphNetwork:
-    """A module with one output, ready to run on a GPU: call it with one array per input, get the output in a list.
+    """A module ready to run on a GPU: call it with one array per input, get one array per output.
 
     Not for several callers at once; see `BatchingNetwork`.
     """
 
-    def __init__(self, module: nn.Module, device: Device, examples: tuple[Tensor, ...]) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        device: Device,
+        examples: tuple[Tensor, ...],
+        batch_sizes: Sequence[int] = BATCH_SIZES,
+    ) -> None:
         """Record a graph for each batch size.
 
-        examples: one of each input, (1, ...), in the dtypes of later inputs.
+        examples: one of each input, (1, ...), in the dtypes of later inputs. batch_sizes: in ascending order.
         """
         self._device = torch.device(device.name)
         dtype = DTYPES[device.precision]
-        module = module.eval().to(self._device, dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        module = with_channels_last(module.eval().to(self._device, dtype))
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
-            self._recorded = {size: self._record(module, examples, size) for size in BATCH_SIZES}
+            self._recorded = {size: self._record(module, examples, size) for size in batch_sizes}
 
     def _record(self, module: nn.Module, examples: tuple[Tensor, ...], size: int) -> RecordedGraph:
         inputs = tuple(one.expand(size, *one.shape[1:]).to(self._device).contiguous() for one in examples)
@@ -55,15 +61,15 @@ class CudaGraphNetwork:
         torch.cuda.current_stream().wait_stream(side_stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            output = module(*inputs)
-        return RecordedGraph(graph, inputs, output)
+            outputs = module(*inputs)
+        return RecordedGraph(graph, inputs, (outputs,) if isinstance(outputs, Tensor) else tuple(outputs))
 
     def __call__(self, *inputs: Array) -> Sequence[Array]:
-        """Run the network. inputs: (n, ...) each, with n at most 8. Returns: one (n, ...) array."""
+        """Run the network. inputs: (n, ...) each, with n at most the largest batch size. Returns: (n, ...) arrays."""
         n = len(inputs[0])
-        recorded = self._recorded[next(size for size in BATCH_SIZES if size >= n)]
+        recorded = next(one for size, one in self._recorded.items() if size >= n)
         with torch.inference_mode():
             for tensor, array in zip(recorded.inputs, inputs, strict=True):
                 tensor[:n].copy_(torch.from_numpy(np.ascontiguousarray(array)))
             recorded.graph.replay()
-            return [recorded.output[:n].cpu().numpy()]
+            return [output[:n].cpu().numpy() for output in recorded.outputs]
