@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
 
 from deploy.errors import DeployError
@@ -9,6 +11,7 @@ from deploy.waiting import write_stderr
 
 EXIT_OK = 0
 EXIT_INTERRUPTED = 130  # as shells report Ctrl-C
+EXIT_BROKEN_PIPE = 141  # as shells report SIGPIPE
 
 
 def run_command(
@@ -17,10 +20,15 @@ def run_command(
     """Run a command and report its errors on stderr.
 
     interrupted: the message for Ctrl-C.
-    Returns: the exit code: 0 done, 2 wrong arguments, 1 any other failure, 130 interrupted.
+    Returns: the exit code: 0 done, 2 wrong arguments, 1 any other failure, 130 interrupted, 141 stdout was closed.
     """
     try:
         run()
+        sys.stdout.flush()
+    except BrokenPipeError:  # such as `| head`: no more is read, which is no error
+        # Python flushes stdout again when it ends, and would print what happens then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
     except DeployError as err:
         write_stderr(f"{name}: {err}")
         return err.exit_code
