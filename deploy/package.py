@@ -6,7 +6,8 @@ shape_predictor_68*.dat dlib's predictor (--landmarks), if any
 data/weights/mediapipe/ face models, so that a start needs no network
 code/viseme_entry.py    entry file of the hosting toolkit (SAGEMAKER_PROGRAM)
 code/inference/         the engines, with the bundled weights
-code/requirements.txt   packages that the stock image lacks
+code/requirements.txt   packages that the stock image lacks; or, for a container without a network:
+code/lib/               these packages (--with-packages)
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path, PurePosixPath
 from deploy.errors import DeployError, WrongRequest
 from deploy.models import WEIGHT_SUFFIXES, ModelSelection, add_selection_arguments
 from deploy.waiting import write_stderr
+from deploy.wheels import STOCK_INTERPRETER, Interpreter, list_packages
 
 ROOT = Path(__file__).parents[1]
 ENTRY_FILE = "viseme_entry.py"
@@ -35,6 +37,8 @@ FACE_MODELS = PurePosixPath("data/weights/mediapipe")  # searched before the cac
 # safetensors, boto3 and huggingface-hub, which must stay as they are.
 EXTRA_PACKAGES = ("av", "openvino", "pydantic", "tenacity", "pysubs2", "dlib-bin")
 FETCH_TIMEOUT_S = 900
+LIBRARY = PurePosixPath("code/lib")
+LIBRARY_PATH = f"/opt/ml/model/{LIBRARY}"  # for PYTHONPATH: Python searches it before the image's own packages
 FIXED_MTIME = 315532800  # 1980-01-01, for every file: the same files give the same archive
 
 
@@ -43,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = make_parser().parse_args(arguments)
     try:
         models = fetch_sets(ModelSelection.from_arguments(args))
-        build_archive(args.output, models.files)
+        build_archive(args.output, models.files, with_packages=args.with_packages)
     except DeployError as err:
         write_stderr(f"deploy.package: {err}")
         return err.exit_code
@@ -51,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write_stderr(f"warning: {notice}")
     for name, value in models.environment.items():
         write_stderr(f"the endpoint needs --env {name}={value}")
+    if args.with_packages:
+        write_stderr(f"the endpoint needs --env PYTHONPATH={LIBRARY_PATH}")
     sys.stdout.write(f"{args.output}\n")
     return 0
 
@@ -58,6 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deploy.package", description=__doc__.partition("\n")[0])
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE", help="such as model.tar.gz")
+    parser.add_argument(
+        "--with-packages",
+        action="store_true",
+        help="pack the packages themselves, instead of requirements.txt, so that a start needs no package index",
+    )
     add_selection_arguments(parser, "hub and dlib are fetched now, and packed")
     return parser
 
@@ -76,19 +87,27 @@ def fetch_sets(models: ModelSelection) -> ModelSelection:
     )
 
 
-def build_archive(output: Path, models: Mapping[PurePosixPath, Path] | None = None, *, with_code: bool = True) -> None:
+def build_archive(
+    output: Path,
+    models: Mapping[PurePosixPath, Path] | None = None,
+    *,
+    with_code: bool = True,
+    with_packages: bool = False,
+    interpreter: Interpreter = STOCK_INTERPRETER,
+) -> None:
     """Write the archive; the same files give the same bytes.
 
     models: the files of `ModelSelection.files`, by their paths in the archive. with_code: whether the engines and face
-    models are packed, which Viseme's own image has.
-    Raises: WrongRequest if the output folder does not exist; DeployError if the face models cannot be fetched.
+    models are packed, which Viseme's own image has. with_packages: whether the packages of requirements.txt are packed
+    instead of that file, for this interpreter.
+    Raises: WrongRequest if the output folder does not exist; DeployError if face models or packages cannot be fetched.
     """
     if not output.parent.is_dir():
         raise WrongRequest(f"{output.parent}: no such folder")
     files = {name: path.read_bytes() for name, path in (models or {}).items()}
     if with_code:
         files |= dict(list_code()) | dict(list_face_models())
-        files[PurePosixPath("code/requirements.txt")] = make_requirements().encode()
+        files |= dict(list_requirements(interpreter if with_packages else None))
     write_archive(output, files)
 
 
@@ -115,6 +134,18 @@ def list_code() -> Iterator[tuple[PurePosixPath, bytes]]:
         if path.is_file() and (path in BUNDLED_WEIGHTS or path.suffix not in (*WEIGHT_SUFFIXES, ".pyc")):
             yield code / path.relative_to(ROOT).as_posix(), path.read_bytes()
     yield code / ENTRY_FILE, (Path(__file__).parent / "artifact" / ENTRY_FILE).read_bytes()
+
+
+def list_requirements(interpreter: Interpreter | None) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """Yield requirements.txt; or the packages themselves, for an interpreter.
+
+    Not both: the stock image installs whatever the file names, and ends if it has no network for that.
+    """
+    if interpreter is None:
+        yield PurePosixPath("code/requirements.txt"), make_requirements().encode()
+        return
+    for path, contents in list_packages(make_requirements(), interpreter):
+        yield LIBRARY / path, contents
 
 
 def list_face_models() -> Iterator[tuple[PurePosixPath, bytes]]:

@@ -40,8 +40,9 @@ def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     """Set fake credentials, so that no test can reach a real account."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
-    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3"):
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "AWS_DEFAULT_REGION"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_REGION", REGION)
 
 
 @pytest.fixture
@@ -131,12 +132,7 @@ def unpacked(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def bare(stock_python: Path, tmp_path_factory: pytest.TempPathFactory) -> Layer:
     """Return an empty layer on top of the stock image's packages."""
-    home = tmp_path_factory.mktemp("stock") / "layer"
-    subprocess.run([str(stock_python), "-m", "venv", "--without-pip", str(home)], check=True)
-    [site_packages] = home.glob("lib/python*/site-packages")
-    [below] = stock_python.parents[1].glob("lib/python*/site-packages")
-    (site_packages / "below.pth").write_text(f"{below}\n")
-    return Layer(home / "bin" / "python", site_packages, below)
+    return Layer.on_top_of(stock_python, tmp_path_factory.mktemp("stock") / "layer")
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,16 +110,19 @@ class StockServer:
 
 
 @contextmanager
-def stock_server(layer: Layer, model_dir: Path, **environment: str) -> Iterator[StockServer]:
+def stock_server(
+    layer: Layer, model_dir: Path, prefix: Sequence[str] = (), **environment: str
+) -> Iterator[StockServer]:
     """Start the server with the environment that `deploy.endpoint` sets, and end all its processes afterwards.
 
-    model_dir: named `model`, in a folder that stands for /opt/ml. environment: replaces variables.
+    model_dir: named `model`, in a folder that stands for /opt/ml. prefix: a command that starts the server's.
+    environment: replaces variables.
     """
     home = Path(tempfile.mkdtemp(prefix="stock-"))  # short: names of sockets have 107 bytes at most
     port = free_port()
     with (home / "log").open("ab") as log:
         process = subprocess.Popen(
-            [str(layer.python), "-P", str(RUN), "serve", str(home / "mms.properties")],
+            [*prefix, str(layer.python), "-P", str(RUN), "serve", str(home / "mms.properties")],
             env=container_environment(layer, model_dir, home, port) | environment,
             cwd=home,
             stdout=log,
@@ -148,7 +151,7 @@ def container_environment(layer: Layer, model_dir: Path, home: Path, port: int) 
     script.chmod(0o755)
     image_scripts = layer.below.parents[2] / "bin"  # of which the toolkit runs model-archiver, if HF_MODEL_ID is set
     address = f"http://127.0.0.1:{port}"
-    return stock_server_environment("realtime", "1") | {
+    return stock_server_environment("realtime", 1) | {
         WORKERS_VARIABLE: "1",
         "SAGEMAKER_SUBMIT_DIRECTORY": str(model_dir / "code"),
         "VISEME_DEVICE": "cpu",
