@@ -120,7 +120,7 @@ class DryRunAws:
         self._canned_answers = dict(canned_answers)
 
     def call(self, service: str, operation: str, **parameters: Any) -> Answer:
-        self._validate(service, operation, parameters)
+        check_parameters(service, operation, parameters)
         line = {"service": service, "operation": operation, "parameters": hide_secrets(parameters)}
         print(json.dumps(line, default=placeholder_for), file=self._out)
         self._update_answers(operation, parameters)
@@ -128,13 +128,6 @@ class DryRunAws:
         if "Error" in answer:
             raise as_call_failed(ClientError(answer, operation), service, operation)
         return answer
-
-    @staticmethod
-    def _validate(service: str, operation: str, parameters: Answer) -> None:
-        try:
-            validate_parameters(parameters, service_model(service).operation_model(operation).input_shape)
-        except BotoCoreError as err:
-            raise DeployError(f"{service} {operation}: {err}") from err
 
     def _update_answers(self, operation: str, parameters: Answer) -> None:
         """Change later answers as this call would: a created endpoint is in service, a deleted one is missing."""
@@ -147,6 +140,14 @@ class DryRunAws:
             name = parameters["EndpointName"]
             error = {"Code": "ValidationException", "Message": f'Could not find endpoint "{name}".'}
             self._canned_answers["DescribeEndpoint"] = {"Error": error}
+
+
+def check_parameters(service: str, operation: str, parameters: Answer) -> None:
+    """Raise DeployError unless AWS's own model of the service accepts the parameters of a call."""
+    try:
+        validate_parameters(parameters, service_model(service).operation_model(operation).input_shape)
+    except BotoCoreError as err:
+        raise DeployError(f"{service} {operation}: {err}") from err
 
 
 @lru_cache

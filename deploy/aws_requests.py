@@ -7,15 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from deploy.config_patch import apply_patch
 from deploy.errors import WrongRequest
+from deploy.governance import Governance
 
-Mode = Literal["realtime", "async"]
+Mode = Literal["realtime", "async", "serverless"]
 Request = dict[str, Any]
 
 # The name that SageMaker's own SDK and console give: an update must use the name of the endpoint's variant.
 VARIANT = "AllTraffic"
 WORKERS_VARIABLE = "SAGEMAKER_MODEL_SERVER_WORKERS"
-DEFAULT_WORKERS = 1  # model processes in one container; an async endpoint gets as many requests at once
+AUTO_WORKERS = "auto"  # Viseme's own image counts what it finds
 # The stock image installs code/requirements.txt (about 100 MB) before its first /ping; loading takes seconds.
 HEALTH_CHECK_TIMEOUT_S = 900
 DOWNLOAD_TIMEOUT_S = 600
@@ -39,25 +41,41 @@ class AsyncPaths:
 
 
 @dataclass(frozen=True)
+class ServerlessSize:
+    """Of one container, and how many of them may run at once, each with one request."""
+
+    memory_mb: int
+    max_concurrency: int
+
+
+@dataclass(frozen=True)
 class DeploymentSpec:
     """One version of an endpoint.
 
     version: "v" and the UTC time, to the second: part of the names of its model and its configuration.
     ami: the machine image under the container; None: SageMaker's default.
-    async_paths: None for a real-time endpoint.
+    async_paths, serverless: None for a real-time endpoint; it is asynchronous or serverless with one of them.
+    instance_types: in the order in which SageMaker tries them; empty if serverless.
+    concurrency: requests that each container runs at once; an asynchronous endpoint gets as many.
+    config_patch: what is merged into the request for CreateEndpointConfig in the end.
     log_days: how long CloudWatch keeps its logs; None: a new log group's default, and an existing one's own.
     """
 
     endpoint: str
     role_arn: str
-    instance_type: str
+    region: str
+    instance_types: tuple[str, ...]
     image_uri: str
     version: str
     min_capacity: int
     max_capacity: int
+    concurrency: int = 1
     ami: str | None = None
     model_data: str | None = None
     async_paths: AsyncPaths | None = None
+    serverless: ServerlessSize | None = None
+    governance: Governance = field(default_factory=Governance)
+    config_patch: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     log_days: int | None = None
 
@@ -66,16 +84,11 @@ class DeploymentSpec:
         if not ROLE_ARN_PATTERN.fullmatch(self.role_arn):
             raise WrongRequest(f"--role-arn {self.role_arn}: expected arn:aws:iam::123456789012:role/NAME")
         check_capacity(self.min_capacity, self.max_capacity, self.mode)
-        if not re.fullmatch(r"[1-9]\d?", self.environment.get(WORKERS_VARIABLE, str(DEFAULT_WORKERS))):
-            raise WrongRequest(f"--env {WORKERS_VARIABLE}={self.environment[WORKERS_VARIABLE]}: expected 1 to 99")
-
-    @property
-    def n_workers(self) -> int:
-        """Processes that run models, in each container."""
-        return int(self.environment.get(WORKERS_VARIABLE, DEFAULT_WORKERS))
 
     @property
     def mode(self) -> Mode:
+        if self.serverless:
+            return "serverless"
         return "async" if self.async_paths else "realtime"
 
     @property
@@ -142,34 +155,57 @@ def model_request(spec: DeploymentSpec) -> Request:
     container: Request = {"Image": spec.image_uri, "Environment": dict(spec.environment)}
     if spec.model_data:
         container["ModelDataUrl"] = spec.model_data
-    return {"ModelName": spec.name, "ExecutionRoleArn": spec.role_arn, "PrimaryContainer": container}
+    request = {"ModelName": spec.name, "ExecutionRoleArn": spec.role_arn, "PrimaryContainer": container}
+    return request | spec.governance.model_parameters()
 
 
 def config_request(spec: DeploymentSpec, n_running: int = 0) -> Request:
-    """n_running: instances that an existing endpoint has now."""
+    """n_running: instances that an existing endpoint has now. Raises: WrongRequest for an impossible patch."""
+    variant = {"VariantName": VARIANT, "ModelName": spec.name}
+    variant |= serverless_variant(spec.serverless) if spec.serverless else instance_variant(spec, n_running)
+    request: Request = {"EndpointConfigName": spec.name, "ProductionVariants": [variant]}
+    if spec.async_paths:
+        request["AsyncInferenceConfig"] = async_config(spec.async_paths, spec.concurrency, spec.governance.kms_key)
+    if spec.governance.kms_key:
+        request["KmsKeyId"] = spec.governance.kms_key
+    return apply_patch(request | spec.governance.tagging(), spec.config_patch)
+
+
+def serverless_variant(size: ServerlessSize) -> Request:
+    return {"ServerlessConfig": {"MemorySizeInMB": size.memory_mb, "MaxConcurrency": size.max_concurrency}}
+
+
+def instance_variant(spec: DeploymentSpec, n_running: int) -> Request:
+    """Return what a variant with instances has; several types are pools, of which the first is tried first."""
     variant: Request = {
-        "VariantName": VARIANT,
-        "ModelName": spec.name,
-        "InstanceType": spec.instance_type,
         "InitialInstanceCount": initial_instance_count(spec, n_running),
         "ContainerStartupHealthCheckTimeoutInSeconds": HEALTH_CHECK_TIMEOUT_S,
         "ModelDataDownloadTimeoutInSeconds": DOWNLOAD_TIMEOUT_S,
     }
+    if len(spec.instance_types) == 1:
+        variant["InstanceType"] = spec.instance_types[0]
+    else:
+        pools = enumerate(spec.instance_types, start=1)
+        variant["InstancePools"] = [{"InstanceType": name, "Priority": priority} for priority, name in pools]
     if spec.ami:
         variant["InferenceAmiVersion"] = spec.ami
-    request: Request = {"EndpointConfigName": spec.name, "ProductionVariants": [variant]}
-    if spec.async_paths:
-        request["AsyncInferenceConfig"] = async_config(spec.async_paths, spec.n_workers)
-    return request
+    return variant
 
 
-def async_config(paths: AsyncPaths, n_workers: int) -> Request:
+def endpoint_request(spec: DeploymentSpec) -> Request:
+    """Return the request for CreateEndpoint."""
+    return {"EndpointName": spec.endpoint, "EndpointConfigName": spec.name} | spec.governance.tagging()
+
+
+def async_config(paths: AsyncPaths, concurrency: int, kms_key: str | None) -> Request:
     output: Request = {"S3OutputPath": paths.output, "S3FailurePath": paths.failure}
+    if kms_key:
+        output["KmsKeyId"] = kms_key
     topics = {"SuccessTopic": paths.success_topic, "ErrorTopic": paths.error_topic}
     given = {name: topic for name, topic in topics.items() if topic}
     if given:
         output["NotificationConfig"] = given
-    return {"ClientConfig": {"MaxConcurrentInvocationsPerInstance": n_workers}, "OutputConfig": output}
+    return {"ClientConfig": {"MaxConcurrentInvocationsPerInstance": concurrency}, "OutputConfig": output}
 
 
 def update_request(spec: DeploymentSpec, n_running: int) -> Request:
@@ -177,6 +213,8 @@ def update_request(spec: DeploymentSpec, n_running: int) -> Request:
 
     Their number is retained if the new bounds allow it; variant weights are always retained.
     """
+    if spec.serverless:  # as AWS documents it: there are no instances to keep, and no second fleet
+        return {"EndpointName": spec.endpoint, "EndpointConfigName": spec.name}
     n_initial = initial_instance_count(spec, n_running)
     request: Request = {
         "EndpointName": spec.endpoint,
@@ -203,11 +241,10 @@ def restore_request(spec: DeploymentSpec, config: str, n_running: int) -> Reques
 
     n_running: how many instances the older version had. If the number changed, that of its configuration is used.
     """
-    request: Request = {
-        "EndpointName": spec.endpoint,
-        "EndpointConfigName": config,
-        "RetainAllVariantProperties": True,
-    }
+    request: Request = {"EndpointName": spec.endpoint, "EndpointConfigName": config}
+    if spec.serverless:
+        return request
+    request["RetainAllVariantProperties"] = True
     if initial_instance_count(spec, n_running) != n_running:
         request["ExcludeRetainedVariantProperties"] = [{"VariantPropertyType": "DesiredInstanceCount"}]
     return request
@@ -226,6 +263,8 @@ def traffic_routing(n_instances: int) -> Request:
 
 def rollback_alarms(spec: DeploymentSpec) -> list[Request]:
     """Return the alarms that roll an update back: failed requests and, in real time, requests near the time limit."""
+    if spec.serverless:
+        return []
     # These metrics exist for a variant only; those of the queue (`scaling`) exist for the whole endpoint only.
     variant = [{"Name": "EndpointName", "Value": spec.endpoint}, {"Name": "VariantName", "Value": VARIANT}]
     if spec.mode == "async":
@@ -255,5 +294,6 @@ def make_alarm(
         "Threshold": threshold,
         "ComparisonOperator": "GreaterThanOrEqualToThreshold",
         "TreatMissingData": "notBreaching",  # no requests means no failures
+        **spec.governance.tagging(),
         **statistic,
     }

@@ -11,26 +11,40 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from deploy import rollout, scaling
+from deploy import in_place, rollout, scaling
 from deploy.arguments import (
     add_async_arguments,
     add_capacity_arguments,
+    add_config_argument,
     add_endpoint_arguments,
     add_model_arguments,
+    add_serverless_arguments,
     bucket_of,
     check_arguments,
+    hint_of,
+    instance_types_of,
     make_spec,
     merge_with_current,
     needs_archive,
     warnings_of,
 )
-from deploy.aws import Answer, Aws, BotoAws, DryRunAws
-from deploy.aws_requests import VARIANT, DeploymentSpec, account_of, archive_key, check_name
+from deploy.aws import Answer, Aws, BotoAws, DryRunAws, check_parameters
+from deploy.aws_requests import (
+    VARIANT,
+    DeploymentSpec,
+    account_of,
+    archive_key,
+    check_name,
+    config_request,
+    model_request,
+)
 from deploy.command import run_command
+from deploy.errors import DeployError, WrongRequest
 from deploy.images import ami_warning, has_gpu
 from deploy.logs import add_log_argument
 from deploy.models import ModelSelection
 from deploy.package import build_archive
+from deploy.region import choose_region
 from deploy.smoke_test import SmokeTest, add_smoke_test_argument, canned_answer
 from deploy.storage import ensure_bucket, upload_file
 from deploy.waiting import WaitPolicy, write_stderr
@@ -50,7 +64,15 @@ def make_parser() -> argparse.ArgumentParser:
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--update", action="store_true", help="update an existing endpoint")
     action.add_argument("--delete", action="store_true", help="delete the endpoint and everything created for it")
-    parser.add_argument("--mode", choices=("realtime", "async"), default="realtime", help="default: realtime")
+    parser.add_argument(
+        "--in-place",
+        action="store_true",
+        help="with --update: delete the endpoint, then create it again, for a quota of one instance; until the new "
+        "version is in service, nothing answers",
+    )
+    parser.add_argument(
+        "--mode", choices=("realtime", "async", "serverless"), default="realtime", help="default: realtime"
+    )
     parser.add_argument(
         "--image-uri",
         metavar="URI",
@@ -59,6 +81,8 @@ def make_parser() -> argparse.ArgumentParser:
     add_model_arguments(parser)
     add_capacity_arguments(parser)
     add_async_arguments(parser)
+    add_serverless_arguments(parser)
+    add_config_argument(parser)
     add_log_argument(parser)
     add_smoke_test_argument(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the calls to AWS as JSON lines, make none")
@@ -67,6 +91,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     check_name(args.endpoint_name)
+    args.region = choose_region(args.region)
     wait_policy = WaitPolicy()
     if args.dry_run:
         write_stderr(
@@ -78,9 +103,12 @@ def run(args: argparse.Namespace) -> None:
         return
     check_arguments(args)
     spec = make_spec(args, datetime.now(UTC))
+    check_requests(spec)
     for warning in warnings_of(args):
         write_stderr(f"warning: {warning}")
-    if args.inference_ami_version and has_gpu(args.instance_type):
+    if hint := hint_of(args):
+        write_stderr(hint)
+    if args.inference_ami_version and has_gpu(instance_types_of(args)[0]):
         warn_of_old_driver(spec)
     aws = choose_aws(args)
     if args.update:
@@ -98,7 +126,19 @@ def update(aws: Aws, args: argparse.Namespace, spec: DeploymentSpec, wait_policy
     merged = merge_with_current(args, found, bounds, rollout.count_instances(found))
     spec = make_spec(merged, datetime.now(UTC))
     upload_artifacts(aws, merged, spec)
-    rollout.update(aws, spec, found, bounds, wait_policy, choose_check(args, aws, wait_policy))
+    run_update = in_place.replace_in_place if args.in_place else rollout.update
+    run_update(aws, spec, found, bounds, wait_policy, choose_check(args, aws, wait_policy))
+
+
+def check_requests(spec: DeploymentSpec) -> None:
+    """Raise WrongRequest before any call if AWS's own model refuses a request that the options shape."""
+    try:
+        check_parameters("sagemaker", "CreateModel", model_request(spec))
+        check_parameters("sagemaker", "CreateEndpointConfig", config_request(spec))
+    except WrongRequest:
+        raise
+    except DeployError as err:
+        raise WrongRequest(str(err)) from err
 
 
 def choose_check(args: argparse.Namespace, aws: Aws, wait_policy: WaitPolicy) -> rollout.ServiceCheck:
@@ -125,10 +165,13 @@ def make_canned_answers(args: argparse.Namespace) -> dict[str, Answer]:
     name = f"{args.endpoint_name}-{version}"
     existing: Answer = {
         "EndpointName": args.endpoint_name,
+        "EndpointArn": f"arn:aws:sagemaker:{args.region}:000000000000:endpoint/{args.endpoint_name}",
         "EndpointStatus": "InService",
         "EndpointConfigName": name,
         "ProductionVariants": [{"VariantName": VARIANT, "CurrentInstanceCount": 1}],
     }
+    if args.mode == "serverless":
+        existing["ProductionVariants"] = [{"VariantName": VARIANT, "CurrentServerlessConfig": {}}]
     if args.mode == "async":
         existing["AsyncInferenceConfig"] = {"OutputConfig": {}}
     arn = f"arn:aws:autoscaling:{args.region}:000000000000:scalingPolicy:known-after-the-call"
@@ -176,10 +219,12 @@ def upload_archive(aws: Aws, args: argparse.Namespace, spec: DeploymentSpec) -> 
             path.touch()  # only its name is printed
         else:
             write_stderr(f"{spec.endpoint}: packing {ARCHIVE_NAME}")
-            build_archive(path, ModelSelection.from_arguments(args).files, with_code=not args.image_uri)
+            files = ModelSelection.from_arguments(args).files
+            build_archive(path, files, with_code=not args.image_uri, with_packages=args.network_isolation)
         key = archive_key(spec.endpoint, spec.version)
         with path.open("rb") as file:
-            upload_file(aws, file, bucket_of(args), key, account_of(spec.role_arn), "application/gzip")
+            parameters = spec.governance.object_parameters()
+            upload_file(aws, file, bucket_of(args), key, account_of(spec.role_arn), "application/gzip", parameters)
 
 
 if __name__ == "__main__":

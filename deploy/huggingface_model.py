@@ -24,6 +24,7 @@ from deploy.command import run_command
 from deploy.endpoint import upload_artifacts
 from deploy.errors import DeployError, WrongRequest
 from deploy.images import STOCK_PYTHON, STOCK_PYTORCH, STOCK_TRANSFORMERS
+from deploy.region import choose_region
 from deploy.smoke_test import SmokeTest, add_smoke_test_argument
 from deploy.waiting import WaitPolicy, wait_until_in_service, write_stderr
 
@@ -45,14 +46,19 @@ def make_parser() -> argparse.ArgumentParser:
     # The other arguments of deploy.endpoint, at their defaults.
     parser.set_defaults(mode="realtime", image_uri=None, min_capacity=1, max_capacity=1, dry_run=False)
     parser.set_defaults(async_output=None, async_failure=None, success_topic=None, error_topic=None)
+    parser.set_defaults(memory_mb=None, max_concurrency=None, update=False, in_place=False, log_days=None)
+    parser.set_defaults(endpoint_config_json=None)
     return parser
 
 
 def run(args: argparse.Namespace) -> None:
     check_name(args.endpoint_name)
+    args.region = choose_region(args.region)
     check_arguments(args)
     sdk = import_sdk()
     spec = make_spec(args, datetime.now(UTC))
+    if len(spec.instance_types) > 1:
+        raise WrongRequest("--instance-type: SageMaker's SDK 2 knows no instance pools; deploy.endpoint does")
     for warning in warnings_of(args):
         write_stderr(f"warning: {warning}")
     aws = BotoAws(args.region)
@@ -69,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
     with rollout.keep_failed_endpoint():
         wait_until_in_service(aws, spec.endpoint, config=spec.endpoint, wait_policy=wait_policy)
     if not args.no_smoke_test:
-        with rollout.keep_running_endpoint():
+        with rollout.keep_running_endpoint(spec, wait_policy):
             SmokeTest(aws, wait_policy).run(spec)
 
 
@@ -90,6 +96,8 @@ def import_sdk() -> Any:
 
 def deploy(sdk: Any, spec: DeploymentSpec, region: str) -> None:
     """Deploy as the SDK's documentation shows it: with a model object and its deploy method."""
+    demands = spec.governance
+    vpc = {"Subnets": list(demands.subnets), "SecurityGroupIds": list(demands.security_groups)}
     model = sdk.huggingface.HuggingFaceModel(
         name=spec.name,
         role=spec.role_arn,
@@ -101,13 +109,17 @@ def deploy(sdk: Any, spec: DeploymentSpec, region: str) -> None:
         # uploaded to code_location; but without it the SDK would still look up its default bucket and create it.
         code_location=(spec.model_data or "").rpartition("/")[0],
         env=dict(spec.environment),
+        vpc_config=vpc if demands.subnets else None,
+        enable_network_isolation=demands.is_isolated,
         sagemaker_session=sdk.Session(boto_session=boto3.Session(region_name=region)),
     )
     model.deploy(
         initial_instance_count=spec.min_capacity,
-        instance_type=spec.instance_type,
+        instance_type=spec.instance_types[0],
         endpoint_name=spec.endpoint,
         inference_ami_version=spec.ami,
+        tags=demands.tagging().get("Tags"),
+        kms_key=demands.kms_key,
         container_startup_health_check_timeout=HEALTH_CHECK_TIMEOUT_S,
         model_data_download_timeout=DOWNLOAD_TIMEOUT_S,
         wait=False,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 
 from deploy.aws import Aws
 from deploy.errors import CallFailed, DeployError
@@ -25,24 +26,24 @@ def add_log_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def prepare_log_group(aws: Aws, endpoint: str, days: int | None) -> None:
+def prepare_log_group(aws: Aws, endpoint: str, days: int | None, tags: Mapping[str, str] | None = None) -> None:
     """Create the endpoint's log group if it does not exist, and set its retention period.
 
-    days: None leaves an existing group as it is, since a shorter period would delete logs.
+    days: None leaves an existing group as it is, since a shorter period would delete logs. tags: of a new group.
     A failure is a warning only: SageMaker then creates the group itself, and its logs stay for ever.
     """
     name = LOG_GROUP_FOLDER + endpoint
     try:
-        if create_log_group(aws, name) or days is not None:
+        if create_log_group(aws, name, tags or {}) or days is not None:
             aws.call("logs", "PutRetentionPolicy", logGroupName=name, retentionInDays=days or DEFAULT_LOG_DAYS)
     except DeployError as err:
         write_stderr(f"warning: the logs in {name} may be kept for ever: {err}")
 
 
-def create_log_group(aws: Aws, name: str) -> bool:
+def create_log_group(aws: Aws, name: str, tags: Mapping[str, str]) -> bool:
     """Create a log group; return False if it exists. Raises: CallFailed."""
     try:
-        aws.call("logs", "CreateLogGroup", logGroupName=name)
+        aws.call("logs", "CreateLogGroup", logGroupName=name, **({"tags": dict(tags)} if tags else {}))
     except CallFailed as err:
         if err.code != "ResourceAlreadyExistsException":
             raise

@@ -85,6 +85,16 @@ class ModelSelection:
             found[LANDMARKS_VARIABLE] = "dlib" if self._has_predictor() else self.landmarks
         return found
 
+    def fetched(self, environment: Mapping[str, str]) -> list[str]:
+        """Return what the container fetches at its start, as NAME=VALUE. environment: all of its variables."""
+        names = {
+            WEIGHTS_VARIABLE: lambda value: value == "hub" or value.startswith(SCHEMES),
+            CHECKPOINTS_VARIABLE: lambda value: any(one.strip().startswith(SCHEMES) for one in value.split(",")),
+            LANDMARKS_VARIABLE: lambda value: value == "dlib" and not self._has_predictor(),
+            HUB_VARIABLE: bool,
+        }
+        return [f"{name}={environment[name]}" for name, is_it in names.items() if is_it(environment.get(name, ""))]
+
     def notices(self, environment: Mapping[str, str]) -> list[str]:
         """Return what the licences of these models forbid. environment: all variables of the container."""
         weights = environment.get(WEIGHTS_VARIABLE) or self.weights or f"hf://{environment.get(HUB_VARIABLE)}"

@@ -12,6 +12,7 @@ from deploy.aws_requests import (
     VARIANT,
     DeploymentSpec,
     Mode,
+    endpoint_request,
     restore_request,
     rollback_alarm_name,
     rollback_alarms,
@@ -39,16 +40,16 @@ def create(
     Raises: DeployError; the endpoint then stays, and scales as specified if it is in service.
     """
     create_version(aws, spec, wait_policy)
-    prepare_log_group(aws, spec.endpoint, spec.log_days)
+    prepare_log_group(aws, spec.endpoint, spec.log_days, dict(spec.governance.tags))
     try:
-        aws.call("sagemaker", "CreateEndpoint", EndpointName=spec.endpoint, EndpointConfigName=spec.name)
+        aws.call("sagemaker", "CreateEndpoint", **endpoint_request(spec))
     except CallFailed:
         delete_version(aws, spec, wait_policy)
         raise
     with keep_failed_endpoint():
         wait_until_in_service(aws, spec.endpoint, spec.name, wait_policy)
     scaling.enable_autoscaling(aws, spec)
-    with keep_running_endpoint():
+    with keep_running_endpoint(spec, wait_policy):
         check_service(spec)
 
 
@@ -62,8 +63,11 @@ def keep_failed_endpoint() -> Iterator[None]:
 
 
 @contextmanager
-def keep_running_endpoint() -> Iterator[None]:
-    """Leave an endpoint in place that is in service but does not answer, and add to the DeployError what that means."""
+def keep_running_endpoint(spec: DeploymentSpec, wait_policy: WaitPolicy) -> Iterator[None]:
+    """Leave an endpoint in place that is in service but does not answer, and add to the DeployError what that means.
+
+    The same after Ctrl-C: the caller must know that it costs money.
+    """
     try:
         yield
     except DeployError as err:
@@ -71,6 +75,16 @@ def keep_running_endpoint() -> Iterator[None]:
         raise DeployError(
             f"{err}\nthe endpoint was kept and costs money, although {fault}; --delete removes it, --update replaces it"
         ) from err
+    except KeyboardInterrupt:
+        wait_policy.report(
+            f"{spec.endpoint} is in service and costs money, but has not been tested; this deletes it:\n"
+            f"{delete_command(spec)}"
+        )
+        raise
+
+
+def delete_command(spec: DeploymentSpec) -> str:
+    return f"python -m deploy.endpoint --endpoint-name {spec.endpoint} --region {spec.region} --delete"
 
 
 def check_absent(aws: Aws, endpoint: str) -> None:
@@ -106,6 +120,8 @@ def update(
             aws.call("cloudwatch", "PutMetricAlarm", **alarm)
         if bounds:  # the instance type of a variant that scales cannot be changed
             scaling.disable_autoscaling(aws, spec.endpoint)
+        if spec.governance.tags:  # UpdateEndpoint takes none
+            aws.call("sagemaker", "AddTags", ResourceArn=found["EndpointArn"], **spec.governance.tagging())
         aws.call("sagemaker", "UpdateEndpoint", **update_request(spec, n_running))
     # From here on the update runs on AWS: a failed status request does not stop it.
     with rollback_on(RolledBack, aws, spec, bounds, wait_policy):
@@ -128,6 +144,12 @@ def check_or_restore(
     """
     try:
         check_service(spec)
+    except KeyboardInterrupt:
+        wait_policy.report(
+            f"{spec.name} is in service, but has not been tested, and {found['EndpointConfigName']} was kept; this "
+            f"deletes the endpoint, which costs money:\n{delete_command(spec)}"
+        )
+        raise
     except RequestFailed as err:
         old = found["EndpointConfigName"]
         wait_policy.report(f"{spec.endpoint}: the new version answers wrongly; going back to {old}")
@@ -165,7 +187,7 @@ def rollback_on(
         yield
     except failure:
         if bounds:
-            scaling.register_bounds(aws, spec.endpoint, spec.mode, bounds)
+            scaling.register_bounds(aws, spec, bounds)
         delete_version(aws, spec, wait_policy)
         raise
     except (DeployError, KeyboardInterrupt):
@@ -197,6 +219,8 @@ def find_updatable(aws: Aws, endpoint: str, mode: Mode) -> Answer:
 
 
 def mode_of(found: Answer) -> Mode:
+    if any("CurrentServerlessConfig" in one for one in found.get("ProductionVariants", [])):
+        return "serverless"
     return "async" if found.get("AsyncInferenceConfig") else "realtime"
 
 

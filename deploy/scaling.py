@@ -55,24 +55,27 @@ def find_bounds(aws: Aws, endpoint: str) -> CapacityBounds | None:
 
 def enable_autoscaling(aws: Aws, spec: DeploymentSpec) -> None:
     """Scale as specified; a fixed number of instances registers nothing."""
-    register_bounds(aws, spec.endpoint, spec.mode, CapacityBounds(spec.min_capacity, spec.max_capacity))
+    register_bounds(aws, spec, CapacityBounds(spec.min_capacity, spec.max_capacity))
 
 
-def register_bounds(aws: Aws, endpoint: str, mode: Mode, bounds: CapacityBounds) -> None:
+def register_bounds(aws: Aws, spec: DeploymentSpec, bounds: CapacityBounds) -> None:
+    """Scale the endpoint between other bounds than its own, such as those that it had before."""
     if bounds.minimum == bounds.maximum:
         return
-    target = scalable_target(endpoint)
-    aws.call(SERVICE, "RegisterScalableTarget", **target, MinCapacity=bounds.minimum, MaxCapacity=bounds.maximum)
+    target = scalable_target(spec.endpoint)
+    limits = {"MinCapacity": bounds.minimum, "MaxCapacity": bounds.maximum}
+    tags = {"Tags": dict(spec.governance.tags)} if spec.governance.tags else {}
+    aws.call(SERVICE, "RegisterScalableTarget", **target, **limits, **tags)
     aws.call(
         SERVICE,
         "PutScalingPolicy",
         **target,
-        PolicyName=f"{endpoint}-{TARGET_TRACKING}",
+        PolicyName=f"{spec.endpoint}-{TARGET_TRACKING}",
         PolicyType="TargetTrackingScaling",
-        TargetTrackingScalingPolicyConfiguration=target_tracking_config(endpoint, mode),
+        TargetTrackingScalingPolicyConfiguration=target_tracking_config(spec.endpoint, spec.mode),
     )
     if bounds.minimum == 0:
-        enable_scaling_from_zero(aws, endpoint)
+        enable_scaling_from_zero(aws, spec)
 
 
 def target_tracking_config(endpoint: str, mode: Mode) -> dict[str, Any]:
@@ -89,11 +92,12 @@ def target_tracking_config(endpoint: str, mode: Mode) -> dict[str, Any]:
     return {"TargetValue": BACKLOG_TARGET, "CustomizedMetricSpecification": backlog, **cooldowns}
 
 
-def enable_scaling_from_zero(aws: Aws, endpoint: str) -> None:
+def enable_scaling_from_zero(aws: Aws, spec: DeploymentSpec) -> None:
     """Start the first instance by an alarm.
 
     With no instance the backlog per instance is undefined, so target tracking alone would never start one.
     """
+    endpoint = spec.endpoint
     policy = aws.call(
         SERVICE,
         "PutScalingPolicy",
@@ -122,6 +126,7 @@ def enable_scaling_from_zero(aws: Aws, endpoint: str) -> None:
         ComparisonOperator="GreaterThanOrEqualToThreshold",
         TreatMissingData="missing",
         AlarmActions=[policy["PolicyARN"]],
+        **spec.governance.tagging(),
     )
 
 

@@ -163,7 +163,8 @@ class SmokeTest:
         name = f"{spec.name}-{check.file_name}"
         bucket, key = invocation.place_for_request(spec.async_paths.output, name)
         account = account_of(spec.role_arn)
-        uri = upload_file(self.aws, io.BytesIO(check.body()), bucket, key, account, check.content_type)
+        parameters = spec.governance.object_parameters()
+        uri = upload_file(self.aws, io.BytesIO(check.body()), bucket, key, account, check.content_type, parameters)
         started = invocation.start_async(self.aws, spec.endpoint, uri, check.content_type, JSON, ASYNC_TIMEOUT_S)
         poll_s = min(self.wait_policy.poll_s, MAX_POLL_S)
         try:

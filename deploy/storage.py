@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -41,11 +42,18 @@ def ensure_bucket(aws: Aws, bucket: str, account: str, region: str) -> None:
     aws.call("s3", "PutPublicAccessBlock", Bucket=bucket, PublicAccessBlockConfiguration=block)
 
 
-def upload_file(aws: Aws, file: IO[bytes], bucket: str, key: str, account: str, content_type: str) -> str:
-    """Upload an open file and return its s3:// URI."""
-    aws.call(
-        "s3", "PutObject", Bucket=bucket, Key=key, Body=file, ExpectedBucketOwner=account, ContentType=content_type
-    )
+def upload_file(
+    aws: Aws,
+    file: IO[bytes],
+    bucket: str,
+    key: str,
+    account: str,
+    content_type: str,
+    parameters: Mapping[str, str] | None = None,
+) -> str:
+    """Upload an open file and return its s3:// URI. parameters: further ones of PutObject, such as a KMS key."""
+    place = {"Bucket": bucket, "Key": key, "ExpectedBucketOwner": account}
+    aws.call("s3", "PutObject", **place, Body=file, ContentType=content_type, **(parameters or {}))
     return f"s3://{bucket}/{key}"
 
 

@@ -14,6 +14,8 @@ from deploy.waiting import WaitPolicy, is_missing
 # How each resource is deleted: the operation, and its parameter for the name.
 CONFIG = ("DeleteEndpointConfig", "EndpointConfigName")
 MODEL = ("DeleteModel", "ModelName")
+# IAM tells a new role to the other services within seconds; until then CreateModel cannot assume it.
+ROLE_ATTEMPTS, ROLE_WAIT_S = 7, 5.0
 
 
 def create_version(aws: Aws, spec: DeploymentSpec, wait_policy: WaitPolicy, n_running: int = 0) -> None:
@@ -23,7 +25,7 @@ def create_version(aws: Aws, spec: DeploymentSpec, wait_policy: WaitPolicy, n_ru
     Raises: DeployError, and leaves nothing behind.
     """
     try:
-        aws.call("sagemaker", "CreateModel", **model_request(spec))
+        create_model(aws, spec, wait_policy)
     except CallFailed:
         delete_own_archive(aws, spec, wait_policy)
         raise
@@ -33,6 +35,21 @@ def create_version(aws: Aws, spec: DeploymentSpec, wait_policy: WaitPolicy, n_ru
         delete_resource(aws, MODEL, spec.name, wait_policy)
         delete_own_archive(aws, spec, wait_policy)
         raise
+
+
+def create_model(aws: Aws, spec: DeploymentSpec, wait_policy: WaitPolicy) -> None:
+    """Create the model; try again for half a minute if its role is not known yet."""
+    for attempt in range(1, ROLE_ATTEMPTS + 1):
+        try:
+            aws.call("sagemaker", "CreateModel", **model_request(spec))
+        except CallFailed as err:
+            if "could not assume role" not in err.aws_message.lower() or attempt == ROLE_ATTEMPTS:
+                raise
+            if attempt == 1:
+                wait_policy.report(f"{spec.endpoint}: the role cannot be assumed yet; trying again for half a minute")
+            wait_policy.sleep(ROLE_WAIT_S)
+        else:
+            return
 
 
 def delete_version(aws: Aws, spec: DeploymentSpec, wait_policy: WaitPolicy) -> None:

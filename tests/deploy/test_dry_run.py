@@ -9,6 +9,7 @@ import itertools
 import json
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
 
 import botocore.session
 import pytest
@@ -25,13 +26,14 @@ TOPIC = "arn:aws:sns:us-east-1:123456789012:topic"
 # The values of each flag, the first one being the default; a value is a list of arguments.
 FLAGS: dict[str, list[list[str]]] = {
     "action": [[], ["--update"], ["--delete"]],
-    "mode": [[], ["--mode", "async"]],
+    "mode": [[], ["--mode", "async"], ["--mode", "serverless"]],
+    "place": [[], ["--in-place"]],
     "image": [[], ["--image-uri", IMAGE]],
     "data": [[], ["--model-data", "s3://models/model.tar.gz"]],
     "weights": [[], ["--weights", "hub"], ["--weights", "hf://SilentSpeak/LipCoordNet"], ["--weights", FILE]],
     "checkpoint": [[], ["--checkpoint", "s3://models/wav2lip.pth", "--checkpoint", "starter"]],
     "landmarks": [[], ["--landmarks", "dlib"]],
-    "instance": [[], ["--instance-type", "ml.c7i.xlarge"], ["--instance-type", "ml.g6.2xlarge"]],
+    "instance": [[], ["--instance-type", "ml.c7i.xlarge"], ["--instance-type", "ml.g6.2xlarge,ml.g5.xlarge"]],
     "ami": [[], ["--inference-ami-version", "al2-ami-sagemaker-inference-gpu-3-1"]],
     "region": [[], ["--region", "eu-west-1"]],
     "bucket": [[], ["--bucket", "my-models"]],
@@ -43,21 +45,37 @@ FLAGS: dict[str, list[list[str]]] = {
     "topics": [[], ["--success-topic", f"{TOPIC}-ok", "--error-topic", f"{TOPIC}-bad"]],
     "logs": [[], ["--log-days", "90"]],
     "smoke": [[], ["--no-smoke-test"]],
+    "memory": [[], ["--memory-mb", "3072", "--max-concurrency", "7"]],
+    "tags": [[], ["--tag", "team=speech", "--tag", "cost centre=4:2"]],
+    "vpc": [[], ["--subnet", "subnet-0a", "--subnet", "subnet-0b", "--security-group", "sg-0c"]],
+    "key": [[], ["--kms-key", "alias/viseme"]],
+    "isolated": [[], ["--network-isolation"]],
+    "patch": [[], ["--endpoint-config-json", "PATCH"]],
 }
+NOT_SERVERLESS = ("instance", "ami", "least", "most", "vpc", "isolated", "place")
+PATCH = {"MetricsConfig": {"EnableEnhancedMetrics": True}, "ProductionVariants": [{"InitialVariantWeight": 1.0}]}
 Combination = tuple[int, ...]
 NAMES = list(FLAGS)
 
 
 def is_possible(chosen: dict[str, list[str]]) -> bool:
     """Return whether the flags do not exclude one another; flags that are not chosen yet exclude nothing."""
-    is_async = chosen.get("mode", ["async"])
-    if not is_async and any(chosen.get(name) for name in ("output", "failure", "topics")):
-        return False
-    if not is_async and chosen.get("least", [])[1:] == ["0"]:
-        return False
-    if chosen.get("data") and FILE in chosen.get("weights", []):
-        return False
-    return not (chosen.get("least", [])[1:] == ["2"] and chosen.get("most", [])[1:] == ["1"])
+    mode = (chosen["mode"] or ["--mode", "realtime"])[1] if "mode" in chosen else None
+    least, most = chosen.get("least", [])[1:], chosen.get("most", [])[1:]
+    weights = chosen.get("weights", [])[1:]
+    is_async = mode == "async" or any(chosen.get(name) for name in ("output", "failure", "topics")) or least == ["0"]
+    is_serverless = mode == "serverless" or bool(chosen.get("memory"))
+    is_fetched = chosen.get("checkpoint") or chosen.get("landmarks") or weights not in ([], [FILE])
+    excluded = (
+        is_async and (mode not in (None, "async") or is_serverless),
+        is_serverless and (mode not in (None, "serverless") or any(chosen.get(name) for name in NOT_SERVERLESS)),
+        is_serverless and chosen.get("image") == [],
+        chosen.get("place") and chosen.get("action", ["--update"]) != ["--update"],
+        chosen.get("isolated") and is_fetched,
+        chosen.get("data") and weights == [FILE],
+        least == ["2"] and most == ["1"],
+    )
+    return not any(excluded)
 
 
 def combinations() -> list[Combination]:
@@ -92,9 +110,10 @@ def gain(chosen: dict[str, int], name: str, value: int, missing: set) -> int:
 RUNS = combinations()
 
 
-def arguments_of(run: Combination) -> list[str]:
+def arguments_of(run: Combination, patch: Path) -> list[str]:
     flags = [FLAGS[name][i] for name, i in zip(NAMES, run, strict=True)]
-    return ["--endpoint-name", "viseme", *ROLE, *itertools.chain(*flags), "--dry-run"]
+    words = [str(patch) if word == "PATCH" else word for word in itertools.chain(*flags)]
+    return ["--endpoint-name", "viseme", *ROLE, *words, "--dry-run"]
 
 
 @lru_cache
@@ -112,8 +131,12 @@ def faults_of(lines: list[dict]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: "-".join(map(str, run)))
-def test_aws_accepts_the_calls_of_every_combination(run: Combination, capsys: pytest.CaptureFixture[str]):
-    assert main(arguments_of(run)) == 0
+def test_aws_accepts_the_calls_of_every_combination(
+    run: Combination, capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    patch = tmp_path / "patch.json"
+    patch.write_text(json.dumps(PATCH))
+    assert main(arguments_of(run, patch)) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines
     assert list(faults_of(lines)) == []
@@ -124,8 +147,8 @@ def test_aws_accepts_the_calls_of_every_combination(run: Combination, capsys: py
         assert "DeleteEndpoint" in made
         assert not asked
         return
-    assert ("UpdateEndpoint" if chosen["action"] else "CreateEndpoint") in made
-    expected = {"InvokeEndpointAsync" if chosen["mode"] else "InvokeEndpoint"}
+    assert ("UpdateEndpoint" if chosen["action"] and not chosen["place"] else "CreateEndpoint") in made
+    expected = {"InvokeEndpointAsync" if chosen["mode"] == ["--mode", "async"] else "InvokeEndpoint"}
     assert asked == (set() if chosen["smoke"] else expected)
 
 

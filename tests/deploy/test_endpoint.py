@@ -47,7 +47,7 @@ from deploy.diagnostics import DRIVER
 from deploy.endpoint import main
 from deploy.errors import CallFailed, DeployError
 from deploy.smoke_test import CLIP
-from deploy.versions import delete_old_versions
+from deploy.versions import ROLE_ATTEMPTS, delete_old_versions
 from deploy.waiting import WaitPolicy
 
 UNTESTED = [*OURS, "--no-smoke-test"]  # test_smoke_test.py tests the requests that follow
@@ -509,12 +509,29 @@ def test_an_existing_endpoint_is_not_created_again(script, capsys: pytest.Captur
 )
 def test_a_refused_model(script, capsys: pytest.CaptureFixture[str], code: str, message: str, cause: str):
     expect_missing(script)
-    script.refuse("sagemaker", "CreateModel", code, message)
+    is_new_role = message.startswith("Could not assume role")
+    for _ in range(ROLE_ATTEMPTS if is_new_role else 1):
+        script.refuse("sagemaker", "CreateModel", code, message)
     assert main(UNTESTED) == 1
     script.done()
     err = capsys.readouterr().err
-    assert err.startswith(f"deploy.endpoint: {cause}sagemaker CreateModel: {code}: {message}\n")
-    assert len(err.splitlines()) == 2  # the second is the advice
+    assert ("the role cannot be assumed yet" in err) == is_new_role
+    assert f"deploy.endpoint: {cause}sagemaker CreateModel: {code}: {message}\n" in err
+    assert len(err.splitlines()) == (3 if is_new_role else 2)  # the last is the advice
+
+
+def test_a_role_that_is_known_a_moment_later(script, capsys: pytest.CaptureFixture[str]):
+    expect_missing(script)
+    for _ in range(2):
+        script.refuse("sagemaker", "CreateModel", "ValidationException", f"Could not assume role {ROLE}.")
+    expect_prepare(script)
+    expect_log_group(script)
+    created = {"EndpointArn": "arn:aws:sagemaker:us-east-1:1:endpoint/viseme"}
+    script.expect("sagemaker", "CreateEndpoint", NAMED | {"EndpointConfigName": NEW}, created)
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("InService", NEW))
+    assert main(UNTESTED) == 0
+    script.done()
+    assert capsys.readouterr().err.count("the role cannot be assumed yet") == 1
 
 
 def test_no_quota_leaves_nothing_behind(script, capsys: pytest.CaptureFixture[str]):
@@ -661,7 +678,7 @@ def test_async_sends_as_many_at_once_as_there_are_workers(capsys: pytest.Capture
     assert main(arguments) == 0
     lines = map(json.loads, capsys.readouterr().out.splitlines())
     [config] = [one["parameters"] for one in lines if one["operation"] == "CreateEndpointConfig"]
-    assert config["AsyncInferenceConfig"]["ClientConfig"] == {"MaxConcurrentInvocationsPerInstance": 3}
+    assert config["AsyncInferenceConfig"]["ClientConfig"] == {"MaxConcurrentInvocationsPerInstance": 12}  # four each
 
 
 def test_a_bucket_of_another_account(script, capsys: pytest.CaptureFixture[str]):

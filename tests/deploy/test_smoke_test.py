@@ -299,7 +299,7 @@ OUTPUT, FAILURE = "s3://videos/results/1.out", "s3://videos/failures/1.out"
 
 def expect_async_in_service(script) -> None:
     output = {"S3OutputPath": "s3://videos/results/", "S3FailurePath": "s3://videos/failures/"}
-    config = {"ClientConfig": {"MaxConcurrentInvocationsPerInstance": 1}, "OutputConfig": output}
+    config = {"ClientConfig": {"MaxConcurrentInvocationsPerInstance": 4}, "OutputConfig": output}
     expect_create(script, AsyncInferenceConfig=config)
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("InService", NEW))
 
@@ -409,3 +409,29 @@ def test_the_clip_and_the_speech_are_in_the_package():
     package = CLIP.parents[1]
     shipped = {path for pattern in patterns for path in package.glob(pattern)}
     assert {CLIP, SPEECH} <= shipped
+
+
+@pytest.mark.parametrize("is_update", [False, True])
+def test_ctrl_c_during_the_requests_says_what_it_costs(
+    script, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, is_update: bool
+):
+    """The endpoint is in service and paid for, which a caller who leaves must know."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    if is_update:
+        script.expect("sagemaker", "DescribeEndpoint", NAMED, describe())
+        expect_update(script, ALL_AT_ONCE, bounds=(1, 2))
+        script.expect("sagemaker", "DescribeEndpoint", NAMED, describe("InService", NEW))
+    else:
+        expect_in_service(script)
+    monkeypatch.setattr(smoke_test.SmokeTest, "run", interrupt)
+    assert main([*OURS, *(["--update"] if is_update else [])]) == 130
+    script.done()
+    err = capsys.readouterr().err
+    assert "costs money" in err
+    assert "\npython -m deploy.endpoint --endpoint-name viseme --region us-east-1 --delete\n" in err
+    if is_update:
+        assert f"{NEW} is in service, but has not been tested, and {OLD} was kept" in err
+        assert "--update --min-capacity 1 --max-capacity 2 restores it" in err

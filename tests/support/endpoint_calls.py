@@ -42,7 +42,7 @@ def model_request() -> dict:
     return {
         "ModelName": NEW,
         "ExecutionRoleArn": ROLE,
-        "PrimaryContainer": {"Image": IMAGE, "Environment": {"SAGEMAKER_MODEL_SERVER_WORKERS": "1"}},
+        "PrimaryContainer": {"Image": IMAGE, "Environment": {"SAGEMAKER_MODEL_SERVER_WORKERS": "auto"}},
     }
 
 
@@ -108,7 +108,7 @@ def async_config() -> dict:
             "ErrorTopic": "arn:aws:sns:us-east-1:1:bad",
         },
     }
-    return {"ClientConfig": {"MaxConcurrentInvocationsPerInstance": 1}, "OutputConfig": output}
+    return {"ClientConfig": {"MaxConcurrentInvocationsPerInstance": 4}, "OutputConfig": output}
 
 
 def expect_scale_to_zero(script, most: int) -> None:
