@@ -40,7 +40,15 @@ class S3Files:
         from inference.media.s3.download import temporary_download
 
         max_bytes, allowed = self._settings.max_bytes, self._settings.allowed_buckets
-        with temporary_download(source.bucket, source.key, self.client, max_bytes=max_bytes, allowed=allowed) as path:
+        with temporary_download(
+            source.bucket,
+            source.key,
+            self.client,
+            max_bytes=max_bytes,
+            allowed=allowed,
+            version_id=source.version_id,
+            etag=source.etag,
+        ) as path:
             yield path
 
     @contextmanager

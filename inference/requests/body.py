@@ -32,10 +32,15 @@ Fields = TypeVar("Fields", bound=BaseModel)
 
 @dataclass(frozen=True)
 class S3Object:
-    """An S3 object to read media from."""
+    """An S3 object to read media from.
+
+    version_id: of a bucket that keeps versions; None reads the current one. etag: that it must have; None if any.
+    """
 
     bucket: str
     key: str
+    version_id: str | None = None
+    etag: str | None = None
 
 
 def parse_number(value: object) -> object:

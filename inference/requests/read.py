@@ -52,6 +52,8 @@ class ReadBody(ReadFields):
 
     s3_bucket: Bucket | None = None
     s3_video_key: Key | None = None
+    s3_version_id: Key | None = None
+    s3_etag: Key | None = None
     video: str | None = None
 
     def source(self) -> S3Object | bytes:
@@ -59,11 +61,15 @@ class ReadBody(ReadFields):
         by_s3 = self.s3_bucket is not None or self.s3_video_key is not None
         if by_s3 == (self.video is not None):
             raise InvalidRequest('expected either "s3_bucket" and "s3_video_key", or "video" in base64')
+        if not by_s3 and (self.s3_version_id is not None or self.s3_etag is not None):
+            raise InvalidRequest(
+                '"s3_version_id" and "s3_etag" describe a video in S3; expected "s3_video_key" as well'
+            )
         if self.video is not None:
             return decode_base64(self.video, "video")
         if self.s3_bucket is None or self.s3_video_key is None:
             raise InvalidRequest('"s3_bucket" and "s3_video_key" go together')
-        return S3Object(self.s3_bucket, self.s3_video_key)
+        return S3Object(self.s3_bucket, self.s3_video_key, self.s3_version_id, self.s3_etag)
 
 
 def parse_read_fields(fields: dict[str, Any]) -> ReadRequest:

@@ -25,6 +25,14 @@ def test_the_seeds_own_body():
     assert request == ReadRequest(S3Object("clips", "uploads/a b.mpg"), ReadOptions())
 
 
+def test_a_version_can_be_named():
+    request = parse({"s3_bucket": "clips", "s3_video_key": "a.mpg", "s3_version_id": "v1", "s3_etag": "e1"})
+    assert request.source == S3Object("clips", "a.mpg", "v1", "e1")
+    for name in ("s3_version_id", "s3_etag"):
+        with pytest.raises(InvalidRequest, match='expected "s3_video_key"'):
+            parse({"video": INLINE, name: "v1"})
+
+
 def test_inline_base64_with_options():
     request = parse({"task": "lipread", "video": INLINE, "face": 1, "decoder": "greedy", "nbest": 3, "exact": True})
     assert request == ReadRequest(b"film", ReadOptions(face=1, decoder="greedy", n_best=3, exact=True))

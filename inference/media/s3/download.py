@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO
 
 from inference.atomic_write import atomic_file
-from inference.errors import MediaTooLarge, StorageError
+from inference.errors import MediaNotFound, MediaTooLarge, StorageError
 from inference.locked_folders import locked_folder, remove_orphans
 from inference.media.s3.client import (
     ALL_BUCKETS,
@@ -36,27 +36,48 @@ UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 @contextmanager
 def temporary_download(
-    bucket: str, key: str, client: Client, *, max_bytes: int, allowed: tuple[str, ...] = ALL_BUCKETS
+    bucket: str,
+    key: str,
+    client: Client,
+    *,
+    max_bytes: int,
+    allowed: tuple[str, ...] = ALL_BUCKETS,
+    version_id: str | None = None,
+    etag: str | None = None,
 ) -> Iterator[Path]:
-    """Download an object to a private folder, and delete it afterwards. Raises: as `download_object`."""
+    """Download an object to a private folder, and delete it afterwards. Parameters, raises: as `download_object`."""
     with private_folder() as folder:
-        yield download_object(bucket, key, folder, client, max_bytes=max_bytes, allowed=allowed)
+        yield download_object(
+            bucket, key, folder, client, max_bytes=max_bytes, allowed=allowed, version_id=version_id, etag=etag
+        )
 
 
 def download_object(
-    bucket: str, key: str, folder: Path, client: Client, *, max_bytes: int, allowed: tuple[str, ...] = ALL_BUCKETS
+    bucket: str,
+    key: str,
+    folder: Path,
+    client: Client,
+    *,
+    max_bytes: int,
+    allowed: tuple[str, ...] = ALL_BUCKETS,
+    version_id: str | None = None,
+    etag: str | None = None,
 ) -> Path:
     """Download one version of an object into a folder. Returns: a path named after the key.
 
     client: made by `s3_client`. max_bytes: checked before the download starts. allowed: see `check_allowed`.
-    Raises: InvalidRequest, AccessDenied, MediaNotFound, MediaTooLarge; StorageError if S3 cannot be reached, is in
-    another region, breaks the transfer off repeatedly, or if the object is replaced meanwhile.
+    version_id: None for the current version. etag: that the version must have, without quotes; None if any.
+    Raises: InvalidRequest, AccessDenied, MediaNotFound (also if the ETag is another), MediaTooLarge; StorageError if
+    S3 cannot be reached, is in another region, breaks the transfer off repeatedly, or if the object is replaced
+    meanwhile.
     """
     check_names(bucket, key)
     check_allowed(bucket, key, allowed)
     with translate_s3_errors(bucket, key):
-        head = with_retries(lambda: client.head_object(Bucket=bucket, Key=key))
-    version = ObjectVersion(bucket, key, head["ETag"], head["ContentLength"])
+        head = with_retries(lambda: client.head_object(Bucket=bucket, Key=key, **version_of(version_id)))
+    version = ObjectVersion(bucket, key, head["ETag"], head["ContentLength"], version_id)
+    if etag is not None and version.etag.strip('"') != etag.strip('"'):
+        raise MediaNotFound(f"{version.url}: was replaced; found ETag {version.etag}, expected {etag}")
     if version.n_bytes > max_bytes:
         raise MediaTooLarge(f"{version.url}: {version.n_bytes} bytes; at most {max_bytes} expected")
     path = folder / local_name(key)
@@ -73,6 +94,7 @@ class ObjectVersion:
     key: str
     etag: str
     n_bytes: int
+    version_id: str | None = None
 
     @property
     def url(self) -> str:
@@ -98,7 +120,11 @@ def read_part(client: Client, version: ObjectVersion, end: int, out: IO[bytes]) 
     if start == end:
         return  # complete: the connection broke after the last byte
     response = client.get_object(
-        Bucket=version.bucket, Key=version.key, IfMatch=version.etag, Range=f"bytes={start}-{end - 1}"
+        Bucket=version.bucket,
+        Key=version.key,
+        IfMatch=version.etag,
+        Range=f"bytes={start}-{end - 1}",
+        **version_of(version.version_id),
     )
     with contextlib.closing(response["Body"]) as body:
         if response["ContentLength"] != end - start:
@@ -109,6 +135,11 @@ def read_part(client: Client, version: ObjectVersion, end: int, out: IO[bytes]) 
         for chunk in body.iter_chunks(CHUNK_BYTES):
             out.write(chunk)
             out.flush()
+
+
+def version_of(version_id: str | None) -> dict[str, str]:
+    """Return the parameter of S3's calls for a version."""
+    return {"VersionId": version_id} if version_id else {}
 
 
 @contextmanager

@@ -99,6 +99,25 @@ def test_an_object_is_deleted_if_reading_fails(client: Any):
     assert leftovers() == []
 
 
+def test_the_version_that_is_named_is_read(client: Any):
+    client.put_bucket_versioning(Bucket="videos", VersioningConfiguration={"Status": "Enabled"})
+    old, new = (client.put_object(Bucket="videos", Key="a.mp4", Body=body) for body in (b"old", b"newer"))
+    for put, contents in ((old, b"old"), (new, b"newer"), ({"ETag": new["ETag"]}, b"newer")):
+        named = {"version_id": put.get("VersionId"), "etag": put["ETag"].strip('"')}
+        with temporary_download("videos", "a.mp4", client, max_bytes=10, **named) as path:
+            assert path.read_bytes() == contents
+
+
+def test_a_replaced_object_is_not_read_for_the_one_that_is_named(client: Any):
+    """In a bucket without versions the ETag tells."""
+    old, new = (client.put_object(Bucket="videos", Key="a.mp4", Body=body)["ETag"] for body in (b"old", b"newer"))
+    with (
+        pytest.raises(MediaNotFound, match=f"was replaced; found ETag {new}"),
+        temporary_download("videos", "a.mp4", client, max_bytes=10, etag=old.strip('"')),
+    ):
+        pytest.fail("read")
+
+
 def test_an_empty_object_is_an_empty_file(client: Any):
     with temporary_download("videos", "empty.mp4", client, max_bytes=10) as path:
         assert path.read_bytes() == b""
