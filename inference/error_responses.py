@@ -29,6 +29,7 @@ STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.JobNotFound, 404, "job_not_found"),
     (errors.IdempotencyConflict, 409, "idempotency_conflict"),
     (errors.Overloaded, 503, "overloaded"),
+    (errors.RateLimited, 429, "rate_limited"),
     (errors.NotReady, 503, "not_ready"),
     (errors.BodyTimeout, 408, "deadline_exceeded"),
     (errors.DeadlineExceeded, 504, "deadline_exceeded"),

@@ -26,6 +26,7 @@
     └── ServingError                the server cannot answer now
         ├── NotReady                models are loading, or the worker is restarting
         ├── Overloaded              the queue is full
+        ├── RateLimited             the client starts work more often than it may
         ├── DeadlineExceeded        the request took too long
         │   └── BodyTimeout         its body did not arrive in time, or too slowly
         ├── Canceled                the caller disconnected, or canceled the request
@@ -140,6 +141,10 @@ class NotReady(ServingError):
 
 class Overloaded(ServingError):
     """The queue of waiting requests is full."""
+
+
+class RateLimited(ServingError):
+    """The client starts work more often than the deployment allows."""
 
 
 class DeadlineExceeded(ServingError):

@@ -43,13 +43,15 @@ class AttemptOutcome(StrEnum):
 class NewJob:
     """A job to be queued. Its input is in storage already.
 
-    id: 32 hexadecimal digits. client: whose jobs take turns with those of other clients. route, headers, accept: of
-    the request that the job runs, see `container.worker.messages`. request_sha256: of all that was submitted, to
-    recognize a repetition. outputs: names of the expected outputs; empty if they are known only once the job runs.
-    extra: fields of the protocol by which the job was submitted, which its records repeat.
+    id: 32 hexadecimal digits. owner: who may see the job, and whose idempotency keys are distinct. client: whose jobs
+    take turns with those of other clients. route, headers, accept: of the request that the job runs, see
+    `container.worker.messages`. request_sha256: of all that was submitted, to recognize a repetition. outputs: names of
+    the expected outputs; empty if they are known only once the job runs. extra: fields of the protocol by which the job
+    was submitted, which its records repeat.
     """
 
     id: str
+    owner: str
     client: str
     route: str
     headers: dict[str, str]
@@ -120,6 +122,7 @@ class JobRecord:
 
     number: int
     id: str
+    owner: str
     client: str
     state: JobState
     stage: str

@@ -39,7 +39,7 @@ class JobRepository(JobTransactions):
         self._n_queued, self._counted_at = 0, float("-inf")
 
     def submit(self, new: NewJob) -> Submission:
-        """Queue a job, or return the one that the same client submitted with the same key before.
+        """Queue a job, or return the one that the same owner submitted with the same key before.
 
         Raises: Overloaded if the queue is full; IdempotencyConflict if the earlier job had another input.
         """
@@ -57,20 +57,20 @@ class JobRepository(JobTransactions):
             self._n_queued += 1
             return Submission(load_job(db, jobs.c.number == number), is_new=True)
 
-    def find(self, job_id: str, client: str | None = None) -> JobRecord:
-        """Return a job with its outputs and attempts. client: the only one whose jobs are found, if given.
+    def find(self, job_id: str, owner: str | None = None) -> JobRecord:
+        """Return a job with its outputs and attempts. owner: the only one whose jobs are found, if given.
 
         Raises: JobNotFound.
         """
         with self._reading() as db:
-            return load_job(db, of_job(job_id, client))
+            return load_job(db, of_job(job_id, owner))
 
     def list_page(
-        self, limit: int, before: int | None = None, client: str | None = None, state: JobState | None = None
+        self, limit: int, before: int | None = None, owner: str | None = None, state: JobState | None = None
     ) -> list[JobRecord]:
         """Return jobs from the newest to the oldest, without outputs and attempts. before: only lower numbers."""
         query = select(jobs).order_by(jobs.c.number.desc()).limit(limit)
-        for column, value in ((jobs.c.client, client), (jobs.c.state, state)):
+        for column, value in ((jobs.c.owner, owner), (jobs.c.state, state)):
             query = query if value is None else query.where(column == value)
         with self._reading() as db:
             return [
@@ -93,20 +93,20 @@ class JobRepository(JobTransactions):
             n_running, n_attempts = db.scalar(running) or 0, db.scalar(select(func.count()).select_from(attempts)) or 0
         return QueueStatistics(n_queued, n_running, n_attempts, max(self._clock() - oldest, 0.0) if oldest else 0.0)
 
-    def cancel(self, job_id: str, client: str | None = None) -> JobRecord:
+    def cancel(self, job_id: str, owner: str | None = None) -> JobRecord:
         """Cancel a job; its worker finds out when it next uses its lease. A finished job stays as it is.
 
         Raises: JobNotFound.
         """
         with self._writing() as db:
             values = {"state": JobState.CANCELED, "stage": "canceled"} | self._final_values()
-            unfinished = and_(of_job(job_id, client), jobs.c.state.not_in(FINAL_STATES))
+            unfinished = and_(of_job(job_id, owner), jobs.c.state.not_in(FINAL_STATES))
             changed = update(jobs).where(unfinished).values(values).returning(jobs.c.number, jobs.c.attempt)
             if (row := db.execute(changed).one_or_none()) is not None:
                 self._end_outputs(db, row.number, JobState.CANCELED, None)
                 self._end_attempt(db, row.number, row.attempt, AttemptOutcome.CANCELED, None)
                 self._announce_end(db, row.number)
-            return load_job(db, of_job(job_id, client))
+            return load_job(db, of_job(job_id, owner))
 
     def unswept(self) -> list[JobRecord]:
         """Return finished jobs of which files of lost attempts may be left."""
@@ -136,8 +136,8 @@ class JobRepository(JobTransactions):
             return set(db.scalars(select(jobs.c.id).where(jobs.c.id.in_(ids))))
 
     def _find_same(self, db: Connection, new: NewJob) -> JobRecord | None:
-        """Return the job with the id, or with the client's key. Raises: IdempotencyConflict."""
-        same_key = and_(jobs.c.client == new.client, jobs.c.idempotency_key == new.idempotency_key)
+        """Return the job with the id, or with the owner's key. Raises: IdempotencyConflict."""
+        same_key = and_(jobs.c.owner == new.owner, jobs.c.idempotency_key == new.idempotency_key)
         condition = jobs.c.id == new.id if new.idempotency_key is None else or_(jobs.c.id == new.id, same_key)
         found = db.execute(select(jobs.c.number, jobs.c.request_sha256).where(condition)).one_or_none()
         if found is None:
@@ -161,6 +161,7 @@ class JobRepository(JobTransactions):
         now = self._clock()
         row = {
             "id": new.id,
+            "owner": new.owner,
             "client": new.client,
             "state": JobState.QUEUED,
             "stage": "queued",

@@ -32,6 +32,7 @@ jobs = Table(
     metadata,
     Column("number", ROW_ID, primary_key=True, autoincrement=True),
     Column("id", String(32), nullable=False, unique=True),
+    Column("owner", String(128), nullable=False),
     Column("client", String(128), nullable=False),
     Column("state", String(16), nullable=False),
     Column("stage", String(64), nullable=False, server_default=""),
@@ -66,8 +67,8 @@ jobs = Table(
     Column("error", JSON(none_as_null=True)),
     Column("result", JSON(none_as_null=True)),
     # NULL keys are distinct from each other, so this applies only to jobs that have one.
-    Index("uq_jobs_client_idempotency_key", "client", "idempotency_key", unique=True),
-    Index("ix_jobs_client_number", "client", "number"),
+    Index("uq_jobs_owner_idempotency_key", "owner", "idempotency_key", unique=True),
+    Index("ix_jobs_owner_number", "owner", "number"),
 )
 # Conditions with literal values: a database uses a partial index only if it can see that the condition holds.
 IS_QUEUED = jobs.c.state == literal_column("'queued'")

@@ -124,6 +124,6 @@ def storage_errors() -> Iterator[None]:
         raise StorageError(f"the jobs database failed ({reason_of(err)})") from err
 
 
-def of_job(job_id: str, client: str | None) -> ColumnElement[bool]:
-    """Return the condition that a job has this id, and is this client's if one is given."""
-    return jobs.c.id == job_id if client is None else and_(jobs.c.id == job_id, jobs.c.client == client)
+def of_job(job_id: str, owner: str | None) -> ColumnElement[bool]:
+    """Return the condition that a job has this id, and is this owner's if one is given."""
+    return jobs.c.id == job_id if owner is None else and_(jobs.c.id == job_id, jobs.c.owner == owner)

@@ -55,7 +55,7 @@ class JobDatabase:
 
 
 NEW_JOBS = (
-    NewJob(f"{i:032x}", "client-a", "invocations", {"content-type": "video/mp4"}, f"{i:064x}", 10)
+    NewJob(f"{i:032x}", "owner-a", "client-a", "invocations", {"content-type": "video/mp4"}, f"{i:064x}", 10)
     for i in itertools.count(1)
 )
 

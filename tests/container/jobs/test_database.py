@@ -77,4 +77,4 @@ def test_an_unreachable_database_is_named_without_its_password(tmp_path: Path) -
 
 def test_the_claims_use_the_index_of_the_queue(engine: Engine) -> None:
     names = {index["name"] for index in inspect(engine).get_indexes("jobs")}
-    assert {"ix_jobs_queue", "ix_jobs_leases", "ix_jobs_unswept", "uq_jobs_client_idempotency_key"} <= names
+    assert {"ix_jobs_queue", "ix_jobs_leases", "ix_jobs_unswept", "uq_jobs_owner_idempotency_key"} <= names

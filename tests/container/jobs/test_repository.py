@@ -13,7 +13,7 @@ from inference.errors import IdempotencyConflict, JobNotFound, Overloaded
 
 from .conftest import LIMITS, JobDatabase
 
-NEW = NewJob("a" * 32, "client-a", "invocations", {}, "1" * 64, 10, idempotency_key="key-1")
+NEW = NewJob("a" * 32, "owner-a", "client-a", "invocations", {}, "1" * 64, 10, idempotency_key="key-1")
 
 
 def test_the_same_key_and_request_is_the_same_job(database: JobDatabase) -> None:
@@ -29,9 +29,9 @@ def test_the_same_key_with_another_request_is_a_conflict(database: JobDatabase) 
         database.repository.submit(replace(NEW, id="b" * 32, request_sha256="2" * 64))
 
 
-def test_keys_are_of_their_client(database: JobDatabase) -> None:
+def test_keys_are_of_their_owner(database: JobDatabase) -> None:
     database.repository.submit(NEW)
-    other = database.repository.submit(replace(NEW, id="b" * 32, client="client-b", request_sha256="2" * 64))
+    other = database.repository.submit(replace(NEW, id="b" * 32, owner="owner-b", request_sha256="2" * 64))
     assert other.is_new
 
 
@@ -51,22 +51,22 @@ def test_a_full_queue_refuses(database: JobDatabase) -> None:
     database.submit()
 
 
-def test_jobs_are_found_by_their_client_only(database: JobDatabase) -> None:
+def test_jobs_are_found_by_their_owner_only(database: JobDatabase) -> None:
     job = database.submit()
-    assert database.repository.find(job.id, "client-a") == job
+    assert database.repository.find(job.id, "owner-a") == job
     for find in (database.repository.find, database.repository.cancel):
         with pytest.raises(JobNotFound):
-            find(job.id, "client-b")
+            find(job.id, "owner-b")
     with pytest.raises(JobNotFound):
         database.repository.find("f" * 32)
 
 
 def test_lists_have_pages_from_the_newest(database: JobDatabase) -> None:
     ids = [database.submit().id for _ in range(5)]
-    database.submit(client="client-b")
-    first = database.repository.list_page(2, client="client-a")
+    database.submit(owner="owner-b")
+    first = database.repository.list_page(2, owner="owner-a")
     assert [one.id for one in first] == [ids[4], ids[3]]
-    rest = database.repository.list_page(10, before=first[-1].number, client="client-a")
+    rest = database.repository.list_page(10, before=first[-1].number, owner="owner-a")
     assert [one.id for one in rest] == [ids[2], ids[1], ids[0]]
     database.claim()
     assert [one.id for one in database.repository.list_page(10, state=JobState.STARTING)] == [ids[0]]

@@ -22,6 +22,7 @@ def upgrade() -> None:
         "jobs",
         sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
         sa.Column("id", sa.String(length=32), nullable=False),
+        sa.Column("owner", sa.String(length=128), nullable=False),
         sa.Column("client", sa.String(length=128), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("stage", sa.String(length=64), server_default="", nullable=False),
@@ -55,7 +56,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("number", name=op.f("pk_jobs")),
         sa.UniqueConstraint("id", name=op.f("uq_jobs_id")),
     )
-    op.create_index("ix_jobs_client_number", "jobs", ["client", "number"], unique=False)
+    op.create_index("ix_jobs_owner_number", "jobs", ["owner", "number"], unique=False)
     op.create_index("ix_jobs_expiry", "jobs", ["expires_at"], unique=False)
     op.create_index(
         "ix_jobs_leases",
@@ -81,7 +82,7 @@ def upgrade() -> None:
         sqlite_where=sa.text("finished_at IS NOT NULL AND swept_at IS NULL"),
         postgresql_where=sa.text("finished_at IS NOT NULL AND swept_at IS NULL"),
     )
-    op.create_index("uq_jobs_client_idempotency_key", "jobs", ["client", "idempotency_key"], unique=True)
+    op.create_index("uq_jobs_owner_idempotency_key", "jobs", ["owner", "idempotency_key"], unique=True)
 
     op.create_table(
         "job_attempts",
