@@ -15,6 +15,7 @@ round as the median, with the minimum and maximum:
   ping    viseme serve, until /ping answers 200: the server, its worker and the decoder
   worker  the same for the worker that replaces a killed one
 
+At the end: the seconds from that kill until /ping answers 200 again, on the wall clock, which other work prolongs.
 Without VIDEO, a person is rendered who says one sentence of three seconds.
 """
 
@@ -59,9 +60,11 @@ def main() -> None:
         work = Path(folder)
         env = prepare_environment(work)
         video = args.video or render_video(work / "video.mp4")
-        measures = list_measures(work, video, write_speech(work / "speech.wav"), env)
+        outages_s: list[float] = []
+        measures = list_measures(work, video, write_speech(work / "speech.wav"), env, outages_s)
         rounds = [measure_round(measures) for _ in range(args.rounds + 1)][1:]  # the first one fills the caches
     print_results(rounds)
+    print_outages(outages_s[1:])
 
 
 def prepare_environment(work: Path) -> dict[str, str]:
@@ -85,8 +88,10 @@ def write_speech(path: Path) -> Path:
     return path
 
 
-def list_measures(work: Path, video: Path, speech: Path, env: dict[str, str]) -> dict[str, Measure]:
-    """Return what to measure, by name."""
+def list_measures(
+    work: Path, video: Path, speech: Path, env: dict[str, str], outages_s: list[float]
+) -> dict[str, Measure]:
+    """Return what to measure, by name. outages_s: gets the seconds for which a killed worker was missing."""
     viseme = (sys.executable, "-m", "container.cli")
     out = str(work / "out.mp4")
     commands = {
@@ -101,7 +106,9 @@ def list_measures(work: Path, video: Path, speech: Path, env: dict[str, str]) ->
         name: lambda command=command: measure_command(command, env)  # type: ignore[misc]
         for name, command in commands.items()
     }
-    return measures | {"ping": lambda: measure_ping(viseme, env), "worker": lambda: measure_worker(viseme, env)}
+    measures["ping"] = lambda: measure_ping(viseme, env)
+    measures["worker"] = lambda: measure_worker(viseme, env, outages_s)
+    return measures
 
 
 def measure_round(measures: dict[str, Measure]) -> dict[str, float]:
@@ -145,17 +152,19 @@ def measure_ping(viseme: tuple[str, ...], env: dict[str, str]) -> float:
         return cpu_seconds(server)
 
 
-def measure_worker(viseme: tuple[str, ...], env: dict[str, str]) -> float:
-    """Return the CPU seconds of a killed worker's successor until it is ready."""
+def measure_worker(viseme: tuple[str, ...], env: dict[str, str], outages_s: list[float]) -> float:
+    """Return the CPU seconds of a killed worker's successor until it is ready; append the seconds until then."""
     with run_server(viseme, env) as (server, url):
         wait_until_ready(url)
         if (first := find_worker(server)) is None:
             raise SystemExit("the server has no worker")
         first.kill()
+        started = time.monotonic()
         time.sleep(POLL_S)
         while (worker := find_worker(server)) is None:
             time.sleep(POLL_S)
         wait_until_ready(url)
+        outages_s.append(time.monotonic() - started)
         return cpu_seconds(worker)
 
 
@@ -197,6 +206,15 @@ def print_results(rounds: list[dict[str, float]]) -> None:
         ratios = [one[name] / one[unit] for one in rounds]
         seconds = statistics.median(one[name] for one in rounds)
         print(f"{name:7}{seconds:6.2f} s{statistics.median(ratios):6.1f}  ({min(ratios):.1f}..{max(ratios):.1f})")
+
+
+def print_outages(outages_s: list[float]) -> None:
+    """Print for how long a killed worker is missing."""
+    spread = f"{min(outages_s):.1f}..{max(outages_s):.1f}"
+    print(
+        f"{statistics.median(outages_s):.1f} s ({spread}) from the kill of a worker to /ping's 200; "
+        f"{os.cpu_count()} cores, load {os.getloadavg()[0]:.0f}"
+    )
 
 
 if __name__ == "__main__":
