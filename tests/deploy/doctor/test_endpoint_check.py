@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -25,6 +27,7 @@ from deploy.images import stock_image
 from deploy.smoke_test import canned_answer
 
 READ_PREFIXES = ("Describe", "Get", "List", "BatchGet", "Head", "Filter", "Simulate", "Invoke")
+ROOT = Path(__file__).parents[3]
 GROUP = "/aws/sagemaker/Endpoints/viseme"
 ARCHIVE = "s3://models/viseme/model.tar.gz"
 FROM_ZERO = {"PolicyName": "viseme-from-zero", "PolicyType": "StepScaling", "Alarms": [{"AlarmName": "x"}]}
@@ -345,3 +348,9 @@ def test_the_calls_against_moto(moto: None):
     assert "published with EndpointName VariantName" in found["alarms"]
     assert "does not exist" in found["model data"]
     assert "there is no group" in found["logs"]
+
+
+def test_the_documented_policy_has_the_permissions_of_every_call():
+    text = (ROOT / "docs" / "doctor.md").read_text("utf-8")
+    policy = json.loads(re.search(r"```json\n(.*?)```", text, re.DOTALL)[1])
+    assert set(policy["Statement"][0]["Action"]) == set(PERMISSIONS.values())
