@@ -38,7 +38,7 @@ from container.http.responses import (
     request_id_of,
 )
 from container.stream import AvatarServer
-from container.worker.messages import AnswerMessage, Done, Failed, Job, Part
+from container.worker.messages import AnswerMessage, Done, Failed, Part, WorkerRequest
 from container.worker.placement import Machine, place_workers
 from container.worker.pool import Pool
 from container.worker.read_ahead import ReadAhead
@@ -160,23 +160,23 @@ class Server:
     async def _answer(self, context: RequestContext, request: Request, *, uses_accept: bool) -> Response:
         """Answer one request. It has a place in the queue from when its body is in until its answer is made."""
         stack, place = contextlib.AsyncExitStack(), contextlib.AsyncExitStack()
-        job: Job | None = None
+        worker_request: WorkerRequest | None = None
         try:
             self.check_accepting(request)
             self.pool.check_capacity()  # before a large body arrives in vain
-            job = await self.receive_job(context, request, stack, uses_accept=uses_accept)
+            worker_request = await self.receive_request(context, request, stack, uses_accept=uses_accept)
             await place.enter_async_context(self.pool.admit())
-            messages = self.pool.run(job)
+            messages = self.pool.run(worker_request)
             place.push_async_callback(messages.aclose)
             first = await wait_unless_disconnected(request, anext(messages))
         except Exception as err:  # noqa: BLE001 - the edge: `error_response` logs what is unexpected
             await place.aclose()
             await stack.aclose()
-            return self.error_response(context, err, Response if job else early_response_class(err))
+            return self.error_response(context, err, Response if worker_request else early_response_class(err))
         if isinstance(first, Part):
             parts = ReadAhead(first, messages, place)
             stack.push_async_callback(parts.aclose)
-            return self.stream_response(context, parts, job.deadline + STREAM_GRACE_S, stack)
+            return self.stream_response(context, parts, worker_request.deadline + STREAM_GRACE_S, stack)
         await place.aclose()
         if isinstance(first, Done) and isinstance(first.body, Path):
             return self.file_response(context, first.body, first.content_type, stack)
@@ -187,9 +187,9 @@ class Server:
         assert isinstance(first.body, bytes)
         return self.final_response(context, first.body, first.content_type)
 
-    async def receive_job(
+    async def receive_request(
         self, context: RequestContext, request: Request, stack: contextlib.AsyncExitStack, *, uses_accept: bool
-    ) -> Job:
+    ) -> WorkerRequest:
         """Write the body to disk and describe the request for a worker. stack: deletes the body.
 
         Raises: UnsupportedContentType, before the body is read, if no type of answer is accepted; the errors of
@@ -204,7 +204,7 @@ class Server:
         )
         now = time.monotonic()
         deadline, sync_deadline = now + limits.deadline_s, now + limits.sync_deadline_s
-        return Job(context.route, headers, body, context.request_id, accept, deadline, sync_deadline)
+        return WorkerRequest(context.route, headers, body, context.request_id, accept, deadline, sync_deadline)
 
     def upload_client_of(self, request: Request) -> str | None:
         """Return the client whose uploads are counted: None on SageMaker and on this machine, behind which are many."""
@@ -264,7 +264,7 @@ class Server:
     def stream_response(
         self, context: RequestContext, parts: ReadAhead, deadline: float, stack: contextlib.AsyncExitStack
     ) -> Response:
-        """Return a response that sends lines as they come; stack: ends the job if the caller disconnects."""
+        """Return a response that sends lines as they come; stack: ends the request if the caller disconnects."""
         lines = self.stream(context, parts)
         return CleanupStreamingResponse(
             lines, stack, deadline, self._answers, media_type=NDJSON, headers=context.headers

@@ -16,7 +16,7 @@ from multiprocessing.synchronize import Event
 from typing import TYPE_CHECKING
 
 from container.logs import set_up_logs
-from container.worker.messages import Done, Failed, Job, LoadFailed, Ready
+from container.worker.messages import Done, Failed, LoadFailed, Ready, WorkerRequest
 from inference.error_responses import failure_of
 from inference.errors import Canceled, VisemeError
 
@@ -27,9 +27,9 @@ logger = logging.getLogger("viseme.worker")
 
 
 def run_worker(ends: Sequence[tuple[Connection, Event]], model_dir: str | None, environment: Mapping[str, str]) -> None:
-    """Load the models, report the result, and run jobs until `Stop` arrives or the server is gone.
+    """Load the models, report the result, and run requests until `Stop` arrives or the server is gone.
 
-    ends: of each lane, the pipe and the event that cancels its job. environment: variables to set before any library
+    ends: of each lane, the pipe and the event that cancels its request. environment: variables to set before any library
     reads them.
     """
     os.environ.update(environment)
@@ -52,34 +52,36 @@ def run_worker(ends: Sequence[tuple[Connection, Event]], model_dir: str | None, 
         return
     pipe.send(Ready(health))
     threads = [
-        threading.Thread(target=run_jobs, args=(*end, lane)) for end, lane in zip(ends[1:], lanes[1:], strict=True)
+        threading.Thread(target=run_requests, args=(*end, lane)) for end, lane in zip(ends[1:], lanes[1:], strict=True)
     ]
     for thread in threads:
         thread.start()
-    run_jobs(*ends[0], lanes[0])
+    run_requests(*ends[0], lanes[0])
     for thread in threads:
         thread.join()
 
 
-def run_jobs(pipe: Connection, canceled: Event, routes: WorkerRoutes) -> None:
-    """Run the jobs of one lane until `Stop` arrives or the server is gone."""
+def run_requests(pipe: Connection, canceled: Event, routes: WorkerRoutes) -> None:
+    """Run the requests of one lane until `Stop` arrives or the server is gone."""
     with contextlib.suppress(EOFError, BrokenPipeError), contextlib.closing(routes):
-        while isinstance(message := pipe.recv(), Job):
-            pipe.send(run_job(message, pipe, canceled, routes))
+        while isinstance(message := pipe.recv(), WorkerRequest):
+            pipe.send(run_request(message, pipe, canceled, routes))
 
 
-def run_job(job: Job, pipe: Connection, canceled: Event, routes: WorkerRoutes) -> Done | Failed:
-    """Run a job. Errors are logged in full; the caller receives what `failure_of` makes of them."""
+def run_request(
+    worker_request: WorkerRequest, pipe: Connection, canceled: Event, routes: WorkerRoutes
+) -> Done | Failed:
+    """Run a request. Errors are logged in full; the caller receives what `failure_of` makes of them."""
 
     def check() -> None:
         if canceled.is_set():
             raise Canceled("the request was canceled")
 
     try:
-        answer = routes.handle(job, check, pipe.send)
+        answer = routes.handle(worker_request, check, pipe.send)
     except Exception as err:
         failure = failure_of(err)
         if failure.status >= 500:
-            logger.exception("request failed", extra={"request_id": job.request_id, "code": failure.code})
+            logger.exception("request failed", extra={"request_id": worker_request.request_id, "code": failure.code})
         return Failed(failure)
     return Done(answer.body, answer.content_type)

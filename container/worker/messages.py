@@ -1,8 +1,8 @@
 """Messages over a pipe between the server and a lane of a worker process.
 
-to the worker:    Job, Stop
+to the worker:    WorkerRequest, Stop
 from the worker:  Ready or LoadFailed, once, by the first lane;
-                  then for each job DeadlineChanged?, Part*, and Done or Failed
+                  then for each request DeadlineChanged?, Part*, and Done or Failed
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from inference.media_types import AcceptHeader
 
 
 @dataclass(frozen=True)
-class Job:
+class WorkerRequest:
     """A request as the server received it: its route, headers (names in lower case), and body on disk.
 
     deadline: on the clock of `time.monotonic`, which all processes share. sync_deadline: applies instead if the
@@ -59,21 +59,21 @@ class LoadFailed:
 
 @dataclass(frozen=True)
 class DeadlineChanged:
-    """The job has another deadline, on the clock of `time.monotonic`."""
+    """The request has another deadline, on the clock of `time.monotonic`."""
 
     deadline: float
 
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of the answer, sent while the job runs."""
+    """A piece of the answer, sent while the request runs."""
 
     body: bytes
 
 
 @dataclass(frozen=True)
 class Done:
-    """The job is done. body: all of the answer but its parts; a path is a file in the job's folder."""
+    """The request is done. body: all of the answer but its parts; a path is a file in the request's folder."""
 
     body: bytes | Path
     content_type: str
@@ -81,11 +81,11 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """The job failed."""
+    """The request failed."""
 
     failure: Failure
 
 
-ServerMessage = Job | Stop
+ServerMessage = WorkerRequest | Stop
 AnswerMessage = Part | Done | Failed
 WorkerMessage = Ready | LoadFailed | DeadlineChanged | AnswerMessage

@@ -10,13 +10,13 @@ from contextlib import asynccontextmanager
 from itertools import zip_longest
 from typing import Any
 
-from container.worker.messages import AnswerMessage, DeadlineChanged, Done, Failed, Job, Part, WorkerMessage
+from container.worker.messages import AnswerMessage, DeadlineChanged, Done, Failed, Part, WorkerMessage, WorkerRequest
 from container.worker.placement import Placement
 from container.worker.process import DIED_MESSAGE, Lane, Worker
 from inference.errors import DeadlineExceeded, NotReady, Overloaded, VisemeError, WorkerDied
 
 logger = logging.getLogger("viseme.pool")
-# Seconds for a worker to stop a canceled job before it is killed: it checks about once per second of video, and on a
+# Seconds for a worker to stop a canceled request before it is killed: it checks about once per second of video, and on a
 # busy machine reading that takes seconds. Starting another worker takes longer still.
 CANCEL_TIMEOUT_S = 10.0
 RESTART_DELAYS_S = (0.1, 1.0, 5.0, 15.0)  # seconds before the first, second, ... restart in a row
@@ -77,20 +77,20 @@ class Pool:
         finally:
             self.n_in_flight -= 1
 
-    async def run(self, job: Job) -> AsyncGenerator[AnswerMessage]:
-        """Run a job on the next idle lane of a worker. Yields: any number of `Part`, then `Done` or `Failed`.
+    async def run(self, worker_request: WorkerRequest) -> AsyncGenerator[AnswerMessage]:
+        """Run a request on the next idle lane of a worker. Yields: any number of `Part`, then `Done` or `Failed`.
 
-        The job's deadline applies until the worker sends another one after parsing the request.
-        Closing the iterator early, when the caller disconnects, cancels the job.
+        The request's deadline applies until the worker sends another one after parsing the request.
+        Closing the iterator early, when the caller disconnects, cancels the request.
         Raises: DeadlineExceeded, NotReady, WorkerDied.
         """
-        deadline = job.deadline
+        deadline = worker_request.deadline
         lane = await self._acquire(deadline)
         worker = lane.worker
         generation, finished = worker.generation, False
         try:
             lane.canceled.clear()
-            lane.send(job)
+            lane.send(worker_request)
             while not finished:
                 message = await self._receive(lane, generation, deadline)
                 if isinstance(message, DeadlineChanged):
@@ -148,7 +148,7 @@ class Pool:
             raise DeadlineExceeded("the deadline passed while the request ran") from err
 
     async def _cancel(self, lane: Lane) -> None:
-        """Have the worker drop the job; replace the worker if it does not, once it runs no other job."""
+        """Have the worker drop the request; replace the worker if it does not, once it runs no other request."""
         worker, generation = lane.worker, lane.worker.generation
         lane.canceled.set()
         try:

@@ -44,7 +44,7 @@ class ReadAhead:
             return message
 
     async def aclose(self) -> None:
-        """Take no more messages; a job that is still running is canceled."""
+        """Take no more messages; a request that is still running is canceled."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         await self._place.aclose()  # the task does it, unless it was canceled before its first step

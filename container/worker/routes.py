@@ -1,4 +1,4 @@
-"""The worker's routes: from a job to a request of the engines, and back to an answer."""
+"""The worker's routes: from a request as the server received it to one of the engines, and back to an answer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from container.worker.messages import DeadlineChanged, Job, Part
+from container.worker.messages import DeadlineChanged, Part, WorkerRequest
 from container.worker.openai_transcriptions import answer_transcription
 from inference.backends.device import describe_gpu
 from inference.engines import Answer, Engines, RequestCallbacks
@@ -45,28 +45,28 @@ class WorkerRoutes:
     def close(self) -> None:
         self._engines.close()
 
-    def handle(self, job: Job, check: CancelCheck, send: SendMessage) -> Answer:
-        """Return the answer to a job; a large body is a file in the job's folder.
+    def handle(self, worker_request: WorkerRequest, check: CancelCheck, send: SendMessage) -> Answer:
+        """Return the answer to a request; a large body is a file in the request's folder.
 
-        check: called often; raises to end the job. send: sends messages that precede the answer.
+        check: called often; raises to end the request. send: sends messages that precede the answer.
         Raises: VisemeError.
         """
-        body, content_type = job.body.read_bytes(), job.headers.get("content-type", "")
-        if job.route == "transcriptions":
+        body, content_type = worker_request.body.read_bytes(), worker_request.headers.get("content-type", "")
+        if worker_request.route == "transcriptions":
             return answer_transcription(body, content_type, self._engines, RequestCallbacks(check))
-        request = PARSERS[job.route](body, content_type, job.headers)
+        request = PARSERS[worker_request.route](body, content_type, worker_request.headers)
         if request.uses_job_deadline:
-            send(DeadlineChanged(job.sync_deadline))
-        return self._engines.answer(request, job.accept, callbacks_of(job, check, send))
+            send(DeadlineChanged(worker_request.sync_deadline))
+        return self._engines.answer(request, worker_request.accept, callbacks_of(worker_request, check, send))
 
 
-def callbacks_of(job: Job, check: CancelCheck, send: SendMessage) -> RequestCallbacks:
+def callbacks_of(worker_request: WorkerRequest, check: CancelCheck, send: SendMessage) -> RequestCallbacks:
     """Return callbacks that stream words as parts, and the time that is left for lip sync."""
 
     def on_words(words: list[Word]) -> None:
         line = {"status": "reading", "words": [vars(word) for word in words]}
         send(Part(json.dumps(line).encode() + b"\n"))
 
-    left_s = job.sync_deadline - time.monotonic()
+    left_s = worker_request.sync_deadline - time.monotonic()
     timeout_s = max(left_s - min(REPORT_S, left_s * REPORT_SHARE), 0.0)
-    return RequestCallbacks(check, on_words, job.folder, timeout_s, job.request_id)
+    return RequestCallbacks(check, on_words, worker_request.folder, timeout_s, worker_request.request_id)

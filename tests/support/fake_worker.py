@@ -1,4 +1,4 @@
-"""A worker process without models, which does what its job says: for tests of the pool and of the server.
+"""A worker process without models, which does what its request says: for tests of the pool and of the server.
 
 A module of its own, so that a spawned process finds it.
 """
@@ -15,9 +15,9 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-from container.worker.messages import DeadlineChanged, Done, Job, LoadFailed, Part, Ready
+from container.worker.messages import DeadlineChanged, Done, LoadFailed, Part, Ready, WorkerRequest
 
-LONG_S = 120.0  # seconds of a job that ends only when it is canceled, or its process dies
+LONG_S = 120.0  # seconds of a request that ends only when it is canceled, or its process dies
 LONGER_S = 1.0
 PART = bytes(1 << 20)
 
@@ -34,14 +34,14 @@ def run_fake(ends: Sequence[tuple[Connection, Event]], model_dir: str | None, en
             return
     pipe.send(Ready({"inference_ready": True}))
     for end in ends:
-        threading.Thread(target=run_jobs, args=end).start()
+        threading.Thread(target=run_requests, args=end).start()
 
 
-def run_jobs(pipe: Connection, canceled: Event) -> None:
-    """Run the jobs of one lane."""
+def run_requests(pipe: Connection, canceled: Event) -> None:
+    """Run the requests of one lane."""
     with contextlib.suppress(EOFError, BrokenPipeError):
-        while isinstance(job := pipe.recv(), Job):
-            command = command_of(job)
+        while isinstance(worker_request := pipe.recv(), WorkerRequest):
+            command = command_of(worker_request)
             if command == "longer":
                 pipe.send(DeadlineChanged(time.monotonic() + LONG_S))
                 time.sleep(LONGER_S)
@@ -49,23 +49,27 @@ def run_jobs(pipe: Connection, canceled: Event) -> None:
                 time.sleep(LONG_S)
             execute(command, canceled.is_set, lambda part: pipe.send(Part(part)))
             if command == "video":
-                pipe.send(Done(make_video(job), "video/mp4"))
+                pipe.send(Done(make_video(worker_request), "video/mp4"))
             elif command == "environment":
                 pipe.send(Done(json.dumps(dict(os.environ)).encode(), "application/json"))
             else:
                 pipe.send(Done(command.encode(), "text/plain"))
 
 
-def make_video(job: Job) -> Path:
+def make_video(worker_request: WorkerRequest) -> Path:
     """Write a file as an answer."""
-    path = job.folder / "video.mp4"
+    path = worker_request.folder / "video.mp4"
     path.write_bytes(PART * 5)
     return path
 
 
-def command_of(job: Job) -> str:
-    """Return the job's route, or for the server's routes the first line of its body."""
-    return job.route if job.route != "invocations" else job.body.read_bytes().partition(b"\n")[0].decode()
+def command_of(worker_request: WorkerRequest) -> str:
+    """Return the request's route, or for the server's routes the first line of its body."""
+    return (
+        worker_request.route
+        if worker_request.route != "invocations"
+        else worker_request.body.read_bytes().partition(b"\n")[0].decode()
+    )
 
 
 def execute(command: str, is_canceled: Callable[[], bool], send: Callable[[bytes], None]) -> None:

@@ -15,7 +15,7 @@ from support.fake_worker import run_fake
 
 from container.worker import pool as pool_module
 from container.worker import process as process_module
-from container.worker.messages import AnswerMessage, Done, Job, Part
+from container.worker.messages import AnswerMessage, Done, Part, WorkerRequest
 from container.worker.placement import Placement
 from container.worker.pool import Pool
 from inference.errors import DeadlineExceeded, NotReady, Overloaded, WorkerDied
@@ -28,18 +28,18 @@ def fake_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_module, "run_worker", run_fake)
 
 
-def make_job(route: str, seconds: float = PATIENCE_S) -> Job:
-    return Job(route, {}, Path("/dev/null"), "id", deadline=time.monotonic() + seconds)
+def make_request(route: str, seconds: float = PATIENCE_S) -> WorkerRequest:
+    return WorkerRequest(route, {}, Path("/dev/null"), "id", deadline=time.monotonic() + seconds)
 
 
 def done(text: str) -> Done:
-    """Return the answer of a fake worker to a job of that route."""
+    """Return the answer of a fake worker to a request of that route."""
     return Done(text.encode(), "text/plain")
 
 
 async def collect(pool: Pool, route: str, seconds: float = PATIENCE_S) -> list[AnswerMessage]:
     async with pool.admit():
-        return [message async for message in pool.run(make_job(route, seconds))]
+        return [message async for message in pool.run(make_request(route, seconds))]
 
 
 async def until(is_so: Callable[[], bool]) -> None:
@@ -118,11 +118,11 @@ def test_a_dead_worker_fails_only_the_running_request():
 
 def test_an_abandoned_stream_gets_no_messages_of_the_next_request():
     async def check(pool: Pool):
-        stale = pool.run(make_job("partsold"))
+        stale = pool.run(make_request("partsold"))
         assert await anext(stale) == Part(b"partsold0")
         pool._workers[0].process.kill()
         await until(lambda: pool.n_restarts == 1 and pool.is_ready)
-        fresh = pool.run(make_job("partsnew"))
+        fresh = pool.run(make_request("partsnew"))
         assert await anext(fresh) == Part(b"partsnew0")
         with pytest.raises(WorkerDied):
             await anext(stale)

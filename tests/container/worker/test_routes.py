@@ -15,8 +15,8 @@ from support.small_wav2lip import voice
 from support.synthetic_frames import talk
 from support.video_files import make_video
 
-from container.worker.child import run_job
-from container.worker.messages import DeadlineChanged, Done, Failed, Job, Part
+from container.worker.child import run_request
+from container.worker.messages import DeadlineChanged, Done, Failed, Part, WorkerRequest
 from container.worker.routes import WorkerRoutes
 from inference.engines import Engines
 from inference.error_responses import Failure
@@ -43,7 +43,7 @@ def routes(engines: Engines) -> WorkerRoutes:
 
 
 @pytest.fixture
-def make_job(tmp_path: Path) -> Callable[..., Job]:
+def make_request(tmp_path: Path) -> Callable[..., WorkerRequest]:
     folder = tmp_path / "request"
     folder.mkdir()
 
@@ -52,46 +52,48 @@ def make_job(tmp_path: Path) -> Callable[..., Job]:
         body = {name: base64.b64encode(one).decode() for name, one in contents.items()} | kwargs.pop("fields", {})
         (folder / "body").write_text(json.dumps(body))
         accept = AcceptHeader.parse(kwargs.pop("accept", None))
-        return Job(route, {"content-type": JSON}, folder / "body", "id-1", accept, **kwargs)
+        return WorkerRequest(route, {"content-type": JSON}, folder / "body", "id-1", accept, **kwargs)
 
     return make
 
 
-def run(job: Job, routes: WorkerRoutes, canceled: Any = NEVER) -> tuple[Done | Failed, list[Any]]:
+def run(worker_request: WorkerRequest, routes: WorkerRoutes, canceled: Any = NEVER) -> tuple[Done | Failed, list[Any]]:
     """Return the last message, and those before it."""
     pipe = Pipe()
-    return run_job(job, pipe, canceled, routes), pipe.sent
+    return run_request(worker_request, pipe, canceled, routes), pipe.sent
 
 
-def run_to_end(job: Job, routes: WorkerRoutes) -> Done:
-    last, _ = run(job, routes)
+def run_to_end(worker_request: WorkerRequest, routes: WorkerRoutes) -> Done:
+    last, _ = run(worker_request, routes)
     assert isinstance(last, Done), last
     return last
 
 
-def run_to_failure(job: Job, routes: WorkerRoutes, canceled: Any = NEVER) -> Failure:
-    last, _ = run(job, routes, canceled)
+def run_to_failure(worker_request: WorkerRequest, routes: WorkerRoutes, canceled: Any = NEVER) -> Failure:
+    last, _ = run(worker_request, routes, canceled)
     assert isinstance(last, Failed), last
     return last.failure
 
 
-def files_of(job: Job) -> list[str]:
-    return sorted(path.name for path in job.folder.iterdir())
+def files_of(worker_request: WorkerRequest) -> list[str]:
+    return sorted(path.name for path in worker_request.folder.iterdir())
 
 
-def test_a_video_is_a_file_in_the_jobs_folder(routes: WorkerRoutes, make_job):
+def test_a_video_is_a_file_in_the_requests_folder(routes: WorkerRoutes, make_request):
     deadline = time.monotonic() + 600
-    job = make_job(fields={"task": "lipsync"}, accept=MP4, deadline=deadline, sync_deadline=deadline + 60)
-    last, sent = run(job, routes)
+    worker_request = make_request(
+        fields={"task": "lipsync"}, accept=MP4, deadline=deadline, sync_deadline=deadline + 60
+    )
+    last, sent = run(worker_request, routes)
     assert isinstance(last, Done)
     assert isinstance(last.body, Path)
-    assert (last.content_type, last.body.parent) == (MP4, job.folder)
+    assert (last.content_type, last.body.parent) == (MP4, worker_request.folder)
     assert last.body.stat().st_size > 1000
     assert sent == [DeadlineChanged(deadline + 60)]
 
 
-def test_a_generation_has_a_short_answer(routes: WorkerRoutes, make_job):
-    last = run_to_end(make_job("generate", names=("image", "audio")), routes)
+def test_a_generation_has_a_short_answer(routes: WorkerRoutes, make_request):
+    last = run_to_end(make_request("generate", names=("image", "audio")), routes)
     found = json.loads(last.body)
     assert (last.content_type, found["status"], found["num_frames"]) == (JSON, "success", 10)
     assert set(found) == {"status", "video", "num_frames", "duration_s", "warnings"}
@@ -99,8 +101,8 @@ def test_a_generation_has_a_short_answer(routes: WorkerRoutes, make_job):
     assert base64.b64decode(found["video"])[4:8] == b"ftyp"
 
 
-def test_a_generation_may_be_the_video_itself(routes: WorkerRoutes, make_job):
-    last = run_to_end(make_job("generate", names=("image", "audio"), accept=MP4), routes)
+def test_a_generation_may_be_the_video_itself(routes: WorkerRoutes, make_request):
+    last = run_to_end(make_request("generate", names=("image", "audio"), accept=MP4), routes)
     assert isinstance(last.body, Path)
     assert (last.body.read_bytes()[4:8], last.content_type) == (b"ftyp", MP4)
 
@@ -123,8 +125,10 @@ def test_words_are_streamed_if_the_answer_is_lines(
 
     monkeypatch.setattr(engines.reader, "read", read_with_words)
     (tmp_path / "body").write_bytes(talking_film)
-    job = Job("invocations", {"content-type": MP4}, tmp_path / "body", "id-1", AcceptHeader.parse(accept))
-    last, sent = run(job, WorkerRoutes(engines))
+    worker_request = WorkerRequest(
+        "invocations", {"content-type": MP4}, tmp_path / "body", "id-1", AcceptHeader.parse(accept)
+    )
+    last, sent = run(worker_request, WorkerRoutes(engines))
     assert isinstance(last, Done)
     assert (last.content_type, json.loads(last.body)["status"]) == (accept, "success")
     parts = [json.loads(part.body) for part in sent if isinstance(part, Part)]
@@ -132,20 +136,20 @@ def test_words_are_streamed_if_the_answer_is_lines(
     assert len(parts) == len(sent)
 
 
-def test_a_deadline_names_the_stage_and_leaves_nothing(routes: WorkerRoutes, make_job):
-    job = make_job(fields={"task": "lipsync"}, seconds=30, sync_deadline=time.monotonic() + 0.5)
-    failure = run_to_failure(job, routes)
+def test_a_deadline_names_the_stage_and_leaves_nothing(routes: WorkerRoutes, make_request):
+    worker_request = make_request(fields={"task": "lipsync"}, seconds=30, sync_deadline=time.monotonic() + 0.5)
+    failure = run_to_failure(worker_request, routes)
     assert (failure.status, failure.code) == (504, "deadline_exceeded")
     assert "last: " in failure.message
-    assert files_of(job) == ["body"]
+    assert files_of(worker_request) == ["body"]
 
 
-def test_a_canceled_job_leaves_nothing(routes: WorkerRoutes, make_job):
+def test_a_canceled_request_leaves_nothing(routes: WorkerRoutes, make_request):
     gone = threading.Event()
     gone.set()
-    job = make_job(fields={"task": "lipsync"}, seconds=30)
-    assert run_to_failure(job, routes, gone).code == "canceled"
-    assert files_of(job) == ["body"]
+    worker_request = make_request(fields={"task": "lipsync"}, seconds=30)
+    assert run_to_failure(worker_request, routes, gone).code == "canceled"
+    assert files_of(worker_request) == ["body"]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +161,7 @@ def test_a_canceled_job_leaves_nothing(routes: WorkerRoutes, make_job):
         ({}, JSON, 400, '"task": lipread takes no audio; expected "lipsync"'),
     ],
 )
-def test_the_callers_mistakes(routes: WorkerRoutes, make_job, fields: dict, accept: str, status: int, words: str):
-    failure = run_to_failure(make_job(fields=fields, accept=accept), routes)
+def test_the_callers_mistakes(routes: WorkerRoutes, make_request, fields: dict, accept: str, status: int, words: str):
+    failure = run_to_failure(make_request(fields=fields, accept=accept), routes)
     assert failure.status == status
     assert words in failure.message
