@@ -14,6 +14,7 @@ from deploy import invocation
 from deploy.aws import Answer, Aws, BotoAws
 from deploy.command import run_command
 from deploy.errors import CallFailed, WrongRequest
+from deploy.region import REGION_HELP, choose_region
 from deploy.rollout import mode_of
 from deploy.storage import check_file, split_uri, upload_file
 from deploy.waiting import WaitPolicy, describe_endpoint
@@ -35,7 +36,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m deploy.invoke", description=__doc__, allow_abbrev=False)
     parser.add_argument("video", help="a file or s3://BUCKET/KEY; or a request as a .json file, for lip sync")
     parser.add_argument("--endpoint-name", required=True, metavar="NAME")
-    parser.add_argument("--region", default="us-east-1", help="default: us-east-1")
+    parser.add_argument("--region", help=REGION_HELP)
     parser.add_argument("--accept", help="format of the answer, such as text/vtt (default: JSON; NDJSON with --stream)")
     parser.add_argument(
         "--stream",
@@ -52,6 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
+    args.region = choose_region(args.region)
     pieces = invoke(BotoAws(args.region), args, WaitPolicy(poll_s=5.0, timeout_s=args.timeout_s))
     if args.output:
         write_file(args.output, pieces)
@@ -116,12 +118,12 @@ def invoke_realtime(aws: Aws, args: argparse.Namespace) -> Iterator[bytes]:
             f"{args.video}: {len(body)} bytes; a real-time endpoint takes at most {MAX_REALTIME_BYTES}: upload it to "
             "S3 and pass s3://BUCKET/KEY, or deploy with --mode async"
         )
-    request = (aws, args.endpoint_name, body, content_type, accept_of(args))
+    name, accept, more = args.endpoint_name, accept_of(args), custom_attributes(args)
     try:
         if args.stream:
-            yield from invocation.stream_answer(*request, **custom_attributes(args))
+            yield from invocation.stream_answer(aws, name, body, content_type, accept, **more)
         else:
-            yield invocation.invoke_realtime(*request, **custom_attributes(args))
+            yield invocation.invoke_realtime(aws, name, body, content_type, accept, **more)
     except CallFailed as err:
         raise invocation.explain_model_error(aws, args.endpoint_name, err) from err
 

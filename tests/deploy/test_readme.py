@@ -15,7 +15,7 @@ import botocore.session
 import pytest
 from botocore import xform_name
 
-from deploy import endpoint, huggingface_model, invoke, package
+from deploy import endpoint, huggingface_model, invoke, lipcoordnet, package
 from deploy.diagnostics import CAUSES, DRIVER
 from deploy.images import AMIS
 
@@ -26,6 +26,7 @@ PARSERS = {
     "deploy.endpoint": endpoint.make_parser,
     "deploy.huggingface_model": huggingface_model.make_parser,
     "deploy.invoke": invoke.make_parser,
+    "deploy.lipcoordnet": lipcoordnet.make_parser,
     "deploy.package": package.make_parser,
 }
 # Operations whose IAM action has another name.
@@ -109,7 +110,7 @@ def test_the_diagram_shows_the_templates_resources():
     parts -= {"LogBucket", "AlarmTopic"}  # no video passes through them
     stack = diagram.partition("[infra/template.yaml]")[2].partition("    end\n")[0]
     assert parts == parts & set(re.findall(r"\w+", stack))
-    assert len(parts) == 10
+    assert len(parts) == 11
     nodes = set(re.findall(r"^        (\w+)[\[(]", diagram, re.MULTILINE))
     arrows = re.findall(r"^    (\w+) -.*[ |](\w+)$", diagram, re.MULTILINE)
     assert {name for arrow in arrows for name in arrow} == nodes
@@ -136,6 +137,7 @@ def test_the_script_always_deletes(tmp_path: Path, deployed: int):
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
     (tmp_path / "video.mp4").touch()
     env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHON": "python", "DEPLOYED": str(deployed)}
+    env["AWS_REGION"] = "us-east-1"
     run = subprocess.run(
         [str(SCRIPT), "arn:aws:iam::123456789012:role/X", str(tmp_path / "video.mp4"), "first"],
         env=env | {"EXTRA": "--mode async"},
