@@ -66,7 +66,8 @@ def faults_of(alarm: Answer, version: EndpointVersion) -> Iterator[Finding]:
 def watched_by(alarm: Answer, version: EndpointVersion) -> WatchedMetric:
     names = frozenset(one["Name"] for one in alarm.get("Dimensions", []))
     statistic = alarm.get("Statistic") or alarm.get("ExtendedStatistic") or ""
-    return WatchedMetric(alarm.get("Namespace", ""), alarm.get("MetricName", ""), names, statistic, version.mode)
+    mode = None if version.mode == "serverless" else version.mode  # whose metrics the table does not list apart
+    return WatchedMetric(alarm.get("Namespace", ""), alarm.get("MetricName", ""), names, statistic, mode)
 
 
 def fault_of_variant(alarm: Answer, version: EndpointVersion) -> str | None:

@@ -8,7 +8,7 @@ from functools import partial
 
 from deploy import invocation
 from deploy.aws import Answer, Aws
-from deploy.aws_requests import check_name
+from deploy.aws_requests import MAX_NAME_LENGTH, NAME_PATTERN
 from deploy.diagnostics import find_cause
 from deploy.doctor.alarms import ALARMS, SCALING, check_alarms, check_scaling
 from deploy.doctor.endpoint_logs import LOGS, check_logs
@@ -52,7 +52,10 @@ def check_endpoint(aws: Aws, name: str, region: str) -> Iterator[Finding]:
 
     Raises: WrongRequest if there is no such endpoint; DeployError if AWS cannot be reached, or knows no caller.
     """
-    check_name(name)
+    if not NAME_PATTERN.fullmatch(name) or len(name) > MAX_NAME_LENGTH:
+        raise WrongRequest(
+            f"--endpoint-name {name}: expected letters, digits and inner hyphens, at most {MAX_NAME_LENGTH}"
+        )
     read = ReadOnlyAws(aws)
     try:
         found = describe_endpoint(read, name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from deploy.aws_requests import DEFAULT_WORKERS, WORKERS_VARIABLE
+from deploy.aws_requests import AUTO_WORKERS, WORKERS_VARIABLE
 from deploy.doctor.findings import Finding, failure, not_checked, ok, warning
 from deploy.doctor.read_only_aws import ReadOnlyAws
 from deploy.doctor.version import EndpointVersion
@@ -80,9 +80,10 @@ def check_server(_aws: ReadOnlyAws, version: EndpointVersion) -> Iterator[Findin
     faults = []
     if f"/{STOCK_REPOSITORY}:" in version.image_uri and RESPONSE_SIZE not in environment:
         faults.append(warning(SERVER, f"{RESPONSE_SIZE} is not set: answers over 6.5 MB are lost", fix))
-    n_workers = environment.get(WORKERS_VARIABLE, str(DEFAULT_WORKERS))
+    workers = environment.get(WORKERS_VARIABLE, "1")
     n_at_once = version.async_config.get("ClientConfig", {}).get("MaxConcurrentInvocationsPerInstance")
-    if n_at_once is not None and str(n_at_once) != n_workers:
-        found = f"SageMaker sends {n_at_once} asynchronous requests at once to {n_workers} workers"
-        faults.append(warning(SERVER, found, "the surplus waits in the container, and may time out there"))
-    yield from faults or [ok(SERVER, f"{n_workers} workers in each container")]
+    if n_at_once is not None and workers.isdecimal() and n_at_once < int(workers):
+        found = f"SageMaker sends {n_at_once} asynchronous requests at once to {workers} workers"
+        faults.append(warning(SERVER, found, f"the others are idle: {fix}"))
+    shown = "as many workers as the container counts" if workers == AUTO_WORKERS else f"{workers} workers"
+    yield from faults or [ok(SERVER, f"{shown} in each container")]

@@ -35,7 +35,9 @@ class EndpointVersion:
         model = self.variant.get("ModelName")
         if model:
             self.model = aws.call("sagemaker", "DescribeModel", ModelName=model)
-        shown = f"{self.mode}, {self.n_running} of {', '.join(self.instance_types) or 'serverless'}"
+        shown = (
+            f"{self.mode}, {self.n_running} of {', '.join(self.instance_types)}" if self.instance_types else self.mode
+        )
         yield ok(VERSION, f"{self.found['EndpointConfigName']}: {shown}, {self.image_uri}")
 
     @property

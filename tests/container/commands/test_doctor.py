@@ -27,7 +27,9 @@ def test_our_own_server_keeps_the_contract(weights_cache: Path, tmp_path: Path):
     assert (found["target"], found["failed"]) == ("viseme serve", False)
     outcomes = {one["check"]: one["outcome"] for one in found["findings"]}
     unchecked = {"idle connection", "stalled body", "deadline"}
-    assert {name for name, outcome in outcomes.items() if outcome != "ok"} == unchecked
+    assert {name for name, outcome in outcomes.items() if outcome == "not checked"} == unchecked
+    # A busy machine may be worth a warning of the pings meanwhile, and of nothing else.
+    assert {name for name, outcome in outcomes.items() if outcome == "warn"} <= {"ping under load"}
     assert {"many requests at once", "requests at SIGTERM", "exit after SIGTERM"} <= outcomes.keys()
 
 

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from deploy.doctor.container_process import choose_port, started_container
 from deploy.doctor.contract import ContractCheck
 from deploy.doctor.findings import Finding, Outcome
+from deploy.doctor.http_calls import ContainerUrl
 from deploy.doctor.limits import ContractLimits
+from deploy.doctor.process_check import check_start
+from deploy.doctor.requests_check import Probe
 
 ROOT = Path(__file__).parents[3]
 LIMITS = ContractLimits(
@@ -66,6 +70,23 @@ def test_each_fault_is_named_and_no_other(fault: str, check: str, words: str, tm
     failures = named(examine(fault, tmp_path), Outcome.FAILURE)
     assert failures.keys() == {check}, failures
     assert words in failures[check]
+
+
+@pytest.mark.parametrize("with_pid", [True, False])
+def test_a_container_that_runs_already(with_pid: bool, tmp_path: Path):
+    url = ContainerUrl("http", "127.0.0.1", choose_port())
+    command = [sys.executable, "-m", "support.planted_container", "ListensOnLoopback"]
+    with started_container(command, url.port, tmp_path / "log") as process:
+        assert check_start(Probe(url, LIMITS), process).outcome is Outcome.OK
+        check = ContractCheck(LIMITS, is_quick=True)
+        findings = {one.check: one.outcome for one in check.of_url(url, process.pid if with_pid else None)}
+        assert process.is_running is not with_pid
+    assert Outcome.FAILURE not in findings.values()
+    if with_pid:
+        assert findings["address"] is Outcome.WARNING  # it may be meant for this machine
+        assert findings["exit after SIGTERM"] is Outcome.OK
+    else:
+        assert findings["start, SIGTERM"] is Outcome.NOT_CHECKED
 
 
 @pytest.mark.parametrize(

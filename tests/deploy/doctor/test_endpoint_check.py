@@ -176,10 +176,12 @@ def test_the_answers_of_the_table_have_aws_own_fields():
         (
             {
                 "DescribeEndpoint": describe(config=NEW, AsyncInferenceConfig={"OutputConfig": {}}),
+                "DescribeModel": HEALTHY["DescribeModel"]
+                | {"PrimaryContainer": {"Image": IMAGE, "Environment": {"SAGEMAKER_MODEL_SERVER_WORKERS": "3"}}},
                 "DescribeEndpointConfig": configuration()
-                | {"AsyncInferenceConfig": {"ClientConfig": {"MaxConcurrentInvocationsPerInstance": 4}}},
+                | {"AsyncInferenceConfig": {"ClientConfig": {"MaxConcurrentInvocationsPerInstance": 1}}},
             },
-            *("warn", "server settings", "SageMaker sends 4 asynchronous requests at once to 1 workers"),
+            *("warn", "server settings", "SageMaker sends 1 asynchronous requests at once to 3 workers"),
         ),
         ({"HeadObject": error("404")}, "FAIL", "model data", f"{ARCHIVE} does not exist"),
         ({"GetRole": role_of("lambda.amazonaws.com")}, "FAIL", "role", "does not trust sagemaker.amazonaws.com"),
@@ -275,6 +277,18 @@ def test_a_call_that_is_denied_is_one_line(operation: str):
     # The reader of the last log lines has no error of its own.
     expected = "(the log cannot be read" if operation == "DescribeLogStreams" else f"needs {PERMISSIONS[operation]}"
     assert any(expected in one for one in unchecked), [one.line() for one in findings]
+
+
+def test_a_serverless_endpoint():
+    serverless = {"MemorySizeInMB": 6144, "MaxConcurrency": 4}
+    variant = {"VariantName": "AllTraffic", "ModelName": NEW, "ServerlessConfig": serverless}
+    running = {"VariantName": "AllTraffic", "CurrentServerlessConfig": serverless}
+    findings = examine(
+        DescribeEndpoint=describe(config=NEW, ProductionVariants=[running]),
+        DescribeEndpointConfig={"EndpointConfigName": NEW, "ProductionVariants": [variant]},
+    )
+    assert [one.line() for one in faults(findings)] == []
+    assert any("serverless" in one.found for one in findings if one.check == "configuration and model")
 
 
 def test_an_asynchronous_endpoint_is_not_called():
