@@ -1,10 +1,12 @@
 """Sends each uploaded video to the endpoint once: on events from S3, EventBridge or SQS, or when called directly.
 
-Once means once for the same bucket, key, ETag and options. If TABLE_NAME names a DynamoDB table, a conditional put
-there decides; if the function is killed before it called the endpoint, its claim expires after LEASE_S and the event's
-own retry takes it over. Without a table the request object in S3 decides, since it is written only if it does not
-exist: two events for one video still make one call, but if the function is killed between claim and call, the video
-is not processed until `requests/ID.json` is deleted.
+Once means once for the same bucket, key, ETag and options: if the same bytes are uploaded again after others, the
+first job's record is published again. The request names the version to read.
+
+If TABLE_NAME names a DynamoDB table, a conditional put there decides; if the function is killed before it called the
+endpoint, its claim expires after LEASE_S and the event's own retry takes it over. Without a table the request object in
+S3 decides, since it is written only if it does not exist: two events for one video still make one call, but if the
+function is killed between claim and call, the video is not processed until `requests/ID.json` is deleted.
 
 To lip-sync a face to an audio file, upload both, then a file NAME.job.json with the body of the request.
 """
@@ -16,8 +18,10 @@ import json
 import logging
 import os
 import time
+import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Any, Protocol
 from urllib.parse import unquote_plus
@@ -25,6 +29,22 @@ from urllib.parse import unquote_plus
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from jobs.expired import INVOCATION_TIMEOUT, REQUEST_TTL
+from jobs.records import (
+    CLAIM,
+    JSON,
+    ObjectPath,
+    Prefixes,
+    WriteConflict,
+    find_object,
+    publish,
+    put_if,
+    put_if_newer,
+    read_record,
+    renew_request,
+    store_result,
+)
+from jobs.version import UploadVersion
 
 logger = logging.getLogger(__name__)
 logger.setLevel(logging.INFO)
@@ -33,19 +53,18 @@ Event = dict[str, Any]
 Outcome = dict[str, Any]
 Client = Any  # boto3 creates its classes at run time
 
-JSON = "application/json"
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts"})
 VIDEO_SUFFIXES |= {".flv", ".wmv", ".asf", ".ogv", ".mxf", ".3gp", ".gif"}
 JOB_SUFFIX = ".job.json"
 MAX_JOB_BYTES = 64 << 10
 LIPSYNC_TASK = "lipsync"
+READ_TASK = "lipread"  # the default
+VERSION = "version"  # field of a request that `on_result` put into the dead-letter queue
 REALTIME_TIMEOUT_S = 60  # SageMaker's limit for one real-time invocation
 LEASE_S = 120  # longer than the function may run (90 s), but over before Lambda's first retry (60 s after that)
 RETENTION_S = 30 * 24 * 3600  # of table items; as long as the template keeps request objects
-INVOCATION_TIMEOUT_S = 3600  # SageMaker's longest; without it an asynchronous call is given up after 15 minutes
 # Statuses below 500 that a retry may not get: a slow body, too early, too many requests, a caller that disconnected.
 RETRYABLE_STATUSES = frozenset({408, 425, 429, 499})
-CONFLICT_CODES = frozenset({"PreconditionFailed", "ConditionalRequestConflict"})
 
 
 class VideosFailed(Exception):
@@ -58,9 +77,7 @@ class Settings:
 
     endpoint: str
     mode: str
-    input_prefix: str
-    output_prefix: str
-    request_prefix: str
+    prefixes: Prefixes
     table: str | None
 
     @classmethod
@@ -71,16 +88,15 @@ class Settings:
         settings = cls(
             endpoint=env["ENDPOINT_NAME"],
             mode=env.get("MODE") or "async",
-            input_prefix=as_folder(env.get("INPUT_PREFIX") or "uploads/"),
-            output_prefix=as_folder(env.get("OUTPUT_PREFIX") or "results/"),
-            request_prefix=as_folder(env.get("REQUEST_PREFIX") or "requests/"),
+            prefixes=Prefixes.from_env(env),
             table=env.get("TABLE_NAME") or None,
         )
         if settings.mode not in ("async", "realtime"):
             raise ValueError(f"MODE={settings.mode}: expected async or realtime")
-        for prefix in (settings.output_prefix, settings.request_prefix):
-            if prefix.startswith(settings.input_prefix):  # our own output would trigger this function again, endlessly
-                raise ValueError(f"{prefix} is inside INPUT_PREFIX {settings.input_prefix}")
+        prefixes = settings.prefixes
+        for prefix in (prefixes.results, prefixes.requests):
+            if prefix.startswith(prefixes.uploads):  # our own output would trigger this function again, endlessly
+                raise ValueError(f"{prefix} is inside INPUT_PREFIX {prefixes.uploads}")
         return settings
 
 
@@ -88,16 +104,20 @@ class Settings:
 class UploadedVideo:
     """One version of a video to be processed.
 
-    etag: identifies the version.
+    version: of the object that the event names: the video, or its job file.
     options: further fields of the request body.
     is_direct: named in a direct call or a job file, so prefix and file name are not checked.
     """
 
     bucket: str
     key: str
-    etag: str
+    version: UploadVersion
     options: dict[str, Any] = field(default_factory=dict)
     is_direct: bool = False
+
+    @property
+    def etag(self) -> str:
+        return self.version.etag
 
     @property
     def id(self) -> str:
@@ -107,18 +127,20 @@ class UploadedVideo:
 
     @property
     def body(self) -> bytes:
-        """JSON body of the request to the endpoint."""
-        return json.dumps({"s3_bucket": self.bucket, "s3_video_key": self.key, **self.options}).encode()
+        """JSON body of the request to the endpoint.
 
-    @property
-    def result_name(self) -> str:
-        """Name of its result, with the audio file's if there is one: a face may be synced to several."""
-        audio = self.options.get("s3_audio_key")
-        return f"{self.key}.{PurePosixPath(audio).name}" if audio else self.key
+        It names the version to be read, unless that is of a job file, or the request is of another task.
+        """
+        request = {"s3_bucket": self.bucket, "s3_video_key": self.key, **self.options}
+        if self.version.is_of_key(self.key) and self.options.get("task", READ_TASK) == READ_TASK:
+            request |= {name: value for name, value in self.version.record_fields.items() if value is not None}
+        return json.dumps(request).encode()
 
 
 class ClaimStore(Protocol):
-    """Decides which caller sends a video: the first to claim it."""
+    """Decides which caller sends a video: the first to claim it. are_requests: whether the request is the claim."""
+
+    are_requests: bool
 
     def claim(self, video: UploadedVideo) -> bool:
         """Claim the video; return whether the caller may send it."""
@@ -158,7 +180,7 @@ def send_all(sender: RequestSender, event: Event) -> list[Outcome]:
     for record in records:
         try:
             outcome = sender.send(sender.read_record(record))
-        except (ClientError, BotoCoreError, KeyError, ValueError) as err:
+        except (ClientError, BotoCoreError, WriteConflict, KeyError, ValueError) as err:
             logger.exception("not sent: %s", json.dumps(record, default=str)[:2000])
             failures.append(f"{record_key(record)}: {type(err).__name__}: {err}")
             continue
@@ -193,11 +215,14 @@ class RequestSender:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._prefixes = settings.prefixes
         self._s3: Client = boto3.client("s3")
         # boto3 would repeat a call that timed out, and the endpoint would do the work twice: Lambda retries instead.
         once = Config(read_timeout=REALTIME_TIMEOUT_S + 5, retries={"mode": "standard", "total_max_attempts": 1})
         self._endpoint: Client = boto3.client("sagemaker-runtime", config=once)
-        self._claims: ClaimStore = DynamoDbClaims(settings.table) if settings.table else S3Claims(self._s3, settings)
+        self._claims: ClaimStore = (
+            DynamoDbClaims(settings.table) if settings.table else S3Claims(self._s3, settings.prefixes)
+        )
 
     def read_record(self, record: Event) -> UploadedVideo:
         """Return the video that a record names.
@@ -207,35 +232,46 @@ class RequestSender:
         if "s3" in record:
             found = record["s3"]
             # S3 encodes keys in its own notifications; EventBridge events contain them unencoded.
-            key = unquote_plus(found["object"]["key"])
-            return self._read_upload(found["bucket"]["name"], key, strip_quotes(found["object"]["eTag"]))
+            return self._read_upload(found["bucket"]["name"], unquote_plus(found["object"]["key"]), record)
         if "detail" in record:
-            found = record["detail"]
-            etag = found["object"].get("etag") or found["object"]["eTag"]  # moto's spelling
-            return self._read_upload(found["bucket"]["name"], found["object"]["key"], strip_quotes(etag))
-        etag = self._s3.head_object(Bucket=record["s3_bucket"], Key=record["s3_video_key"])["ETag"]
-        return self._from_request(record, strip_quotes(etag))
+            return self._read_upload(record["detail"]["bucket"]["name"], record["detail"]["object"]["key"], record)
+        if VERSION in record:
+            request = {name: value for name, value in record.items() if name != VERSION}
+            return self._from_request(request, UploadVersion(**record[VERSION]))
+        of_version = {"VersionId": record["s3_version_id"]} if record.get("s3_version_id") else {}
+        found = self._s3.head_object(Bucket=record["s3_bucket"], Key=record["s3_video_key"], **of_version)
+        version = UploadVersion.of_key(
+            record["s3_video_key"],
+            strip_quotes(found["ETag"]),
+            version_id=found.get("VersionId"),
+            current_at_ms=time.time_ns() // 10**6,
+        )
+        return self._from_request(record, version)
 
-    def _read_upload(self, bucket: str, key: str, etag: str) -> UploadedVideo:
+    def _read_upload(self, bucket: str, key: str, record: Event) -> UploadedVideo:
         """Return the uploaded video, or the one that an uploaded job file names.
 
         Raises: ValueError or KeyError if the job file is invalid.
         """
-        if not (key.startswith(self.settings.input_prefix) and key.endswith(JOB_SUFFIX)):
-            return UploadedVideo(bucket, key, etag)
-        reply = self._s3.get_object(Bucket=bucket, Key=key)
+        version = version_of(key, record)
+        if not (key.startswith(self._prefixes.uploads) and key.endswith(JOB_SUFFIX)):
+            return UploadedVideo(bucket, key, version)
+        # Of the version that the event names: a newer one has an event of its own.
+        of_version = {"VersionId": version.version_id} if version.version_id else {}
+        reply = self._s3.get_object(Bucket=bucket, Key=key, **of_version)
         if reply["ContentLength"] > MAX_JOB_BYTES:
             raise ValueError(f"{key}: {reply['ContentLength']} bytes; a job has at most {MAX_JOB_BYTES}")
         job = json.loads(reply["Body"].read())
         if not isinstance(job, dict) or job.setdefault("s3_bucket", bucket) != bucket:
             raise ValueError(f"{key}: expected a JSON object with files in the bucket {bucket}")
-        return self._from_request(job, etag)
+        return self._from_request(job, version)
 
-    def _from_request(self, request: Event, etag: str) -> UploadedVideo:
-        options = {name: value for name, value in request.items() if name not in ("s3_bucket", "s3_video_key")}
+    def _from_request(self, request: Event, version: UploadVersion) -> UploadedVideo:
+        named = ("s3_bucket", "s3_video_key", *version.record_fields)
+        options = {name: value for name, value in request.items() if name not in named}
         if options.get("task") == LIPSYNC_TASK:
-            options.setdefault("s3_output_prefix", self.settings.output_prefix)
-        return UploadedVideo(request["s3_bucket"], request["s3_video_key"], etag, options, is_direct=True)
+            options.setdefault("s3_output_prefix", self._prefixes.results)
+        return UploadedVideo(request["s3_bucket"], request["s3_video_key"], version, options, is_direct=True)
 
     def send(self, video: UploadedVideo) -> Outcome:
         """Send the request, unless it is not for a video or was sent before."""
@@ -244,30 +280,50 @@ class RequestSender:
         if reason:
             return found | {"status": "skipped", "reason": reason}
         if not self._claims.claim(video):
+            self._renew(video)
             return found | {"status": "duplicate"}
         try:
+            put_if_newer(self._s3, self._request_of(video), video.body, video.version)
             sent = self._invoke_async(video) if self.settings.mode == "async" else self._invoke(video)
-        except (ClientError, BotoCoreError, ValueError):
+        except (ClientError, BotoCoreError, WriteConflict, ValueError):
             # If the call succeeded and only its answer was lost, the retry sends it again under the same id.
             self._claims.release(video)
+            self._s3.delete_object(Bucket=video.bucket, Key=self._prefixes.waiting_key(video.id))
             raise
         self._claims.confirm(video, sent["status"])
         return found | sent
 
-    def _invoke_async(self, video: UploadedVideo) -> Outcome:
-        """Write the request to S3 and queue its location; the video itself does not pass through this function.
+    def _renew(self, video: UploadedVideo) -> None:
+        """Note that bytes which are being processed, or have been, are now a newer version of their video."""
+        # If the request is the claim, it exists; if it does not, its owner has just released it.
+        request = replace(self._request_of(video), may_create=not self._claims.are_requests)
+        if not renew_request(self._s3, request, video.body, video.version):
+            return
+        record = read_record(self._s3, video.bucket, self._prefixes.record_key(video.id))
+        if record:
+            publish(self._s3, self._result_of(video), record, video.version)
 
+    def _request_of(self, video: UploadedVideo) -> ObjectPath:
+        return ObjectPath(video.bucket, self._prefixes.request_key(video.id))
+
+    def _result_of(self, video: UploadedVideo) -> ObjectPath:
+        return ObjectPath(video.bucket, self._prefixes.result_key(video.key, video.options.get("s3_audio_key")))
+
+    def _invoke_async(self, video: UploadedVideo) -> Outcome:
+        """Queue the location of the request; the video itself does not pass through this function.
+
+        An object under requests/waiting/ lasts until its result arrives: `on_result` finds requests that expired by it.
         The boto3 in Lambda may not support the call's inline Body yet, so it is not used.
         """
-        key = request_key(video, self.settings)
-        self._s3.put_object(Bucket=video.bucket, Key=key, Body=video.body, ContentType=JSON)
+        self._s3.put_object(Bucket=video.bucket, Key=self._prefixes.waiting_key(video.id), Body=b"")
         answer = self._endpoint.invoke_endpoint_async(
             EndpointName=self.settings.endpoint,
-            InputLocation=f"s3://{video.bucket}/{key}",
+            InputLocation=f"s3://{video.bucket}/{self._request_of(video).key}",
             ContentType=JSON,
             Accept=JSON,
             InferenceId=video.id,
-            InvocationTimeoutSeconds=INVOCATION_TIMEOUT_S,
+            RequestTTLSeconds=int(REQUEST_TTL.total_seconds()),
+            InvocationTimeoutSeconds=int(INVOCATION_TIMEOUT.total_seconds()),
         )
         return {"status": "invoked", "output_location": answer.get("OutputLocation")}
 
@@ -286,20 +342,20 @@ class RequestSender:
             if not is_permanent(err):
                 raise
             answer, status = error_body(err), "failed"
-        key = result_key(video, self.settings)
         record: Outcome = {"inference_id": video.id, "s3_bucket": video.bucket, "s3_video_key": video.key}
         record |= {"status": answer.get("status", "success"), "finished_at": int(time.time())}
         record |= {"answer": answer} if status == "succeeded" else {"error": answer["error"]}
-        self._s3.put_object(Bucket=video.bucket, Key=key, Body=json.dumps(record).encode(), ContentType=JSON)
-        return {"status": status, "output_location": f"s3://{video.bucket}/{key}", "answer": answer}
+        target = self._result_of(video)
+        store_result(self._s3, self._prefixes, target, record, video.version)
+        return {"status": status, "output_location": f"s3://{target.bucket}/{target.key}", "answer": answer}
 
 
 def reason_to_skip(video: UploadedVideo, settings: Settings) -> str | None:
     """Return why a video is not processed; None if it is."""
     if video.is_direct:
         return None
-    if not video.key.startswith(settings.input_prefix):
-        return f"not in {settings.input_prefix}"
+    if not video.key.startswith(settings.prefixes.uploads):
+        return f"not in {settings.prefixes.uploads}"
     if PurePosixPath(video.key).suffix.lower() not in VIDEO_SUFFIXES:
         return "file name is not that of a video"
     return None
@@ -331,6 +387,8 @@ def error_body(err: ClientError) -> Outcome:
 class DynamoDbClaims:
     """Claims as items of a DynamoDB table; `on_result` completes them."""
 
+    are_requests = False
+
     def __init__(self, table: str) -> None:
         self._table: Client = boto3.resource("dynamodb").Table(table)
         self._claimed_at: dict[str, int] = {}
@@ -339,9 +397,10 @@ class DynamoDbClaims:
         now = time.time_ns()
         item = {"id": video.id, "state": "claimed", "claimed_at": now, "expires_at": now // 10**9 + RETENTION_S}
         item |= {"s3_bucket": video.bucket, "s3_video_key": video.key, "etag": video.etag}
-        values = {":claimed": "claimed", ":expired": now - LEASE_S * 10**9, ":retryable": "retryable"}
+        values = {":claimed": "claimed", ":expired": now - LEASE_S * 10**9, ":retryable": "retryable", ":now": now}
         # `on_result` sets "retryable" after a fault that may pass.
         free = "attribute_not_exists(id) OR (#state = :claimed AND claimed_at < :expired) OR #state = :retryable"
+        free += " OR claimed_at = :now"  # boto3 repeats a call whose answer was lost
         if not self._write_if(
             self._table.put_item,
             Item=item,
@@ -389,38 +448,38 @@ class DynamoDbClaims:
 class S3Claims:
     """The request object as the claim: S3 writes it only if it does not exist."""
 
-    def __init__(self, s3: Client, settings: Settings) -> None:
+    are_requests = True
+
+    def __init__(self, s3: Client, prefixes: Prefixes) -> None:
         self._s3 = s3
-        self._settings = settings
+        self._prefixes = prefixes
 
     def claim(self, video: UploadedVideo) -> bool:
-        key = request_key(video, self._settings)
-        try:
-            self._s3.put_object(Bucket=video.bucket, Key=key, Body=video.body, ContentType=JSON, IfNoneMatch="*")
-        except ClientError as err:
-            if err.response["Error"]["Code"] not in CONFLICT_CODES:
-                raise
-            return False
-        return True
+        key, claim = self._prefixes.request_key(video.id), uuid.uuid4().hex
+        call = {"Bucket": video.bucket, "Key": key, "Body": video.body, "ContentType": JSON}
+        if put_if(self._s3, **call, IfNoneMatch="*", Metadata=video.version.metadata | {CLAIM: claim}):
+            return True
+        # boto3 repeats a call whose answer was lost: then the object that exists is our own.
+        found = find_object(self._s3, video.bucket, key)
+        return found is not None and found["Metadata"].get(CLAIM) == claim
 
     def confirm(self, video: UploadedVideo, state: str) -> None:
         """Do nothing: the object itself is the record."""
 
     def release(self, video: UploadedVideo) -> None:
-        self._s3.delete_object(Bucket=video.bucket, Key=request_key(video, self._settings))
+        self._s3.delete_object(Bucket=video.bucket, Key=self._prefixes.request_key(video.id))
 
 
-def request_key(video: UploadedVideo, settings: Settings) -> str:
-    return f"{settings.request_prefix}{video.id}.json"
-
-
-def result_key(video: UploadedVideo, settings: Settings) -> str:
-    """'uploads/a/b.mp4' -> 'results/a/b.mp4.json', with an audio file '....mp4.c.wav.json', as in `on_result`."""
-    return f"{settings.output_prefix}{video.result_name.removeprefix(settings.input_prefix)}.json"
-
-
-def as_folder(prefix: str) -> str:
-    return prefix.strip("/") + "/"
+def version_of(key: str, record: Event) -> UploadVersion:
+    """Return the version that an event names. Raises: KeyError if a field is missing; ValueError for a wrong time."""
+    if "s3" in record:
+        found, time_ = record["s3"]["object"], record.get("eventTime")
+        etag, version_id = found["eTag"], found.get("versionId")
+    else:
+        found, time_ = record["detail"]["object"], record.get("time")
+        etag, version_id = found.get("etag") or found["eTag"], found.get("version-id")  # moto's spelling
+    current_at_ms = int(datetime.fromisoformat(time_).timestamp() * 1000) if time_ else 0
+    return UploadVersion.of_key(key, strip_quotes(etag), version_id, found.get("sequencer"), current_at_ms)
 
 
 def strip_quotes(etag: str) -> str:

@@ -7,6 +7,7 @@ import binascii
 import json
 import os
 import re
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -57,7 +58,8 @@ def handler(event: Event, _context: object) -> Event:
 
     event: {"filename", "content_type"} in a direct call; or the same as the JSON body of an HTTP request (function
         URL, API Gateway), which gets an HTTP response.
-    Returns: {"url", "fields", "key", "max_bytes", "expires_s"}; post the fields, then the file as `file`.
+    Returns: {"url", "fields", "key", "max_bytes", "expires_s", "expires_at"}; post the fields, then the file as `file`.
+        After expires_at (Unix time) S3 rejects the form with a 403: request a new one.
     Raises: BadRequest if a direct call is invalid.
     """
     settings = Settings.from_env(os.environ)
@@ -83,7 +85,8 @@ def make_form(request: Event, settings: Settings) -> Event:
         Conditions=[{"Content-Type": content_type}, ["content-length-range", 1, settings.max_bytes]],
         ExpiresIn=settings.expires_s,
     )
-    return form | {"key": key, "max_bytes": settings.max_bytes, "expires_s": settings.expires_s}
+    found = {"key": key, "max_bytes": settings.max_bytes, "expires_s": settings.expires_s}
+    return form | found | {"expires_at": int(time.time()) + settings.expires_s}
 
 
 def check_name(name: object) -> str:

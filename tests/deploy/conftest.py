@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import botocore.session
 import pytest
 from botocore import xform_name
 from botocore.stub import Stubber
 from moto import mock_aws
 from moto.sagemaker.models import FakeEndpointConfig
 from support.environments import environment
+from support.service_models import shared_loader  # noqa: F401 - a fixture of every test here
 from support.stock_layer import Layer
 
 from deploy import endpoint, waiting
@@ -24,15 +24,6 @@ from deploy.package import build_archive
 
 REGION = "us-east-1"
 NOW = datetime(2026, 11, 20, 13, 15, 0, tzinfo=UTC)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def shared_loader() -> Iterator[None]:
-    """Share botocore's loader: its service descriptions are megabytes, and each session would read them again."""
-    loader = botocore.session.create_loader()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(botocore.session, "create_loader", lambda *_: loader)
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -95,13 +95,15 @@ def test_each_function_may_do_what_it_does_and_no_more(resources):
         "sagemaker:InvokeEndpointAsync",
         "sagemaker:InvokeEndpoint",
         "s3:GetObject",
+        "s3:GetObjectVersion",
+        "s3:ListBucket",
         "s3:PutObject",
         "s3:DeleteObject",
         "dynamodb:PutItem",
         "dynamodb:UpdateItem",
         "dynamodb:DeleteItem",
     }
-    results = {"s3:GetObject", "s3:PutObject", "s3:DeleteObject", "dynamodb:UpdateItem"}
+    results = {"s3:GetObject", "s3:ListBucket", "s3:PutObject", "s3:DeleteObject", "dynamodb:UpdateItem"}
     assert set(may["OnResultRole"]) - common == results
     assert may["OnResultRole"]["s3:DeleteObject"] == '{"Fn::Sub": "${MediaBucket.Arn}/requests/*"}'
     assert set(may["UploadUrlRole"]) - common == {"s3:PutObject"}
@@ -129,7 +131,9 @@ def test_the_endpoint_may_read_write_and_publish(resources):
 
 
 def test_only_an_upload_calls_the_endpoint(resources):
-    [rule] = of_type(resources, "AWS::Events::Rule").values()
+    rules = of_type(resources, "AWS::Events::Rule")
+    assert set(rules) == {"UploadRule", "ExpiryRule"}
+    rule = rules["UploadRule"]
     pattern = rule["EventPattern"]
     assert (pattern["source"], pattern["detail-type"]) == (["aws.s3"], ["Object Created"])
     assert pattern["detail"]["bucket"]["name"] == [{"Ref": "MediaBucket"}]
@@ -139,6 +143,18 @@ def test_only_an_upload_calls_the_endpoint(resources):
     assert target["DeadLetterConfig"]["Arn"] == {"Fn::GetAtt": ["DeadLetters", "Arn"]}
     notified = resources["MediaBucket"]["Properties"]["NotificationConfiguration"]
     assert notified == {"EventBridgeConfiguration": {"EventBridgeEnabled": True}}
+
+
+def test_a_schedule_looks_for_expired_requests(resources):
+    """The function needs the bucket for that, and EventBridge the permission to call it."""
+    rule = resources["ExpiryRule"]
+    assert rule["Condition"] == resources["ExpiryRuleMayInvoke"]["Condition"] == "IsAsync"
+    assert "EventPattern" not in rule["Properties"]
+    [target] = rule["Properties"]["Targets"]
+    assert target["Arn"] == {"Fn::GetAtt": ["OnResult", "Arn"]}
+    assert resources["ExpiryRuleMayInvoke"]["Properties"]["SourceArn"] == {"Fn::GetAtt": ["ExpiryRule", "Arn"]}
+    variables = resources["OnResult"]["Properties"]["Environment"]["Variables"]
+    assert variables["BUCKET_NAME"] == {"Ref": "MediaBucket"}
 
 
 def test_both_topics_call_on_result(resources):
@@ -158,10 +174,9 @@ def test_every_permission_names_its_source(resources):
 
 def test_the_functions_are_those_in_lambdas(template, resources):
     functions = of_type(resources, "AWS::Serverless::Function")
-    folders = {(TEMPLATE.parent / one["CodeUri"]).resolve() for one in functions.values()}
-    assert folders == {path.parent for path in LAMBDAS.glob("*/handler.py")}
-    common = template["Globals"]["Function"]
-    assert common["Handler"] == "handler.handler"
+    assert (TEMPLATE.parent / template["Globals"]["Function"]["CodeUri"]).resolve() == LAMBDAS
+    handlers = {one["Handler"] for one in functions.values()}
+    assert handlers == {f"{path.parent.name}.handler.handler" for path in LAMBDAS.glob("*/handler.py")}
     for name, one in functions.items():
         assert one["DeadLetterQueue"]["TargetArn"] == {"Fn::GetAtt": ["DeadLetters", "Arn"]}, name
         assert one["LoggingConfig"]["LogGroup"]["Ref"] in resources, name
@@ -180,11 +195,11 @@ def test_functions_and_template_agree(template, resources):
     invoke = load("invoke_endpoint")
     given = {name: value if isinstance(value, str) else "x" for name, value in (variables | own).items()}
     settings = invoke.Settings.from_env(given | {"MODE": template["Parameters"]["Mode"]["Default"]})
-    assert (settings.mode, settings.input_prefix, settings.output_prefix) == ("async", "uploads/", "results/")
+    assert (settings.mode, settings.prefixes.uploads, settings.prefixes.results) == ("async", "uploads/", "results/")
     [requests] = [
         rule
         for rule in resources["MediaBucket"]["Properties"]["LifecycleConfiguration"]["Rules"]
-        if rule.get("Prefix") == settings.request_prefix
+        if rule.get("Prefix") == settings.prefixes.requests
     ]
     assert requests["ExpirationInDays"] * 24 * 3600 == invoke.RETENTION_S == load("on_result").RETENTION_S
     assert template["Parameters"]["MaxUploadBytes"]["Default"] == load("upload_url").MAX_BYTES

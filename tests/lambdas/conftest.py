@@ -8,6 +8,7 @@ import boto3
 import pytest
 from moto import mock_aws
 from support.lambda_functions import BUCKET
+from support.service_models import shared_loader  # noqa: F401 - a fixture of every test here
 
 
 class FakeEndpoint:

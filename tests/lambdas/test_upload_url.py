@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import datetime
 from typing import Any
 
 import pytest
-from support.lambda_functions import BUCKET, load
+from support.lambda_functions import BUCKET, load, version_of
 
 function = load("upload_url")
 invoke = load("invoke_endpoint")
@@ -37,12 +38,21 @@ def test_the_form_limits_size_key_and_type(monkeypatch):
     assert (form["max_bytes"], form["expires_s"]) == (1000, 900)
 
 
+def test_the_form_names_its_end():
+    form = function.handler({"filename": "a.mp4"}, None)
+    policy = json.loads(base64.b64decode(form["fields"]["policy"]))
+    ends_at = datetime.fromisoformat(policy["expiration"]).timestamp()
+    assert abs(form["expires_at"] - ends_at) <= 2  # the seconds that the two clocks were read at
+
+
 def test_an_upload_by_form_is_processed(monkeypatch):
     form = function.handler({"filename": "my clip (1).MP4"}, None)
     assert form["key"].startswith("uploads/")
     assert form["key"].endswith("/my clip (1).MP4")
     settings = invoke.Settings.from_env({"ENDPOINT_NAME": "viseme"})
-    assert invoke.reason_to_skip(invoke.UploadedVideo(BUCKET, form["key"], "e"), settings) is None
+    assert (
+        invoke.reason_to_skip(invoke.UploadedVideo(BUCKET, form["key"], version_of(form["key"], "e")), settings) is None
+    )
     assert function.VIDEO_SUFFIXES == invoke.VIDEO_SUFFIXES
 
 
