@@ -14,6 +14,10 @@ TORCH := $(shell grep '^torch==' requirements.txt)
 # Tools and SDKs whose pinned dependencies conflict with the project's, each in its own virtualenv.
 CHECKOV := build/checkov-3.3.30
 SAM := build/sam-1.170.0
+LIVE := $(shell sed -n 's/^sagemaker-live = \["\([^"]*\)"\].*/\1/p' pyproject.toml)
+# A Python that AWS's HTTP/2 SDK runs on; empty without one.
+LIVE_PYTHON ?= $(shell for one in python3.12 python3.13 python3.14 $$(pyenv root 2>/dev/null)/versions/3.12.*/bin/python; \
+	do if $$one -c '' 2>/dev/null; then echo $$one; break; fi; done)
 SDK := $(shell sed -n 's/^sagemaker-sdk = \["\([^"]*\)"\].*/\1/p' pyproject.toml)
 
 .PHONY: help setup demo test format check check-stack environments bench cases gpu-check weights images serve clean
@@ -51,7 +55,8 @@ demo: $(READY)
 test: $(READY) environments
 	$(BIN)/python -m pytest
 
-environments: build/sagemaker-sdk/.ready build/stock-image/.ready
+environments: build/sagemaker-sdk/.ready build/stock-image/.ready $(if $(LIVE_PYTHON),build/sagemaker-live/.ready)
+	@test -n "$(LIVE_PYTHON)" || echo "no Python 3.12 or newer: the tests of sessions over SageMaker are skipped"
 
 # Only the SDK: it brings boto3, which is all that deploy/ needs besides.
 build/sagemaker-sdk/.ready: pyproject.toml
@@ -63,6 +68,14 @@ build/stock-image/.ready: tests/deploy/stock_image.txt
 	$(PYTHON) -m venv --clear build/stock-image
 	build/stock-image/bin/pip install --quiet --disable-pip-version-check --no-compile "$(TORCH)"
 	build/stock-image/bin/pip install --quiet --disable-pip-version-check --no-compile -r tests/deploy/stock_image.txt
+	@touch $@
+
+# A client of live avatars with AWS's HTTP/2 SDK: no engines. h2 is for the stand-in of SageMaker.
+build/sagemaker-live/.ready: pyproject.toml requirements.txt
+	$(LIVE_PYTHON) -m venv --clear build/sagemaker-live
+	build/sagemaker-live/bin/pip install --quiet --disable-pip-version-check --no-compile h2==4.4.1 "$(LIVE)" \
+		$$(grep -E '^(numpy|opencv-python-headless|av|pydantic|typer|boto3|websockets)==' requirements.txt) \
+		$$(grep '^rich' requirements.txt | tr -d ' ')
 	@touch $@
 
 format: $(READY)

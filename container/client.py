@@ -1,6 +1,6 @@
-"""A client for live avatars that needs no engine: sessions over WebSocket, single frames over gRPC.
+"""A client for live avatars that needs no engine: sessions over WebSocket or SageMaker, single frames over gRPC.
 
-with LiveClient("ws://127.0.0.1:8080", "starter") as client:
+with LiveClient("ws://127.0.0.1:8080", "starter") as client:  # or "sagemaker://ENDPOINT"
     for frame in client.speak(pcm):
         show(frame.jpeg, frame.x, frame.y), play(frame.pcm)
 
@@ -15,10 +15,10 @@ import json
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 from urllib.parse import quote, urlencode
 
 import numpy as np
@@ -27,7 +27,9 @@ import numpy.typing as npt
 from container.live.frame_clock import FPS
 from container.live.frame_messages import FrameMessage, unpack_frame
 from container.live.legacy.audio_chunks import CHUNKS_AFTER, CHUNKS_BEFORE, LOOK_AHEAD_CHUNKS, OVERLAP_FRAMES
+from container.rejections import RequestRejected, rejection_of
 
+SAGEMAKER_SCHEME = "sagemaker:"
 SEND_AHEAD_S = 5.0  # of speech that is sent before it is spoken
 MAX_MESSAGE_BYTES = 64 << 20
 TIMEOUT_S = 30.0  # for a message or a response
@@ -37,12 +39,17 @@ N_CONTEXT_CHUNKS = CHUNKS_BEFORE + CHUNKS_AFTER + LOOK_AHEAD_CHUNKS  # sent with
 Samples = npt.NDArray[np.int16]
 
 
-class RequestRejected(Exception):
-    """The server rejected a request. code: the stable code, such as avatar_not_found or overloaded."""
+class SessionConnection(Protocol):
+    """What a session needs of its connection: messages in both directions, bytes for binary ones."""
 
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
+    def send(self, message: bytes | str, /) -> None:
+        """Send a message."""
+
+    def recv(self, timeout: float, /) -> bytes | str:
+        """Return the next message. Raises: TimeoutError."""
+
+    def close(self) -> None:
+        """Close the connection."""
 
 
 @dataclass(frozen=True)
@@ -87,33 +94,37 @@ class LiveClient(ClosingClient):
     ) -> None:
         """Open a session.
 
-        url: ws:// or wss://.
-        ca_file: PEM file of the authority that signed the server's certificate, if the system does not trust it.
-        Raises: RequestRejected, OSError if the server cannot be reached, TimeoutError.
+        url: ws:// or wss://; or sagemaker://ENDPOINT, with the AWS credentials and the region of this machine unless
+        ?region=REGION names one.
+        token, ca_file: of WebSocket servers. ca_file: PEM file of the authority that signed the server's certificate,
+        if the system does not trust it.
+        Raises: RequestRejected, OSError if the server cannot be reached, TimeoutError; for SageMaker
+        ModuleNotFoundError without the extra sagemaker-live, ValueError if the URL is invalid.
         """
-        from websockets.sync.client import connect
-
-        query = urlencode({"sample_rate": sample_rate, "frames": frames})
+        options = {"sample_rate": str(sample_rate), "frames": frames}
         self._open = ExitStack()
-        with translate_errors():
-            connection = connect(
-                f"{url.rstrip('/')}/v1/avatars/{quote(avatar, safe='')}/session?{query}",
-                additional_headers={} if token is None else {"Authorization": f"Bearer {token}"},
-                ssl=ssl.create_default_context(cafile=ca_file) if url.startswith("wss:") else None,
-                max_size=MAX_MESSAGE_BYTES,
-                compression=None,
-                ping_interval=None,  # `receive` detects a dead connection by its own timeout
-                open_timeout=timeout_s,
-            )
-            self._socket = self._open.enter_context(connection)
+        opened: AbstractContextManager[SessionConnection]
+        if url.startswith(SAGEMAKER_SCHEME):
+            from container.sagemaker_stream import EndpointAddress, SageMakerStream
+
+            query = urlencode({"avatar": avatar} | options)
+            opened = closing(SageMakerStream(EndpointAddress.parse(url), query, timeout_s))
+        else:
+            path = f"/v1/avatars/{quote(avatar, safe='')}/session?{urlencode(options)}"
+            opened = connect_websocket(url.rstrip("/") + path, token, ca_file, timeout_s)
+        self._connection = self._open.enter_context(opened)
         self.sample_rate, self._timeout_s = sample_rate, timeout_s
         self._generation = 0  # interrupts sent
-        self.ready = self.receive_event("ready")
+        try:
+            self.ready = self.receive_event("ready")
+        except BaseException:
+            self.close()
+            raise
 
     def send(self, pcm: Samples) -> None:
         """Send audio of any length: (n,) int16 mono at the session's sample rate."""
         with translate_errors():
-            self._socket.send(pcm.astype("<i2").tobytes())
+            self._connection.send(pcm.astype("<i2").tobytes())
 
     def flush(self) -> None:
         """Mark the end of the utterance."""
@@ -152,7 +163,7 @@ class LiveClient(ClosingClient):
     def receive(self) -> FrameMessage | SessionEvent:
         """Return the next frame or event. Raises: RequestRejected if the server reports an error, TimeoutError."""
         with translate_errors():
-            message = self._socket.recv(self._timeout_s)
+            message = self._connection.recv(self._timeout_s)
         if isinstance(message, bytes):
             return unpack_frame(message)
         fields = json.loads(message)
@@ -173,7 +184,25 @@ class LiveClient(ClosingClient):
 
     def _send_command(self, kind: str) -> None:
         with translate_errors():
-            self._socket.send(json.dumps({"type": kind}))
+            self._connection.send(json.dumps({"type": kind}))
+
+
+def connect_websocket(
+    url: str, token: str | None, ca_file: Path | None, timeout_s: float
+) -> AbstractContextManager[SessionConnection]:
+    """Open a WebSocket. Raises: RequestRejected, OSError, TimeoutError."""
+    from websockets.sync.client import connect
+
+    with translate_errors():
+        return connect(
+            url,
+            additional_headers={} if token is None else {"Authorization": f"Bearer {token}"},
+            ssl=ssl.create_default_context(cafile=ca_file) if url.startswith("wss:") else None,
+            max_size=MAX_MESSAGE_BYTES,
+            compression=None,
+            ping_interval=None,  # `receive` detects a dead connection by its own timeout
+            open_timeout=timeout_s,
+        )
 
 
 @contextmanager
@@ -188,15 +217,6 @@ def translate_errors() -> Iterator[None]:
     except ConnectionClosed as err:
         reason = err.rcvd.reason if err.rcvd is not None else ""
         raise RequestRejected("closed", f"the session is closed{': ' if reason else ''}{reason}") from err
-
-
-def rejection_of(status: int, body: bytes) -> RequestRejected:
-    """Return the error in an HTTP response; a proxy's response may not have the server's form."""
-    try:
-        error = json.loads(body)["error"]
-        return RequestRejected(str(error["code"]), str(error["message"]))
-    except (ValueError, KeyError, TypeError):
-        return RequestRejected("refused", f"status {status}: {body[:200].decode(errors='replace')}")
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from container.commands.console import (
+    EXIT_INTERNAL,
     DeviceOption,
     PrecisionOption,
     VideoEncoderOption,
     make_progress_callback,
+    print_error,
     print_line,
     print_note,
     report_progress,
@@ -148,17 +150,32 @@ def speak(
     force: ForceOption = False,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--endpoint",
+            metavar="NAME",
+            help="Render on this SageMaker endpoint instead, in real time. Needs the extra sagemaker-live.",
+        ),
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option(help="AWS region of the endpoint. Default: AWS_REGION, else the profile's.")
+    ] = None,
     encoder: VideoEncoderOption = None,
 ) -> None:
     """Render an avatar speaking an audio file and write the video.
 
     The file appears when it is complete; if anything fails, nothing is written.
     """
-    from inference.avatar.render_video import render_video
     from inference.settings import Settings
 
     settings = Settings.from_env().with_overrides(encoder=encoder)
     target = choose_target(output, (audio,), force=force)
+    if endpoint is not None:
+        speak_on_endpoint(endpoint, region, avatar, audio, target, settings)
+        return
+    from inference.avatar.render_video import render_video
+
     package = load_package(avatar, settings, device, precision)
     with report_progress() as progress:
         task = progress.add_task(audio.name, total=None)
@@ -173,6 +190,32 @@ def speak(
     for warning in result.warnings:
         print_note(f"warning: {warning}")
     print_note(f"wrote {output}: {result.num_frames} frames, {result.duration_s:g} s, {result.width}x{result.height}")
+
+
+def speak_on_endpoint(
+    endpoint: str, region: str | None, avatar: str, audio: Path, target: Path, settings: Settings
+) -> None:
+    """Record a live session on a SageMaker endpoint. Raises: InvalidRequest, MediaError, OSError."""
+    from container.client import LiveClient
+    from container.rejections import RequestRejected
+    from container.speech_recording import record_speech
+
+    url = f"sagemaker://{endpoint}" + (f"?region={region}" if region else "")
+    try:
+        with LiveClient(url, avatar, frames="whole") as client, report_progress() as progress:
+            task = progress.add_task(audio.name, total=None)
+            callback = make_progress_callback(progress, task)
+            result = record_speech(client, audio, target, settings.media_limits, callback)
+    except (ModuleNotFoundError, ValueError) as err:
+        raise InvalidRequest(f"--endpoint {endpoint}: {err}") from err
+    except RequestRejected as err:
+        print_error(f"{endpoint}: {err} ({err.code})")
+        raise typer.Exit(EXIT_INTERNAL) from err
+    for warning in result.warnings:
+        print_note(f"warning: {warning}")
+    if result.n_repeated:
+        print_note(f"warning: {result.n_repeated} frames did not arrive in time; the frame before stays in their place")
+    print_note(f"wrote {target}: {result.num_frames} frames, {result.duration_s:g} s, {result.width}x{result.height}")
 
 
 def load_package(avatar: str, settings: Settings, device: str | None, precision: str | None) -> AvatarPackage:

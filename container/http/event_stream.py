@@ -80,7 +80,7 @@ def accept_of_stream(request: Request) -> Request:
     """
     headers = [(name, value) for name, value in request.scope["headers"] if name != b"accept"]
     renamed = [(b"accept" if name == ACCEPT_HEADER else name, value) for name, value in headers]
-    return Request(request.scope | {"headers": renamed}, request.receive)
+    return Request({**request.scope, "headers": renamed}, request.receive)
 
 
 class EventStreamResponse(Response):
@@ -115,7 +115,7 @@ class EventStreamResponse(Response):
 def without_close(scope: Scope) -> Scope:
     """Return the scope for a response that must leave the connection open if it breaks off."""
     extensions = {name: value for name, value in scope.get("extensions", {}).items() if name != CLOSE_EXTENSION}
-    return scope | {"extensions": extensions}
+    return {**scope, "extensions": extensions}
 
 
 class EventFraming:
