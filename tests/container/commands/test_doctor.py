@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from moto import mock_aws
 from support.live_server import PATIENCE_S
 
 from container.cli import main
@@ -66,3 +67,11 @@ def test_a_port_on_which_nothing_listens(capsys: pytest.CaptureFixture[str]):
 def test_what_cannot_be_checked(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]):
     assert main(["doctor", *arguments]) == 2
     assert words in capsys.readouterr().err
+
+
+@mock_aws
+def test_an_endpoint_is_looked_for_in_its_region(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    assert main(["doctor", "--endpoint-name", "viseme", "--region", "eu-west-1"]) == 2
+    assert "--endpoint-name viseme: no such endpoint in eu-west-1" in capsys.readouterr().err
