@@ -18,6 +18,7 @@ LIVE := $(shell sed -n 's/^sagemaker-live = \["\([^"]*\)"\].*/\1/p' pyproject.to
 # A Python that AWS's HTTP/2 SDK runs on; empty without one.
 LIVE_PYTHON ?= $(shell for one in python3.12 python3.13 python3.14 $$(pyenv root 2>/dev/null)/versions/3.12.*/bin/python; \
 	do if $$one -c '' 2>/dev/null; then echo $$one; break; fi; done)
+CORE := $(shell sed -n 's/^sagemaker-core = \["\([^"]*\)"\].*/\1/p' pyproject.toml)
 SDK := $(shell sed -n 's/^sagemaker-sdk = \["\([^"]*\)"\].*/\1/p' pyproject.toml)
 
 .PHONY: help setup demo test format check check-stack environments bench cases gpu-check weights images serve clean
@@ -55,13 +56,19 @@ demo: $(READY)
 test: $(READY) environments
 	$(BIN)/python -m pytest
 
-environments: build/sagemaker-sdk/.ready build/stock-image/.ready $(if $(LIVE_PYTHON),build/sagemaker-live/.ready)
+environments: build/sagemaker-sdk/.ready build/sagemaker-core/.ready build/stock-image/.ready $(if $(LIVE_PYTHON),build/sagemaker-live/.ready)
 	@test -n "$(LIVE_PYTHON)" || echo "no Python 3.12 or newer: the tests of sessions over SageMaker are skipped"
 
 # Only the SDK: it brings boto3, which is all that deploy/ needs besides.
 build/sagemaker-sdk/.ready: pyproject.toml
 	$(PYTHON) -m venv --clear build/sagemaker-sdk
 	build/sagemaker-sdk/bin/pip install --quiet --disable-pip-version-check --no-compile "$(SDK)"
+	@touch $@
+
+# SDK 3, whose packages have the names of SDK 2's.
+build/sagemaker-core/.ready: pyproject.toml
+	$(PYTHON) -m venv --clear build/sagemaker-core
+	build/sagemaker-core/bin/pip install --quiet --disable-pip-version-check --no-compile "$(CORE)"
 	@touch $@
 
 build/stock-image/.ready: tests/deploy/stock_image.txt
