@@ -54,6 +54,12 @@ CAUSES = (
         "the role may s3:GetObject it",
     ),
     make_cause(
+        "manifest",
+        r"manifest media type",
+        "the image is stored in a form that SageMaker does not run, which Docker pushes by default: build and push it "
+        "with python -m deploy.image",
+    ),
+    make_cause(
         "image",
         r"\bimage\b|\becr\b|\becr:|manifest",
         "the image cannot be pulled: check --image-uri, that it is in this region's ECR, and that the role may "

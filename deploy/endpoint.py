@@ -40,6 +40,7 @@ from deploy.aws_requests import (
 )
 from deploy.command import run_command
 from deploy.errors import DeployError, WrongRequest
+from deploy.image_manifest import canned_image, check_image
 from deploy.images import ami_warning, has_gpu
 from deploy.logs import add_log_argument
 from deploy.models import ModelSelection
@@ -111,6 +112,8 @@ def run(args: argparse.Namespace) -> None:
     if args.inference_ami_version and has_gpu(instance_types_of(args)[0]):
         warn_of_old_driver(spec)
     aws = choose_aws(args)
+    if args.image_uri and (warning := check_image(aws, args.image_uri, args.region)):
+        write_stderr(f"warning: {warning}")
     if args.update:
         update(aws, args, spec, wait_policy)
     else:
@@ -187,6 +190,7 @@ def make_canned_answers(args: argparse.Namespace) -> dict[str, Answer]:
             "FailureLocation": "s3://FOLDER/FOR/ERRORS",
         },
         "GetObject": {"Body": CannedBody()},
+        "BatchGetImage": canned_image(),
         "ListEndpointConfigs": {"EndpointConfigs": [{"EndpointConfigName": name}]},
         "ListModels": {"Models": [{"ModelName": name}]},
         "DescribeModel": {

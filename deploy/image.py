@@ -22,7 +22,7 @@ from pathlib import Path
 from deploy.aws import Answer, Aws, BotoAws, DryRunAws
 from deploy.command import run_command
 from deploy.errors import CallFailed, DeployError, WrongRequest
-from deploy.image_manifest import DOCKER_MANIFEST, EcrImage, ImageManifest, read_manifest
+from deploy.image_manifest import EcrImage, ImageManifest, canned_image, read_manifest
 from deploy.region import REGION_HELP, choose_region
 from deploy.waiting import write_stderr
 
@@ -135,7 +135,7 @@ def run(args: argparse.Namespace) -> None:
     if args.profile:
         os.environ["AWS_PROFILE"] = args.profile  # read by boto3, and by ECR's credential helper for Docker
     region = choose_region(args.region)
-    aws: Aws = DryRunAws(sys.stdout, make_canned_answers(region)) if args.dry_run else BotoAws(region)
+    aws: Aws = DryRunAws(sys.stdout, make_canned_answers(region, build.repository)) if args.dry_run else BotoAws(region)
     docker = DryRunDocker() if args.dry_run else Docker()
     docker.check()
     repository = ensure_repository(aws, build.repository)
@@ -169,16 +169,16 @@ def split_argument(text: str) -> tuple[str, str]:
     return name, value
 
 
-def make_canned_answers(region: str) -> dict[str, Answer]:
+def make_canned_answers(region: str, repository: str) -> dict[str, Answer]:
     """Return what AWS is assumed to answer in a dry run: the repository is missing, the image arrives as it should."""
     registry = CANNED_REGISTRY.format(region=region)
     missing = {"Code": "RepositoryNotFoundException", "Message": "the repository is assumed to be missing"}
     token = base64.b64encode(b"AWS:known-after-the-call").decode()
     return {
         "DescribeRepositories": {"Error": missing},
-        "CreateRepository": {"repository": {"repositoryUri": f"{registry}/REPOSITORY"}},
+        "CreateRepository": {"repository": {"repositoryUri": f"{registry}/{repository}"}},
         "GetAuthorizationToken": {"authorizationData": [{"authorizationToken": token}]},
-        "BatchGetImage": {"images": [{"imageManifest": "{}", "imageManifestMediaType": DOCKER_MANIFEST}]},
+        "BatchGetImage": canned_image(),
     }
 
 

@@ -104,6 +104,11 @@ def parse_manifest(found: Answer) -> ImageManifest:
     return ImageManifest(media_type, sum(sizes) if sizes is not None else None)
 
 
+def canned_image() -> Answer:
+    """Return an answer of BatchGetImage with an image that SageMaker accepts: what a dry run assumes."""
+    return {"images": [{"imageManifest": "{}", "imageManifestMediaType": DOCKER_MANIFEST}]}
+
+
 def check_image(aws: Aws, uri: str, region: str) -> str | None:
     """Look at an image before a model is created with it: CreateModel's own message names no remedy.
 
