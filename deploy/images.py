@@ -116,9 +116,8 @@ def choose_ami(image_uri: str, instance_type: str) -> str | None:
     if not has_gpu(instance_type):
         return None
     required = cuda_in_tag(image_uri) or DEFAULT_CUDA
-    # Within a major version older drivers run newer CUDA, except for code compiled at run time: so at least the
-    # image's own minor version is required. The -1 images do not mount their CUDA libraries into the container.
-    fitting = [ami for ami in AMIS if ami.cuda >= required and ami.name.endswith("-1")]
+    # The -1 images do not mount their CUDA libraries into the container.
+    fitting = [ami for ami in AMIS if ami.cuda >= needed_cuda(required) and ami.name.endswith("-1")]
     if not fitting:
         newest = AMIS[-1]
         raise WrongRequest(
@@ -128,11 +127,22 @@ def choose_ami(image_uri: str, instance_type: str) -> str | None:
     return fitting[0].name
 
 
+def needed_cuda(required: tuple[int, int]) -> tuple[int, int]:
+    """Return the CUDA version that the driver must run for an image of this version.
+
+    That is the image's own version, since code compiled at run time needs it, or the newest one of its major version
+    that a driver in the table runs: a driver runs all newer minor versions, and containers of CUDA 12.9 were found to
+    hang in Creating under the machine image for CUDA 13 (aws/deep-learning-containers, pull request 6187).
+    """
+    newest = max((ami.cuda for ami in AMIS if ami.cuda[0] == required[0]), default=required)
+    return min(required, newest)
+
+
 def ami_warning(name: str, image_uri: str) -> str | None:
     """Return a warning if a machine image's driver is too old for the container image; None if not, or unknown."""
     required = cuda_in_tag(image_uri) or DEFAULT_CUDA
     known = next((ami for ami in AMIS if ami.name == name), None)
-    if known is None or known.cuda >= required:
+    if known is None or known.cuda >= needed_cuda(required):
         return None
     return (
         f"{name} has NVIDIA driver {known.driver}, which runs CUDA {format_version(known.cuda)}; the image needs CUDA "

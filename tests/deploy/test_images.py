@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deploy.errors import WrongRequest
-from deploy.images import AMIS, choose_ami, cuda_in_tag, has_gpu, stock_image
+from deploy.images import AMIS, ami_warning, choose_ami, cuda_in_tag, has_gpu, stock_image
 
 GPU_3, GPU_4 = "al2-ami-sagemaker-inference-gpu-3-1", "al2023-ami-sagemaker-inference-gpu-4-1"
 
@@ -30,7 +30,10 @@ def test_cuda_in_tag(image: str, cuda: tuple[int, int] | None):
     [
         ("r/v:1", "ml.g5.xlarge", GPU_4),  # Viseme's image: torch 2.13 needs CUDA 13
         ("r/v:1-cu124", "ml.g5.xlarge", GPU_3),
-        ("r/v:1-cu126", "ml.g6.xlarge", GPU_4),
+        ("r/v:1-cu126", "ml.g6.xlarge", GPU_3),  # the newest driver of CUDA 12
+        ("r/v:1-cu129", "ml.g5.xlarge", GPU_3),
+        ("r/v:1-cu130", "ml.g5.xlarge", GPU_4),
+        ("r/v:1-cu132", "ml.g5.xlarge", GPU_4),
         ("r/v:1-cu118", "ml.p4d.24xlarge", "al2-ami-sagemaker-inference-gpu-2-1"),
         ("r/v:1-cu124", "ml.m5.xlarge", None),
         ("r/v:1", "ml.c7i.2xlarge", None),
@@ -38,6 +41,19 @@ def test_cuda_in_tag(image: str, cuda: tuple[int, int] | None):
 )
 def test_the_oldest_sufficient_driver(image: str, instance: str, ami: str | None):
     assert choose_ami(image, instance) == ami
+
+
+def test_a_major_version_without_a_driver():
+    with pytest.raises(WrongRequest, match=r"needs CUDA 14\.0; the newest known driver \(580\) runs 13\.0"):
+        choose_ami("r/v:1-cu140", "ml.g5.xlarge")
+
+
+def test_a_driver_is_too_old_by_what_would_be_chosen():
+    assert ami_warning(GPU_3, "r/v:1-cu129") is None
+    assert "runs CUDA 12.2; the image needs CUDA 12.4" in str(
+        ami_warning("al2-ami-sagemaker-inference-gpu-2-1", "r:cu124")
+    )
+    assert "the image needs CUDA 13.0" in str(ami_warning(GPU_3, "r/v:1"))
 
 
 def test_sagemaker_has_these_machine_images():
