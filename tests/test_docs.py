@@ -142,13 +142,17 @@ def test_commands_exist(path: Path):
         CHECKS[words[0]](words)
 
 
+# Installed in an environment of its own, whose test runs the page's code.
+OTHER_ENVIRONMENTS = {"sagemaker": "tests/deploy/test_sagemaker_core.py"}
+
+
 @each_document
 def test_imports_work(path: Path):
     for language, block in FENCE.findall(path.read_text("utf-8")):
         if language != "python":
             continue
         for node in ast.walk(ast.parse(block)):
-            if isinstance(node, ast.ImportFrom):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] not in OTHER_ENVIRONMENTS:
                 module = importlib.import_module(node.module or "")
                 for alias in node.names:
                     assert hasattr(module, alias.name), f"{path.name}: {node.module} has no {alias.name}"
