@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -52,9 +52,8 @@ def answered(s3: Any, contents: str, status: str = "Completed", **changes: Any) 
     return {"Records": [{"Sns": {"Message": json.dumps(message | changes)}}]}
 
 
-def permutations(*names: str) -> Iterator[Any]:
-    for order in itertools.permutations(names):
-        yield pytest.param(order, id="-".join(order))
+def permutations(*names: str) -> list[Any]:
+    return [pytest.param(order, id="-".join(order)) for order in itertools.permutations(names)]
 
 
 @pytest.mark.parametrize("results", permutations("a", "b", "c"))
