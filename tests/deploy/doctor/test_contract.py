@@ -42,6 +42,8 @@ def test_a_container_that_keeps_the_contract(tmp_path: Path):
     findings = examine("Container", tmp_path, is_quick=False)
     assert {one.check: one.line() for one in findings if one.outcome is not Outcome.OK} == {}
     assert {"idle connection", "stalled body", "deadline", "caller that leaves"} <= {one.check for one in findings}
+    documented = (ROOT / "docs" / "doctor.md").read_text("utf-8")
+    assert [one.check for one in findings if f"`{one.check}`" not in documented] == []
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,8 @@ def test_a_healthy_endpoint():
         ),
         *("log retention", "logs", "errors in the log", "alarms", "autoscaling", "quota", "lip reading", "lip sync"),
     ]
+    documented = (ROOT / "docs" / "doctor.md").read_text("utf-8")
+    assert [one.check for one in findings if f"`{one.check}`" not in documented] == []
     assert set(aws.calls) == HEALTHY.keys() - {"DescribeScalingPolicies"}  # it does not scale
 
 
