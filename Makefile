@@ -21,7 +21,7 @@ LIVE_PYTHON ?= $(shell for one in python3.12 python3.13 python3.14 $$(pyenv root
 CORE := $(shell sed -n 's/^sagemaker-core = \["\([^"]*\)"\].*/\1/p' pyproject.toml)
 SDK := $(shell sed -n 's/^sagemaker-sdk = \["\([^"]*\)"\].*/\1/p' pyproject.toml)
 
-.PHONY: help setup demo test format check check-stack environments bench cases gpu-check weights images serve clean
+.PHONY: help setup demo test format check check-stack environments bench cases gpu-check image-check weights images serve clean
 
 help:
 	@echo "make setup         create .venv with all dependencies, and download the face models"
@@ -35,6 +35,7 @@ help:
 	@echo "make bench         measure speed, memory, accuracy and robustness"
 	@echo "make cases         try inputs that people really have (CASES=the folder of their scripts; needs ffmpeg)"
 	@echo "make gpu-check     compare all networks on this machine's GPU with the CPU; writes out/gpu.json and out/gpu.md"
+	@echo "make image-check   build the image for CPUs without Docker, run it and measure it (root on Debian; 20 minutes)"
 	@echo "make weights       train the weights that ship (days on a CPU; TINY=1: smoke test in minutes, weights unusable)"
 	@echo "make images        draw the images of the documentation again"
 	@echo "make clean         delete .venv and build"
@@ -129,6 +130,9 @@ out/bench.mp4: $(READY)
 
 gpu-check: $(READY)
 	$(BIN)/python -m bench.gpu_check
+
+image-check: $(READY)
+	$(BIN)/python -m bench.image_check
 
 weights: $(READY)
 	$(BIN)/python -m training.make_weights $(RECIPES) -o build/weights $(if $(GRID),--grid $(GRID)) $(if $(TINY),--tiny)

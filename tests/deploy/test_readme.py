@@ -15,7 +15,7 @@ import botocore.session
 import pytest
 from botocore import xform_name
 
-from deploy import endpoint, huggingface_model, invoke, lipcoordnet, package
+from deploy import endpoint, huggingface_model, image, invoke, lipcoordnet, package
 from deploy.diagnostics import CAUSES, DRIVER
 from deploy.images import AMIS
 
@@ -25,6 +25,7 @@ SCRIPT = ROOT / "deploy" / "first_real_run.sh"
 PARSERS = {
     "deploy.endpoint": endpoint.make_parser,
     "deploy.huggingface_model": huggingface_model.make_parser,
+    "deploy.image": image.make_parser,
     "deploy.invoke": invoke.make_parser,
     "deploy.lipcoordnet": lipcoordnet.make_parser,
     "deploy.package": package.make_parser,
