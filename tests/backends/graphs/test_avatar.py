@@ -6,10 +6,14 @@ import torch
 from support.avatar_source import NARROW, NARROW_ENCODER
 from support.golden_weights import rng_for, seeded_state, uniform
 
-from inference.backends import OpenVinoNetwork
+from inference.avatar.network import make_generator
+from inference.backends import Device, OpenVinoNetwork
 from inference.backends.graphs.avatar import build_encoder, build_generator, build_unet
-from inference.dimensions.avatar import UNetDimensions
+from inference.dimensions.avatar import FACE_SIDE, UNetDimensions
 from inference.models import AudioVisualEncoder, AvatarGenerator, AvatarUNet
+from inference.weights.architectures import weights_of
+
+CPU = Device("cpu", "f32")
 
 
 def make_unet(mode: str) -> AvatarUNet:
@@ -60,3 +64,15 @@ def test_the_graph_of_the_encoder_equals_the_module():
     assert expected.shape == (3, 32)
     assert expected.std() > 0.01
     np.testing.assert_allclose(OpenVinoNetwork(build_encoder(encoder.state_dict()))(mel)[0], expected, atol=1e-4)
+
+
+def test_frames_of_several_sessions_in_one_call_are_those_of_each_alone():
+    unet, n = make_unet("ave"), 3
+    alone, batching = (make_generator(weights_of(unet), CPU, n_threads=1, max_batch=most) for most in ("auto", n))
+    faces = rng_for("faces").integers(0, 256, (n, FACE_SIDE, FACE_SIDE, 3), np.uint8)
+    audio = audio_input(unet, n)
+    together = batching._network(faces, audio)[0]
+    for i in range(n):
+        (one,) = alone(faces[i : i + 1], audio[i : i + 1])
+        assert np.abs(one[0].astype(int) - together[i]).max() <= 1
+    assert (alone._most, batching._most) == (1, n)
