@@ -106,8 +106,8 @@ def measure_occupation(call: Call, device: str) -> Occupation | None:
         call()
         synchronize(device)
     events: Sequence[FunctionEvent] = profiler.events() or ()
-    wanted = torch.autograd.DeviceType.CUDA if device == "cuda" else torch.autograd.DeviceType.CPU
-    return occupation_of([(one.time_range.start, one.time_range.end) for one in events if one.device_type == wanted])
+    found = [one for one in events if one.device_type.name == device.upper()]
+    return occupation_of([(one.time_range.start, one.time_range.end) for one in found])
 
 
 def occupation_of(intervals: Sequence[Interval]) -> Occupation | None:

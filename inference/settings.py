@@ -63,6 +63,7 @@ class Settings(BaseModel):
     data_dir: Path
     device: Literal["auto", "cpu", "cuda"] = "auto"
     precision: Literal["auto", "f32", "f16", "bf16", "int8"] = "auto"
+    engine: Literal["auto", "tensorrt"] = "auto"  # of Wav2Lip and the avatars' U-Nets, on a GPU
     encoder: Literal["auto", "libx264", "h264_nvenc"] = "auto"  # of videos that are written
     max_bytes: int = Field(MEDIA_DEFAULTS.max_bytes, gt=0)
     max_pixels: int = Field(MEDIA_DEFAULTS.max_total_pixels, gt=0)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from inference.backends import Device, OpenVinoNetwork, resolve_auto_precision
+from inference.backends import TENSORRT, Device, OpenVinoNetwork, resolve_auto_precision
 from inference.backends.batching import BatchingNetwork
 from inference.backends.graphs.avatar import build_encoder, build_generator
+from inference.backends.tensorrt_network import TracedNetwork, try_tensorrt
 from inference.dimensions.avatar import FACE_SIDE
 from inference.errors import InvalidRequest, WrongWeights
 from inference.weights.architectures import (
@@ -26,10 +27,12 @@ from inference.weights.onnx_avatar import encoder_from_onnx, unet_from_onnx
 
 if TYPE_CHECKING:
     from inference.backends.cuda_graph import CudaGraphNetwork
+    from inference.models import AvatarGenerator
 
 PRECISIONS = ("auto", "f32", "f16", "bf16")
 CPU_PRECISION = "bf16"  # used for "auto" on a CPU; half the time of f32
 ANY_BATCH = -1  # size of a graph's batch
+TENSORRT_BATCH = 8  # frames of several sessions in one call
 ONNX_SUFFIX = ".onnx"
 MAX_CHANNELS = 2048  # wider networks are rejected
 
@@ -99,6 +102,8 @@ def make_generator(
     if device.precision not in PRECISIONS:
         raise InvalidRequest(f"precision {device.precision!r}: avatars run in {', '.join(PRECISIONS)}")
     device = resolve_auto_precision(device, CPU_PRECISION)
+    if device.engine == TENSORRT and (engine := try_tensorrt(trace_generator(unet), device, compiled)) is not None:
+        return BatchingNetwork(engine, TENSORRT_BATCH if max_batch == "auto" else max_batch)
     if device.name != "cpu":
         from inference.backends.cuda_graph import BATCH_SIZES
 
@@ -109,16 +114,35 @@ def make_generator(
     return BatchingNetwork(OpenVinoNetwork(graph, device.precision, n_threads, compiled), most)
 
 
+def trace_generator(unet: NetworkWeights) -> TracedNetwork:
+    """Return what TensorRT needs of the generator."""
+    face = np.zeros((1, FACE_SIDE, FACE_SIDE, 3), np.uint8)
+    return TracedNetwork(
+        make=lambda: make_image_generator(unet),
+        name=f"AvatarGenerator {unet.sizes}",
+        arrays=unet.arrays,
+        inputs={"face": face, "audio": np.zeros((1, *unet.sizes.audio_shape), np.float32)},
+        outputs=("faces",),
+        max_batch=TENSORRT_BATCH,
+    )
+
+
+def make_image_generator(unet: NetworkWeights) -> AvatarGenerator:
+    """Make the module of the generator."""
+    from inference.models import AvatarGenerator
+
+    return AvatarGenerator(unet.make_module()).eval()  # type: ignore[arg-type]
+
+
 def record_generator(unet: NetworkWeights, device: Device) -> CudaGraphNetwork:
     """Record the generator as a CUDA graph."""
     import torch
 
     from inference.backends.cuda_graph import CudaGraphNetwork
-    from inference.models import AvatarGenerator
 
     face_shape, audio_shape = (1, FACE_SIDE, FACE_SIDE, 3), (1, *unet.sizes.audio_shape)
     examples = (torch.zeros(face_shape, dtype=torch.uint8), torch.zeros(audio_shape))
-    return CudaGraphNetwork(AvatarGenerator(unet.make_module()), device, examples)  # type: ignore[arg-type]
+    return CudaGraphNetwork(make_image_generator(unet), device, examples)
 
 
 def make_audio_encoder(encoder: NetworkWeights, device: Device, compiled: Path | None = None) -> BatchingNetwork:

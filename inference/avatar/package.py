@@ -84,7 +84,7 @@ class AvatarPackage:
         """
         settings = settings or Settings.from_env()
         folder = find_folder(path, settings)
-        chosen = choose_device(device, precision)
+        chosen = choose_device(device, precision, settings.engine)
         try:
             return cls._open(folder, chosen, settings)
         except BadPackage:

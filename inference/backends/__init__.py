@@ -3,12 +3,21 @@
 `torch_network` and `cuda_graph` are not imported here: torch takes a second to import.
 """
 
-from inference.backends.device import DEVICES, PRECISIONS, Device, choose_device, has_int8, resolve_auto_precision
+from inference.backends.device import (
+    DEVICES,
+    PRECISIONS,
+    TENSORRT,
+    Device,
+    choose_device,
+    has_int8,
+    resolve_auto_precision,
+)
 from inference.backends.openvino_network import OpenVinoNetwork
 
 __all__ = [
     "DEVICES",
     "PRECISIONS",
+    "TENSORRT",
     "Device",
     "OpenVinoNetwork",
     "choose_device",

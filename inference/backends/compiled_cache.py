@@ -38,7 +38,7 @@ def open_folder(root: Path) -> Path | None:
     folder = root / machine_key()
     try:
         for path in (root, folder):
-            path.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+            make_private(path)
             check_trusted(path)
     except OSError as err:
         logger.warning(
@@ -47,6 +47,11 @@ def open_folder(root: Path) -> Path | None:
         )
         return None
     return folder
+
+
+def make_private(folder: Path) -> None:
+    """Create a folder for this user alone, unless it exists. Raises: OSError."""
+    folder.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
 
 
 def check_trusted(folder: Path) -> None:
@@ -63,7 +68,7 @@ def check_trusted(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, timeout_s: float | None = None) -> Iterator[None]:
     """Let one thread of one process at a time use a folder of compiled networks.
 
     OpenVINO maps the files that it loads into memory, and writes a missing one in place: a second writer would cut off
@@ -73,7 +78,7 @@ def locked(folder: Path) -> Iterator[None]:
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        lock(descriptor)
+        lock(descriptor, LOCK_TIMEOUT_S if timeout_s is None else timeout_s)
         try:
             yield
         finally:
@@ -82,15 +87,15 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def lock(descriptor: int) -> None:
+def lock(descriptor: int, timeout_s: float) -> None:
     """Lock an open folder. Raises: OSError, as `locked` does."""
-    until = time.monotonic() + LOCK_TIMEOUT_S
+    until = time.monotonic() + timeout_s
     while True:
         try:
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as err:
             if time.monotonic() >= until:
-                raise TimeoutError(f"another process has locked it for {LOCK_TIMEOUT_S:g} s") from err
+                raise TimeoutError(f"another process has locked it for {timeout_s:g} s") from err
             time.sleep(LOCK_POLL_S)
 
 
@@ -108,7 +113,8 @@ def prune(root: Path, max_bytes: int = MAX_BYTES) -> None:
     files = []
     for path in root.glob("*/*"):
         with contextlib.suppress(OSError):  # another process deleted it
-            files.append((path.lstat().st_mtime_ns, path.lstat().st_size, path))
+            if path.is_file():
+                files.append((path.lstat().st_mtime_ns, path.lstat().st_size, path))
     n_bytes = sum(size for _, size, _ in files)
     for _, size, path in sorted(files):
         if n_bytes <= max_bytes:

@@ -21,6 +21,8 @@ CORE_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 INT8_FLAGS = {"avx512_vnni", "avx_vnni"}
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "f32", "f16", "bf16", "int8")
+TENSORRT = "tensorrt"
+ENGINES = ("auto", TENSORRT)
 NEW_LINE = "\n"
 
 
@@ -29,14 +31,15 @@ class Device:
     """A device and the precision of its matrix products; results are float32.
 
     name: cpu or cuda. precision: f32, f16, bf16 or int8; on a CPU also auto, until the weights are known:
-    `resolve_auto_precision` replaces it.
+    `resolve_auto_precision` replaces it. engine: of Wav2Lip and the U-Net, auto or tensorrt; see `tensorrt_network`.
     """
 
     name: str
     precision: str
+    engine: str = "auto"
 
 
-def choose_device(device: str = "auto", precision: str = "auto") -> Device:
+def choose_device(device: str = "auto", precision: str = "auto", engine: str = "auto") -> Device:
     """Choose the device; `auto` is a GPU if there is one, and f16 on it.
 
     Raises: InvalidRequest if a name does not exist or the device does not support the precision. DeviceUnavailable if
@@ -45,14 +48,15 @@ def choose_device(device: str = "auto", precision: str = "auto") -> Device:
     """
     check_choice("device", device, DEVICES)
     check_choice("precision", precision, PRECISIONS)
+    check_choice("engine", engine, ENGINES)
     use_gpu = device == "cuda" or (device == "auto" and may_have_gpu() and (has_cuda() or driver_version() is not None))
     if use_gpu and (fault := gpu_fault()) is not None:
         reason = "device cuda was requested" if device == "cuda" else "this machine has a GPU"
         raise DeviceUnavailable(f"{reason}, but {fault}; install a matching pair, or choose the device cpu")
     name = "cuda" if use_gpu else "cpu"
     if name == "cuda":
-        return Device(name, check_gpu_precision(precision))
-    return Device(name, check_cpu_precision(precision))
+        return Device(name, check_gpu_precision(precision), engine)
+    return Device(name, check_cpu_precision(precision), engine)
 
 
 def check_gpu_precision(precision: str) -> str:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from inference.atomic_write import atomic_file
+from inference.backends.onnx_trace import trace_onnx
 from inference.errors import InvalidRequest
 from inference.weights.architectures import Architecture, example_inputs
-
-OPSET = 17  # torch writes IR version 8 with it, so that old runtimes open the file, too
 
 
 def export_onnx(
@@ -28,22 +25,10 @@ def export_onnx(
     Raises: InvalidRequest if the package onnx is not installed.
     """
     onnx = import_onnx()
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        # Two are expected. The exporter is deprecated: its successor (dynamo, torch 2.13) needs more packages, and
-        # writes the example's number of frames into the reshapes behind a GRU. And a GRU exported with another batch
-        # than 1 may not take other batches: the examples have a batch of 1.
-        warnings.simplefilter("ignore")
+    with tempfile.TemporaryDirectory() as folder:
         traced = Path(folder) / "traced.onnx"
-        torch.onnx.export(
-            module,
-            example_inputs(module, architecture),
-            traced,
-            input_names=architecture.inputs,
-            output_names=architecture.outputs,
-            dynamic_axes=architecture.dynamic_axes,
-            opset_version=OPSET,
-            dynamo=False,
-        )
+        examples = example_inputs(module, architecture)
+        trace_onnx(module, examples, architecture.inputs, architecture.outputs, architecture.dynamic_axes, traced)
         model = onnx.load(traced)
     if is_half:
         store_as_half(onnx, model)

@@ -80,7 +80,7 @@ class LipSyncer:
         self._settings = settings = settings or Settings.from_env()
         self._open_media, self._open_audio = media, voice
         self._encoder = check_encoder(settings.encoder)
-        self.device = choose_device(device, precision)
+        self.device = choose_device(device, precision, settings.engine)
         self.generators = load_generators(
             list(checkpoints) if checkpoints is not None else None, self.device, settings.weight_sources
         )

@@ -93,7 +93,8 @@ class VideoWriter:
             raise ValueError(f"frames of {width}x{height} pixels; even numbers expected")
         encoder = choose_encoder(self._encoder, width, height)
         options = encoder.options | (INTRA_ONLY if self._is_seekable else {})
-        video: av.video.stream.VideoStream = self._container.add_stream(encoder.codec, rate=self._fps, options=options)
+        video = self._container.add_stream(encoder.codec, rate=self._fps, options=options)
+        assert isinstance(video, av.video.stream.VideoStream)
         video.width, video.height, video.pix_fmt = width, height, "yuv420p"
         context = video.codec_context
         context.time_base = VIDEO_TIME_BASE

@@ -94,6 +94,7 @@ def probe_nvenc(width: int, height: int) -> str | None:
     grey = av.VideoFrame.from_ndarray(np.full((height * 3 // 2, width), 128, np.uint8), "yuv420p")
     try:
         context = av.CodecContext.create(encoder.codec, "w")
+        assert isinstance(context, av.VideoCodecContext)
         context.width, context.height, context.pix_fmt = width, height, "yuv420p"
         context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
         context.options = encoder.options
