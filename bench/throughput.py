@@ -53,7 +53,7 @@ from inference.avatar.compose import compose_patch
 
 N_CORES = 2
 N_LANES, N_SESSION_BATCH = 4, 8
-QUEUE = {"VISEME_QUEUE_SIZE": "64"}  # no caller is rejected
+PATIENCE = {"VISEME_QUEUE_SIZE": "64", "VISEME_DEADLINE_S": "600"}  # no caller is rejected
 READ_SERVERS = {
     "alone": {"VISEME_REQUESTS_PER_WORKER": "1"},
     "batched": {"VISEME_REQUESTS_PER_WORKER": str(N_LANES)},
@@ -116,8 +116,9 @@ def running_servers(
         servers = {}
         for name, variant in variants.items():
             process, ping = stack.enter_context(run_server(viseme, {**os.environ, **settings, **variant}))
-            wait_until_ready(ping)
             servers[name] = RunningServer(ping.removesuffix("/ping"), process)
+        for server in servers.values():
+            wait_until_ready(f"{server.url}/ping")
         yield servers
 
 
@@ -136,7 +137,7 @@ def measure_reading(clip: bytes, callers: Sequence[int], n_rounds: int) -> None:
     """Print the clips per second of so many callers."""
     print(f"clips of {len(clip)} bytes, median of {n_rounds} rounds on {N_CORES} cores")
     print(f"{'callers':>8} {'server':8} {'clips/s':>8} {'CPU s/clip':>11}  clips/s to alone")
-    with running_servers(READ_SERVERS, QUEUE) as servers:
+    with running_servers(READ_SERVERS, PATIENCE) as servers:
         for server in servers.values():
             post_clips(server, clip, N_LANES)
         for n in callers:
