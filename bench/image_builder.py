@@ -21,6 +21,7 @@ from deploy.image_manifest import parse_manifest
 BASE, IMAGE = "localhost/viseme-check-base", "localhost/viseme-check"
 SUITE = "bookworm"  # of the Dockerfile's own base
 SETTINGS = "/run/pip-settings"  # in the container that builds
+PROC = ("--mount-proc",)  # of the namespace's own processes
 TAIL = 3000  # characters of output that are shown after a failure
 
 
@@ -33,14 +34,14 @@ class Builder:
     def buildah(self, *words: str) -> str:
         """Run buildah and return its output. Raises: SystemExit if it fails."""
         store = ["--root", f"{self.folder}/store", "--runroot", f"{self.folder}/run", "--storage-driver", "vfs"]
-        return self._run(["buildah", *store, *words])
+        return self.run(["buildah", *store, *words])
 
-    def _run(self, command: Sequence[str]) -> str:
+    def run(self, command: Sequence[str]) -> str:
         """Run a command in namespaces of its own, so that it leaves neither mounts nor processes behind."""
         scratch = self.folder / "scratch"
         scratch.mkdir(exist_ok=True)
         run = subprocess.run(
-            [*ISOLATED, "--mount-proc", *command],
+            [*ISOLATED, *PROC, *command],
             env=os.environ | {"TMPDIR": str(scratch)},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -56,7 +57,7 @@ class Builder:
         """Make Debian's smallest system into an image. Returns: seconds."""
         started_s = time.monotonic()
         root = self.folder / "base"
-        self._run(["debootstrap", "--variant=minbase", SUITE, str(root)])
+        self.run(["debootstrap", "--variant=minbase", SUITE, str(root)])
         container = self.buildah("from", "scratch").strip()
         self.buildah("add", "--quiet", container, str(root), "/")
         self.buildah("commit", "--quiet", "--rm", container, BASE)
