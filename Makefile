@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Reference clips, if they are beside the checkout.
-CLIPS ?= $(wildcard ../shared/grid/eval.csv)
+CLIPS ?= $(wildcard ../shared/grid/eval.csv ../shared/grid/clips.csv)
 GRID ?= $(patsubst %/,%,$(dir $(wildcard ../shared/grid/mouths)))
 # Scripts that make inputs as people have them, if they are beside the checkout.
 CASES ?= $(patsubst %/,%,$(dir $(wildcard ../shared/cases/_lib.sh)))
@@ -32,7 +32,8 @@ help:
 	@echo "make check         run ruff, mypy, cfn-lint, checkov and hadolint"
 	@echo "make check-stack   run sam validate on the AWS stack (downloads about 300 MB first)"
 	@echo "make environments  create the separate virtualenvs for the tests of the SageMaker SDK and the stock image"
-	@echo "make bench         measure speed, memory, accuracy and robustness"
+	@echo "make bench         print the figures of docs/benchmarks.md (SLOW=1: also those that take from minutes to an hour)"
+	@echo "                   with GRID=folder those of real clips, too; make -i bench goes on after an exceeded limit"
 	@echo "make cases         try inputs that people really have (CASES=the folder of their scripts; needs ffmpeg)"
 	@echo "make gpu-check     compare all networks on this machine's GPU with the CPU; writes out/gpu.json and out/gpu.md"
 	@echo "make image-check   build the image for CPUs without Docker, run it and measure it (root on Debian; 20 minutes)"
@@ -114,12 +115,23 @@ bench: $(READY) | $(CLIP)
 	$(BIN)/python -m bench.memory "$(CLIP)"
 	$(BIN)/python -m bench.cold_start "$(CLIP)"
 	$(BIN)/python -m bench.rendered
+	$(BIN)/python -m bench.long_read
+	$(BIN)/python -m bench.throughput
 	$(BIN)/python -m bench.avatar
 	$(BIN)/python -m bench.sync
 	$(BIN)/python -m bench.sync_memory
 	$(BIN)/python -m bench.live
 	$(if $(CLIPS),$(BIN)/python -m bench.accuracy $(CLIPS))
 	$(if $(CLIPS),$(BIN)/python -m bench.robustness $(CLIPS))
+	$(if $(GRID),$(BIN)/python -m bench.joined $(GRID)/eval.csv $(GRID)/eval_words.csv)
+	$(if $(SLOW),$(BIN)/python -m bench.sync_quality $(GRID:%=--grid %))
+	$(if $(SLOW),$(BIN)/python -m bench.sync_quality --reference each $(GRID:%=--grid %))
+	$(if $(SLOW),$(BIN)/python -m bench.avatar_quality starter --voices 7 $(GRID:%=--clips %/clips.csv))
+	$(if $(SLOW),$(BIN)/python -m bench.attack)
+	$(if $(SLOW),$(BIN)/python -m bench.fuzz --files 10000 --seed 1)
+	$(if $(and $(SLOW),$(GRID)),$(BIN)/python -m bench.precisions $(GRID)/eval.csv $(GRID)/clips.csv)
+	$(if $(and $(SLOW),$(GRID)),$(BIN)/python -m bench.calibration $(GRID)/clips.csv $(GRID)/words.csv \
+		--check $(GRID)/eval.csv $(GRID)/eval_words.csv)
 
 cases: $(READY)
 	$(BIN)/python -m bench.cases $(CASES)
