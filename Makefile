@@ -58,7 +58,7 @@ demo: $(READY)
 test: $(READY) environments
 	$(BIN)/python -m pytest
 
-environments: build/sagemaker-sdk/.ready build/sagemaker-core/.ready build/stock-image/.ready $(if $(LIVE_PYTHON),build/sagemaker-live/.ready)
+environments: build/sagemaker-sdk/.ready build/sagemaker-core/.ready build/stock-image/.ready build/aws-cli/.ready $(if $(LIVE_PYTHON),build/sagemaker-live/.ready)
 	@test -n "$(LIVE_PYTHON)" || echo "no Python 3.12 or newer: the tests of sessions over SageMaker are skipped"
 
 # Only the SDK: it brings boto3, which is all that deploy/ needs besides.
@@ -77,6 +77,12 @@ build/stock-image/.ready: tests/deploy/stock_image.txt
 	$(PYTHON) -m venv --clear build/stock-image
 	build/stock-image/bin/pip install --quiet --disable-pip-version-check --no-compile "$(TORCH)"
 	build/stock-image/bin/pip install --quiet --disable-pip-version-check --no-compile -r tests/deploy/stock_image.txt
+	@touch $@
+
+# Version 1 of the AWS CLI, which names one botocore. Version 2 is no package of the index; Debian's `awscli` is one.
+build/aws-cli/.ready:
+	$(PYTHON) -m venv --clear build/aws-cli
+	build/aws-cli/bin/pip install --quiet --disable-pip-version-check --no-compile awscli==1.45.11
 	@touch $@
 
 # A client of live avatars with AWS's HTTP/2 SDK: no engines. h2 is for the stand-in of SageMaker.
