@@ -87,13 +87,14 @@ class ModelSelection:
 
     def fetched(self, environment: Mapping[str, str]) -> list[str]:
         """Return what the container fetches at its start, as NAME=VALUE. environment: all of its variables."""
-        names = {
-            WEIGHTS_VARIABLE: lambda value: value == "hub" or value.startswith(SCHEMES),
-            CHECKPOINTS_VARIABLE: lambda value: any(one.strip().startswith(SCHEMES) for one in value.split(",")),
-            LANDMARKS_VARIABLE: lambda value: value == "dlib" and not self._has_predictor(),
-            HUB_VARIABLE: bool,
+        weights, checkpoints = environment.get(WEIGHTS_VARIABLE, ""), environment.get(CHECKPOINTS_VARIABLE, "")
+        is_fetched = {
+            WEIGHTS_VARIABLE: weights == "hub" or weights.startswith(SCHEMES),
+            CHECKPOINTS_VARIABLE: any(one.strip().startswith(SCHEMES) for one in checkpoints.split(",")),
+            LANDMARKS_VARIABLE: environment.get(LANDMARKS_VARIABLE) == "dlib" and not self._has_predictor(),
+            HUB_VARIABLE: bool(environment.get(HUB_VARIABLE)),
         }
-        return [f"{name}={environment[name]}" for name, is_it in names.items() if is_it(environment.get(name, ""))]
+        return [f"{name}={environment[name]}" for name, is_so in is_fetched.items() if is_so]
 
     def notices(self, environment: Mapping[str, str]) -> list[str]:
         """Return what the licences of these models forbid. environment: all variables of the container."""
