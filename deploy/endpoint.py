@@ -112,8 +112,8 @@ def run(args: argparse.Namespace) -> None:
     if args.inference_ami_version and has_gpu(instance_types_of(args)[0]):
         warn_of_old_driver(spec)
     aws = choose_aws(args)
-    if args.image_uri and (warning := check_image(aws, args.image_uri, args.region)):
-        write_stderr(f"warning: {warning}")
+    if args.image_uri and (doubt := check_image(aws, args.image_uri, args.region)):
+        write_stderr(f"warning: {doubt}")
     if args.update:
         update(aws, args, spec, wait_policy)
     else:
