@@ -311,6 +311,7 @@ class Server:
             yield failure.body() + b"\n"
             self.record(context, failure.status, failure.code)
             raise StreamAborted(failure.code)
+        assert isinstance(message, Done)
         assert isinstance(message.body, bytes)
         try:
             async for piece in pieces_of(message.body):

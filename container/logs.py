@@ -4,8 +4,28 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import structlog
+
+
+@contextmanager
+def recorded_logs(path: Path) -> Iterator[None]:
+    """Write what this thread logs inside of the block to a file, too, one line each."""
+    thread = threading.get_ident()
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(lambda record: record.thread == thread)
+    root = logging.getLogger()
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        handler.close()
 
 
 def set_up_logs(level: int = logging.INFO) -> None:

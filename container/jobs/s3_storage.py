@@ -51,6 +51,9 @@ class S3Storage(JobStorage):
         keep = None if kept is None else self._name(job_id, f"{attempt_prefix(kept)}/")
         self._delete_all(self._name(job_id, "attempts/"), lambda name: keep is None or not name.startswith(keep))
 
+    def delete_attempt(self, job_id: str, attempt: int) -> None:
+        self._delete_all(self._name(job_id, f"{attempt_prefix(attempt)}/"), lambda _name: True)
+
     def delete(self, job_id: str) -> None:
         self._delete_all(self._name(job_id, ""), lambda _name: True)
 

@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from container.jobs.records import attempt_prefix
 from inference.atomic_write import atomic_file
 from inference.errors import MediaNotFound, Overloaded
 
@@ -63,6 +64,10 @@ class JobStorage(ABC):
     @abstractmethod
     def delete_attempts(self, job_id: str, kept: int | None) -> None:
         """Delete the files of every attempt but one; None: of every attempt. Raises: StorageError."""
+
+    @abstractmethod
+    def delete_attempt(self, job_id: str, attempt: int) -> None:
+        """Delete the files of one attempt; it is no error if there are none. Raises: StorageError."""
 
     @abstractmethod
     def delete(self, job_id: str) -> None:
@@ -111,6 +116,10 @@ class FolderStorage(JobStorage):
             for one in list(folder.iterdir()) if folder.is_dir() else []:
                 if kept is None or one.name != str(kept):
                     delete_tree(one)
+
+    def delete_attempt(self, job_id: str, attempt: int) -> None:
+        with disk_errors():
+            delete_tree(self._folder(job_id) / attempt_prefix(attempt))
 
     def delete(self, job_id: str) -> None:
         with disk_errors():

@@ -15,8 +15,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from typing import TYPE_CHECKING
 
-from container.logs import set_up_logs
-from container.worker.messages import Done, Failed, LoadFailed, Ready, WorkerRequest
+from container.logs import recorded_logs, set_up_logs
+from container.worker.messages import LOG_NAME, Done, Failed, JobDone, LoadFailed, Ready, WorkerRequest
 from inference.error_responses import failure_of
 from inference.errors import Canceled, VisemeError
 
@@ -29,8 +29,8 @@ logger = logging.getLogger("viseme.worker")
 def run_worker(ends: Sequence[tuple[Connection, Event]], model_dir: str | None, environment: Mapping[str, str]) -> None:
     """Load the models, report the result, and run requests until `Stop` arrives or the server is gone.
 
-    ends: of each lane, the pipe and the event that cancels its request. environment: variables to set before any library
-    reads them.
+    ends: of each lane, the pipe and the event that cancels its request. environment: variables to set before any
+    library reads them.
     """
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server finishes its requests, then sends `Stop`
@@ -70,18 +70,24 @@ def run_requests(pipe: Connection, canceled: Event, routes: WorkerRoutes) -> Non
 
 def run_request(
     worker_request: WorkerRequest, pipe: Connection, canceled: Event, routes: WorkerRoutes
-) -> Done | Failed:
+) -> Done | JobDone | Failed:
     """Run a request. Errors are logged in full; the caller receives what `failure_of` makes of them."""
 
     def check() -> None:
         if canceled.is_set():
             raise Canceled("the request was canceled")
 
-    try:
-        answer = routes.handle(worker_request, check, pipe.send)
-    except Exception as err:
-        failure = failure_of(err)
-        if failure.status >= 500:
-            logger.exception("request failed", extra={"request_id": worker_request.request_id, "code": failure.code})
-        return Failed(failure)
+    with contextlib.ExitStack() as stack:
+        if worker_request.is_job:
+            stack.enter_context(recorded_logs(worker_request.folder / LOG_NAME))
+        try:
+            if worker_request.is_job:
+                return routes.run_job(worker_request, check, pipe.send)
+            answer = routes.handle(worker_request, check, pipe.send)
+        except Exception as err:
+            failure = failure_of(err)
+            if failure.status >= 500:
+                extra = {"request_id": worker_request.request_id, "code": failure.code}
+                logger.exception("request failed", extra=extra)
+            return Failed(failure)
     return Done(answer.body, answer.content_type)

@@ -2,7 +2,8 @@
 
 to the worker:    WorkerRequest, Stop
 from the worker:  Ready or LoadFailed, once, by the first lane;
-                  then for each request DeadlineChanged?, Part*, and Done or Failed
+                  then for each request DeadlineChanged?, Part*, and Done or Failed,
+                  or if it is a durable job's (Progress or WordsRead)*, and JobDone or Failed
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from typing import Any
 from inference.error_responses import Failure
 from inference.media_types import AcceptHeader
 
+LOG_NAME = "log.txt"  # of a job, in the folder of its request
+
 
 @dataclass(frozen=True)
 class WorkerRequest:
     """A request as the server received it: its route, headers (names in lower case), and body on disk.
 
     deadline: on the clock of `time.monotonic`, which all processes share. sync_deadline: applies instead if the
-    request turns out to be lip sync.
+    request turns out to be lip sync. is_job: whether it is a durable job's, whose outputs are files.
     """
 
     route: str
@@ -31,6 +34,7 @@ class WorkerRequest:
     accept: AcceptHeader = field(default_factory=AcceptHeader)
     deadline: float = math.inf
     sync_deadline: float = math.inf
+    is_job: bool = False
 
     @property
     def folder(self) -> Path:
@@ -86,6 +90,46 @@ class Failed:
     failure: Failure
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How much of a job is done. share: of the video, 0 to 1."""
+
+    stage: str
+    share: float
+
+
+@dataclass(frozen=True)
+class WordsRead:
+    """Words of a long video, in order, while the rest is still being read."""
+
+    words: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class JobOutput:
+    """A file that a job made, in the folder of its request. details: such as num_frames and duration_s."""
+
+    name: str
+    path: Path
+    content_type: str
+    details: dict[str, Any] = field(default_factory=dict)
+    s3_bucket: str | None = None
+    s3_key: str | None = None
+    url: str | None = None
+
+
+@dataclass(frozen=True)
+class JobDone:
+    """A job is done. result: the answer's JSON, without the contents of the files. Peaks: of memory, in MiB."""
+
+    result: dict[str, Any]
+    outputs: tuple[JobOutput, ...]
+    ram_peak_mib: float | None
+    vram_peak_mib: float | None
+
+
 ServerMessage = WorkerRequest | Stop
-AnswerMessage = Part | Done | Failed
+InterimMessage = Part | Progress | WordsRead
+FinalMessage = Done | JobDone | Failed
+AnswerMessage = InterimMessage | FinalMessage
 WorkerMessage = Ready | LoadFailed | DeadlineChanged | AnswerMessage

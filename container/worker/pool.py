@@ -10,14 +10,14 @@ from contextlib import asynccontextmanager
 from itertools import zip_longest
 from typing import Any
 
-from container.worker.messages import AnswerMessage, DeadlineChanged, Done, Failed, Part, WorkerMessage, WorkerRequest
+from container.worker.messages import AnswerMessage, DeadlineChanged, FinalMessage, WorkerMessage, WorkerRequest
 from container.worker.placement import Placement
 from container.worker.process import DIED_MESSAGE, Lane, Worker
 from inference.errors import DeadlineExceeded, NotReady, Overloaded, VisemeError, WorkerDied
 
 logger = logging.getLogger("viseme.pool")
-# Seconds for a worker to stop a canceled request before it is killed: it checks about once per second of video, and on a
-# busy machine reading that takes seconds. Starting another worker takes longer still.
+# Seconds for a worker to stop a canceled request before it is killed: it checks about once per second of video, and on
+# a busy machine reading that takes seconds. Starting another worker takes longer still.
 CANCEL_TIMEOUT_S = 10.0
 RESTART_DELAYS_S = (0.1, 1.0, 5.0, 15.0)  # seconds before the first, second, ... restart in a row
 
@@ -78,8 +78,9 @@ class Pool:
             self.n_in_flight -= 1
 
     async def run(self, worker_request: WorkerRequest) -> AsyncGenerator[AnswerMessage]:
-        """Run a request on the next idle lane of a worker. Yields: any number of `Part`, then `Done` or `Failed`.
+        """Run a request on the next idle lane of a worker.
 
+        Yields: any number of `InterimMessage`, then a `FinalMessage`.
         The request's deadline applies until the worker sends another one after parsing the request.
         Closing the iterator early, when the caller disconnects, cancels the request.
         Raises: DeadlineExceeded, NotReady, WorkerDied.
@@ -97,7 +98,7 @@ class Pool:
                     deadline = message.deadline
                     continue
                 assert isinstance(message, AnswerMessage)
-                finished = not isinstance(message, Part)
+                finished = isinstance(message, FinalMessage)
                 yield message
         except WorkerDied:
             if worker.generation == generation:
@@ -153,7 +154,7 @@ class Pool:
         lane.canceled.set()
         try:
             async with asyncio.timeout(CANCEL_TIMEOUT_S):
-                while not isinstance(await lane.receive(), (Done, Failed)):
+                while not isinstance(await lane.receive(), FinalMessage):
                     pass
         except (TimeoutError, WorkerDied):
             if worker.generation == generation:

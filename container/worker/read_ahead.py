@@ -7,7 +7,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncGenerator
 
-from container.worker.messages import AnswerMessage, Failed
+from container.worker.messages import AnswerMessage, Done, Part
 from inference.errors import DeadlineExceeded
 
 READ_AHEAD_BYTES = 8 << 20  # bytes of a stream that wait for its caller; the words of an hour of video have 3 MB
@@ -77,4 +77,5 @@ class ReadAhead:
 
 def n_bytes_of(message: AnswerMessage) -> int:
     """Return the size of what a message carries; of a file, which stays on disk, it is 0."""
-    return 0 if isinstance(message, Failed) or not isinstance(message.body, bytes) else len(message.body)
+    body = message.body if isinstance(message, Part | Done) else b""
+    return len(body) if isinstance(body, bytes) else 0

@@ -56,8 +56,10 @@ class ReadEngine:
     def run(self, request: ReadRequest, callbacks: RequestCallbacks) -> ReadResponse:
         """Fetch the video if it is in S3, and read it."""
 
-        def on_progress(_done_s: float, _total_s: float | None) -> None:
+        def on_progress(done_s: float, total_s: float | None) -> None:
             callbacks.check()
+            if total_s:
+                callbacks.on_progress(min(done_s / total_s, 1.0))
 
         started = time.perf_counter()
         with self._s3_files.fetched(request.source) as source:

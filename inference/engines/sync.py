@@ -199,6 +199,10 @@ class SyncEngine:
         names = name_videos(request, [one.name for one in syncer.generators])
         targets = [(request.output, name) for name in names] if request.output is not None else []
         clock = StageClock(deadlines=make_deadlines(self._settings, callbacks.timeout_s), on_item=callbacks.check)
+
+        def report(n_done: int, n_frames: int) -> None:
+            callbacks.on_progress(n_done / n_frames)
+
         with ExitStack() as stack, MemoryWatch() as memory:
             with clock.stage("store"):  # starting the uploads checks, before any work, that they are allowed
                 uploads = [stack.enter_context(self._s3_files.upload(*target, MP4)) for target in targets]
@@ -207,7 +211,7 @@ class SyncEngine:
                 audio = stack.enter_context(self._s3_files.fetched(request.audio))
             clock.check("fetch")
             folder = stack.enter_context(output_folder(callbacks.folder))
-            synced = syncer.sync(face, audio, request.options, folder.path / "video.mp4", clock=clock)
+            synced = syncer.sync(face, audio, request.options, folder.path / "video.mp4", report, clock)
             with clock.stage("store"):
                 stored = self._store(uploads, synced.outputs, request, clock)
         result = replace(synced, timings_ms=clock.as_ms())

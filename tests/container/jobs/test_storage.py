@@ -74,6 +74,15 @@ def test_files_of_lost_attempts_are_deleted(storage: JobStorage, tmp_path: Path)
         pass
 
 
+def test_one_attempt_is_deleted(storage: JobStorage, tmp_path: Path) -> None:
+    write(storage, tmp_path, ONE, "attempts/1/a.mp4", "attempts/12/a.mp4")
+    storage.delete_attempt(ONE, 1)
+    storage.delete_attempt(ONE, 3)
+    with pytest.raises(MediaNotFound), storage.read(ONE, "attempts/1/a.mp4"):
+        pass
+    assert contents(storage, ONE, "attempts/12/a.mp4")
+
+
 def test_a_deleted_job_leaves_nothing(storage: JobStorage, tmp_path: Path) -> None:
     write(storage, tmp_path, ONE, "input", "attempts/1/a.mp4", log_key(1))
     write(storage, tmp_path, OTHER, "input")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -16,7 +17,17 @@ from support.synthetic_frames import talk
 from support.video_files import make_video
 
 from container.worker.child import run_request
-from container.worker.messages import DeadlineChanged, Done, Failed, Part, WorkerRequest
+from container.worker.messages import (
+    LOG_NAME,
+    DeadlineChanged,
+    Done,
+    Failed,
+    JobDone,
+    Part,
+    Progress,
+    WordsRead,
+    WorkerRequest,
+)
 from container.worker.routes import WorkerRoutes
 from inference.engines import Engines
 from inference.error_responses import Failure
@@ -134,6 +145,54 @@ def test_words_are_streamed_if_the_answer_is_lines(
     parts = [json.loads(part.body) for part in sent if isinstance(part, Part)]
     assert [(part["status"], part["words"][0]["word"]) for part in parts] == [("reading", "bin")] * is_streamed
     assert len(parts) == len(sent)
+
+
+def test_a_job_leaves_its_videos_as_files(routes: WorkerRoutes, make_request, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO)  # as `set_up_logs` does
+    fields = {"task": "lipsync", "models": ["wav2lip", "wav2lip_gan"]}
+    worker_request = make_request(fields=fields, sync_deadline=time.monotonic() + 600, is_job=True)
+    last, sent = run(worker_request, routes)
+    assert isinstance(last, JobDone), last
+    assert [one.name for one in last.outputs] == ["wav2lip.mp4", "wav2lip_gan.mp4"]
+    for output in last.outputs:
+        assert output.path.parent == worker_request.folder
+        assert (output.path.read_bytes()[4:8], output.content_type) == (b"ftyp", MP4)
+        assert (output.details["num_frames"], output.details["duration_s"]) == (10, 0.4)
+    assert last.result["status"] == "success"
+    assert [set(one) & {"path", "video"} for one in last.result["outputs"]] == [set(), set()]
+    assert last.ram_peak_mib is not None
+    assert last.ram_peak_mib > 50
+    assert [type(one) for one in sent[:2]] == [DeadlineChanged, Progress]
+    assert (worker_request.folder / LOG_NAME).read_text().count("video made") == 2
+
+
+def test_a_job_reads_words_and_leaves_transcripts(
+    engines: Engines, tmp_path: Path, talking_film: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    read = engines.reader.read
+
+    def read_with_words(*args: Any, on_words: OnWords | None = None) -> Transcript:
+        assert on_words is not None
+        on_words([Word("bin", 0.0, 0.5, 0.9)])
+        return read(*args)
+
+    monkeypatch.setattr(engines.reader, "read", read_with_words)
+    (tmp_path / "body").write_bytes(talking_film)
+    worker_request = WorkerRequest("invocations", {"content-type": MP4}, tmp_path / "body", "id-1", is_job=True)
+    last, sent = run(worker_request, WorkerRoutes(engines))
+    assert isinstance(last, JobDone), last
+    assert WordsRead(({"word": "bin", "start": 0.0, "end": 0.5, "confidence": 0.9},)) in sent
+    contents = {one.name: one.path.read_text() for one in last.outputs}
+    assert contents["transcript.txt"] == last.result["text"] + "\n"
+    assert json.loads(contents["transcript.json"]) == last.result
+    assert contents["transcript.vtt"].startswith("WEBVTT")
+    assert "transcript.srt" in contents
+
+
+def test_a_job_that_fails_leaves_its_log(routes: WorkerRoutes, make_request):
+    worker_request = make_request(fields={"task": "lipsync", "models": ["unknown"]}, is_job=True)
+    assert run_to_failure(worker_request, routes).code == "invalid_request"
+    assert set(files_of(worker_request)) <= {"body", LOG_NAME}
 
 
 def test_a_deadline_names_the_stage_and_leaves_nothing(routes: WorkerRoutes, make_request):
