@@ -26,7 +26,9 @@ def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.fixture
 def x265_as_nvenc(gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """The encoder x265 in place of NVENC, which needs a GPU."""
-    monkeypatch.setattr(video_encoders, "make_nvenc", lambda: VideoEncoder("libx265", {"crf": "18", "x265-params": "log-level=none"}))
+    monkeypatch.setattr(
+        video_encoders, "make_nvenc", lambda: VideoEncoder("libx265", {"crf": "18", "x265-params": "log-level=none"})
+    )
 
 
 def write(path: Path, encoder: str, n_frames: int = 5) -> str:
