@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from support.certificates import make_pair
 
-from container.http import outbound
-from container.http.outbound import OutboundClient, UrlRules, is_public
 from inference.errors import AccessDenied, InvalidRequest, MediaNotFound, MediaTooLarge, StorageError, VisemeError
+from inference.media import outbound
+from inference.media.outbound import OutboundClient, UrlRules, is_public
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
