@@ -32,6 +32,7 @@ EXTERNAL_VARIABLES = {
 
 # A name, every name below a domain, an IPv4 address, an IPv6 address in brackets, or everything.
 ALLOWED_HOST = re.compile(r"\*|(\*\.)?[a-z0-9_-][a-z0-9._-]*|\[[0-9a-f:.]+\]", re.ASCII | re.IGNORECASE)
+URL_HOST = re.compile(r"[a-z0-9_-][a-z0-9._-]*(:[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
 # As browsers send it, but for its case and the slash at its end.
 ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[^/?#@:\[\]]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]+))?/?")
 DEFAULT_PORTS = {"http": "80", "https": "443"}  # browsers leave them out
@@ -115,6 +116,19 @@ class Settings(BaseModel):
     # Buckets, or "bucket/prefix", that requests may name; "*" leaves it to the permissions of the role.
     allowed_buckets: Annotated[tuple[str, ...], BeforeValidator(split_list)] = ("*",)
 
+    # Durable jobs. database_url: PostgreSQL, None: SQLite in `data_dir`. job_storage: a folder or s3://bucket/prefix that
+    # every machine reaches, None: a folder in `data_dir`. job_workers: processes of this server that run jobs, None: 1.
+    database_url: str | None = Field(None, repr=False)
+    job_storage: str | None = None
+    job_workers: int | None = Field(None, ge=0, le=64)
+    job_attempts: int = Field(5, ge=1, le=100)
+    job_days: float = Field(7.0, gt=0)
+    job_queue_size: int = Field(100_000, ge=1)
+    webhook_secret: str | None = Field(None, repr=False)
+    # Hosts, or host:port, that URLs of callers may name although their addresses are private.
+    allowed_url_hosts: Annotated[tuple[str, ...], BeforeValidator(split_list)] = ()
+    rate_limit: str | None = None  # such as 60/min: requests that start work, of each token or address
+
     # Lip-reading weights, lip-sync checkpoints: names, files, s3://bucket/key or hf://owner/name; none: those in
     # `model_dir`, else of `hf_model_id`, else the bundled ones. `landmarks`: None for those of the weights' training.
     weights: str | None = None
@@ -175,6 +189,14 @@ class Settings(BaseModel):
                 raise ValueError(f"{host!r}: expected a name without scheme and port, *.example.com, an address, or *")
         return tuple(host.lower().removesuffix(".") for host in value)
 
+    @field_validator("allowed_url_hosts")
+    @classmethod
+    def url_hosts_are_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for host in value:
+            if not URL_HOST.fullmatch(host):
+                raise ValueError(f"{host!r}: expected a name or an IPv4 address, or one with a port, without scheme")
+        return tuple(host.lower() for host in value)
+
     @field_validator("allowed_origins")
     @classmethod
     def origins_are_as_browsers_send_them(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -188,6 +210,11 @@ class Settings(BaseModel):
             default.legacy if self.legacy_ports is None else self.legacy_ports,
             default.grpc if self.grpc_port is None else self.grpc_port,
         )
+
+    @property
+    def n_job_runners(self) -> int:
+        """How many jobs this server runs at a time."""
+        return 1 if self.job_workers is None else self.job_workers
 
     @property
     def weights_cache(self) -> Path:

@@ -124,6 +124,17 @@ def test_a_bad_allowed_host_is_named(host: str):
         Settings.from_env({"VISEME_ALLOWED_HOSTS": f"good.example,{host}"})
 
 
+def test_hosts_of_urls_are_names():
+    named = Settings.from_env({"VISEME_ALLOWED_URL_HOSTS": "Media.Internal, 10.0.0.7:8080"})
+    assert named.allowed_url_hosts == ("media.internal", "10.0.0.7:8080")
+
+
+@pytest.mark.parametrize("host", ["http://media.internal", "*", "media.internal/clips", "media.internal:", "[::1]"])
+def test_hosts_of_urls_that_are_none_stop_the_start(host: str):
+    with pytest.raises(InvalidRequest, match=r"VISEME_ALLOWED_URL_HOSTS=.*: expected a name or an IPv4 address"):
+        Settings.from_env({"VISEME_ALLOWED_URL_HOSTS": f"good.example,{host}"})
+
+
 @pytest.mark.parametrize(("value", "expected"), [("4", 4), ("0", None), ("4,2", None), ("", None)])
 def test_omp_num_threads_limits_threads(value: str, expected: int | None):
     assert wanted_threads({"OMP_NUM_THREADS": value}) == expected
