@@ -39,7 +39,7 @@ N_CONTEXT_CHUNKS = CHUNKS_BEFORE + CHUNKS_AFTER + LOOK_AHEAD_CHUNKS  # sent with
 Samples = npt.NDArray[np.int16]
 
 
-class SessionConnection(Protocol):
+class MessageConnection(Protocol):
     """What a session needs of its connection: messages in both directions, bytes for binary ones."""
 
     def send(self, message: bytes | str, /) -> None:
@@ -103,7 +103,7 @@ class LiveClient(ClosingClient):
         """
         options = {"sample_rate": str(sample_rate), "frames": frames}
         self._open = ExitStack()
-        opened: AbstractContextManager[SessionConnection]
+        opened: AbstractContextManager[MessageConnection]
         if url.startswith(SAGEMAKER_SCHEME):
             from container.sagemaker_stream import EndpointAddress, SageMakerStream
 
@@ -189,7 +189,7 @@ class LiveClient(ClosingClient):
 
 def connect_websocket(
     url: str, token: str | None, ca_file: Path | None, timeout_s: float
-) -> AbstractContextManager[SessionConnection]:
+) -> AbstractContextManager[MessageConnection]:
     """Open a WebSocket. Raises: RequestRejected, OSError, TimeoutError."""
     from websockets.sync.client import connect
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import threading
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -23,7 +22,6 @@ from botocore.exceptions import BotoCoreError
 from container.rejections import RequestRejected, rejection_of
 
 PORT = 8443  # of the HTTP/2 API, on the runtime's usual host
-REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")  # boto3 itself does not read the first
 CLOSE_TIMEOUT_S = 5.0  # for the last event, and for the thread to end
 EXTRA = (
     "live sessions over SageMaker need AWS's HTTP/2 SDK, which is the extra 'sagemaker-live' "
@@ -51,10 +49,9 @@ class EndpointAddress:
         if not parts.netloc or parts.path.strip("/"):
             raise ValueError(f"{url}: expected sagemaker://ENDPOINT or sagemaker://ENDPOINT?region=REGION")
         given = parse_qs(parts.query).get("region", [])
-        found = next((one for one in (*given, *map(os.environ.get, REGION_VARIABLES)) if one), None)
-        region = found or boto3.Session().region_name
+        region = given[0] if given else boto3.Session().region_name
         if not region:
-            raise ValueError(f"{url}: no region; add ?region=REGION, or set AWS_REGION")
+            raise ValueError(f"{url}: no region; add ?region=REGION, or set AWS_DEFAULT_REGION")
         return cls(parts.netloc, region)
 
 

@@ -52,12 +52,12 @@ INFERENCE_LAYERS = (
     ("inference/handler",),
 )
 CONTAINER_LAYERS = (
-    ("container/logs", "container/http", "container/visuals", "container/protos"),
+    ("container/logs", "container/http", "container/visuals", "container/protos", "container/rejections"),
     ("container/worker", "container/live"),
     ("container/jobs",),
-    ("container/live/legacy",),
+    ("container/live/legacy", "container/sagemaker_stream"),
     ("container/client", "container/stream", "container/rpc"),
-    ("container/app",),
+    ("container/app", "container/speech_recording"),
     ("container/server",),
     ("deploy",),  # imports neither container nor inference
     ("container/commands",),

@@ -159,7 +159,7 @@ def speak(
         ),
     ] = None,
     region: Annotated[
-        str | None, typer.Option(help="AWS region of the endpoint. Default: AWS_REGION, else the profile's.")
+        str | None, typer.Option(help="AWS region of the endpoint. Default: AWS_DEFAULT_REGION, else the profile's.")
     ] = None,
     encoder: VideoEncoderOption = None,
 ) -> None:

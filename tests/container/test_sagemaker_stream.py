@@ -221,9 +221,12 @@ def test_the_command_without_the_sdk(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 @pytest.mark.parametrize(
     ("url", "env", "wanted"),
     [
-        ("sagemaker://viseme?region=eu-west-1", {"AWS_REGION": "us-east-1"}, EndpointAddress("viseme", "eu-west-1")),
-        ("sagemaker://My-Viseme", {"AWS_REGION": "eu-west-1"}, EndpointAddress("My-Viseme", "eu-west-1")),
-        ("sagemaker://viseme", {"AWS_DEFAULT_REGION": "eu-west-1"}, EndpointAddress("viseme", "eu-west-1")),
+        (
+            "sagemaker://viseme?region=eu-west-1",
+            {"AWS_DEFAULT_REGION": "us-east-1"},
+            EndpointAddress("viseme", "eu-west-1"),
+        ),
+        ("sagemaker://My-Viseme", {"AWS_DEFAULT_REGION": "eu-west-1"}, EndpointAddress("My-Viseme", "eu-west-1")),
     ],
 )
 def test_addresses(url: str, env: dict[str, str], wanted: EndpointAddress, monkeypatch: pytest.MonkeyPatch):
