@@ -61,6 +61,7 @@ class TimedNetwork:
             tuple(self._timed(stage) for stage in network.convolutions),
             self._timed(network.project),
             self._timed(network.recur),
+            self._timed(network.hold),
             None if network.whole is None else self._timed(network.whole),
         )
 

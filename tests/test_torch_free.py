@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from support.video_files import make_wav
 
-from inference.backends.device import GPU_DEVICES, driver_version, has_int8
-from inference.backends.openvino_network import has_bf16
+from inference.backends.device import GPU_DEVICES, driver_version
 
 pytestmark = pytest.mark.skipif(
     driver_version() is not None or any(path.exists() for path in GPU_DEVICES),
@@ -61,10 +60,9 @@ def talk_mp4(tmp_path: Path, talking_film: bytes) -> Path:
     return path
 
 
-@pytest.mark.skipif(not (has_int8() or has_bf16()), reason="torch runs LipCoordNet on this CPU, in float32")
-def test_reading_needs_no_torch(talk_mp4: Path, data_dir: Path):
-    assert not imports_torch(COMMAND, data_dir, "read", talk_mp4)
-    assert imports_torch(COMMAND, data_dir, "read", talk_mp4, "--precision", "f32")
+@pytest.mark.parametrize("precision", ["auto", "f32"])
+def test_reading_needs_no_torch(talk_mp4: Path, data_dir: Path, precision: str):
+    assert not imports_torch(COMMAND, data_dir, "read", talk_mp4, "--precision", precision)
 
 
 def test_lip_sync_needs_no_torch(talk_mp4: Path, data_dir: Path, tmp_path: Path):
@@ -79,6 +77,5 @@ def test_an_avatar_speaks_without_torch(avatar_folder: Path, data_dir: Path, tmp
     assert not imports_torch(COMMAND, data_dir, "avatar", "speak", avatar_folder, speech, "-o", tmp_path / "out.mp4")
 
 
-@pytest.mark.skipif(not (has_int8() or has_bf16()), reason="torch runs LipCoordNet on this CPU, in float32")
 def test_a_worker_needs_no_torch(data_dir: Path):
     assert not imports_torch(WORKER, data_dir)

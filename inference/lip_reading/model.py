@@ -11,7 +11,6 @@ from inference.backends import Device, resolve_auto_precision
 from inference.backends.device import count_threads
 from inference.backends.graphs.lip_coord_net_int8 import quantise_convolutions
 from inference.backends.stored_precision import check_on_cpu, check_stored_precision, not_quantised
-from inference.backends.torch_import import has_torch
 from inference.lip_reading.calibration import Calibration, read_calibration
 from inference.lip_reading.options import ModelInfo
 from inference.lip_reading.staged_network import StagedNetwork, stage_openvino, stage_torch
@@ -68,13 +67,11 @@ def load_model(weights: str | Path | None, device: Device, sources: WeightSource
 def compile_fastest(
     weights: NetworkWeights, device: Device, max_inputs: Mapping[str, float], compiled: Path | None = None
 ) -> StagedNetwork:
-    """Compile the network for the fastest runtime of its device: OpenVINO for bf16 and int8 on a CPU, torch otherwise.
-
-    Without torch OpenVINO runs float32 as well.
+    """Compile the network for the fastest runtime of its device: OpenVINO on a CPU, torch on a GPU.
 
     max_inputs: largest input of each convolution that int8 quantises. compiled: folder of compiled networks.
     """
-    if device.name != "cpu" or (device.precision not in ("bf16", "int8") and has_torch()):
+    if device.name != "cpu":
         return stage_torch(weights.make_module(), device)  # type: ignore[arg-type]
     graph = weights.build()
     if device.precision == "int8":

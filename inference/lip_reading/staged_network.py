@@ -28,12 +28,14 @@ class StagedNetwork:
 
     convolutions: (B, C, T, H, W) -> (B, C', T, H', W') each, with zeros before the first frame and after the last; the
     last one gives features, (B, T, 3072). project: features -> what the recurrent layers take of them, (B, T, P).
-    recur: that and lips -> logits. whole: all stages in one call, if that is faster.
+    recur: that and lips -> logits. hold: (B, 3, T, 64, 128) -> about the features, (B, T, 3072), of a video that shows
+    one of the frames throughout. whole: all stages in one call, if that is faster.
     """
 
     convolutions: tuple[Network, ...]
     project: Network
     recur: Network
+    hold: Network
     whole: Network | None = None
 
     def with_batching(self, max_rows: int) -> StagedNetwork:
@@ -42,6 +44,7 @@ class StagedNetwork:
             tuple(BatchingNetwork(stage, max_rows) for stage in self.convolutions),
             BatchingNetwork(self.project, max_rows),
             BatchingNetwork(self.recur, max_rows),
+            BatchingNetwork(self.hold, max_rows),
             self.whole and BatchingNetwork(self.whole, max_rows),
         )
 
@@ -57,13 +60,14 @@ class StagedNetwork:
 def stage_torch(module: LipCoordNet, device: Device) -> StagedNetwork:
     """Run the stages by torch, which multiplies the first GRU's input within its recurrence."""
     from inference.backends.torch_network import TorchNetwork
-    from inference.models.lip_coord_net import ConvolutionStage, RecurrenceStage
+    from inference.models.lip_coord_net import ConvolutionStage, HeldFrameStage, RecurrenceStage
 
     convolutions = (TorchNetwork(ConvolutionStage(module, i), device) for i in range(len(module.convolutions)))
     return StagedNetwork(
         tuple(convolutions),
         lambda features: [features],
         TorchNetwork(RecurrenceStage(module), device),
+        TorchNetwork(HeldFrameStage(module), device),
         TorchNetwork(module, device),
     )
 
@@ -81,4 +85,5 @@ def stage_openvino(model: ov.Model, precision: str, n_threads: int, compiled: Pa
         tuple(OpenVinoNetwork(graph, precision, n_threads, compiled) for graph in graphs.convolutions),
         OpenVinoNetwork(graphs.projection, "f32", n_threads, compiled),
         OpenVinoNetwork(graphs.recurrence, "f32", 1, compiled),
+        OpenVinoNetwork(graphs.held, precision, n_threads, compiled),
     )

@@ -105,6 +105,8 @@ class WindowFeatures:
         self._network = network
         self._layers = [LayerBuffer(first + i, TIME_AXIS) for i in range(N_LAYERS)]
         self._features = LayerBuffer(first + N_LAYERS, 0)
+        self._sides: dict[tuple[Side, int, int], Array] = {}  # of windows that were computed, by bound and repeats
+        self._last: Array | None = None  # the last features of such a window, (3, P)
 
     def append(self, mouths: Sequence[MouthCrop]) -> None:
         """Append frames, and compute what depends on them and on no later ones."""
@@ -121,6 +123,7 @@ class WindowFeatures:
 
     def drop_before(self, frame: int) -> None:
         """Delete the frames before this one."""
+        self._sides.clear()
         for i, layer in enumerate((*self._layers, self._features)):
             # The first frames of a layer depend on frames before the buffer: they are in no window.
             layer.drop_before(frame if layer.end > frame + i else frame + i)
@@ -132,17 +135,45 @@ class WindowFeatures:
         inner = [self._features[span.start + N_LAYERS : span.end - N_LAYERS] for span in spans]
         return np.stack([np.concatenate(parts) for parts in zip(heads, inner, tails, strict=True)])
 
+    def estimate(self, spans: Sequence[PaddedSpan]) -> Array:
+        """Return features that are close to those of `compute`, (B, 75, P), at a small part of the cost.
+
+        The last three frames of a span have the features of the video as it goes on, and repeats those of a frame that
+        is shown throughout. The first and the last three of a window hardly depend on the frame, but on the zeros
+        beside them: they are those of other windows. Windows up to the last frames that arrived are computed.
+        """
+        known = [span for span in spans if span.end <= self._features.end]
+        others = [span for span in spans if span.end > self._features.end]
+        found = dict(zip(others, self.compute(others), strict=True)) if others else {}
+        if known and self._last is None:
+            self._compute_sides(TAIL, [(known[0].end, MANY)])
+        held = self._hold(sorted({span.end - 1 for span in known}))
+        heads = self._compute_sides(HEAD, [(span.start, max(span.n_before, MANY)) for span in known])
+        for span, head in zip(known, heads, strict=True):
+            inner = self._features[span.start + N_LAYERS : span.end]
+            repeats = np.repeat(held[span.end - 1], span.n_after, 0)
+            window = np.concatenate([head[:N_LAYERS], head[len(head) - span.n_before :], inner, repeats])
+            window[-N_LAYERS:] = self._last
+            found[span] = window
+        return np.stack([found[span] for span in spans])
+
+    def _hold(self, frames: Sequence[int]) -> dict[int, Array]:
+        """Return the features of frames that are shown throughout, (1, P) each."""
+        if not frames:
+            return {}
+        (features,) = self._network.hold(self._gather(0, frames, 1))
+        return dict(zip(frames, self._project(features), strict=True))
+
     def _compute_sides(self, side: Side, wanted: Sequence[tuple[int, int]]) -> list[Array]:
         """Return the features of three frames and of the repeats of the outermost one, for each (bound, n_repeats)."""
-        found: dict[tuple[int, int], Array] = {}
-        for n in sorted({min(n_repeats, MANY) for _, n_repeats in wanted}):
-            bounds = sorted({bound for bound, n_repeats in wanted if min(n_repeats, MANY) == n})
-            features = self._compute_side(side, bounds, n)
-            found |= {(bound, n): one for bound, one in zip(bounds, features, strict=True)}
-        return [
-            repeat_at(found[bound, MANY], side.same[-1], n - MANY + 1, 0) if n >= MANY else found[bound, n]
-            for bound, n in wanted
-        ]
+        new = {(bound, min(n, MANY)) for bound, n in wanted if (side, bound, min(n, MANY)) not in self._sides}
+        for n in sorted({n for _, n in new}):
+            bounds = sorted(bound for bound, each in new if each == n)
+            for bound, features in zip(bounds, self._compute_side(side, bounds, n), strict=True):
+                self._sides[side, bound, n] = features
+                self._last = self._last if side.is_head else features[-N_LAYERS:]
+        found = [(n, self._sides[side, bound, min(n, MANY)]) for bound, n in wanted]
+        return [repeat_at(one, side.same[-1], n - MANY + 1, 0) if n >= MANY else one for n, one in found]
 
     def _compute_side(self, side: Side, bounds: Sequence[int], n_repeats: int) -> Array:
         """Return such features of windows with the same number of repeats, (E, n_repeats + 3, P)."""

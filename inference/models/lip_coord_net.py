@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from inference.dimensions.lip_coord_net import (
     CONV_WIDTHS,
@@ -53,7 +57,7 @@ class LipCoordNet(nn.Module):
         """The convolutions, in order."""
         return self.conv1, self.conv2, self.conv3
 
-    def convolve(self, convolution: nn.Conv3d, x: Tensor) -> Tensor:
+    def convolve(self, convolution: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """Apply one convolution, ReLU and pooling: (B, C, T, H, W) -> (B, C', T, H', W')."""
         pooled: Tensor = self._pool(self._drop_maps(torch.relu(convolution(x))))
         return pooled
@@ -86,6 +90,27 @@ class ConvolutionStage(nn.Module):
         """Return the outputs of the frames of (B, C, T, H, W)."""
         x = self.network.convolve(self.network.convolutions[self._index], x)
         return join_maps(x) if self._index == len(self.network.convolutions) - 1 else x
+
+
+class HeldFrameStage(nn.Module):
+    """The convolutions of videos that show one frame throughout: their weights, summed over time."""
+
+    def __init__(self, network: LipCoordNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the features (B, T, 3072) of each frame of (B, 3, T, 64, 128)."""
+        for convolution in self.network.convolutions:
+            x = self.network.convolve(partial(convolve_held, convolution), x)
+        return join_maps(x)
+
+
+def convolve_held(convolution: nn.Conv3d, x: Tensor) -> Tensor:
+    """Convolve each frame as if it was shown throughout."""
+    weight = convolution.weight.sum(dim=2, keepdim=True)
+    assert isinstance(convolution.padding, tuple)
+    return functional.conv3d(x, weight, convolution.bias, convolution.stride, (0, *convolution.padding[1:]))
 
 
 class RecurrenceStage(nn.Module):

@@ -11,7 +11,7 @@ from inference.backends.graphs.lip_coord_net import build_lip_coord_net
 from inference.backends.graphs.lip_coord_net_int8 import quantise_convolutions
 from inference.lip_reading.preprocess import WINDOW_FRAMES, MouthCrop
 from inference.lip_reading.staged_network import StagedNetwork, stage_openvino, stage_torch
-from inference.lip_reading.window_features import MANY, PaddedSpan, WindowFeatures
+from inference.lip_reading.window_features import MANY, N_LAYERS, PaddedSpan, WindowFeatures
 from inference.lip_reading.windows import to_network_input
 from inference.models import LipCoordNet
 
@@ -76,6 +76,35 @@ def test_windows_of_one_call_are_independent(network: StagedNetwork, mouths: lis
     assert both.shape[:2] == (len(spans), WINDOW_FRAMES)
     for span, one in zip(spans, both, strict=True):
         assert np.abs(one - features.compute([span])[0]).max() < 1e-4
+
+
+def test_estimates_are_exact_if_the_last_frame_is_held(network: StagedNetwork, mouths: list[MouthCrop]):
+    """Then the frames after the span show what its repeats do."""
+    span = PaddedSpan(FIRST, FIRST + 40)
+    features = WindowFeatures(network, FIRST)
+    features.append([*mouths[:40], *[mouths[39]] * 10])
+    (exact,), (near,) = features.compute([span]), features.estimate([span])
+    # The first repeats still see motion; in int8 the summed weights of held frames are rounded once more.
+    repeats = np.arange(WINDOW_FRAMES - span.n_after, WINDOW_FRAMES - N_LAYERS)
+    assert np.abs(near - exact)[repeats].max() < 0.1 * np.ptp(exact)
+    assert np.abs(np.delete(near - exact, repeats, 0)).max() < 1e-4
+
+
+def test_estimates_differ_only_beside_the_ends(network: StagedNetwork, mouths: list[MouthCrop]):
+    features = WindowFeatures(network, FIRST)
+    features.append(mouths)
+    spans = [PaddedSpan(FIRST, FIRST + length) for length in (40, 72, 75)]
+    for span, exact, near in zip(spans, features.compute(spans), features.estimate(spans), strict=True):
+        kept = slice(max(span.n_before, N_LAYERS), span.n_before + 40 - N_LAYERS)
+        assert np.abs(near - exact)[kept].max() < 1e-4
+        assert np.ptp(near - exact) > 1e-3
+
+
+def test_estimates_up_to_the_last_frames_are_exact(network: StagedNetwork, mouths: list[MouthCrop]):
+    features = WindowFeatures(network, FIRST)
+    features.append(mouths)
+    spans = [PaddedSpan(FIRST + 15, FIRST + N_FRAMES - i) for i in range(N_LAYERS)]
+    assert np.abs(features.estimate(spans) - features.compute(spans)).max() < 1e-5
 
 
 def test_frames_after_all_were_dropped_start_afresh(network: StagedNetwork, mouths: list[MouthCrop]):

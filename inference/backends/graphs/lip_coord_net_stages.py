@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inference.backends.graphs.lip_coord_net import CONVOLUTIONS, FIRST_GRU, N_DIRECTIONS, flatten
+from inference.backends.graphs.lip_coord_net_int8 import store_in_int8
 from inference.backends.graphs.model import Array, Node, import_ops, make_model
 from inference.backends.telemetry import import_openvino
 from inference.dimensions.lip_coord_net import N_LIP_POINTS
@@ -28,19 +29,45 @@ class StageGraphs:
 
     convolutions: (B, C, T, H, W) -> (B, C', T, H', W'), zeros before and after the first and last frame; the last one
     gives features, (B, T, 3072). projection: features -> (B, T, 1536). recurrence: these and lips (B, T, 20, 2) ->
-    logits (B, T, 28).
+    logits (B, T, 28). held: (B, 3, T, 64, 128) -> features (B, T, 3072) of each frame, if it is shown throughout.
     """
 
     convolutions: tuple[ov.Model, ...]
     projection: ov.Model
     recurrence: ov.Model
+    held: ov.Model
 
 
 def split_stages(model: ov.Model) -> StageGraphs:
     """Split a graph that `build_lip_coord_net` made, quantised or not. It can't be used afterwards."""
-    nodes = {node.get_friendly_name(): node for node in model.get_ops()}
+    held, nodes = build_held(model.clone()), name_nodes(model)
     projection, recurrence = build_projection(nodes[FIRST_GRU]), build_recurrence(nodes, model.get_results()[0])
-    return StageGraphs(split_convolutions(model, nodes), projection, recurrence)
+    return StageGraphs(split_convolutions(model, nodes), projection, recurrence, held)
+
+
+def name_nodes(model: ov.Model) -> dict[str, Node]:
+    """Return the nodes of a graph by their names."""
+    return {node.get_friendly_name(): node for node in model.get_ops()}
+
+
+def build_held(model: ov.Model) -> ov.Model:
+    """Build the convolutions of a video that shows one frame throughout: their weights, summed over time.
+
+    They cost a third. In int8 the sums are quantised again, so that features differ by half a level of the weights.
+    """
+    model_class, ops, nodes = import_openvino().Model, import_ops(), name_nodes(model)
+    for name, (stride, padding) in CONVOLUTIONS.items():
+        node = nodes[name]
+        of_frame = constant_value(node.input(1)).sum(axis=2, keepdims=True)
+        is_int8 = node.input(1).get_source_output().get_node().get_type_name() == "Multiply"
+        weights = store_in_int8(ops, of_frame) if is_int8 else of_frame
+        in_frame = (0, *padding[1:])
+        source = node.input(0).get_source_output()
+        replaced = ops.convolution(source, weights, stride, in_frame, in_frame, (1, 1, 1)).output(0)
+        for target in node.output(0).get_target_inputs():
+            target.replace_source_output(replaced)
+    features = nodes[FIRST_GRU].input(0).get_source_output()
+    return model_class([features], [model.get_parameters()[0]], "held")
 
 
 def split_convolutions(model: ov.Model, nodes: dict[str, Node]) -> tuple[ov.Model, ...]:

@@ -57,6 +57,21 @@ def test_the_stages_of_a_quantised_network_are_quantised_alike(network: LipCoord
     assert np.abs(found - exact).max() > 1e-5
 
 
+@pytest.mark.parametrize(("ranges", "tolerance"), [({}, 1e-5), (INT8, 0.1)])
+def test_a_held_frame_has_the_features_of_a_video_of_it(
+    network: LipCoordNet, ranges: Mapping[str, float], tolerance: float
+):
+    """In int8 its weights are rounded differently."""
+    graphs = split_stages(build(network, ranges))
+    x = np.repeat(VIDEO[:, :, :1], 7, 2)
+    for stage in graphs.convolutions:
+        (x,) = OpenVinoNetwork(stage)(x)
+    (found,) = OpenVinoNetwork(graphs.held)(VIDEO)
+    assert found.shape == (2, 6, x.shape[2])
+    assert np.abs(found[:, 0] - x[:, 3]).max() < tolerance * np.ptp(x)
+    assert np.abs(found[:, 1] - x[:, 3]).max() > tolerance * np.ptp(x)
+
+
 def test_weights_stored_in_half_precision_are_read(network: LipCoordNet, tmp_path: Path):
     path = write_openvino(build(network, {}), tmp_path / "net.xml", {}, is_half=True)[-1]
     stored = ov.Core().read_model(path)
