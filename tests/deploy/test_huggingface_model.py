@@ -35,7 +35,7 @@ def record(python: Path, folder: Path, module: str, *arguments: str) -> dict[str
     assert run.returncode == 0, run.stderr
     assert "in service" in run.stderr
     made = json.loads(calls.read_text())
-    of_log = ["CreateLogGroup", "PutRetentionPolicy"] if module == "deploy.endpoint" else []  # the SDK makes none
+    of_log = LOG_CALLS if module == "deploy.endpoint" else ()  # the SDK makes none
     assert [one["operation"] for one in made] == [
         "DescribeEndpoint",
         "CreateModel",
