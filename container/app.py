@@ -37,13 +37,14 @@ from container.http.responses import (
     early_response_class,
     request_id_of,
 )
+from container.jobs.service import JobService
 from container.stream import AvatarServer
 from container.worker.messages import AnswerMessage, Done, Failed, Part, WorkerRequest
 from container.worker.placement import Machine, place_workers
 from container.worker.pool import Pool
 from container.worker.read_ahead import ReadAhead
 from inference.error_responses import Failure, failure_of
-from inference.errors import Canceled, NotReady
+from inference.errors import Canceled, NotReady, StorageError
 from inference.locked_folders import remove_orphans
 from inference.requests import ANSWER_TYPES, NDJSON, OPTIONS_HEADER, AcceptHeader
 from inference.settings import Settings
@@ -79,6 +80,7 @@ class Server:
         placements = place_workers(settings, Machine.inspect(settings))
         self.pool = pool or Pool(placements, settings.queue_size, model_dir)
         self.live = AvatarServer(settings)
+        self.jobs = JobService(settings)
         self.metrics = Metrics()
         self._bodies = BodyQuota(settings.max_uploads, settings.max_upload_bytes)
         self._answers = AnswerQuota(settings.max_answers)
@@ -109,12 +111,13 @@ class Server:
 
     @property
     def n_in_flight(self) -> int:
-        """Requests that arrive, wait, run or are being answered, and live sessions with speech left to play."""
-        return self._n_serving + self._answers.n_sending + self.live.n_speaking
+        """Requests that arrive, wait, run or are being answered, jobs, and live sessions with speech left to play."""
+        return self._n_serving + self._answers.n_sending + self.jobs.n_running + self.live.n_speaking
 
     def drain(self) -> None:
         """Accept no new requests; /ping reports it."""
         self.live.drain()
+        self.jobs.drain()
 
     @property
     def is_ready(self) -> bool:
@@ -134,7 +137,18 @@ class Server:
         self.metrics.restarts.set(self.pool.n_restarts)
         self.metrics.ready.set(self.is_ready)
         self.metrics.sessions.set(self.live.n_sessions)
+        with contextlib.suppress(StorageError):  # the numbers of jobs stay as they were
+            await self._measure_jobs()
         return Response(self.metrics.render(), media_type="text/plain; version=0.0.4")
+
+    async def _measure_jobs(self) -> None:
+        """Set the gauges of the jobs. Raises: StorageError."""
+        if (found := await self.jobs.statistics()) is not None:
+            self.metrics.jobs_queued.set(found.n_queued)
+            self.metrics.jobs_running.set(found.n_running)
+            self.metrics.jobs_oldest_wait.set(found.oldest_wait_s)
+            self.metrics.job_attempts.set(found.n_attempts)
+            self.metrics.jobs_swept.set(self.jobs.n_swept)
 
     async def invoke_endpoint(self, request: Request) -> Response:
         """Answer `POST /endpoints/NAME/invocations`, for any name, as SageMaker Runtime does."""
@@ -372,8 +386,10 @@ def make_app(server: Server, *, with_aws_routes: bool = False) -> Starlette:
         await server.pool.start()
         try:
             async with server.live.running():
+                await server.jobs.start()
                 yield
         finally:
+            await server.jobs.stop()
             await server.pool.stop()
 
     routes = server.routes(with_aws_routes=with_aws_routes)

@@ -116,8 +116,9 @@ class Settings(BaseModel):
     # Buckets, or "bucket/prefix", that requests may name; "*" leaves it to the permissions of the role.
     allowed_buckets: Annotated[tuple[str, ...], BeforeValidator(split_list)] = ("*",)
 
-    # Durable jobs. database_url: PostgreSQL, None: SQLite in `data_dir`. job_storage: a folder or s3://bucket/prefix that
-    # every machine reaches, None: a folder in `data_dir`. job_workers: processes of this server that run jobs, None: 1.
+    # Durable jobs. database_url: PostgreSQL, None: SQLite in `data_dir`. job_storage: a folder or s3://bucket/prefix
+    # that every machine reaches, None: a folder in `data_dir`. job_workers: processes of this server that run jobs,
+    # None: 1.
     database_url: str | None = Field(None, repr=False)
     job_storage: str | None = None
     job_workers: int | None = Field(None, ge=0, le=64)

@@ -36,6 +36,15 @@ class Metrics:
         self.in_flight = Gauge("viseme_requests_held", "Requests waiting or running", registry=self._registry)
         self.restarts = Gauge("viseme_worker_restarts", "Worker processes restarted", registry=self._registry)
         self.sessions = Gauge("viseme_live_sessions", "Open live sessions", registry=self._registry)
+        self.jobs_queued = Gauge("viseme_jobs_queued", "Jobs that wait", registry=self._registry)
+        self.jobs_running = Gauge("viseme_jobs_running", "Jobs that run, on every machine", registry=self._registry)
+        self.jobs_oldest_wait = Gauge(
+            "viseme_jobs_oldest_wait_seconds", "Seconds that the oldest queued job has waited", registry=self._registry
+        )
+        self.job_attempts = Gauge("viseme_job_attempts", "Attempts at the jobs on record", registry=self._registry)
+        self.jobs_swept = Gauge(
+            "viseme_jobs_swept", "Jobs whose files this server has swept or deleted", registry=self._registry
+        )
         self.ready = Gauge("viseme_ready", "1 if /ping returns 200", registry=self._registry)
 
     def count(self, route: str, status: str, took_s: float) -> None:

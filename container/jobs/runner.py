@@ -7,14 +7,15 @@ import contextlib
 import logging
 import shutil
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from container.jobs.job_queue import RENEWAL_S, JobQueue
 from container.jobs.processes import ProcessIdentity
 from container.jobs.records import JobError, JobRecord, JobState, Lease, OutputRecord
+from container.jobs.retry import retry
 from container.jobs.storage import INPUT, JobStorage, log_key
 from container.worker.messages import (
     LOG_NAME,
@@ -31,12 +32,9 @@ from inference.errors import LeaseLost, StorageError, VisemeError
 from inference.locked_folders import locked_folder
 
 logger = logging.getLogger("viseme.jobs")
-T = TypeVar("T")
 # Failures that may pass: seconds until the first, second, ... try after one.
 RETRIED = frozenset({"overloaded", "not_ready", "storage_unavailable", "out_of_memory", "worker_died"})
 RETRY_DELAYS_S = (5.0, 30.0, 120.0)
-DATABASE_RETRY_S = 1.0  # seconds between tries to reach the database
-PUBLISH_TRIES = 120  # tries to publish: what was made is worth two minutes of waiting
 
 
 class RequestPool(Protocol):
@@ -216,13 +214,3 @@ class JobRunner:
         """Delete the files of a lost attempt. What cannot be deleted is swept when the job has ended."""
         with contextlib.suppress(VisemeError):
             await asyncio.to_thread(self._storage.delete_attempt, lease.job_id, lease.attempt)
-
-
-async def retry(call: Callable[[], Awaitable[T]], tries: int = PUBLISH_TRIES) -> T:
-    """Call until the database answers. Raises: StorageError after the last try; every other error at once."""
-    for _ in range(tries - 1):
-        try:
-            return await call()
-        except StorageError:
-            await asyncio.sleep(DATABASE_RETRY_S)
-    return await call()

@@ -84,7 +84,7 @@ def storage(tmp_path: Path) -> FolderStorage:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner_module, "RENEWAL_S", 0.02)
-    monkeypatch.setattr(runner_module, "DATABASE_RETRY_S", 0.01)
+    monkeypatch.setattr("container.jobs.retry.DATABASE_RETRY_S", 0.01)
 
 
 @pytest.fixture
