@@ -86,7 +86,7 @@ def test_estimates_are_exact_if_the_last_frame_is_held(network: StagedNetwork, m
     (exact,), (near,) = features.compute([span]), features.estimate([span])
     # The first repeats still see motion; in int8 the summed weights of held frames are rounded once more.
     repeats = np.arange(WINDOW_FRAMES - span.n_after, WINDOW_FRAMES - N_LAYERS)
-    assert np.abs(near - exact)[repeats].max() < 0.1 * np.ptp(exact)
+    assert np.abs(near - exact)[repeats].max() < 0.25 * np.ptp(exact)
     assert np.abs(np.delete(near - exact, repeats, 0)).max() < 1e-4
 
 

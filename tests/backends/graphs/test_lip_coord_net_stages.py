@@ -57,7 +57,7 @@ def test_the_stages_of_a_quantised_network_are_quantised_alike(network: LipCoord
     assert np.abs(found - exact).max() > 1e-5
 
 
-@pytest.mark.parametrize(("ranges", "tolerance"), [({}, 1e-5), (INT8, 0.1)])
+@pytest.mark.parametrize(("ranges", "tolerance"), [({}, 1e-5), (INT8, 0.2)])
 def test_a_held_frame_has_the_features_of_a_video_of_it(
     network: LipCoordNet, ranges: Mapping[str, float], tolerance: float
 ):
