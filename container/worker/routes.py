@@ -16,13 +16,14 @@ from inference.engines import Answer, Engines, RequestCallbacks
 from inference.engines.lanes import make_lanes
 from inference.lip_reading import Word
 from inference.memory_usage import MemoryWatch
-from inference.requests import ReadRequest, Request, parse_generate_request, parse_request
+from inference.requests import ReadRequest, Request, parse_generate_request, parse_job_request, parse_request
 
 CancelCheck = Callable[[], None]
 SendMessage = Callable[[Part | Progress | WordsRead | DeadlineChanged], None]
 REPORT_S, REPORT_SHARE = 1.0, 0.05  # seconds, or share, of the time left that is reserved to report a timeout
 Parse = Callable[[bytes, str, dict[str, str]], Request]
 PARSERS: dict[str, Parse] = {"invocations": parse_request, "generate": parse_generate_request}
+JOB_PARSERS: dict[str, Parse] = PARSERS | {"invocations": parse_job_request}
 
 
 class WorkerRoutes:
@@ -68,7 +69,7 @@ class WorkerRoutes:
         check, send: as for `handle`. Raises: VisemeError.
         """
         body, content_type = worker_request.body.read_bytes(), worker_request.headers.get("content-type", "")
-        request = PARSERS[worker_request.route](body, content_type, worker_request.headers)
+        request = JOB_PARSERS[worker_request.route](body, content_type, worker_request.headers)
         if request.uses_job_deadline:
             send(DeadlineChanged(worker_request.sync_deadline))
         report = ProgressReport("reading" if isinstance(request, ReadRequest) else "syncing", send)

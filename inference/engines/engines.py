@@ -13,7 +13,7 @@ from inference.backends.torch_import import has_torch
 from inference.engines.answer import Answer
 from inference.engines.callbacks import RequestCallbacks
 from inference.engines.read import ReadEngine, ReadResponse
-from inference.engines.s3_files import S3Files
+from inference.engines.remote_files import RemoteFiles
 from inference.engines.sync import SyncEngine, SyncResponse
 from inference.lip_reading import LipReader
 from inference.media.sandbox.decoder import SandboxedDecoder
@@ -61,7 +61,7 @@ class Engines:
         Raises: WeightsNotFound, WrongWeights, DeviceUnavailable.
         """
         decoder = SandboxedDecoder(settings.media_limits)
-        s3_files = S3Files(settings)
+        remote_files = RemoteFiles(settings)
         try:
             reader = LipReader(
                 weights=None,
@@ -70,11 +70,11 @@ class Engines:
                 settings=settings,
                 media=decoder.open,
             )
-            sync_engine = SyncEngine.load(settings, s3_files, decoder)
+            sync_engine = SyncEngine.load(settings, remote_files, decoder)
         except BaseException:
             decoder.close()
             raise
-        return cls(settings, ReadEngine(reader, s3_files), sync_engine, decoder)
+        return cls(settings, ReadEngine(reader, remote_files), sync_engine, decoder)
 
     @property
     def reader(self) -> LipReader:

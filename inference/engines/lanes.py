@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from inference.engines.engines import Engines
 from inference.engines.read import ReadEngine
-from inference.engines.s3_files import S3Files
+from inference.engines.remote_files import RemoteFiles
 from inference.engines.sync import SyncEngine
 from inference.media.sandbox.decoder import SandboxedDecoder
 
@@ -19,12 +19,12 @@ def make_lanes(engines: Engines, n: int) -> list[Engines]:
         return [engines]
     reader = engines.reader.with_batching()
     syncer = engines.sync_engine.syncer and engines.sync_engine.syncer.with_batching()
-    s3_files = S3Files(engines.settings)
+    remote_files = RemoteFiles(engines.settings)
     lanes = []
     for i in range(n):
         decoder = engines.decoder if i == 0 else SandboxedDecoder(engines.settings.media_limits)
         own_reader = reader.for_thread(decoder.open, engines.settings.weight_sources)
         own_syncer = syncer and syncer.for_thread(decoder.open, decoder.spool_audio)
-        sync_engine = SyncEngine(own_syncer, engines.sync_engine.missing, engines.settings, s3_files)
-        lanes.append(Engines(engines.settings, ReadEngine(own_reader, s3_files), sync_engine, decoder))
+        sync_engine = SyncEngine(own_syncer, engines.sync_engine.missing, engines.settings, remote_files)
+        lanes.append(Engines(engines.settings, ReadEngine(own_reader, remote_files), sync_engine, decoder))
     return lanes

@@ -11,12 +11,12 @@ import numpy as np
 
 from inference.engines.answer import Answer
 from inference.engines.callbacks import RequestCallbacks
-from inference.engines.s3_files import S3Files
+from inference.engines.remote_files import RemoteFiles
 from inference.errors import InvalidRequest
 from inference.lip_reading import LipReader, Transcript
 from inference.lip_reading.captions import format_captions
 from inference.media_types import READ_TYPES
-from inference.requests import JSON, NDJSON, SRT, TEXT, VTT, ReadRequest, S3Object
+from inference.requests import JSON, NDJSON, SRT, TEXT, VTT, ReadRequest
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,12 @@ class ReadResponse:
 class ReadEngine:
     """A loaded lip reader that runs requests."""
 
-    def __init__(self, reader: LipReader, s3_files: S3Files) -> None:
+    def __init__(self, reader: LipReader, remote_files: RemoteFiles) -> None:
         self.reader = reader
-        self._s3_files = s3_files
+        self._remote_files = remote_files
 
     def run(self, request: ReadRequest, callbacks: RequestCallbacks) -> ReadResponse:
-        """Fetch the video if it is in S3, and read it."""
+        """Fetch the video if it is in S3 or at a URL, and read it."""
 
         def on_progress(done_s: float, total_s: float | None) -> None:
             callbacks.check()
@@ -62,10 +62,10 @@ class ReadEngine:
                 callbacks.on_progress(min(done_s / total_s, 1.0))
 
         started = time.perf_counter()
-        with self._s3_files.fetched(request.source) as source:
+        with self._remote_files.fetched(request.source, callbacks.check) as source:
             fetch_ms = round((time.perf_counter() - started) * 1000, 1)
             transcript = self.reader.read(source, request.options, on_progress, on_words=callbacks.on_words)
-        if isinstance(request.source, S3Object):
+        if not isinstance(request.source, bytes):
             timings = transcript.timings_ms
             timings["fetch"] = fetch_ms
             timings["total"] = round(timings["total"] + fetch_ms, 1)

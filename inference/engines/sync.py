@@ -12,10 +12,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from inference.engines.answer import Answer
 from inference.engines.callbacks import RequestCallbacks
-from inference.engines.s3_files import S3Files
+from inference.engines.remote_files import RemoteFiles
 from inference.errors import InvalidRequest, MediaTooLarge, StorageError, WeightsNotFound
 from inference.lip_sync import BoxCache, LipSyncer, SyncOutput, SyncResult
 from inference.lip_sync.deadlines import make_deadlines
@@ -24,7 +25,7 @@ from inference.media import SandboxedDecoder
 from inference.media.s3.download import local_name
 from inference.media_types import SYNC_TYPES
 from inference.memory_usage import MemoryWatch
-from inference.requests import JSON, MP4, S3Object, SyncRequest
+from inference.requests import JSON, MP4, MediaSource, S3Object, SyncRequest
 from inference.settings import Settings
 from inference.stage_timer import StageClock
 
@@ -152,15 +153,15 @@ def output_folder(given: Path | None) -> Iterator[OutputFolder]:
 class SyncEngine:
     """Loaded checkpoints that run requests; without any, every request fails with what to install."""
 
-    def __init__(self, syncer: LipSyncer | None, missing: str, settings: Settings, s3_files: S3Files) -> None:
+    def __init__(self, syncer: LipSyncer | None, missing: str, settings: Settings, remote_files: RemoteFiles) -> None:
         """syncer: None if there are no weights; `missing` is then the error message of every request."""
         self.syncer = syncer
         self.missing = missing
         self._settings = settings
-        self._s3_files = s3_files
+        self._remote_files = remote_files
 
     @classmethod
-    def load(cls, settings: Settings, s3_files: S3Files, decoder: SandboxedDecoder) -> SyncEngine:
+    def load(cls, settings: Settings, remote_files: RemoteFiles, decoder: SandboxedDecoder) -> SyncEngine:
         """Load the checkpoints of the deployment. If it names some, it is an error if they are missing.
 
         Raises: WrongWeights, DeviceUnavailable; WeightsNotFound, AccessDenied, StorageError for those it names.
@@ -180,8 +181,8 @@ class SyncEngine:
         except WeightsNotFound as err:
             if settings.checkpoints:
                 raise
-            return cls(None, str(err), settings, s3_files)
-        return cls(syncer, "", settings, s3_files)
+            return cls(None, str(err), settings, remote_files)
+        return cls(syncer, "", settings, remote_files)
 
     def warm_up(self) -> dict[str, Any]:
         """Run each checkpoint once. Returns: their names."""
@@ -191,7 +192,7 @@ class SyncEngine:
         return {"sync_models": [one.name for one in self.syncer.generators]}
 
     def run(self, request: SyncRequest, callbacks: RequestCallbacks) -> SyncResponse:
-        """Fetch media from S3, make the videos, and write them to S3, as the request requires.
+        """Fetch media from S3 or URLs, make the videos, and write them to S3, as the request requires.
 
         Raises: WeightsNotFound, MediaError, StorageError, DeadlineExceeded; nothing is left behind then.
         """
@@ -205,10 +206,10 @@ class SyncEngine:
 
         with ExitStack() as stack, MemoryWatch() as memory:
             with clock.stage("store"):  # starting the uploads checks, before any work, that they are allowed
-                uploads = [stack.enter_context(self._s3_files.upload(*target, MP4)) for target in targets]
+                uploads = [stack.enter_context(self._remote_files.upload(*target, MP4)) for target in targets]
             with clock.stage("fetch"):
-                face = stack.enter_context(self._s3_files.fetched(request.face))
-                audio = stack.enter_context(self._s3_files.fetched(request.audio))
+                face = stack.enter_context(self._remote_files.fetched(request.face, callbacks.check))
+                audio = stack.enter_context(self._remote_files.fetched(request.audio, callbacks.check))
             clock.check("fetch")
             folder = stack.enter_context(output_folder(callbacks.folder))
             synced = syncer.sync(face, audio, request.options, folder.path / "video.mp4", report, clock)
@@ -228,7 +229,7 @@ class SyncEngine:
         self, uploads: list[MultipartUpload], outputs: tuple[SyncOutput, ...], request: SyncRequest, clock: StageClock
     ) -> tuple[StoredVideo, ...]:
         """Write all videos to S3, or none: they appear when the last one is complete."""
-        links = [self._s3_files.link_to(upload, is_presigned=request.is_presigned) for upload in uploads]
+        links = [self._remote_files.link_to(upload, is_presigned=request.is_presigned) for upload in uploads]
         for upload, one in zip(uploads, outputs if uploads else (), strict=True):
             assert one.path is not None
             upload.upload_file(one.path, lambda: clock.check("store"))
@@ -249,8 +250,11 @@ def name_videos(request: SyncRequest, models: list[str]) -> list[str]:
     return [".".join([*stems, digest.hexdigest()[:DIGEST_LENGTH], local_name(model), "mp4"]) for model in models]
 
 
-def stem_of(source: S3Object | bytes, otherwise: str) -> str:
-    return PurePosixPath(local_name(source.key)).stem[:MAX_STEM] if isinstance(source, S3Object) else otherwise
+def stem_of(source: MediaSource, otherwise: str) -> str:
+    if isinstance(source, bytes):
+        return otherwise
+    name = source.key if isinstance(source, S3Object) else urlsplit(source.url).path
+    return PurePosixPath(local_name(name)).stem[:MAX_STEM]
 
 
 def log_videos(result: SyncResult, request_id: str | None) -> None:

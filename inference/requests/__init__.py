@@ -1,8 +1,8 @@
 """Requests as callers send them, validated, and the media types of their answers."""
 
 from inference.media_types import ANSWER_TYPES, JSON, MP4, NDJSON, SRT, TEXT, VTT, AcceptHeader
-from inference.requests.body import OPTIONS_HEADER, S3Object, shorten
-from inference.requests.parse import Request, headers_of, parse_generate_request, parse_request
+from inference.requests.body import OPTIONS_HEADER, MediaSource, S3Object, UrlObject, shorten
+from inference.requests.parse import Request, headers_of, parse_generate_request, parse_job_request, parse_request
 from inference.requests.read import ReadRequest
 from inference.requests.sync import S3Folder, SyncRequest
 
@@ -16,13 +16,16 @@ __all__ = [
     "TEXT",
     "VTT",
     "AcceptHeader",
+    "MediaSource",
     "ReadRequest",
     "Request",
     "S3Folder",
     "S3Object",
     "SyncRequest",
+    "UrlObject",
     "headers_of",
     "parse_generate_request",
+    "parse_job_request",
     "parse_request",
     "shorten",
 ]

@@ -43,6 +43,27 @@ class S3Object:
     etag: str | None = None
 
 
+@dataclass(frozen=True)
+class UrlObject:
+    """Media at an http or https URL; only durable jobs may name one."""
+
+    url: str
+
+    @classmethod
+    def parse(cls, url: str, label: str) -> UrlObject:
+        """Check a URL, but not its address, which may change until it is fetched. Raises: InvalidRequest."""
+        from inference.media.outbound import UrlRules
+
+        try:
+            UrlRules().check(url)
+        except InvalidRequest as err:
+            raise InvalidRequest(f'"{label}": {err}') from err
+        return cls(url)
+
+
+MediaSource = S3Object | UrlObject | bytes  # bytes: the encoded media themselves
+
+
 def parse_number(value: object) -> object:
     """Convert decimal text to an int: headers and forms carry numbers as text. Return other values unchanged."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value

@@ -7,19 +7,34 @@ from typing import Any
 
 from inference.errors import InvalidRequest, UnsupportedContentType
 from inference.media_types import JSON
-from inference.requests.body import OPTIONS_HEADER, header_fields, load_object, shorten
+from inference.requests.body import OPTIONS_HEADER, UrlObject, header_fields, load_object, shorten
 from inference.requests.read import ReadRequest, options_of, parse_read_fields
 from inference.requests.sync import SyncRequest, parse_generate_fields, parse_sync_fields
 
 RAW_TYPES = ("video/", "image/", "application/octet-stream", "application/mp4")
 READ, SYNC = "lipread", "lipsync"
-AUDIO_FIELDS = {"audio", "s3_audio_key"}
+AUDIO_FIELDS = {"audio", "audio_url", "s3_audio_key"}
 
 Request = ReadRequest | SyncRequest
 
 
 def parse_request(body: bytes | str, content_type: str | None, headers: Mapping[str, str]) -> Request:
     """Parse the body of `POST /invocations`: JSON, or raw media with its options in a header.
+
+    headers: names in lower case.
+    Raises: InvalidRequest naming the field, UnsupportedContentType.
+    """
+    request = parse_job_request(body, content_type, headers)
+    for name, source in request.sources.items():
+        if isinstance(source, UrlObject):
+            raise InvalidRequest(
+                f'"{name}_url": only jobs fetch URLs; submit this to POST /v1/jobs, or send the {name} in base64'
+            )
+    return request
+
+
+def parse_job_request(body: bytes | str, content_type: str | None, headers: Mapping[str, str]) -> Request:
+    """Parse the request of a durable job: as of `POST /invocations`, but its media may be at URLs.
 
     headers: names in lower case.
     Raises: InvalidRequest naming the field, UnsupportedContentType.

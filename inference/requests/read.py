@@ -12,17 +12,32 @@ from inference.errors import InvalidRequest
 from inference.lip_reading import ReadOptions
 from inference.lip_reading.options import DEFAULT_N_BEST, FPS, MAX_N_BEST, Decoder
 from inference.media_types import READ_TYPES, AcceptHeader
-from inference.requests.body import Bucket, Key, S3Object, decode_base64, header_fields, parse_number, validate
+from inference.requests.body import (
+    Bucket,
+    Key,
+    MediaSource,
+    S3Object,
+    UrlObject,
+    decode_base64,
+    header_fields,
+    parse_number,
+    validate,
+)
 
 
 @dataclass(frozen=True)
 class ReadRequest:
-    """A lip reading request: the video (encoded bytes, or an S3 object) and how to read it."""
+    """A lip reading request: the video and how to read it."""
 
     uses_job_deadline: ClassVar[bool] = False  # bounded by Settings.deadline_s
 
-    source: S3Object | bytes
+    source: MediaSource
     options: ReadOptions
+
+    @property
+    def sources(self) -> dict[str, MediaSource]:
+        """The media by the names of their fields."""
+        return {"video": self.source}
 
     def choose_type(self, accept: AcceptHeader) -> str:
         """Return the media type of the answer. Raises: UnsupportedContentType."""
@@ -48,25 +63,30 @@ class ReadFields(BaseModel):
 
 
 class ReadBody(ReadFields):
-    """The JSON body of a lip reading request: the video in S3, or inline in base64."""
+    """The JSON body of a lip reading request: the video in S3, inline in base64, or for jobs at a URL."""
 
     s3_bucket: Bucket | None = None
     s3_video_key: Key | None = None
     s3_version_id: Key | None = None
     s3_etag: Key | None = None
     video: str | None = None
+    video_url: str | None = None
 
-    def source(self) -> S3Object | bytes:
+    def source(self) -> MediaSource:
         """Return where the video is, or the video. Raises: InvalidRequest unless exactly one is given."""
         by_s3 = self.s3_bucket is not None or self.s3_video_key is not None
-        if by_s3 == (self.video is not None):
-            raise InvalidRequest('expected either "s3_bucket" and "s3_video_key", or "video" in base64')
+        if [by_s3, self.video is not None, self.video_url is not None].count(True) != 1:
+            raise InvalidRequest(
+                'expected either "s3_bucket" and "s3_video_key", or "video" in base64, or for jobs "video_url"'
+            )
         if not by_s3 and (self.s3_version_id is not None or self.s3_etag is not None):
             raise InvalidRequest(
                 '"s3_version_id" and "s3_etag" describe a video in S3; expected "s3_video_key" as well'
             )
         if self.video is not None:
             return decode_base64(self.video, "video")
+        if self.video_url is not None:
+            return UrlObject.parse(self.video_url, "video_url")
         if self.s3_bucket is None or self.s3_video_key is None:
             raise InvalidRequest('"s3_bucket" and "s3_video_key" go together')
         return S3Object(self.s3_bucket, self.s3_video_key, self.s3_version_id, self.s3_etag)

@@ -12,7 +12,17 @@ from inference.errors import InvalidRequest
 from inference.lip_sync import PARITY, Pads, SyncOptions
 from inference.lip_sync.options import EnhancerName, LoopMode, ReferenceMode
 from inference.media_types import MP4, SYNC_TYPES, AcceptHeader
-from inference.requests.body import Bucket, Key, S3Object, decode_base64, header_fields, parse_number, validate
+from inference.requests.body import (
+    Bucket,
+    Key,
+    MediaSource,
+    S3Object,
+    UrlObject,
+    decode_base64,
+    header_fields,
+    parse_number,
+    validate,
+)
 
 MAX_MODELS = 8  # models of one request
 SCHEME = "s3://"
@@ -38,13 +48,18 @@ class SyncRequest:
     """
 
     uses_job_deadline: ClassVar[bool] = True  # bounded by Settings.job_deadline_s
-    face: S3Object | bytes
-    audio: S3Object | bytes
+    face: MediaSource
+    audio: MediaSource
     options: SyncOptions
     models: tuple[str, ...] = ()
     output: S3Folder | None = None
     is_presigned: bool = False
     is_brief: bool = False
+
+    @property
+    def sources(self) -> dict[str, MediaSource]:
+        """The media by the names of their fields."""
+        return {"face": self.face, "audio": self.audio}
 
     def choose_type(self, accept: AcceptHeader) -> str:
         """Return the media type of the answer.
@@ -120,25 +135,32 @@ class SyncFields(BaseModel):
             raise InvalidRequest('"s3_output_prefix": no bucket; expected "s3_bucket", or s3://bucket/folder')
         return S3Folder(bucket, prefix.strip("/") + "/" if prefix.strip("/") else "")
 
-    def request(self, face: S3Object | bytes, audio: S3Object | bytes) -> SyncRequest:
+    def request(self, face: MediaSource, audio: MediaSource) -> SyncRequest:
         return SyncRequest(face, audio, self.options(), self.models, self.output(), self.presigned)
 
 
 class SyncBody(SyncFields):
-    """The JSON body of a lip sync request: a face and audio, each in S3 or inline in base64."""
+    """The JSON body of a lip sync request: a face and audio, each in S3, inline in base64, or for jobs at a URL."""
 
     s3_video_key: Key | None = None
     s3_audio_key: Key | None = None
     face: str | None = None
     audio: str | None = None
+    face_url: str | None = None
+    audio_url: str | None = None
 
-    def source(self, key_name: str, inline_name: str) -> S3Object | bytes:
+    def source(self, key_name: str, inline_name: str) -> MediaSource:
         """Return one of the two media, or where it is. Raises: InvalidRequest unless exactly one is given."""
-        key, inline = getattr(self, key_name), getattr(self, inline_name)
-        if (key is None) == (inline is None):
-            raise InvalidRequest(f'expected either "s3_bucket" and "{key_name}", or "{inline_name}" in base64')
+        url_name = f"{inline_name}_url"
+        key, inline, url = getattr(self, key_name), getattr(self, inline_name), getattr(self, url_name)
+        if [key, inline, url].count(None) != 2:
+            raise InvalidRequest(
+                f'expected either "s3_bucket" and "{key_name}", or "{inline_name}" in base64, or for jobs "{url_name}"'
+            )
         if inline is not None:
             return decode_base64(inline, inline_name)
+        if url is not None:
+            return UrlObject.parse(url, url_name)
         if self.s3_bucket is None:
             raise InvalidRequest(f'"s3_bucket" and "{key_name}" go together')
         return S3Object(self.s3_bucket, key)

@@ -41,5 +41,5 @@ def bucket(face: bytes, speech: bytes, monkeypatch: pytest.MonkeyPatch, engines:
         client.create_bucket(Bucket="media")
         client.put_object(Bucket="media", Key="uploads/an actor.mp4", Body=face)
         client.put_object(Bucket="media", Key="uploads/hello.wav", Body=speech)
-        monkeypatch.setattr(engines.sync_engine._s3_files, "_client", client)
+        monkeypatch.setattr(engines.sync_engine._remote_files, "_client", client)
         yield client

@@ -208,7 +208,7 @@ def test_errors_are_raised_before_any_work(
 
 
 def test_the_allow_list_applies_to_writing(engines: Engines, bucket: Any, monkeypatch: pytest.MonkeyPatch):
-    buckets = engines.sync_engine._s3_files
+    buckets = engines.sync_engine._remote_files
     allowed = buckets._settings.model_copy(update={"allowed_buckets": ("media/uploads",)})
     monkeypatch.setattr(buckets, "_settings", allowed)
     with pytest.raises(AccessDenied, match=r"s3://media/results/.*allowed here"):
@@ -291,7 +291,7 @@ BUSY = ErrorResponse(503, "SlowDown")
 def faulty(face: bytes, engines: Engines, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
     """Yield an S3 whose only object is a video of a face with audio."""
     with FaultyS3(make_video(talk(10), with_tone=True)) as server:
-        monkeypatch.setattr(engines.sync_engine._s3_files, "_client", s3_client(server.url))
+        monkeypatch.setattr(engines.sync_engine._remote_files, "_client", s3_client(server.url))
         yield server
 
 
@@ -328,7 +328,7 @@ def test_without_checkpoints_the_error_names_what_to_install(
         raise WeightsNotFound("no lip-sync weights: put wav2lip.pth into SM_MODEL_DIR")
 
     monkeypatch.setattr("inference.lip_sync.pipeline.load_generators", find_none)
-    bare = syncing.SyncEngine.load(engines.sync_engine._settings, engines.sync_engine._s3_files, engines.decoder)
+    bare = syncing.SyncEngine.load(engines.sync_engine._settings, engines.sync_engine._remote_files, engines.decoder)
     monkeypatch.setattr(engines, "sync_engine", bare)
     assert engines.warm_up()["capabilities"] == {"lipread": True, "lipsync": False}
     with pytest.raises(WeightsNotFound, match=r"no lip-sync weights.*SM_MODEL_DIR"):
@@ -338,7 +338,7 @@ def test_without_checkpoints_the_error_names_what_to_install(
 def test_a_named_checkpoint_that_is_missing_ends_the_start(engines: Engines, bucket: Any):
     named = engines.sync_engine._settings.model_copy(update={"checkpoints": ("s3://media/wav2lip.pth",)})
     with pytest.raises(WeightsNotFound, match=r"wav2lip\.pth"):
-        syncing.SyncEngine.load(named, engines.sync_engine._s3_files, engines.decoder)
+        syncing.SyncEngine.load(named, engines.sync_engine._remote_files, engines.decoder)
 
 
 def test_warm_up_runs_every_model(engines: Engines, monkeypatch: pytest.MonkeyPatch):
@@ -362,5 +362,5 @@ def test_a_quantised_reader_does_not_stop_the_start(engines: Engines, monkeypatc
     options: dict[str, Any] = {}
     monkeypatch.setattr(syncing, "LipSyncer", lambda **kwargs: options.update(kwargs))
     settings = engines.sync_engine._settings.model_copy(update={"precision": "int8"})
-    syncing.SyncEngine.load(settings, engines.sync_engine._s3_files, engines.decoder)
+    syncing.SyncEngine.load(settings, engines.sync_engine._remote_files, engines.decoder)
     assert options["precision"] == "auto"

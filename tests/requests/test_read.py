@@ -9,7 +9,7 @@ import pytest
 from inference.errors import InvalidRequest, UnsupportedContentType
 from inference.lip_reading import ReadOptions
 from inference.media_types import READ_TYPES, AcceptHeader
-from inference.requests import JSON, OPTIONS_HEADER, ReadRequest, S3Object, parse_request
+from inference.requests import JSON, OPTIONS_HEADER, ReadRequest, S3Object, UrlObject, parse_job_request, parse_request
 
 INLINE = base64.b64encode(b"film").decode()
 
@@ -55,9 +55,20 @@ def test_a_body_decoded_by_a_toolkit():
     assert parse_request(json.dumps({"video": INLINE}), "application/json; charset=utf-8", {}).source == b"film"
 
 
+def test_only_jobs_name_a_url():
+    body = json.dumps({"video_url": "https://media.example/a.mp4", "nbest": 3})
+    request = parse_job_request(body, "application/json", {})
+    assert request == ReadRequest(UrlObject("https://media.example/a.mp4"), ReadOptions(n_best=3))
+    with pytest.raises(InvalidRequest, match='"video_url": only jobs fetch URLs; submit this to POST /v1/jobs'):
+        parse_request(body, "application/json", {})
+
+
 WRONG: dict[str, tuple[object, str]] = {
     "nothing": ({}, "expected either"),
     "both": ({"video": INLINE, "s3_bucket": "abc", "s3_video_key": "k"}, "expected either"),
+    "a URL and S3": ({"video_url": "https://a.example", "s3_bucket": "abc", "s3_video_key": "k"}, "expected either"),
+    "not a URL": ({"video_url": "file:///etc/passwd"}, '"video_url": .*expected a URL with http or https'),
+    "a password": ({"video_url": "http://me:secret@a.example/"}, '"video_url": a URL with a user name or password'),
     "half s3": ({"s3_bucket": "clips"}, "go together"),
     "not base64": ({"video": "###"}, "not base64"),
     "empty video": ({"video": ""}, "is empty"),

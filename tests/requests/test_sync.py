@@ -17,7 +17,9 @@ from inference.requests import (
     S3Folder,
     S3Object,
     SyncRequest,
+    UrlObject,
     parse_generate_request,
+    parse_job_request,
     parse_request,
 )
 
@@ -95,10 +97,21 @@ def test_the_header_may_name_the_task():
         parse_request(b"film", "video/mp4", {OPTIONS_HEADER: '{"task": "lipsync"}'})
 
 
+def test_only_jobs_name_urls():
+    body = json.dumps({"task": "lipsync", "face_url": "https://a.example/f.png", "audio": AUDIO})
+    request = parse_job_request(body, "application/json", {})
+    assert isinstance(request, SyncRequest)
+    assert (request.face, request.audio) == (UrlObject("https://a.example/f.png"), b"audio")
+    with pytest.raises(InvalidRequest, match='"face_url": only jobs fetch URLs'):
+        parse_request(body, "application/json", {})
+
+
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "no face": ({"task": "lipsync", "audio": AUDIO}, '"s3_video_key", or "face" in base64'),
     "no audio": ({"task": "lipsync", "face": FACE}, '"s3_audio_key", or "audio" in base64'),
     "two faces": (INLINE | BY_S3, 'expected either "s3_bucket" and "s3_video_key"'),
+    "a face and a URL": (INLINE | {"face_url": "https://a.example/"}, 'or for jobs "face_url"'),
+    "not a URL": ({"task": "lipsync", "face": FACE, "audio_url": "s3://a/b"}, '"audio_url": .*http or https'),
     "no bucket": ({"task": "lipsync", "s3_video_key": "a.mp4", "audio": AUDIO}, "go together"),
     "no bucket to write": (INLINE | {"s3_output_prefix": "out"}, '"s3_output_prefix": no bucket'),
     "a scheme alone": (INLINE | {"s3_output_prefix": "s3://"}, '"s3_output_prefix": no bucket'),

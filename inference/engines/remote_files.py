@@ -1,25 +1,35 @@
-"""S3 access of the engines: one client, created on first use."""
+"""Media that are in S3 or at URLs, for the engines: clients are created on first use."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
-from inference.requests import S3Folder, S3Object
+from inference.requests import MediaSource, S3Folder, S3Object, UrlObject
 from inference.settings import Settings
+from inference.stage_timer import do_nothing
 
 if TYPE_CHECKING:
+    from inference.media.outbound import OutboundClient
     from inference.media.s3.upload import MultipartUpload
 
 
-class S3Files:
-    """S3 objects within the deployment's limits. boto3 is imported only if a request uses S3."""
+class RemoteFiles:
+    """S3 objects and URLs within the deployment's limits. boto3 is imported only if a request uses S3."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._client: Any = None  # slow to create
+
+    @cached_property
+    def _urls(self) -> OutboundClient:
+        from inference.media.outbound import OutboundClient, UrlRules
+
+        return OutboundClient(UrlRules(self._settings.allowed_url_hosts))
 
     @property
     def client(self) -> Any:
@@ -29,14 +39,23 @@ class S3Files:
         return self._client
 
     @contextmanager
-    def fetched(self, source: S3Object | bytes) -> Iterator[Path | bytes]:
+    def fetched(self, source: MediaSource, check: Callable[[], None] = do_nothing) -> Iterator[Path | bytes]:
         """Yield the source as a local file that is deleted afterwards; yield bytes as they are.
 
-        Raises: the errors of `temporary_download`.
+        check: called often during a download; it raises to end it.
+        Raises: the errors of `temporary_download`, and of `OutboundClient.fetch`.
         """
         if isinstance(source, bytes):
             yield source
-            return
+        elif isinstance(source, UrlObject):
+            with self._download_url(source, check) as path:
+                yield path
+        else:
+            with self._download_object(source) as path:
+                yield path
+
+    @contextmanager
+    def _download_object(self, source: S3Object) -> Iterator[Path]:
         from inference.media.s3.download import temporary_download
 
         max_bytes, allowed = self._settings.max_bytes, self._settings.allowed_buckets
@@ -49,6 +68,17 @@ class S3Files:
             version_id=source.version_id,
             etag=source.etag,
         ) as path:
+            yield path
+
+    @contextmanager
+    def _download_url(self, source: UrlObject, check: Callable[[], None]) -> Iterator[Path]:
+        from inference.media.outbound import shown
+        from inference.media.s3.download import disk_errors, local_name, private_folder
+
+        with private_folder() as folder:
+            path = folder / local_name(urlsplit(source.url).path)
+            with disk_errors(shown(source.url)):
+                self._urls.fetch(source.url, path, self._settings.max_bytes, lambda _n_bytes: check())
             yield path
 
     @contextmanager
