@@ -134,6 +134,11 @@ class JobQueue(JobTransactions):
             self._end_attempt(db, lease.job_number, lease.attempt, AttemptOutcome.SUCCEEDED, None, peaks)
             self._announce_end(db, lease.job_number)
 
+    def is_published(self, lease: Lease) -> bool:
+        """Return whether this attempt has published."""
+        with self._reading() as db:
+            return self._is_published(db, lease)
+
     def fail(
         self,
         lease: Lease,

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import shutil
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,7 +16,7 @@ from container.jobs.job_queue import RENEWAL_S, JobQueue
 from container.jobs.processes import ProcessIdentity
 from container.jobs.records import JobError, JobRecord, JobState, Lease, OutputRecord
 from container.jobs.retry import retry
-from container.jobs.storage import INPUT, JobStorage, log_key
+from container.jobs.storage import INPUT, JobStorage, disk_errors, log_key
 from container.worker.messages import (
     LOG_NAME,
     AnswerMessage,
@@ -35,6 +35,15 @@ logger = logging.getLogger("viseme.jobs")
 # Failures that may pass: seconds until the first, second, ... try after one.
 RETRIED = frozenset({"overloaded", "not_ready", "storage_unavailable", "out_of_memory", "worker_died"})
 RETRY_DELAYS_S = (5.0, 30.0, 120.0)
+
+
+@contextlib.contextmanager
+def job_folder() -> Iterator[Path]:
+    """Yield a folder for the files of an attempt. Raises: Overloaded if the disk refuses it."""
+    with contextlib.ExitStack() as opened:
+        with disk_errors():
+            folder = opened.enter_context(locked_folder("viseme-job-"))
+        yield folder
 
 
 class RequestPool(Protocol):
@@ -77,10 +86,12 @@ class JobRunner:
         try:
             state = await self._run_leased(lease, job)
         except LeaseLost as err:
-            logger.warning("job lost", extra=extra | {"reason": str(err)})
-            await self._drop_files(lease)
-        else:
-            logger.info("job ended", extra=extra | {"state": state})
+            if not await self._is_published(lease):
+                logger.warning("job lost", extra=extra | {"reason": str(err)})
+                await self._drop_files(lease)
+                return True
+            state = JobState.SUCCEEDED
+        logger.info("job ended", extra=extra | {"state": state})
         return True
 
     async def _run_leased(self, lease: Lease, job: JobRecord) -> JobState:
@@ -115,20 +126,21 @@ class JobRunner:
 
     async def _run(self, lease: Lease, job: JobRecord) -> JobState:
         """Run an attempt to its end, and record it. Raises: LeaseLost."""
-        with locked_folder("viseme-job-") as folder:
-            try:
-                last = await self._run_in_pool(lease, job, folder)
-                await self._store_log(lease, folder)
+        try:
+            with job_folder() as folder:
+                try:
+                    last = await self._run_in_pool(lease, job, folder)
+                finally:
+                    await self._store_log(lease, folder)
                 if isinstance(last, JobDone):
                     return await self._publish(lease, last)
                 failure = last.failure
-            except LeaseLost:
-                raise
-            except Exception as err:
-                failure = failure_of(err)
-                if not isinstance(err, VisemeError):
-                    logger.exception("unexpected error", extra={"job": job.id})
-                await self._store_log(lease, folder)
+        except LeaseLost:
+            raise
+        except Exception as err:
+            failure = failure_of(err)
+            if not isinstance(err, VisemeError):
+                logger.exception("unexpected error", extra={"job": job.id})
         return await self._fail(lease, failure)
 
     async def _run_in_pool(self, lease: Lease, job: JobRecord, folder: Path) -> JobDone | Failed:
@@ -154,7 +166,7 @@ class JobRunner:
         raise AssertionError("the pool ended a request without its last message")
 
     def _fetch_input(self, job_id: str, body: Path) -> None:
-        with self._storage.read(job_id, INPUT) as path:
+        with self._storage.read(job_id, INPUT) as path, disk_errors():
             shutil.copyfile(path, body)
 
     async def _report(self, lease: Lease, message: AnswerMessage) -> None:
@@ -209,6 +221,13 @@ class JobRunner:
             await asyncio.to_thread(self._storage.write, lease.job_id, log_key(lease.attempt), path)
         except VisemeError as err:
             logger.warning("the log of a job was not stored", extra={"job": lease.job_id, "reason": str(err)})
+
+    async def _is_published(self, lease: Lease) -> bool:
+        """Return whether the attempt has published: a renewal between the commit and its answer finds no lease.
+
+        Raises: StorageError if the database cannot be reached; the files are then left to the sweeper.
+        """
+        return await retry(lambda: asyncio.to_thread(self._queue.is_published, lease))
 
     async def _drop_files(self, lease: Lease) -> None:
         """Delete the files of a lost attempt. What cannot be deleted is swept when the job has ended."""

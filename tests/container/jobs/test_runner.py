@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from container.jobs import runner as runner_module
 from container.jobs.job_queue import LEASE_S
-from container.jobs.records import AttemptOutcome, JobRecord, JobState
+from container.jobs.records import AttemptOutcome, JobRecord, JobState, Lease
 from container.jobs.runner import JobRunner, RunnerOptions
 from container.jobs.storage import FolderStorage
 from container.worker.messages import (
@@ -252,3 +255,46 @@ def test_a_lease_is_renewed_while_the_job_runs(database: JobDatabase, storage: F
     asyncio.run(go())
     done = database.find(job.id)
     assert (done.state, done.attempt) == (JobState.SUCCEEDED, 1)
+
+
+def test_a_renewal_that_comes_while_the_job_is_published_costs_nothing(
+    database: JobDatabase, storage: FolderStorage, job: JobRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The commit is done, and its answer on the way: the renewal finds that the job is no longer leased."""
+    is_committed, is_lost = threading.Event(), threading.Event()
+    publish, renew = database.queue.publish, database.queue.renew
+
+    def publish_slowly(*args: Any) -> None:
+        publish(*args)
+        is_committed.set()
+        assert is_lost.wait(30)
+
+    def renew_after_commit(lease: Lease) -> None:
+        if is_committed.is_set():
+            try:
+                renew(lease)
+            finally:
+                threading.Timer(0.2, is_lost.set).start()
+
+    monkeypatch.setattr(database.queue, "publish", publish_slowly)
+    monkeypatch.setattr(database.queue, "renew", renew_after_commit)
+    asyncio.run(make_runner(database, storage, ScriptedPool(succeed)).run_next())
+    assert database.find(job.id).state is JobState.SUCCEEDED
+    assert attempt_files(storage, job) == ["1/wav2lip.mp4"]
+
+
+@pytest.mark.parametrize("refused", ["shutil.copyfile", "locked_folder"])
+def test_a_full_disk_is_tried_again(
+    database: JobDatabase, storage: FolderStorage, job: JobRecord, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    def refuse(*_args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(f"container.jobs.runner.{refused}", refuse)
+        asyncio.run(make_runner(database, storage, ScriptedPool(succeed)).run_next())
+    found = database.find(job.id)
+    assert found.state is JobState.QUEUED
+    (attempt,) = found.attempts
+    assert attempt.error is not None
+    assert attempt.error.code == "overloaded"
