@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
 
 from inference.errors import InvalidRequest
 from inference.media import MediaLimits
@@ -36,6 +37,10 @@ URL_HOST = re.compile(r"[a-z0-9_-][a-z0-9._-]*(:[0-9]{1,5})?", re.ASCII | re.IGN
 # As browsers send it, but for its case and the slash at its end.
 ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[^/?#@:\[\]]+|\[[0-9a-f:.]+\])(:(?P<port>[0-9]+))?/?")
 DEFAULT_PORTS = {"http": "80", "https": "443"}  # browsers leave them out
+BROKER_URL = re.compile(
+    r"rediss?://([^@/?#\s]*@)?([a-z0-9_-][a-z0-9._-]*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?(/[0-9]{0,5})?(\?[^#\s]+)?",
+    re.ASCII | re.IGNORECASE,
+)
 LEGACY_PORTS = (8084, 8085, 8086)
 GRPC_PORT = 50051
 
@@ -118,10 +123,13 @@ class Settings(BaseModel):
 
     # Durable jobs. database_url: PostgreSQL, None: SQLite in `data_dir`. job_storage: a folder or s3://bucket/prefix
     # that every machine reaches, None: a folder in `data_dir`. job_workers: processes of this server that run jobs,
-    # None: 1.
+    # None: 1, or 0 if there is a broker: the workers of `viseme worker`, which its messages wake, run the jobs then.
+    # max_jobs_per_process: after which a process is replaced, None: never.
     database_url: str | None = Field(None, repr=False)
     job_storage: str | None = None
+    broker_url: str | None = Field(None, repr=False)
     job_workers: int | None = Field(None, ge=0, le=64)
+    max_jobs_per_process: int | None = Field(None, ge=1)
     job_attempts: int = Field(5, ge=1, le=100)
     job_days: float = Field(7.0, gt=0)
     job_queue_size: int = Field(100_000, ge=1)
@@ -160,7 +168,7 @@ class Settings(BaseModel):
         except ValidationError as err:
             first = err.errors()[0]
             name = next(name for name, field in names.items() if field == first["loc"][0])
-            raise InvalidRequest(f"{name}={first['input']!r}: {first['msg']}") from err
+            raise InvalidRequest(f"{name}={cls._shown(first)}: {first['msg']}") from err
 
     def with_overrides(self, **options: object) -> Settings:
         """Return these settings with command-line options applied; None leaves a setting unchanged.
@@ -173,7 +181,12 @@ class Settings(BaseModel):
         except ValidationError as err:
             first = err.errors()[0]
             name = str(first["loc"][0]).replace("_", "-")
-            raise InvalidRequest(f"--{name} {first['input']!r}: {first['msg']}") from err
+            raise InvalidRequest(f"--{name} {self._shown(first)}: {first['msg']}") from err
+
+    @classmethod
+    def _shown(cls, error: ErrorDetails) -> str:
+        """Return the value of a setting that is wrong, unless it may contain a password."""
+        return repr(error["input"]) if cls.model_fields[str(error["loc"][0])].repr else "***"
 
     @field_validator("tls_key")
     @classmethod
@@ -189,6 +202,13 @@ class Settings(BaseModel):
             if not ALLOWED_HOST.fullmatch(host):
                 raise ValueError(f"{host!r}: expected a name without scheme and port, *.example.com, an address, or *")
         return tuple(host.lower().removesuffix(".") for host in value)
+
+    @field_validator("broker_url")
+    @classmethod
+    def broker_is_redis(cls, value: str | None) -> str | None:
+        if value is not None and not BROKER_URL.fullmatch(value):
+            raise ValueError("expected redis://[[USER]:PASSWORD@]HOST[:PORT][/NUMBER], or rediss:// for TLS")
+        return value
 
     @field_validator("allowed_url_hosts")
     @classmethod
@@ -215,7 +235,8 @@ class Settings(BaseModel):
     @property
     def n_job_runners(self) -> int:
         """How many jobs this server runs at a time."""
-        return 1 if self.job_workers is None else self.job_workers
+        default = 0 if self.broker_url else 1
+        return default if self.job_workers is None else self.job_workers
 
     @property
     def weights_cache(self) -> Path:

@@ -139,3 +139,32 @@ def test_hosts_of_urls_that_are_none_stop_the_start(host: str):
 def test_omp_num_threads_limits_threads(value: str, expected: int | None):
     assert wanted_threads({"OMP_NUM_THREADS": value}) == expected
     assert wanted_threads({}) is None
+
+
+def test_a_broker_runs_the_jobs_unless_the_server_has_workers_of_its_own():
+    assert Settings.from_env({}).n_job_runners == 1
+    broker = {"VISEME_BROKER_URL": "redis://:secret@broker:6379/0"}
+    assert Settings.from_env(broker).n_job_runners == 0
+    assert Settings.from_env(broker | {"VISEME_JOB_WORKERS": "2"}).n_job_runners == 2
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://broker",
+        "redis://127.0.0.1:6379/1",
+        "rediss://user:secret@[::1]:6380/0?ssl_ca_certs=/tls/ca.pem",
+    ],
+)
+def test_a_broker_is_redis(url: str):
+    assert Settings.from_env({"VISEME_BROKER_URL": url}).broker_url == url
+
+
+@pytest.mark.parametrize("url", ["amqp://:secret@broker", "redis://:secret@", "redis://:secret@broker/name", "secret"])
+def test_a_password_of_a_broker_is_not_shown(url: str):
+    with pytest.raises(InvalidRequest, match=r"VISEME_BROKER_URL=\*\*\*: Value error, expected redis://") as raised:
+        Settings.from_env({"VISEME_BROKER_URL": url})
+    assert "secret" not in str(raised.value)
+    with pytest.raises(InvalidRequest, match=r"--broker-url \*\*\*: "):
+        Settings.from_env({}).with_overrides(broker_url=url)
+    assert "secret" not in repr(Settings.from_env({"VISEME_BROKER_URL": "redis://:secret@broker"}))
