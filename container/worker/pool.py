@@ -25,10 +25,17 @@ RESTART_DELAYS_S = (0.1, 1.0, 5.0, 15.0)  # seconds before the first, second, ..
 class Pool:
     """Worker processes, and the admission of requests: at most `queue_size` wait."""
 
-    def __init__(self, placements: Sequence[Placement], queue_size: int, model_dir: str | None) -> None:
-        """Take the places of the workers, one each."""
+    def __init__(
+        self,
+        placements: Sequence[Placement],
+        queue_size: int,
+        model_dir: str | None,
+        max_requests: int | None = None,
+    ) -> None:
+        """Take the places of the workers, one each. max_requests: after which a worker is replaced; None: never."""
         self._workers = [Worker(model_dir, placement) for placement in placements]
         self._idle: asyncio.Queue[Lane | None] = asyncio.Queue()
+        self._max_requests = max_requests
         self._is_aborted = False
         self._capacity = queue_size + sum(placement.n_lanes for placement in placements)
         self._supervisors: list[asyncio.Task[None]] = []
@@ -108,9 +115,16 @@ class Pool:
         finally:
             is_same = worker.generation == generation and worker.health  # otherwise its supervisor takes over
             if is_same and finished:
-                self._release(lane)
+                self._end_request(lane)
             elif is_same:
                 await asyncio.shield(asyncio.create_task(self._cancel(lane)))
+
+    def _end_request(self, lane: Lane) -> None:
+        """Make the lane of a request that has ended available; or retire its worker, if that was its last one."""
+        lane.worker.n_requests += 1
+        if self._max_requests is not None and lane.worker.n_requests >= self._max_requests:
+            lane.worker.is_retired = True
+        self._release(lane)
 
     def _release(self, lane: Lane) -> None:
         """Make the lane available to the next request; once, however often it is called."""
@@ -163,7 +177,7 @@ class Pool:
                 worker.retire()
             return
         if worker.generation == generation:
-            self._release(lane)
+            self._end_request(lane)
 
     async def _supervise(self, worker: Worker) -> None:
         """Restart the worker whenever its process ends."""
@@ -175,7 +189,10 @@ class Pool:
             worker.health = {}  # before a thread joins it: until then `is_alive` is still true
             if has_run:
                 await asyncio.to_thread(worker.process.join)
-            logger.error("a worker died", extra={"exitcode": worker.process.exitcode})
+            if worker.is_retired:
+                logger.info("a worker is replaced", extra={"requests": worker.n_requests})
+            else:
+                logger.error("a worker died", extra={"exitcode": worker.process.exitcode})
             await worker.close_pipes()
             self.n_restarts += 1
             await asyncio.sleep(RESTART_DELAYS_S[min(n_failed, len(RESTART_DELAYS_S) - 1)])

@@ -80,6 +80,7 @@ class Worker:
         self.lanes = [Lane(self) for _ in range(placement.n_lanes)]
         self.health: dict[str, Any] = {}
         self.generation = 0  # number of processes started so far
+        self.n_requests = 0  # that the present process has ended
         self.is_retired = False  # gets no more requests, and is killed once it runs none
 
     async def start(self) -> None:
@@ -88,6 +89,7 @@ class Worker:
         Raises: NotReady, with the reason, if they could not be loaded.
         """
         self.generation += 1
+        self.n_requests = 0
         self.is_retired = False
         ends = [lane.open() for lane in self.lanes]
         self.process = SPAWN.Process(

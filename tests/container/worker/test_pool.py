@@ -67,6 +67,23 @@ def with_pool(check, n_workers: int = 1, queue_size: int = 4, n_lanes: int = 1):
     asyncio.run(run())
 
 
+def test_a_worker_is_replaced_after_its_last_request():
+    async def run():
+        pool = Pool([Placement()], 4, None, max_requests=2)
+        await pool.start()
+        pids = []
+        for route in ("one", "two", "three"):
+            pids.append(pool._workers[0].process.pid)
+            assert await collect(pool, route) == [done(route)]
+            if route == "two":
+                await until(lambda: pool._workers[0].generation == 2 and pool.is_ready)
+        assert pids[0] == pids[1] != pids[2]
+        assert pool.n_restarts == 1
+        await pool.stop()
+
+    asyncio.run(run())
+
+
 def test_one_worker_that_cannot_load_ends_them_all(tmp_path: Path):
     (tmp_path / "model").touch()
     pool = Pool([Placement()] * 2, 4, str(tmp_path / "model"))
