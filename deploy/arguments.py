@@ -8,7 +8,6 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from deploy.aws import Answer
 from deploy.aws_requests import (
     AUTO_WORKERS,
     WORKERS_VARIABLE,
@@ -171,7 +170,8 @@ def check_serverless(args: argparse.Namespace) -> None:
         raise WrongRequest(f"--{given[0].replace('_', '-')}: a serverless endpoint has no instances")
     if not args.image_uri:
         raise WrongRequest("--mode serverless: needs --image-uri, Viseme's image for CPUs: the stock one is too large")
-    if args.subnet or args.network_isolation:
+    governance = Governance.from_arguments(args)
+    if governance.subnets or governance.is_isolated:
         raise WrongRequest("--mode serverless: SageMaker excludes a VPC and network isolation")
     if args.in_place:
         raise WrongRequest("--in-place: a serverless endpoint has no instances that an update would have to free")
@@ -201,24 +201,6 @@ def choose_capacity(minimum: int | None, maximum: int | None, fallback: Capacity
     return minimum, max(minimum, fallback.maximum) if maximum is None else maximum
 
 
-def merge_with_current(
-    args: argparse.Namespace, found: Answer, bounds: CapacityBounds | None, n_running: int
-) -> argparse.Namespace:
-    """Return the arguments with those that were omitted filled in from the existing endpoint.
-
-    found: the answer of DescribeEndpoint; bounds: its scaling bounds, None if it does not scale.
-    """
-    merged = argparse.Namespace(**vars(args))
-    fallback = bounds or CapacityBounds(max(1, n_running), max(1, n_running))
-    merged.min_capacity, merged.max_capacity = choose_capacity(args.min_capacity, args.max_capacity, fallback)
-    output = found.get("AsyncInferenceConfig", {}).get("OutputConfig", {})
-    topics = output.get("NotificationConfig", {})
-    current = [output.get("S3OutputPath"), output.get("S3FailurePath"), topics.get("SuccessTopic")]
-    for option, value in zip(ASYNC_OPTIONS, [*current, topics.get("ErrorTopic")], strict=True):
-        setattr(merged, option, getattr(args, option) or value)
-    return merged
-
-
 def make_spec(args: argparse.Namespace, now: datetime) -> DeploymentSpec:
     """Return the deployment that the arguments describe, with defaults for everything omitted."""
     types = instance_types_of(args)
@@ -239,7 +221,7 @@ def make_spec(args: argparse.Namespace, now: datetime) -> DeploymentSpec:
         async_paths=make_async_paths(args),
         serverless=make_serverless_size(args),
         governance=Governance.from_arguments(args),
-        config_patch=read_patch(args.endpoint_config_json) if args.endpoint_config_json else {},
+        config_patches=(read_patch(args.endpoint_config_json),) if args.endpoint_config_json else (),
         environment=make_environment(args),
         log_days=args.log_days,
     )
@@ -326,7 +308,7 @@ def warnings_of(args: argparse.Namespace) -> list[str]:
     environment = make_environment(args)
     warnings = ModelSelection.from_arguments(args).notices(environment)
     local = [one for one in instance_types_of(args) if has_local_disk(one)]
-    if args.kms_key and local:
+    if Governance.from_arguments(args).kms_key and local:
         warnings.append(
             f"--kms-key does not encrypt the local NVMe disk of {local[0]}, whose hardware does that with its own key; "
             f'if AWS refuses KmsKeyId for it, remove it by {OPTION} with {{"KmsKeyId": null}}'

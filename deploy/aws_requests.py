@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any, Literal
 
 from deploy.config_patch import apply_patch
@@ -57,7 +58,7 @@ class DeploymentSpec:
     async_paths, serverless: None for a real-time endpoint; it is asynchronous or serverless with one of them.
     instance_types: in the order in which SageMaker tries them; empty if serverless.
     concurrency: requests that each container runs at once; an asynchronous endpoint gets as many.
-    config_patch: what is merged into the request for CreateEndpointConfig in the end.
+    config_patches: what is merged into the request for CreateEndpointConfig in the end, in this order.
     log_days: how long CloudWatch keeps its logs; None: a new log group's default, and an existing one's own.
     """
 
@@ -75,7 +76,7 @@ class DeploymentSpec:
     async_paths: AsyncPaths | None = None
     serverless: ServerlessSize | None = None
     governance: Governance = field(default_factory=Governance)
-    config_patch: Mapping[str, Any] = field(default_factory=dict)
+    config_patches: tuple[Mapping[str, Any], ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     log_days: int | None = None
 
@@ -168,7 +169,7 @@ def config_request(spec: DeploymentSpec, n_running: int = 0) -> Request:
         request["AsyncInferenceConfig"] = async_config(spec.async_paths, spec.concurrency, spec.governance.kms_key)
     if spec.governance.kms_key:
         request["KmsKeyId"] = spec.governance.kms_key
-    return apply_patch(request | spec.governance.tagging(), spec.config_patch)
+    return reduce(apply_patch, spec.config_patches, request | spec.governance.tagging())
 
 
 def serverless_variant(size: ServerlessSize) -> Request:

@@ -6,12 +6,12 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from deploy import in_place, rollout, scaling
+from deploy import in_place, rollout
 from deploy.arguments import (
     add_async_arguments,
     add_capacity_arguments,
@@ -21,10 +21,9 @@ from deploy.arguments import (
     add_serverless_arguments,
     bucket_of,
     check_arguments,
+    check_isolation,
     hint_of,
-    instance_types_of,
     make_spec,
-    merge_with_current,
     needs_archive,
     warnings_of,
 )
@@ -46,6 +45,7 @@ from deploy.logs import add_log_argument
 from deploy.models import ModelSelection
 from deploy.package import build_archive
 from deploy.region import choose_region
+from deploy.running_version import RunningVersion, complete_spec, describe_kept, list_dropped, merge_with_running
 from deploy.smoke_test import SmokeTest, add_smoke_test_argument, canned_answer
 from deploy.storage import ensure_bucket, upload_file
 from deploy.waiting import WaitPolicy, write_stderr
@@ -96,7 +96,8 @@ def run(args: argparse.Namespace) -> None:
     wait_policy = WaitPolicy()
     if args.dry_run:
         write_stderr(
-            "dry run: no call is made; an existing endpoint is assumed to have one instance and no autoscaling"
+            "dry run: no call is made; an existing endpoint is assumed to have one instance, no autoscaling, and "
+            "nothing else that an update keeps"
         )
         wait_policy = replace(wait_policy, report=lambda _: None)
     if args.delete:
@@ -105,32 +106,44 @@ def run(args: argparse.Namespace) -> None:
     check_arguments(args)
     spec = make_spec(args, datetime.now(UTC))
     check_requests(spec)
-    for warning in warnings_of(args):
-        write_stderr(f"warning: {warning}")
+    aws = choose_aws(args)
+    if args.update:
+        update(aws, args, wait_policy)
+        return
+    warn(aws, args, spec)
     if hint := hint_of(args):
         write_stderr(hint)
-    if args.inference_ami_version and has_gpu(instance_types_of(args)[0]):
-        warn_of_old_driver(spec)
-    aws = choose_aws(args)
-    if args.image_uri and (doubt := check_image(aws, args.image_uri, args.region)):
-        write_stderr(f"warning: {doubt}")
-    if args.update:
-        update(aws, args, spec, wait_policy)
-    else:
-        rollout.check_absent(aws, spec.endpoint)
-        upload_artifacts(aws, args, spec)
-        rollout.create(aws, spec, wait_policy, choose_check(args, aws, wait_policy))
+    rollout.check_absent(aws, spec.endpoint)
+    upload_artifacts(aws, args, spec)
+    rollout.create(aws, spec, wait_policy, choose_check(args, aws, wait_policy))
 
 
-def update(aws: Aws, args: argparse.Namespace, spec: DeploymentSpec, wait_policy: WaitPolicy) -> None:
+def update(aws: Aws, args: argparse.Namespace, wait_policy: WaitPolicy) -> None:
     """Update an existing endpoint: reject what is impossible before packing, keep what was not given."""
-    found = rollout.find_updatable(aws, spec.endpoint, spec.mode)
-    bounds = scaling.find_bounds(aws, spec.endpoint)
-    merged = merge_with_current(args, found, bounds, rollout.count_instances(found))
-    spec = make_spec(merged, datetime.now(UTC))
+    found = rollout.find_updatable(aws, args.endpoint_name, args.mode)
+    running = RunningVersion.find(aws, found)
+    merged = merge_with_running(args, running)
+    check_isolation(merged)
+    spec = complete_spec(make_spec(merged, datetime.now(UTC)), running)
+    check_requests(spec)
+    if kept := describe_kept(args, running):
+        write_stderr(f"{spec.endpoint}: {kept}")
+    warn(aws, merged, spec, list_dropped(merged, running))
     upload_artifacts(aws, merged, spec)
     run_update = in_place.replace_in_place if args.in_place else rollout.update
-    run_update(aws, spec, found, bounds, wait_policy, choose_check(args, aws, wait_policy))
+    run_update(aws, spec, found, running.bounds, wait_policy, choose_check(args, aws, wait_policy))
+
+
+def warn(aws: Aws, args: argparse.Namespace, spec: DeploymentSpec, more: Iterable[str] = ()) -> None:
+    """Warn on stderr of what is allowed, but may not be meant."""
+    warnings: list[str | None] = [*warnings_of(args), *more]
+    if args.inference_ami_version and has_gpu(spec.instance_types[0]):
+        # AWS itself does not report a driver that is too old.
+        warnings.append(ami_warning(args.inference_ami_version, spec.image_uri))
+    if args.image_uri:
+        warnings.append(check_image(aws, args.image_uri, args.region))
+    for warning in filter(None, warnings):
+        write_stderr(f"warning: {warning}")
 
 
 def check_requests(spec: DeploymentSpec) -> None:
@@ -146,13 +159,6 @@ def check_requests(spec: DeploymentSpec) -> None:
 
 def choose_check(args: argparse.Namespace, aws: Aws, wait_policy: WaitPolicy) -> rollout.ServiceCheck:
     return rollout.accept_untested if args.no_smoke_test else SmokeTest(aws, wait_policy).run
-
-
-def warn_of_old_driver(spec: DeploymentSpec) -> None:
-    """Warn on stderr: AWS itself does not report a driver that is too old."""
-    warning = ami_warning(spec.ami or "", spec.image_uri)
-    if warning:
-        write_stderr(f"warning: {warning}")
 
 
 def choose_aws(args: argparse.Namespace) -> Aws:
@@ -173,6 +179,7 @@ def make_canned_answers(args: argparse.Namespace) -> dict[str, Answer]:
         "EndpointConfigName": name,
         "ProductionVariants": [{"VariantName": VARIANT, "CurrentInstanceCount": 1}],
     }
+    config: Answer = {"EndpointConfigName": name, "ProductionVariants": [{"VariantName": VARIANT, "ModelName": name}]}
     if args.mode == "serverless":
         existing["ProductionVariants"] = [{"VariantName": VARIANT, "CurrentServerlessConfig": {}}]
     if args.mode == "async":
@@ -183,6 +190,7 @@ def make_canned_answers(args: argparse.Namespace) -> dict[str, Answer]:
     archive = f"s3://{bucket}/{archive_key(args.endpoint_name, version)}"
     return {
         "DescribeEndpoint": existing if args.update or args.delete else missing,
+        "DescribeEndpointConfig": config,
         "PutScalingPolicy": {"PolicyARN": arn},
         "InvokeEndpoint": {"Body": CannedBody()},
         "InvokeEndpointAsync": {
@@ -224,7 +232,7 @@ def upload_archive(aws: Aws, args: argparse.Namespace, spec: DeploymentSpec) -> 
         else:
             write_stderr(f"{spec.endpoint}: packing {ARCHIVE_NAME}")
             files = ModelSelection.from_arguments(args).files
-            build_archive(path, files, with_code=not args.image_uri, with_packages=args.network_isolation)
+            build_archive(path, files, with_code=not args.image_uri, with_packages=spec.governance.is_isolated)
         key = archive_key(spec.endpoint, spec.version)
         with path.open("rb") as file:
             parameters = spec.governance.object_parameters()

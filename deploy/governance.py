@@ -19,6 +19,7 @@ TAG_VALUE = re.compile(r"[\w .:/=+\-@]{0,256}")
 SUBNET = re.compile(r"subnet-[0-9a-zA-Z]+")
 SECURITY_GROUP = re.compile(r"sg-[0-9a-zA-Z]+")
 KMS_KEY = re.compile(r"[a-zA-Z0-9:/_-]{1,2048}")
+NONE = "none"  # given in place of a subnet, security group or key: an update does not keep that of the running version
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,18 @@ class Governance:
     @classmethod
     def from_arguments(cls, args: argparse.Namespace) -> Governance:
         """Take the demands from the command line. Raises: WrongRequest."""
-        if bool(args.subnet) != bool(args.security_group):
+        subnets, groups = (() if given == [NONE] else given for given in (args.subnet, args.security_group))
+        kms_key = None if args.kms_key == NONE else args.kms_key
+        if bool(subnets) != bool(groups):
             raise WrongRequest("--subnet and --security-group: SageMaker takes both or neither")
-        if args.kms_key is not None and not KMS_KEY.fullmatch(args.kms_key):
-            raise WrongRequest(f"--kms-key {args.kms_key}: expected a key's ID, ARN or alias")
+        if kms_key is not None and not KMS_KEY.fullmatch(kms_key):
+            raise WrongRequest(f"--kms-key {kms_key}: expected a key's ID, ARN or alias")
         return cls(
             tags=split_tags(args.tag),
-            subnets=check_ids("--subnet", args.subnet, SUBNET, MAX_SUBNETS),
-            security_groups=check_ids("--security-group", args.security_group, SECURITY_GROUP, MAX_SECURITY_GROUPS),
-            kms_key=args.kms_key,
-            is_isolated=args.network_isolation,
+            subnets=check_ids("--subnet", subnets, SUBNET, MAX_SUBNETS),
+            security_groups=check_ids("--security-group", groups, SECURITY_GROUP, MAX_SECURITY_GROUPS),
+            kms_key=kms_key,
+            is_isolated=bool(args.network_isolation),
         )
 
     def tagging(self) -> dict[str, Any]:
@@ -74,7 +77,10 @@ class Governance:
 
 
 def add_governance_arguments(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("what organisations demand", "with --update, give them again")
+    group = parser.add_argument_group(
+        "what organisations demand",
+        "with --update, what is not given stays as it is; the value `none` removes VPC or key",
+    )
     group.add_argument(
         "--tag", action="append", default=[], metavar="KEY=VALUE", help="tag of every resource created; repeatable"
     )
@@ -92,7 +98,7 @@ def add_governance_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--network-isolation",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
         help="the container makes no call over the network; the archive gets all packages and models",
     )
 

@@ -107,6 +107,10 @@ def stock_image(region: str, instance_type: str) -> str:
     return f"{account}.dkr.ecr.{region}.{domain}/{STOCK_REPOSITORY}:{tag}"
 
 
+def is_stock_image(image_uri: str) -> bool:
+    return image_uri.partition("/")[2].startswith(f"{STOCK_REPOSITORY}:")
+
+
 def choose_ami(image_uri: str, instance_type: str) -> str | None:
     """Return the oldest machine image whose driver runs the image's CUDA; None if the instance has no GPU.
 

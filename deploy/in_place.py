@@ -33,7 +33,6 @@ def replace_in_place(
     Raises: RolledBack, DeployError.
     """
     old = found["EndpointConfigName"]
-    tags = merge_tags(list_tags(aws, found["EndpointArn"]), spec)
     create_version(aws, spec, wait_policy, count_instances(found))
     try:
         if bounds:
@@ -45,16 +44,16 @@ def replace_in_place(
         raise
     wait_policy.report(f"{spec.endpoint}: answers nothing until {spec.name} is in service")
     try:
-        untested = start(aws, spec, spec.name, tags, wait_policy, check_service)
+        untested = start(aws, spec, spec.name, wait_policy, check_service)
     except DeployError as err:
-        go_back(aws, spec, old, tags, wait_policy, err)
+        go_back(aws, spec, old, wait_policy, err)
         restore_bounds(aws, spec, bounds)
         delete_version(aws, spec, wait_policy)
         raise RolledBack(f"{err}\nthe update to {spec.name} was undone; {old} serves again") from err
     except KeyboardInterrupt:
         wait_policy.report(
             f"{spec.endpoint} is deleted, or starts with {spec.name}; if it does not exist, the same command without "
-            "--update and --in-place creates it"
+            "--update and --in-place, but with what was kept, creates it"
         )
         raise
     scaling.enable_autoscaling(aws, spec)
@@ -64,14 +63,14 @@ def replace_in_place(
 
 
 def start(
-    aws: Aws, spec: DeploymentSpec, config: str, tags: Request, wait_policy: WaitPolicy, check_service: ServiceCheck
+    aws: Aws, spec: DeploymentSpec, config: str, wait_policy: WaitPolicy, check_service: ServiceCheck
 ) -> DeployError | None:
     """Create the endpoint once the old one is gone, and check that it answers.
 
     Returns: why it could not be tested; None if it answers as it should. Raises: DeployError if it does not.
     """
     wait_until_deleted(aws, spec.endpoint, wait_policy)
-    create_endpoint(aws, endpoint_request(spec) | {"EndpointConfigName": config} | tags, wait_policy)
+    create_endpoint(aws, endpoint_request(spec) | {"EndpointConfigName": config}, wait_policy)
     wait_until_in_service(aws, spec.endpoint, config, wait_policy)
     try:
         check_service(spec)
@@ -95,15 +94,13 @@ def create_endpoint(aws: Aws, request: Request, wait_policy: WaitPolicy) -> None
             return
 
 
-def go_back(
-    aws: Aws, spec: DeploymentSpec, old: str, tags: Request, wait_policy: WaitPolicy, reason: DeployError
-) -> None:
+def go_back(aws: Aws, spec: DeploymentSpec, old: str, wait_policy: WaitPolicy, reason: DeployError) -> None:
     """Create the endpoint with its old configuration. Raises: DeployError if it does not serve that in the end."""
     wait_policy.report(f"{spec.endpoint}: the new version failed; going back to {old}")
     try:
         if describe_endpoint(aws, spec.endpoint):
             aws.call("sagemaker", "DeleteEndpoint", EndpointName=spec.endpoint)
-        start(aws, spec, old, tags, wait_policy, accept_untested)
+        start(aws, spec, old, wait_policy, accept_untested)
     except DeployError as err:
         raise DeployError(
             f"{reason}\n{old} could not be restored: {err}\nonce the endpoint is gone, this creates it: aws sagemaker "
@@ -114,21 +111,3 @@ def go_back(
 def restore_bounds(aws: Aws, spec: DeploymentSpec, bounds: CapacityBounds | None) -> None:
     if bounds:
         scaling.register_bounds(aws, spec, bounds)
-
-
-def list_tags(aws: Aws, arn: str) -> dict[str, str]:
-    """Return the caller's tags of a resource, without those that AWS made."""
-    found: dict[str, str] = {}
-    more: Request = {}
-    while True:
-        page = aws.call("sagemaker", "ListTags", ResourceArn=arn, **more)
-        found |= {one["Key"]: one["Value"] for one in page.get("Tags", []) if not one["Key"].startswith("aws:")}
-        if not page.get("NextToken"):
-            return found
-        more["NextToken"] = page["NextToken"]
-
-
-def merge_tags(current: dict[str, str], spec: DeploymentSpec) -> Request:
-    """Return the parameter for the tags that the endpoint has and those that are given; empty without tags."""
-    merged = current | dict(spec.governance.tags)
-    return {"Tags": [{"Key": key, "Value": value} for key, value in merged.items()]} if merged else {}

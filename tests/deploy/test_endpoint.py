@@ -33,7 +33,7 @@ from support.endpoint_calls import (
     expect_log_group,
     expect_missing,
     expect_prepare,
-    expect_scalable,
+    expect_running,
     expect_scale_to_zero,
     expect_scaling,
     expect_update,
@@ -181,7 +181,7 @@ def test_a_refused_status_request_during_an_update_changes_nothing(script, capsy
 
 def test_a_refused_update_restores_everything(script):
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe(n_instances=2))
-    expect_scalable(script, (1, 2))
+    expect_running(script, (1, 2))
     expect_prepare(script, n_instances=2)
     expect_alarms(script)
     script.expect("application-autoscaling", "DeregisterScalableTarget", TARGET)
@@ -225,7 +225,7 @@ def test_an_asynchronous_update_keeps_its_paths_and_topics(script):
     }
     found = describe(n_instances=0, AsyncInferenceConfig={"OutputConfig": current})
     script.expect("sagemaker", "DescribeEndpoint", NAMED, found)
-    expect_scalable(script, (0, 3))
+    expect_running(script, (0, 3))
     kept = async_config() | {"OutputConfig": current | {"S3FailurePath": "s3://videos/failures/"}}
     expect_prepare(script, AsyncInferenceConfig=kept)
     script.expect("cloudwatch", "PutMetricAlarm", alarm("failures", "InvocationFailures", 1, Statistic="Sum"))
@@ -416,6 +416,9 @@ def test_dry_run_of_an_update_and_a_deletion(capsys: pytest.CaptureFixture[str])
     assert [line["operation"] for line in lines if line["service"] != "s3"] == [
         "DescribeEndpoint",
         "DescribeScalableTargets",
+        "DescribeEndpointConfig",
+        "DescribeModel",
+        "ListTags",
         "CreateModel",
         "CreateEndpointConfig",
         "PutMetricAlarm",

@@ -17,7 +17,7 @@ from support.endpoint_calls import (
     expect_log,
     expect_missing,
     expect_prepare,
-    expect_scalable,
+    expect_running,
     expect_scaling,
 )
 
@@ -40,9 +40,8 @@ def expect_start(script, config: str, tags: list[dict] | None = None) -> None:
 def expect_deletion(script, bounds: tuple[int, int] | None = None, tags: list[dict] | None = None) -> None:
     """Expect the calls up to the deletion of the old version."""
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe())
-    expect_scalable(script, bounds)
-    script.expect("sagemaker", "ListTags", {"ResourceArn": ARN}, {"Tags": tags or []})
-    expect_prepare(script)
+    expect_running(script, bounds, tags)
+    expect_prepare(script, tags=[tag for tag in tags or [] if not tag["Key"].startswith("aws:")])
     if bounds:
         script.expect("application-autoscaling", "DeregisterScalableTarget", TARGET)
         script.expect("cloudwatch", "DeleteAlarms", {"AlarmNames": ["viseme-backlog-without-capacity"]})
@@ -121,8 +120,7 @@ def test_wrong_answers_bring_the_old_version_back(script, monkeypatch: pytest.Mo
 
 def test_a_refused_deletion_changes_nothing(script):
     script.expect("sagemaker", "DescribeEndpoint", NAMED, describe())
-    expect_scalable(script, (1, 2))
-    script.expect("sagemaker", "ListTags", {"ResourceArn": ARN}, {"Tags": []})
+    expect_running(script, (1, 2))
     expect_prepare(script)
     script.expect("application-autoscaling", "DeregisterScalableTarget", TARGET)
     script.expect("cloudwatch", "DeleteAlarms", {"AlarmNames": ["viseme-backlog-without-capacity"]})

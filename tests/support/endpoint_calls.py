@@ -63,8 +63,12 @@ def expect_missing(script) -> None:
     script.refuse("sagemaker", "DescribeEndpoint", "ValidationException", 'Could not find endpoint "viseme".', NAMED)
 
 
-def expect_prepare(script, **config) -> None:
-    script.expect("sagemaker", "CreateModel", model_request(), {"ModelArn": "arn:aws:sagemaker:us-east-1:1:model/x"})
+def expect_prepare(script, tags: list[dict] | None = None, **config) -> None:
+    own = {"Tags": tags} if tags else {}
+    config = config | own
+    script.expect(
+        "sagemaker", "CreateModel", model_request() | own, {"ModelArn": "arn:aws:sagemaker:us-east-1:1:model/x"}
+    )
     arn = "arn:aws:sagemaker:us-east-1:1:endpoint-config/x"
     script.expect("sagemaker", "CreateEndpointConfig", config_request(**config), {"EndpointConfigArn": arn})
 
@@ -208,8 +212,26 @@ def expect_scalable(script, bounds: tuple[int, int] | None) -> None:
     script.expect("application-autoscaling", "DescribeScalableTargets", wanted, {"ScalableTargets": targets})
 
 
-def expect_update(script, traffic: dict, bounds: tuple[int, int] | None = None, n_instances: int = 1, **more) -> None:
+def expect_running(
+    script, bounds: tuple[int, int] | None = None, tags: list[dict] | None = None, config: dict | None = None, **model
+) -> None:
+    """Expect requests for what an update keeps. config, model: further fields of the two descriptions."""
     expect_scalable(script, bounds)
+    arn = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:endpoint"
+    variant = {"VariantName": "AllTraffic", "ModelName": OLD, "InstanceType": "ml.g5.xlarge", "InitialInstanceCount": 1}
+    described = {
+        "EndpointConfigName": OLD,
+        "EndpointConfigArn": f"{arn}-config/x",
+        "CreationTime": NOW,
+        "ProductionVariants": [variant],
+    }
+    script.expect("sagemaker", "DescribeEndpointConfig", {"EndpointConfigName": OLD}, described | (config or {}))
+    script.expect("sagemaker", "DescribeModel", {"ModelName": OLD}, described_model(OLD) | model)
+    script.expect("sagemaker", "ListTags", {"ResourceArn": f"{arn}/viseme"}, {"Tags": tags or []})
+
+
+def expect_update(script, traffic: dict, bounds: tuple[int, int] | None = None, n_instances: int = 1, **more) -> None:
+    expect_running(script, bounds)
     expect_prepare(script, n_instances=n_instances)
     expect_alarms(script)
     if bounds:
