@@ -17,7 +17,8 @@ from typing import Any, Self, TypeVar
 from urllib.parse import parse_qs, urlsplit
 
 import boto3
-from botocore.exceptions import BotoCoreError
+import botocore.session
+from botocore.exceptions import BotoCoreError, ProfileNotFound
 
 from container.rejections import RequestRejected, rejection_of
 
@@ -29,6 +30,7 @@ EXTRA = (
 )
 Result = TypeVar("Result")
 logger = logging.getLogger("viseme.client")
+REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")  # as the deployment's commands; boto3 reads the second only
 
 
 @dataclass(frozen=True)
@@ -43,16 +45,26 @@ class EndpointAddress:
         """Parse sagemaker://NAME or sagemaker://NAME?region=REGION.
 
         Without one, the region is that of the environment or of the AWS profile.
-        Raises: ValueError if the name or the region is missing.
+        Raises: ValueError if the name or the region is missing, or there is no such profile.
         """
         parts = urlsplit(url)
         if not parts.netloc or parts.path.strip("/"):
             raise ValueError(f"{url}: expected sagemaker://ENDPOINT or sagemaker://ENDPOINT?region=REGION")
         given = parse_qs(parts.query).get("region", [])
-        region = given[0] if given else boto3.Session().region_name
+        region = given[0] if given else find_region()
         if not region:
-            raise ValueError(f"{url}: no region; add ?region=REGION, or set AWS_DEFAULT_REGION")
+            raise ValueError(f"{url}: no region; add ?region=REGION, or set AWS_REGION")
         return cls(parts.netloc, region)
+
+
+def find_region() -> str | None:
+    """Return the region of the environment or of the AWS profile. Raises: ValueError if there is no such profile."""
+    session = botocore.session.Session(session_vars={"region": ("region", list(REGION_VARIABLES), None, None)})
+    try:
+        region: str | None = session.get_config_variable("region")
+    except ProfileNotFound as err:
+        raise ValueError(str(err)) from err
+    return region
 
 
 class SageMakerStream:

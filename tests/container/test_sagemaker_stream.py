@@ -30,6 +30,7 @@ from container.cli import main
 from container.client import LiveClient
 from container.rejections import RequestRejected
 from container.sagemaker_stream import EndpointAddress, SageMakerStream
+from deploy import region
 
 ROOT = Path(__file__).parents[2]
 STAND_IN = ROOT / "tests" / "support" / "sagemaker_http2.py"
@@ -227,6 +228,11 @@ def test_the_command_without_the_sdk(monkeypatch: pytest.MonkeyPatch, tmp_path: 
             EndpointAddress("viseme", "eu-west-1"),
         ),
         ("sagemaker://My-Viseme", {"AWS_DEFAULT_REGION": "eu-west-1"}, EndpointAddress("My-Viseme", "eu-west-1")),
+        (
+            "sagemaker://viseme",
+            {"AWS_REGION": "eu-west-3", "AWS_DEFAULT_REGION": "us-east-1"},
+            EndpointAddress("viseme", "eu-west-3"),
+        ),
     ],
 )
 def test_addresses(url: str, env: dict[str, str], wanted: EndpointAddress, monkeypatch: pytest.MonkeyPatch):
@@ -234,6 +240,18 @@ def test_addresses(url: str, env: dict[str, str], wanted: EndpointAddress, monke
     for name, value in env.items():
         monkeypatch.setenv(name, value)
     assert EndpointAddress.parse(url) == wanted
+
+
+def test_the_region_is_that_of_the_deployments_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    assert sagemaker_stream.REGION_VARIABLES == region.REGION_VARIABLES
+    forget_regions(monkeypatch)
+    (tmp_path / "config").write_text("[profile work]\nregion = eu-north-1\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_PROFILE", "work")
+    assert EndpointAddress.parse("sagemaker://viseme").region == region.choose_region(None) == "eu-north-1"
+    monkeypatch.setenv("AWS_PROFILE", "home")
+    with pytest.raises(ValueError, match="home"):
+        EndpointAddress.parse("sagemaker://viseme")
 
 
 @pytest.mark.parametrize(
