@@ -26,10 +26,10 @@ from container.http.answers import AnswerQuota
 from container.http.auth import check_token
 from container.http.clients import is_loopback
 from container.http.event_stream import EventStreamResponse, accept_of_stream
-from container.http.log_throttle import LogThrottle
 from container.http.metrics import Metrics
 from container.http.pacing import PacingMiddleware
 from container.http.request_body import BodyQuota, body_on_disk, limits_of
+from container.http.request_log import RequestLog
 from container.http.responses import (
     CleanupStreamingResponse,
     StreamAborted,
@@ -37,6 +37,7 @@ from container.http.responses import (
     early_response_class,
     request_id_of,
 )
+from container.jobs.api.routes import JobRoutes
 from container.jobs.service import JobService
 from container.stream import AvatarServer
 from container.worker.messages import AnswerMessage, Done, Failed, Part, WorkerRequest
@@ -74,17 +75,20 @@ class RequestContext:
 class Server:
     """The HTTP routes over one pool of workers."""
 
-    def __init__(self, settings: Settings, pool: Pool | None = None) -> None:
+    def __init__(self, settings: Settings, pool: Pool | None = None, jobs: JobService | None = None) -> None:
         self.settings = settings
         model_dir = str(settings.model_dir) if settings.model_dir else None
         placements = place_workers(settings, Machine.inspect(settings))
         self.pool = pool or Pool(placements, settings.queue_size, model_dir)
         self.live = AvatarServer(settings)
-        self.jobs = JobService(settings)
+        self.jobs = jobs or JobService(settings)
         self.metrics = Metrics()
         self._bodies = BodyQuota(settings.max_uploads, settings.max_upload_bytes)
         self._answers = AnswerQuota(settings.max_answers)
-        self._denials = LogThrottle(logger)
+        self._log = RequestLog(self.metrics)
+        self._job_routes = JobRoutes(
+            settings, self.jobs, self._bodies, self._answers, self._log, lambda: self.is_draining
+        )
         self._n_serving = 0  # requests from their arrival until their answer is made
 
     def routes(self, *, with_aws_routes: bool = False) -> list[BaseRoute]:
@@ -97,6 +101,7 @@ class Server:
             Route("/invocations", partial(self.serve, "invocations"), methods=["POST"]),
             Route("/v1/audio/transcriptions", transcriptions, methods=["POST"]),
             Route("/api/generate", partial(self.serve, "generate"), methods=["POST"]),
+            *self._job_routes.routes(),
             *self.live.routes(),
         ]
         if with_aws_routes:
@@ -112,7 +117,8 @@ class Server:
     @property
     def n_in_flight(self) -> int:
         """Requests that arrive, wait, run or are being answered, jobs, and live sessions with speech left to play."""
-        return self._n_serving + self._answers.n_sending + self.jobs.n_running + self.live.n_speaking
+        n_serving = self._n_serving + self._job_routes.n_submitting
+        return n_serving + self._answers.n_sending + self.jobs.n_running + self.live.n_speaking
 
     def drain(self) -> None:
         """Accept no new requests; /ping reports it."""
@@ -299,16 +305,7 @@ class Server:
 
     def record(self, context: RequestContext, status: int, code: str | None = None) -> None:
         """Count and log an answered request. code: of its error."""
-        took_s = time.monotonic() - context.started
-        self.metrics.count(context.route, str(status), took_s)
-        extra = {
-            "route": context.route,
-            "status": status,
-            "took_ms": round(took_s * 1000),
-            "request_id": context.request_id,
-        }
-        log = self._denials.info if code == "access_denied" else logger.info
-        log("request", extra=extra if code is None else extra | {"code": code})
+        self._log.record(context.route, context.request_id, context.started, status, code)
 
     async def stream(self, context: RequestContext, messages: AsyncIterator[AnswerMessage]) -> AsyncGenerator[bytes]:
         """Yield lines while the video is read. A failure is the last line, and aborts the response."""
@@ -378,7 +375,8 @@ def echoed_headers(request: Request) -> dict[str, str]:
 
 
 def make_app(server: Server, *, with_aws_routes: bool = False) -> Starlette:
-    """Return the ASGI application; its lifespan starts and stops the workers."""
+    """Return the ASGI application; its lifespan starts and stops the workers. Raises: InvalidRequest."""
+    check_webhook_secret(server.settings)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
@@ -392,18 +390,39 @@ def make_app(server: Server, *, with_aws_routes: bool = False) -> Starlette:
             await server.jobs.stop()
             await server.pool.stop()
 
-    routes = server.routes(with_aws_routes=with_aws_routes)
-    rules, n_proxies = AccessRules.of(server.settings), server.settings.trusted_proxies
-    unpaced = PLATFORM_PATHS if rules.is_on_sagemaker else frozenset[str]()
     return Starlette(
-        routes=routes,
+        routes=server.routes(with_aws_routes=with_aws_routes),
         lifespan=lifespan,
         exception_handlers={404: not_found, 405: not_found},
-        middleware=[
-            Middleware(PacingMiddleware, pacer=server.live.pacer, n_proxies=n_proxies, unpaced=unpaced),
-            Middleware(AccessMiddleware, rules=rules),
-        ],
+        middleware=middleware_of(server),
     )
+
+
+def middleware_of(server: Server) -> list[Middleware]:
+    """Return what each request passes before its route, from the outside. Raises: InvalidRequest."""
+    settings = server.settings
+    rules, n_proxies = AccessRules.of(settings), settings.trusted_proxies
+    exempt = PLATFORM_PATHS if rules.is_on_sagemaker else frozenset[str]()  # the platform calls for everybody
+    found = [
+        Middleware(PacingMiddleware, pacer=server.live.pacer, n_proxies=n_proxies, unpaced=exempt),
+        Middleware(AccessMiddleware, rules=rules),
+    ]
+    if settings.rate_limit is not None:
+        from container.http.rate_limit import RateLimitMiddleware, parse_rate
+
+        rate = parse_rate(settings.rate_limit)
+        found.append(
+            Middleware(RateLimitMiddleware, rate=rate, token=settings.token, n_proxies=n_proxies, exempt=exempt)
+        )
+    return found
+
+
+def check_webhook_secret(settings: Settings) -> None:
+    """Check the secret of webhooks at the start, not when the first is sent. Raises: InvalidRequest."""
+    if settings.webhook_secret is not None:
+        from container.jobs.webhooks import WebhookSigner
+
+        WebhookSigner(settings.webhook_secret)
 
 
 async def delete_leftovers() -> None:

@@ -6,6 +6,7 @@ that resolves differently the second time, or a redirect, reaches nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 import ssl
@@ -56,6 +57,18 @@ class UrlRules:
         if not url.isascii() or any(char.isspace() or not char.isprintable() for char in url):
             raise InvalidRequest(f"{url[:200]!r}: expected a URL in ASCII without spaces")
         return parts
+
+    def check_literal(self, url: str) -> None:
+        """Check a URL that is requested later, as far as that works without a look-up of its name.
+
+        Raises: InvalidRequest; AccessDenied if its host is an address that is not public.
+        """
+        parts = self.check(url)
+        host = parts.hostname or ""
+        with contextlib.suppress(ValueError):
+            address = str(ipaddress.ip_address(host))
+            if not self.is_allowed(host, parts.port or SCHEMES[parts.scheme]):
+                check_public(host, [address])
 
     def is_allowed(self, host: str, port: int) -> bool:
         """Return whether this host may have a private address."""

@@ -210,3 +210,15 @@ def test_public_addresses() -> None:
         assert is_public(ipaddress.ip_address(address)), address
     for address in ("127.0.0.1", "::", "::1", "fd00::1", "255.255.255.255", "2001:0:4136:e378:8000:63bf:3fff:fdd2"):
         assert not is_public(ipaddress.ip_address(address)), address
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "169.254.169.254", "[::ffff:10.0.0.1]"])
+def test_an_address_that_is_not_public_is_found_without_a_look_up(host: str) -> None:
+    with pytest.raises(AccessDenied, match="not public"):
+        UrlRules(("other.internal",)).check_literal(f"http://{host}/hook")
+
+
+def test_other_hosts_are_checked_when_they_are_requested() -> None:
+    UrlRules(("127.0.0.1:8000",)).check_literal("http://127.0.0.1:8000/hook")
+    UrlRules().check_literal("https://hooks.example/a")
+    UrlRules().check_literal("http://1.1.1.1/a")
