@@ -25,7 +25,7 @@ from inference.atomic_write import atomic_file
 from inference.errors import MediaNotFound, Overloaded
 
 INPUT = "input"
-CHUNK_BYTES = 1 << 20
+PARTIAL_FILES = ".*.partial*"  # of `atomic_file`
 JOB_ID = re.compile("[0-9a-f]{32}")
 KEY = re.compile(r"input|logs/[0-9]{1,9}\.txt|attempts/[0-9]{1,9}/[A-Za-z0-9_+][A-Za-z0-9._+-]{0,127}")
 
@@ -63,7 +63,10 @@ class JobStorage(ABC):
 
     @abstractmethod
     def delete_attempts(self, job_id: str, kept: int | None) -> None:
-        """Delete the files of every attempt but one; None: of every attempt. Raises: StorageError."""
+        """Delete the files of every attempt but one, and what killed processes left; None: of every attempt.
+
+        Raises: StorageError.
+        """
 
     @abstractmethod
     def delete_attempt(self, job_id: str, attempt: int) -> None:
@@ -116,6 +119,8 @@ class FolderStorage(JobStorage):
             for one in list(folder.iterdir()) if folder.is_dir() else []:
                 if kept is None or one.name != str(kept):
                     delete_tree(one)
+            for partial in self._folder(job_id).rglob(PARTIAL_FILES):  # of processes that were killed
+                partial.unlink(missing_ok=True)
 
     def delete_attempt(self, job_id: str, attempt: int) -> None:
         with disk_errors():
