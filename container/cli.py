@@ -36,6 +36,7 @@ COMMANDS = {  # in the order of use: name, the function or Typer app, and the fi
         "container.commands.serve:serve",
         "Serve lip reading, lip sync and live avatars over HTTP, WebSocket and gRPC.",
     ),
+    "jobs": ("container.commands.jobs:app", "Submit, watch and download the durable jobs of a server."),
     "doctor": (
         "container.commands.doctor:doctor",
         "Check a container against SageMaker's contract, or an endpoint on AWS.",

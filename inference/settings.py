@@ -17,6 +17,7 @@ from inference.media import MediaLimits
 from inference.weights.sources import HUB_ENDPOINT, WeightSources
 
 PREFIX = "VISEME_"
+CLIENT_URL = "VISEME_URL"  # of the commands `viseme jobs`, which read it themselves
 MEDIA_DEFAULTS = MediaLimits()
 # Variables that SageMaker, Hugging Face and AWS define.
 EXTERNAL_VARIABLES = {
@@ -157,7 +158,7 @@ class Settings(BaseModel):
         env = os.environ if env is None else env
         own = {PREFIX + field.upper(): field for field in cls.model_fields if field not in EXTERNAL_VARIABLES.values()}
         names = own | EXTERNAL_VARIABLES
-        unknown = [key for key in env if key.startswith(PREFIX) and key not in names]
+        unknown = [key for key in env if key.startswith(PREFIX) and key not in names and key != CLIENT_URL]
         if unknown:
             raise InvalidRequest(f"{unknown[0]}: no such setting; known: {', '.join(names)}")
         values = {field: env[name] for name, field in names.items() if env.get(name)}

@@ -53,9 +53,10 @@ LIGHT_LINES = {  # command lines that run no engine, and words of their output
     "render BIN -o a.mp4 --size big": "--size 'big'",
     "render BIN -o a.mp4 --hide now": "--hide 'now'",
     "eval none.csv": "none.csv",
+    "jobs list --url a": "--url 'a'",
     "weights list": "starter",
 }
-COMPLETED = [path for path in command_paths() if path not in ("avatar", "weights")]  # groups have no options of theirs
+COMPLETED = [path for path in command_paths() if path not in ("avatar", "jobs", "weights")]  # groups have no options of theirs
 
 
 def run_script(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -102,6 +103,7 @@ def test_the_help_lists_the_commands_in_the_order_of_use(capsys: pytest.CaptureF
         "sync",
         "avatar",
         "serve",
+        "jobs",
         "doctor",
         "render",
         "eval",
