@@ -12,11 +12,12 @@ from container.jobs.records import JobRecord
 
 
 def delivery_rows(job: JobRecord, now: float) -> list[dict[str, Any]]:
-    """Return the deliveries that report the end of a job: one if it has a webhook, else none."""
-    if job.webhook_url is None:
+    """Return the deliveries that report the end of a job: one if it has a webhook for that event, else none."""
+    kind = f"job.{job.state}"
+    if job.webhook_url is None or (job.webhook_events and kind not in job.webhook_events):
         return []
     payload = {
-        "type": f"job.{job.state}",
+        "type": kind,
         "timestamp": datetime.fromtimestamp(now, UTC).isoformat(),
         "data": {
             "id": job.id,
@@ -29,7 +30,7 @@ def delivery_rows(job: JobRecord, now: float) -> list[dict[str, Any]]:
     row = {
         "id": f"msg_{uuid.uuid4().hex}",
         "job_number": job.number,
-        "event": payload["type"],
+        "event": kind,
         "url": job.webhook_url,
         "payload": json.dumps(payload),
         "state": "pending",

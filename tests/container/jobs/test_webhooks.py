@@ -131,3 +131,12 @@ def test_a_sender_that_dies_leaves_the_webhook_to_the_next(
 def test_a_wrong_secret_is_named(secret: str) -> None:
     with pytest.raises(InvalidRequest, match="VISEME_WEBHOOK_SECRET"):
         WebhookSigner(secret)
+
+
+@pytest.mark.parametrize(("events", "n_deliveries"), [(("job.failed", "job.canceled"), 1), (("job.succeeded",), 0)])
+def test_a_webhook_is_only_for_the_events_that_were_requested(
+    database: JobDatabase, events: tuple[str, ...], n_deliveries: int
+) -> None:
+    database.submit(webhook_url=URL, webhook_events=events)
+    database.queue.fail(database.claim(), JobError("no_audio", "no audio stream", 400))
+    assert len(states(database)) == n_deliveries
