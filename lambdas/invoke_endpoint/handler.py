@@ -3,47 +3,43 @@
 Once means once for the same bucket, key, ETag and options: if the same bytes are uploaded again after others, the
 first job's record is published again. The request names the version to read.
 
-If TABLE_NAME names a DynamoDB table, a conditional put there decides; if the function is killed before it called the
-endpoint, its claim expires after LEASE_S and the event's own retry takes it over. Without a table the request object in
-S3 decides, since it is written only if it does not exist: two events for one video still make one call, but if the
-function is killed between claim and call, the video is not processed until `requests/ID.json` is deleted.
+If TABLE_NAME names a DynamoDB table, a conditional put there decides, otherwise an object that S3 writes only if it
+does not exist. If the function is killed before it called the endpoint, its claim expires, and a retry of the event
+takes it over.
 
 To lip-sync a face to an audio file, upload both, then a file NAME.job.json with the body of the request.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
 import time
-import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import unquote_plus
 
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from jobs.claims import ClaimStore, DynamoDbClaims, JobInFlight, S3Claims
 from jobs.expired import INVOCATION_TIMEOUT, REQUEST_TTL
 from jobs.records import (
-    CLAIM,
     JSON,
     ObjectPath,
     Prefixes,
     WriteConflict,
-    find_object,
     publish,
-    put_if,
     put_if_newer,
     read_record,
     renew_request,
     store_result,
 )
+from jobs.uploads import UploadedVideo
 from jobs.version import UploadVersion
 
 logger = logging.getLogger(__name__)
@@ -58,11 +54,8 @@ VIDEO_SUFFIXES |= {".flv", ".wmv", ".asf", ".ogv", ".mxf", ".3gp", ".gif"}
 JOB_SUFFIX = ".job.json"
 MAX_JOB_BYTES = 64 << 10
 LIPSYNC_TASK = "lipsync"
-READ_TASK = "lipread"  # the default
 VERSION = "version"  # field of a request that `on_result` put into the dead-letter queue
 REALTIME_TIMEOUT_S = 60  # SageMaker's limit for one real-time invocation
-LEASE_S = 120  # longer than the function may run (90 s), but over before Lambda's first retry (60 s after that)
-RETENTION_S = 30 * 24 * 3600  # of table items; as long as the template keeps request objects
 # Statuses below 500 that a retry may not get: a slow body, too early, too many requests, a caller that disconnected.
 RETRYABLE_STATUSES = frozenset({408, 425, 429, 499})
 
@@ -100,58 +93,6 @@ class Settings:
         return settings
 
 
-@dataclass(frozen=True)
-class UploadedVideo:
-    """One version of a video to be processed.
-
-    version: of the object that the event names: the video, or its job file.
-    options: further fields of the request body.
-    is_direct: named in a direct call or a job file, so prefix and file name are not checked.
-    """
-
-    bucket: str
-    key: str
-    version: UploadVersion
-    options: dict[str, Any] = field(default_factory=dict)
-    is_direct: bool = False
-
-    @property
-    def etag(self) -> str:
-        return self.version.etag
-
-    @property
-    def id(self) -> str:
-        """SHA-256 in 64 hexadecimal digits: the longest InferenceId that SageMaker accepts."""
-        parts = [self.bucket, self.key, self.etag, self.options]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-    @property
-    def body(self) -> bytes:
-        """JSON body of the request to the endpoint.
-
-        It names the version to be read, unless that is of a job file, or the request is of another task.
-        """
-        request = {"s3_bucket": self.bucket, "s3_video_key": self.key, **self.options}
-        if self.version.is_of_key(self.key) and self.options.get("task", READ_TASK) == READ_TASK:
-            request |= {name: value for name, value in self.version.record_fields.items() if value is not None}
-        return json.dumps(request).encode()
-
-
-class ClaimStore(Protocol):
-    """Decides which caller sends a video: the first to claim it. are_requests: whether the request is the claim."""
-
-    are_requests: bool
-
-    def claim(self, video: UploadedVideo) -> bool:
-        """Claim the video; return whether the caller may send it."""
-
-    def confirm(self, video: UploadedVideo, state: str) -> None:
-        """Record that the endpoint has the request, so that the claim no longer expires."""
-
-    def release(self, video: UploadedVideo) -> None:
-        """Give up the claim after a failure, so that the next caller can send the video."""
-
-
 def handler(event: Event, _context: object) -> Outcome:
     """Send the videos that the event names.
 
@@ -180,7 +121,7 @@ def send_all(sender: RequestSender, event: Event) -> list[Outcome]:
     for record in records:
         try:
             outcome = sender.send(sender.read_record(record))
-        except (ClientError, BotoCoreError, WriteConflict, KeyError, ValueError) as err:
+        except (ClientError, BotoCoreError, WriteConflict, JobInFlight, KeyError, ValueError) as err:
             logger.exception("not sent: %s", json.dumps(record, default=str)[:2000])
             failures.append(f"{record_key(record)}: {type(err).__name__}: {err}")
             continue
@@ -295,9 +236,7 @@ class RequestSender:
 
     def _renew(self, video: UploadedVideo) -> None:
         """Note that bytes which are being processed, or have been, are now a newer version of their video."""
-        # If the request is the claim, it exists; if it does not, its owner has just released it.
-        request = replace(self._request_of(video), may_create=not self._claims.are_requests)
-        if not renew_request(self._s3, request, video.body, video.version):
+        if not renew_request(self._s3, self._request_of(video), video.body, video.version):
             return
         record = read_record(self._s3, video.bucket, self._prefixes.record_key(video.id))
         if record:
@@ -382,92 +321,6 @@ def error_body(err: ClientError) -> Outcome:
     if isinstance(found, dict) and isinstance(found.get("error"), dict):
         return found
     return {"status": "error", "error": {"code": "model_error", "message": text}}
-
-
-class DynamoDbClaims:
-    """Claims as items of a DynamoDB table; `on_result` completes them."""
-
-    are_requests = False
-
-    def __init__(self, table: str) -> None:
-        self._table: Client = boto3.resource("dynamodb").Table(table)
-        self._claimed_at: dict[str, int] = {}
-
-    def claim(self, video: UploadedVideo) -> bool:
-        now = time.time_ns()
-        item = {"id": video.id, "state": "claimed", "claimed_at": now, "expires_at": now // 10**9 + RETENTION_S}
-        item |= {"s3_bucket": video.bucket, "s3_video_key": video.key, "etag": video.etag}
-        values = {":claimed": "claimed", ":expired": now - LEASE_S * 10**9, ":retryable": "retryable", ":now": now}
-        # `on_result` sets "retryable" after a fault that may pass.
-        free = "attribute_not_exists(id) OR (#state = :claimed AND claimed_at < :expired) OR #state = :retryable"
-        free += " OR claimed_at = :now"  # boto3 repeats a call whose answer was lost
-        if not self._write_if(
-            self._table.put_item,
-            Item=item,
-            ConditionExpression=free,
-            ExpressionAttributeNames={"#state": "state"},
-            ExpressionAttributeValues=values,
-        ):
-            return False
-        self._claimed_at[video.id] = now
-        return True
-
-    def confirm(self, video: UploadedVideo, state: str) -> None:
-        # If the result arrived first, or another function took over, that state is kept.
-        self._write_if(
-            self._table.update_item,
-            Key={"id": video.id},
-            UpdateExpression="SET #state = :state",
-            **self._own_claim(video, {":state": state}),
-        )
-
-    def release(self, video: UploadedVideo) -> None:
-        self._write_if(self._table.delete_item, Key={"id": video.id}, **self._own_claim(video))
-
-    def _own_claim(self, video: UploadedVideo, values: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return the condition that the claim is still the one made by this object."""
-        mine = {":claimed": "claimed", ":mine": self._claimed_at[video.id]}
-        return {
-            "ConditionExpression": "#state = :claimed AND claimed_at = :mine",
-            "ExpressionAttributeNames": {"#state": "state"},
-            "ExpressionAttributeValues": mine | (values or {}),
-        }
-
-    @staticmethod
-    def _write_if(write: Any, **call: Any) -> bool:
-        """Make a conditional write; return whether its condition held."""
-        try:
-            write(**call)
-        except ClientError as err:
-            if err.response["Error"]["Code"] != "ConditionalCheckFailedException":
-                raise
-            return False
-        return True
-
-
-class S3Claims:
-    """The request object as the claim: S3 writes it only if it does not exist."""
-
-    are_requests = True
-
-    def __init__(self, s3: Client, prefixes: Prefixes) -> None:
-        self._s3 = s3
-        self._prefixes = prefixes
-
-    def claim(self, video: UploadedVideo) -> bool:
-        key, claim = self._prefixes.request_key(video.id), uuid.uuid4().hex
-        call = {"Bucket": video.bucket, "Key": key, "Body": video.body, "ContentType": JSON}
-        if put_if(self._s3, **call, IfNoneMatch="*", Metadata=video.version.metadata | {CLAIM: claim}):
-            return True
-        # boto3 repeats a call whose answer was lost: then the object that exists is our own.
-        found = find_object(self._s3, video.bucket, key)
-        return found is not None and found["Metadata"].get(CLAIM) == claim
-
-    def confirm(self, video: UploadedVideo, state: str) -> None:
-        """Do nothing: the object itself is the record."""
-
-    def release(self, video: UploadedVideo) -> None:
-        self._s3.delete_object(Bucket=video.bucket, Key=self._prefixes.request_key(video.id))
 
 
 def version_of(key: str, record: Event) -> UploadVersion:

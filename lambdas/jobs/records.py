@@ -24,7 +24,6 @@ JSON = "application/json"
 JSON_SUFFIX = ".json"
 RECORD_SUFFIX = ".result.json"
 MAX_KEY_BYTES = 1024  # S3's limit
-CLAIM = "claim"  # in the metadata of a request: who wrote it first
 STATUS = "status"  # of the job, in the metadata of its record
 SUCCESS = "success"
 # What S3 answers if the object exists, was replaced, is being written, or was deleted meanwhile.
@@ -59,6 +58,10 @@ class Prefixes:
     def record_key(self, job_id: str) -> str:
         return f"{self.requests}{job_id}{RECORD_SUFFIX}"
 
+    def claim_key(self, job_id: str) -> str:
+        """Return the key of the claim, if there is no table of claims."""
+        return f"{self.requests}claims/{job_id}"
+
     def waiting_key(self, job_id: str) -> str:
         """Return the key of the object that exists while the endpoint has the request."""
         return f"{self.waiting}{job_id}"
@@ -82,11 +85,10 @@ class Prefixes:
 
 @dataclass(frozen=True)
 class ObjectPath:
-    """Where an object is to be written. may_create: whether it may be written if it does not exist."""
+    """Where an object is to be written."""
 
     bucket: str
     key: str
-    may_create: bool = True
 
 
 def store_result(s3: Client, prefixes: Prefixes, target: ObjectPath, record: Record, version: UploadVersion) -> bool:
@@ -120,8 +122,7 @@ def publish(s3: Client, target: ObjectPath, record: Record, version: UploadVersi
 def renew_request(s3: Client, target: ObjectPath, body: bytes, version: UploadVersion) -> bool:
     """Replace a request by one for a newer version of the same bytes.
 
-    target: its may_create decides what happens if there is no request yet.
-    Returns: whether it was replaced; the record of the job, if it has one, is then to be published again.
+    Returns: whether it was written; the record of the job, if it has one, is then to be published again.
     """
     return put_unless(
         s3,
@@ -162,13 +163,10 @@ def put_unless(
     call = {"Bucket": target.bucket, "Key": target.key, "Body": body, "ContentType": JSON}
     for _ in range(MAX_WRITE_ATTEMPTS):
         found = find_object(s3, target.bucket, target.key)
-        if found is None and not target.may_create:
-            return False
         if found is not None and keeps(found["Metadata"]):
             return False
         condition = {"IfNoneMatch": "*"} if found is None else {"IfMatch": found["ETag"]}
-        claim = {CLAIM: found["Metadata"][CLAIM]} if found and CLAIM in found["Metadata"] else {}
-        if put_if(s3, **call, **condition, Metadata=claim | dict(metadata)):
+        if put_if(s3, **call, **condition, Metadata=dict(metadata)):
             return True
     raise WriteConflict(f"s3://{target.bucket}/{target.key}: replaced {MAX_WRITE_ATTEMPTS} times while it was written")
 

@@ -13,12 +13,13 @@ import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError, ReadTimeoutError
 from botocore.stub import Stubber
-from support.lambda_functions import BUCKET, load, version_of
+from support.lambda_functions import BUCKET, load, load_shared, version_of
 
 from inference.error_responses import INTERNAL, STATUSES
 from inference.requests import S3Object, parse_request
 
 function = load("invoke_endpoint")
+claims = load_shared("jobs.claims")
 KEY = "uploads/my clip (1).MP4"
 PART = 5 * 1024 * 1024  # smallest part size in S3
 
@@ -268,27 +269,58 @@ def test_transient_errors_are_retried(s3, endpoint, monkeypatch, store, error):
     assert statuses(function.handler(bridge_event(KEY), None)) == ["succeeded"]
 
 
-def test_a_claim_expires_after_its_lease_and_not_before(s3, endpoint, table, monkeypatch):
+def claims_of(store: str, s3: Any) -> Any:
+    return claims.DynamoDbClaims("videos") if store == "table" else claims.S3Claims(s3, claims.Prefixes.from_env({}))
+
+
+def after_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time_ns
+    monkeypatch.setattr(claims.time, "time_ns", lambda: now() + (claims.LEASE_S + 1) * 10**9)
+
+
+def test_a_claim_expires_after_its_lease_and_not_before(s3, endpoint, store, monkeypatch):
     video = function.UploadedVideo(BUCKET, KEY, version_of(KEY, "e1"))
-    assert function.DynamoDbClaims("videos").claim(video)  # then its function is killed
-    assert statuses(function.handler(bridge_event(KEY), None)) == ["duplicate"]
-    later = time.time_ns() + (function.LEASE_S + 1) * 10**9
-    monkeypatch.setattr(function.time, "time_ns", lambda: later)
+    assert claims_of(store, s3).claim(video)  # then its function is killed
+    with pytest.raises(function.VideosFailed, match="another run is sending"):  # or this event would be lost
+        function.handler(bridge_event(KEY), None)
+    after_lease(monkeypatch)
     assert statuses(function.handler(bridge_event(KEY), None)) == ["invoked"]
+    assert statuses(function.handler(bridge_event(KEY), None)) == ["duplicate"]
 
 
-def test_a_claim_taken_over_is_not_released_by_its_old_owner(table, monkeypatch):
+def test_a_claim_taken_over_is_not_released_by_its_old_owner(s3, store, monkeypatch):
     video = function.UploadedVideo(BUCKET, KEY, version_of(KEY, "e1"))
-    first, second = function.DynamoDbClaims("videos"), function.DynamoDbClaims("videos")
+    first, second, third = (claims_of(store, s3) for _ in range(3))
     assert first.claim(video)
-    later = time.time_ns() + (function.LEASE_S + 1) * 10**9
-    monkeypatch.setattr(function.time, "time_ns", lambda: later)
+    after_lease(monkeypatch)
     assert second.claim(video)
+    monkeypatch.undo()
     first.release(video)
-    assert table.get_item(Key={"id": video.id})["Item"]["state"] == "claimed"
-    second.confirm(video, "invoked")
     first.confirm(video, "succeeded")
-    assert table.get_item(Key={"id": video.id})["Item"]["state"] == "invoked"
+    with pytest.raises(claims.JobInFlight):
+        third.claim(video)
+    second.confirm(video, "invoked")
+    second.release(video)
+    assert not third.claim(video)
+
+
+def test_of_two_that_take_over_a_claim_one_gets_it(s3, monkeypatch):
+    video = function.UploadedVideo(BUCKET, KEY, version_of(KEY, "e1"))
+    first, second, third = (claims_of("s3", s3) for _ in range(3))
+    assert first.claim(video)
+    after_lease(monkeypatch)
+    read, seen = second._read, []
+
+    def interrupted(*arguments: Any) -> Any:
+        found = read(*arguments)
+        if not seen:
+            seen.append(third.claim(video))
+        return found
+
+    monkeypatch.setattr(second, "_read", interrupted)
+    with pytest.raises(claims.JobInFlight):
+        second.claim(video)
+    assert seen == [True]
 
 
 @pytest.mark.parametrize(("name", "value"), [("ENDPOINT_NAME", ""), ("MODE", "batch")])

@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
 from support.lambda_functions import BUCKET, load, load_shared, version_of
 
 invoke = load("invoke_endpoint")
 on_result = load("on_result")
+jobs_claims = load_shared("jobs.claims")
 records = load_shared("jobs.records")
 versions = load_shared("jobs.version")
 
@@ -45,7 +47,7 @@ def answered(s3: Any, contents: str, status: str = "Completed", **changes: Any) 
     message = {
         "invocationStatus": status,
         "inferenceId": job_id(contents),
-        "eventTime": "2026-11-30T09:00:00.000Z",
+        "eventTime": datetime.now(UTC).isoformat(),
         "requestParameters": {"inputLocation": f"s3://{BUCKET}/requests/{job_id(contents)}.json"},
         "responseParameters": {"outputLocation": f"s3://{BUCKET}/results/{contents}.out"},
     }
@@ -132,23 +134,43 @@ def test_a_newer_versions_failure_replaces_an_older_success(s3, endpoint, store,
     assert (found["status"], found["s3_version_id"]) == ("error", "v2")
 
 
-def test_the_same_bytes_come_again_before_the_request_is_written(s3, endpoint, table, monkeypatch, read_json):
-    """With a table the request is written after the claim: what came in between stays the newer one."""
-    claim = invoke.DynamoDbClaims.claim
-    monkeypatch.setenv("TABLE_NAME", "videos")
+def test_the_same_bytes_come_again_while_the_first_are_being_sent(s3, endpoint, store, monkeypatch, read_json):
+    """The second event is repeated until the first run has sent its request."""
+    invoke_async = endpoint.invoke_endpoint_async
 
-    def interrupted(claims: Any, video: Any) -> bool:
-        is_mine = bool(claim(claims, video))
-        monkeypatch.setattr(invoke.DynamoDbClaims, "claim", claim)
-        invoke.handler(uploaded(3, "a"), None)
-        return is_mine
+    def interrupted(**call: Any) -> Any:
+        monkeypatch.setattr(endpoint, "invoke_endpoint_async", invoke_async)
+        with pytest.raises(invoke.VideosFailed, match="another run is sending"):
+            invoke.handler(uploaded(3, "a"), None)
+        return invoke_async(**call)
 
-    monkeypatch.setattr(invoke.DynamoDbClaims, "claim", interrupted)
+    monkeypatch.setattr(endpoint, "invoke_endpoint_async", interrupted)
     invoke.handler(uploaded(1, "a"), None)
     invoke.handler(uploaded(2, "b"), None)
+    assert invoke.handler(uploaded(3, "a"), None)["results"][0]["status"] == "duplicate"
     for contents in "ab":
         on_result.handler(answered(s3, contents), None)
     assert len(endpoint.calls) == 2
+    assert read_json(RESULT)["s3_version_id"] == "v3"
+
+
+def test_a_call_that_failed_does_not_lose_a_newer_version(s3, endpoint, store, monkeypatch, read_json):
+    """The same bytes came again meanwhile; then the first event is repeated."""
+    request = records.ObjectPath(BUCKET, f"requests/{job_id('a')}.json")
+
+    def failing(**call: Any) -> Any:
+        version = invoke.version_of(KEY, uploaded(3, "a"))
+        records.renew_request(s3, request, invoke.UploadedVideo(BUCKET, KEY, version).body, version)
+        raise EndpointConnectionError(endpoint_url="e")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(endpoint, "invoke_endpoint_async", failing)
+        with pytest.raises(invoke.VideosFailed):
+            invoke.handler(uploaded(1, "a"), None)
+    invoke.handler(uploaded(2, "b"), None)
+    assert invoke.handler(uploaded(1, "a"), None)["results"][0]["status"] == "invoked"
+    for contents in "ab":
+        on_result.handler(answered(s3, contents), None)
     assert read_json(RESULT)["s3_version_id"] == "v3"
 
 
@@ -256,8 +278,12 @@ def test_a_claim_whose_answer_was_lost_is_still_its_owners(s3, endpoint, store, 
     else:
         claims = invoke.S3Claims(s3, records.Prefixes.from_env({}))
         monkeypatch.setattr(s3, "put_object", twice(s3.put_object))
-    assert claims.claim(invoke.UploadedVideo(BUCKET, KEY, version_of(KEY)))
-    assert not claims.claim(invoke.UploadedVideo(BUCKET, KEY, version_of(KEY)))
+    video = invoke.UploadedVideo(BUCKET, KEY, version_of(KEY))
+    assert claims.claim(video)
+    with pytest.raises(jobs_claims.JobInFlight):
+        claims.claim(video)
+    claims.confirm(video, "invoked")
+    assert not claims.claim(video)
 
 
 @pytest.mark.parametrize("name", ["ü" * 506 + ".mp4", "a" * 1012 + ".mp4", "a+b c%20&=日本語 (1).mp4"])
