@@ -3,7 +3,8 @@
 SageMaker publishes success and failure to SNS topics. Either becomes the record of the job, `requests/ID.result.json`,
 and of the video, `results/NAME.json`, unless that is of a newer version. If TABLE_NAME names a DynamoDB table, the item
 created by `invoke_endpoint` is completed, too. SNS may deliver a result twice, and in any order: the second
-time the same record is written again, and a failure never replaces a success of the same job.
+time the same record is written again, a failure never replaces a success of the same job, and one that may pass counts
+only until its job is sent again.
 
 A failure is final if the container rejected the request itself. After any other one the item is "retryable", so that
 the next event for the video is sent again, and such an event is put into the dead-letter queue DEAD_LETTERS_URL, if
@@ -28,8 +29,9 @@ from typing import Any
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
+from jobs.claims import RETENTION_S
 from jobs.expired import EXPIRED, explain_expiry, find_expired
-from jobs.records import JSON, ObjectPath, Prefixes, WriteConflict, publish, store_result
+from jobs.records import JSON, ObjectPath, Prefixes, WriteConflict, find_object, publish, store_result
 from jobs.version import UploadVersion
 
 logger = logging.getLogger(__name__)
@@ -45,7 +47,6 @@ CONTAINER_STATUS = re.compile(r"Received (?:client|server) error \((\d{3})\)")
 RETRYABLE_STATUSES = frozenset({408, 425, 429, 499})  # as in `invoke_endpoint`
 MAX_ANSWER_BYTES = 5 * 1024 * 1024  # copied into the record; of a longer answer it has only the location
 MAX_EXPIRED = 100  # requests recorded as expired in one call, which has 30 s; the next call finds the others
-RETENTION_S = 30 * 24 * 3600  # of table items, as in `invoke_endpoint`
 
 
 class ResultsFailed(Exception):
@@ -153,20 +154,44 @@ def store_message(message: Record, s3: Client, settings: Settings) -> Record:
         publish(s3, target, record, UploadVersion("", "", current_at_ms=milliseconds(message.get("eventTime"))))
         complete_item(settings, record, f"s3://{target.bucket}/{target.key}")
         return stored
-    waiting_key = settings.prefixes.waiting_key(record["inference_id"])
-    if not store_result(s3, settings.prefixes, target, record, found.version):
-        logger.info("%s: a failure after its success is ignored", record["inference_id"])
-        s3.delete_object(Bucket=found.bucket, Key=waiting_key)
-        return stored | {"status": "ignored"}
-    complete_item(settings, record, f"s3://{target.bucket}/{settings.prefixes.record_key(record['inference_id'])}")
-    is_retryable = state_of(record) == "retryable"
-    if is_retryable:
-        queue_retry(found, found.version, settings)
-    s3.delete_object(Bucket=found.bucket, Key=waiting_key)
-    if is_retryable and not settings.table:  # without a table the request object is the claim
-        s3.delete_object(Bucket=found.bucket, Key=settings.prefixes.request_key(record["inference_id"]))
-    logger.info("%s: %s in %s", record["inference_id"], record["status"], target.key)
-    return stored
+    is_stored = store_job(found, found.version, record, s3, settings)
+    return stored if is_stored else stored | {"status": "ignored"}
+
+
+def store_job(found: ProcessedInput, version: UploadVersion, record: Record, s3: Client, settings: Settings) -> bool:
+    """Store the result of a job that `invoke_endpoint` sent, and end its waiting.
+
+    Returns: False if the notification is out of date.
+    """
+    job_id, target = record["inference_id"], found.target(settings.prefixes)
+    may_pass = state_of(record) == "retryable"
+    waiting = ObjectPath(found.bucket, settings.prefixes.waiting_key(job_id))
+    if may_pass and is_dealt_with(s3, waiting, milliseconds(record["finished_at"])):
+        logger.info("%s: a failure that was stored before is ignored", job_id)
+        return False
+    if not store_result(s3, settings.prefixes, target, record, version):
+        logger.info("%s: a failure after its success is ignored", job_id)
+        s3.delete_object(Bucket=waiting.bucket, Key=waiting.key)
+        return False
+    complete_item(settings, record, f"s3://{target.bucket}/{settings.prefixes.record_key(job_id)}")
+    if may_pass:
+        if not settings.table:
+            s3.delete_object(Bucket=found.bucket, Key=settings.prefixes.claim_key(job_id))
+        queue_retry(found, version, settings)
+    # Last: if this function is killed before, its retry does the same again.
+    s3.delete_object(Bucket=waiting.bucket, Key=waiting.key)
+    logger.info("%s: %s in %s", job_id, record["status"], target.key)
+    return True
+
+
+def is_dealt_with(s3: Client, waiting: ObjectPath, failed_at_ms: int) -> bool:
+    """Return whether a failure that may pass was stored before: its job may have been sent again since.
+
+    waiting: exists while the endpoint has the request, and is written just before that is sent.
+    failed_at_ms: 0 if the notification has no time. Raises: ClientError.
+    """
+    found = find_object(s3, waiting.bucket, waiting.key)
+    return found is None or 0 < failed_at_ms < found["LastModified"].timestamp() * 1000
 
 
 def milliseconds(time_text: str | None) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import boto3
@@ -25,7 +27,7 @@ def notice(status: str = "Completed", **changes: Any) -> dict[str, Any]:
         "eventVersion": "1.0",
         "eventSource": "aws:sagemaker",
         "eventName": "InferenceResult",
-        "eventTime": "2026-01-25T22:46:00.608Z",
+        "eventTime": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "awsRegion": "us-east-1",
         "invocationStatus": status,
         "inferenceId": VIDEO.id,
@@ -48,7 +50,7 @@ def invoked(s3: Any, endpoint: Any) -> Any:
 
 
 def test_a_success_is_stored_with_its_answer(invoked, read_json):
-    [stored] = function.handler(sns_event(notice()), None)["results"]
+    [stored] = function.handler(sns_event(notice(eventTime="2026-01-25T22:46:00.608Z")), None)["results"]
     assert stored == {"status": "success", "inference_id": VIDEO.id, "record": RECORD}
     record = read_json(RECORD)
     assert record["answer"] == ANSWER
@@ -111,6 +113,49 @@ def test_a_passing_failure_can_be_sent_again(
     assert again == (["invoked"] if may_pass else [])
     assert invoke.handler(direct, None)["results"][0]["status"] == "duplicate"
     assert [one["status"] for one in sent] == ["invoked"]
+
+
+@pytest.mark.parametrize("with_table", [True, False])
+def test_a_failure_delivered_again_does_not_repeat_the_job(
+    s3, endpoint, dead_letters, read_json, monkeypatch, request: pytest.FixtureRequest, with_table: bool
+):
+    if with_table:
+        request.getfixturevalue("table")
+    s3.put_object(Bucket=BUCKET, Key=VIDEO.key, Body=b"1")
+    direct = {"s3_bucket": BUCKET, "s3_video_key": VIDEO.key}
+    job_id = invoke.handler(direct, None)["results"][0]["id"]
+    parameters = {"inputLocation": f"s3://{BUCKET}/requests/{job_id}.json"}
+    failed = sns_event(notice("Failed", inferenceId=job_id, requestParameters=parameters))
+    for status in ("error", "ignored"):  # before the job is sent again
+        assert [one["status"] for one in function.handler(failed, None)["results"]] == [status]
+    [event] = dead_letters()
+    monkeypatch.setattr(function, "milliseconds", lambda _text: 1000)  # S3 has whole seconds: not the same one
+    assert [one["status"] for one in invoke.handler(event, None)["results"]] == ["invoked"]
+    assert [one["status"] for one in function.handler(failed, None)["results"]] == ["ignored"]  # and after that
+    assert dead_letters() == []
+    assert invoke.handler(direct, None)["results"][0]["status"] == "duplicate"
+    assert len(endpoint.calls) == 2
+
+
+@pytest.mark.parametrize("with_table", [True, False])
+def test_a_failure_that_was_stored_in_part_is_stored_again(
+    s3, endpoint, dead_letters, monkeypatch, request: pytest.FixtureRequest, with_table: bool
+):
+    """The function may fail at any step: Lambda repeats the notification, and the job can be sent again then."""
+    if with_table:
+        request.getfixturevalue("table")
+    s3.put_object(Bucket=BUCKET, Key=VIDEO.key, Body=b"1")
+    job_id = invoke.handler({"s3_bucket": BUCKET, "s3_video_key": VIDEO.key}, None)["results"][0]["id"]
+    parameters = {"inputLocation": f"s3://{BUCKET}/requests/{job_id}.json"}
+    failed = sns_event(notice("Failed", inferenceId=job_id, requestParameters=parameters))
+    url = os.environ["DEAD_LETTERS_URL"]
+    monkeypatch.setenv("DEAD_LETTERS_URL", f"{url}-missing")
+    with pytest.raises(function.ResultsFailed):
+        function.handler(failed, None)
+    monkeypatch.setenv("DEAD_LETTERS_URL", url)
+    assert [one["status"] for one in function.handler(failed, None)["results"]] == ["error"]
+    [event] = dead_letters()
+    assert [one["status"] for one in invoke.handler(event, None)["results"]] == ["invoked"]
 
 
 def test_a_request_of_another_caller_is_recorded_by_its_own_name(s3, endpoint, read_json):
