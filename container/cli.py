@@ -36,6 +36,10 @@ COMMANDS = {  # in the order of use: name, the function or Typer app, and the fi
         "container.commands.serve:serve",
         "Serve lip reading, lip sync and live avatars over HTTP, WebSocket and gRPC.",
     ),
+    "worker": (
+        "container.commands.worker:worker",
+        "Run the jobs that servers with the same database accept, one at a time.",
+    ),
     "jobs": ("container.commands.jobs:app", "Submit, watch and download the durable jobs of a server."),
     "doctor": (
         "container.commands.doctor:doctor",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -21,6 +22,7 @@ from inference.settings import Settings
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
+    from container.jobs.broker import WakeSender
     from container.jobs.job_queue import JobQueue
     from container.jobs.records import NewJob, QueueStatistics, Submission
     from container.jobs.repository import JobRepository
@@ -34,6 +36,7 @@ logger = logging.getLogger("viseme.jobs")
 POLL_S = 5.0  # seconds between looks at the queue: other servers and retries add to it
 RESTART_S = 15.0  # seconds until the workers are started again if they could not be
 LEASE_SWEEP_S = 5.0
+BROKER_LOG_S = 60.0  # seconds between warnings that the broker cannot be reached
 FILE_SWEEP_S = 60.0
 ORPHAN_SWEEP_S = 3600.0
 WEBHOOK_POLL_S = 2.0
@@ -79,6 +82,7 @@ class JobService:
         self._pool: JobPool | None = None
         self._pool_start = asyncio.Lock()
         self._wake = asyncio.Event()
+        self._news = asyncio.Event()  # for the workers of other machines
         self._tasks: list[asyncio.Task[None]] = []
         self._is_draining = False
         self.n_running = 0
@@ -137,8 +141,17 @@ class JobService:
         return 0 if self._store is None else self._store.sweeper.n_swept
 
     def wake(self) -> None:
-        """Have the runners look at the queue now."""
+        """Have all runners look at the queue now: this server's, and through the broker those of other machines."""
+        self.wake_runners()
+        self._news.set()
+
+    def wake_runners(self) -> None:
+        """Have this server's runners look at the queue now."""
         self._wake.set()
+
+    @property
+    def is_draining(self) -> bool:
+        return self._is_draining
 
     def drain(self) -> None:
         """Claim no more jobs. Those that run may end; `stop` gives them back."""
@@ -158,6 +171,7 @@ class JobService:
 
     def _start_tasks(self, store: JobStore) -> None:
         sweeps: list[tuple[float, Callable[[], object]]] = [
+            (LEASE_SWEEP_S, store.sweeper.free_dead),
             (LEASE_SWEEP_S, store.sweeper.free_expired),
             (FILE_SWEEP_S, store.sweeper.sweep),
             (ORPHAN_SWEEP_S, store.sweeper.delete_orphans),
@@ -166,6 +180,8 @@ class JobService:
             sweeps.append((WEBHOOK_POLL_S, store.webhooks.send_due))
         self._tasks += [asyncio.create_task(self._repeat(*sweep)) for sweep in sweeps]
         self._tasks += [asyncio.create_task(self._run_jobs(store)) for _ in range(self._settings.n_job_runners)]
+        if self._settings.broker_url is not None:
+            self._tasks.append(asyncio.create_task(self._send_wakes(self._settings.broker_url)))
 
     async def _repeat(self, interval_s: float, sweep: Callable[[], object]) -> None:
         """Repeat a sweep for ever. One that fails is logged, and repeated like the others."""
@@ -177,6 +193,24 @@ class JobService:
             except Exception:
                 logger.exception("a sweep of the jobs failed")
             await asyncio.sleep(interval_s)
+
+    async def _send_wakes(self, broker_url: str) -> None:
+        """Wake the workers of other machines whenever there is news. Those that miss it find the job when they poll."""
+        sender: WakeSender | None = None
+        logged_at = -math.inf
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            try:
+                if sender is None:
+                    sender = await asyncio.to_thread(make_wake_sender, broker_url)
+                await asyncio.to_thread(sender.send)
+            except VisemeError as err:
+                if time.monotonic() - logged_at >= BROKER_LOG_S:
+                    logged_at = time.monotonic()
+                    logger.warning("the workers cannot be woken", extra={"reason": str(err)})
+            except Exception:
+                logger.exception("the workers cannot be woken")
 
     async def _run_jobs(self, store: JobStore) -> None:
         """Run one job after another."""
@@ -211,13 +245,18 @@ class JobService:
         """Return a runner over the workers, which the first call starts. Raises: NotReady if they cannot be."""
         from container.jobs.runner import JobRunner, RunnerOptions
 
+        pool = await self.start_pool()
+        worker = f"server-{secrets.token_hex(8)}"
+        return JobRunner(store.queue, store.storage, pool, RunnerOptions(worker, self._settings.job_deadline_s))
+
+    async def start_pool(self) -> JobPool:
+        """Return the workers that run jobs; the first call starts them. Raises: NotReady if they cannot be."""
         async with self._pool_start:
             if self._pool is None:
                 pool = self._make_pool()
                 await pool.start()
                 self._pool = pool
-        worker = f"server-{secrets.token_hex(8)}"
-        return JobRunner(store.queue, store.storage, self._pool, RunnerOptions(worker, self._settings.job_deadline_s))
+            return self._pool
 
     async def _open_later(self) -> None:
         while self._store is None:
@@ -231,11 +270,19 @@ class JobService:
             await asyncio.to_thread(store.storage.delete, job_id)
 
 
+def make_wake_sender(broker_url: str) -> WakeSender:
+    """Return what wakes the workers of other machines. Raises: InvalidRequest if Celery is not installed."""
+    from container.jobs.broker import WakeSender  # imports Celery, which takes a while
+
+    return WakeSender(broker_url)
+
+
 def make_job_pool(settings: Settings) -> Pool:
     """Return the workers of jobs, not started yet."""
     own = settings.model_copy(update={"workers": settings.n_job_runners, "requests_per_worker": REQUESTS_PER_WORKER})
     model_dir = str(settings.model_dir) if settings.model_dir else None
-    return Pool(place_workers(own, Machine.inspect(own)), settings.n_job_runners, model_dir)
+    placements = place_workers(own, Machine.inspect(own))
+    return Pool(placements, settings.n_job_runners, model_dir, settings.max_jobs_per_process)
 
 
 def open_store(settings: Settings, clock: Callable[[], float] = time.time) -> JobStore:
