@@ -44,6 +44,18 @@ def test_time_outside_the_stages_is_not_counted():
     assert clock.as_ms() == {"a": 2000.0, "total": 2000.0}
 
 
+def test_waiting_counts_in_the_total_but_for_no_stage():
+    time_source = ManualClock()
+    clock = StageClock(time_source, deadlines=(Deadline("the job", 10),))
+    with clock.stage("a"):
+        time_source.now += 1
+        with clock.waiting():
+            time_source.now += 10
+        assert clock.as_ms() == {"a": 1000.0, "total": 11000.0}
+        with pytest.raises(DeadlineExceeded, match="the job"):
+            clock.check("a")
+
+
 def test_a_deadline_counts_its_own_stages_and_names_itself():
     time_source = ManualClock()
     clock = StageClock(time_source, deadlines=(Deadline("decoding", 5, ("open", "decode")), Deadline("the job", 100)))

@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 import numpy as np
 
 from inference.backends import choose_device
+from inference.backends.device import count_threads
 from inference.errors import UnsupportedMedia
 from inference.faces import FaceRegion, FaceTracker
 from inference.faces.crop import CROP_HEIGHT, CROP_WIDTH
@@ -34,7 +35,8 @@ from inference.lip_reading.preprocess import (
 )
 from inference.lip_reading.windows import N_LIP_POINTS, WINDOW_HOP, OnRows, run_windows, stitch
 from inference.media import Clip, Frame, MediaOpener, OpenedMedia, Source, open_media
-from inference.settings import Settings
+from inference.run_ahead import RunAhead
+from inference.settings import Settings, wanted_threads
 from inference.stage_timer import StageClock
 from inference.weights.sources import WeightSources
 
@@ -46,6 +48,7 @@ U = TypeVar("U")
 
 BATCH_SIZE = {"cpu": 2, "cuda": 16}  # windows per batch
 MAX_BATCH = {"cpu": 2, "cuda": 32}  # windows of several videos per batch
+N_MOUTHS_AHEAD = 2 * WINDOW_FRAMES  # that wait for the network: 3.7 MB
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,22 @@ class ExtractionResult(Generic[T]):
     def with_result(self, result: U) -> ExtractionResult[U]:
         """Return the same with another result."""
         return ExtractionResult(result, self.n_frames, self.n_without_face, self.has_cut, self.warnings)
+
+
+class DeferredProgress:
+    """The last progress that one thread reports, for another to pass on: callers are called in their own thread."""
+
+    def __init__(self, progress: ProgressCallback | None) -> None:
+        self._progress = progress
+        self._latest: tuple[float, float | None] | None = None
+
+    def __call__(self, done_s: float, total_s: float | None) -> None:
+        self._latest = (done_s, total_s)
+
+    def pass_on(self) -> None:
+        latest, self._latest = self._latest, None
+        if latest is not None and self._progress is not None:
+            self._progress(*latest)
 
 
 class CountingIterator:
@@ -191,10 +210,15 @@ class LipReader:
         with clock.stage("decode"), self._open_media(source, self._limits) as media:
             check_not_still(media)
             tracker = FaceTracker(self._landmarker, options.face, EVERY_FRAME if options.exact else DETECT_EVERY)
-            clips = clock.watch("decode", report_progress(media.read_clips(FPS), progress, media.video.duration_s))
-            tracked = clock.watch("faces", track_faces(clips, tracker))
-            counted = CountingIterator(clock.watch("mouths", silence_held(crop_mouths(tracked, media.name, tracker))))
-            found = decode(iter(counted))
+            if count_threads(wanted_threads()) == 1:
+                counted = CountingIterator(track_mouths(media, tracker, clock, progress))
+                found = decode(iter(counted))
+            else:
+                deferred = DeferredProgress(progress)
+                mouths = track_mouths(media, tracker, clock.branch(), deferred)
+                with RunAhead(mouths, N_MOUTHS_AHEAD, clock, deferred.pass_on) as ahead:
+                    counted = CountingIterator(ahead)
+                    found = decode(iter(counted))
         return ExtractionResult(found, counted.n_frames, counted.n_without_face, counted.has_cut, media.warnings)
 
     def _run_network(self, mouths: Iterable[MouthCrop], clock: StageClock, on_rows: OnRows | None) -> Logits:
@@ -273,6 +297,15 @@ def check_not_still(media: OpenedMedia) -> None:
     """Raise UnsupportedMedia if the file is a still image."""
     if media.video.is_still:
         raise UnsupportedMedia(f"{media.name}: a still image ({media.video.codec}); expected a video of a face")
+
+
+def track_mouths(
+    media: OpenedMedia, tracker: FaceTracker, clock: StageClock, progress: ProgressCallback | None
+) -> Iterator[MouthCrop]:
+    """Yield the mouth of each frame of the selected face."""
+    clips = clock.watch("decode", report_progress(media.read_clips(FPS), progress, media.video.duration_s))
+    tracked = clock.watch("faces", track_faces(clips, tracker))
+    return clock.watch("mouths", silence_held(crop_mouths(tracked, media.name, tracker)))
 
 
 def report_progress(clips: Iterable[Clip], progress: ProgressCallback | None, total_s: float | None) -> Iterator[Clip]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import threading
 from fractions import Fraction
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from safetensors.numpy import load_file, save_file
 from support.synthetic_frames import talk
 from support.video_files import make_image, make_video
 
-from inference.errors import InvalidRequest, MediaTooLarge, NoFaceFound, UnsupportedMedia, WeightsNotFound
-from inference.lip_reading import LipReader, ReadOptions
-from inference.lip_reading.options import DEFAULT_N_BEST, MAX_N_BEST
+from inference.errors import Canceled, InvalidRequest, MediaTooLarge, NoFaceFound, UnsupportedMedia, WeightsNotFound
+from inference.lip_reading import LipReader, ReadOptions, pipeline
+from inference.lip_reading.options import DEFAULT_N_BEST, MAX_N_BEST, Decoder
 from inference.lip_reading.preprocess import WINDOW_FRAMES
 from inference.media.media_warnings import RESIZED
 from inference.settings import Settings
@@ -132,6 +133,43 @@ def test_every_stage_is_timed(reader: LipReader, talking_film: bytes):
     timings = reader.read(talking_film, clock=clock).timings_ms
     assert all(timings[stage] > 0 for stage in ("decode", "faces", "mouths", "network"))
     assert timings["total"] >= timings["decode"] + timings["network"]
+
+
+@pytest.mark.parametrize("decoder", ["grammar", "greedy"])
+def test_faces_tracked_ahead_of_the_network_give_the_same_transcript(
+    reader: LipReader, decoder: Decoder, monkeypatch: pytest.MonkeyPatch
+):
+    frames = talk(3 * WINDOW_FRAMES)
+    for i in (0, 100, 101, 224):
+        frames[i] = np.zeros_like(frames[i])
+    video, options = make_video(frames), ReadOptions(decoder=decoder)
+    found = []
+    for n_threads in (1, 2):
+        monkeypatch.setattr(pipeline, "count_threads", lambda _, n=n_threads: n)
+        reported: list[float] = []
+        transcript = reader.read(video, options, lambda done_s, _, to=reported: to.append(done_s)).as_dict()
+        assert reported == sorted(reported)
+        timings = transcript.pop("timings_ms")
+        found.append((transcript, set(timings), reported[-1]))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_an_error_of_either_thread_ends_the_reading(reader: LipReader, n_threads: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pipeline, "count_threads", lambda _: n_threads)
+    before = threading.active_count()
+
+    def cancel(*_: object) -> None:
+        raise Canceled("the request was canceled")
+
+    video = make_video(talk(3 * WINDOW_FRAMES))
+    with pytest.raises(Canceled):
+        reader.read(video, progress=cancel)
+    with pytest.raises(Canceled):
+        reader.read(video, on_words=cancel)
+    with pytest.raises(NoFaceFound, match="no face found in 10 frames"):
+        reader.read(make_video([np.full((96, 96, 3), 90, np.uint8)] * 10))
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("face", [-1, 1.5, "biggest", True, None])
