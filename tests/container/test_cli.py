@@ -56,7 +56,8 @@ LIGHT_LINES = {  # command lines that run no engine, and words of their output
     "jobs list --url a": "--url 'a'",
     "weights list": "starter",
 }
-COMPLETED = [path for path in command_paths() if path not in ("avatar", "jobs", "weights")]  # groups have no options of theirs
+GROUPS = ("avatar", "jobs", "weights")  # have no options of their own
+COMPLETED = [path for path in command_paths() if path not in GROUPS]
 
 
 def run_script(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -103,6 +104,7 @@ def test_the_help_lists_the_commands_in_the_order_of_use(capsys: pytest.CaptureF
         "sync",
         "avatar",
         "serve",
+        "worker",
         "jobs",
         "doctor",
         "render",
