@@ -20,6 +20,7 @@ from deploy.storage import check_file, split_uri, upload_file
 from deploy.waiting import WaitPolicy, describe_endpoint
 
 MAX_REALTIME_BYTES = 25_000_000  # SageMaker's limit for one request
+MAX_SERVERLESS_BYTES = 4 << 20  # the same of a serverless endpoint
 MAX_ASYNC_BYTES = 1 << 30  # SageMaker's limit for one input in S3
 INVOCATION_TIMEOUT_S = 3600  # the longest that SageMaker allows an asynchronous request
 JSON, NDJSON = "application/json", "application/x-ndjson"
@@ -53,12 +54,27 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def run(args: argparse.Namespace) -> None:
+    check_arguments(args)
     args.region = choose_region(args.region)
     pieces = invoke(BotoAws(args.region), args, WaitPolicy(poll_s=5.0, timeout_s=args.timeout_s))
     if args.output:
         write_file(args.output, pieces)
     else:
         write_stdout(pieces)
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raise WrongRequest before any call if there is no such video, or the options are not a JSON object."""
+    if args.video.startswith("s3://"):
+        split_uri(args.video)
+    else:
+        check_file(Path(args.video))
+    try:
+        options = json.loads(args.options or "{}")
+    except ValueError as err:
+        raise WrongRequest(f"--options {args.options}: not JSON: {err}") from err
+    if not isinstance(options, dict):
+        raise WrongRequest(f'--options {args.options}: expected a JSON object such as {{"face": 1}}')
 
 
 def write_file(path: Path, pieces: Iterator[bytes]) -> None:
@@ -103,21 +119,17 @@ def invoke(aws: Aws, args: argparse.Namespace, wait_policy: WaitPolicy) -> Itera
         raise WrongRequest(f"{args.endpoint_name}: no such endpoint in {args.region}")
     if found["EndpointStatus"] not in ("InService", "Updating", "SystemUpdating"):
         raise WrongRequest(f"{args.endpoint_name}: is {found['EndpointStatus']} and takes no requests")
-    if mode_of(found) == "async":
+    mode = mode_of(found)
+    if mode == "async":
         if args.stream:
             raise WrongRequest(f"--stream: {args.endpoint_name} is asynchronous; only a real-time endpoint streams")
         yield invoke_async(aws, args, found, wait_policy)
     else:
-        yield from invoke_realtime(aws, args)
+        yield from invoke_realtime(aws, args, MAX_SERVERLESS_BYTES if mode == "serverless" else MAX_REALTIME_BYTES)
 
 
-def invoke_realtime(aws: Aws, args: argparse.Namespace) -> Iterator[bytes]:
-    content_type, body = make_body(args)
-    if len(body) > MAX_REALTIME_BYTES:
-        raise WrongRequest(
-            f"{args.video}: {len(body)} bytes; a real-time endpoint takes at most {MAX_REALTIME_BYTES}: upload it to "
-            "S3 and pass s3://BUCKET/KEY, or deploy with --mode async"
-        )
+def invoke_realtime(aws: Aws, args: argparse.Namespace, max_bytes: int) -> Iterator[bytes]:
+    content_type, body = make_body(args, max_bytes)
     name, accept, more = args.endpoint_name, accept_of(args), custom_attributes(args)
     try:
         if args.stream:
@@ -128,12 +140,19 @@ def invoke_realtime(aws: Aws, args: argparse.Namespace) -> Iterator[bytes]:
         raise invocation.explain_model_error(aws, args.endpoint_name, err) from err
 
 
-def make_body(args: argparse.Namespace) -> tuple[str, bytes]:
-    """Return content type and body: the video itself, or a JSON request with its place in S3."""
-    if not args.video.startswith("s3://"):
-        return guess_content_type(args.video), check_file(Path(args.video)).read_bytes()
-    bucket, key = split_uri(args.video)
-    return JSON, json.dumps({"s3_bucket": bucket, "s3_video_key": key, "fps": 25}).encode()
+def make_body(args: argparse.Namespace, max_bytes: int) -> tuple[str, bytes]:
+    """Return content type and body: the video itself, or a JSON request with its place in S3. Raises: WrongRequest."""
+    if args.video.startswith("s3://"):
+        bucket, key = split_uri(args.video)
+        return JSON, json.dumps({"s3_bucket": bucket, "s3_video_key": key, "fps": 25}).encode()
+    path = check_file(Path(args.video))
+    size = path.stat().st_size
+    if size > max_bytes:
+        raise WrongRequest(
+            f"{path}: {size} bytes; this endpoint takes at most {max_bytes}: upload it to S3 and pass s3://BUCKET/KEY, "
+            "or deploy with --mode async"
+        )
+    return guess_content_type(args.video), path.read_bytes()
 
 
 def accept_of(args: argparse.Namespace) -> str:

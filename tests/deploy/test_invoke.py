@@ -40,7 +40,7 @@ def body(contents: bytes) -> StreamingBody:
     return StreamingBody(io.BytesIO(contents), len(contents))
 
 
-def expect_endpoint(script, status: str = "InService", *, is_async: bool = False) -> None:
+def expect_endpoint(script, status: str = "InService", *, is_async: bool = False, **more) -> None:
     found = {
         "EndpointName": "viseme",
         "EndpointArn": "arn:aws:sagemaker:us-east-1:123456789012:endpoint/viseme",
@@ -50,7 +50,7 @@ def expect_endpoint(script, status: str = "InService", *, is_async: bool = False
     }
     if is_async:
         found["AsyncInferenceConfig"] = {"OutputConfig": {"S3OutputPath": "s3://videos/results/"}}
-    script.expect("sagemaker", "DescribeEndpoint", NAMED, found)
+    script.expect("sagemaker", "DescribeEndpoint", NAMED, found | more)
 
 
 def test_a_file_in_real_time(script, video: Path, capfd: pytest.CaptureFixture[str]):
@@ -197,13 +197,15 @@ def test_the_containers_error_is_shown(script, video: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("missing.mp4", "missing.mp4: no such file"),
-        ("s3://videos", "s3://videos: expected s3://BUCKET/KEY"),
+        (["missing.mp4"], "missing.mp4: no such file"),
+        (["s3://videos"], "s3://videos: expected s3://BUCKET/KEY"),
+        (["s3://videos/a.mp4", "--options", "{face"], "--options {face: not JSON: "),
+        (["s3://videos/a.mp4", "--options", "[1]"], '--options [1]: expected a JSON object such as {"face": 1}'),
     ],
 )
-def test_the_callers_mistakes(script, capsys: pytest.CaptureFixture[str], given: str, message: str):
-    expect_endpoint(script)
-    assert main([given, *CALL]) == 2
+def test_the_callers_mistakes(script, capsys: pytest.CaptureFixture[str], given: list[str], message: str):
+    """Rejected before any call: the script expects none."""
+    assert main([*given, *CALL]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -211,7 +213,15 @@ def test_too_large_for_real_time(script, tmp_path: Path, capsys: pytest.CaptureF
     (tmp_path / "long.mp4").write_bytes(bytes(25_000_001))
     expect_endpoint(script)
     assert main([str(tmp_path / "long.mp4"), *CALL]) == 2
-    assert "upload it to S3" in capsys.readouterr().err
+    assert "25000001 bytes; this endpoint takes at most 25000000: upload it to S3" in capsys.readouterr().err
+
+
+def test_too_large_for_serverless(script, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "long.mp4").write_bytes(bytes(5 << 20))
+    variant = {"VariantName": "AllTraffic", "CurrentServerlessConfig": {"MemorySizeInMB": 1024, "MaxConcurrency": 1}}
+    expect_endpoint(script, ProductionVariants=[variant])
+    assert main([str(tmp_path / "long.mp4"), *CALL]) == 2
+    assert "this endpoint takes at most 4194304" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("status", ["Creating", "Failed"])
