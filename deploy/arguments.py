@@ -133,6 +133,9 @@ def add_async_arguments(parser: argparse.ArgumentParser) -> None:
 
 def check_arguments(args: argparse.Namespace) -> None:
     """Raise WrongRequest before anything is created, if the arguments are invalid."""
+    empty = [name for name, value in vars(args).items() if value == ""]
+    if empty:  # as from a variable of the shell that is not set
+        raise WrongRequest(f"--{empty[0].replace('_', '-')}: is empty")
     if not args.role_arn:
         raise WrongRequest("--role-arn: missing; expected the IAM role that SageMaker runs the endpoint with")
     check_capacity(*choose_capacity(args.min_capacity, args.max_capacity, default_bounds(args.mode)), args.mode)

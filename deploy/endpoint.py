@@ -95,10 +95,10 @@ def run(args: argparse.Namespace) -> None:
     args.region = choose_region(args.region)
     wait_policy = WaitPolicy()
     if args.dry_run:
-        write_stderr(
-            "dry run: no call is made; an existing endpoint is assumed to have one instance, no autoscaling, and "
-            "nothing else that an update keeps"
+        assumed = (
+            "; the endpoint is assumed to have one instance, no autoscaling, and nothing else that an update keeps"
         )
+        write_stderr(f"dry run: no call is made{assumed if args.update or args.delete else ''}")
         wait_policy = replace(wait_policy, report=lambda _: None)
     if args.delete:
         rollout.delete(choose_aws(args), args.endpoint_name, wait_policy)

@@ -116,6 +116,10 @@ def split_types(text: str) -> tuple[str, ...]:
     machine image are chosen for all of them.
     """
     found = tuple(part.strip() for part in text.split(","))
+    if not all(found):
+        raise WrongRequest(
+            f"--instance-type {text}: expected types separated by commas, such as ml.g5.xlarge,ml.g6.xlarge"
+        )
     kinds = {has_gpu(one) for one in found}
     if len(found) > MAX_TYPES:
         raise WrongRequest(f"--instance-type {text}: {len(found)} types; SageMaker takes at most {MAX_TYPES}")

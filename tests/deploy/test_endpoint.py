@@ -468,6 +468,7 @@ def test_dry_run_rejects_invalid_parameters(capsys: pytest.CaptureFixture[str]):
         (["--env", "A"], "--env A: expected KEY=VALUE"),
         (["--env", "SAGEMAKER_MODEL_SERVER_WORKERS=no"], "SAGEMAKER_MODEL_SERVER_WORKERS=no: expected 1 to 99"),
         (["--inference-ami-version", "gpu 9"], "--inference-ami-version gpu 9: expected such as al2023-ami"),
+        (["--image-uri", ""], "--image-uri: is empty"),  # a variable of the shell that is not set
         (["--image-uri", "x/viseme:1-cu140"], "needs CUDA 14.0; the newest known driver (580) runs 13.0"),
     ],
 )

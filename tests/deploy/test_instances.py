@@ -69,7 +69,7 @@ def test_workers_fit_into_cpus_and_memory(types: list[str], workers: int):
     [
         ("ml.g5.xlarge,ml.c7i.xlarge", "some have a GPU and some have none"),
         ("ml.g5.xlarge,ml.g5.xlarge", "a type occurs twice"),
-        ("ml.g5.xlarge,", "expected a SageMaker type"),
+        ("ml.g5.xlarge,", "expected types separated by commas"),
         (",".join(f"ml.g5.{size}xlarge" for size in ("", 2, 4, 8, 12, 16)), "6 types; SageMaker takes at most 5"),
     ],
 )
