@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -37,6 +38,7 @@ from container.http.responses import (
     early_response_class,
     request_id_of,
 )
+from container.http.static_page import OPENAPI_PATH, docs_routes
 from container.jobs.api.routes import JobRoutes
 from container.jobs.service import JobService
 from container.stream import AvatarServer
@@ -104,6 +106,8 @@ class Server:
             *self._job_routes.routes(),
             *self.live.routes(),
         ]
+        if not self.settings.on_sagemaker or self.settings.realtime:
+            routes += [*docs_routes(), Route(OPENAPI_PATH, self.show_api)]
         if with_aws_routes:
             streamed = "/endpoints/{name}/invocations-response-stream"
             routes.append(Route("/endpoints/{name}/invocations", self.invoke_endpoint, methods=["POST"]))
@@ -137,6 +141,11 @@ class Server:
         """Return the status, and what the worker reported when it started."""
         status = "ok" if self.is_ready else "draining" if self.is_draining else "not ready"
         return JSONResponse({"status": status, "inference_ready": False} | self.pool.health | {"status": status})
+
+    async def show_api(self, _request: Request) -> Response:
+        """Return the description of the HTTP routes. It needs no token: it reveals nothing of the deployment."""
+        document = await asyncio.to_thread(describe_api)
+        return JSONResponse(document, headers={"cache-control": "no-cache"})
 
     async def show_metrics(self, _request: Request) -> Response:
         self.metrics.in_flight.set(self.pool.n_in_flight)
@@ -331,6 +340,13 @@ class Server:
             self.record(context, 499, "canceled")
             raise
         self.record(context, 200)
+
+
+def describe_api() -> dict[str, Any]:
+    """Return the OpenAPI document."""
+    from container.openapi import make_document
+
+    return make_document()
 
 
 async def pieces_of(body: bytes) -> AsyncGenerator[bytes]:

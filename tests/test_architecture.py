@@ -56,7 +56,7 @@ CONTAINER_LAYERS = (
     ("container/worker", "container/live"),
     ("container/jobs",),
     ("container/live/legacy", "container/sagemaker_stream"),
-    ("container/client", "container/stream", "container/rpc"),
+    ("container/client", "container/stream", "container/rpc", "container/openapi"),
     ("container/app", "container/speech_recording"),
     ("container/server",),
     ("deploy",),  # imports neither container nor inference

@@ -15,7 +15,7 @@ from container.http.auth import check_origin, check_token
 from container.http.hosts import check_host, is_bound_to_loopback
 from container.http.log_throttle import LogThrottle
 from container.http.responses import UnreadBodyResponse, request_id_of
-from container.http.static_page import FILES
+from container.http.static_page import FILES, OPENAPI_PATH
 from inference.error_responses import failure_of
 from inference.errors import AccessDenied
 from inference.settings import Settings
@@ -24,7 +24,7 @@ logger = logging.getLogger("viseme.http")
 PING = "/ping"
 STATUS_PATHS = ("/health", "/metrics")
 # They start no work, so a link on another site may lead to them. Pages of other sites cannot read what they return.
-READABLE_PATHS = frozenset({PING, *STATUS_PATHS, *FILES})
+READABLE_PATHS = frozenset({PING, *STATUS_PATHS, *FILES, OPENAPI_PATH})
 PLATFORM_PATHS = frozenset({PING, "/invocations", "/invocations-bidirectional-stream"})  # those that SageMaker calls
 
 
