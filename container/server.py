@@ -21,6 +21,7 @@ from container.http.connections import AdmissionProtocol, ConnectionLimits, Conn
 from container.http.tls import read_certificate
 from container.live.transport import WEBSOCKET_CONFIG, BackpressureProtocol
 from container.logs import set_up_logs
+from inference.backends.threads import limit_threads
 from inference.media.sandbox.confinement import deny_inspection
 from inference.settings import Settings
 
@@ -172,6 +173,7 @@ def run_server(settings: Settings, *, with_aws_routes: bool = False) -> int:
     """
     set_up_logs()
     deny_inspection()
+    limit_threads(settings.wanted_threads)
     max_files = raise_descriptor_limit()
     read_certificate(settings)
     if with_aws_routes:

@@ -44,6 +44,7 @@ BROKER_URL = re.compile(
 )
 LEGACY_PORTS = (8084, 8085, 8086)
 GRPC_PORT = 50051
+MAX_THREADS = 1024
 
 
 class LivePorts(NamedTuple):
@@ -72,6 +73,7 @@ class Settings(BaseModel):
     precision: Literal["auto", "f32", "f16", "bf16", "int8"] = "auto"
     engine: Literal["auto", "tensorrt"] = "auto"  # of Wav2Lip and the avatars' U-Nets, on a GPU
     encoder: Literal["auto", "libx264", "h264_nvenc"] = "auto"  # of videos that are written
+    threads: int | None = Field(None, ge=1, le=MAX_THREADS)  # of each process that runs models
     max_bytes: int = Field(MEDIA_DEFAULTS.max_bytes, gt=0)
     max_pixels: int = Field(MEDIA_DEFAULTS.max_total_pixels, gt=0)
     max_pixels_per_byte: int = Field(MEDIA_DEFAULTS.max_pixels_per_byte, gt=0)
@@ -238,6 +240,11 @@ class Settings(BaseModel):
         """How many jobs this server runs at a time."""
         default = 0 if self.broker_url else 1
         return default if self.job_workers is None else self.job_workers
+
+    @property
+    def wanted_threads(self) -> int | None:
+        """The limit on the threads of numeric libraries; None: as many as there are cores."""
+        return self.threads or wanted_threads()
 
     @property
     def weights_cache(self) -> Path:

@@ -141,6 +141,15 @@ def test_omp_num_threads_limits_threads(value: str, expected: int | None):
     assert wanted_threads({}) is None
 
 
+def test_viseme_threads_limits_threads_before_omp_num_threads(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert Settings.from_env({}).wanted_threads == 4
+    assert Settings.from_env({"VISEME_THREADS": "2"}).wanted_threads == 2
+    assert Settings.from_env({"VISEME_THREADS": "2"}).with_overrides(threads=3).wanted_threads == 3
+    with pytest.raises(InvalidRequest, match="VISEME_THREADS='0'"):
+        Settings.from_env({"VISEME_THREADS": "0"})
+
+
 def test_a_broker_runs_the_jobs_unless_the_server_has_workers_of_its_own():
     assert Settings.from_env({}).n_job_runners == 1
     broker = {"VISEME_BROKER_URL": "redis://:secret@broker:6379/0"}

@@ -12,6 +12,7 @@ from container.commands.console import (
     EXIT_INTERNAL,
     DeviceOption,
     PrecisionOption,
+    ThreadsOption,
     VideoEncoderOption,
     make_progress_callback,
     print_error,
@@ -130,12 +131,13 @@ def info(
     ] = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Check the files of an avatar package and print a description as JSON."""
     from container.visuals.avatar_sheet import write_avatar_sheet
     from inference.settings import Settings
 
-    package = load_package(avatar, Settings.from_env(), device, precision)
+    package = load_package(avatar, Settings.from_env().with_overrides(threads=threads), device, precision)
     print_line(json.dumps(package.describe()))
     if sheet is not None:
         write_avatar_sheet(package, sheet)
@@ -150,6 +152,7 @@ def speak(
     force: ForceOption = False,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    threads: ThreadsOption = None,
     endpoint: Annotated[
         str | None,
         typer.Option(
@@ -169,7 +172,7 @@ def speak(
     """
     from inference.settings import Settings
 
-    settings = Settings.from_env().with_overrides(encoder=encoder)
+    settings = Settings.from_env().with_overrides(encoder=encoder, threads=threads)
     target = choose_target(output, (audio,), force=force)
     if endpoint is not None:
         speak_on_endpoint(endpoint, region, avatar, audio, target, settings)
@@ -221,7 +224,9 @@ def speak_on_endpoint(
 def load_package(avatar: str, settings: Settings, device: str | None, precision: str | None) -> AvatarPackage:
     """Load a package; options that are not given are those of the settings."""
     from inference.avatar import AvatarPackage
+    from inference.backends.threads import limit_threads
 
+    limit_threads(settings.wanted_threads)
     return AvatarPackage.load(avatar, device or settings.device, precision or settings.precision, settings)
 
 

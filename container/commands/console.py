@@ -51,6 +51,15 @@ PrecisionOption = Annotated[
     PrecisionName | None,
     typer.Option("--precision", help="Precision to run in. Default: VISEME_PRECISION, else auto."),
 ]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--threads",
+        min=1,
+        metavar="N",
+        help="CPU threads to use. Default: VISEME_THREADS, else OMP_NUM_THREADS, else all cores.",
+    ),
+]
 VideoEncoderOption = Annotated[
     EncoderName | None,
     typer.Option(

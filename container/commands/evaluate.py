@@ -15,6 +15,7 @@ from container.commands.console import (
     EXIT_USAGE,
     DeviceOption,
     PrecisionOption,
+    ThreadsOption,
     WeightsOption,
     pause_progress,
     print_error,
@@ -60,6 +61,7 @@ def evaluate(
     weights: WeightsOption = "starter",
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Evaluate lip reading on clips with known transcripts.
 
@@ -75,11 +77,13 @@ def evaluate(
     if plot is not None:
         import_pyplot()  # fail before the clips are read, which takes minutes
 
+    from inference.backends.threads import limit_threads
     from inference.lip_reading import LipReader
     from inference.lip_reading.evaluation import score_clips
     from inference.settings import Settings
 
-    settings = Settings.from_env()
+    settings = Settings.from_env().with_overrides(threads=threads)
+    limit_threads(settings.wanted_threads)
     reader = LipReader(
         weights=weights,
         device=device or settings.device,

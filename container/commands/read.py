@@ -15,6 +15,7 @@ from container.commands.console import (
     DeviceOption,
     FaceOption,
     PrecisionOption,
+    ThreadsOption,
     WeightsOption,
     make_progress_callback,
     parse_face,
@@ -108,6 +109,7 @@ def read(
     exact: ExactOption = False,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    threads: ThreadsOption = None,
 ) -> None:
     """Read the lips in videos and print the text.
 
@@ -120,10 +122,12 @@ def read(
     chosen_face = parse_face(face)
 
     from container.visuals.burn_captions import burn_captions
+    from inference.backends.threads import limit_threads
     from inference.lip_reading import LipReader, ReadOptions
     from inference.settings import Settings
 
-    settings = Settings.from_env()
+    settings = Settings.from_env().with_overrides(threads=threads)
+    limit_threads(settings.wanted_threads)
     options = ReadOptions(face=chosen_face, decoder=decoder.value, exact=exact)
     options = options if nbest is None else replace(options, n_best=nbest)
     reader = LipReader(

@@ -13,6 +13,7 @@ from container.commands.console import (
     DeviceOption,
     FaceOption,
     PrecisionOption,
+    ThreadsOption,
     VideoEncoderOption,
     make_progress_callback,
     parse_face,
@@ -124,6 +125,7 @@ def sync(
     force: ForceOption = False,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
+    threads: ThreadsOption = None,
     encoder: VideoEncoderOption = None,
 ) -> None:
     """Lip-sync a face to an audio file and write the video.
@@ -137,10 +139,12 @@ def sync(
 
         check_sheet_path(sheet)
 
+    from inference.backends.threads import limit_threads
     from inference.lip_sync import PARITY, Pads, SyncOptions
     from inference.settings import Settings
 
-    settings = Settings.from_env().with_overrides(encoder=encoder)
+    settings = Settings.from_env().with_overrides(encoder=encoder, threads=threads)
+    limit_threads(settings.wanted_threads)
     options = replace(
         PARITY if parity else SyncOptions(),
         fps=fps,

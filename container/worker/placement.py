@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from inference.backends.device import count_cores, driver_version
+from inference.backends.device import CGROUP, count_usable_cores, driver_version
+from inference.backends.threads import THREADS
 from inference.settings import Settings
 
 # A worker that reads three-second clips, with the process that decodes them; see docs/benchmarks.md. Lip sync of a
@@ -19,8 +19,6 @@ SERVER_BYTES = 1 << 30  # for the server process, live avatars and bodies on the
 MAX_WORKERS = 64
 GPU_LANES = 4  # requests that a worker on a GPU runs at a time; never measured on one
 VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
-THREADS = "OMP_NUM_THREADS"
-CGROUP = Path("/sys/fs/cgroup")
 GPU_NODE = re.compile(r"nvidia(\d+)")  # in /dev, one for each GPU of the container
 
 
@@ -41,7 +39,7 @@ class Machine:
         """Inspect this machine, or the part of it that its container may use, without loading CUDA."""
         has_gpu = settings.device == "cuda" or (settings.device == "auto" and driver_version() is not None)
         gpus = list_gpus(os.environ if env is None else env) if has_gpu else ()
-        return cls(min(count_cores(), cpu_quota()), memory_limit(), has_gpu, gpus)
+        return cls(count_usable_cores(), memory_limit(), has_gpu, gpus)
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,9 @@ def place_workers(settings: Settings, machine: Machine, env: Mapping[str, str] |
     automatic = GPU_LANES if machine.has_gpu else 1
     n_lanes = automatic if settings.requests_per_worker == "auto" else settings.requests_per_worker
     threads = {}
-    if n_workers > 1 and not machine.has_gpu and THREADS not in (os.environ if env is None else env):
+    if settings.threads is not None:
+        threads[THREADS] = str(settings.threads)
+    elif n_workers > 1 and not machine.has_gpu and THREADS not in (os.environ if env is None else env):
         threads[THREADS] = str(max(machine.n_cores // n_workers, 1))
     gpus = machine.gpus
     return [
@@ -84,15 +84,6 @@ def list_gpus(env: Mapping[str, str], devices: Path = Path("/dev")) -> tuple[str
         return tuple(name.strip() for name in env[VISIBLE_GPUS].split(",") if name.strip() not in ("", "-1"))
     found = [match[1] for path in devices.iterdir() if (match := GPU_NODE.fullmatch(path.name))]
     return tuple(str(i) for i in range(len(found)))
-
-
-def cpu_quota(cgroup: Path = CGROUP) -> int:
-    """Return the cores that the container's quota amounts to, rounded up. Source: cpu.max of the kernel's cgroup v2."""
-    try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        return MAX_WORKERS
-    return max(math.ceil(int(quota) / int(period)), 1) if quota.isdecimal() else MAX_WORKERS
 
 
 def memory_limit(cgroup: Path = CGROUP) -> int:

@@ -10,10 +10,12 @@ import numpy as np
 
 from inference.backends import TENSORRT, Device, OpenVinoNetwork, resolve_auto_precision
 from inference.backends.batching import BatchingNetwork
+from inference.backends.device import count_threads
 from inference.backends.graphs.avatar import build_encoder, build_generator
 from inference.backends.tensorrt_network import TracedNetwork, try_tensorrt
 from inference.dimensions.avatar import FACE_SIDE
 from inference.errors import InvalidRequest, WrongWeights
+from inference.settings import wanted_threads
 from inference.weights.architectures import (
     AUDIO_ENCODER,
     AVATAR_UNET,
@@ -87,7 +89,7 @@ def check_weights(architecture: Architecture, sizes: Sizes, arrays: Arrays, file
 def make_generator(
     unet: NetworkWeights,
     device: Device,
-    n_threads: int = 0,
+    n_threads: int | None = None,
     compiled: Path | None = None,
     max_batch: int | Literal["auto"] = "auto",
 ) -> BatchingNetwork:
@@ -95,8 +97,9 @@ def make_generator(
 
     Any number of threads may call it at once. A CPU runs the calls one after another on all cores; a GPU batches them.
 
-    n_threads: CPU threads per call; 0 for all. compiled: folder of compiled networks. max_batch: calls in a batch; by
-    default one on a CPU, where a batch takes as long as its frames alone, and all that a GPU has graphs for.
+    n_threads: CPU threads per call; None for the limit of the process, else all cores. compiled: folder of compiled
+    networks. max_batch: calls in a batch; by default one on a CPU, where a batch takes as long as its frames alone, and
+    all that a GPU has graphs for.
     Raises: InvalidRequest for int8, which was never measured.
     """
     if device.precision not in PRECISIONS:
@@ -111,6 +114,7 @@ def make_generator(
         return BatchingNetwork(record_generator(unet, device), most)
     most = 1 if max_batch == "auto" else max_batch
     graph = build_generator(unet.arrays, unet.sizes, 1 if most == 1 else ANY_BATCH)
+    n_threads = n_threads or count_threads(wanted_threads())
     return BatchingNetwork(OpenVinoNetwork(graph, device.precision, n_threads, compiled), most)
 
 

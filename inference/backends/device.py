@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sys
@@ -17,6 +18,7 @@ DRIVER = Path("/proc/driver/nvidia/version")
 # NVIDIA, its Jetson boards, WSL 2, AMD
 GPU_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/nvmap"), Path("/dev/dxg"), Path("/dev/kfd"))
 CPUINFO = Path("/proc/cpuinfo")
+CGROUP = Path("/sys/fs/cgroup")
 CORE_SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 INT8_FLAGS = {"avx512_vnni", "avx_vnni"}
 DEVICES = ("auto", "cpu", "cuda")
@@ -102,7 +104,21 @@ def count_threads(wanted: int | None = None) -> int:
         import torch  # waits for another thread that is importing it
 
         return torch.get_num_threads()
-    return wanted or count_cores()
+    return wanted or count_usable_cores()
+
+
+def count_usable_cores() -> int:
+    """Return the number of physical cores that this process may use, within the quota of its container."""
+    return min(count_cores(), cpu_quota())
+
+
+def cpu_quota(cgroup: Path = CGROUP) -> int:
+    """Return the cores that the container's quota amounts to, rounded up. Source: cpu.max of the kernel's cgroup v2."""
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return sys.maxsize
+    return max(math.ceil(int(quota) / int(period)), 1) if quota.isdecimal() else sys.maxsize
 
 
 def count_cores() -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, overload
 
 from inference.backends.telemetry import import_openvino
+from inference.backends.threads import limit_threads
 from inference.backends.torch_import import has_torch
 from inference.engines.answer import Answer
 from inference.engines.callbacks import RequestCallbacks
@@ -60,6 +61,7 @@ class Engines:
         Missing lip-sync weights are not an error here; lip sync requests then fail with WeightsNotFound.
         Raises: WeightsNotFound, WrongWeights, DeviceUnavailable.
         """
+        limit_threads(settings.wanted_threads)
         decoder = SandboxedDecoder(settings.media_limits)
         remote_files = RemoteFiles(settings)
         try:

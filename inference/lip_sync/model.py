@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from inference.backends import TENSORRT, Device, OpenVinoNetwork, resolve_auto_precision
+from inference.backends.device import count_threads
 from inference.backends.openvino_network import Array
 from inference.backends.stored_precision import check_on_cpu, check_stored_precision, not_quantised
 from inference.backends.tensorrt_network import TracedNetwork, try_tensorrt
 from inference.errors import InvalidRequest, WeightsNotFound
 from inference.faces.s3fd import S3fdDetector
+from inference.settings import wanted_threads
 from inference.weights.architectures import S3FD_DETECTOR, WAV2LIP, Architecture, NetworkWeights, load_weights
 from inference.weights.openvino_files import read_openvino
 from inference.weights.registry import LIP_SYNC, REGISTRY
@@ -113,7 +115,7 @@ def load_openvino(
     stored = read_openvino(found.path, architecture)
     device = resolve_auto_precision(device, "int8" if stored.is_int8 else DEFAULT_CPU_PRECISION)
     check_stored_precision(found.label, device, is_int8=stored.is_int8)
-    return OpenVinoNetwork(stored.model, device.precision, 0, compiled), stored.weights
+    return OpenVinoNetwork(stored.model, device.precision, count_threads(wanted_threads()), compiled), stored.weights
 
 
 def find_checkpoint(checkpoint: str, sources: WeightSources) -> ResolvedWeights:
@@ -149,7 +151,7 @@ def compile_network(weights: NetworkWeights, device: Device, compiled: Path | No
         from inference.backends.torch_network import TorchNetwork
 
         return TorchNetwork(weights.make_module(), device)
-    return OpenVinoNetwork(weights.build(), device.precision, 0, compiled)
+    return OpenVinoNetwork(weights.build(), device.precision, count_threads(wanted_threads()), compiled)
 
 
 def trace(weights: NetworkWeights) -> TracedNetwork:

@@ -153,7 +153,10 @@ def test_threads_are_the_physical_cores_unless_limited(tmp_path: Path, monkeypat
         (tmp_path / str(cpu)).write_text(siblings)
     monkeypatch.setattr(device_module, "CORE_SIBLINGS", f"{tmp_path}/{{}}")
     monkeypatch.setattr(device_module.os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    monkeypatch.setattr(device_module, "cpu_quota", lambda: 8)
     assert count_threads() == 3
+    monkeypatch.setattr(device_module, "cpu_quota", lambda: 2)
+    assert count_threads() == 2
 
 
 @pytest.mark.parametrize(("driver", "device"), [("580.65.06", ""), (None, "nvidiactl")])

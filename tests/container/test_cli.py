@@ -134,6 +134,15 @@ def test_devices_and_precisions_are_the_same_choices_everywhere(name: str):
             assert parameter.type_descriptor.choices == tuple(choices[parameter.name].split())
 
 
+@pytest.mark.parametrize(
+    ("name", "children"), [("read", ()), ("sync", ()), ("eval", ()), ("avatar", ("speak", "info"))]
+)
+def test_commands_that_run_models_have_an_option_for_threads(name: str, children: tuple[str, ...]):
+    command = LazyCommand(name, *COMMANDS[name]).load()
+    for one in [command.commands[child] for child in children] or [command]:
+        assert any("--threads" in parameter.opts for parameter in one.params)
+
+
 @pytest.mark.parametrize("argument", ["--help", "--version"])
 def test_the_overview_and_the_version_load_no_heavy_library(argument: str):
     check = f"import sys; from container.cli import main; assert main([{argument!r}]) == 0; print(*sorted(sys.modules))"

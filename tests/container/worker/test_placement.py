@@ -13,11 +13,11 @@ from container.worker.placement import (
     Machine,
     Placement,
     count_workers,
-    cpu_quota,
     list_gpus,
     memory_limit,
     place_workers,
 )
+from inference.backends.device import cpu_quota
 from inference.errors import InvalidRequest
 from inference.settings import Settings
 
@@ -56,6 +56,9 @@ def test_workers_on_a_cpu_divide_its_cores():
     assert place_workers(settings(workers=3), machine, {}) == [Placement(1, {"OMP_NUM_THREADS": "2"})] * 3
     assert place_workers(settings(workers=1), machine, {}) == [Placement()]
     assert place_workers(settings(workers=2), machine, {"OMP_NUM_THREADS": "8"}) == [Placement()] * 2
+    for workers, env in ((1, {}), (3, {}), (2, {"OMP_NUM_THREADS": "8"})):
+        found = place_workers(settings(workers=workers, threads=5), machine, env)
+        assert found == [Placement(1, {"OMP_NUM_THREADS": "5"})] * workers
     assert place_workers(settings(requests_per_worker=3), machine, {}) == [Placement(3)]
 
 
