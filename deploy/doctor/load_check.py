@@ -5,18 +5,17 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from deploy.doctor.background import run_in_background
 from deploy.doctor.findings import Finding, failure, not_checked, ok, warning
 from deploy.doctor.http_calls import PING, Call, NoReply, Reply
-from deploy.doctor.requests_check import NEEDS_READING, Probe
+from deploy.doctor.requests_check import BUSY_STATUSES, NEEDS_READING, Probe
 from deploy.doctor.samples import describe_reading, read_clip
 from deploy.errors import RequestFailed
 
 LOAD, PING_UNDER_LOAD = "many requests at once", "ping under load"
 PING_INTERVAL_S = 0.2
-BUSY_STATUSES = (429, 503)
 LATE_STATUSES = (408, 504)
 QUEUE_ADVICE = "queue only as many as are answered in time, and refuse the others with 503 and Retry-After at once"
 
@@ -36,11 +35,10 @@ def check_load(probe: Probe, text: str | None) -> Iterator[Finding]:
         yield from (not_checked(name, NEEDS_READING) for name in (PING_UNDER_LOAD, LOAD))
         return
     n, call = probe.limits.n_at_once, read_clip()
-    with ThreadPoolExecutor(n) as callers:
-        started = time.monotonic()
-        running = [callers.submit(send_or_describe, probe, call) for _ in range(n)]
-        pings = ping_while(probe, lambda: not all(one.done() for one in running))
-        ended = [one.result() for one in running]
+    started = time.monotonic()
+    running = [run_in_background(send_or_describe, probe, call) for _ in range(n)]
+    pings = ping_while(probe, lambda: not all(one.done() for one in running))
+    ended = [one.result() for one in running]
     yield judge_pings(pings, probe.limits.ping_s)
     yield judge_load(ended, text, time.monotonic() - started)
 

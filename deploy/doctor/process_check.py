@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
+from deploy.doctor.background import run_in_background
 from deploy.doctor.container_process import POLL_S, ContainerProcess
 from deploy.doctor.findings import Finding, failure, not_checked, ok, warning
 from deploy.doctor.http_calls import PING, NoReply, Reply
@@ -91,23 +92,22 @@ class RunningSync:
 
 def check_drain(probe: Probe, process: ContainerProcess, *, with_sync: bool) -> Iterator[Finding]:
     """Send SIGTERM while a face is synced: the request is finished, and the process ends."""
-    with ThreadPoolExecutor(1) as callers:
-        running = start_long_sync(probe, callers) if with_sync else None
-        signalled = time.monotonic()
-        process.terminate()
-        yield check_ping_while_draining(probe, process)
-        yield (
-            judge_running(running, signalled)
-            if running
-            else not_checked(RUNNING, "no request is long enough" if with_sync else NEEDS_SYNC)
-        )
-        yield check_exit(probe, process, signalled)
+    running = start_long_sync(probe) if with_sync else None
+    signalled = time.monotonic()
+    process.terminate()
+    yield check_ping_while_draining(probe, process)
+    yield (
+        judge_running(running, signalled)
+        if running
+        else not_checked(RUNNING, "no request is long enough" if with_sync else NEEDS_SYNC)
+    )
+    yield check_exit(probe, process, signalled)
 
 
-def start_long_sync(probe: Probe, callers: ThreadPoolExecutor) -> RunningSync | None:
+def start_long_sync(probe: Probe) -> RunningSync | None:
     """Return a request that is under way; None if even the longest was answered too soon."""
     for n_repeats in SPEECH_REPEATS:
-        answer = callers.submit(probe.send, sync_clip(n_repeats))
+        answer = run_in_background(probe.send, sync_clip(n_repeats))
         time.sleep(probe.limits.settle_s)
         if not answer.done():
             return RunningSync(n_repeats, answer)

@@ -6,8 +6,8 @@ import contextlib
 import http.client
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
+from deploy.doctor.background import run_in_background
 from deploy.doctor.findings import Finding, failure, not_checked, ok, warning
 from deploy.doctor.http_calls import INVOCATIONS, PING, NoReply
 from deploy.doctor.requests_check import NEEDS_READING, Probe
@@ -40,11 +40,10 @@ def check_reuse(probe: Probe) -> Finding:
 
 def check_slow(probe: Probe, *, with_sync: bool) -> Iterator[Finding]:
     """Run the checks that wait for a minute each, side by side. with_sync: whether lip sync works."""
-    with ThreadPoolExecutor(2) as others:
-        idle, stalled = others.submit(check_idle, probe), others.submit(check_stalled, probe)
-        yield check_deadline(probe) if with_sync else not_checked(DEADLINE, NEEDS_SYNC)
-        yield idle.result()
-        yield stalled.result()
+    idle, stalled = run_in_background(check_idle, probe), run_in_background(check_stalled, probe)
+    yield check_deadline(probe) if with_sync else not_checked(DEADLINE, NEEDS_SYNC)
+    yield idle.result()
+    yield stalled.result()
 
 
 def check_idle(probe: Probe) -> Finding:
