@@ -32,6 +32,11 @@ def documented_metrics() -> Iterator[dict[str, str]]:
         yield from csv.DictReader(file)
 
 
+def is_documented(namespace: str, metric: str) -> bool:
+    """Return whether the table has this metric; it does not have all of AWS's."""
+    return any((row["namespace"], row["metric"]) == (namespace, metric) for row in documented_metrics())
+
+
 def find_fault(watched: WatchedMetric) -> str | None:
     """Return what AWS's documentation says against a watched metric; None if it is published like that."""
     found = (watched.namespace, watched.metric)

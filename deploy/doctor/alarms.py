@@ -9,14 +9,16 @@ from deploy.aws import Answer
 from deploy.doctor.findings import Finding, failure, ok, warning
 from deploy.doctor.read_only_aws import ReadOnlyAws
 from deploy.doctor.version import EndpointVersion
-from deploy.metrics import WatchedMetric, find_fault
+from deploy.metrics import WatchedMetric, find_fault, is_documented
 from deploy.scaling import SERVICE, TARGET_TRACKING, CapacityBounds, find_bounds, scalable_target
 
 ALARMS, SCALING = "alarms", "autoscaling"
+NAMESPACE = "AWS/SageMaker"
 N_PAGES = 50  # of 100 alarms
 METRIC_FIX = (
     "AWS publishes nothing there, so it never rings: make it again, such as by python -m deploy.endpoint --update"
 )
+UNKNOWN_FIX = "look for it in 'Metrics for monitoring SageMaker AI with CloudWatch'"
 
 
 def check_alarms(aws: ReadOnlyAws, version: EndpointVersion) -> Iterator[Finding]:
@@ -53,14 +55,22 @@ def faults_of(alarm: Answer, version: EndpointVersion) -> Iterator[Finding]:
     """Yield what is wrong with an alarm, and whether it rings."""
     name = alarm["AlarmName"]
     watched = watched_by(alarm, version)
-    fault = find_fault(watched) or fault_of_variant(alarm, version)
+    is_known = is_documented(watched.namespace, watched.metric)
+    if not is_known and watched.namespace == NAMESPACE:  # of other namespaces nothing is known
+        yield warning(ALARMS, f"{name} watches {watched.metric}, which is none of those known here", UNKNOWN_FIX)
+    fault = (find_fault(watched) if is_known else None) or fault_of_variant(alarm, version)
     if fault:
         yield failure(ALARMS, f"{name} watches {watched.metric}: {fault}", METRIC_FIX)
     if not alarm.get("ActionsEnabled", True):
         yield warning(ALARMS, f"the actions of {name} are switched off", "aws cloudwatch enable-alarm-actions")
-    # The alarm that starts the first instance rings whenever it has work to do.
-    if alarm.get("StateValue") == "ALARM":
+    if alarm.get("StateValue") == "ALARM" and not only_scales(alarm):
         yield warning(ALARMS, f"{name} rings: {alarm.get('StateReason', 'no reason')}")
+
+
+def only_scales(alarm: Answer) -> bool:
+    """Return whether an alarm does nothing but autoscaling: then it rings at each endpoint that has little to do."""
+    actions = alarm.get("AlarmActions", [])
+    return bool(actions) and all(":autoscaling:" in one for one in actions)
 
 
 def watched_by(alarm: Answer, version: EndpointVersion) -> WatchedMetric:

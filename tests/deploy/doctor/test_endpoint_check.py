@@ -281,6 +281,32 @@ def test_a_call_that_is_denied_is_one_line(operation: str):
     assert any(expected in one for one in unchecked), [one.line() for one in findings]
 
 
+def alarm_of_scaling(metric: str, variant: str | None, name: str) -> Answer:
+    action = f"arn:aws:autoscaling:{REGION}:{ACCOUNT}:scalingPolicy:1:resource/sagemaker/endpoint/viseme"
+    return alarm(metric, variant, name, StateValue="ALARM", AlarmActions=[action])
+
+
+def test_alarms_of_autoscaling_ring_at_a_healthy_endpoint():
+    """Application Auto Scaling makes two for target tracking; the lower one rings while there is little to do."""
+    low = alarm_of_scaling("InvocationsPerInstance", "AllTraffic", "TargetTracking-endpoint/viseme-AlarmLow-1")
+    assert [one.line() for one in faults(examine(DescribeAlarms={"MetricAlarms": [low]}))] == []
+
+
+def test_alarms_on_metrics_of_others_are_not_judged():
+    own = alarm("CPUUtilization", name="busy", Namespace="/aws/sagemaker/Endpoints", Statistic="Maximum")
+    assert [one.line() for one in faults(examine(DescribeAlarms={"MetricAlarms": [own]}))] == []
+    [unknown] = faults(examine(DescribeAlarms={"MetricAlarms": [alarm("InvocationFailure")]}))
+    assert unknown.outcome is Outcome.WARNING
+    assert "watches InvocationFailure, which is none of those known here" in unknown.line()
+
+
+def test_a_caller_who_may_do_nothing():
+    denied = error("AccessDeniedException", "not authorized")
+    findings = examine(**dict.fromkeys(HEALTHY, denied))
+    assert {str(one.outcome) for one in findings} == {"not checked"}
+    assert findings[0].line().endswith("needs sagemaker:DescribeEndpoint")
+
+
 def test_a_serverless_endpoint():
     serverless = {"MemorySizeInMB": 6144, "MaxConcurrency": 4}
     variant = {"VariantName": "AllTraffic", "ModelName": NEW, "ServerlessConfig": serverless}
