@@ -6,10 +6,11 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.doctor.connection_check import find_connection_fault, find_token_fault
 from deploy.doctor.container_process import ContainerProcess, choose_port, started_container
 from deploy.doctor.errors_check import check_errors
-from deploy.doctor.findings import Finding, Outcome, failure, not_checked
-from deploy.doctor.http_calls import PING, ContainerUrl, NoReply
+from deploy.doctor.findings import Finding, Outcome, not_checked
+from deploy.doctor.http_calls import ContainerUrl
 from deploy.doctor.limits import ContractLimits
 from deploy.doctor.load_check import check_load
 from deploy.doctor.process_check import check_address, check_drain, check_honesty, check_start
@@ -24,7 +25,7 @@ from deploy.doctor.requests_check import (
 )
 from deploy.doctor.waiting_check import SLOW_CHECKS, check_abandoned, check_reuse, check_slow
 
-REACHABLE, PROCESS = "connection", "start, SIGTERM"
+PROCESS = "start, SIGTERM"
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class ContractCheck:
         """
         process = ContainerProcess.find(pid) if pid is not None else None
         probe = Probe(url, self.limits)
-        fault = find_connection_fault(probe)
+        fault = find_connection_fault(probe) or find_token_fault(probe)
         if fault:
             yield fault
             return
@@ -68,6 +69,10 @@ class ContractCheck:
             yield start
             if start.outcome is not Outcome.OK:
                 return
+            fault = find_token_fault(probe)
+            if fault:
+                yield fault
+                return
             yield check_honesty(probe)
             if not is_local:
                 yield check_address(probe, process, is_strict=True)
@@ -83,7 +88,7 @@ class ContractCheck:
         with_sync = sync.outcome is Outcome.OK
         yield sync
         yield check_types(probe, with_sync=with_sync)
-        yield from check_errors(probe.url, probe.limits)
+        yield from check_errors(probe)
         yield check_large(probe, text)
         yield check_too_large(probe)
         yield check_reuse(probe)
@@ -94,13 +99,3 @@ class ContractCheck:
         else:
             yield from check_slow(probe, with_sync=with_sync)
         return with_sync
-
-
-def find_connection_fault(probe: Probe) -> Finding | None:
-    """Return a finding if no connection can be made, since no other check could then say anything."""
-    try:
-        PING.send(probe.url, probe.limits.deadline_s)
-    except NoReply as err:
-        fix = "listen on 0.0.0.0 and the port of SAGEMAKER_BIND_TO_PORT, else 8080, and publish it (docker run -p)"
-        return failure(REACHABLE, f"{probe.url}: {err}", fix)
-    return None

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from deploy.doctor.findings import Finding, failure, ok
-from deploy.doctor.http_calls import INVOCATIONS, Call, ContainerUrl, NoReply, Reply, post
-from deploy.doctor.limits import ContractLimits
+from deploy.doctor.http_calls import INVOCATIONS, Call, NoReply, Reply, post
+from deploy.doctor.requests_check import Probe
 from deploy.doctor.samples import MP4, read_clip
 from deploy.smoke_test import JSON
 
@@ -40,13 +40,13 @@ def faulty_requests() -> list[FaultyRequest]:
     ]
 
 
-def check_errors(url: ContainerUrl, limits: ContractLimits) -> Iterator[Finding]:
+def check_errors(probe: Probe) -> Iterator[Finding]:
     """Send each bad request, and yield one finding for statuses, bodies and tracebacks each."""
     replies: list[tuple[FaultyRequest, Reply]] = []
     lost = []
     for request in faulty_requests():
         try:
-            replies.append((request, request.call.send(url, limits.deadline_s)))
+            replies.append((request, probe.send_when_free(request.call)))
         except NoReply as err:
             lost.append(f"{request.name}: {err}")
     yield judge_statuses(replies, lost)

@@ -40,8 +40,10 @@ class ContainerUrl:
             scheme, host, port = parts.scheme, parts.hostname, parts.port
         except ValueError as err:
             raise WrongRequest(f"--url {text}: {err}") from err
-        if scheme not in DEFAULT_PORTS or not host or parts.path.strip("/") or parts.query:
+        if scheme not in DEFAULT_PORTS or not host or parts.path.strip("/") or parts.query or parts.fragment:
             raise WrongRequest(f"--url {text}: expected http://HOST:PORT, without a path")
+        if parts.username is not None:
+            raise WrongRequest("--url: found a user's name; the container's token is taken from VISEME_TOKEN")
         return cls(scheme, host, port or DEFAULT_PORTS[scheme], token)
 
     def __str__(self) -> str:

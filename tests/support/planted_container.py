@@ -215,6 +215,27 @@ class NeverReady(Container):
         return 500
 
 
+class NeedsToken(Container):
+    """Requests without the token are refused, as with VISEME_TOKEN."""
+
+    def enter(self) -> None:
+        if self.headers.get("Authorization") != "Bearer secret":
+            raise Refused(401, "unauthorized")
+        super().enter()
+
+
+class BusyAtFirst(Container):
+    """Others use the only place at first."""
+
+    n_refused = 0
+
+    def enter(self) -> None:
+        if BusyAtFirst.n_refused < 2:
+            BusyAtFirst.n_refused += 1
+            raise Refused(503, "overloaded")
+        super().enter()
+
+
 class PingWithBody(Container):
     def respond(self, status: int, body: bytes, content_type: str) -> None:
         super().respond(status, body or b'{"status": "Healthy"}', content_type)
