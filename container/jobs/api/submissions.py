@@ -114,6 +114,7 @@ def parse_body(body: Path, n_bytes: int, headers: Mapping[str, str]) -> tuple[Re
             first = file.read(1)  # the options are in the headers; of raw media only an empty body is wrong
         return parse_job_request(first, content_type, headers), {}
     if n_bytes > MAX_PARSED_BYTES:
+        check_no_webhook(body)
         return None, {}
     fields = load_object(body.read_bytes(), "the body")
     webhook = {name: fields.pop(name) for name in (WEBHOOK_URL, WEBHOOK_EVENTS) if name in fields}
@@ -122,6 +123,19 @@ def parse_body(body: Path, n_bytes: int, headers: Mapping[str, str]) -> tuple[Re
     if webhook:
         body.write_bytes(text)
     return request, webhook
+
+
+def check_no_webhook(body: Path) -> None:
+    """Raise InvalidRequest if JSON that is not parsed here has the field of a webhook, which would never be called."""
+    name = f'"{WEBHOOK_URL}"'.encode()
+    last = b""
+    with body.open("rb") as file:
+        while chunk := file.read(MAX_PARSED_BYTES):
+            if name in last + chunk:
+                raise InvalidRequest(
+                    f'"{WEBHOOK_URL}": found in JSON of over {MAX_PARSED_BYTES} bytes; expected the header X-Webhook-Url'
+                )
+            last = chunk[-len(name) :]
 
 
 def parse_webhook(fields: Mapping[str, Any], rules: SubmissionRules) -> Webhook | None:

@@ -112,6 +112,15 @@ def test_large_json_is_left_to_the_worker(tmp_path: Path, monkeypatch: pytest.Mo
     assert (tmp_path / "body").read_bytes() == b'{"wrong": "but long"}'
 
 
+@pytest.mark.parametrize("n_before", range(1, 30))
+def test_a_webhook_in_large_json_is_not_lost(n_before: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The field may lie across the pieces in which the body is read."""
+    monkeypatch.setattr(submissions, "MAX_PARSED_BYTES", 16)
+    fields = {"a" * n_before: "", "webhook_url": "https://a.example"}
+    with pytest.raises(InvalidRequest, match="expected the header X-Webhook-Url"):
+        read(tmp_path, json.dumps(fields).encode(), content_type="application/json")
+
+
 def test_the_digest_covers_all_that_is_submitted(tmp_path: Path):
     rules = SubmissionRules(has_webhooks=True)
     kinds = {"content_type": "video/mp4"}
