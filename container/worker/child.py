@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from typing import TYPE_CHECKING
@@ -68,6 +68,17 @@ def run_requests(pipe: Connection, canceled: Event, routes: WorkerRoutes) -> Non
             pipe.send(run_request(message, pipe, canceled, routes))
 
 
+def run_job(
+    worker_request: WorkerRequest, check: Callable[[], None], pipe: Connection, routes: WorkerRoutes
+) -> JobDone:
+    """Run the request of a durable job; its log has at least a line for its start and one for its end."""
+    logger.info("job started: %d bytes of input", worker_request.body.stat().st_size)
+    done = routes.run_job(worker_request, check, pipe.send)
+    names = ", ".join(output.name for output in done.outputs)
+    logger.info("job done: %s; memory at most %s MiB (GPU: %s)", names, done.ram_peak_mib, done.vram_peak_mib)
+    return done
+
+
 def run_request(
     worker_request: WorkerRequest, pipe: Connection, canceled: Event, routes: WorkerRoutes
 ) -> Done | JobDone | Failed:
@@ -82,10 +93,12 @@ def run_request(
             stack.enter_context(recorded_logs(worker_request.folder / LOG_NAME))
         try:
             if worker_request.is_job:
-                return routes.run_job(worker_request, check, pipe.send)
+                return run_job(worker_request, check, pipe, routes)
             answer = routes.handle(worker_request, check, pipe.send)
         except Exception as err:
             failure = failure_of(err)
+            if worker_request.is_job and failure.status < 500:
+                logger.info("job failed: %s: %s", failure.code, failure.message)
             if failure.status >= 500:
                 extra = {"request_id": worker_request.request_id, "code": failure.code}
                 logger.exception("request failed", extra=extra)
