@@ -1,9 +1,9 @@
-"""Run `viseme worker` with the settings of the environment, on what stands for another machine.
+"""Run `viseme worker` or `viseme serve` with the settings of the environment, on what stands for another machine.
 
-    python -m bench.job_process MACHINE --lease 6 --poll 5 --grace 20 [--real]
+    python -m bench.job_process worker|server MACHINE --lease 6 --poll 5 --grace 20 [--real]
 
 Processes of different MACHINEs believe to be on different hosts: the others notice the death of one only when its lease
-has expired. Without --real, its child has no models, and digests its input.
+has expired. Without --real, its children have no models, and digest their inputs.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import argparse
 
 
 def main() -> None:
-    """Run a worker until a signal arrives."""
+    """Run until a signal arrives."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("role", choices=("worker", "server"))
     parser.add_argument("machine")
     parser.add_argument("--lease", type=float, required=True, help="seconds that a lease lasts")
     parser.add_argument("--poll", type=float, required=True, help="seconds between looks at the queue")
@@ -35,7 +36,12 @@ def main() -> None:
     processes.host_name = lambda: args.machine  # type: ignore[assignment]
     if not args.real:
         worker_process.run_worker = run_digest_jobs  # type: ignore[attr-defined]
-    raise SystemExit(job_worker.run_job_worker(Settings.from_env().with_overrides(job_workers=1)))
+    settings = Settings.from_env()
+    if args.role == "server":
+        from container.server import run_server
+
+        raise SystemExit(run_server(settings))
+    raise SystemExit(job_worker.run_job_worker(settings.with_overrides(job_workers=1)))
 
 
 if __name__ == "__main__":

@@ -31,10 +31,10 @@ class JobMachines:
     """Folders of several machines that share a database, a broker and the storage of jobs."""
 
     root: Path
-    database_url: str
-    broker_url: str
+    database_url: str | None
+    broker_url: str | None
     times: Times
-    is_real: bool = False  # whether the child has the models
+    is_real: bool = False  # whether the children have the models
 
     def settings(self) -> Settings:
         """Return the settings of a server that runs no jobs itself."""
@@ -45,8 +45,8 @@ class JobMachines:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("VISEME_")}
         own = {
             "data_dir": str(self.root / machine),
-            "database_url": self.database_url,
-            "broker_url": self.broker_url,
+            "database_url": self.database_url or "",
+            "broker_url": self.broker_url or "",
             "job_storage": str(self.root / "storage"),
             "job_attempts": "100",
         }
@@ -54,14 +54,20 @@ class JobMachines:
         folder.mkdir(parents=True, exist_ok=True)
         return kept | {"TMPDIR": str(folder)} | {f"VISEME_{name.upper()}": v for name, v in (own | settings).items()}
 
-    def start_worker(self, machine: str, **settings: str) -> WorkerProcess:
-        arguments = [machine, *self.times.arguments(), *(["--real"] if self.is_real else [])]
-        environment = self.environment(machine, **settings)
-        return WorkerProcess(arguments, environment, self.root / machine / f"{secrets.token_hex(4)}.log")
+    def start_worker(self, machine: str, **settings: str) -> JobProcess:
+        return self._start("worker", machine, self.environment(machine, **settings))
+
+    def start_server(self, port: int, **settings: str) -> JobProcess:
+        environment = self.environment("server", on_sagemaker="false", **settings)
+        return self._start("server", "server", environment | {"SAGEMAKER_BIND_TO_PORT": str(port)})
+
+    def _start(self, role: str, machine: str, environment: Mapping[str, str]) -> JobProcess:
+        arguments = [role, machine, *self.times.arguments(), *(["--real"] if self.is_real else [])]
+        return JobProcess(arguments, environment, self.root / machine / f"{secrets.token_hex(4)}.log")
 
 
-class WorkerProcess:
-    """A worker, in a session of its own. Its log is a file."""
+class JobProcess:
+    """A worker or a server, in a session of its own. Its log is a file."""
 
     def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         self._log = log
@@ -80,14 +86,18 @@ class WorkerProcess:
 
     @property
     def is_ready(self) -> bool:
-        return "viseme worker is ready" in self.log
+        return any(f"viseme {name} ready" in self.log for name in ("is", "worker is"))
 
     @property
     def exit_code(self) -> int | None:
         return self._process.poll()
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def kill(self) -> None:
-        """Kill the worker alone: its child has to notice it."""
+        """Kill the process alone: its children have to notice it."""
         self._process.kill()
         self._process.wait()
 
@@ -98,7 +108,7 @@ class WorkerProcess:
         return self._process.wait(timeout_s)
 
     def kill_all(self) -> None:
-        """Kill the worker and its child."""
+        """Kill the process and its children."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()

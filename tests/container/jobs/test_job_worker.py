@@ -22,7 +22,7 @@ from support.certificates import make_pair
 
 from bench.backing_servers import RedisServer, ServerMissing, redis_server
 from bench.job_child import OUTPUT, make_input, make_output
-from bench.job_processes import JobMachines, Times, WorkerProcess
+from bench.job_processes import JobMachines, JobProcess, Times
 from container.cli import main
 from container.jobs.broker import WakeSender, receive_wakes, stop_receiving
 from container.jobs.database import open_database
@@ -55,7 +55,7 @@ def machines(tmp_path: Path, redis: RedisServer, postgresql_url: str) -> Iterato
 
 
 @contextmanager
-def running(*workers: WorkerProcess) -> Iterator[None]:
+def running(*workers: JobProcess) -> Iterator[None]:
     """Wait until the workers are ready; kill them after the block."""
     try:
         until(lambda: all(worker.is_ready or worker.exit_code is not None for worker in workers))
@@ -150,7 +150,7 @@ def test_jobs_are_shared_by_machines_and_each_ends_once(machines: JobMachines, r
 
 def test_a_job_survives_its_workers(machines: JobMachines) -> None:
     """One is killed on the same machine, one on another, whose lease has to expire, and one is stopped by SIGTERM."""
-    workers: list[WorkerProcess] = []
+    workers: list[JobProcess] = []
 
     async def act(client: Client) -> None:
         job_id = await client.submit(1, NEVER_S)
