@@ -88,9 +88,7 @@ class Server:
         self._bodies = BodyQuota(settings.max_uploads, settings.max_upload_bytes)
         self._answers = AnswerQuota(settings.max_answers)
         self._log = RequestLog(self.metrics)
-        self._job_routes = JobRoutes(
-            settings, self.jobs, self._bodies, self._answers, self._log, lambda: self.is_draining
-        )
+        self._job_routes = JobRoutes(settings, self.jobs, self._answers, self._log, lambda: self.is_draining)
         self._n_serving = 0  # requests from their arrival until their answer is made
 
     def routes(self, *, with_aws_routes: bool = False) -> list[BaseRoute]:

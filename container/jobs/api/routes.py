@@ -52,13 +52,14 @@ class JobRoutes:
         self,
         settings: Settings,
         service: JobService,
-        bodies: BodyQuota,
         answers: AnswerQuota,
         log: RequestLog,
         is_draining: Callable[[], bool],
     ) -> None:
         self._settings, self._service = settings, service
-        self._bodies, self._answers, self._log, self._is_draining = bodies, answers, log, is_draining
+        self._answers, self._log, self._is_draining = answers, log, is_draining
+        # Apart from other bodies, which arrive within seconds: those of jobs may take an hour.
+        self._bodies = BodyQuota(settings.max_uploads, settings.max_upload_bytes)
         self._rules = SubmissionRules.of(settings)
         self._feed = EventFeed(self._read_events)
         self._streams = AnswerQuota(MAX_STREAMS)  # apart from answers: most of them wait for their job

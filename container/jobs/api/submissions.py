@@ -133,7 +133,7 @@ def check_no_webhook(body: Path) -> None:
         while chunk := file.read(MAX_PARSED_BYTES):
             if name in last + chunk:
                 raise InvalidRequest(
-                    f'"{WEBHOOK_URL}": found in JSON of over {MAX_PARSED_BYTES} bytes; expected the header X-Webhook-Url'
+                    f'"{WEBHOOK_URL}": in JSON of over {MAX_PARSED_BYTES} bytes; expected the header X-Webhook-Url'
                 )
             last = chunk[-len(name) :]
 

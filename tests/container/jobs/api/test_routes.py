@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass, field
 
 import pytest
 from starlette.requests import HTTPConnection
 from support.job_server import JobServer, running_job_server
+from support.waiting import PATIENCE_S, wait_until
 
 from container.app import Server, make_app
 from container.jobs.api.callers import Caller
@@ -129,3 +131,16 @@ def test_on_sagemaker_the_routes_are_off_unless_they_can_be_reached(settings: Se
 
     assert not has_jobs()
     assert has_jobs(realtime=True)
+
+
+def test_slow_bodies_of_jobs_leave_places_for_other_bodies(settings: Settings):
+    """They may take an hour, so a few callers could occupy every place of bodies that arrive within seconds."""
+    with running_job_server(settings.model_copy(update={"max_uploads": 1})) as jobs:
+        port = jobs.client.base_url.port
+        with socket.create_connection(("127.0.0.1", port or 0), timeout=PATIENCE_S) as slow:
+            slow.sendall(b"POST /v1/jobs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\na few bytes")
+            wait_until(lambda: jobs.server._job_routes.n_submitting == 1)
+            full = jobs.submit()
+            assert (full.status_code, full.json()["error"]["code"]) == (503, "overloaded")
+            with jobs.server._bodies.arriving("192.0.2.1"):
+                assert jobs.server._bodies.n_arriving == 1
