@@ -275,11 +275,9 @@ class JobView:
 def finish_watch(job: Fields, *, prints_result: bool, has_words: bool) -> None:
     """Print the result of a job that has ended. Raises: typer.Exit unless it succeeded."""
     if job["state"] == StateName.succeeded:
-        if prints_result and not has_words and job["task"] == "lipread":
-            print_line(job["result"]["text"])
-        elif prints_result and not has_words:
-            for output in job["outputs"]:
-                print_line(output["name"])
+        if prints_result and not has_words:
+            made = [output["name"] for output in job["outputs"]]
+            print_line(job["result"].get("text", "\n".join(made)))
         return
     if job["state"] == StateName.canceled:
         print_error(f"the job {job['id']} was canceled")

@@ -352,3 +352,12 @@ def test_canceling_prints_the_record(capsys: pytest.CaptureFixture[str]):
         assert main(["jobs", "cancel", JOB, "--url", server.url]) == 0
     assert json.loads(capsys.readouterr().out)["state"] == "canceled"
     assert [(call.command, call.path) for call in server.calls] == [("DELETE", f"/v1/jobs/{JOB}")]
+
+
+def test_the_end_of_a_lip_sync_names_its_videos(capsys: pytest.CaptureFixture[str]):
+    done = record(
+        task="unknown", result={"status": "success"}, outputs=[output_of(VIDEO, "a.mp4"), output_of(VIDEO, "b.mp4")]
+    )
+    with serving(done, lambda call: call.reply(b"", 204), done) as server:
+        assert main(["jobs", "watch", JOB, "--url", server.url]) == 0
+    assert capsys.readouterr().out == "a.mp4\nb.mp4\n"
