@@ -25,10 +25,10 @@ import deploy
 SMOKE = Path(deploy.__file__).parent / "smoke"  # read here: importing deploy.smoke_test takes a second
 CLIP_WORDS, CLIP_FRAMES, SPEECH_FRAMES = "BIN BLUE AT F TWO NOW", 75, 25
 MAX_BODY_BYTES = 25 << 20
-READ_S, SYNC_S = 0.03, 0.5  # seconds of work: to read the clip, and for each second of speech
+READ_S, SYNC_S = 0.03, 0.25  # seconds of work: to read the clip, and for each second of speech
 DEADLINE_S = 4.0
 N_PLACES = 9
-LOAD_S = 1.0  # until the models are loaded
+LOAD_S = 0.5  # until the models are loaded
 CLIP_BYTES = (SMOKE / "clip.mp4").read_bytes()
 SPEECH_BYTES = (SMOKE / "speech.wav").stat().st_size
 JSON = "application/json"
