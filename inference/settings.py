@@ -304,6 +304,11 @@ def wanted_threads(env: Mapping[str, str] | None = None) -> int | None:
     return int(found) or None if found.isdecimal() else None
 
 
+def visible_gpus(env: Mapping[str, str] | None = None) -> str | None:
+    """Return CUDA_VISIBLE_DEVICES, which limits the GPUs that CUDA uses; None if it is not set."""
+    return (os.environ if env is None else env).get("CUDA_VISIBLE_DEVICES")
+
+
 def default_data_dir(env: Mapping[str, str]) -> Path:
     """Return the folder viseme in XDG_CACHE_HOME, by default ~/.cache."""
     home = env.get("XDG_CACHE_HOME")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from inference.backends.device import CGROUP, count_usable_cores, driver_version
 from inference.backends.threads import THREADS
-from inference.settings import Settings
+from inference.settings import Settings, visible_gpus, wanted_threads
 
 # A worker that reads three-second clips, with the process that decodes them; see docs/benchmarks.md. Lip sync of a
 # video of 1280x720 takes twice as much for a while.
@@ -38,7 +38,7 @@ class Machine:
     def inspect(cls, settings: Settings, env: Mapping[str, str] | None = None) -> Machine:
         """Inspect this machine, or the part of it that its container may use, without loading CUDA."""
         has_gpu = settings.device == "cuda" or (settings.device == "auto" and driver_version() is not None)
-        gpus = list_gpus(os.environ if env is None else env) if has_gpu else ()
+        gpus = list_gpus(visible_gpus(env)) if has_gpu else ()
         return cls(count_usable_cores(), memory_limit(), has_gpu, gpus)
 
 
@@ -61,7 +61,7 @@ def place_workers(settings: Settings, machine: Machine, env: Mapping[str, str] |
     threads = {}
     if settings.threads is not None:
         threads[THREADS] = str(settings.threads)
-    elif n_workers > 1 and not machine.has_gpu and THREADS not in (os.environ if env is None else env):
+    elif n_workers > 1 and not machine.has_gpu and wanted_threads(env) is None:
         threads[THREADS] = str(max(machine.n_cores // n_workers, 1))
     gpus = machine.gpus
     return [
@@ -78,10 +78,10 @@ def count_workers(machine: Machine) -> int:
     return max(min(wanted, (machine.memory_bytes - SERVER_BYTES) // WORKER_BYTES, MAX_WORKERS), 1)
 
 
-def list_gpus(env: Mapping[str, str], devices: Path = Path("/dev")) -> tuple[str, ...]:
-    """Return the GPUs that CUDA may use, as CUDA_VISIBLE_DEVICES names them."""
-    if VISIBLE_GPUS in env:
-        return tuple(name.strip() for name in env[VISIBLE_GPUS].split(",") if name.strip() not in ("", "-1"))
+def list_gpus(visible: str | None, devices: Path = Path("/dev")) -> tuple[str, ...]:
+    """Return the GPUs that CUDA may use, as CUDA_VISIBLE_DEVICES names them. visible: that variable, if it is set."""
+    if visible is not None:
+        return tuple(name.strip() for name in visible.split(",") if name.strip() not in ("", "-1"))
     found = [match[1] for path in devices.iterdir() if (match := GPU_NODE.fullmatch(path.name))]
     return tuple(str(i) for i in range(len(found)))
 

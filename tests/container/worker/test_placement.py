@@ -65,9 +65,9 @@ def test_workers_on_a_cpu_divide_its_cores():
 def test_gpus_are_those_that_cuda_may_use(tmp_path: Path):
     for name in ("nvidia0", "nvidia3", "nvidiactl", "nvidia-uvm"):
         (tmp_path / name).touch()
-    assert list_gpus({}, tmp_path) == ("0", "1")
-    assert list_gpus({"CUDA_VISIBLE_DEVICES": "3, GPU-8932f937"}, tmp_path) == ("3", "GPU-8932f937")
-    assert list_gpus({"CUDA_VISIBLE_DEVICES": "-1"}, tmp_path) == ()
+    assert list_gpus(None, tmp_path) == ("0", "1")
+    assert list_gpus("3, GPU-8932f937", tmp_path) == ("3", "GPU-8932f937")
+    assert list_gpus("-1", tmp_path) == ()
 
 
 def test_a_container_has_the_cores_and_the_memory_of_its_limits(tmp_path: Path):
