@@ -34,6 +34,8 @@ def make_celery_app(broker_url: str, wake: Callable[[], None] | None = None) -> 
     """Return an app whose only task calls `wake`; None for one that only sends it."""
     app = Celery("viseme", broker=broker_url, set_as_current=False)
     app.conf.update(
+        broker_read_url=broker_url,  # before CELERY_BROKER_URL, which may be that of another app
+        broker_write_url=broker_url,
         accept_content=["json"],
         task_serializer="json",
         task_ignore_result=True,

@@ -24,7 +24,7 @@ from bench.backing_servers import RedisServer, ServerMissing, redis_server
 from bench.job_child import OUTPUT, make_input, make_output
 from bench.job_processes import JobMachines, JobProcess, Times
 from container.cli import main
-from container.jobs.broker import WakeSender, receive_wakes, stop_receiving
+from container.jobs.broker import WakeSender, make_celery_app, receive_wakes, stop_receiving
 from container.jobs.database import open_database
 from container.jobs.records import AttemptOutcome, JobRecord, JobState, NewJob
 from container.jobs.schema import metadata
@@ -257,6 +257,14 @@ def test_a_broker_is_called_over_tls(tmp_path: Path) -> None:
         receiver.join(PATIENCE_S)
         server.stop()
     assert not receiver.is_alive()
+
+
+def test_the_broker_of_another_app_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery itself prefers the variable to what it is given."""
+    monkeypatch.setenv("CELERY_BROKER_URL", "redis://other:1/3")
+    app = make_celery_app("redis://127.0.0.1:1/0")
+    for connection in (app.connection_for_read(), app.connection_for_write()):
+        assert connection.hostname == "127.0.0.1"
 
 
 def test_celery_that_is_missing_is_named() -> None:
