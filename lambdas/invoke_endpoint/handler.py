@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote_plus
@@ -28,6 +28,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from jobs.claims import ClaimStore, DynamoDbClaims, JobInFlight, S3Claims
 from jobs.expired import INVOCATION_TIMEOUT, REQUEST_TTL
+from jobs.job_form import check_job_body, format_time, job_fields
 from jobs.records import (
     JSON,
     ObjectPath,
@@ -179,6 +180,7 @@ class RequestSender:
         if VERSION in record:
             request = {name: value for name, value in record.items() if name != VERSION}
             return self._from_request(request, UploadVersion(**record[VERSION]))
+        check_job_body(record)
         of_version = {"VersionId": record["s3_version_id"]} if record.get("s3_version_id") else {}
         found = self._s3.head_object(Bucket=record["s3_bucket"], Key=record["s3_video_key"], **of_version)
         version = UploadVersion.of_key(
@@ -208,6 +210,8 @@ class RequestSender:
         return self._from_request(job, version)
 
     def _from_request(self, request: Event, version: UploadVersion) -> UploadedVideo:
+        """Return the video that a body of `POST /v1/jobs` names. Raises: ValueError, KeyError."""
+        check_job_body(request)
         named = ("s3_bucket", "s3_video_key", *version.record_fields)
         options = {name: value for name, value in request.items() if name not in named}
         if options.get("task") == LIPSYNC_TASK:
@@ -268,6 +272,7 @@ class RequestSender:
 
     def _invoke(self, video: UploadedVideo) -> Outcome:
         """Wait for the answer and store it; a permanent error is stored as an answer, too."""
+        started_at = datetime.now(UTC)
         try:
             reply = self._endpoint.invoke_endpoint(
                 EndpointName=self.settings.endpoint,
@@ -282,8 +287,9 @@ class RequestSender:
                 raise
             answer, status = error_body(err), "failed"
         record: Outcome = {"inference_id": video.id, "s3_bucket": video.bucket, "s3_video_key": video.key}
-        record |= {"status": answer.get("status", "success"), "finished_at": int(time.time())}
+        record |= {"status": answer.get("status", "success"), "finished_at": format_time(datetime.now(UTC))}
         record |= {"answer": answer} if status == "succeeded" else {"error": answer["error"]}
+        record |= job_fields(record, json.loads(video.body), started_at)
         target = self._result_of(video)
         store_result(self._s3, self._prefixes, target, record, video.version)
         return {"status": status, "output_location": f"s3://{target.bucket}/{target.key}", "answer": answer}

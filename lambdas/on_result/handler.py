@@ -31,6 +31,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 from jobs.claims import RETENTION_S
 from jobs.expired import EXPIRED, explain_expiry, find_expired
+from jobs.job_form import READ_TASK, job_fields
 from jobs.records import JSON, ObjectPath, Prefixes, WriteConflict, find_object, publish, store_result
 from jobs.version import UploadVersion
 
@@ -77,13 +78,14 @@ class ProcessedInput:
     """What was processed.
 
     request: the body of the request, None if the object itself was the input.
-    version: what the request was made for; None if `invoke_endpoint` did not make it.
+    version: what the request was made for; None if `invoke_endpoint` did not make it. created_at: of the request.
     """
 
     bucket: str
     key: str
     request: Record | None = None
     version: UploadVersion | None = None
+    created_at: datetime | None = None
 
     def target(self, prefixes: Prefixes) -> ObjectPath:
         """Return where the record belongs."""
@@ -148,6 +150,7 @@ def store_message(message: Record, s3: Client, settings: Settings) -> Record:
     record = {"inference_id": message["inferenceId"], "s3_bucket": found.bucket, "s3_video_key": found.key}
     record |= success_fields(message, s3) if invocation_status == "Completed" else failure_fields(message)
     record["finished_at"] = message.get("eventTime")
+    record |= job_fields(record, found.request, found.created_at)
     target = found.target(settings.prefixes)
     stored = {"status": record["status"], "inference_id": record["inference_id"], "record": target.key}
     if found.version is None:
@@ -227,9 +230,11 @@ def read_input(input_location: str, s3: Client, prefixes: Prefixes) -> Processed
     reply = s3.get_object(Bucket=bucket, Key=key)
     request = json.loads(reply["Body"].read())
     if "s3_video_key" not in request:
-        return ProcessedInput(bucket, key)
+        media = {"task": request.get("task", READ_TASK)}  # without the media themselves
+        return ProcessedInput(bucket, key, media, created_at=reply["LastModified"])
     version = UploadVersion.from_metadata(reply["Metadata"])
-    return ProcessedInput(request["s3_bucket"], request["s3_video_key"], request, version if version.etag else None)
+    made_for = version if version.etag else None
+    return ProcessedInput(request["s3_bucket"], request["s3_video_key"], request, made_for, reply["LastModified"])
 
 
 def success_fields(message: Record, s3: Client) -> Record:
