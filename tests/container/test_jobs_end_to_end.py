@@ -201,4 +201,4 @@ def test_a_private_address_that_is_not_allowed_is_never_fetched(server: LiveServ
 def test_jobs_are_for_those_who_have_the_token(server: LiveServer):
     with httpx.Client(base_url=server.url, trust_env=False) as client:
         for method, path in (("GET", "/v1/jobs"), ("POST", "/v1/jobs"), ("GET", "/v1/jobs/0/events")):
-            assert client.request(method, path).status_code == 401
+            assert client.request(method, path).status_code == 403
