@@ -40,6 +40,7 @@ from bench.job_processes import JobMachines, JobProcess, Times
 TIMES = Times(lease_s=6.0, poll_s=1.0, grace_s=20.0)
 TIMEOUT_S = 900.0  # only a guard against hanging
 PAUSE_S = (0.5, 2.5)  # between two faults, from and to
+WORK_S = (1.0, 8.0)  # the same once the processes run again
 SETTLED_SHARE = 0.75  # of faults, which wait until the processes run again: otherwise they would do nothing but start
 SERVER_JOB_S = (0.1, 1.0)  # seconds of a job, from and to
 WORKER_JOB_S = (0.5, 3.0)
@@ -155,7 +156,7 @@ class Faults:
             if self._random.random() < SETTLED_SHARE:
                 for slot in self._slots:
                     slot.settle()
-                self._is_over.wait(self._random.uniform(*PAUSE_S))
+                self._is_over.wait(self._random.uniform(*WORK_S))
             kind = self._next_kind()
             if self._kinds[kind]() is not False:
                 self.counts[kind] += 1
