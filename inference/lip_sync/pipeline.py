@@ -15,6 +15,7 @@ import numpy as np
 from inference.audio import SAMPLE_RATE
 from inference.backends import choose_device
 from inference.backends.batching import BatchingNetwork
+from inference.backends.device import count_threads
 from inference.backends.torch_import import require_torch
 from inference.errors import NoFaceFound, WeightsNotFound
 from inference.faces import FaceBox, FaceChoice, FaceTracker
@@ -44,7 +45,8 @@ from inference.lip_sync.timeline import SyncTimeline, audio_warnings
 from inference.media import Frame, MediaOpener, OpenedMedia, Source, open_media
 from inference.media.audio_spool import SpoolAudio, spool_audio
 from inference.media.video_encoders import check_encoder
-from inference.settings import Settings
+from inference.run_ahead import RunAhead
+from inference.settings import Settings, wanted_threads
 from inference.stage_timer import StageClock
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = {"cpu": 4, "cuda": 32}  # frames per batch
 MAX_BATCH = {"cpu": 4, "cuda": 64}  # frames of several videos per batch
+N_FRAMES_AHEAD = 4  # that wait for the network with their boxes: 25 MB of 1920x1080
 
 
 class LipSyncer:
@@ -157,7 +160,8 @@ class LipSyncer:
             timeline = SyncTimeline(media, spool, samples, options)
             counter = FaceCounter(media.name, options.face)
             locate = opened.enter_context(self._cached_locator(face, timeline, options, factory))
-            frames = self._run(media, timeline, options, locate, counter, clock)
+            located = self._open_located(opened, media, timeline, options, locate, counter, clock)
+            frames = self._run(located, timeline, options, counter, clock)
             with staging_folder(output) as folder:
                 partial = [folder / f"{i}{path.suffix}" for i, path in enumerate(targets)]
                 size = write_videos(frames, partial, timeline, progress, clock, self._encoder)
@@ -176,12 +180,27 @@ class LipSyncer:
             frames_passed_on=counter.n_passed_on,
         )
 
-    def _run(
+    def _open_located(
         self,
+        opened: ExitStack,
         media: OpenedMedia,
         timeline: SyncTimeline,
         options: SyncOptions,
         locate: CachingFaceLocator,
+        counter: FaceCounter,
+        clock: StageClock,
+    ) -> Iterator[FaceFrame]:
+        """Return the frames with their faces; with several threads, made ahead in one that ends with `opened`."""
+        if count_threads(wanted_threads()) == 1:
+            return locate_faces(media, timeline, options, locate, counter, clock)
+        located = locate_faces(media, timeline, options, locate, counter, clock.branch())
+        return iter(opened.enter_context(RunAhead(located, N_FRAMES_AHEAD, clock)))
+
+    def _run(
+        self,
+        located: Iterator[FaceFrame],
+        timeline: SyncTimeline,
+        options: SyncOptions,
         counter: FaceCounter,
         clock: StageClock,
     ) -> Iterator[tuple[Frame, ...]]:
@@ -189,14 +208,7 @@ class LipSyncer:
 
         A chain of generators: each pulls from the one before, and none holds the whole video.
         """
-        clips = clock.watch("decode", media.read_clips(float(timeline.fps)))
-        counted_frames = locate.count_frames(downscale_frames(clips, options.resize_factor, options.shrinking))
-        located = clock.watch("detect", find_boxes(counted_frames, locate, options.pads))
-        smoothed = smooth_boxes(counter.count_source(located), options.smoothing)
-        looped = clock.watch(
-            "loop", loop_frames(smoothed, timeline.n_frames, options.loop, spooled=not timeline.is_covered)
-        )
-        shown = counter.count_output(looped)
+        shown = counter.count_output(located)
         batches = batch_frames(shown, clock.watch("mel", timeline.windows()), BATCH_SIZE[self.device.name])
         networks = [clock.timed(one.name, one.generate_faces) for one in self.generators]
         generated = clock.watch("model", generate_patches(batches, networks, options.reference))
@@ -269,6 +281,23 @@ class LocatorFactory:
 
     name: str
     make_locate: Callable[[], FaceLocator]
+
+
+def locate_faces(
+    media: OpenedMedia,
+    timeline: SyncTimeline,
+    options: SyncOptions,
+    locate: CachingFaceLocator,
+    counter: FaceCounter,
+    clock: StageClock,
+) -> Iterator[FaceFrame]:
+    """Yield the frames of the source with the box of the face, for as long as the audio lasts."""
+    clips = clock.watch("decode", media.read_clips(float(timeline.fps)))
+    counted_frames = locate.count_frames(downscale_frames(clips, options.resize_factor, options.shrinking))
+    located = clock.watch("detect", find_boxes(counted_frames, locate, options.pads))
+    smoothed = smooth_boxes(counter.count_source(located), options.smoothing)
+    looped = loop_frames(smoothed, timeline.n_frames, options.loop, spooled=not timeline.is_covered)
+    return clock.watch("loop", looped)
 
 
 def upright_locator(detect: Callable[[Frame], FaceBox | None]) -> FaceLocator:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +14,7 @@ from support.video_files import encode_rgba, make_image, make_video, rotate_by_m
 
 from bench.heif_files import make_heif_grid
 from inference.errors import (
+    Canceled,
     DeadlineExceeded,
     InvalidRequest,
     MediaTruncated,
@@ -23,11 +25,12 @@ from inference.errors import (
     WeightsNotFound,
     WrongWeights,
 )
-from inference.lip_sync import LipSyncer, Pads, SyncOptions
+from inference.lip_sync import LipSyncer, Pads, SyncOptions, pipeline
 from inference.lip_sync.model import find_deployed_checkpoints
 from inference.media import SandboxedDecoder, open_media
 from inference.media.media_warnings import TRANSPARENT
 from inference.settings import Settings
+from inference.stage_timer import Deadline, StageClock
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +212,42 @@ def test_a_caller_that_disconnects_ends_the_work(syncer: LipSyncer, face_clip: b
     with pytest.raises((ConnectionResetError, StorageError)):
         syncer.sync(face_clip, voice(1.0), output=tmp_path / "out.mp4", progress=leave)
     assert not list(tmp_path.iterdir())
+
+
+def test_faces_located_ahead_of_the_network_give_the_same_video(syncer: LipSyncer, monkeypatch: pytest.MonkeyPatch):
+    frames = talk(25)
+    for i in (0, 11, 12, 24):
+        frames[i] = np.zeros_like(frames[i])
+    source = make_video(frames, crf=10)
+    found = []
+    for n_threads in (1, 2):
+        monkeypatch.setattr(pipeline, "count_threads", lambda _, n=n_threads: n)
+        result = syncer.sync(source, voice(1.6))
+        assert result.outputs[0].video is not None
+        found.append((frames_of(result.outputs[0].video), result.frames_without_face, set(result.timings_ms)))
+    assert np.array_equal(found[0][0], found[1][0])
+    assert found[0][1:] == found[1][1:]
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_an_error_of_either_thread_ends_the_work(
+    syncer: LipSyncer, face_clip: bytes, tmp_path: Path, n_threads: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pipeline, "count_threads", lambda _: n_threads)
+    before, out = threading.active_count(), tmp_path / "out.mp4"
+
+    def fail(*_: object) -> None:
+        raise Canceled("the request was canceled")
+
+    with pytest.raises(Canceled):
+        syncer.sync(face_clip, voice(1.6), output=out, progress=fail)
+    clock = StageClock(deadlines=(Deadline("decoding", 0.0, ("decode",)),))
+    with pytest.raises(DeadlineExceeded, match="decoding took over 0 s"):
+        syncer.sync(face_clip, voice(1.6), output=out, clock=clock)
+    with pytest.raises(NoFaceFound):
+        syncer.sync(make_video([np.full((96, 96, 3), 90, np.uint8)] * 5), voice(1.6), output=out)
+    assert threading.active_count() == before
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_output_that_cannot_be_written_is_refused(syncer: LipSyncer, face_clip: bytes, tmp_path: Path):
