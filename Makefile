@@ -123,6 +123,7 @@ bench: $(READY) | $(CLIP)
 	$(BIN)/python -m bench.rendered
 	$(BIN)/python -m bench.long_read
 	$(BIN)/python -m bench.throughput
+	$(BIN)/python -m bench.job_queue --jobs 3000
 	$(BIN)/python -m bench.avatar
 	$(BIN)/python -m bench.sync
 	$(BIN)/python -m bench.sync_memory
