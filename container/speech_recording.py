@@ -6,9 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from container.client import LiveClient
 from container.live.frame_clock import FPS
 from inference.audio.mel import SAMPLE_RATE, Samples
@@ -17,6 +14,7 @@ from inference.media import MediaLimits
 from inference.media.audio_spool import spool_audio
 from inference.media.encode import write_video
 from inference.media.frames import Frame
+from inference.media.open import open_media
 
 FRAME_SAMPLES = SAMPLE_RATE // FPS  # of the session's audio
 Progress = Callable[[int, int], None]  # called with the number of frames recorded so far, and in total
@@ -50,7 +48,7 @@ def record_speech(
         n_frames = -(-len(samples) // FRAME_SAMPLES)
         n_done = n_received = 0
         with write_video(output, FPS, source_audio) as writer:
-            for frame, n_times in speak_frames(client, samples, n_frames):
+            for frame, n_times in speak_frames(client, samples, n_frames, limits):
                 for _ in range(n_times):
                     writer.add(frame)
                 n_done, n_received = n_done + n_times, n_received + 1
@@ -59,7 +57,9 @@ def record_speech(
     return RecordedVideo(n_done, width, height, n_done - n_received, source_audio.warnings)
 
 
-def speak_frames(client: LiveClient, samples: Samples, n_frames: int) -> Iterator[tuple[Frame, int]]:
+def speak_frames(
+    client: LiveClient, samples: Samples, n_frames: int, limits: MediaLimits
+) -> Iterator[tuple[Frame, int]]:
     """Yield the frames of the speech, each with the number of video frames that it is shown for.
 
     A session whose client is slow drops frames, never audio: the audio that comes with a frame tells which one it is.
@@ -69,15 +69,13 @@ def speak_frames(client: LiveClient, samples: Samples, n_frames: int) -> Iterato
         n_samples += len(message.pcm) // 2
         n_until = min(n_samples // FRAME_SAMPLES, n_frames)
         if n_until > n_shown:
-            yield decode_jpeg(message.jpeg), n_until - n_shown
+            yield decode_jpeg(message.jpeg, limits), n_until - n_shown
             n_shown = n_until
     if n_shown < n_frames:
         raise UnsupportedMedia(f"the session ended after {n_shown} of {n_frames} frames")
 
 
-def decode_jpeg(jpeg: bytes) -> Frame:
-    """Return (H, W, 3) uint8 BGR. Raises: UnsupportedMedia."""
-    frame = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
-    if frame is None:
-        raise UnsupportedMedia(f"a frame of {len(jpeg)} bytes that is no JPEG")
-    return np.asarray(frame, np.uint8)
+def decode_jpeg(jpeg: bytes, limits: MediaLimits) -> Frame:
+    """Return (H, W, 3) uint8 BGR. Raises: UnsupportedMedia, MediaTooLarge, MediaTruncated."""
+    with open_media(jpeg, limits) as media:
+        return next(media.read_clips(FPS)).frames[0]
