@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 COMMAND = re.compile(r"python -m (bench\.\w+)(.*)")
-RUN_ALONE = {"bench.gpu_check": "gpu-check"}  # by targets of their own
+RUN_ALONE = {"bench.gpu_check": "gpu-check", "bench.image_check": "image-check"}  # by targets of their own
 
 
 class Parsed(Exception):
