@@ -107,10 +107,12 @@ def run(args: argparse.Namespace) -> None:
     spec = make_spec(args, datetime.now(UTC))
     check_requests(spec)
     aws = choose_aws(args)
+    if args.image_uri and (doubt := check_image(aws, args.image_uri, args.region)):
+        write_stderr(f"warning: {doubt}")
     if args.update:
         update(aws, args, wait_policy)
         return
-    warn(aws, args, spec)
+    warn(args, spec)
     if hint := hint_of(args):
         write_stderr(hint)
     rollout.check_absent(aws, spec.endpoint)
@@ -128,20 +130,18 @@ def update(aws: Aws, args: argparse.Namespace, wait_policy: WaitPolicy) -> None:
     check_requests(spec)
     if kept := describe_kept(args, running):
         write_stderr(f"{spec.endpoint}: {kept}")
-    warn(aws, merged, spec, list_dropped(merged, running))
+    warn(merged, spec, list_dropped(merged, running))
     upload_artifacts(aws, merged, spec)
     run_update = in_place.replace_in_place if args.in_place else rollout.update
     run_update(aws, spec, found, running.bounds, wait_policy, choose_check(args, aws, wait_policy))
 
 
-def warn(aws: Aws, args: argparse.Namespace, spec: DeploymentSpec, more: Iterable[str] = ()) -> None:
+def warn(args: argparse.Namespace, spec: DeploymentSpec, more: Iterable[str] = ()) -> None:
     """Warn on stderr of what is allowed, but may not be meant."""
     warnings: list[str | None] = [*warnings_of(args), *more]
     if args.inference_ami_version and has_gpu(spec.instance_types[0]):
         # AWS itself does not report a driver that is too old.
         warnings.append(ami_warning(args.inference_ami_version, spec.image_uri))
-    if args.image_uri:
-        warnings.append(check_image(aws, args.image_uri, args.region))
     for warning in filter(None, warnings):
         write_stderr(f"warning: {warning}")
 
