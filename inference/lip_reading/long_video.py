@@ -45,6 +45,8 @@ STRIDE = 24  # frames skipped if there is no sentence: what is left of a window 
 # Ends whose estimated score is this close to the best are decoded: estimates are off by up to 0.1 nats if the frames
 # contain one sentence, and by up to a quarter otherwise.
 ESTIMATE_MARGIN = 0.25  # nats, and the share of the best score
+# Speech that no end makes clear is decoded up to every end: its estimates say little.
+ESTIMATE_ABOVE = -1.0  # nats
 MIN_WEIGHT = 1e-300
 
 
@@ -166,12 +168,17 @@ class SentenceSegmenter:
         return max(tried.values(), key=lambda one: one.score)
 
     def _select(self, ends: Sequence[int], tried: Mapping[int, Hypothesis]) -> list[int]:
-        """Return the ends whose estimated score is close to the best; decode them, and the neighbours of the best."""
+        """Return the ends whose estimated score is close to the best; decode them, and the neighbours of the best.
+
+        If no estimate is clearly one sentence, return all.
+        """
         self._estimate(ends)
         scores = {end: self._estimated[end].score for end in ends}
         best = max(ends, key=lambda end: scores[end])
         highest = max([scores[best], *(one.score for one in tried.values())])
         lowest = highest - ESTIMATE_MARGIN * max(1, -highest)
+        if highest < ESTIMATE_ABOVE:
+            return list(ends)
         near = [end for end in ends if scores[end] >= lowest]
         if near:
             around = [best + step for step in NEIGHBOURS if MIN_FRAMES <= best + step <= len(self._buffer)]

@@ -11,7 +11,7 @@ import pytest
 from inference.lip_reading.calibration import Calibration
 from inference.lip_reading.grammar_decoder import join_spans
 from inference.lip_reading.greedy_decoder import SYMBOLS, DecodedText, Logits
-from inference.lip_reading.long_video import MAX_BUFFERED_FRAMES, decode_by_sentence, score_one_sentence
+from inference.lip_reading.long_video import COARSE_ENDS, MAX_BUFFERED_FRAMES, decode_by_sentence, score_one_sentence
 from inference.lip_reading.preprocess import WINDOW_FRAMES, MouthCrop
 from inference.lip_reading.staged_network import StagedNetwork
 from inference.lip_reading.windows import SILENT_GAP
@@ -77,6 +77,18 @@ def test_estimates_are_never_the_result():
     found, expected = (list(decode_by_sentence(mouths, one.staged, 2, UNCALIBRATED)) for one in (estimating, computing))
     assert found == expected
     assert estimating.n_estimated > 0 == computing.n_estimated
+
+
+def test_unclear_speech_is_decoded_up_to_every_end():
+    """If no end makes one sentence, estimates may prefer another end than the exact scores do."""
+
+    def count_exact(text: str) -> int:
+        network = FrameLabels()
+        list(decode_by_sentence(mouths_of(f"{text:-^{WINDOW_FRAMES}}"), network.staged, 1, UNCALIBRATED))
+        return network.n_windows - network.n_estimated
+
+    assert count_exact("H-E-L-L-O-- W-O-R-L-D--- H-O-W- A-R-E--- Y-O-U") > len(COARSE_ENDS)
+    assert count_exact(ONE) < len(COARSE_ENDS)
 
 
 @pytest.mark.parametrize("pause", [3, 12, 45])
