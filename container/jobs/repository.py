@@ -23,7 +23,7 @@ from container.jobs.records import (
     Submission,
 )
 from container.jobs.rows import event_of, job_of, load_job
-from container.jobs.schema import IS_QUEUED, IS_RUNNING, IS_UNSWEPT, attempts, events, jobs, outputs, turns
+from container.jobs.schema import IS_QUEUED, IS_RUNNING, IS_UNSWEPT, attempts, events, identities, jobs, outputs, turns
 from container.jobs.transactions import CLOCK_ROW, JobLimits, JobTransactions, of_job
 from inference.errors import IdempotencyConflict, Overloaded
 
@@ -129,6 +129,12 @@ class JobRepository(JobTransactions):
         """Delete the record of a finished job; its files are deleted before."""
         with self._writing() as db:
             db.execute(delete(jobs).where(jobs.c.number == job_number, jobs.c.state.in_(FINAL_STATES)))
+
+    def identity(self) -> str:
+        """Return the identity of the database: 32 hexadecimal digits, the same as long as it exists."""
+        with self._reading() as db:
+            identity: str = db.execute(select(identities.c.id)).scalar_one()
+            return identity
 
     def known_ids(self, ids: Sequence[str]) -> set[str]:
         """Return those of the ids that are of jobs."""

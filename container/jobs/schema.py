@@ -143,6 +143,14 @@ deliveries = Table(
 IS_PENDING = deliveries.c.state == literal_column("'pending'")
 Index("ix_webhook_deliveries_pending", deliveries.c.next_try_at, sqlite_where=IS_PENDING, postgresql_where=IS_PENDING)
 
+# The identity of the database, in its only row: its files lie under that name, apart from those of other databases.
+identities = Table(
+    "job_identity",
+    metadata,
+    Column("key", Integer, primary_key=True, autoincrement=False),
+    Column("id", String(32), nullable=False),
+)
+
 # The turn of the job that was claimed last, in the row of the client ""; the turn of each client's last job.
 turns = Table(
     "job_turns",

@@ -294,9 +294,9 @@ def open_store(settings: Settings, clock: Callable[[], float] = time.time) -> Jo
     from container.jobs.transactions import DAY_S, JobLimits
 
     limits = JobLimits(settings.job_queue_size, settings.job_attempts, settings.job_days * DAY_S)
-    storage = open_storage(settings)
     engine = open_database(settings.database_url, settings.data_dir)
     repository, queue = JobRepository(engine, limits, clock), JobQueue(engine, limits, clock)
+    storage = open_storage(settings, repository.identity())
     sweeper = Sweeper(queue, repository, storage, clock)
     return JobStore(engine, repository, queue, storage, sweeper, make_sender(settings, engine, limits, clock))
 
@@ -315,16 +315,20 @@ def make_sender(
     return WebhookSender(DeliveryQueue(engine, limits, clock), client, headers, clock)
 
 
-def open_storage(settings: Settings) -> JobStorage:
-    """Return the storage that the settings name. Raises: StorageError, InvalidRequest."""
+def open_storage(settings: Settings, database: str) -> JobStorage:
+    """Return the storage that the settings name.
+
+    database: the identity of the database, under which its files lie: the sweep of files without records must not
+    reach those of another one. Raises: StorageError, InvalidRequest.
+    """
     from container.jobs.s3_storage import S3Storage
     from container.jobs.storage import FolderStorage
 
     place = settings.job_storage
     if place is None or not place.startswith(S3_SCHEME):
-        return FolderStorage(Path(place) if place else settings.data_dir / "jobs" / "files")
+        return FolderStorage((Path(place) if place else settings.data_dir / "jobs" / "files") / database)
     from inference.media.s3.client import s3_client
 
     bucket, _, prefix = place.removeprefix(S3_SCHEME).partition("/")
     prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-    return S3Storage(bucket, prefix, lambda: s3_client(settings.s3_endpoint_url))
+    return S3Storage(bucket, f"{prefix}{database}/", lambda: s3_client(settings.s3_endpoint_url))

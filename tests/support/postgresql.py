@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from sqlalchemy import Connection, text
 
 from bench import backing_servers
+from container.jobs.schema import metadata
 
 
 @contextmanager
@@ -18,3 +20,9 @@ def postgresql_server() -> Iterator[str]:
             yield server.url
     except backing_servers.ServerMissing as err:
         pytest.skip(str(err))
+
+
+def empty_tables(connection: Connection) -> None:
+    """Delete every job, but keep the identity of the database."""
+    tables = ", ".join(name for name in metadata.tables if name != "job_identity")
+    connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY"))

@@ -145,7 +145,7 @@ async def restart(data_dir: Path) -> dict[str, Any]:
         found["outputs"] = [[one.key, one.sha256] for one in job.outputs]
     with store.engine.connect() as db:
         found["n_deliveries"] = db.scalar(text("SELECT count(*) FROM webhook_deliveries"))
-    root = data_dir / "jobs" / "files"
+    root = data_dir / "jobs" / "files" / store.repository.identity()
     files = [path for path in root.rglob("*") if path.is_file()]
     found["files"] = {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
     await job_service.stop()

@@ -8,15 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, text
-from support.postgresql import postgresql_server
+from sqlalchemy import Engine
+from support.postgresql import empty_tables, postgresql_server
 
 from container.jobs.database import open_database
 from container.jobs.job_queue import JobQueue
 from container.jobs.processes import ProcessIdentity
 from container.jobs.records import JobRecord, Lease, NewJob
 from container.jobs.repository import JobRepository
-from container.jobs.schema import metadata
 from container.jobs.transactions import JobLimits
 
 LIMITS = JobLimits(max_queued=100, max_attempts=3, keep_s=1000.0)
@@ -73,7 +72,7 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     yield engine
     if url is not None:
         with engine.begin() as connection:
-            connection.execute(text(f"TRUNCATE {', '.join(metadata.tables)} RESTART IDENTITY"))
+            empty_tables(connection)
     engine.dispose()
 
 

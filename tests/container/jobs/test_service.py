@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -145,6 +146,31 @@ def test_a_server_continues_what_the_last_one_left(
 
     asyncio.run(leave())
     asyncio.run(continue_it())
+
+
+def test_files_of_another_database_are_not_swept(tmp_path: Path, settings: Settings) -> None:
+    """Two deployments may name one storage, and a database may be lost while its files are kept."""
+
+    async def run_one(own: Settings) -> tuple[str, Path]:
+        service = JobService(own, ImmediatePool)
+        submission = await service.submit(make_job(1), source(tmp_path))
+        await until_ended(service, submission.job.id)
+        store = await service.open()
+        root = store.storage.root  # type: ignore[attr-defined]
+        await service.stop()
+        return submission.job.id, root
+
+    async def sweep(own: Settings) -> None:
+        service = JobService(own, ImmediatePool)
+        store = await service.open()
+        await asyncio.to_thread(store.sweeper.delete_orphans)
+        await service.stop()
+
+    shared = settings.model_copy(update={"job_storage": str(tmp_path / "shared")})
+    job_id, root = asyncio.run(run_one(shared))
+    os.utime(root / job_id, times=(0, 0))
+    asyncio.run(sweep(shared.model_copy(update={"data_dir": tmp_path / "other"})))
+    assert (root / job_id / "attempts" / "1" / "transcript.txt").exists()
 
 
 def test_a_draining_server_claims_nothing(tmp_path: Path, make_service: Callable[..., JobService]) -> None:

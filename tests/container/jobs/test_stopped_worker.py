@@ -112,8 +112,8 @@ def stop_outside_transactions(process: subprocess.Popen[bytes], database: Path) 
 
 def submit(folder: Path) -> tuple[JobRepository, FolderStorage]:
     """Queue the job, with its input, before any runner is started."""
-    storage = FolderStorage(folder / "data" / "jobs" / "files")
     repository = JobRepository(open_database(None, folder / "data"))
+    storage = FolderStorage(folder / "data" / "jobs" / "files" / repository.identity())
     (folder / "body").write_bytes(INPUT)
     storage.write(JOB.id, "input", folder / "body")
     repository.submit(JOB)

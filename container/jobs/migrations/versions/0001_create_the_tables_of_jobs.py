@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -12,6 +14,14 @@ depends_on = None
 
 
 def upgrade() -> None:
+    op.create_table(
+        "job_identity",
+        sa.Column("key", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("id", sa.String(length=32), nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_job_identity")),
+    )
+    identity = sa.table("job_identity", sa.column("key", sa.Integer), sa.column("id", sa.String))
+    op.execute(identity.insert().values(key=1, id=uuid.uuid4().hex))
     op.create_table(
         "job_turns",
         sa.Column("client", sa.String(length=128), nullable=False),
@@ -165,5 +175,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    for table in ("webhook_deliveries", "job_outputs", "job_events", "job_attempts", "jobs", "job_turns"):
+    names = ("webhook_deliveries", "job_outputs", "job_events", "job_attempts", "jobs", "job_turns", "job_identity")
+    for table in names:
         op.drop_table(table)

@@ -36,7 +36,7 @@ def read(tmp_path: Path, body: bytes, rules: SubmissionRules | None = None, **he
 
 
 def input_folders(settings: Settings) -> list[str]:
-    return sorted(path.name for path in (settings.data_dir / "jobs" / "files").iterdir())
+    return sorted(path.name for path in (settings.data_dir / "jobs" / "files").glob("*/*"))
 
 
 def test_a_raw_video_becomes_a_job(tmp_path: Path):
