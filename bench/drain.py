@@ -1,4 +1,4 @@
-"""Measure whether a video that is being read when the server is told to stop is finished in time.
+"""Measure whether a video that is being read when the server gets SIGTERM is finished in time.
 
     python -m bench.drain [VIDEO] [--rounds 2]
 

@@ -59,7 +59,7 @@ class ContractCheck:
     def of_command(self, command: Sequence[str], folder: Path, *, is_local: bool) -> Iterator[Finding]:
         """Start a container's command, check it from its start to its end, and stop it.
 
-        folder: for its log. is_local: if it was told to listen on this machine only.
+        folder: for its log. is_local: whether it is to listen on this machine only.
         Raises: WrongRequest if it cannot be started.
         """
         url = ContainerUrl("http", "127.0.0.1", choose_port(), self.token)

@@ -93,7 +93,7 @@ def test_a_stopped_runner_publishes_nothing(tmp_path: Path, is_finished: bool):
 
 
 def stop_outside_transactions(process: subprocess.Popen[bytes], database: Path) -> None:
-    """Stop a process at a moment at which it does not hold the lock of SQLite, which nobody could take from it."""
+    """Stop a process at a moment at which it does not hold the lock of SQLite, which no other process could take."""
 
     def is_stopped_without_lock() -> bool:
         process.send_signal(signal.SIGSTOP)

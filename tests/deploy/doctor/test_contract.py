@@ -1,4 +1,4 @@
-"""The doctor names the fault of each planted container, and no other one; and finds none where there is none."""
+"""The doctor names the fault of each planted container, and no other; and none in a good container."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def test_streams_of_one_job_share_its_reads():
         assert log.reads[0] == [(1, 0), (2, 0)]
         n_reads = len(log.reads)
         await asyncio.sleep(0.1)
-        assert len(log.reads) <= n_reads + 1  # nobody watches
+        assert len(log.reads) <= n_reads + 1  # no stream is open
 
     asyncio.run(go())
 

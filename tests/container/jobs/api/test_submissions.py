@@ -194,7 +194,7 @@ def test_of_equal_submissions_at_once_one_is_queued(jobs: JobServer, settings: S
 
 
 def test_a_record_that_fails_is_not_acknowledged(jobs: JobServer, settings: Settings, monkeypatch: pytest.MonkeyPatch):
-    """The files are written first: without a record they are nobody's, and a repetition is a new job."""
+    """The files are written first: without a record they belong to no job, and a repetition is a new job."""
     real = JobRepository.submit
     is_down = threading.Event()
     is_down.set()
