@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +113,9 @@ def load_openvino(
     """
     check_on_cpu(found.label, device)
     stored = read_openvino(found.path, architecture)
-    device = resolve_auto_precision(device, "int8" if stored.is_int8 else DEFAULT_CPU_PRECISION)
+    if stored.is_int8 and device.precision == "auto":
+        device = replace(device, precision="int8")  # on every CPU: the file has no other precision
+    device = resolve_auto_precision(device, DEFAULT_CPU_PRECISION)
     check_stored_precision(found.label, device, is_int8=stored.is_int8)
     return OpenVinoNetwork(stored.model, device.precision, count_threads(wanted_threads()), compiled), stored.weights
 
