@@ -123,7 +123,7 @@ def redis_server() -> Iterator[RedisServer]:
 
 
 def find_programs() -> Path | None:
-    """Return the folder of initdb and pg_ctl of the newest version; None if there is none."""
+    """Return the folder of the newest version's initdb and pg_ctl, or None if it is not installed."""
     found = sorted(INSTALLED.glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     return found[-1].parent if found else None
 

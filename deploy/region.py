@@ -17,7 +17,7 @@ REGION_HELP = "default: AWS_REGION, AWS_DEFAULT_REGION, or the profile's"
 def choose_region(given: str | None) -> str:
     """Return the region given, else that of the environment or of the profile.
 
-    Raises: WrongRequest if there is none: a default would deploy into a region in which the caller does not look.
+    Raises: WrongRequest if no region is set: a default would deploy into a region that the caller does not expect.
     """
     found = given or next((value for name in REGION_VARIABLES if (value := os.environ.get(name))), None)
     try:

@@ -235,7 +235,7 @@ def error_of(status: int, body: bytes) -> InvalidRequest | ServingError:
 
 
 def read_fields(response: http.client.HTTPResponse) -> Fields:
-    """Return a response's JSON object. Raises: ServingError if it is none."""
+    """Return a response's JSON object. Raises: ServingError if it is not one."""
     try:
         found = json.loads(response.read(MAX_JSON_BYTES))
     except ValueError as err:

@@ -43,7 +43,7 @@ def make_celery_app(broker_url: str, wake: Callable[[], None] | None = None) -> 
         task_queues=[Broadcast(WAKE_TASK, no_ack=True)],  # type: ignore[no-untyped-call]
         worker_prefetch_multiplier=1,
         task_acks_late=True,
-        worker_enable_remote_control=False,  # whoever reaches the broker could otherwise stop the workers
+        worker_enable_remote_control=False,  # anyone who can reach the broker could stop the workers
         broker_connection_max_retries=None,
         broker_connection_retry_on_startup=True,
         broker_use_ssl={"ssl_cert_reqs": ssl.CERT_REQUIRED} if broker_url.startswith("rediss:") else False,

@@ -41,7 +41,7 @@ def process_name(pid: int) -> str:
 
 
 def start_time_of(pid: int) -> str:
-    """Return when a process started, in clock ticks since the boot; empty if there is none, or it has ended."""
+    """Return when a process started, in clock ticks since boot; empty if it does not exist or has ended."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

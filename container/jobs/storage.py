@@ -70,11 +70,11 @@ class JobStorage(ABC):
 
     @abstractmethod
     def delete_attempt(self, job_id: str, attempt: int) -> None:
-        """Delete the files of one attempt; it is no error if there are none. Raises: StorageError."""
+        """Delete the files of one attempt, if any. Raises: StorageError."""
 
     @abstractmethod
     def delete(self, job_id: str) -> None:
-        """Delete every file of a job; it is no error if there is none. Raises: StorageError."""
+        """Delete every file of a job, if any. Raises: StorageError."""
 
     @abstractmethod
     def job_ids(self, older_than: float) -> Iterator[str]:

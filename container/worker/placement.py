@@ -26,7 +26,7 @@ GPU_NODE = re.compile(r"nvidia(\d+)")  # in /dev, one for each GPU of the contai
 class Machine:
     """What workers share.
 
-    gpus: as CUDA_VISIBLE_DEVICES names them; empty if there is none, or if they can't be listed (`has_gpu`).
+    gpus: as CUDA_VISIBLE_DEVICES names them; empty without a GPU, or if they can't be listed (`has_gpu`).
     """
 
     n_cores: int

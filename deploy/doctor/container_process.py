@@ -47,7 +47,7 @@ class ContainerProcess:
 
     @classmethod
     def find(cls, pid: int) -> ContainerProcess:
-        """Return a process of this machine. Raises: WrongRequest if there is none, or no /proc."""
+        """Return a process of this machine. Raises: WrongRequest if it does not exist, or /proc is missing."""
         if not (PROC / str(pid) / "stat").exists():
             raise WrongRequest(f"--pid {pid}: no such process on this machine")
         return cls(pid)

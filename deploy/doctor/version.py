@@ -84,7 +84,7 @@ class EndpointVersion:
 
     @property
     def model_data(self) -> str:
-        """The URI of the archive; empty if there is none."""
+        """The URI of the archive; empty if the model has no archive."""
         source = self.container.get("ModelDataSource", {}).get("S3DataSource", {})
         return str(self.container.get("ModelDataUrl") or source.get("S3Uri") or "")
 

@@ -120,7 +120,7 @@ class OutboundClient:
         self._backend = PublicAddressBackend(rules, resolve or resolve_name)
 
     def fetch(self, url: str, target: Path, max_bytes: int, on_chunk: Callable[[int], None] = lambda _n: None) -> str:
-        """Download a file. Returns: its content type, in lower case without parameters; empty if there is none.
+        """Download a file. Returns: its content type, in lower case without parameters; empty if it has none.
 
         on_chunk: called with the bytes so far; an exception that it raises ends the download.
         Raises: InvalidRequest, AccessDenied, MediaNotFound, MediaTooLarge; StorageError if the host cannot be reached,

@@ -183,7 +183,7 @@ def put_if(s3: Client, **call: Any) -> bool:
 
 
 def find_object(s3: Client, bucket: str, key: str) -> Record | None:
-    """Return S3's description of an object; None if there is none. Raises: ClientError."""
+    """Return S3's description of an object, or None if it does not exist. Raises: ClientError."""
     try:
         found: Record = s3.head_object(Bucket=bucket, Key=key)
     except ClientError as err:

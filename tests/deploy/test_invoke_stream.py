@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.endpoint_calls import describe
 from support.live_app import LiveApp, live_app, make_settings
-from support.quiet_http import QuietServer
+from support.quiet_http import serving
 
 from container.app import Server
 from container.http.event_stream import EVENT_STREAM, encode_exception, encode_message, encode_part
@@ -111,15 +110,8 @@ def runtime_that_sends(body: bytes, *, is_whole: bool = True) -> Iterator[str]:
             self.end_headers()
             self.wfile.write(b"%x\r\n%b\r\n" % (len(body), body) + (b"0\r\n\r\n" if is_whole else b""))
 
-    server = QuietServer(("127.0.0.1", 0), Runtime)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Runtime) as url:
+        yield url
 
 
 ONE = encode_part(b'{"words":["BIN"]}\n')

@@ -11,7 +11,6 @@ import os
 import re
 import subprocess
 import sys
-import threading
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from moto.server import ThreadedMotoServer
 from support.async_runtime import async_runtime
 from support.live_server import PATIENCE_S, LiveServer, live_server
 from support.moto_sagemaker import complete_sagemaker
-from support.quiet_http import QuietServer
+from support.quiet_http import serving
 from support.readme_commands import NOT_RUN, RUN, Block, blocks_of, is_run, read_blocks, reason_not_to_run
 from support.video_files import make_wav
 
@@ -206,19 +205,6 @@ def lambda_service(env: dict[str, str]) -> Iterator[str]:
 
     with serving(Lambda) as url:
         yield url
-
-
-@contextmanager
-def serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    server = QuietServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @cache

@@ -18,7 +18,7 @@ from urllib.parse import urlparse
 
 import httpx
 
-from support.quiet_http import QuietServer
+from support.quiet_http import serving
 
 CONTAINER_TIMEOUT_S = 300.0
 
@@ -57,12 +57,5 @@ def async_runtime(container_url: str, s3: Any, output: str, failure: str) -> Ite
         folder = urlparse(output if reply.status_code == 200 else failure)
         s3.put_object(Bucket=folder.netloc, Key=folder.path.lstrip("/") + name, Body=reply.content)
 
-    server = QuietServer(("127.0.0.1", 0), Runtime)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with serving(Runtime) as url:
+        yield url

@@ -31,7 +31,7 @@ class Block:
 
 
 def blocks_of(document: str, text: str) -> list[Block]:
-    """Return the shell blocks of a Markdown document. Pictures drawn with lines are none."""
+    """Return the shell blocks of a Markdown document, without diagrams drawn in text."""
     blocks = []
     for match in FENCE.finditer(text):
         if match[2] in SHELL_FENCES and not PICTURE.search(match[3]):

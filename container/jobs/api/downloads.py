@@ -49,7 +49,7 @@ def find_output(job: JobRecord, name: str) -> OutputRecord:
 
 
 def find_attempt(job: JobRecord, number: str) -> int:
-    """Return the number of an attempt. Raises: MediaNotFound if there is none."""
+    """Return the number of an attempt. Raises: MediaNotFound if the job has no such attempt."""
     found = int(number) if ATTEMPT_NUMBER.fullmatch(number) else 0
     if not any(attempt.number == found for attempt in job.attempts):
         raise MediaNotFound(f"the job has had {len(job.attempts)} attempts, none with the number {number[:20]!r}")

@@ -38,7 +38,7 @@ UNKNOWN_TASK = "unknown"  # of larger JSON
 
 @dataclass(frozen=True)
 class Webhook:
-    """Where the end of a job is to be reported. events: none stands for all."""
+    """Where the end of a job is reported. events: those to report; empty for all."""
 
     url: str
     events: tuple[str, ...] = ()

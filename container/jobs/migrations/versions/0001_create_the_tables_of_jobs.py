@@ -28,6 +28,12 @@ def upgrade() -> None:
         sa.Column("turn", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("client", name=op.f("pk_job_turns")),
     )
+    create_jobs()
+    create_parts_of_jobs()
+    create_deliveries()
+
+
+def create_jobs() -> None:
     op.create_table(
         "jobs",
         sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -94,6 +100,8 @@ def upgrade() -> None:
     )
     op.create_index("uq_jobs_owner_idempotency_key", "jobs", ["owner", "idempotency_key"], unique=True)
 
+
+def create_parts_of_jobs() -> None:
     op.create_table(
         "job_attempts",
         sa.Column("job_number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -143,6 +151,9 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("job_number", "position", name=op.f("pk_job_outputs")),
     )
+
+
+def create_deliveries() -> None:
     op.create_table(
         "webhook_deliveries",
         sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
