@@ -132,3 +132,7 @@ class CpuWatch:
         with contextlib.suppress(psutil.NoSuchProcess):
             while not self._is_over.wait(POLL_S):
                 self._last = max(self._last, cpu_seconds(self._process))
+
+
+if __name__ == "__main__":
+    main()

@@ -81,3 +81,9 @@ def test_a_clone_without_data_skips_what_needs_it():
     needs_data_or_time = {"bench.accuracy", "bench.joined", "bench.precisions", "bench.attack", "bench.fuzz"}
     assert not needs_data_or_time & set(modules)
     assert {"bench.attack", "bench.fuzz", "bench.sync_quality"} <= {one for one, _ in made("SLOW=1", "CLIPS=", "GRID=")}
+
+
+@pytest.mark.parametrize("module", sorted({module for module, _ in documented()}))
+def test_documented_modules_run_as_programs(module: str):
+    path = ROOT / f"{module.replace('.', '/')}.py"
+    assert 'if __name__ == "__main__":' in path.read_text("utf-8"), f"{module} would do nothing"
