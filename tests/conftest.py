@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -147,12 +146,3 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("file systems can't be mounted here")
     yield folder
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-@pytest.fixture
-def no_large_files() -> Iterator[None]:
-    """No file of this process may grow over 64 KiB: what a full disk does, where none can be mounted."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (64 << 10, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -8,6 +8,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from support.file_size_limit import file_size_limit
 from support.small_wav2lip import RATE, as_wav, voice
 from support.synthetic_frames import talk
 from support.video_files import encode_rgba, make_image, make_video, rotate_by_metadata
@@ -324,8 +325,8 @@ def test_a_full_disk_leaves_no_file(syncer: LipSyncer, face_clip: bytes, full_di
     assert not list(full_disk.iterdir())
 
 
-def test_a_file_size_limit_leaves_no_file(syncer: LipSyncer, face_clip: bytes, tmp_path: Path, no_large_files: None):
-    with pytest.raises(StorageError, match="File too large"):
+def test_a_file_size_limit_leaves_no_file(syncer: LipSyncer, face_clip: bytes, tmp_path: Path):
+    with file_size_limit(64 << 10), pytest.raises(StorageError, match="File too large"):
         syncer.sync(face_clip, voice(1.6), output=tmp_path / "out.mp4")
     assert not list(tmp_path.iterdir())
 
