@@ -15,16 +15,22 @@ from inference.errors import AccessDenied
 
 SUBPROTOCOL = "viseme"  # the WebSocket subprotocol that the server accepts
 BEARER_PREFIX = "bearer."  # of a subprotocol; the token follows, in base64url without padding
+API_KEY_HEADER = "x-api-key"  # in which sync.so's clients send their key
 
 
 def check_token(headers: Headers, token: str | None) -> None:
     """Check the server's token. Raises: AccessDenied if one is configured and the request does not carry it."""
     if token is None:
         return
+    if not is_token(given_token(headers), token):
+        raise AccessDenied("expected the header Authorization: Bearer, or X-Api-Key, with the server's token")
+
+
+def given_token(headers: Headers) -> bytes:
+    """Return the token that a request carries, or b"" without one; Authorization comes before the others."""
+    given = headers.get("authorization", "").removeprefix("Bearer ") or headers.get(API_KEY_HEADER, "")
     # Starlette decodes headers as Latin-1, so this restores the caller's bytes.
-    given = headers.get("authorization", "").removeprefix("Bearer ").encode("latin-1")
-    if not is_token(given or token_from_subprotocols(headers), token):
-        raise AccessDenied("expected the header Authorization: Bearer with the server's token")
+    return given.encode("latin-1") or token_from_subprotocols(headers)
 
 
 def is_token(given: bytes, token: str) -> bool:

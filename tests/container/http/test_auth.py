@@ -78,6 +78,10 @@ def bearer(value: bytes) -> Headers:
     return Headers(raw=[(b"authorization", b"Bearer " + value)])
 
 
+def keyed(value: bytes) -> Headers:
+    return Headers(raw=[(b"x-api-key", value)])
+
+
 def packed(value: bytes) -> Headers:
     text = base64.urlsafe_b64encode(value).rstrip(b"=")
     return Headers(raw=[(b"sec-websocket-protocol", b"viseme, bearer." + text)])
@@ -95,10 +99,18 @@ def packed(value: bytes) -> Headers:
 )
 def test_a_token_is_compared_as_bytes(token: str, given: bytes):
     check_token(bearer(given), token)
+    check_token(keyed(given), token)
     check_token(packed(given), token)
-    for headers in (bearer(given[:-1]), bearer(given + b"\xff"), bearer(b""), packed(given[1:]), Headers({})):
+    wrong = bearer(given[:-1]), bearer(given + b"\xff"), bearer(b""), keyed(given[1:]), packed(given[1:]), Headers({})
+    for headers in wrong:
         with pytest.raises(AccessDenied, match="expected the header Authorization"):
             check_token(headers, token)
+
+
+def test_a_wrong_bearer_token_is_not_made_good_by_a_key():
+    headers = Headers({"authorization": "Bearer wrong", "x-api-key": "secret"})
+    with pytest.raises(AccessDenied):
+        check_token(headers, "secret")
 
 
 @pytest.mark.parametrize("value", [b"bearer.\xff\xfe", b"bearer.=", b"bearer.a", b"bearer.", b"\xff"])
