@@ -34,7 +34,7 @@ from inference.conversion.int8_lip_coord_net import measure_input_ranges
 from inference.faces import FaceTracker, Landmarker
 from inference.faces.load import load_landmarker
 from inference.lip_reading.greedy_decoder import read_greedy
-from inference.lip_reading.model import DEFAULT_LANDMARKS, JOB, compile_fastest
+from inference.lip_reading.model import DEFAULT_LANDMARKS, compile_fastest
 from inference.lip_reading.options import FPS
 from inference.lip_reading.preprocess import MouthWindow, crop_mouths, cut_windows, track_faces
 from inference.lip_reading.staged_network import Network
@@ -44,6 +44,7 @@ from inference.models import LipCoordNet
 from inference.settings import Settings
 from inference.weights.architectures import weights_of
 from inference.weights.checkpoint import load_into
+from inference.weights.registry import LIP_READING
 from inference.weights.resolve import find_weights
 
 REFERENCE = "f32"
@@ -80,7 +81,7 @@ def main() -> None:
     parser.add_argument("--write", type=Path, metavar="CARD", help="the card.json to store the results in")
     args = parser.parse_args()
     sources = Settings.from_env().weight_sources
-    weights = find_weights(args.weights, JOB, sources)
+    weights = find_weights(args.weights, LIP_READING, sources)
     module = LipCoordNet()
     load_into(module, weights.path)
     input_ranges = measure_input_ranges(module, make_lip_reading_samples(sources, weights.landmarks))

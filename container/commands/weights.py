@@ -53,7 +53,7 @@ def list_weights() -> None:
     for weight_set in REGISTRY.values():
         is_cached = all(path_of(weight_set, file, cache).is_file() for file in weight_set.files)
         state = "shipped" if weight_set.shipped_in else "fetched" if is_cached else "not fetched"
-        columns = weight_set.name, weight_set.job, state, weight_set.source, weight_set.licence
+        columns = weight_set.name, weight_set.task, state, weight_set.source, weight_set.licence
         print_line("\t".join([*columns, weight_set.landmarks or "-"]))
 
 

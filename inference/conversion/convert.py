@@ -19,7 +19,7 @@ from inference.errors import InvalidRequest
 from inference.weights.architectures import WAV2LIP, Architecture, load_module, sizes_to_json
 from inference.weights.checkpoint import write_safetensors
 from inference.weights.openvino_files import ARCHITECTURE, MADE_FROM, RT_INFO, WEIGHTS, WIDTHS
-from inference.weights.registry import LIP_SYNC, LIVE, REGISTRY
+from inference.weights.registry import LIP_READING, LIP_SYNC, LIVE, REGISTRY
 from inference.weights.resolve import ResolvedWeights, find_weights, from_path
 from inference.weights.sources import WeightSources
 from inference.weights.user_supplied import find_user_supplied
@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     import openvino as ov
 
 MOUTH_SSIM, KEPT_LAYERS = "mouth_ssim", "kept_in_float32"  # metadata of int8 files
-JOB = "lip reading"  # resolves a name that several jobs have
-JOBS = (JOB, LIP_SYNC, LIVE)
+TASKS = (LIP_READING, LIP_SYNC, LIVE)  # of the networks that can be converted
 # The formats, and the precisions that each can store weights in.
 FORMATS = {
     "safetensors": ("f32", "f16", "bf16"),
@@ -49,7 +48,7 @@ def find_convertible(name: str, sources: WeightSources) -> ResolvedWeights:
     known = REGISTRY.get(name)
     if known is not None and known.is_user_supplied and not Path(name).is_file():
         return replace(from_path(find_user_supplied(known, sources), name), weight_set=known)
-    return find_weights(name, known.job if known is not None and known.job in JOBS else JOB, sources)
+    return find_weights(name, known.task if known is not None and known.task in TASKS else LIP_READING, sources)
 
 
 def convert(

@@ -17,11 +17,10 @@ from inference.lip_reading.staged_network import StagedNetwork, stage_openvino, 
 from inference.settings import wanted_threads
 from inference.weights.architectures import LIP_COORD_NET, NetworkWeights, load_weights
 from inference.weights.openvino_files import read_openvino
-from inference.weights.registry import WeightSet, find_set_by_hash
+from inference.weights.registry import LIP_READING, WeightSet, find_set_by_hash
 from inference.weights.resolve import OPENVINO_SUFFIX, ResolvedWeights, find_weights
 from inference.weights.sources import WeightSources, as_sources
 
-JOB = "lip reading"
 NETWORK_NAME = "LipCoordNet"
 DEFAULT_LANDMARKS = "mediapipe"
 
@@ -49,7 +48,7 @@ def load_model(weights: str | Path | None, device: Device, sources: WeightSource
     Raises: InvalidRequest, WeightsNotFound, WrongWeights, AccessDenied, StorageError.
     """
     sources = as_sources(sources)
-    found = find_weights(weights, JOB, sources)
+    found = find_weights(weights, LIP_READING, sources)
     if found.path.suffix == OPENVINO_SUFFIX:
         return load_openvino(found, device, sources.compiled)
     card = read_card(found.weight_set)

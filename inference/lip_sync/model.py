@@ -74,7 +74,7 @@ def find_deployed_checkpoints(sources: WeightSources) -> list[str]:
         return list(sources.checkpoints)
     found = []
     for one in REGISTRY.values():
-        if one.is_user_supplied and one.job == LIP_SYNC:
+        if one.is_user_supplied and one.task == LIP_SYNC:
             try:
                 find_user_supplied(one, sources)
             except WeightsNotFound:
@@ -131,7 +131,7 @@ def find_s3fd(weights: str | Path | None, sources: WeightSources) -> ResolvedWei
     """Find S3FD, the face detector of upstream, by path or in the deployment. Raises: WeightsNotFound."""
     if weights is None:
         return from_path(find_user_supplied(S3FD_SET, sources), S3FD_SET.name)
-    return find_weights(weights, S3FD_SET.job, sources)
+    return find_weights(weights, S3FD_SET.task, sources)
 
 
 def load_s3fd(found: ResolvedWeights, device: Device) -> S3fdDetector:

@@ -39,7 +39,7 @@ class HubSource:
 class WeightSet:
     """A set of weights with a name.
 
-    alias: its name within its job: each job has its own `starter`. None if it only has its full name.
+    alias: its name within its task: each task has its own `starter`. None if it only has its full name.
     shipped_in: the folder of this package with the files; None if they are fetched to the cache.
     landmarks: the landmark detector that the set was trained with; None if its network takes no landmarks.
     language: what it was trained to read ("grid": the six-word commands of the GRID corpus); None if it reads nothing.
@@ -49,7 +49,7 @@ class WeightSet:
     """
 
     name: str
-    job: str
+    task: str
     architecture: str
     files: tuple[WeightFile, ...]
     source: str
@@ -62,9 +62,9 @@ class WeightSet:
     notice: str | None = None
     is_user_supplied: bool = False
 
-    def names_for(self, job: str | None) -> set[str]:
-        """Return the names that select this set for a job; None if the job is not known."""
-        return {self.name} if job is None or self.alias is None else {self.name, self.alias}
+    def names_for(self, task: str | None) -> set[str]:
+        """Return the names that select this set for a task; None if the task is not known."""
+        return {self.name} if task is None or self.alias is None else {self.name, self.alias}
 
     def read_card(self) -> dict[str, Any]:
         """Return the card that ships with the set: figures measured when it was made; empty if it has none."""
@@ -77,7 +77,7 @@ class WeightSet:
 LIP_READING = "lip reading"
 STARTER = WeightSet(
     name="starter",
-    job=LIP_READING,
+    task=LIP_READING,
     architecture="LipCoordNet",
     files=(
         WeightFile(
@@ -105,7 +105,7 @@ FACE_MESH = WeightFile(
 )
 MEDIAPIPE = WeightSet(
     name="mediapipe",
-    job="face detection and landmarks",
+    task="face detection and landmarks",
     architecture="BlazeFace short range, face mesh",
     files=(FACE_DETECTOR, FACE_MESH),
     source="included in the Python package mediapipe 0.10.21",
@@ -117,7 +117,7 @@ LIP_COORD_NET_REPOSITORY = HubSource("SilentSpeak/LipCoordNet", "ca518743854a518
 # wissemkarous/PFA-Demo, same paths); the predictor's is also that of davisking/dlib-models fd81b63.
 HUB = WeightSet(
     name="hub",
-    job=LIP_READING,
+    task=LIP_READING,
     architecture="LipCoordNet",
     files=(
         WeightFile(
@@ -133,7 +133,7 @@ HUB = WeightSet(
 )
 DLIB = WeightSet(
     name="dlib",
-    job="face landmarks",
+    task="face landmarks",
     architecture="shape predictor, 68 points (GTX)",
     files=(
         WeightFile(
@@ -152,7 +152,7 @@ LIP_SYNC = "lip sync"
 STARTER_SYNC = WeightSet(
     name="starter_sync",
     alias="starter",
-    job=LIP_SYNC,
+    task=LIP_SYNC,
     architecture="Wav2Lip, narrower",
     files=(
         WeightFile(
@@ -173,7 +173,7 @@ WAV2LIP_NOTICE = (
 WAV2LIP, WAV2LIP_GAN = (
     WeightSet(
         name=name,
-        job=LIP_SYNC,
+        task=LIP_SYNC,
         architecture="Wav2Lip",
         files=(WeightFile(f"{name}.pth", None),),
         source="Rudrabha/Wav2Lip on GitHub (download it yourself)",
@@ -185,7 +185,7 @@ WAV2LIP, WAV2LIP_GAN = (
 )
 S3FD = WeightSet(
     name="s3fd",
-    job="face detection",
+    task="face detection",
     architecture="S3FD",
     files=(WeightFile("s3fd.pth", None),),
     source="Rudrabha/Wav2Lip or 1adrianb/face-alignment on GitHub (download it yourself)",
@@ -196,7 +196,7 @@ LIVE = "live avatars"
 # The audio encoder that all avatars of SyncTalk_2D share: their own checkpoints do not include it.
 AVE = WeightSet(
     name="ave",
-    job=LIVE,
+    task=LIVE,
     architecture="AudioVisualEncoder",
     files=(WeightFile("audio_visual_encoder.pth", None),),
     source="SyncTalk_2D on GitHub (download it yourself)",
@@ -206,7 +206,7 @@ AVE = WeightSet(
 
 SWIN2SR = WeightSet(
     name="swin2sr",
-    job="super-resolution",
+    task="super-resolution",
     architecture="Swin2SR, classical, twice as large",
     files=(WeightFile("model.safetensors", "a515955815ab6dba3a9331d8c75db13a5166a5ffbcebf1a95ab676a5656ac4fb"),),
     source="caidas/swin2SR-classical-sr-x2-64 on the Hugging Face Hub, revision cee1c92",
@@ -216,7 +216,7 @@ SWIN2SR = WeightSet(
 # The networks of the avatar named `starter`; its frames are rendered when it is first used.
 STARTER_AVATAR = WeightSet(
     name="starter_avatar",
-    job=LIVE,
+    task=LIVE,
     architecture="AvatarUNet, AudioVisualEncoder",
     files=(
         WeightFile(
@@ -237,16 +237,16 @@ REGISTRY = {
 }
 
 
-def find_set(name: str, job: str | None = None) -> WeightSet:
-    """Return the set of this name, among those of a job if one is given.
+def find_set(name: str, task: str | None = None) -> WeightSet:
+    """Return the set of this name, among those of a task if one is given.
 
     Raises: WeightsNotFound listing the known names.
     """
-    known = [one for one in REGISTRY.values() if job in (None, one.job)]
+    known = [one for one in REGISTRY.values() if task in (None, one.task)]
     for one in known:
-        if name in one.names_for(job):
+        if name in one.names_for(task):
             return one
-    names = ", ".join(one.name if job is None else one.alias or one.name for one in known)
+    names = ", ".join(one.name if task is None else one.alias or one.name for one in known)
     raise WeightsNotFound(f"weights {name!r}: no such set and no such file; known: {names}")
 
 

@@ -41,7 +41,7 @@ LOCAL_SUFFIXES = (*SUFFIXES, OPENVINO_SUFFIX)  # OpenVINO models have two files 
 PREFERRED = "model.safetensors"  # wins if there are several files
 FOLDERS = ("", "pretrain")  # of a model directory that are searched
 DEFAULT_SETS = {LIP_READING: "starter", LIP_SYNC: "starter"}
-# Files of a model directory that jobs select by name, so that they are not a deployment's default weights.
+# Files of a model directory that tasks select by name, so that they are not a deployment's default weights.
 USER_SUPPLIED_STEMS = {Path(file.name).stem for one in REGISTRY.values() if one.is_user_supplied for file in one.files}
 
 
@@ -69,38 +69,38 @@ class ResolvedWeights:
         return self.weight_set.language if self.weight_set else None
 
 
-def find_weights(weights: str | Path | None, job: str, sources: WeightSources) -> ResolvedWeights:
+def find_weights(weights: str | Path | None, task: str, sources: WeightSources) -> ResolvedWeights:
     """Resolve weights by name, path, s3://bucket/key or hf://owner/name; None resolves the deployment's default.
 
     A file takes precedence over a set of the same name. Missing files are fetched.
     Raises: InvalidRequest, WeightsNotFound, WrongWeights, AccessDenied, StorageError.
     """
     if weights is None:
-        return find_deployed(job, sources)
+        return find_deployed(task, sources)
     name = str(weights)
     if name.startswith(SCHEME):
         return from_s3(name, sources)
     if name.startswith(HUB_SCHEME):
-        return from_repository(name.removeprefix(HUB_SCHEME), job, sources)
+        return from_repository(name.removeprefix(HUB_SCHEME), task, sources)
     path = Path(weights)
     if isinstance(weights, Path) or path.is_file() or is_path_like(name):
         return from_path(path, name)
-    return from_set(find_set(name, job), sources)
+    return from_set(find_set(name, task), sources)
 
 
-def find_deployed(job: str, sources: WeightSources) -> ResolvedWeights:
+def find_deployed(task: str, sources: WeightSources) -> ResolvedWeights:
     """Return the weights that the deployment names, else those in its model directory, else those of HF_MODEL_ID.
 
-    Without any of these, the set that ships for the job.
+    Without any of these, the set that ships for the task.
     """
-    if sources.weights and job == LIP_READING:
-        return find_weights(sources.weights, job, sources)
+    if sources.weights and task == LIP_READING:
+        return find_weights(sources.weights, task, sources)
     theirs = find_in_folder(sources.model_dir, exclude=USER_SUPPLIED_STEMS) if sources.model_dir else None
     if theirs is not None:
         return from_path(theirs, theirs.name)
     if sources.hf_model_id:
-        return from_repository(sources.hf_model_id, job, sources)
-    return from_set(find_set(DEFAULT_SETS[job], job), sources)
+        return from_repository(sources.hf_model_id, task, sources)
+    return from_set(find_set(DEFAULT_SETS[task], task), sources)
 
 
 def find_in_folder(folder: Path, exclude: Collection[str] = ()) -> Path | None:
@@ -178,11 +178,11 @@ def from_s3(uri: str, sources: WeightSources) -> ResolvedWeights:
     return ResolvedWeights(safe_copy(path, sha256), uri, sha256, find_set_by_hash(sha256))
 
 
-def from_repository(repository: str, job: str, sources: WeightSources) -> ResolvedWeights:
+def from_repository(repository: str, task: str, sources: WeightSources) -> ResolvedWeights:
     """Resolve a Hub repository to the file pinned in the registry; if it is not there, to its only weight file."""
     hub.check_name(repository)
     for one in REGISTRY.values():
-        if one.hub is not None and one.hub.repository == repository and one.job == job:
+        if one.hub is not None and one.hub.repository == repository and one.task == task:
             return from_set(one, sources)
     folder = sources.cache / "repositories" / repository.replace("/", "--")
     source, name = choose_file(repository, folder, sources)

@@ -13,12 +13,12 @@ import torch
 from safetensors import safe_open
 
 from inference.conversion import onnx_export
-from inference.conversion.convert import JOB, convert
+from inference.conversion.convert import convert
 from inference.errors import InvalidRequest, WrongWeights
 from inference.models import LipCoordNet
 from inference.weights.checkpoint import load_into, read_tensors
 from inference.weights.openvino_files import read_openvino
-from inference.weights.registry import STARTER
+from inference.weights.registry import LIP_READING, STARTER
 from inference.weights.resolve import ResolvedWeights, find_weights
 from inference.weights.sources import WeightSources
 
@@ -29,7 +29,7 @@ TOLERANCE = {"f32": 1e-4, "f16": 1e-2}
 
 @pytest.fixture(scope="module")
 def starter(tmp_path_factory: pytest.TempPathFactory) -> ResolvedWeights:
-    return find_weights("starter", JOB, WeightSources(tmp_path_factory.mktemp("cache")))
+    return find_weights("starter", LIP_READING, WeightSources(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture(scope="module")
@@ -102,14 +102,16 @@ def test_an_onnx_file_names_its_axes_and_its_origin(starter: ResolvedWeights, tm
 def test_a_converted_file_keeps_its_name(tmp_path: Path):
     torch.manual_seed(3)
     torch.save({"state_dict": LipCoordNet().state_dict()}, tmp_path / "mine.pt")
-    found = find_weights(tmp_path / "mine.pt", JOB, WeightSources(tmp_path))
+    found = find_weights(tmp_path / "mine.pt", LIP_READING, WeightSources(tmp_path))
     assert convert(found, "safetensors", "f32", tmp_path / "out") == [tmp_path / "out" / "mine.safetensors"]
 
 
 def test_weights_of_another_network_are_refused_and_nothing_is_written(tmp_path: Path):
     torch.save({"layer": torch.zeros(3)}, tmp_path / "mine.pt")
     with pytest.raises(WrongWeights, match="another model"):
-        convert(find_weights(tmp_path / "mine.pt", JOB, WeightSources(tmp_path)), "onnx", "f32", tmp_path / "out")
+        convert(
+            find_weights(tmp_path / "mine.pt", LIP_READING, WeightSources(tmp_path)), "onnx", "f32", tmp_path / "out"
+        )
     assert not (tmp_path / "out").exists()
 
 

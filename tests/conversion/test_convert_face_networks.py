@@ -136,13 +136,13 @@ def test_the_error_says_how_to_supply_a_missing_set(tmp_path: Path):
         find_convertible("s3fd", WeightSources(tmp_path))
 
 
-def test_a_set_of_another_job_resolves_by_its_name(
+def test_a_set_of_another_task_resolves_by_its_name(
     files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     contents = files["wav2lip"].read_bytes()
     ours = WeightSet(
         name="ours",
-        job=LIP_SYNC,
+        task=LIP_SYNC,
         architecture="Wav2Lip",
         files=(WeightFile("wav2lip.pth", hashlib.sha256(contents).hexdigest()),),
         source="here",

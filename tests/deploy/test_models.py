@@ -136,8 +136,8 @@ def test_the_callers_mistakes_end_before_any_call(mine, capsys, flags: list[str]
 def test_names_and_notices_are_those_of_the_engines():
     """`deploy` does not import the engines, so that it repeats these."""
     fetched = [one for one in registry.REGISTRY.values() if not one.is_user_supplied]
-    assert set(models.READING_SETS) == {one.name for one in fetched if one.job == registry.LIP_READING}
-    assert set(models.SYNC_SETS) == {one.alias for one in fetched if one.job == registry.LIP_SYNC}
+    assert set(models.READING_SETS) == {one.name for one in fetched if one.task == registry.LIP_READING}
+    assert set(models.SYNC_SETS) == {one.alias for one in fetched if one.task == registry.LIP_SYNC}
     assert set(models.CHECKPOINT_NAMES) == {one.files[0].name for one in (registry.WAV2LIP, registry.WAV2LIP_GAN)}
     assert registry.HUB.hub.repository == models.PUBLISHED_REPOSITORY
     assert (registry.DLIB.notice, registry.WAV2LIP.notice) == (DLIB_NOTICE, WAV2LIP_NOTICE)

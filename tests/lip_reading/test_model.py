@@ -11,9 +11,9 @@ from inference.backends import Device
 from inference.backends.openvino_network import has_bf16
 from inference.conversion.convert import convert
 from inference.errors import InvalidRequest
-from inference.lip_reading.model import JOB, load_model, recorded_precisions, recorded_ranges
+from inference.lip_reading.model import load_model, recorded_precisions, recorded_ranges
 from inference.weights import openvino_files
-from inference.weights.registry import STARTER, WeightSet
+from inference.weights.registry import LIP_READING, STARTER, WeightSet
 from inference.weights.resolve import find_weights
 from inference.weights.sources import WeightSources
 
@@ -30,7 +30,7 @@ def inputs() -> tuple[np.ndarray, np.ndarray]:
 @pytest.fixture(scope="module")
 def graph_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("graph")
-    return convert(find_weights("starter", JOB, WeightSources(folder)), "openvino", "f32", folder)[-1]
+    return convert(find_weights("starter", LIP_READING, WeightSources(folder)), "openvino", "f32", folder)[-1]
 
 
 def test_an_openvino_model_gives_the_logits_of_its_source(

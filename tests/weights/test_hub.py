@@ -21,12 +21,11 @@ from inference.models import LipCoordNet
 from inference.weights import checkpoint
 from inference.weights.fetch import fetch
 from inference.weights.hub_connection import connect
-from inference.weights.registry import HUB, REGISTRY, HubSource, WeightFile
+from inference.weights.registry import HUB, LIP_READING, REGISTRY, HubSource, WeightFile
 from inference.weights.resolve import find_weights
 from inference.weights.sources import WeightSources
 
 CPU = Device("cpu", "f32")
-JOB = "lip reading"
 FILE = HUB.files[0].name
 OTHER = "someone/else"
 A_COMMIT, B_COMMIT = "a" * 40, "b" * 40
@@ -86,7 +85,7 @@ def test_a_model_is_loaded_from_the_hub_and_then_from_its_safetensors_copy(
     assert model.landmarks == "dlib"
     assert model.info.sha256 == hashlib.sha256(published).hexdigest()
     assert model.info.weights == "hub"
-    assert find_weights("hub", JOB, sources).path.suffix == ".safetensors"
+    assert find_weights("hub", LIP_READING, sources).path.suffix == ".safetensors"
     monkeypatch.setattr(checkpoint, "read_torch", lambda path: pytest.fail(f"{path} was read"))
     again = load_model("hub", CPU, replace(sources, hf_offline=True))
     assert again.info == model.info
@@ -95,14 +94,14 @@ def test_a_model_is_loaded_from_the_hub_and_then_from_its_safetensors_copy(
 
 
 def test_a_damaged_copy_is_written_again(sources: WeightSources):
-    copy = find_weights("hub", JOB, sources).path
+    copy = find_weights("hub", LIP_READING, sources).path
     whole = copy.read_bytes()
     copy.write_bytes(whole[:-100])
-    assert find_weights("hub", JOB, sources).path.read_bytes() == whole
+    assert find_weights("hub", LIP_READING, sources).path.read_bytes() == whole
 
 
 def test_hf_model_id_of_the_published_repository_selects_the_set(sources: WeightSources):
-    found = find_weights(None, JOB, replace(sources, hf_model_id=HUB.hub.repository))
+    found = find_weights(None, LIP_READING, replace(sources, hf_model_id=HUB.hub.repository))
     assert (found.label, found.landmarks) == ("hub", "dlib")
 
 
@@ -271,11 +270,11 @@ def test_another_repository_is_read_from_the_cache_offline_or_if_the_hub_is_down
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda s: None)
     hub.repositories[OTHER] = Repository(A_COMMIT, {"model.pt": saved(2)})
     with pytest.raises(WeightsNotFound, match="HF_HUB_OFFLINE"):
-        find_weights(f"hf://{OTHER}", JOB, replace(sources, hf_offline=True))
-    found = find_weights(f"hf://{OTHER}", JOB, sources)
-    assert find_weights(f"hf://{OTHER}", JOB, replace(sources, hf_offline=True)) == found
+        find_weights(f"hf://{OTHER}", LIP_READING, replace(sources, hf_offline=True))
+    found = find_weights(f"hf://{OTHER}", LIP_READING, sources)
+    assert find_weights(f"hf://{OTHER}", LIP_READING, replace(sources, hf_offline=True)) == found
     with caplog.at_level(logging.WARNING):
-        assert find_weights(f"hf://{OTHER}", JOB, replace(sources, hf_endpoint="http://127.0.0.1:9")) == found
+        assert find_weights(f"hf://{OTHER}", LIP_READING, replace(sources, hf_endpoint="http://127.0.0.1:9")) == found
     assert "using the commit that was fetched before" in caplog.text
 
 
@@ -292,10 +291,10 @@ def test_a_repository_without_one_weight_file_is_refused(
 ):
     hub.repositories[OTHER] = Repository(A_COMMIT, dict.fromkeys(files, b"x"))
     with pytest.raises(WeightsNotFound, match=words):
-        find_weights(f"hf://{OTHER}", JOB, sources)
+        find_weights(f"hf://{OTHER}", LIP_READING, sources)
 
 
 @pytest.mark.parametrize("name", ["", "../etc", "a/b/c", "owner/..", "a b/c"])
 def test_an_invalid_repository_name_is_refused(sources: WeightSources, name: str):
     with pytest.raises(InvalidRequest, match="expected 'owner/name'"):
-        find_weights(f"hf://{name}", JOB, sources)
+        find_weights(f"hf://{name}", LIP_READING, sources)

@@ -11,12 +11,13 @@ import torch
 from openvino import opset13 as ops
 
 from inference.backends.graphs.lip_coord_net import build_lip_coord_net
-from inference.conversion.convert import JOB, write_openvino
+from inference.conversion.convert import write_openvino
 from inference.errors import WeightsNotFound, WrongWeights
 from inference.models import LipCoordNet
 from inference.weights import cache
 from inference.weights.checkpoint import read_tensors
 from inference.weights.openvino_files import MADE_FROM, read_openvino
+from inference.weights.registry import LIP_READING
 from inference.weights.resolve import find_weights
 from inference.weights.sources import WeightSources
 
@@ -53,8 +54,8 @@ def test_our_own_files_are_accepted_and_name_their_origin(graph: openvino.Model,
     read = read_openvino(xml)
     assert (read.is_int8, read.made_from) == (False, "abc")
     assert read.sha256 == hashlib.sha256(contents).hexdigest()
-    assert find_weights(xml, JOB, WeightSources(tmp_path)).sha256 == read.sha256
-    assert find_weights(tmp_path, JOB, WeightSources(tmp_path)).path == xml
+    assert find_weights(xml, LIP_READING, WeightSources(tmp_path)).sha256 == read.sha256
+    assert find_weights(tmp_path, LIP_READING, WeightSources(tmp_path)).path == xml
 
 
 def swap_relu(graph: openvino.Model) -> None:

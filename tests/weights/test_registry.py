@@ -36,13 +36,13 @@ def test_the_error_lists_the_known_names():
     with pytest.raises(WeightsNotFound, match="known: starter, starter_sync, mediapipe"):
         find_set("nope")
     with pytest.raises(WeightsNotFound, match=r"known: starter, hub$"):
-        find_set("mediapipe", job="lip reading")
+        find_set("mediapipe", task="lip reading")
     with pytest.raises(WeightsNotFound, match=r"known: starter, wav2lip, wav2lip_gan$"):
-        find_set("hub", job="lip sync")
+        find_set("hub", task="lip sync")
 
 
-def test_each_job_has_its_own_starter():
+def test_each_task_has_its_own_starter():
     assert find_set("starter") is STARTER
-    assert find_set("starter", job="lip reading") is STARTER
-    assert find_set("starter", job="lip sync") is STARTER_SYNC
-    assert find_set("starter_sync") is find_set("starter_sync", job="lip sync") is STARTER_SYNC
+    assert find_set("starter", task="lip reading") is STARTER
+    assert find_set("starter", task="lip sync") is STARTER_SYNC
+    assert find_set("starter_sync") is find_set("starter_sync", task="lip sync") is STARTER_SYNC

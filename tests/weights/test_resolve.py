@@ -14,11 +14,10 @@ from inference.lip_reading.model import load_model
 from inference.lip_sync.model import find_deployed_checkpoints, load_generators
 from inference.models import LipCoordNet
 from inference.settings import Settings
-from inference.weights.registry import HUB, LIP_SYNC, STARTER, STARTER_SYNC
+from inference.weights.registry import HUB, LIP_READING, LIP_SYNC, STARTER, STARTER_SYNC
 from inference.weights.resolve import find_weights
 from inference.weights.sources import HUB_ENDPOINT, WeightSources
 
-JOB = "lip reading"
 CPU = Device("cpu", "f32")
 STARTER_FILE = STARTER.shipped_in / STARTER.files[0].name
 
@@ -30,7 +29,7 @@ def sources(tmp_path: Path) -> WeightSources:
 
 
 def test_the_default_is_the_starter(sources: WeightSources):
-    found = find_weights(None, JOB, sources)
+    found = find_weights(None, LIP_READING, sources)
     assert (found.label, found.landmarks, found.path) == ("starter", "mediapipe", STARTER_FILE)
 
 
@@ -55,15 +54,15 @@ def test_model_safetensors_wins_and_other_ambiguities_are_errors(sources: Weight
     for name in ("a.pt", "b.pt"):
         (sources.model_dir / name).write_bytes(b"x")
     with pytest.raises(WeightsNotFound, match=r"contains 2 weight files \(a.pt, b.pt\)"):
-        find_weights(None, JOB, sources)
+        find_weights(None, LIP_READING, sources)
     shutil.copy(STARTER_FILE, sources.model_dir / "model.safetensors")
-    assert find_weights(None, JOB, sources).label == "model.safetensors"
+    assert find_weights(None, LIP_READING, sources).label == "model.safetensors"
 
 
 def test_known_hashes_are_recognised_under_any_name(sources: WeightSources):
     path = sources.model_dir / "mine.safetensors"
     shutil.copy(STARTER_FILE, path)
-    assert find_weights(path, JOB, sources).weight_set is STARTER
+    assert find_weights(path, LIP_READING, sources).weight_set is STARTER
     assert load_model(str(path), CPU, sources.cache).landmarks == "mediapipe"
 
 
@@ -73,14 +72,14 @@ def test_a_published_file_in_the_model_directory_is_checked(sources: WeightSourc
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"other")
     with pytest.raises(WrongWeights, match=f"5 bytes with SHA-256 .* expected {HUB.files[0].sha256}"):
-        find_weights("hub", JOB, sources)
+        find_weights("hub", LIP_READING, sources)
 
 
 def test_a_folder_resolves_to_its_only_weight_file(sources: WeightSources):
     with pytest.raises(WeightsNotFound, match="no weights in this folder"):
-        find_weights(sources.model_dir, JOB, sources)
+        find_weights(sources.model_dir, LIP_READING, sources)
     shutil.copy(STARTER_FILE, sources.model_dir / "mine.safetensors")
-    assert find_weights(sources.model_dir, JOB, sources).path.name == "mine.safetensors"
+    assert find_weights(sources.model_dir, LIP_READING, sources).path.name == "mine.safetensors"
 
 
 def test_a_folder_with_the_name_of_a_set_does_not_hide_it(
@@ -88,12 +87,12 @@ def test_a_folder_with_the_name_of_a_set_does_not_hide_it(
 ):
     monkeypatch.chdir(tmp_path)
     Path("starter").mkdir()
-    assert find_weights("starter", JOB, sources).weight_set is STARTER
+    assert find_weights("starter", LIP_READING, sources).weight_set is STARTER
 
 
 def test_the_error_names_a_missing_file(sources: WeightSources):
     with pytest.raises(WeightsNotFound, match=r"nowhere/x.pt: no such file"):
-        find_weights("nowhere/x.pt", JOB, sources)
+        find_weights("nowhere/x.pt", LIP_READING, sources)
 
 
 def test_settings_give_the_sources():
@@ -134,8 +133,8 @@ def test_named_weights_take_precedence_over_the_model_directory(sources: WeightS
     torch.manual_seed(6)
     save_file(LipCoordNet().state_dict(), tmp_path / "mine.safetensors")
     named = replace(sources, weights=str(tmp_path / "mine.safetensors"), hf_model_id="someone/else")
-    assert find_weights(None, JOB, named).path == tmp_path / "mine.safetensors"
-    assert find_weights("starter", JOB, named).path == STARTER_FILE
+    assert find_weights(None, LIP_READING, named).path == tmp_path / "mine.safetensors"
+    assert find_weights("starter", LIP_READING, named).path == STARTER_FILE
     assert find_weights(None, LIP_SYNC, replace(named, model_dir=None, hf_model_id=None)).weight_set is STARTER_SYNC
 
 
@@ -143,7 +142,7 @@ def test_a_repository_named_without_its_scheme_is_explained(sources: WeightSourc
     with pytest.raises(
         WeightsNotFound, match=r"no such file; a repository of the Hub is written hf://SilentSpeak/LipCoordNet$"
     ):
-        find_weights("SilentSpeak/LipCoordNet", JOB, sources)
+        find_weights("SilentSpeak/LipCoordNet", LIP_READING, sources)
 
 
 def test_named_checkpoints_are_loaded_instead_of_those_in_the_model_directory(

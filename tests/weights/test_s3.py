@@ -14,11 +14,10 @@ from inference.backends import Device
 from inference.errors import AccessDenied, InvalidRequest, StorageError, WeightsNotFound, WrongWeights
 from inference.lip_reading.model import load_model
 from inference.weights import s3
-from inference.weights.registry import STARTER
+from inference.weights.registry import LIP_READING, STARTER
 from inference.weights.resolve import find_weights
 from inference.weights.sources import WeightSources
 
-JOB = "lip reading"
 URI = "s3://models/lips/net.safetensors"
 
 
@@ -57,34 +56,34 @@ def test_weights_are_loaded_from_s3_with_their_hash(client, sources: WeightSourc
 
 def test_each_version_is_downloaded_once(client, sources: WeightSources, monkeypatch: pytest.MonkeyPatch):
     client.put_object(Bucket="models", Key="lips/net.safetensors", Body=b"one")
-    first = find_weights(URI, JOB, sources)
+    first = find_weights(URI, LIP_READING, sources)
     with monkeypatch.context() as patch:
         patch.setattr(s3, "download", lambda *_: pytest.fail("it was downloaded again"))
-        assert find_weights(URI, JOB, sources) == first
+        assert find_weights(URI, LIP_READING, sources) == first
     client.put_object(Bucket="models", Key="lips/net.safetensors", Body=b"two")
-    second = find_weights(URI, JOB, sources)
+    second = find_weights(URI, LIP_READING, sources)
     assert second.path.read_bytes() == b"two"
     assert second.sha256 != first.sha256
 
 
 def test_a_file_changed_in_the_cache_is_refused(client, sources: WeightSources):
     client.put_object(Bucket="models", Key="lips/net.safetensors", Body=b"one")
-    find_weights(URI, JOB, sources).path.write_bytes(b"changed")
+    find_weights(URI, LIP_READING, sources).path.write_bytes(b"changed")
     with pytest.raises(WrongWeights, match="when it was first fetched"):
-        find_weights(URI, JOB, sources)
+        find_weights(URI, LIP_READING, sources)
 
 
 @pytest.mark.usefixtures("client")
 @pytest.mark.parametrize("uri", ["s3://models/nothing.pt", "s3://no-such-bucket/net.pt"])
 def test_the_error_names_a_missing_object(sources: WeightSources, uri: str):
     with pytest.raises(WeightsNotFound, match=rf"{uri}: there is no key '\w+\.pt' in bucket .*, or no such bucket"):
-        find_weights(uri, JOB, sources)
+        find_weights(uri, LIP_READING, sources)
 
 
 @pytest.mark.parametrize("uri", ["s3://", "s3://models", "s3://models/", "s3://../x", "s3://models/a/..", "s3://a/b"])
 def test_an_invalid_uri_is_refused(tmp_path: Path, uri: str):
     with pytest.raises(InvalidRequest, match="expected s3://bucket/key"):
-        find_weights(uri, JOB, WeightSources(tmp_path))
+        find_weights(uri, LIP_READING, WeightSources(tmp_path))
 
 
 def refusal(status: int, code: str) -> ClientError:
@@ -115,7 +114,7 @@ def test_an_object_that_is_too_large_is_not_downloaded(client, sources: WeightSo
     client.put_object(Bucket="models", Key="lips/net.safetensors", Body=b"12345")
     monkeypatch.setattr(s3, "MAX_BYTES", 4)
     with pytest.raises(WeightsNotFound, match="5 bytes; expected weights, at most 4"):
-        find_weights(URI, JOB, sources)
+        find_weights(URI, LIP_READING, sources)
 
 
 def test_a_failed_download_is_retried_and_leaves_nothing(
@@ -132,6 +131,6 @@ def test_a_failed_download_is_retried_and_leaves_nothing(
     monkeypatch.setattr(client, "get_object", refuse)
     monkeypatch.setattr(s3, "s3_client", lambda _: client)
     with pytest.raises(StorageError):
-        find_weights(URI, JOB, sources)
+        find_weights(URI, LIP_READING, sources)
     assert len(tries) == 4
     assert [p for p in sources.cache.rglob("*") if p.is_file()] == []
