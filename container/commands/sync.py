@@ -51,6 +51,16 @@ class LoopName(StrEnum):
     restart = "restart"
 
 
+class SyncModeName(StrEnum):
+    """What to do if audio and video differ in length."""
+
+    loop = "loop"
+    bounce = "bounce"
+    cut_off = "cut_off"
+    silence = "silence"
+    remap = "remap"
+
+
 FaceArgument = Annotated[Path, typer.Argument(metavar="FACE", help="Video or image of a face.")]
 AudioArgument = Annotated[Path, typer.Argument(metavar="AUDIO", help="Speech: any audio file, or video with audio.")]
 OutputOption = Annotated[Path, typer.Option("--output", "-o", metavar="OUT.mp4", help="Video to write.")]
@@ -78,6 +88,15 @@ NoSmoothOption = Annotated[bool, typer.Option("--nosmooth", help="Do not smooth 
 LoopOption = Annotated[
     LoopName | None,
     typer.Option("--loop", help="How to continue a video that is shorter than the audio. Default: pingpong."),
+]
+SyncModeOption = Annotated[
+    SyncModeName | None,
+    typer.Option(
+        "--sync-mode",
+        help="If audio and video differ in length. loop, bounce: repeat the video until the audio ends. cut_off: end "
+        "with the shorter one. silence: pad the audio to the end of the video. remap: slow down or speed up the video. "
+        "Default: as long as the audio, see --loop.",
+    ),
 ]
 ReferenceOption = Annotated[
     ReferenceName | None,
@@ -116,6 +135,7 @@ def sync(
     pads: PadsOption = (0, 10, 0, 0),
     nosmooth: NoSmoothOption = False,
     loop: LoopOption = None,
+    sync_mode: SyncModeOption = None,
     reference: ReferenceOption = None,
     which: FaceOption = "largest",
     enhance: EnhanceOption = EnhanceName.none,
@@ -130,8 +150,9 @@ def sync(
 ) -> None:
     """Lip-sync a face to an audio file and write the video.
 
-    The video is as long as the audio and keeps its quality. The file appears
-    when it is complete; if anything fails, nothing is written.
+    The video is as long as the audio, unless --sync-mode says otherwise, and
+    keeps its quality. The file appears when it is complete; if anything fails,
+    nothing is written.
     """
     chosen_face = parse_face(which)
     if sheet is not None:
@@ -154,6 +175,7 @@ def sync(
         enhance=enhance.value,
     )
     options = override_options(options, nosmooth=nosmooth, loop=loop, reference=reference)
+    options = options if sync_mode is None else replace(options, sync_mode=sync_mode.value)
     if sheet is not None:
         sheet = choose_target(sheet, (face, audio), force=force)
     syncer = load_syncer(settings, checkpoint, s3fd, device, precision)

@@ -91,6 +91,27 @@ def loop_frames(
             n_yielded += 1
 
 
+def remap_frames(face_frames: Iterable[FaceFrame], n_source: int, n_frames: int) -> Iterator[FaceFrame]:
+    """Yield exactly `n_frames` frames: those of the video, slowed down or sped up, each at its nearest time.
+
+    n_source: number of frames of the video. If it turns out to have fewer, the last one is held.
+    """
+    shown, index = None, -1
+    frames = iter(face_frames)
+    for k in range(n_frames):
+        wanted = remapped_index(k, n_source, n_frames)
+        while index < wanted and (face_frame := next(frames, None)) is not None:
+            shown, index = face_frame, index + 1
+        if shown is None:
+            return
+        yield shown
+
+
+def remapped_index(k: int, n_source: int, n_frames: int) -> int:
+    """Return the frame of the video that is shown at the middle of frame k of the output."""
+    return (2 * k + 1) * n_source // (2 * n_frames)
+
+
 def loop_index(step: int, n: int, loop: LoopMode) -> int:
     """Return which of n frames is shown at a step; step 0 shows the first."""
     return step % n if loop == "restart" else ping_pong_index(step, n)

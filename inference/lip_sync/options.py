@@ -17,6 +17,7 @@ TailPolicy = Literal["whole", "drop"]
 EnhancerName = Literal["none", "swin2sr"]
 ResizeFilter = Literal["area", "bilinear"]
 ReferenceMode = Literal["steady", "each"]
+SyncMode = Literal["loop", "bounce", "cut_off", "silence", "remap"]
 CHOICES: dict[str, tuple[str, ...]] = {
     "loop": ("pingpong", "restart"),
     "smoothing": ("centred", "upstream", "none"),
@@ -27,6 +28,8 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "shrinking": ("area", "bilinear"),
     "reference": ("steady", "each"),
 }
+SYNC_MODES: tuple[SyncMode, ...] = ("loop", "bounce", "cut_off", "silence", "remap")
+LOOP_OF_MODE: dict[SyncMode | None, LoopMode] = {"loop": "restart", "bounce": "pingpong"}
 RESIZE_FACTORS = (1, 2, 4)
 MIN_FPS, MAX_FPS = 1.0, 120.0
 DEFAULT_FPS = 25.0  # frames per second of the output for a still image, and for a video that does not declare its rate
@@ -64,6 +67,7 @@ class SyncOptions:
     enhance: EnhancerName = "none"  # super-resolution of mouths larger than the network's 96 pixels
     reference: ReferenceMode = "steady"  # reference face: one while it fits, or each frame's own, as upstream does
     mel_offset_frames: int = -1  # alignment in Wav2Lip's training; upstream's inference uses 0, which is a frame late
+    sync_mode: SyncMode | None = None  # if audio and video differ in length; None: `loop`, for as long as the audio
 
     def __post_init__(self) -> None:
         for name, expected in CHOICES.items():
@@ -76,10 +80,23 @@ class SyncOptions:
         for side, pixels in asdict(self.pads).items():
             if not isinstance(pixels, int) or not abs(pixels) <= MAX_PADDING:
                 raise InvalidRequest(f"pads: {side} {pixels!r}; expected at most {MAX_PADDING} pixels")
+        if self.sync_mode is not None:
+            self._check_sync_mode()
         if self.face != "largest" and not (type(self.face) is int and self.face >= 0):
             raise InvalidRequest(f"face {self.face!r}: expected 'largest' or a number from 0 up")
         if not abs(self.mel_offset_frames) <= MAX_MEL_OFFSET:
             raise InvalidRequest(f"mel_offset_frames {self.mel_offset_frames!r}: expected at most {MAX_MEL_OFFSET}")
+
+    @property
+    def video_loop(self) -> LoopMode:
+        """How the video goes on if the audio is longer: as `sync_mode` says, else `loop`."""
+        return LOOP_OF_MODE.get(self.sync_mode, self.loop)
+
+    def _check_sync_mode(self) -> None:
+        if self.sync_mode not in SYNC_MODES:
+            raise InvalidRequest(f"sync_mode {self.sync_mode!r}: expected one of {', '.join(SYNC_MODES)}")
+        if self.tail == "drop":
+            raise InvalidRequest(f"sync_mode {self.sync_mode!r}: does not apply to parity, which does as upstream")
 
 
 PARITY = SyncOptions(

@@ -30,7 +30,7 @@ from inference.lip_sync.box_cache import (
 )
 from inference.lip_sync.compose import batch_frames, generate_patches, paste_faces
 from inference.lip_sync.deadlines import make_deadlines
-from inference.lip_sync.frame_spool import loop_frames
+from inference.lip_sync.frame_spool import loop_frames, remap_frames
 from inference.lip_sync.locate import FaceLocator, LocatedFace, TrackingLocator
 from inference.lip_sync.model import Generator, find_s3fd, load_generators, load_s3fd
 from inference.lip_sync.options import EnhancerName, SyncOptions, SyncOutput, SyncResult
@@ -41,7 +41,13 @@ from inference.lip_sync.preprocess import (
     find_boxes,
     smooth_boxes,
 )
-from inference.lip_sync.timeline import SyncTimeline, audio_warnings
+from inference.lip_sync.timeline import (
+    SyncTimeline,
+    audio_warnings,
+    choose_output_rate,
+    count_source_frames,
+    needs_source_length,
+)
 from inference.media import Frame, MediaOpener, OpenedMedia, Source, open_media
 from inference.media.audio_spool import SpoolAudio, spool_audio
 from inference.media.video_encoders import check_encoder
@@ -156,8 +162,9 @@ class LipSyncer:
                 samples = spool.to_mono(SAMPLE_RATE)
             clock.check("sound")
             opened.enter_context(clock.stage("decode"))
+            n_source = self._count_source(face, options, clock)
             media = opened.enter_context(self._open_media(face, self._settings.media_limits))
-            timeline = SyncTimeline(media, spool, samples, options)
+            timeline = SyncTimeline(media.video, spool, samples, options, n_source)
             counter = FaceCounter(media.name, options.face)
             locate = opened.enter_context(self._cached_locator(face, timeline, options, factory))
             located = self._open_located(opened, media, timeline, options, locate, counter, clock)
@@ -179,6 +186,16 @@ class LipSyncer:
             warnings=(*self.warnings, *audio_warnings(spool, samples), *media.warnings, *counter.warnings()),
             frames_passed_on=counter.n_passed_on,
         )
+
+    def _count_source(self, face: Source, options: SyncOptions, clock: StageClock) -> int | None:
+        """Decode the video once to count its frames, if the length of the output depends on them."""
+        if options.sync_mode is None:
+            return None
+        with self._open_media(face, self._settings.media_limits) as media:
+            if not needs_source_length(media.video, options):
+                return None
+            clips = media.read_clips(float(choose_output_rate(media.video, options)))
+            return count_source_frames(clock.watch("decode", clips))
 
     def _open_located(
         self,
@@ -240,7 +257,7 @@ class LipSyncer:
             return
         key = cache_key(fingerprint.digest, timeline.fps, options, factory.name)
         cached = self._tracks.find(key)
-        needed = timeline.n_frames + SMOOTHING_LOOKAHEAD[options.smoothing]
+        needed = timeline.n_needed + SMOOTHING_LOOKAHEAD[options.smoothing]
         locate = CachingFaceLocator(
             factory.make_locate, cached if cached is not None and cached.covers(needed) else None
         )
@@ -296,8 +313,14 @@ def locate_faces(
     counted_frames = locate.count_frames(downscale_frames(clips, options.resize_factor, options.shrinking))
     located = clock.watch("detect", find_boxes(counted_frames, locate, options.pads))
     smoothed = smooth_boxes(counter.count_source(located), options.smoothing)
-    looped = loop_frames(smoothed, timeline.n_frames, options.loop, spooled=not timeline.is_covered)
-    return clock.watch("loop", looped)
+    return clock.watch("loop", fit_frames(smoothed, timeline, options))
+
+
+def fit_frames(face_frames: Iterable[FaceFrame], timeline: SyncTimeline, options: SyncOptions) -> Iterator[FaceFrame]:
+    """Yield as many frames as the output has."""
+    if timeline.is_remapped and timeline.n_source is not None:
+        return remap_frames(face_frames, timeline.n_source, timeline.n_frames)
+    return loop_frames(face_frames, timeline.n_frames, options.video_loop, spooled=not timeline.is_covered)
 
 
 def upright_locator(detect: Callable[[Frame], FaceBox | None]) -> FaceLocator:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
 import numpy as np
 
 from inference.audio import count_frames, count_mel_columns, cut_window, upstream_window_starts
 from inference.audio import window_start as start_of_window
+from inference.lip_sync.audio_tracks import fit_audio
 from inference.lip_sync.options import DEFAULT_FPS, MAX_FPS, MIN_FPS, SyncOptions
-from inference.media import OpenedMedia, VideoInfo
+from inference.media import Clip, VideoInfo
 from inference.media.audio_convert import Samples
 from inference.media.audio_spool import AudioSpool
+from inference.media.encode import AudioTrack
 
 # A video that declares this much more than is needed is not stored for a loop: a factor, and seconds besides.
 DURATION_MARGIN, DURATION_MARGIN_S = 1.05, 1.0
@@ -21,26 +23,75 @@ SILENT_AUDIO = "silent_audio"
 
 
 class SyncTimeline:
-    """The length and frame rate of the output, and the audio of each frame."""
+    """The length and frame rate of the output, and the audio of each frame.
 
-    def __init__(self, media: OpenedMedia, spool: AudioSpool, samples: Samples, options: SyncOptions) -> None:
-        """Plan the output. samples: the audio as the networks take it, 16 kHz mono."""
-        self.audio, self.samples = spool, samples
-        self.fps = choose_rate(media.video, options.fps, keeps_slow=options.tail == "drop")
+    n_source: number of frames of the video at the output's rate, if the mode needs it. is_remapped: whether they are
+    spread over the whole output. is_covered: whether the video is long enough, or declares so.
+    """
+
+    def __init__(
+        self,
+        video: VideoInfo,
+        spool: AudioSpool,
+        samples: Samples,
+        options: SyncOptions,
+        n_source: int | None = None,
+    ) -> None:
+        """Plan the output.
+
+        samples: the audio as the networks take it, 16 kHz mono. n_source: needed if `needs_source_length`.
+        """
+        self.samples, self.n_source = samples, n_source
+        self.fps = choose_output_rate(video, options)
         rate = float(self.fps)
         starts = upstream_window_starts(count_mel_columns(len(samples)), rate) if options.tail == "drop" else None
-        self.n_frames = len(starts) if starts is not None else count_frames(len(samples), rate)
+        n_audio = len(starts) if starts is not None else count_frames(len(samples), rate)
+        self.n_frames = count_output_frames(n_audio, n_source, options)
+        self.audio: AudioTrack = spool if n_source is None else fit_audio(spool, self.n_frames / self.fps)
+        self.is_remapped = options.sync_mode == "remap" and n_source is not None
         self._starts = starts
-        self.is_rounded_down, self.primaries = not media.video.is_still, media.video.primaries
+        self.is_rounded_down, self.primaries = not video.is_still, video.primaries
         self._offset = options.mel_offset_frames
-        declared_s = media.video.video_s or 0
-        self.is_covered = declared_s * rate > self.n_frames * DURATION_MARGIN + DURATION_MARGIN_S * rate
+        declared_s = video.video_s or 0
+        is_declared = declared_s * rate > self.n_frames * DURATION_MARGIN + DURATION_MARGIN_S * rate
+        self.is_covered = is_declared or (n_source or 0) >= self.n_frames
+
+    @property
+    def n_needed(self) -> int:
+        """Number of frames of the video that the output shows."""
+        return self.n_frames if self.n_source is None else self.n_source
 
     def windows(self) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
-        """Yield the (80, 16) mel of each frame."""
+        """Yield the (80, 16) mel of each frame; that of silence after the end of the audio."""
         for k in range(self.n_frames):
             start = start_of_window(k, float(self.fps), self._offset) if self._starts is None else self._starts[k]
             yield cut_window(self.samples, start)
+
+
+def needs_source_length(video: VideoInfo, options: SyncOptions) -> bool:
+    """Return whether the length of the output depends on that of the video. An image has none."""
+    return options.sync_mode in ("cut_off", "silence", "remap") and not video.is_still
+
+
+def count_source_frames(clips: Iterable[Clip]) -> int:
+    """Return the number of frames of a video."""
+    return sum(len(clip.frames) for clip in clips)
+
+
+def count_output_frames(n_audio: int, n_source: int | None, options: SyncOptions) -> int:
+    """Return the number of frames of the output.
+
+    n_audio: frames that the audio lasts. n_source: those of the video; None if it does not matter.
+    Source: sync.so/docs/developer-guides/sync-mode, "Behavior matrix".
+    """
+    if n_source is None or options.sync_mode == "remap":
+        return n_audio
+    return min(n_audio, n_source) if options.sync_mode == "cut_off" else max(n_audio, n_source)
+
+
+def choose_output_rate(video: VideoInfo, options: SyncOptions) -> Fraction:
+    """Return the frame rate of the output."""
+    return choose_rate(video, options.fps, keeps_slow=options.tail == "drop")
 
 
 def choose_rate(video: VideoInfo, requested: float | None, *, keeps_slow: bool = False) -> Fraction:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from inference.errors import InvalidRequest
 from inference.lip_sync import PARITY, Pads, SyncOptions
-from inference.lip_sync.options import EnhancerName, LoopMode, ReferenceMode
+from inference.lip_sync.options import EnhancerName, LoopMode, ReferenceMode, SyncMode
 from inference.media_types import MP4, SYNC_TYPES, AcceptHeader
 from inference.requests.body import (
     Bucket,
@@ -101,6 +101,7 @@ class SyncFields(BaseModel):
     nosmooth: bool = False
     loop: LoopMode | None = None
     reference: ReferenceMode | None = None
+    sync_mode: SyncMode | None = None
     face_index: Annotated[Literal["largest"] | int, BeforeValidator(parse_number)] = "largest"
     parity: bool = False
     s3_bucket: Bucket | None = None
@@ -120,6 +121,7 @@ class SyncFields(BaseModel):
             loop=self.loop or base.loop,
             reference=self.reference or base.reference,
             smoothing="none" if self.nosmooth else base.smoothing,
+            sync_mode=self.sync_mode,
         )
 
     def output(self) -> S3Folder | None:

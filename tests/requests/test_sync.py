@@ -52,6 +52,12 @@ def test_everything_by_s3():
     assert (request.output, request.is_presigned) == (S3Folder("clips", "results/films/"), True)
 
 
+def test_a_sync_mode_is_an_option():
+    assert parse(INLINE | {"sync_mode": "cut_off"}).options == SyncOptions(sync_mode="cut_off")
+    with pytest.raises(InvalidRequest, match=r'"sync_mode": found .stretch.; .*loop.*remap'):
+        parse(INLINE | {"sync_mode": "stretch"})
+
+
 def test_inline_with_the_defaults():
     assert parse(INLINE) == SyncRequest(b"face", b"audio", SyncOptions())
 
