@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,14 @@ LOG = b"a line of the model\n"
 
 @pytest.fixture(scope="module")
 def lives(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What was found after each fault."""
-    folder = tmp_path_factory.mktemp("lives")
-    command = [sys.executable, "-m", "support.write_faults", str(folder)]
+    """What was found after each fault. The modes run side by side: a life mostly waits for polls and the disk."""
+    with ThreadPoolExecutor(len(MODES)) as modes:
+        found = modes.map(live_with_faults, MODES, [tmp_path_factory.mktemp(mode) for mode in MODES])
+        return [life for of_mode in found for life in of_mode]
+
+
+def live_with_faults(mode: Mode, folder: Path) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "support.write_faults", str(folder), mode]
     environment = os.environ | {"PYTHONPATH": "tests"}  # at the repository's root: tests/container is no package
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800, check=False)
     assert run.returncode == 0, run.stderr[-2000:]
