@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,10 +25,33 @@ LIMITS = ContractLimits(
 )
 
 
-@pytest.fixture(autouse=True)
-def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+N_AT_ONCE = 3  # examinations: each mostly waits
+
+
+@pytest.fixture(scope="module", autouse=True)
+def importable() -> Iterator[None]:
     """Let the container's process import this repository and the tests' support."""
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(ROOT), str(ROOT / "tests"))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join((str(ROOT), str(ROOT / "tests"))))
+        yield
+
+
+@pytest.fixture(scope="module")
+def examinations(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[list[Finding]]]]:
+    """Examine some containers at a time, in the order of the tests that will run. Yields what is found by fault."""
+    tests = [one for one in request.session.items if one.path == request.path and "examinations" in one.fixturenames]
+    faults = [one.callspec.params["fault"] for one in tests]
+    with ThreadPoolExecutor(N_AT_ONCE) as pool:
+        yield {
+            fault: pool.submit(examine, fault, tmp_path_factory.mktemp(fault), limits_for(fault)) for fault in faults
+        }
+        pool.shutdown(cancel_futures=True)
+
+
+def limits_for(fault: str) -> ContractLimits:
+    return replace(LIMITS, drain_s=3.0) if fault == "IgnoresSigterm" else LIMITS  # the only one to wait for the end
 
 
 def examine(fault: str, folder: Path, limits: ContractLimits = LIMITS, *, is_quick: bool = True) -> list[Finding]:
@@ -68,9 +93,10 @@ def test_a_container_that_keeps_the_contract(tmp_path: Path):
         ("DiesAtStart", "start", "exit code 1: no module named torch"),
     ],
 )
-def test_each_fault_is_named_and_no_other(fault: str, check: str, words: str, tmp_path: Path):
-    limits = replace(LIMITS, drain_s=3.0) if fault == "IgnoresSigterm" else LIMITS  # the only one to wait for the end
-    failures = named(examine(fault, tmp_path, limits), Outcome.FAILURE)
+def test_each_fault_is_named_and_no_other(
+    fault: str, check: str, words: str, examinations: dict[str, Future[list[Finding]]]
+):
+    failures = named(examinations[fault].result(), Outcome.FAILURE)
     assert failures.keys() == {check}, failures
     assert words in failures[check]
 
