@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import httpcore
@@ -28,6 +29,8 @@ REDIRECTS = {301, 302, 303, 307, 308}
 CONNECT_TIMEOUT_S = 10.0  # for each address of a name
 READ_TIMEOUT_S = 30.0  # seconds without a byte
 FETCH_TIMEOUT_S = 900.0  # seconds for a whole file: a gigabyte at 10 Mbit/s
+POST_TIMEOUT_S = 60.0  # seconds for a whole call, but for the look-up of its name
+WRITE_BYTES = 16 << 10  # bytes written at a time, each time within what is left of the call
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # IPv6 addresses that stand for IPv4 addresses
 SIX_TO_FOUR = ipaddress.ip_network("2002::/16")
 TIMEOUTS = {"connect": CONNECT_TIMEOUT_S, "read": READ_TIMEOUT_S, "write": READ_TIMEOUT_S, "pool": CONNECT_TIMEOUT_S}
@@ -75,12 +78,48 @@ class UrlRules:
         return bool({host.lower(), f"{host.lower()}:{port}"} & set(self.allowed_hosts))
 
 
-class PublicAddressBackend(httpcore.SyncBackend):
-    """Connects to public addresses only, or to hosts that the rules allow."""
+class DeadlineStream(httpcore.NetworkStream):
+    """A connection that ends at a time: a host that sends a byte now and then would hold it for ever."""
 
-    def __init__(self, rules: UrlRules, resolve: Resolve) -> None:
+    def __init__(self, stream: httpcore.NetworkStream, deadline: float, clock: Callable[[], float]) -> None:
+        self._stream, self._deadline, self._clock = stream, deadline, clock
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._left(timeout, httpcore.ReadTimeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        for start in range(0, len(buffer), WRITE_BYTES):
+            piece = buffer[start : start + WRITE_BYTES]
+            self._stream.write(piece, self._left(timeout, httpcore.WriteTimeout))
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        left_s = self._left(timeout, httpcore.ConnectTimeout)
+        encrypted = self._stream.start_tls(ssl_context, server_hostname, left_s)
+        return DeadlineStream(encrypted, self._deadline, self._clock)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+    def _left(self, timeout: float | None, error: type[httpcore.TimeoutException]) -> float:
+        """Return the seconds that the next step may take. Raises: the error if none are left."""
+        left_s = self._deadline - self._clock()
+        if left_s <= 0:
+            raise error("the call took too long as a whole")
+        return left_s if timeout is None else min(timeout, left_s)
+
+
+class PublicAddressBackend(httpcore.SyncBackend):
+    """Connects to public addresses only, or to hosts that the rules allow. Its connections end at the deadline."""
+
+    def __init__(self, rules: UrlRules, resolve: Resolve, deadline: float, clock: Callable[[], float]) -> None:
         super().__init__()
         self._rules, self._resolve = rules, resolve
+        self._deadline, self._clock = deadline, clock
 
     def connect_tcp(
         self,
@@ -96,8 +135,11 @@ class PublicAddressBackend(httpcore.SyncBackend):
             check_public(host, addresses)
         error: Exception = httpcore.ConnectError(f"{host} has no address")
         for address in addresses:
+            if self._clock() > self._deadline:
+                raise httpcore.ConnectTimeout(f"{host} was not reached in time")
             try:
-                return super().connect_tcp(address, port, timeout, local_address, socket_options)
+                stream = super().connect_tcp(address, port, timeout, local_address, socket_options)
+                return DeadlineStream(stream, self._deadline, self._clock)
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as err:
                 error = err
         raise error
@@ -117,7 +159,7 @@ class OutboundClient:
         """resolve: returns the addresses of a name. certificates: of the authorities; by default the system's."""
         self._rules, self._clock = rules, clock
         self._certificates = certificates or ssl.create_default_context()
-        self._backend = PublicAddressBackend(rules, resolve or resolve_name)
+        self._resolve = resolve or resolve_name
 
     def fetch(self, url: str, target: Path, max_bytes: int, on_chunk: Callable[[int], None] = lambda _n: None) -> str:
         """Download a file. Returns: its content type, in lower case without parameters; empty if it has none.
@@ -128,7 +170,7 @@ class OutboundClient:
         """
         deadline = self._clock() + FETCH_TIMEOUT_S
         try:
-            with self._follow(url) as response:
+            with self._follow(url, deadline) as response:
                 headers = decoded(response.headers)
                 check_status(url, response.status)
                 if (declared := headers.get("content-length", "")).isdecimal():
@@ -145,17 +187,20 @@ class OutboundClient:
         return headers.get("content-type", "").partition(";")[0].strip().lower()
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int:
-        """Post a body and return the status; redirects are not followed. Raises: the errors of `fetch`."""
+        """Post a body and return the status; redirects are not followed. It takes a minute at most.
+
+        Raises: the errors of `fetch`.
+        """
         self._rules.check(url)
-        with self._request("POST", url, headers, body) as response:
+        with self._request("POST", url, headers, self._clock() + POST_TIMEOUT_S, body) as response:
             return response.status
 
     @contextmanager
-    def _follow(self, url: str) -> Iterator[httpcore.Response]:
+    def _follow(self, url: str, deadline: float) -> Iterator[httpcore.Response]:
         """Yield the response to GET, after redirects; every address on the way is checked."""
         for _ in range(MAX_REDIRECTS + 1):
             self._rules.check(url)
-            with self._request("GET", url, {"accept-encoding": "identity"}) as response:
+            with self._request("GET", url, {"accept-encoding": "identity"}, deadline) as response:
                 location = decoded(response.headers).get("location")
                 if response.status not in REDIRECTS or location is None:
                     yield response
@@ -165,13 +210,14 @@ class OutboundClient:
 
     @contextmanager
     def _request(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
+        self, method: str, url: str, headers: Mapping[str, str], deadline: float, body: bytes | None = None
     ) -> Iterator[httpcore.Response]:
         host = {"host": urlsplit(url).netloc, "user-agent": "viseme", "accept": "*/*"}
         sent = [*host.items(), *headers.items()]
         target = url.partition("#")[0]
+        backend = PublicAddressBackend(self._rules, self._resolve, deadline, self._clock)
         with (
-            httpcore.ConnectionPool(network_backend=self._backend, ssl_context=self._certificates) as pool,
+            httpcore.ConnectionPool(network_backend=backend, ssl_context=self._certificates) as pool,
             network_errors(url),
             pool.stream(
                 method,

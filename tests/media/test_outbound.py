@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import ssl
+import threading
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
@@ -162,12 +163,45 @@ def test_a_compressed_body_is_not_expanded(tmp_path: Path) -> None:
     assert fetch(send(200, b"\x1f\x8bzip", content_encoding="gzip"), tmp_path) == b"\x1f\x8bzip"
 
 
+class ManualClock:
+    """A clock that moves when a test says so."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 def test_a_slow_host_is_left_after_the_deadline(tmp_path: Path) -> None:
-    times = iter([0.0, outbound.FETCH_TIMEOUT_S + 1])
-    client = local_client(clock=lambda: next(times))
-    with http_server(send()) as port, pytest.raises(StorageError, match="not downloaded within 900 s"):
-        client.fetch(f"http://localhost:{port}/", tmp_path / "file", 10)
+    clock = ManualClock()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        clock.now = outbound.FETCH_TIMEOUT_S + 1
+        send()(handler)
+
+    with http_server(answer) as port, pytest.raises(StorageError, match="not downloaded within 900 s|took too long"):
+        local_client(clock=clock).fetch(f"http://localhost:{port}/", tmp_path / "file", 10)
     assert not (tmp_path / "file").exists()
+
+
+def test_a_receiver_that_answers_byte_by_byte_is_left() -> None:
+    """Each byte comes in time; all of them would take hours."""
+    clock = ManualClock()
+    is_left = threading.Event()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        for byte in b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n":
+            clock.now += outbound.READ_TIMEOUT_S - 1
+            try:
+                handler.wfile.write(bytes([byte]))
+            except OSError:
+                break
+        is_left.wait(30)
+
+    with http_server(answer) as port:
+        with pytest.raises(StorageError, match="took too long as a whole"):
+            local_client(clock=clock).post(f"http://localhost:{port}/hook", b"{}", {})
+        is_left.set()
 
 
 def test_an_unreachable_host_is_named(tmp_path: Path) -> None:
