@@ -346,7 +346,7 @@ def make_schemas() -> Node:
 
 def without_urls(schema: Node, title: str) -> Node:
     """Return a schema without the fields that only jobs have."""
-    kept = {name: one for name, one in schema["properties"].items() if not name.endswith("_url")}
+    kept = {name: one for name, one in schema["properties"].items() if not name.endswith(("_url", "_urls"))}
     return schema | {"title": title, "properties": kept}
 
 

@@ -21,6 +21,7 @@ from container.commands.console import (
     report_progress,
 )
 from container.commands.output_files import ForceOption, choose_target
+from container.commands.sync_segments import parse_segment
 from inference.errors import InvalidRequest
 
 # The engines are imported in the functions that use them: torch takes a second to import, and neither help nor
@@ -98,6 +99,19 @@ SyncModeOption = Annotated[
         "Default: as long as the audio, see --loop.",
     ),
 ]
+SegmentOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--segment",
+        metavar="START-END[@AUDIO[:FROM-TO]]",
+        help="Part of the video that speaks, in seconds, such as 2-5 or 2-5@1:0-3. AUDIO: 0 for AUDIO, from 1 up for "
+        "--more-audio. Without END or TO: to the end. Repeatable; the output is as long as the video.",
+    ),
+]
+MoreAudioOption = Annotated[
+    list[Path] | None,
+    typer.Option("--more-audio", metavar="AUDIO", help="Another audio file for segments, counted from 1. Repeatable."),
+]
 ReferenceOption = Annotated[
     ReferenceName | None,
     typer.Option(
@@ -136,6 +150,8 @@ def sync(
     nosmooth: NoSmoothOption = False,
     loop: LoopOption = None,
     sync_mode: SyncModeOption = None,
+    segment: SegmentOption = None,
+    more_audio: MoreAudioOption = None,
     reference: ReferenceOption = None,
     which: FaceOption = "largest",
     enhance: EnhanceOption = EnhanceName.none,
@@ -150,8 +166,8 @@ def sync(
 ) -> None:
     """Lip-sync a face to an audio file and write the video.
 
-    The video is as long as the audio, unless --sync-mode says otherwise, and
-    keeps its quality. The file appears when it is complete; if anything fails,
+    The video is as long as the audio, unless --sync-mode or --segment says
+    otherwise, and keeps its quality. The file appears when it is complete; if anything fails,
     nothing is written.
     """
     chosen_face = parse_face(which)
@@ -175,12 +191,17 @@ def sync(
         enhance=enhance.value,
     )
     options = override_options(options, nosmooth=nosmooth, loop=loop, reference=reference)
-    options = options if sync_mode is None else replace(options, sync_mode=sync_mode.value)
+    options = replace(
+        options,
+        sync_mode=None if sync_mode is None else sync_mode.value,
+        segments=tuple(parse_segment(text) for text in segment or ()),
+    )
+    audios = [audio, *(more_audio or ())]
     if sheet is not None:
-        sheet = choose_target(sheet, (face, audio), force=force)
+        sheet = choose_target(sheet, (face, *audios), force=force)
     syncer = load_syncer(settings, checkpoint, s3fd, device, precision)
-    target = choose_video_target(syncer, output, (face, audio), force=force)
-    result = write_video(syncer, face, audio, options, target)
+    target = choose_video_target(syncer, output, (face, *audios), force=force)
+    result = write_video(syncer, face, audios, options, target)
     print_result(result, syncer.warnings)
     if sheet is not None:
         write_sheets(result, sheet, settings)
@@ -202,7 +223,7 @@ def load_syncer(
     )
 
 
-def choose_video_target(syncer: LipSyncer, output: Path, inputs: tuple[Path, Path], *, force: bool) -> Path:
+def choose_video_target(syncer: LipSyncer, output: Path, inputs: tuple[Path, ...], *, force: bool) -> Path:
     """Return the path to write; with several checkpoints, each adds its name to it.
 
     Raises: InvalidRequest if a video would overwrite an input, or replace one of several symbolic links.
@@ -218,13 +239,13 @@ def choose_video_target(syncer: LipSyncer, output: Path, inputs: tuple[Path, Pat
     return output
 
 
-def write_video(syncer: LipSyncer, face: Path, audio: Path, options: SyncOptions, output: Path) -> SyncResult:
+def write_video(syncer: LipSyncer, face: Path, audios: list[Path], options: SyncOptions, output: Path) -> SyncResult:
     """Write the video, with a progress bar."""
     for warning in syncer.warnings:
         print_note(f"warning: {warning}")
     with report_progress() as progress:
         task = progress.add_task(face.name, total=None)
-        return syncer.sync(face, audio, options, output, make_progress_callback(progress, task))
+        return syncer.sync(face, audios, options, output, make_progress_callback(progress, task))
 
 
 def override_options(

@@ -209,10 +209,12 @@ class SyncEngine:
                 uploads = [stack.enter_context(self._remote_files.upload(*target, MP4)) for target in targets]
             with clock.stage("fetch"):
                 face = stack.enter_context(self._remote_files.fetched(request.face, callbacks.check))
-                audio = stack.enter_context(self._remote_files.fetched(request.audio, callbacks.check))
+                audios = [
+                    stack.enter_context(self._remote_files.fetched(one, callbacks.check)) for one in request.audios
+                ]
             clock.check("fetch")
             folder = stack.enter_context(output_folder(callbacks.folder))
-            synced = syncer.sync(face, audio, request.options, folder.path / "video.mp4", report, clock)
+            synced = syncer.sync(face, audios, request.options, folder.path / "video.mp4", report, clock)
             with clock.stage("store"):
                 stored = self._store(uploads, synced.outputs, request, clock)
         result = replace(synced, timings_ms=clock.as_ms())
@@ -244,7 +246,7 @@ def name_videos(request: SyncRequest, models: list[str]) -> list[str]:
     So a repeated request replaces its own videos, and no caller can replace another object by name.
     """
     digest = hashlib.sha256()
-    for part in (request.face, request.audio, request.options):
+    for part in (request.face, *request.audios, request.options):
         digest.update(part if isinstance(part, bytes) else repr(part).encode())
     stems = [stem_of(request.face, "face"), stem_of(request.audio, "voice")]
     return [".".join([*stems, digest.hexdigest()[:DIGEST_LENGTH], local_name(model), "mp4"]) for model in models]

@@ -3,5 +3,6 @@
 from inference.lip_sync.box_cache import BoxCache
 from inference.lip_sync.options import PARITY, Pads, SyncOptions, SyncOutput, SyncResult
 from inference.lip_sync.pipeline import LipSyncer
+from inference.lip_sync.segments import Segment
 
-__all__ = ["PARITY", "BoxCache", "LipSyncer", "Pads", "SyncOptions", "SyncOutput", "SyncResult"]
+__all__ = ["PARITY", "BoxCache", "LipSyncer", "Pads", "Segment", "SyncOptions", "SyncOutput", "SyncResult"]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from inference.errors import InvalidRequest
 from inference.faces import FaceChoice
+from inference.lip_sync.segments import Segment, check_segments
 
 LoopMode = Literal["pingpong", "restart"]
 SmoothingMode = Literal["centred", "upstream", "none"]
@@ -68,6 +69,7 @@ class SyncOptions:
     reference: ReferenceMode = "steady"  # reference face: one while it fits, or each frame's own, as upstream does
     mel_offset_frames: int = -1  # alignment in Wav2Lip's training; upstream's inference uses 0, which is a frame late
     sync_mode: SyncMode | None = None  # if audio and video differ in length; None: `loop`, for as long as the audio
+    segments: tuple[Segment, ...] = ()  # the parts that speak; the output is as long as the video
 
     def __post_init__(self) -> None:
         for name, expected in CHOICES.items():
@@ -80,8 +82,8 @@ class SyncOptions:
         for side, pixels in asdict(self.pads).items():
             if not isinstance(pixels, int) or not abs(pixels) <= MAX_PADDING:
                 raise InvalidRequest(f"pads: {side} {pixels!r}; expected at most {MAX_PADDING} pixels")
-        if self.sync_mode is not None:
-            self._check_sync_mode()
+        self._check_sync_mode()
+        self._check_segments()
         if self.face != "largest" and not (type(self.face) is int and self.face >= 0):
             raise InvalidRequest(f"face {self.face!r}: expected 'largest' or a number from 0 up")
         if not abs(self.mel_offset_frames) <= MAX_MEL_OFFSET:
@@ -93,10 +95,23 @@ class SyncOptions:
         return LOOP_OF_MODE.get(self.sync_mode, self.loop)
 
     def _check_sync_mode(self) -> None:
+        if self.sync_mode is None:
+            return
         if self.sync_mode not in SYNC_MODES:
             raise InvalidRequest(f"sync_mode {self.sync_mode!r}: expected one of {', '.join(SYNC_MODES)}")
         if self.tail == "drop":
             raise InvalidRequest(f"sync_mode {self.sync_mode!r}: does not apply to parity, which does as upstream")
+
+    def _check_segments(self) -> None:
+        if not self.segments:
+            return
+        check_segments(self.segments)
+        if self.tail == "drop":
+            raise InvalidRequest("segments: do not apply to parity, which does as upstream")
+        if self.sync_mode == "remap":
+            raise InvalidRequest(
+                "sync_mode 'remap': changes the speed of the video; expected another one with segments, which keep it"
+            )
 
 
 PARITY = SyncOptions(

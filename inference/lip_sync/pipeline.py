@@ -5,21 +5,21 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from inference.audio import SAMPLE_RATE
 from inference.backends import choose_device
 from inference.backends.batching import BatchingNetwork
 from inference.backends.device import count_threads
 from inference.backends.torch_import import require_torch
-from inference.errors import NoFaceFound, WeightsNotFound
-from inference.faces import FaceBox, FaceChoice, FaceTracker
+from inference.errors import WeightsNotFound
+from inference.faces import FaceBox, FaceTracker
 from inference.faces.load import load_landmarker
+from inference.lip_sync.audio_inputs import SpokenAudio, as_list, open_audios, open_own_audio
 from inference.lip_sync.box_cache import (
     SMOOTHING_LOOKAHEAD,
     BoxCache,
@@ -30,6 +30,7 @@ from inference.lip_sync.box_cache import (
 )
 from inference.lip_sync.compose import batch_frames, generate_patches, paste_faces
 from inference.lip_sync.deadlines import make_deadlines
+from inference.lip_sync.face_counter import FaceCounter
 from inference.lip_sync.frame_spool import loop_frames, remap_frames
 from inference.lip_sync.locate import FaceLocator, LocatedFace, TrackingLocator
 from inference.lip_sync.model import Generator, find_s3fd, load_generators, load_s3fd
@@ -41,15 +42,16 @@ from inference.lip_sync.preprocess import (
     find_boxes,
     smooth_boxes,
 )
+from inference.lip_sync.segment_timeline import SegmentTimeline, check_has_length
+from inference.lip_sync.segments import check_audio_count
 from inference.lip_sync.timeline import (
     SyncTimeline,
-    audio_warnings,
     choose_output_rate,
     count_source_frames,
     needs_source_length,
 )
-from inference.media import Frame, MediaOpener, OpenedMedia, Source, open_media
-from inference.media.audio_spool import SpoolAudio, spool_audio
+from inference.media import Frame, MediaOpener, OpenedMedia, Source, VideoInfo, open_media
+from inference.media.audio_spool import AudioSpool, SpoolAudio, spool_audio
 from inference.media.video_encoders import check_encoder
 from inference.run_ahead import RunAhead
 from inference.settings import Settings, wanted_threads
@@ -136,7 +138,7 @@ class LipSyncer:
     def sync(
         self,
         face: Source,
-        audio: Source,
+        audio: Source | Sequence[Source],
         options: SyncOptions | None = None,
         output: str | Path | None = None,
         progress: ProgressCallback | None = None,
@@ -144,7 +146,8 @@ class LipSyncer:
     ) -> SyncResult:
         """Lip-sync a face to an audio file.
 
-        face: a video or an image; audio: any file with audio. Each a path, or the bytes of the file.
+        face: a video or an image; audio: any file with audio, or several for `options.segments`. Each a path, or the
+        bytes of the file.
         output: path of the video; with several checkpoints, the name of each is added before the suffix. None: the
         result holds the bytes. Videos are written atomically. progress: an exception it raises ends the work.
         clock: its deadlines replace those of the settings.
@@ -153,18 +156,21 @@ class LipSyncer:
         options, clock = options or SyncOptions(), clock or StageClock(deadlines=make_deadlines(self._settings))
         output = None if output is None else Path(output)
         targets = name_outputs(output, [one.name for one in self.generators])
+        audios = as_list(audio)
+        check_audio_count(options.segments, len(audios))
         factory = self._locator_factory(options)
         if options.enhance != "none":
             self._find_enhancer(options.enhance)  # before the audio is decoded: the enhancer may not be installed
         with ExitStack() as opened:
             with clock.stage("sound"):
-                spool = opened.enter_context(self._open_audio(audio, self._settings.media_limits))
-                samples = spool.to_mono(SAMPLE_RATE)
+                limits = self._settings.media_limits
+                spoken = open_audios(audios, options.segments, self._open_audio, limits, opened)
+                own = open_own_audio(face, self._open_audio, limits, opened) if options.segments else None
             clock.check("sound")
             opened.enter_context(clock.stage("decode"))
             n_source = self._count_source(face, options, clock)
-            media = opened.enter_context(self._open_media(face, self._settings.media_limits))
-            timeline = SyncTimeline(media.video, spool, samples, options, n_source)
+            media = opened.enter_context(self._open_media(face, limits))
+            timeline = opened.enter_context(closing(make_timeline(media.video, spoken, own, options, n_source)))
             counter = FaceCounter(media.name, options.face)
             locate = opened.enter_context(self._cached_locator(face, timeline, options, factory))
             located = self._open_located(opened, media, timeline, options, locate, counter, clock)
@@ -183,15 +189,17 @@ class LipSyncer:
             height=size[1],
             frames_without_face=counter.n_without,
             timings_ms=clock.as_ms(),
-            warnings=(*self.warnings, *audio_warnings(spool, samples), *media.warnings, *counter.warnings()),
+            warnings=(*self.warnings, *audio_warnings(spoken), *media.warnings, *counter.warnings()),
             frames_passed_on=counter.n_passed_on,
         )
 
     def _count_source(self, face: Source, options: SyncOptions, clock: StageClock) -> int | None:
         """Decode the video once to count its frames, if the length of the output depends on them."""
-        if options.sync_mode is None:
+        if options.sync_mode is None and not options.segments:
             return None
         with self._open_media(face, self._settings.media_limits) as media:
+            if options.segments:
+                check_has_length(media.video)
             if not needs_source_length(media.video, options):
                 return None
             clips = media.read_clips(float(choose_output_rate(media.video, options)))
@@ -313,7 +321,7 @@ def locate_faces(
     counted_frames = locate.count_frames(downscale_frames(clips, options.resize_factor, options.shrinking))
     located = clock.watch("detect", find_boxes(counted_frames, locate, options.pads))
     smoothed = smooth_boxes(counter.count_source(located), options.smoothing)
-    return clock.watch("loop", fit_frames(smoothed, timeline, options))
+    return clock.watch("loop", timeline.mark_outside(fit_frames(smoothed, timeline, options)))
 
 
 def fit_frames(face_frames: Iterable[FaceFrame], timeline: SyncTimeline, options: SyncOptions) -> Iterator[FaceFrame]:
@@ -321,6 +329,24 @@ def fit_frames(face_frames: Iterable[FaceFrame], timeline: SyncTimeline, options
     if timeline.is_remapped and timeline.n_source is not None:
         return remap_frames(face_frames, timeline.n_source, timeline.n_frames)
     return loop_frames(face_frames, timeline.n_frames, options.video_loop, spooled=not timeline.is_covered)
+
+
+def make_timeline(
+    video: VideoInfo,
+    spoken: dict[int, SpokenAudio],
+    own_audio: AudioSpool | None,
+    options: SyncOptions,
+    n_source: int | None,
+) -> SyncTimeline:
+    """Plan the output. Raises: InvalidRequest if a segment is beyond the video or its audio; StorageError."""
+    if options.segments and n_source is not None:
+        return SegmentTimeline(video, spoken, own_audio, options, n_source)
+    return SyncTimeline(video, spoken[0].spool, spoken[0].samples, options, n_source)
+
+
+def audio_warnings(spoken: dict[int, SpokenAudio]) -> tuple[str, ...]:
+    """Return what the caller should know of the audio files, each once."""
+    return tuple(dict.fromkeys(warning for one in spoken.values() for warning in one.warnings))
 
 
 def upright_locator(detect: Callable[[Frame], FaceBox | None]) -> FaceLocator:
@@ -336,46 +362,3 @@ def upright_locator(detect: Callable[[Frame], FaceBox | None]) -> FaceLocator:
 def licence_warnings(generators: Iterable[Generator]) -> tuple[str, ...]:
     """Return the licence notices of checkpoints, each once."""
     return tuple(dict.fromkeys(one.notice for one in generators if one.notice))
-
-
-class FaceCounter:
-    """Counts frames with a face in the source, and in the output those without one, and those of faces passed on."""
-
-    def __init__(self, name: str, choice: FaceChoice = "largest") -> None:
-        self.n_without = self.n_passed_on = 0
-        self._name, self._choice = name, choice
-        self._n_frames = self._n_output = 0
-        self._has_face = self._is_passed_on = False
-
-    def count_source(self, located: Iterable[FaceFrame]) -> Iterator[FaceFrame]:
-        """Count faces in the source. Raises: NoFaceFound at its end if no frame has one."""
-        for face_frame in located:
-            self._n_frames += 1
-            self._has_face = self._has_face or face_frame.box is not None
-            self._is_passed_on = self._is_passed_on or face_frame.is_passed_on
-            yield face_frame
-        self.check()
-
-    def count_output(self, located: Iterable[FaceFrame]) -> Iterator[FaceFrame]:
-        for face_frame in located:
-            self._n_output += 1
-            self.n_passed_on += face_frame.is_passed_on
-            self.n_without += face_frame.box is None and not face_frame.is_passed_on
-            yield face_frame
-
-    def check(self) -> None:
-        if self._has_face:
-            return
-        found = "only faces in profile or unclear ones" if self._is_passed_on else "no face found"
-        if self._choice != "largest":
-            others = "only others, or unclear ones" if self._is_passed_on else "no face found"
-            found = f"face {self._choice} was asked for, counted from 0; {others}"
-        raise NoFaceFound(f"{self._name}: {found} in {self._n_frames} frames")
-
-    def warnings(self) -> tuple[str, ...]:
-        if not self.n_passed_on:
-            return ()
-        return (
-            f"{self.n_passed_on} of {self._n_output} frames show a face in profile, an unclear or another one; "
-            "they are unchanged",
-        )

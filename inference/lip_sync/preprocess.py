@@ -33,7 +33,7 @@ class FaceFrame:
 
     box: whole pixels inside the frame; if `angle_rad` is not 0, whole pixels turned by it about the box's centre, and
     parts may be outside the frame. shot: number of cuts before the frame. is_passed_on: whether there is no box though
-    there is a face: it cannot be synced.
+    there is a face: it cannot be synced. is_outside: whether the frame is in no segment, so that it passes unchanged.
     """
 
     frame: Frame
@@ -41,6 +41,7 @@ class FaceFrame:
     angle_rad: float = 0.0
     shot: int = 0
     is_passed_on: bool = False
+    is_outside: bool = False
 
 
 def downscale_frames(clips: Iterable[Clip], factor: int, resize_filter: ResizeFilter = "area") -> Iterator[Frame]:

@@ -11,6 +11,7 @@ from inference.audio import count_frames, count_mel_columns, cut_window, upstrea
 from inference.audio import window_start as start_of_window
 from inference.lip_sync.audio_tracks import fit_audio
 from inference.lip_sync.options import DEFAULT_FPS, MAX_FPS, MIN_FPS, SyncOptions
+from inference.lip_sync.preprocess import FaceFrame
 from inference.media import Clip, VideoInfo
 from inference.media.audio_convert import Samples
 from inference.media.audio_spool import AudioSpool
@@ -19,7 +20,6 @@ from inference.media.encode import AudioTrack
 # A video that declares this much more than is needed is not stored for a loop: a factor, and seconds besides.
 DURATION_MARGIN, DURATION_MARGIN_S = 1.05, 1.0
 LOWEST_SOURCE_FPS = 10.0  # of slideshows, GIFs and surveillance: below, the video is made at DEFAULT_FPS
-SILENT_AUDIO = "silent_audio"
 
 
 class SyncTimeline:
@@ -61,6 +61,13 @@ class SyncTimeline:
         """Number of frames of the video that the output shows."""
         return self.n_frames if self.n_source is None else self.n_source
 
+    def close(self) -> None:
+        """Delete what the timeline has stored."""
+
+    def mark_outside(self, face_frames: Iterable[FaceFrame]) -> Iterator[FaceFrame]:
+        """Yield the frames of the output; those that do not speak without a box. Here all speak."""
+        return iter(face_frames)
+
     def windows(self) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
         """Yield the (80, 16) mel of each frame; that of silence after the end of the audio."""
         for k in range(self.n_frames):
@@ -70,7 +77,7 @@ class SyncTimeline:
 
 def needs_source_length(video: VideoInfo, options: SyncOptions) -> bool:
     """Return whether the length of the output depends on that of the video. An image has none."""
-    return options.sync_mode in ("cut_off", "silence", "remap") and not video.is_still
+    return (bool(options.segments) or options.sync_mode in ("cut_off", "silence", "remap")) and not video.is_still
 
 
 def count_source_frames(clips: Iterable[Clip]) -> int:
@@ -104,8 +111,3 @@ def choose_rate(video: VideoInfo, requested: float | None, *, keeps_slow: bool =
         declared = max(declared, MIN_FPS) if keeps_slow else DEFAULT_FPS
     rate = min(declared, MAX_FPS) if requested is None else requested
     return Fraction(rate).limit_denominator(1001)
-
-
-def audio_warnings(spool: AudioSpool, samples: Samples) -> tuple[str, ...]:
-    """Return what the caller should know of the audio. samples: as the networks take it."""
-    return spool.warnings if samples.any() else (*spool.warnings, SILENT_AUDIO)

@@ -13,7 +13,7 @@ from inference.requests.sync import SyncRequest, parse_generate_fields, parse_sy
 
 RAW_TYPES = ("video/", "image/", "application/octet-stream", "application/mp4")
 READ, SYNC = "lipread", "lipsync"
-AUDIO_FIELDS = {"audio", "audio_url", "s3_audio_key"}
+AUDIO_FIELDS = {"audio", "audio_url", "s3_audio_key", "audios", "audio_urls", "s3_audio_keys"}
 
 Request = ReadRequest | SyncRequest
 
@@ -25,7 +25,7 @@ def parse_request(body: bytes | str, content_type: str | None, headers: Mapping[
     Raises: InvalidRequest naming the field, UnsupportedContentType.
     """
     request = parse_job_request(body, content_type, headers)
-    for name, source in request.sources.items():
+    for name, source in request.sources:
         if isinstance(source, UrlObject):
             raise InvalidRequest(
                 f'"{name}_url": only jobs fetch URLs; submit this to POST /v1/jobs, or send the {name} in base64'

@@ -35,9 +35,9 @@ class ReadRequest:
     options: ReadOptions
 
     @property
-    def sources(self) -> dict[str, MediaSource]:
-        """The media by the names of their fields."""
-        return {"video": self.source}
+    def sources(self) -> tuple[tuple[str, MediaSource], ...]:
+        """The media, each with the name of its field."""
+        return (("video", self.source),)
 
     def choose_type(self, accept: AcceptHeader) -> str:
         """Return the media type of the answer. Raises: UnsupportedContentType."""

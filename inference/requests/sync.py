@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from inference.errors import InvalidRequest
 from inference.lip_sync import PARITY, Pads, SyncOptions
 from inference.lip_sync.options import EnhancerName, LoopMode, ReferenceMode, SyncMode
+from inference.lip_sync.segments import MAX_SEGMENTS, Segment, check_audio_count
 from inference.media_types import MP4, SYNC_TYPES, AcceptHeader
 from inference.requests.body import (
     Bucket,
@@ -25,6 +26,7 @@ from inference.requests.body import (
 )
 
 MAX_MODELS = 8  # models of one request
+MAX_AUDIOS = 20  # audio files of one request
 SCHEME = "s3://"
 Padding = Annotated[int, Field(strict=True)]
 ModelName = Annotated[str, Field(min_length=1, max_length=100)]
@@ -44,7 +46,8 @@ class SyncRequest:
 
     face: a video or an image. models: by name; empty for the deployment's first. output: None if the videos
     are returned in the answer. is_presigned: whether the URLs of videos in S3 work without credentials.
-    is_brief: whether JSON is the short answer of `POST /api/generate`.
+    is_brief: whether JSON is the short answer of `POST /api/generate`. more_audio: audio files after the first one, for
+    segments.
     """
 
     uses_job_deadline: ClassVar[bool] = True  # bounded by Settings.job_deadline_s
@@ -55,11 +58,17 @@ class SyncRequest:
     output: S3Folder | None = None
     is_presigned: bool = False
     is_brief: bool = False
+    more_audio: tuple[MediaSource, ...] = ()
 
     @property
-    def sources(self) -> dict[str, MediaSource]:
-        """The media by the names of their fields."""
-        return {"face": self.face, "audio": self.audio}
+    def audios(self) -> tuple[MediaSource, ...]:
+        """All audio files, in the order in which segments count them."""
+        return (self.audio, *self.more_audio)
+
+    @property
+    def sources(self) -> tuple[tuple[str, MediaSource], ...]:
+        """The media, each with the name of its field."""
+        return (("face", self.face), *(("audio", audio) for audio in self.audios))
 
     def choose_type(self, accept: AcceptHeader) -> str:
         """Return the media type of the answer.
@@ -79,12 +88,27 @@ class SyncRequest:
             raise InvalidRequest(
                 f'"models": {len(self.models)} videos do not fit into one {MP4}; request one model, or JSON'
             )
-        by_s3 = isinstance(self.face, S3Object) or isinstance(self.audio, S3Object)
+        by_s3 = any(isinstance(source, S3Object) for _, source in self.sources)
         if media_type != MP4 and by_s3 and self.output is None:
             raise InvalidRequest(
                 '"s3_output_prefix": missing; expected a folder for the videos: in "s3_bucket", or s3://bucket/folder '
                 f"(not needed for one model with Accept: {MP4})"
             )
+
+
+class SegmentFields(BaseModel):
+    """A part of the video that speaks a part of an audio file; see `Segment`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    start_s: float
+    end_s: float | None = None
+    audio: Annotated[int, Field(strict=True)] = 0
+    audio_start_s: float | None = None
+    audio_end_s: float | None = None
+
+    def segment(self) -> Segment:
+        return Segment(self.start_s, self.end_s, self.audio, self.audio_start_s or 0.0, self.audio_end_s)
 
 
 class SyncFields(BaseModel):
@@ -102,6 +126,7 @@ class SyncFields(BaseModel):
     loop: LoopMode | None = None
     reference: ReferenceMode | None = None
     sync_mode: SyncMode | None = None
+    segments: Annotated[tuple[SegmentFields, ...], Field(max_length=MAX_SEGMENTS)] = ()
     face_index: Annotated[Literal["largest"] | int, BeforeValidator(parse_number)] = "largest"
     parity: bool = False
     s3_bucket: Bucket | None = None
@@ -122,6 +147,7 @@ class SyncFields(BaseModel):
             reference=self.reference or base.reference,
             smoothing="none" if self.nosmooth else base.smoothing,
             sync_mode=self.sync_mode,
+            segments=tuple(one.segment() for one in self.segments),
         )
 
     def output(self) -> S3Folder | None:
@@ -137,12 +163,19 @@ class SyncFields(BaseModel):
             raise InvalidRequest('"s3_output_prefix": no bucket; expected "s3_bucket", or s3://bucket/folder')
         return S3Folder(bucket, prefix.strip("/") + "/" if prefix.strip("/") else "")
 
-    def request(self, face: MediaSource, audio: MediaSource) -> SyncRequest:
-        return SyncRequest(face, audio, self.options(), self.models, self.output(), self.presigned)
+    def request(self, face: MediaSource, audios: Sequence[MediaSource]) -> SyncRequest:
+        """Return the request. Raises: InvalidRequest, also if segments and audio files do not fit together."""
+        options = self.options()
+        check_audio_count(options.segments, len(audios))
+        audio, *more = audios
+        return SyncRequest(face, audio, options, self.models, self.output(), self.presigned, more_audio=tuple(more))
 
 
 class SyncBody(SyncFields):
-    """The JSON body of a lip sync request: a face and audio, each in S3, inline in base64, or for jobs at a URL."""
+    """The JSON body of a lip sync request: a face and audio, each in S3, inline in base64, or for jobs at a URL.
+
+    Segments may use several audio files, which are listed.
+    """
 
     s3_video_key: Key | None = None
     s3_audio_key: Key | None = None
@@ -150,6 +183,9 @@ class SyncBody(SyncFields):
     audio: str | None = None
     face_url: str | None = None
     audio_url: str | None = None
+    s3_audio_keys: Annotated[tuple[Key, ...], Field(max_length=MAX_AUDIOS)] = ()
+    audios: Annotated[tuple[str, ...], Field(max_length=MAX_AUDIOS)] = ()
+    audio_urls: Annotated[tuple[str, ...], Field(max_length=MAX_AUDIOS)] = ()
 
     def source(self, key_name: str, inline_name: str) -> MediaSource:
         """Return one of the two media, or where it is. Raises: InvalidRequest unless exactly one is given."""
@@ -161,8 +197,22 @@ class SyncBody(SyncFields):
             )
         if inline is not None:
             return decode_base64(inline, inline_name)
-        if url is not None:
-            return UrlObject.parse(url, url_name)
+        return UrlObject.parse(url, url_name) if url is not None else self._object(key, key_name)
+
+    def audio_sources(self) -> list[MediaSource]:
+        """Return the audio, or the audio files of segments. Raises: InvalidRequest unless one form is used."""
+        lists = [name for name in ("s3_audio_keys", "audios", "audio_urls") if getattr(self, name)]
+        if not lists:
+            return [self.source("s3_audio_key", "audio")]
+        single = [name for name in ("s3_audio_key", "audio", "audio_url") if getattr(self, name) is not None]
+        if len(lists + single) > 1:
+            found = ", ".join(f'"{name}"' for name in [*single, *lists])
+            raise InvalidRequest(f"found {found}; expected one of them, with all audio files")
+        objects = [self._object(key, "s3_audio_keys") for key in self.s3_audio_keys]
+        urls = [UrlObject.parse(url, "audio_urls") for url in self.audio_urls]
+        return [*objects, *(decode_base64(text, "audios") for text in self.audios), *urls]
+
+    def _object(self, key: str, key_name: str) -> S3Object:
         if self.s3_bucket is None:
             raise InvalidRequest(f'"s3_bucket" and "{key_name}" go together')
         return S3Object(self.s3_bucket, key)
@@ -182,7 +232,7 @@ def parse_sync_fields(fields: dict[str, Any], headers: Mapping[str, str]) -> Syn
     """
     validate(SyncFields, header_fields(headers))
     body = validate(SyncBody, header_fields(headers) | fields)
-    return body.request(body.source("s3_video_key", "face"), body.source("s3_audio_key", "audio"))
+    return body.request(body.source("s3_video_key", "face"), body.audio_sources())
 
 
 def parse_generate_fields(fields: dict[str, Any], headers: Mapping[str, str]) -> SyncRequest:
@@ -194,5 +244,5 @@ def parse_generate_fields(fields: dict[str, Any], headers: Mapping[str, str]) ->
     body = validate(GenerateBody, header_fields(headers) | fields)
     if body.s3_output_prefix is not None or len(body.models) > 1:
         raise InvalidRequest('one video is returned here: expected no "s3_output_prefix", and at most one of "models"')
-    request = body.request(decode_base64(body.image, "image"), decode_base64(body.audio, "audio"))
+    request = body.request(decode_base64(body.image, "image"), [decode_base64(body.audio, "audio")])
     return replace(request, is_brief=True)

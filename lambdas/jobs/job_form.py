@@ -10,7 +10,7 @@ Record = dict[str, Any]
 READ_TASK, SYNC_TASK = "lipread", "lipsync"
 MP4 = "video/mp4"
 WEBHOOK_FIELDS = "webhook_url", "webhook_events"
-INLINE_FIELDS = "video", "face", "audio", "video_url", "face_url", "audio_url"
+INLINE_FIELDS = "video", "face", "audio", "audios", "video_url", "face_url", "audio_url", "audio_urls"
 
 
 def job_fields(record: Record, request: Record | None, created_at: datetime | None = None) -> Record:

@@ -140,6 +140,22 @@ def test_only_a_repeated_request_replaces_its_videos(engines: Engines, bucket: A
     assert first == again != other
 
 
+def test_segments_with_audio_files_in_s3(engines: Engines, bucket: Any, scratch: Path):
+    by_s3 = {name: value for name, value in BY_S3.items() if name != "s3_audio_key"}
+    bucket.put_object(Bucket="media", Key="uploads/bye.wav", Body=voice(0.2))
+    fields = by_s3 | {
+        "s3_audio_keys": ["uploads/hello.wav", "uploads/bye.wav"],
+        "segments": [{"start_s": 0, "end_s": 0.2}, {"start_s": 0.2, "audio": 1}],
+    }
+    found = answer(engines, fields)
+    assert (found["num_frames"], found["duration_s"], found["frames_without_face"]) == (10, 0.4, 0)
+    first = found["outputs"][0]["s3_key"]
+    bucket.put_object(Bucket="media", Key="uploads/other.wav", Body=voice(0.3))
+    other = answer(engines, fields | {"s3_audio_keys": ["uploads/hello.wav", "uploads/other.wav"]})
+    assert other["outputs"][0]["s3_key"] != first
+    assert not list(scratch.iterdir())
+
+
 def test_a_presigned_url(engines: Engines, bucket: Any):
     (one,) = answer(engines, BY_S3 | {"presigned": True, "s3_output_prefix": "s3://media/a b/"})["outputs"]
     address, _, query = one["url"].partition("?")

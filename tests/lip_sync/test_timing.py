@@ -14,7 +14,8 @@ from support.timed_media import add_flash, click_of, flash_of, make_click, make_
 from support.video_files import make_video
 
 from inference.lip_sync import LipSyncer
-from inference.lip_sync.timeline import SILENT_AUDIO, choose_rate
+from inference.lip_sync.audio_inputs import SILENT_AUDIO
+from inference.lip_sync.timeline import choose_rate
 from inference.media.media_warnings import CLOCK_JUMP
 from inference.media.video import VideoInfo
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from inference.errors import InvalidRequest, UnsupportedContentType
-from inference.lip_sync import PARITY, Pads, SyncOptions
+from inference.lip_sync import PARITY, Pads, Segment, SyncOptions
 from inference.media_types import SYNC_TYPES, AcceptHeader
 from inference.requests import (
     JSON,
@@ -56,6 +56,42 @@ def test_a_sync_mode_is_an_option():
     assert parse(INLINE | {"sync_mode": "cut_off"}).options == SyncOptions(sync_mode="cut_off")
     with pytest.raises(InvalidRequest, match=r'"sync_mode": found .stretch.; .*loop.*remap'):
         parse(INLINE | {"sync_mode": "stretch"})
+
+
+def test_segments_speak_several_audio_files():
+    segments = [{"start_s": 1, "end_s": 2, "audio": 1}, {"start_s": 3, "audio_start_s": 0.5, "audio_end_s": 1}]
+    request = parse({"task": "lipsync", "face": FACE, "audios": [AUDIO, FACE], "segments": segments})
+    assert request.options.segments == (Segment(1, 2, 1), Segment(3, None, 0, 0.5, 1))
+    assert (request.audios, request.audio, request.more_audio) == ((b"audio", b"face"), b"audio", (b"face",))
+    keys = {"task": "lipsync", "s3_bucket": "clips", "s3_video_key": "a.mp4", "s3_audio_keys": ["b.wav", "c.wav"]}
+    assert parse(keys | {"segments": segments}).audios == (S3Object("clips", "b.wav"), S3Object("clips", "c.wav"))
+    urls = ["https://a.example/b.wav", "https://a.example/c.wav"]
+    body = json.dumps({"task": "lipsync", "face": FACE, "audio_urls": urls, "segments": segments}).encode()
+    job = parse_job_request(body, JSON, {})
+    assert isinstance(job, SyncRequest)
+    assert job.audios == tuple(UrlObject(url) for url in urls)
+    with pytest.raises(InvalidRequest, match='"audio_url": only jobs fetch URLs'):
+        parse_request(body, JSON, {})
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"audios": [AUDIO, AUDIO]}, "2 audio files without segments"),
+        ({"audios": [AUDIO], "audio": AUDIO}, 'found "audio", "audios"; expected one of them'),
+        ({"s3_audio_keys": ["a"]}, '"s3_bucket" and "s3_audio_keys" go together'),
+        (
+            {"audio": AUDIO, "segments": [{"start_s": 1, "audio": 1}]},
+            "segment 0: audio 1, counted from 0; found 1 audio",
+        ),
+        ({"audio": AUDIO, "segments": [{"start_s": 2, "end_s": 1}]}, "segment 0: ends at 1 s, but starts at 2 s"),
+        ({"audio": AUDIO, "segments": [{"end_s": 1}]}, '"segments": found .*; Field required'),
+        ({"audios": [AUDIO] * 21}, '"audios"'),
+    ],
+)
+def test_audio_files_that_do_not_fit_are_named(fields: dict[str, Any], words: str):
+    with pytest.raises(InvalidRequest, match=words):
+        parse({"task": "lipsync", "face": FACE} | fields)
 
 
 def test_inline_with_the_defaults():
