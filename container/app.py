@@ -27,6 +27,7 @@ from container.http.answers import AnswerQuota
 from container.http.auth import check_token
 from container.http.clients import is_loopback
 from container.http.event_stream import EventStreamResponse, accept_of_stream
+from container.http.generation_errors import error_body, not_offered
 from container.http.metrics import Metrics
 from container.http.pacing import PacingMiddleware
 from container.http.request_body import BodyQuota, body_on_disk, limits_of
@@ -448,5 +449,6 @@ async def delete_leftovers() -> None:
 
 async def not_found(request: Request, err: Exception) -> Response:
     status = getattr(err, "status_code", 404)
-    failure = Failure(status, "invalid_request", f"{request.method} {request.url.path}: no such route")
-    return Response(failure.body(), status, headers=failure.headers())
+    path = request.url.path
+    failure = Failure(status, "invalid_request", f"{request.method} {path}: {not_offered(path) or 'no such route'}")
+    return Response(error_body(failure, path), status, headers=failure.headers())

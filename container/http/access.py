@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from container.http.auth import check_origin, check_token
+from container.http.generation_errors import error_body
 from container.http.hosts import check_host, is_bound_to_loopback
 from container.http.log_throttle import LogThrottle
 from container.http.responses import UnreadBodyResponse, request_id_of
@@ -103,7 +104,8 @@ async def deny(err: AccessDenied, scope: Scope, receive: Receive, send: Send, th
     extra = {"status": failure.status, "code": failure.code, "reason": failure.message, "request_id": request_id}
     throttle.info("a request was denied", extra)
     response_class = UnreadBodyResponse if scope["type"] == "http" else Response
-    response = response_class(failure.body(), failure.status, headers=failure.headers() | {"x-request-id": request_id})
+    headers = failure.headers() | {"x-request-id": request_id}
+    response = response_class(error_body(failure, scope["path"]), failure.status, headers=headers)
     if scope["type"] == "http":
         await response(scope, receive, send)
     else:

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from container.http.auth import check_token
 from container.http.clients import client_of
+from container.http.generation_errors import error_body
 from container.http.responses import UnreadBodyResponse, request_id_of
 from inference.error_responses import failure_of
 from inference.errors import AccessDenied, InvalidRequest, RateLimited
@@ -79,7 +80,8 @@ class RateLimitMiddleware:
             RateLimited(f"over {self._rate.amount} requests in {self._rate.get_expiry()} s; retry later")
         )
         headers = failure.headers() | {"retry-after": str(wait_s), "x-request-id": request_id_of(connection)}
-        response: Response = UnreadBodyResponse(failure.body(), failure.status, headers=headers)
+        body = error_body(failure, connection.scope["path"])
+        response: Response = UnreadBodyResponse(body, failure.status, headers=headers)
         await response(connection.scope, receive, send)
 
 
