@@ -136,6 +136,11 @@ class JobRepository(JobTransactions):
             identity: str = db.execute(select(identities.c.id)).scalar_one()
             return identity
 
+    def url_key(self) -> bytes:
+        """Return the key that signs the URLs of outputs: 32 bytes, the same as long as the database exists."""
+        with self._reading() as db:
+            return self._url_key(db)
+
     def known_ids(self, ids: Sequence[str]) -> set[str]:
         """Return those of the ids that are of jobs."""
         with self._reading() as db:

@@ -151,6 +151,14 @@ identities = Table(
     Column("id", String(32), nullable=False),
 )
 
+# The key that signs URLs of outputs, in its only row: every server and worker of the database has it.
+url_keys = Table(
+    "job_url_keys",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("secret", String(64), nullable=False),
+)
+
 # The turn of the job that was claimed last, in the row of the client ""; the turn of each client's last job.
 turns = Table(
     "job_turns",

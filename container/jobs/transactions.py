@@ -16,7 +16,7 @@ from container.jobs.database import POSTGRESQL, WRITES, reason_of
 from container.jobs.deliveries import delivery_rows
 from container.jobs.records import AttemptOutcome, JobError, JobState
 from container.jobs.rows import load_job
-from container.jobs.schema import attempts, deliveries, events, jobs, outputs, turns
+from container.jobs.schema import attempts, deliveries, events, jobs, outputs, turns, url_keys
 from inference.errors import StorageError
 
 DAY_S = 86_400.0
@@ -107,6 +107,10 @@ class JobTransactions:
         self._add_event(db, number, job.attempt, "state", data)
         if rows := delivery_rows(job, self._clock()):
             db.execute(insert(deliveries), rows)
+
+    def _url_key(self, db: Connection) -> bytes:
+        """Return the key that signs the URLs of outputs."""
+        return bytes.fromhex(db.execute(select(url_keys.c.secret)).scalar_one())
 
     def _add_event(self, db: Connection, number: int, attempt: int, kind: str, data: dict[str, Any]) -> None:
         """Add an event. The job's row is locked by then, so that the numbers follow one another."""

@@ -23,6 +23,6 @@ def postgresql_server() -> Iterator[str]:
 
 
 def empty_tables(connection: Connection) -> None:
-    """Delete every job, but keep the identity of the database."""
-    tables = ", ".join(name for name in metadata.tables if name != "job_identity")
+    """Delete every job, but keep the identity of the database and its key."""
+    tables = ", ".join(name for name in metadata.tables if name not in ("job_identity", "job_url_keys"))
     connection.execute(text(f"TRUNCATE {tables} RESTART IDENTITY"))
