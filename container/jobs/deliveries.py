@@ -7,8 +7,11 @@ import uuid
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from container.jobs.records import JobRecord
+
+MAX_RECEIVER = 255  # characters, as a host name has at most
 
 
 def delivery_rows(job: JobRecord, now: float) -> list[dict[str, Any]]:
@@ -32,9 +35,15 @@ def delivery_rows(job: JobRecord, now: float) -> list[dict[str, Any]]:
         "job_number": job.number,
         "event": kind,
         "url": job.webhook_url,
+        "receiver": receiver_of(job.webhook_url or ""),
         "payload": json.dumps(payload),
         "state": "pending",
         "next_try_at": now,
         "created_at": now,
     }
     return [row]
+
+
+def receiver_of(url: str) -> str:
+    """Return the host and port of a URL, at most 255 characters."""
+    return urlsplit(url).netloc.lower()[:MAX_RECEIVER]

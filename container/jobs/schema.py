@@ -132,6 +132,7 @@ deliveries = Table(
     Column("job_number", ROW_ID, ForeignKey("jobs.number", ondelete="CASCADE"), nullable=False, index=True),
     Column("event", String(32), nullable=False),
     Column("url", Text, nullable=False),
+    Column("receiver", String(255), nullable=False, server_default=""),  # host and port of the URL
     Column("payload", Text, nullable=False),
     Column("state", String(16), nullable=False),  # pending, delivered, failed
     Column("n_tries", Integer, nullable=False, server_default="0"),
@@ -140,8 +141,15 @@ deliveries = Table(
     Column("last_error", Text),
     Column("created_at", Double, nullable=False),
 )
-IS_PENDING = deliveries.c.state == literal_column("'pending'")
-Index("ix_webhook_deliveries_pending", deliveries.c.next_try_at, sqlite_where=IS_PENDING, postgresql_where=IS_PENDING)
+PENDING = literal_column("'pending'")
+IS_PENDING = deliveries.c.state == PENDING
+Index(
+    "ix_webhook_deliveries_due",
+    deliveries.c.next_try_at,
+    deliveries.c.receiver,  # so that those to a busy one are passed over in the index
+    sqlite_where=IS_PENDING,
+    postgresql_where=IS_PENDING,
+)
 
 # The identity of the database, in its only row: its files lie under that name, apart from those of other databases.
 identities = Table(

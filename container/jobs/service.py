@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from container.jobs.storage import JobStorage
     from container.jobs.sweeper import Sweeper
     from container.jobs.transactions import JobLimits
-    from container.jobs.webhooks import WebhookSender
+    from container.jobs.webhook_sender import WebhookSender
 
 logger = logging.getLogger("viseme.jobs")
 POLL_S = 5.0  # seconds between looks at the queue: other servers and retries add to it
@@ -166,6 +166,8 @@ class JobService:
         if self._pool is not None:
             self._pool.abort()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._store is not None and self._store.webhooks is not None:
+            await asyncio.to_thread(self._store.webhooks.stop)
         if self._store is not None:
             await asyncio.to_thread(self._store.engine.dispose)
 
@@ -307,7 +309,9 @@ def make_sender(
     """Return what sends webhooks; None without a secret. Raises: InvalidRequest if the secret is wrong."""
     if settings.webhook_secret is None:
         return None
-    from container.jobs.webhooks import DeliveryQueue, WebhookSender, WebhookSigner
+    from container.jobs.delivery_queue import DeliveryQueue
+    from container.jobs.webhook_sender import WebhookSender
+    from container.jobs.webhooks import WebhookSigner
     from inference.media.outbound import OutboundClient, UrlRules
 
     client = OutboundClient(UrlRules(settings.allowed_url_hosts))

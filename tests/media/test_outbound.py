@@ -179,7 +179,7 @@ def test_a_slow_host_is_left_after_the_deadline(tmp_path: Path) -> None:
         clock.now = outbound.FETCH_TIMEOUT_S + 1
         send()(handler)
 
-    with http_server(answer) as port, pytest.raises(StorageError, match="not downloaded within 900 s|took too long"):
+    with http_server(answer) as port, pytest.raises(StorageError, match=r"not downloaded within 900 s|took too long"):
         local_client(clock=clock).fetch(f"http://localhost:{port}/", tmp_path / "file", 10)
     assert not (tmp_path / "file").exists()
 

@@ -11,8 +11,10 @@ import pytest
 from sqlalchemy import text
 from standardwebhooks import Webhook
 
+from container.jobs.delivery_queue import RETRY_DELAYS_S, TRY_S, Delivery, DeliveryQueue
 from container.jobs.records import JobError
-from container.jobs.webhooks import RETRY_DELAYS_S, TRY_S, Delivery, DeliveryQueue, WebhookSender, WebhookSigner
+from container.jobs.webhook_sender import WebhookSender
+from container.jobs.webhooks import WebhookSigner
 from inference.errors import AccessDenied, InvalidRequest, StorageError
 
 from .conftest import LIMITS, JobDatabase
@@ -124,7 +126,7 @@ def test_a_sender_that_dies_leaves_the_webhook_to_the_next(
     assert [row[0] for row in states(database)] == ["pending"]
     database.clock.now += TRY_S
     queue = DeliveryQueue(database.engine, LIMITS, database.clock)
-    assert [one.n_tries for one in queue.take_due()] == [2]
+    assert [one.n_tries for one in queue.take_due(10, 10)] == [2]
 
 
 @pytest.mark.parametrize("secret", ["", "short", "whsec_" + base64.b64encode(b"short").decode(), "whsec_!!!"])
