@@ -41,6 +41,7 @@ from container.http.responses import (
 )
 from container.http.static_page import OPENAPI_PATH, docs_routes
 from container.jobs.api.routes import JobRoutes
+from container.jobs.generations.routes import GenerationRoutes
 from container.jobs.service import JobService
 from container.stream import AvatarServer
 from container.worker.messages import AnswerMessage, Done, Failed, Part, WorkerRequest
@@ -90,6 +91,15 @@ class Server:
         self._answers = AnswerQuota(settings.max_answers)
         self._log = RequestLog(self.metrics)
         self._job_routes = JobRoutes(settings, self.jobs, self._answers, self._log, lambda: self.is_draining)
+        self._generation_routes = GenerationRoutes(
+            settings,
+            self.jobs,
+            self._job_routes.bodies,
+            self._answers,
+            self._log,
+            lambda: self.is_draining,
+            lambda: self.pool.health.get("sync_models"),
+        )
         self._n_serving = 0  # requests from their arrival until their answer is made
 
     def routes(self, *, with_aws_routes: bool = False) -> list[BaseRoute]:
@@ -103,6 +113,7 @@ class Server:
             Route("/v1/audio/transcriptions", transcriptions, methods=["POST"]),
             Route("/api/generate", partial(self.serve, "generate"), methods=["POST"]),
             *self._job_routes.routes(),
+            *self._generation_routes.routes(),
             *self.live.routes(),
         ]
         if not self.settings.on_sagemaker or self.settings.realtime:
@@ -120,7 +131,7 @@ class Server:
     @property
     def n_in_flight(self) -> int:
         """Requests that arrive, wait, run or are being answered, jobs, and live sessions with speech left to play."""
-        n_serving = self._n_serving + self._job_routes.n_submitting
+        n_serving = self._n_serving + self._job_routes.n_submitting + self._generation_routes.n_submitting
         return n_serving + self._answers.n_sending + self.jobs.n_running + self.live.n_speaking
 
     def drain(self) -> None:

@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 from container.http.static_page import OPENAPI_PATH
 from container.jobs.api.paging import DEFAULT_LIMIT, MAX_LIMIT
 from container.jobs.api.submissions import EVENT_TYPES, IDEMPOTENCY_KEY
+from container.jobs.generations import openapi as generations
 from container.jobs.records import AttemptOutcome, JobState
 from container.worker.openai_transcriptions import FORMATS, GRANULARITIES
 from inference.media_types import JSON, MP4, NDJSON, SRT, TEXT, VTT
@@ -58,15 +59,20 @@ def make_document() -> Node:
             "license": {"name": "Apache 2.0", "identifier": "Apache-2.0"},
         },
         "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
-        "paths": PATHS,
-        "components": {"schemas": make_schemas(), "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
-        "security": [{}, {"token": []}],
+        "paths": PATHS | generations.PATHS,
+        "components": {"schemas": make_schemas() | generations.make_schemas(), "securitySchemes": SECURITY},
+        "security": [{}, *({name: []} for name in SECURITY)],
     }
 
 
+SECURITY = {
+    "token": {"type": "http", "scheme": "bearer"},
+    "key": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
+}
 TAGS = {
     "inference": "Lip reading and lip sync, answered at once",
     "jobs": "The same as durable jobs, for work that takes long",
+    generations.TAG: generations.DESCRIPTION,
     "live": "Live avatars",
     "status": "What monitors call",
     "aws": "SageMaker Runtime's own routes, with `viseme serve --aws-routes`",

@@ -7,7 +7,7 @@ that was claimed last, so that a client's first job waits for at most one job of
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from sqlalchemy import Connection, Engine, and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
@@ -77,6 +77,26 @@ class JobRepository(JobTransactions):
                 job_of(row)
                 for row in db.execute(query if before is None else query.where(jobs.c.number < before)).mappings()
             ]
+
+    def list_of_route(
+        self,
+        route: str,
+        owner: str,
+        limit: int,
+        before: int | None = None,
+        states: Collection[JobState] = (),
+        ids: Collection[str] = (),
+    ) -> list[JobRecord]:
+        """Return jobs of one route as `list_page` does. states, ids: only those, if any are given."""
+        query = select(jobs).where(jobs.c.owner == owner, jobs.c.route == route)
+        if states:
+            query = query.where(jobs.c.state.in_(states))
+        if ids:
+            query = query.where(jobs.c.id.in_(ids))
+        if before is not None:
+            query = query.where(jobs.c.number < before)
+        with self._reading() as db:
+            return [job_of(row) for row in db.execute(query.order_by(jobs.c.number.desc()).limit(limit)).mappings()]
 
     def events_after(self, job_number: int, sequence: int = 0, limit: int = 1000) -> list[JobEvent]:
         """Return the events of a job after the one with this sequence number, in order."""

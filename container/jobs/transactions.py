@@ -105,7 +105,7 @@ class JobTransactions:
         if job.error is not None:
             data["error"] = asdict(job.error)
         self._add_event(db, number, job.attempt, "state", data)
-        if rows := delivery_rows(job, self._clock()):
+        if rows := delivery_rows(job, self._clock(), self._url_key(db)):
             db.execute(insert(deliveries), rows)
 
     def _url_key(self, db: Connection) -> bytes:

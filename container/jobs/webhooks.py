@@ -9,6 +9,7 @@ import base64
 from datetime import UTC, datetime
 
 from container.jobs.delivery_queue import Delivery
+from container.jobs.generations import notifications
 from inference.errors import InvalidRequest
 
 PREFIX = "whsec_"
@@ -30,14 +31,21 @@ class WebhookSigner:
             raise InvalidRequest(
                 f"VISEME_WEBHOOK_SECRET: found {len(key)} bytes; expected {MIN_SECRET_BYTES} to {MAX_SECRET_BYTES}"
             )
-        self._webhook = Webhook(key)
+        self._webhook, self._secret = Webhook(key), secret
 
     def headers(self, delivery: Delivery, now: float) -> dict[str, str]:
-        """Return the headers of a webhook that is sent now, in seconds since 1970."""
+        """Return the headers of a webhook that is sent now, in seconds since 1970.
+
+        Those of generations are signed by sync.so's scheme as well.
+        """
         signature = self._webhook.sign(delivery.id, datetime.fromtimestamp(now, UTC), delivery.payload)
-        return {
+        headers = {
             "content-type": "application/json",
             "webhook-id": delivery.id,
             "webhook-timestamp": str(int(now)),
             "webhook-signature": signature,
         }
+        if delivery.event.startswith(notifications.EVENT_PREFIX):
+            value = notifications.signature_header(delivery.payload, self._secret, now)
+            headers[notifications.SIGNATURE_HEADER] = value
+        return headers

@@ -23,7 +23,7 @@ SendMessage = Callable[[Part | Progress | WordsRead | DeadlineChanged], None]
 REPORT_S, REPORT_SHARE = 1.0, 0.05  # seconds, or share, of the time left that is reserved to report a timeout
 Parse = Callable[[bytes, str, dict[str, str]], Request]
 PARSERS: dict[str, Parse] = {"invocations": parse_request, "generate": parse_generate_request}
-JOB_PARSERS: dict[str, Parse] = PARSERS | {"invocations": parse_job_request}
+JOB_PARSERS: dict[str, Parse] = PARSERS | {"invocations": parse_job_request, "generations": parse_job_request}
 
 
 class WorkerRoutes:

@@ -21,6 +21,13 @@ from inference.settings import Settings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 NOT_SENT = {499}  # the caller has disconnected
+GENERATION = {
+    "model": "wav2lip",
+    "input": [
+        {"type": "video", "url": "https://media.example/face.mp4"},
+        {"type": "audio", "url": "https://media.example/voice.wav"},
+    ],
+}
 
 
 @pytest.fixture
@@ -79,6 +86,17 @@ def test_jobs_are_as_they_are_described(jobs: JobServer):
     jsonschema.validate(jobs.client.get("/v1/jobs/1").json(), schema_of("Error"))
 
 
+def test_generations_are_as_they_are_described(settings: Settings):
+    with running_job_server(settings.model_copy(update={"job_workers": 0})) as jobs:
+        jobs.server.pool.health = {"sync_models": ["wav2lip"]}
+        created = jobs.client.post("/v2/generate", json=GENERATION)
+        jsonschema.validate(created.json(), schema_of("Generation"))
+        assert set(created.json()) == set(make_document()["components"]["schemas"]["Generation"]["properties"])
+        (model,) = jobs.client.get("/v2/models").json()
+        jsonschema.validate(model, schema_of("GenerationModel"))
+        jsonschema.validate(jobs.client.get("/v2/generate/1").json(), schema_of("GenerationError"))
+
+
 @pytest.mark.parametrize(
     ("name", "body", "is_valid"),
     [
@@ -90,6 +108,10 @@ def test_jobs_are_as_they_are_described(jobs: JobServer):
         ("SyncRequest", {"task": "lipsync", "face_url": "https://a.example/", "audio": "AAAA"}, False),
         ("SyncJobRequest", {"task": "lipsync", "face_url": "https://a.example/", "audio": "AAAA"}, True),
         ("GenerateRequest", {"image": "AAAA"}, False),
+        ("GenerationRequest", GENERATION, True),
+        ("GenerationRequest", GENERATION | {"options": {"sync_mode": "loop"}}, True),
+        ("GenerationRequest", GENERATION | {"options": {"prompt": "happy"}}, False),
+        ("GenerationRequest", {"model": "wav2lip", "input": []}, False),
     ],
 )
 def test_requests_are_as_they_are_described(name: str, body: dict[str, Any], *, is_valid: bool):

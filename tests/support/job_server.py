@@ -66,12 +66,15 @@ class ObedientPool(IdlePool):
         if body == b"wait":
             yield Progress("reading", 0.5)
             yield WordsRead(({"word": "BIN", "start": 0.0, "end": 0.4},))
-            while not self.release.is_set():
-                await asyncio.sleep(0.01)
+            await self.released()
         path = request.folder / "wav2lip+gan.mp4"
         path.write_bytes(body)
         output = JobOutput(path.name, path, "video/mp4", {"num_frames": 75})
         yield JobDone({"status": "success", "text": "BIN BLUE"}, (output,), 812.5, None)
+
+    async def released(self) -> None:
+        while not self.release.is_set():
+            await asyncio.sleep(0.01)
 
 
 @dataclass
@@ -99,9 +102,9 @@ class JobServer:
 
 
 @contextmanager
-def running_job_server(settings: Settings, **headers: str) -> Iterator[JobServer]:
-    """Run a server. headers: that its client sends with each request."""
-    pool = ObedientPool()
+def running_job_server(settings: Settings, pool: ObedientPool | None = None, **headers: str) -> Iterator[JobServer]:
+    """Run a server. pool: the workers of its jobs. headers: that its client sends with each request."""
+    pool = pool or ObedientPool()
     server = Server(settings, IdlePool(), JobService(settings, lambda: pool))  # type: ignore[arg-type]
     http = uvicorn.Server(http_config(make_app(server), settings.model_copy(update={"port": 0})))
     thread = threading.Thread(target=asyncio.run, args=(http.serve(),))

@@ -59,7 +59,7 @@ class JobRoutes:
         self._settings, self._service = settings, service
         self._answers, self._log, self._is_draining = answers, log, is_draining
         # Apart from other bodies, which arrive within seconds: those of jobs may take an hour.
-        self._bodies = BodyQuota(settings.max_uploads, settings.max_upload_bytes)
+        self.bodies = BodyQuota(settings.max_uploads, settings.max_upload_bytes)
         self._rules = SubmissionRules.of(settings)
         self._feed = EventFeed(self._read_events)
         self._streams = AnswerQuota(MAX_STREAMS)  # apart from answers: most of them wait for their job
@@ -109,7 +109,7 @@ class JobRoutes:
         idempotency_key_of(request.headers)  # before a large body arrives in vain
         caller = Caller.of(request, self._settings)
         limits = RequestLimits(MAX_ASYNC_BODY_BYTES, ASYNC_DEADLINE_S, ASYNC_DEADLINE_S, ASYNC_DEADLINE_S)
-        async with body_on_disk(request, limits, self._bodies, caller.address) as body:
+        async with body_on_disk(request, limits, self.bodies, caller.address) as body:
             request.state.has_body = False  # it has arrived
             new = await asyncio.to_thread(
                 read_submission, body, dict(request.headers), caller, request.state.request_id, self._rules

@@ -145,17 +145,27 @@ def parse_webhook(fields: Mapping[str, Any], rules: SubmissionRules) -> Webhook 
         if events is not None:
             raise InvalidRequest('"webhook_events": expected "webhook_url" as well')
         return None
+    return Webhook(check_webhook_url(url, WEBHOOK_URL, rules), parse_event_types(events))
+
+
+def check_webhook_url(url: object, label: str, rules: SubmissionRules) -> str:
+    """Return the URL of a webhook. label: its field. Raises: InvalidRequest if this server will not call it."""
     if not rules.has_webhooks:
-        raise InvalidRequest('"webhook_url": this server sends no webhooks; VISEME_WEBHOOK_SECRET turns them on')
+        raise InvalidRequest(f'"{label}": this server sends no webhooks; VISEME_WEBHOOK_SECRET turns them on')
     if not isinstance(url, str):
-        raise InvalidRequest(f'"webhook_url": found {shorten(url)}; expected a URL')
+        raise InvalidRequest(f'"{label}": found {shorten(url)}; expected a URL')
+    return check_public_url(url, label, rules)
+
+
+def check_public_url(url: str, label: str, rules: SubmissionRules) -> str:
+    """Return a URL that may be requested later, as far as that is known without a look-up. Raises: InvalidRequest."""
     from inference.media.outbound import UrlRules
 
     try:
         UrlRules(rules.url_hosts).check_literal(url)
     except CallerError as err:
-        raise InvalidRequest(f'"webhook_url": {err}') from err
-    return Webhook(url, parse_event_types(events))
+        raise InvalidRequest(f'"{label}": {err}') from err
+    return url
 
 
 def parse_event_types(events: object) -> tuple[str, ...]:
