@@ -173,6 +173,7 @@ class Server:
             self.metrics.jobs_running.set(found.n_running)
             self.metrics.jobs_oldest_wait.set(found.oldest_wait_s)
             self.metrics.job_attempts.set(found.n_attempts)
+            self.metrics.job_input_bytes.set(found.n_input_bytes)
             self.metrics.jobs_swept.set(self.jobs.n_swept)
 
     async def invoke_endpoint(self, request: Request) -> Response:

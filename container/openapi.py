@@ -41,7 +41,7 @@ STATUSES = {
     502: "`storage_unavailable`",
     503: "`overloaded` or `not_ready`; see Retry-After",
     504: "`deadline_exceeded`",
-    507: "`out_of_memory`",
+    507: "`out_of_memory` or `storage_full`; see Retry-After",
 }
 WORK_ERRORS = (400, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504, 507)
 JOB_ERRORS = (403, 404, 500, 502)

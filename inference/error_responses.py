@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from inference import errors
 
 RETRY_AFTER_S = 5
+STORAGE_RETRY_AFTER_S = 60  # space comes with the sweeps, which are a minute apart
 INTERNAL = (500, "internal_error")
 
 # Subclasses before their base classes.
@@ -29,6 +30,7 @@ STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.JobNotFound, 404, "job_not_found"),
     (errors.IdempotencyConflict, 409, "idempotency_conflict"),
     (errors.Overloaded, 503, "overloaded"),
+    (errors.StorageFull, 507, "storage_full"),
     (errors.RateLimited, 429, "rate_limited"),
     (errors.NotReady, 503, "not_ready"),
     (errors.BodyTimeout, 408, "deadline_exceeded"),
@@ -52,8 +54,12 @@ class Failure:
         return json.dumps({"status": "error", "error": {"code": self.code, "message": self.message}}).encode()
 
     def headers(self) -> dict[str, str]:
-        retry = {"retry-after": str(RETRY_AFTER_S)} if self.status == 503 else {}
-        return {"content-type": "application/json"} | retry
+        headers = {"content-type": "application/json"}
+        if self.status == 503:
+            headers["retry-after"] = str(RETRY_AFTER_S)
+        elif self.code == "storage_full":
+            headers["retry-after"] = str(STORAGE_RETRY_AFTER_S)
+        return headers
 
 
 def failure_of(err: BaseException) -> Failure:

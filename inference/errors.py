@@ -26,6 +26,7 @@
     └── ServingError                the server cannot answer now
         ├── NotReady                models are loading, or the worker is restarting
         ├── Overloaded              the queue is full
+        ├── StorageFull             there is no space for the input of another job
         ├── RateLimited             the client starts work more often than it may
         ├── DeadlineExceeded        the request took too long
         │   └── BodyTimeout         its body did not arrive in time, or too slowly
@@ -141,6 +142,10 @@ class NotReady(ServingError):
 
 class Overloaded(ServingError):
     """The queue of waiting requests is full."""
+
+
+class StorageFull(ServingError):
+    """There is no space for the input of another job: their bytes are at the bound, or the disk is nearly full."""
 
 
 class RateLimited(ServingError):

@@ -136,6 +136,9 @@ class Settings(BaseModel):
     job_attempts: int = Field(5, ge=1, le=100)
     job_days: float = Field(7.0, gt=0)
     job_queue_size: int = Field(100_000, ge=1)
+    # Bytes of inputs in the storage of jobs, and bytes that inputs leave free on its disk.
+    job_input_bytes: int = Field(100 << 30, gt=0)
+    job_min_free_bytes: int = Field(1 << 30, ge=0)
     webhook_secret: str | None = Field(None, repr=False)
     # Hosts, or host:port, that URLs of callers may name although their addresses are private.
     allowed_url_hosts: Annotated[tuple[str, ...], BeforeValidator(split_list)] = ()

@@ -45,6 +45,9 @@ class Metrics:
         self.jobs_swept = Gauge(
             "viseme_jobs_swept", "Jobs whose files this server has swept or deleted", registry=self._registry
         )
+        self.job_input_bytes = Gauge(
+            "viseme_job_input_bytes", "Bytes of the inputs in storage", registry=self._registry
+        )
         self.ready = Gauge("viseme_ready", "1 if /ping returns 200", registry=self._registry)
 
     def count(self, route: str, status: str, took_s: float) -> None:

@@ -189,9 +189,13 @@ class Submission:
 
 @dataclass(frozen=True)
 class QueueStatistics:
-    """Numbers of the queue, for metrics. oldest_wait_s: seconds that the oldest queued job has waited, 0 if none."""
+    """Numbers of the queue, for metrics.
+
+    oldest_wait_s: seconds that the oldest queued job has waited, 0 if none. n_input_bytes: of the inputs in storage.
+    """
 
     n_queued: int
     n_running: int
     n_attempts: int
     oldest_wait_s: float
+    n_input_bytes: int

@@ -23,12 +23,25 @@ from container.jobs.records import (
     Submission,
 )
 from container.jobs.rows import event_of, job_of, load_job
-from container.jobs.schema import IS_QUEUED, IS_RUNNING, IS_UNSWEPT, attempts, events, identities, jobs, outputs, turns
+from container.jobs.schema import (
+    HAS_SPARE_INPUT,
+    IS_QUEUED,
+    IS_RUNNING,
+    IS_UNSWEPT,
+    attempts,
+    events,
+    identities,
+    input_usage,
+    jobs,
+    outputs,
+    turns,
+)
 from container.jobs.transactions import CLOCK_ROW, JobLimits, JobTransactions, of_job
-from inference.errors import IdempotencyConflict, Overloaded
+from inference.errors import IdempotencyConflict, Overloaded, StorageFull
 
 COUNT_AGE_S = 1.0  # seconds that a count of the queued jobs serves to bound the queue
 SWEEP_BATCH = 100  # jobs per page of a sweep
+USAGE_ROW = 1  # key of the only row of `input_usage`
 
 
 class JobRepository(JobTransactions):
@@ -41,7 +54,8 @@ class JobRepository(JobTransactions):
     def submit(self, new: NewJob) -> Submission:
         """Queue a job, or return the one that the same owner submitted with the same key before.
 
-        Raises: Overloaded if the queue is full; IdempotencyConflict if the earlier job had another input.
+        Raises: Overloaded if the queue is full, StorageFull if the inputs would have too many bytes;
+        IdempotencyConflict if the earlier job had another input.
         """
         with self._writing() as db:
             if (earlier := self._find_same(db, new)) is not None:
@@ -50,6 +64,7 @@ class JobRepository(JobTransactions):
             try:
                 with db.begin_nested():
                     number = self._insert(db, new)
+                    self._occupy(db, new.input_bytes)
             except IntegrityError:  # another process has just queued it
                 if (earlier := self._find_same(db, new)) is None:
                     raise
@@ -111,7 +126,9 @@ class JobRepository(JobTransactions):
         with self._reading() as db:
             n_queued, oldest = db.execute(queued).one()
             n_running, n_attempts = db.scalar(running) or 0, db.scalar(select(func.count()).select_from(attempts)) or 0
-        return QueueStatistics(n_queued, n_running, n_attempts, max(self._clock() - oldest, 0.0) if oldest else 0.0)
+            n_input_bytes = db.scalar(select(input_usage.c.n_bytes)) or 0
+        wait_s = max(self._clock() - oldest, 0.0) if oldest else 0.0
+        return QueueStatistics(n_queued, n_running, n_attempts, wait_s, n_input_bytes)
 
     def cancel(self, job_id: str, owner: str | None = None) -> JobRecord:
         """Cancel a job; its worker finds out when it next uses its lease. A finished job stays as it is.
@@ -147,8 +164,36 @@ class JobRepository(JobTransactions):
 
     def delete(self, job_number: int) -> None:
         """Delete the record of a finished job; its files are deleted before."""
+        finished = jobs.c.number == job_number, jobs.c.state.in_(FINAL_STATES)
         with self._writing() as db:
-            db.execute(delete(jobs).where(jobs.c.number == job_number, jobs.c.state.in_(FINAL_STATES)))
+            gone = delete(jobs).where(*finished).returning(jobs.c.input_bytes, jobs.c.input_deleted_at)
+            row = db.execute(gone).one_or_none()
+            if row is not None and row.input_deleted_at is None:
+                self._release(db, row.input_bytes)
+
+    def input_bytes(self) -> int:
+        """Return the bytes of the inputs in storage."""
+        with self._reading() as db:
+            return db.scalar(select(input_usage.c.n_bytes)) or 0
+
+    def check_input_bytes(self, n_bytes: int) -> None:
+        """Check that an input of this size could be added now. Raises: StorageFull."""
+        self._check_fits(self.input_bytes(), n_bytes)
+
+    def finished_inputs(self) -> list[JobRecord]:
+        """Return finished jobs whose inputs are in storage, those that ended first before the others."""
+        query = select(jobs).where(HAS_SPARE_INPUT).order_by(jobs.c.finished_at).limit(SWEEP_BATCH)
+        with self._reading() as db:
+            return [job_of(row) for row in db.execute(query).mappings()]
+
+    def mark_input_deleted(self, job_number: int) -> None:
+        """Record that the input of a finished job is not in storage any more."""
+        kept = jobs.c.number == job_number, HAS_SPARE_INPUT
+        with self._writing() as db:
+            marked = update(jobs).where(*kept).values(input_deleted_at=self._clock()).returning(jobs.c.input_bytes)
+            n_bytes = db.execute(marked).scalar_one_or_none()
+            if n_bytes is not None:
+                self._release(db, n_bytes)
 
     def identity(self) -> str:
         """Return the identity of the database: 32 hexadecimal digits, the same as long as it exists."""
@@ -187,6 +232,31 @@ class JobRepository(JobTransactions):
             self._counted_at = now
         if self._n_queued >= self._limits.max_queued:
             raise Overloaded(f"{self._n_queued} jobs are queued, at most {self._limits.max_queued}; try again later")
+
+    def _occupy(self, db: Connection, n_bytes: int) -> None:
+        """Count the bytes of an input. Raises: StorageFull if they are too many, whatever other servers do now."""
+        limit = self._limits.max_input_bytes
+        self._check_fits(0, n_bytes)
+        counted = self._upsert(input_usage).values(key=USAGE_ROW, n_bytes=n_bytes)
+        total = input_usage.c.n_bytes + counted.excluded.n_bytes
+        added = counted.on_conflict_do_update(
+            index_elements=[input_usage.c.key], set_={"n_bytes": total}, where=total <= limit
+        )
+        if db.execute(added.returning(input_usage.c.n_bytes)).scalar_one_or_none() is None:
+            raise self._storage_full(db.scalar(select(input_usage.c.n_bytes)) or 0, n_bytes)
+
+    def _release(self, db: Connection, n_bytes: int) -> None:
+        db.execute(update(input_usage).values(n_bytes=input_usage.c.n_bytes - n_bytes))
+
+    def _check_fits(self, n_stored: int, n_bytes: int) -> None:
+        if n_stored + n_bytes > self._limits.max_input_bytes:
+            raise self._storage_full(n_stored, n_bytes)
+
+    def _storage_full(self, n_stored: int, n_bytes: int) -> StorageFull:
+        limit = self._limits.max_input_bytes
+        return StorageFull(
+            f"the inputs of jobs have {n_stored} bytes, at most {limit}: another {n_bytes} do not fit; try again later"
+        )
 
     def _insert(self, db: Connection, new: NewJob) -> int:
         now = self._clock()

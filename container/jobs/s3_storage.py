@@ -54,6 +54,10 @@ class S3Storage(JobStorage):
     def delete_attempt(self, job_id: str, attempt: int) -> None:
         self._delete_all(self._name(job_id, f"{attempt_prefix(attempt)}/"), lambda _name: True)
 
+    def delete_input(self, job_id: str) -> None:
+        with s3_errors(self._bucket, self._prefix):
+            self.client.delete_object(Bucket=self._bucket, Key=self._name(job_id, INPUT))
+
     def delete(self, job_id: str) -> None:
         self._delete_all(self._name(job_id, ""), lambda _name: True)
 

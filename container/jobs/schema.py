@@ -64,6 +64,7 @@ jobs = Table(
     Column("finished_at", Double),
     Column("expires_at", Double),
     Column("swept_at", Double),  # since then no files of lost attempts are left
+    Column("input_deleted_at", Double),  # before the job itself, as space was short
     Column("error", JSON(none_as_null=True)),
     Column("result", JSON(none_as_null=True)),
     # NULL keys are distinct from each other, so this applies only to jobs that have one.
@@ -74,10 +75,12 @@ jobs = Table(
 IS_QUEUED = jobs.c.state == literal_column("'queued'")
 IS_RUNNING = jobs.c.state.in_((literal_column("'starting'"), literal_column("'processing'")))
 IS_UNSWEPT = jobs.c.finished_at.is_not(None) & jobs.c.swept_at.is_(None)
+HAS_SPARE_INPUT = jobs.c.finished_at.is_not(None) & jobs.c.input_deleted_at.is_(None)
 # Partial indexes: as long as the queue, or as what runs, however many jobs are finished.
 Index("ix_jobs_queue", jobs.c.turn, jobs.c.number, sqlite_where=IS_QUEUED, postgresql_where=IS_QUEUED)
 Index("ix_jobs_leases", jobs.c.lease_expires_at, sqlite_where=IS_RUNNING, postgresql_where=IS_RUNNING)
 Index("ix_jobs_unswept", jobs.c.number, sqlite_where=IS_UNSWEPT, postgresql_where=IS_UNSWEPT)
+Index("ix_jobs_inputs", jobs.c.finished_at, sqlite_where=HAS_SPARE_INPUT, postgresql_where=HAS_SPARE_INPUT)
 Index("ix_jobs_expiry", jobs.c.expires_at)
 
 outputs = Table(
@@ -149,6 +152,14 @@ Index(
     deliveries.c.receiver,  # so that those to a busy one are passed over in the index
     sqlite_where=IS_PENDING,
     postgresql_where=IS_PENDING,
+)
+
+# The bytes of the inputs in storage, in the only row. They change in the transactions that add and delete the records.
+input_usage = Table(
+    "job_input_usage",
+    metadata,
+    Column("key", Integer, primary_key=True, autoincrement=False),
+    Column("n_bytes", BigInteger, nullable=False),
 )
 
 # The identity of the database, in its only row: its files lie under that name, apart from those of other databases.

@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Protocol
 from container.worker.messages import AnswerMessage, WorkerRequest
 from container.worker.placement import Machine, place_workers
 from container.worker.pool import Pool
-from inference.errors import IdempotencyConflict, NotReady, Overloaded, StorageError, VisemeError
+from inference.errors import IdempotencyConflict, NotReady, Overloaded, StorageError, StorageFull, VisemeError
 from inference.settings import Settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from container.jobs.broker import WakeSender
+    from container.jobs.input_space import InputSpace
     from container.jobs.job_queue import JobQueue
     from container.jobs.records import NewJob, QueueStatistics, Submission
     from container.jobs.repository import JobRepository
@@ -54,6 +55,7 @@ class JobStore:
     queue: JobQueue
     storage: JobStorage
     sweeper: Sweeper
+    space: InputSpace
     webhooks: WebhookSender | None
 
 
@@ -113,17 +115,23 @@ class JobService:
     async def submit(self, new: NewJob, source: Path) -> Submission:
         """Store the input of a job and queue it; both are on the disk then. source: may be moved.
 
-        Raises: Overloaded if the queue or the disk is full; IdempotencyConflict; StorageError.
+        Raises: Overloaded if the queue is full; StorageFull; IdempotencyConflict; StorageError.
         """
         from container.jobs.records import Submission
         from container.jobs.retry import retry
         from container.jobs.storage import INPUT
 
         store = await self.open()
-        await asyncio.to_thread(store.storage.write, new.id, INPUT, source)
+
+        def write_input() -> None:
+            with store.space.writing(source):
+                store.storage.write(new.id, INPUT, source)
+
+        await asyncio.to_thread(write_input)
         try:
             submission = await retry(lambda: asyncio.to_thread(store.repository.submit, new), SUBMIT_TRIES)
-        except (Overloaded, IdempotencyConflict):  # after a StorageError there may be a record: the sweeper finds out
+        except (Overloaded, StorageFull, IdempotencyConflict):
+            # After a StorageError there may be a record: the sweeper finds out.
             await self._delete_files(store, new.id)
             raise
         if submission.job.id == new.id:
@@ -131,6 +139,11 @@ class JobService:
             return Submission(submission.job, is_new=True)  # even if the answer to the first try was lost
         await self._delete_files(store, new.id)
         return submission
+
+    async def check_space(self, n_bytes: int) -> None:
+        """Check that an input could be stored, before it arrives in vain. Raises: StorageFull, StorageError."""
+        store = await self.open()
+        await asyncio.to_thread(store.space.check, n_bytes)
 
     async def statistics(self) -> QueueStatistics | None:
         """Return the numbers of the queue; None if there have been no jobs. Raises: StorageError."""
@@ -176,6 +189,7 @@ class JobService:
             (LEASE_SWEEP_S, store.sweeper.free_dead),
             (LEASE_SWEEP_S, store.sweeper.free_expired),
             (FILE_SWEEP_S, store.sweeper.sweep),
+            (FILE_SWEEP_S, store.space.make_room),
             (ORPHAN_SWEEP_S, store.sweeper.delete_orphans),
         ]
         if store.webhooks is not None:
@@ -290,17 +304,25 @@ def make_job_pool(settings: Settings) -> Pool:
 def open_store(settings: Settings, clock: Callable[[], float] = time.time) -> JobStore:
     """Open the database and the storage that the settings name. Raises: StorageError, InvalidRequest."""
     from container.jobs.database import open_database
+    from container.jobs.input_space import InputSpace
     from container.jobs.job_queue import JobQueue
     from container.jobs.repository import JobRepository
     from container.jobs.sweeper import Sweeper
     from container.jobs.transactions import DAY_S, JobLimits
 
-    limits = JobLimits(settings.job_queue_size, settings.job_attempts, settings.job_days * DAY_S)
+    limits = JobLimits(
+        settings.job_queue_size,
+        settings.job_attempts,
+        settings.job_days * DAY_S,
+        settings.job_input_bytes,
+        settings.job_min_free_bytes,
+    )
     engine = open_database(settings.database_url, settings.data_dir)
     repository, queue = JobRepository(engine, limits, clock), JobQueue(engine, limits, clock)
     storage = open_storage(settings, repository.identity())
     sweeper = Sweeper(queue, repository, storage, clock)
-    return JobStore(engine, repository, queue, storage, sweeper, make_sender(settings, engine, limits, clock))
+    space = InputSpace(repository, storage, limits)
+    return JobStore(engine, repository, queue, storage, sweeper, space, make_sender(settings, engine, limits, clock))
 
 
 def make_sender(

@@ -73,8 +73,21 @@ class JobStorage(ABC):
         """Delete the files of one attempt, if any. Raises: StorageError."""
 
     @abstractmethod
+    def delete_input(self, job_id: str) -> None:
+        """Delete the input of a job, if it is there. Raises: StorageError."""
+
+    @abstractmethod
     def delete(self, job_id: str) -> None:
         """Delete every file of a job, if any. Raises: StorageError."""
+
+    def free_bytes(self) -> int | None:
+        """Return the bytes that are free for files, or None if they are not limited. Raises: Overloaded."""
+        return None
+
+    def bytes_to_write(self, source: Path) -> int:
+        """Return by how many bytes a file makes the free ones fewer: none if it is only moved. Raises: Overloaded."""
+        with disk_errors():
+            return source.stat().st_size
 
     @abstractmethod
     def job_ids(self, older_than: float) -> Iterator[str]:
@@ -126,9 +139,22 @@ class FolderStorage(JobStorage):
         with disk_errors():
             delete_tree(self._folder(job_id) / attempt_prefix(attempt))
 
+    def delete_input(self, job_id: str) -> None:
+        with disk_errors():
+            self._path(job_id, INPUT).unlink(missing_ok=True)
+
     def delete(self, job_id: str) -> None:
         with disk_errors():
             delete_tree(self._folder(job_id))
+
+    def free_bytes(self) -> int:
+        with disk_errors():
+            return shutil.disk_usage(self.root).free
+
+    def bytes_to_write(self, source: Path) -> int:
+        with disk_errors():
+            found = source.stat()
+            return 0 if found.st_dev == self.root.stat().st_dev else found.st_size
 
     def job_ids(self, older_than: float) -> Iterator[str]:
         with disk_errors(), os.scandir(self.root) as entries:

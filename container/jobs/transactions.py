@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 
@@ -31,12 +31,14 @@ class JobLimits:
     """Limits of the queue.
 
     max_queued: jobs that wait at once. max_attempts: per job. keep_s: seconds that a finished job and its files are
-    kept.
+    kept. max_input_bytes: of the inputs in storage. min_free_bytes: that inputs leave free on its disk.
     """
 
     max_queued: int = 100_000
     max_attempts: int = 5
     keep_s: float = 7 * DAY_S
+    max_input_bytes: int = 100 << 30
+    min_free_bytes: int = 1 << 30
 
 
 class JobTransactions:
@@ -60,8 +62,12 @@ class JobTransactions:
         with storage_errors(), self._engine.connect().execution_options(**{WRITES: True}) as db, db.begin():
             yield db
 
+    def _upsert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
+        """Return an insertion that may say what to do on a conflict."""
+        return postgresql.insert(table) if self._is_postgresql else sqlite.insert(table)
+
     def _raise_turn(self, db: Connection, client: str, turn: int) -> None:
-        upsert = (postgresql if self._is_postgresql else sqlite).insert(turns).values(client=client, turn=turn)
+        upsert = self._upsert(turns).values(client=client, turn=turn)
         db.execute(
             upsert.on_conflict_do_update(
                 index_elements=[turns.c.client], set_={"turn": upsert.excluded.turn}, where=turns.c.turn < turn

@@ -15,7 +15,13 @@ from starlette.routing import BaseRoute, Route
 
 from container.http.answers import AnswerQuota
 from container.http.auth import check_token
-from container.http.request_body import MAX_ASYNC_BODY_BYTES, BodyQuota, RequestLimits, body_on_disk
+from container.http.request_body import (
+    MAX_ASYNC_BODY_BYTES,
+    BodyQuota,
+    RequestLimits,
+    body_on_disk,
+    check_content_length,
+)
 from container.http.request_log import RequestLog
 from container.http.responses import CleanupStreamingResponse, early_response_class, request_id_of
 from container.jobs.api.callers import Caller
@@ -40,6 +46,7 @@ from inference.requests.deadlines import ASYNC_DEADLINE_S
 from inference.settings import Settings
 
 logger = logging.getLogger("viseme.jobs")
+EARLY_CHECK_BYTES = 1 << 20  # bytes of a body above which its space is checked before it arrives
 STREAM_GRACE_S = 60.0  # seconds for the last events of a stream that is at its limit
 NO_STORE = {"cache-control": "no-store"}
 Handler = Callable[[Request], Awaitable[Response]]
@@ -109,6 +116,8 @@ class JobRoutes:
         idempotency_key_of(request.headers)  # before a large body arrives in vain
         caller = Caller.of(request, self._settings)
         limits = RequestLimits(MAX_ASYNC_BODY_BYTES, ASYNC_DEADLINE_S, ASYNC_DEADLINE_S, ASYNC_DEADLINE_S)
+        if (n_declared := check_content_length(request, limits.body_bytes)) > EARLY_CHECK_BYTES:
+            await self._service.check_space(n_declared)
         async with body_on_disk(request, limits, self.bodies, caller.address) as body:
             request.state.has_body = False  # it has arrived
             new = await asyncio.to_thread(

@@ -79,6 +79,7 @@ def test_statistics(database: JobDatabase) -> None:
     database.claim()
     found = database.repository.statistics()
     assert (found.n_queued, found.n_running, found.n_attempts, found.oldest_wait_s) == (2, 1, 1, 20.0)
+    assert found.n_input_bytes == 30
 
 
 def test_a_finished_job_is_deleted_after_its_time(database: JobDatabase) -> None:
