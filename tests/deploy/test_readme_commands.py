@@ -305,9 +305,11 @@ def test_an_inline_request_is_base64_for_version_2_only(option: str, account: Ac
     arguments = [*words, *name, *typed, option, request, str(tmp_path / "answer.json"), "--endpoint-url", url]
     raw = ["--cli-binary-format", "raw-in-base64-out"]
     results = {}
-    for major in (1, 2):
-        if (found := find_cli(major)) is None:
+    clis = {major: find_cli(major) for major in (1, 2)}
+    for major, found in clis.items():
+        if found is None:
             pytest.skip(f"no AWS CLI {major} here")
+    for major, found in clis.items():
         for more in ([], raw):
             run = subprocess.run(
                 [str(found), *arguments, *more], env=account.env, capture_output=True, text=True, check=False
