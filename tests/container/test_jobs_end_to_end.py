@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
+import io
 import json
 import subprocess
 import sys
@@ -14,13 +16,19 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import av
 import boto3
 import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 from standardwebhooks import Webhook
 from support.live_server import PATIENCE_S, LiveServer, live_server
+from support.small_wav2lip import voice
+from support.synthetic_frames import talk
+from support.video_files import make_video
 from support.waiting import wait_until
+from sync import Sync
+from sync.common import Audio, GenerationOptions, Video
 
 SECRET = "whsec_" + base64.b64encode(bytes(range(32))).decode()
 VISEME = str(Path(sys.executable).parent / "viseme")
@@ -160,9 +168,8 @@ def test_a_job_from_submission_to_webhook(
     assert [one["id"] for one in listed] == [job_id]
     assert "job done: transcript.txt, " in run(server, "show", job_id, "--log").stdout
     check_downloads(server, record, tmp_path / "made")
-    stored = [one["Key"] for one in s3.list_objects_v2(Bucket="jobs")["Contents"]]
-    assert f"files/{job_id}/input" in stored
-    assert f"files/{job_id}/attempts/1/transcript.txt" in stored
+    stored = {one["Key"].split("/", 2)[2] for one in s3.list_objects_v2(Bucket="jobs")["Contents"]}
+    assert {f"{job_id}/input", f"{job_id}/attempts/1/transcript.txt"} <= stored  # in the folder of the database
     check_webhook(outside, job_id, text)
 
 
@@ -185,6 +192,46 @@ def check_webhook(outside: OutsideServer, job_id: str, text: str) -> None:
         assert payload["data"]["result"]["text"] == text
         ids.add(headers["webhook-id"])
     assert len(ids) == 1
+
+
+def test_a_generation_by_the_client_of_sync_so(server: LiveServer, outside: OutsideServer):
+    outside.files |= {"/face.mp4": make_video(talk(10)), "/voice.wav": voice(0.8)}
+    client = Sync(base_url=server.url, api_key=TOKEN).generations
+    created = client.create(
+        model="lipsync-2",
+        input=[Video(url=f"{outside.url}/face.mp4"), Audio(url=f"{outside.url}/voice.wav")],
+        options=GenerationOptions(sync_mode="loop"),
+        webhook_url=f"{outside.url}/hook",
+        output_file_name="spoken",
+    )
+    wait_until(lambda: client.get(created.id).status in ("COMPLETED", "FAILED", "REJECTED"))
+    done = client.get(created.id)
+    assert (done.status, done.error) == ("COMPLETED", None)
+    assert done.model == "starter"
+    assert done.output_url is not None
+    assert TOKEN not in done.output_url
+    video = httpx.get(done.output_url, follow_redirects=True, trust_env=False)  # to S3, where the files of jobs are
+    with av.open(io.BytesIO(video.content)) as container:
+        n_frames = sum(1 for _ in container.decode(video=0))
+    assert n_frames == 20  # 0.8 s
+    assert done.output_duration == pytest.approx(0.8)
+    check_webhook_of_sync_so(outside, created.id)
+
+
+def check_webhook_of_sync_so(outside: OutsideServer, generation_id: str) -> None:
+    """Verify the webhook as https://sync.so/docs/api-reference/guides/webhooks does."""
+
+    def found() -> list[tuple[dict[str, str], bytes]]:
+        return [(headers, body) for headers, body in outside.received if json.loads(body).get("id") == generation_id]
+
+    wait_until(lambda: bool(found()))
+    headers, body = found()[0]
+    timestamp, signature = (part.partition("=")[2] for part in headers["sync-signature"].split(","))
+    expected = hmac.new(SECRET.encode(), f"{timestamp}.{body.decode()}".encode(), hashlib.sha256).hexdigest()
+    assert hmac.compare_digest(signature, expected)
+    payload = json.loads(body)
+    assert (payload["status"], payload["outputFileName"]) == ("COMPLETED", "spoken")
+    assert httpx.get(payload["outputUrl"], trust_env=False).status_code == 307
 
 
 def test_a_private_address_that_is_not_allowed_is_never_fetched(server: LiveServer, talking_film: bytes):
