@@ -10,6 +10,10 @@ GRID ?= $(patsubst %/,%,$(dir $(wildcard ../shared/grid/mouths)))
 CASES ?= $(patsubst %/,%,$(dir $(wildcard ../shared/cases/_lib.sh)))
 CLIP := $(or $(VIDEO),$(firstword $(sort $(wildcard ../shared/grid/eval/*.mpg))),out/bench.mp4)
 TORCH := $(shell grep '^torch==' requirements.txt)
+# Processes that share the tests: about one per core.
+TEST_PROCESSES ?= 2
+# Empty: the tests start hundreds of programs, which share what the first one compiles.
+export PYTHONDONTWRITEBYTECODE :=
 
 # Tools and SDKs whose pinned dependencies conflict with the project's, each in its own virtualenv.
 CHECKOV := build/checkov-3.3.30
@@ -56,7 +60,7 @@ demo: $(READY)
 	$(BIN)/python -m container.commands.demo $(if $(TEXT),--text "$(TEXT)") $(if $(SEED),--seed "$(SEED)") $(if $(VIDEO),--video "$(VIDEO)")
 
 test: $(READY) environments
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 environments: build/sagemaker-sdk/.ready build/sagemaker-core/.ready build/stock-image/.ready build/aws-cli/.ready $(if $(LIVE_PYTHON),build/sagemaker-live/.ready)
 	@test -n "$(LIVE_PYTHON)" || echo "no Python 3.12 or newer: the tests of sessions over SageMaker are skipped"

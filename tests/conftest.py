@@ -37,8 +37,26 @@ def pytest_configure() -> None:
     disable_telemetry()
     for name in [name for name in os.environ if name.startswith(SETTINGS) and name not in KEPT]:
         del os.environ[name]
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        torch.set_num_threads(1)  # the processes share the cores
     for name in ("NO_PROXY", "no_proxy"):  # the tests' servers are on this machine
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), LOCAL]))
+
+
+class FailureNames:
+    """Prints the name of each failed test at once: a run that is ended early prints no summary."""
+
+    def __init__(self, terminal: pytest.TerminalReporter) -> None:
+        self._terminal = terminal
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._terminal.write_line(f" {report.nodeid}: {report.when} failed")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if terminal := session.config.pluginmanager.getplugin("terminalreporter"):  # None in a process of pytest-xdist
+        session.config.pluginmanager.register(FailureNames(terminal))
 
 
 @pytest.fixture(scope="session")
