@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, Engine, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, CursorResult, Engine, and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from container.jobs.records import (
@@ -194,6 +195,17 @@ class JobRepository(JobTransactions):
             n_bytes = db.execute(marked).scalar_one_or_none()
             if n_bytes is not None:
                 self._release(db, n_bytes)
+
+    def forget_turns(self) -> int:
+        """Delete the turns that change nothing: of clients none of whose jobs waits. Returns: how many there were.
+
+        Without it there would be a row for each address that has ever submitted a job.
+        """
+        claimed = select(turns.c.turn).where(turns.c.client == CLOCK_ROW).scalar_subquery()
+        with self._writing() as db:
+            spent = delete(turns).where(turns.c.client != CLOCK_ROW, turns.c.turn <= claimed)
+            deleted: CursorResult[Any] = db.execute(spent)
+            return deleted.rowcount
 
     def identity(self) -> str:
         """Return the identity of the database: 32 hexadecimal digits, the same as long as it exists."""

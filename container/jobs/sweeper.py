@@ -47,13 +47,14 @@ class Sweeper:
         return freed
 
     def sweep(self) -> None:
-        """Delete the files of lost attempts, and the jobs whose time is over. Raises: StorageError."""
+        """Delete the files of lost attempts, the jobs whose time is over, and spent turns. Raises: StorageError."""
         for job in self._repository.unswept():
             if self._try(job, lambda job=job: self._storage.delete_attempts(job.id, kept_attempt(job))):  # type: ignore[misc]
                 self._repository.mark_swept(job.number)
         for job in self._repository.expired():
             if self._try(job, lambda job=job: self._storage.delete(job.id)):  # type: ignore[misc]
                 self._repository.delete(job.number)
+        self._repository.forget_turns()
 
     def delete_orphans(self) -> int:
         """Delete files without a record: their submission was never acknowledged. Returns: the number of jobs."""

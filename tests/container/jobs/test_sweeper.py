@@ -118,6 +118,22 @@ def test_files_of_submissions_that_were_not_acknowledged_are_deleted(
     )
 
 
+def test_turns_are_forgotten_once_they_change_nothing(database: JobDatabase, sweeper: Sweeper) -> None:
+    """There would be a row for each address that has ever submitted a job."""
+    for i in range(3):
+        database.submit(client=f"client-{i}")
+    for _ in range(2):
+        database.submit(client="client-0")
+    for _ in range(3):
+        database.claim()
+    assert database.repository.forget_turns() == 2
+    database.submit(client="client-1")  # as if it were new
+    order = [database.find(database.claim().job_id).client for _ in range(3)]
+    assert order == ["client-0", "client-1", "client-0"]
+    sweeper.sweep()
+    assert database.repository.forget_turns() == 0
+
+
 def test_leases_of_dead_processes_of_this_host_are_freed(database: JobDatabase, sweeper: Sweeper) -> None:
     job, other = database.submit(), database.submit()
     current = ProcessIdentity.current()
