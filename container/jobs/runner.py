@@ -158,10 +158,15 @@ class JobRunner:
             is_job=True,
         )
         await asyncio.to_thread(self._queue.start, lease)
+        last: tuple[str, int] | None = None  # progress: each that is recorded is an event of the job
         async with contextlib.aclosing(self._pool.run(request)) as messages:
             async for message in messages:
                 if isinstance(message, JobDone | Failed):
                     return message
+                if isinstance(message, Progress):
+                    before, last = last, (message.stage, percent_of(message))
+                    if last == before:
+                        continue
                 await self._report(lease, message)
         raise AssertionError("the pool ended a request without its last message")
 
@@ -173,8 +178,7 @@ class JobRunner:
         """Record progress or words. Raises: LeaseLost. A database that cannot be reached costs only the report."""
         try:
             if isinstance(message, Progress):
-                percent = int(message.share * 100)
-                await asyncio.to_thread(self._queue.report_progress, lease, message.stage, percent)
+                await asyncio.to_thread(self._queue.report_progress, lease, message.stage, percent_of(message))
             elif isinstance(message, WordsRead):
                 await asyncio.to_thread(self._queue.add_words, lease, message.words)
         except StorageError as err:
@@ -233,3 +237,7 @@ class JobRunner:
         """Delete the files of a lost attempt. What cannot be deleted is swept when the job has ended."""
         with contextlib.suppress(VisemeError):
             await asyncio.to_thread(self._storage.delete_attempt, lease.job_id, lease.attempt)
+
+
+def percent_of(progress: Progress) -> int:
+    return int(progress.share * 100)

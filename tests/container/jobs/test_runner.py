@@ -130,6 +130,23 @@ def test_a_job_is_run_and_published(database: JobDatabase, storage: FolderStorag
     assert not asyncio.run(runner.run_next())
 
 
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_progress_is_an_event_only_if_it_changes(database: JobDatabase, storage: FolderStorage, job: JobRecord) -> None:
+    """A job of two hours reports it thousands of times."""
+
+    async def report_often(request: WorkerRequest) -> AsyncGenerator[AnswerMessage]:
+        for stage in ("reading", "syncing"):
+            for i in range(100):
+                yield Progress(stage, i / 5000)
+        async for message in succeed(request):
+            yield message
+
+    asyncio.run(make_runner(database, storage, ScriptedPool(report_often)).run_next())
+    events = [one.data for one in database.repository.events_after(job.number) if one.kind == "progress"]
+    found = [(one["stage"], one["progress"]) for one in events]
+    assert found == [("reading", 0), ("reading", 1), ("syncing", 0), ("syncing", 1), ("syncing", 50)]
+
+
 def test_the_callers_mistake_is_final(database: JobDatabase, storage: FolderStorage, job: JobRecord) -> None:
     asyncio.run(make_runner(database, storage, ScriptedPool(fail_with("no_face_found", 400))).run_next())
     failed = database.find(job.id)
