@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from container.jobs.database import POSTGRESQL, WRITES, reason_of
 from container.jobs.deliveries import delivery_rows
@@ -130,7 +131,7 @@ def storage_errors() -> Iterator[None]:
     """Raise StorageError for what goes wrong with the database."""
     try:
         yield
-    except DBAPIError as err:
+    except (DBAPIError, PoolTimeout) as err:  # the latter: every connection is in use, and stays so
         raise StorageError(f"the jobs database failed ({reason_of(err)})") from err
 
 

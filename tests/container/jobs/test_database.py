@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Engine, QueuePool, create_engine, inspect, text
 
 from container.jobs.database import default_url, make_engine, open_database
+from container.jobs.repository import JobRepository
 from container.jobs.schema import metadata
 from inference.errors import InvalidRequest, StorageError
 
@@ -73,6 +74,15 @@ def test_an_unreachable_database_is_named_without_its_password(tmp_path: Path) -
     with pytest.raises(StorageError, match=r"postgresql.*127\.0\.0\.1:9/viseme cannot be opened") as raised:
         open_database("postgresql://viseme:secret@127.0.0.1:9/viseme", tmp_path)
     assert "secret" not in str(raised.value)
+
+
+def test_connections_that_are_all_in_use_are_a_storage_error(tmp_path: Path) -> None:
+    """Then those who call try again, as with a database that is away."""
+    open_database(None, tmp_path).dispose()
+    engine = create_engine(default_url(tmp_path), poolclass=QueuePool, pool_size=1, max_overflow=0, pool_timeout=0.01)
+    with engine.connect(), pytest.raises(StorageError, match="the jobs database failed"):
+        JobRepository(engine).identity()
+    engine.dispose()
 
 
 def test_the_claims_use_the_index_of_the_queue(engine: Engine) -> None:
