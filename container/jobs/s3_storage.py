@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +64,12 @@ class S3Storage(JobStorage):
 
     def job_ids(self, older_than: float) -> Iterator[str]:
         with s3_errors(self._bucket, self._prefix):
-            for page in self._pages(self._prefix):
-                for entry in page.get("Contents", []):
-                    job_id, _, key = entry["Key"][len(self._prefix) :].partition("/")
-                    is_input = key == INPUT and JOB_ID.fullmatch(job_id)
-                    if is_input and entry["LastModified"].timestamp() < older_than:
-                        yield job_id
+            entries = (entry for page in self._pages(self._prefix) for entry in page.get("Contents", []))
+            # S3 lists in the order of keys, so the objects of a job follow one another.
+            for job_id, found in groupby(entries, lambda entry: entry["Key"][len(self._prefix) :].partition("/")[0]):
+                first = min(entry["LastModified"].timestamp() for entry in found)
+                if JOB_ID.fullmatch(job_id) and first < older_than:
+                    yield job_id
 
     def _name(self, job_id: str, key: str) -> str:
         check_name(JOB_ID, job_id)

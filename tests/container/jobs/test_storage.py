@@ -146,3 +146,11 @@ def test_s3_gives_links(tmp_path: Path, storage: JobStorage) -> None:
     else:
         assert url is not None
         assert f"jobs/{ONE}/attempts/1/a.mp4?" in url
+
+
+def test_every_job_with_old_files_is_found(storage: JobStorage, tmp_path: Path) -> None:
+    """Also one whose input is gone: a worker that was stopped for days may store a log of a deleted job."""
+    write(storage, tmp_path, ONE, "input", "logs/1.txt", "attempts/1/a.mp4")
+    write(storage, tmp_path, OTHER, "logs/1.txt")
+    assert list(storage.job_ids(time.time() - 3600)) == []
+    assert sorted(storage.job_ids(time.time() + 3600)) == [ONE, OTHER]
