@@ -22,6 +22,8 @@ from inference.errors import LeaseLost
 LEASE_S = 30.0  # seconds that a lease lasts
 RENEWAL_S = 10.0  # seconds between renewals
 SWEEP_BATCH = 100  # jobs freed per transaction
+# Seconds: a lease or a retry that is further ahead was recorded while a clock was wrong, and would last until then.
+MAX_AHEAD_S = 600.0
 WORKER_DIED = "worker_died"
 
 
@@ -34,7 +36,7 @@ class JobQueue(JobTransactions):
         worker: a name unique to the claimer. process: that runs the job, so that its lease is freed if it is dead.
         """
         now = self._clock()
-        ready = IS_QUEUED, or_(jobs.c.retry_at.is_(None), jobs.c.retry_at <= now)
+        ready = self._is_ready()
         first: Select[Any] = select(jobs.c.number).where(*ready).order_by(jobs.c.turn, jobs.c.number).limit(1)
         if self._is_postgresql:
             first = first.with_for_update(skip_locked=True)
@@ -69,9 +71,8 @@ class JobQueue(JobTransactions):
 
     def has_ready(self) -> bool:
         """Return whether a job could be claimed now."""
-        ready = IS_QUEUED, or_(jobs.c.retry_at.is_(None), jobs.c.retry_at <= self._clock())
         with self._reading() as db:
-            return db.scalar(select(jobs.c.number).where(*ready).limit(1)) is not None
+            return db.scalar(select(jobs.c.number).where(*self._is_ready()).limit(1)) is not None
 
     def renew(self, lease: Lease) -> None:
         """Extend a lease. Raises: LeaseLost if it has expired or been taken, or the job was canceled."""
@@ -178,7 +179,7 @@ class JobQueue(JobTransactions):
 
     def free_expired_leases(self) -> list[str]:
         """Queue the jobs again whose leases have expired, or fail those without attempts left. Returns: their ids."""
-        return self._free(jobs.c.lease_expires_at <= self._clock())
+        return self._free(is_over(jobs.c.lease_expires_at, self._clock()))
 
     def free_dead_leases(self, host: str, is_alive: Callable[[str], bool]) -> list[str]:
         """Free the leases of this host's dead processes at once. Returns: the ids of their jobs.
@@ -189,6 +190,10 @@ class JobQueue(JobTransactions):
             query = select(jobs.c.lease_process).where(IS_RUNNING, jobs.c.lease_host == host).distinct()
             dead = [process for process in db.scalars(query) if process is not None and not is_alive(process)]
         return self._free(and_(jobs.c.lease_host == host, jobs.c.lease_process.in_(dead))) if dead else []
+
+    def _is_ready(self) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
+        """Return the conditions that a job may be claimed now."""
+        return IS_QUEUED, or_(jobs.c.retry_at.is_(None), is_over(jobs.c.retry_at, self._clock()))
 
     def _update_leased(self, db: Connection, lease: Lease, values: dict[str, Any]) -> None:
         """Update a job if the lease is valid now. Raises: LeaseLost."""
@@ -249,3 +254,8 @@ class JobQueue(JobTransactions):
         if not changed.rowcount:
             position = db.scalar(select(func.count()).where(outputs.c.job_number == number)) or 0
             db.execute(insert(outputs).values(values | {"job_number": number, "position": position}))
+
+
+def is_over(time: ColumnElement[float], now: float) -> ColumnElement[bool]:
+    """Return the condition that a time is over, or so far ahead that a clock was wrong when it was recorded."""
+    return or_(time <= now, time > now + MAX_AHEAD_S)

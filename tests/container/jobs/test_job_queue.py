@@ -227,3 +227,23 @@ def test_processes_never_claim_the_same_job(database: JobDatabase, engine: Engin
     for process in processes:
         process.join()
     assert claimed == Counter(submitted)
+
+
+def test_times_that_were_recorded_by_a_wrong_clock_do_not_hold_jobs(database: JobDatabase) -> None:
+    """The clock was a day ahead, and was put right."""
+    leased, waiting = database.submit(), database.submit()
+    database.clock.now += 86_400
+    database.claim("worker-a")
+    database.queue.fail(database.claim("worker-b"), JobError("overloaded", "full"), retry_after_s=120)
+    database.clock.now -= 86_400
+    assert database.queue.free_expired_leases() == [leased.id]
+    assert {database.claim().job_id, database.claim().job_id} == {leased.id, waiting.id}
+
+
+def test_a_retry_waits_for_its_time(database: JobDatabase) -> None:
+    database.submit()
+    database.queue.fail(database.claim(), JobError("overloaded", "full"), retry_after_s=120)
+    database.clock.now += 119
+    assert not database.queue.has_ready()
+    database.clock.now += 1
+    assert database.queue.has_ready()
