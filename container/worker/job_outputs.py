@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from container.worker.messages import JobOutput, Progress
+from container.worker.output_names import video_names
 from inference.engines.engines import Prediction
 from inference.engines.read import ReadResponse
 from inference.engines.sync import SyncResponse
@@ -50,10 +51,11 @@ def write_transcript(response: ReadResponse, folder: Path, name: str, media_type
 def videos_of(response: SyncResponse) -> tuple[JobOutput, ...]:
     """Return the videos of a lip sync, with their places in S3 if the request named a folder there."""
     videos = []
+    names = video_names([output.model for output in response.result.outputs])
     for i, output in enumerate(response.result.outputs):
         assert output.path is not None
         details = {"model": output.model, "num_frames": output.num_frames, "duration_s": output.duration_s}
-        video = JobOutput(f"{output.model}.mp4", output.path, MP4, details)
+        video = JobOutput(names[i], output.path, MP4, details)
         if response.stored:
             stored = response.stored[i]
             video = JobOutput(video.name, video.path, MP4, details, stored.bucket, stored.key, stored.url)

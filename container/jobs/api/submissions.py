@@ -18,6 +18,7 @@ from typing import Any, Self
 from container.jobs.api.callers import Caller
 from container.jobs.records import FINAL_STATES, NewJob
 from container.jobs.storage import digest_of
+from container.worker.output_names import video_names
 from inference.errors import CallerError, InvalidRequest
 from inference.media_types import JSON
 from inference.requests import OPTIONS_HEADER, Request, SyncRequest, parse_job_request
@@ -180,4 +181,4 @@ def expected_outputs(request: Request | None) -> tuple[str, ...]:
     """Return the names of the outputs that are known before the job runs."""
     if not isinstance(request, SyncRequest):
         return ()
-    return tuple(f"{name}.mp4" for name in dict.fromkeys(request.models))
+    return video_names(list(dict.fromkeys(request.models)))
