@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from container.http.clients import ClientCounter
+from container.http.responses import StreamAborted
 from container.jobs.api.views import event_view
 from container.jobs.records import JobEvent, JobRecord, JobState
-from inference.errors import InvalidRequest, Overloaded
+from inference.errors import InvalidRequest, Overloaded, StorageError
 
+logger = logging.getLogger("viseme.jobs")
 EVENT_STREAM = "text/event-stream"
 LAST_EVENT_ID = "last-event-id"
 POLL_S = 0.3  # seconds between looks at the database, for all streams together
@@ -145,6 +148,9 @@ async def stream_events(
         while loop.time() < end and not is_stopping():
             try:
                 events = await asyncio.wait_for(watch.take(), POLL_S)
+            except StorageError as err:  # the client goes on with a new stream
+                logger.warning("a stream of events ends", extra={"job": job.id, "reason": str(err)})
+                raise StreamAborted(str(err)) from err
             except TimeoutError:
                 if loop.time() - quiet_since >= KEEP_ALIVE_S:
                     quiet_since = loop.time()

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from support.job_server import JobServer
 from support.waiting import wait_until
 
+from container.http.responses import StreamAborted
 from container.jobs.api import events as events_module
-from container.jobs.api.events import EventFeed, JobWatch, last_sequence_of, positions_of
-from container.jobs.records import JobEvent
+from container.jobs.api.events import EventFeed, JobWatch, last_sequence_of, positions_of, stream_events
+from container.jobs.records import JobEvent, JobRecord
 from inference.errors import InvalidRequest, StorageError
 
 
@@ -179,6 +181,21 @@ def test_a_database_that_cannot_be_read_ends_the_streams():
         async with feed.watching(1, 0) as watch:
             with pytest.raises(StorageError):
                 await watch.take()
+
+    asyncio.run(go())
+
+
+def test_a_stream_ends_without_a_traceback_if_the_database_fails():
+    """There may be a thousand of them, and their clients connect again."""
+
+    async def go() -> None:
+        log = EventLog()
+        log.error = StorageError("the jobs database failed")
+        job = cast("JobRecord", SimpleNamespace(id="1" * 32, number=1))
+        events = stream_events(job, 0, EventFeed(log.read), lambda: False)
+        assert (await anext(events)).startswith(b"retry")
+        with pytest.raises(StreamAborted):
+            await anext(events)
 
     asyncio.run(go())
 
