@@ -14,11 +14,13 @@ HOST = re.compile(r"[A-Za-z0-9._-]{1,255}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](
 def base_url_of(connection: HTTPConnection, n_proxies: int) -> str:
     """Return the scheme and host that a request names, such as https://lips.example.com.
 
-    n_proxies: trusted reverse proxies before the server; X-Forwarded-Proto and X-Forwarded-Host count only if there
-    are any.
+    A host that is not one is replaced by the server's own address. n_proxies: trusted reverse proxies before the
+    server; X-Forwarded-Proto and X-Forwarded-Host count only if there are any.
     """
-    url = connection.url
-    scheme, host = url.scheme, url.netloc
+    scheme, host = connection.url.scheme, connection.url.netloc
+    if not HOST.fullmatch(host):
+        address, port = connection.scope["server"]
+        host = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     if n_proxies:
         forwarded = last_value(connection, FORWARDED_PROTO)
         scheme = forwarded if forwarded in SCHEMES else scheme

@@ -16,12 +16,18 @@ from starlette.routing import BaseRoute, Route
 from container.http.answers import AnswerQuota
 from container.http.auth import check_token
 from container.http.generation_errors import GenerationRejected, generation_error
-from container.http.request_body import BODY_TIMEOUT_S, BodyQuota, RequestLimits, body_on_disk
+from container.http.request_body import (
+    BODY_TIMEOUT_S,
+    BodyQuota,
+    RequestLimits,
+    body_on_disk,
+    check_content_length,
+)
 from container.http.request_log import RequestLog
 from container.http.responses import early_response_class, request_id_of
 from container.jobs.api.callers import Caller
 from container.jobs.api.downloads import BINARY, send_file
-from container.jobs.api.routes import NO_STORE, log_failure
+from container.jobs.api.routes import EARLY_CHECK_BYTES, NO_STORE, log_failure
 from container.jobs.api.submissions import MAX_PARSED_BYTES, SubmissionRules
 from container.jobs.generations.base_urls import base_url_of
 from container.jobs.generations.forms import FORM, MAX_FILE_BYTES
@@ -123,12 +129,15 @@ class GenerationRoutes:
         caller = Caller.of(request, self._settings)
         base_url = self._base_url(request)
         context = GenerationContext(caller, request.state.request_id, self._rules, self._models(), base_url)
-        async with body_on_disk(request, limits_of_body(request), self._bodies, caller.address) as body:
+        limits = limits_of_body(request)
+        if (n_declared := check_content_length(request, limits.body_bytes)) > EARLY_CHECK_BYTES:
+            await self._service.check_space(n_declared)
+        async with body_on_disk(request, limits, self._bodies, caller.address) as body:
             request.state.has_body = False  # it has arrived
             async with self._forms:
                 new = await asyncio.to_thread(read_generation, body, request.headers, context)
             submission = await self._service.submit(new, body)
-        view = await self._view(await self._service.open(), submission.job, request)
+        (view,) = await self._views(await self._service.open(), [submission.job], request)
         headers = NO_STORE | {"location": f"{GENERATE}/{submission.job.id}"}
         return JSONResponse(view, 201 if submission.is_new else 200, headers=headers)
 
@@ -138,7 +147,8 @@ class GenerationRoutes:
         store = await self._service.open()
         owner = Caller.of(request, self._settings).owner
         job = await find_generation(store, request.path_params["id"], owner)
-        return JSONResponse(await self._view(store, job, request), headers=NO_STORE)
+        (view,) = await self._views(store, [job], request)
+        return JSONResponse(view, headers=NO_STORE)
 
     async def _list(self, request: Request) -> Response:
         """Return generations from the newest to the oldest."""
@@ -149,7 +159,7 @@ class GenerationRoutes:
         found = await asyncio.to_thread(
             store.repository.list_of_route, ROUTE, owner, chosen.limit, before, chosen.states, chosen.ids
         )
-        return JSONResponse([await self._view(store, job, request) for job in found], headers=NO_STORE)
+        return JSONResponse(await self._views(store, found, request), headers=NO_STORE)
 
     async def _send_result(self, request: Request) -> Response:
         """Send the video of a generation, or redirect to S3, to whoever has its URL."""
@@ -180,9 +190,10 @@ class GenerationRoutes:
     def _base_url(self, request: Request) -> str:
         return base_url_of(request, self._settings.trusted_proxies)
 
-    async def _view(self, store: JobStore, job: JobRecord, request: Request) -> dict[str, Any]:
+    async def _views(self, store: JobStore, found: Sequence[JobRecord], request: Request) -> list[dict[str, Any]]:
         key = await asyncio.to_thread(store.repository.url_key)
-        return generation_view(job, self._base_url(request), key, time.time())
+        base_url, now = self._base_url(request), time.time()
+        return [generation_view(job, base_url, key, now) for job in found]
 
 
 def limits_of_body(request: Request) -> RequestLimits:
