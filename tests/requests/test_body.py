@@ -1,4 +1,4 @@
-"""Base64 as clients write it."""
+"""JSON of requests, bounded before it is parsed, and base64 as clients write it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from inference.errors import InvalidRequest
 from inference.requests import JSON, parse_generate_request, parse_request
-from inference.requests.body import decode_base64
+from inference.requests.body import MAX_BOX_TOKENS, check_structure, decode_base64, load_object
 
 MEDIA = bytes(range(256)) * 2  # its base64 has every character of the alphabet, and is padded
 PLAIN = base64.b64encode(MEDIA).decode()
@@ -67,3 +67,42 @@ def test_any_length_without_padding(n_bytes: int):
 def test_anything_else_is_rejected(text: str, words: str):
     with pytest.raises(InvalidRequest, match=words):
         decode_base64(text, "video")
+
+
+MANY = "[" + "[]," * 2000 + "[]]"  # a list of lists, each of which takes many times its size in memory
+
+
+@pytest.mark.parametrize("separators", [None, (",", ":"), (" , ", " : ")])
+def test_a_box_for_each_frame_is_one_element(separators: tuple[str, str] | None):
+    boxes = [[i, 2.5, -3, 1e-7] if i % 3 else None for i in range(5000)]
+    text = json.dumps({"active_speaker": {"boxes": boxes}}, separators=separators)
+    assert load_object(text, "the body")["active_speaker"]["boxes"] == boxes
+
+
+def test_boxes_are_bounded():
+    check_structure("[" + "null," * MAX_BOX_TOKENS + "null]", "the body")
+    with pytest.raises(InvalidRequest, match="over 250000 boxes or nulls"):
+        check_structure("[" + "[1,2,3,4]," * (MAX_BOX_TOKENS + 1) + "null]", "the body")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        MANY,
+        '{"a": "\\null,", "b": ' + MANY + "}",  # a box in a string, whose escape must not hide the end of the string
+        '{"a": "[1,2,3,4],", "b": ' + MANY + "}",
+        "[" + "[1,2,3]," * 2000 + "0]",
+        "[" + "[1,2,3,4,5]," * 2000 + "0]",
+        "[" + '[1,2,3,"a"],' * 2000 + "0]",
+        "[" + "[1,2,3,[4]]," * 2000 + "0]",
+        "[" + "[1,2,3,4]" * 2000 + "0]",  # not JSON
+    ],
+)
+def test_other_elements_are_few(text: str):
+    with pytest.raises(InvalidRequest, match="over 1000 elements"):
+        check_structure(text, "the body")
+
+
+def test_json_is_nested_to_a_depth():
+    with pytest.raises(InvalidRequest, match="deeper than 32 levels"):
+        check_structure("[" * 33 + "[1,2,3,4]," + "]" * 33, "the body")
