@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from container.http.generation_errors import INVALID_INPUT, GenerationRejected
 from inference.errors import InvalidRequest
-from inference.requests.body import shorten, validate
+from inference.requests.body import validate
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Pixel = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -125,10 +125,3 @@ def parse_part(model: type[Fields], fields: Mapping[str, Any], label: str, index
         return validate(model, given)
     except InvalidRequest as err:
         raise GenerationRejected(INVALID_INPUT, f"{place}: {err}") from err
-
-
-def check_object(value: object, label: str) -> dict[str, Any]:
-    """Return a JSON object. Raises: GenerationRejected if the value is another one."""
-    if not isinstance(value, dict):
-        raise GenerationRejected(INVALID_INPUT, f'"{label}": found {shorten(value)}; expected an object')
-    return value

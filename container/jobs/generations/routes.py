@@ -99,8 +99,8 @@ class GenerationRoutes:
         except Exception as err:  # noqa: BLE001 - the edge: unexpected errors are logged
             failure = failure_at(request, err)
             response_class = early_response_class(err) if request.state.has_body else Response
-            code = err.code if isinstance(err, GenerationRejected) else None
-            response = response_class(generation_error(failure, code), failure.status, headers=failure.headers())
+            body = generation_error(failure, err.code if isinstance(err, GenerationRejected) else None)
+            response = response_class(body, failure.status, headers=failure.headers())
         response.headers["x-request-id"] = request_id
         code = None if failure is None else failure.code
         self._log.record("generations", request_id, started, response.status_code, code)
