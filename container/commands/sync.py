@@ -22,6 +22,7 @@ from container.commands.console import (
 )
 from container.commands.output_files import ForceOption, choose_target
 from container.commands.sync_segments import parse_segment
+from container.commands.sync_speaker import parse_speaker
 from inference.errors import InvalidRequest
 
 # The engines are imported in the functions that use them: torch takes a second to import, and neither help nor
@@ -112,6 +113,15 @@ MoreAudioOption = Annotated[
     list[Path] | None,
     typer.Option("--more-audio", metavar="AUDIO", help="Another audio file for segments, counted from 1. Repeatable."),
 ]
+SpeakerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--speaker",
+        metavar="auto|FRAME:X,Y|BOXES.json",
+        help="Which of several faces. auto: the one that speaks in the video. FRAME:X,Y: the one at that pixel of that "
+        "frame, from 0. BOXES.json: a list of [x1, y1, x2, y2] or null, one for each frame.",
+    ),
+]
 ReferenceOption = Annotated[
     ReferenceName | None,
     typer.Option(
@@ -154,6 +164,7 @@ def sync(
     more_audio: MoreAudioOption = None,
     reference: ReferenceOption = None,
     which: FaceOption = "largest",
+    speaker: SpeakerOption = None,
     enhance: EnhanceOption = EnhanceName.none,
     parity: ParityOption = False,
     s3fd: S3fdOption = None,
@@ -194,6 +205,7 @@ def sync(
     options = replace(
         options,
         sync_mode=None if sync_mode is None else sync_mode.value,
+        active_speaker=None if speaker is None else parse_speaker(speaker),
         segments=tuple(parse_segment(text) for text in segment or ()),
     )
     audios = [audio, *(more_audio or ())]

@@ -62,3 +62,8 @@ def open_own_audio(face: Source, open_audio: SpoolAudio, limits: MediaLimits, op
         return opened.enter_context(open_audio(face, limits))
     except NoAudio:
         return None
+
+
+def audio_warnings(spoken: dict[int, SpokenAudio]) -> tuple[str, ...]:
+    """Return what the caller should know of the audio files, each once."""
+    return tuple(dict.fromkeys(warning for one in spoken.values() for warning in one.warnings))

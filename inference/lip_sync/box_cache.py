@@ -138,6 +138,7 @@ def cache_key(digest: str, fps: object, options: SyncOptions, detector: str) -> 
         str(options.face),
         options.boxes,
         detector,
+        *([] if options.active_speaker is None else [repr(options.active_speaker)]),
     )
     return "\n".join(parts)
 

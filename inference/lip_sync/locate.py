@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -42,22 +42,33 @@ class LocatedFace:
 FaceLocator = Callable[[Frame], LocatedFace | None]
 
 
+class FaceTurn:
+    """Decides from frame to frame whether the box of one face is turned with the head, once that is tilted."""
+
+    def __init__(self) -> None:
+        self._is_turned = False
+
+    def locate(self, face: Face, shot: int | None = None) -> LocatedFace:
+        """Return the box of the face in the next frame. shot: if the face does not have its number."""
+        tilt = abs(face.region.angle_rad)
+        self._is_turned = tilt > (UPRIGHT_BELOW_RAD if self._is_turned else TURN_ABOVE_RAD)
+        return locate_face(face if shot is None else replace(face, shot=shot), self._is_turned)
+
+
 class TrackingLocator:
     """Locates one face from frame to frame; its box turns with the head once that is tilted."""
 
     def __init__(self, tracker: FaceTracker) -> None:
         self._tracker = tracker
-        self._is_turned = False
+        self._turn = FaceTurn()
 
     def __call__(self, frame: Frame) -> LocatedFace | None:
         (face,) = self._tracker.follow((frame,))
         if face is None:
-            self._is_turned = False
+            self._turn = FaceTurn()
             unclear = self._tracker.unclear
             return None if unclear is None else LocatedFace(unclear, is_usable=False)
-        tilt = abs(face.region.angle_rad)
-        self._is_turned = tilt > (UPRIGHT_BELOW_RAD if self._is_turned else TURN_ABOVE_RAD)
-        return locate_face(face, self._is_turned)
+        return self._turn.locate(face)
 
 
 def locate_face(face: Face, is_turned: bool) -> LocatedFace:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from inference.errors import InvalidRequest
 from inference.faces import FaceChoice
+from inference.lip_sync.active_speaker import ActiveSpeaker
 from inference.lip_sync.segments import Segment, check_segments
 
 LoopMode = Literal["pingpong", "restart"]
@@ -70,6 +71,7 @@ class SyncOptions:
     mel_offset_frames: int = -1  # alignment in Wav2Lip's training; upstream's inference uses 0, which is a frame late
     sync_mode: SyncMode | None = None  # if audio and video differ in length; None: `loop`, for as long as the audio
     segments: tuple[Segment, ...] = ()  # the parts that speak; the output is as long as the video
+    active_speaker: ActiveSpeaker | None = None  # which face, if there are several; None: `face`
 
     def __post_init__(self) -> None:
         for name, expected in CHOICES.items():
@@ -84,6 +86,7 @@ class SyncOptions:
                 raise InvalidRequest(f"pads: {side} {pixels!r}; expected at most {MAX_PADDING} pixels")
         self._check_sync_mode()
         self._check_segments()
+        self._check_speaker()
         if self.face != "largest" and not (type(self.face) is int and self.face >= 0):
             raise InvalidRequest(f"face {self.face!r}: expected 'largest' or a number from 0 up")
         if not abs(self.mel_offset_frames) <= MAX_MEL_OFFSET:
@@ -93,6 +96,11 @@ class SyncOptions:
     def video_loop(self) -> LoopMode:
         """How the video goes on if the audio is longer: as `sync_mode` says, else `loop`."""
         return LOOP_OF_MODE.get(self.sync_mode, self.loop)
+
+    @property
+    def needs_own_audio(self) -> bool:
+        """Whether the audio track of the video is used."""
+        return bool(self.segments) or (self.active_speaker is not None and self.active_speaker.is_auto)
 
     def _check_sync_mode(self) -> None:
         if self.sync_mode is None:
@@ -112,6 +120,14 @@ class SyncOptions:
             raise InvalidRequest(
                 "sync_mode 'remap': changes the speed of the video; expected another one with segments, which keep it"
             )
+
+    def _check_speaker(self) -> None:
+        if self.active_speaker is None:
+            return
+        if self.face != "largest":
+            raise InvalidRequest(f"active_speaker: does not go with face {self.face!r}; expected one of them")
+        if self.boxes == "s3fd":
+            raise InvalidRequest("active_speaker: does not apply to parity, which does as upstream")
 
 
 PARITY = SyncOptions(

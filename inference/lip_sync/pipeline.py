@@ -19,7 +19,7 @@ from inference.backends.torch_import import require_torch
 from inference.errors import WeightsNotFound
 from inference.faces import FaceBox, FaceTracker
 from inference.faces.load import load_landmarker
-from inference.lip_sync.audio_inputs import SpokenAudio, as_list, open_audios, open_own_audio
+from inference.lip_sync.audio_inputs import as_list, audio_warnings, open_audios, open_own_audio
 from inference.lip_sync.box_cache import (
     SMOOTHING_LOOKAHEAD,
     BoxCache,
@@ -31,6 +31,7 @@ from inference.lip_sync.box_cache import (
 from inference.lip_sync.compose import batch_frames, generate_patches, paste_faces
 from inference.lip_sync.deadlines import make_deadlines
 from inference.lip_sync.face_counter import FaceCounter
+from inference.lip_sync.first_pass import FirstPass
 from inference.lip_sync.frame_spool import loop_frames, remap_frames
 from inference.lip_sync.locate import FaceLocator, LocatedFace, TrackingLocator
 from inference.lip_sync.model import Generator, find_s3fd, load_generators, load_s3fd
@@ -42,15 +43,11 @@ from inference.lip_sync.preprocess import (
     find_boxes,
     smooth_boxes,
 )
-from inference.lip_sync.segment_timeline import SegmentTimeline, check_has_length
+from inference.lip_sync.segment_timeline import make_timeline
 from inference.lip_sync.segments import check_audio_count
-from inference.lip_sync.timeline import (
-    SyncTimeline,
-    choose_output_rate,
-    count_source_frames,
-    needs_source_length,
-)
-from inference.media import Frame, MediaOpener, OpenedMedia, Source, VideoInfo, open_media
+from inference.lip_sync.speaker_track import speaker_warnings
+from inference.lip_sync.timeline import SyncTimeline
+from inference.media import Frame, MediaOpener, OpenedMedia, Source, open_media
 from inference.media.audio_spool import AudioSpool, SpoolAudio, spool_audio
 from inference.media.video_encoders import check_encoder
 from inference.run_ahead import RunAhead
@@ -165,14 +162,17 @@ class LipSyncer:
             with clock.stage("sound"):
                 limits = self._settings.media_limits
                 spoken = open_audios(audios, options.segments, self._open_audio, limits, opened)
-                own = open_own_audio(face, self._open_audio, limits, opened) if options.segments else None
+                own = open_own_audio(face, self._open_audio, limits, opened) if options.needs_own_audio else None
             clock.check("sound")
+            speaker = speaker_warnings(options.active_speaker, own)
             opened.enter_context(clock.stage("decode"))
-            n_source = self._count_source(face, options, clock)
-            media = opened.enter_context(self._open_media(face, limits))
-            timeline = opened.enter_context(closing(make_timeline(media.video, spoken, own, options, n_source)))
+            first = FirstPass(face, self._open_media, limits, options, clock)
+            media = None if first.is_needed else opened.enter_context(self._open_media(face, limits))
+            video, n_source = first.measure() if media is None else (media.video, None)
+            timeline = opened.enter_context(closing(make_timeline(video, spoken, own, options, n_source)))
+            locate = opened.enter_context(self._cached_locator(first, timeline, own, factory))
+            media = media or opened.enter_context(self._open_media(face, limits))
             counter = FaceCounter(media.name, options.face)
-            locate = opened.enter_context(self._cached_locator(face, timeline, options, factory))
             located = self._open_located(opened, media, timeline, options, locate, counter, clock)
             frames = self._run(located, timeline, options, counter, clock)
             with staging_folder(output) as folder:
@@ -189,21 +189,9 @@ class LipSyncer:
             height=size[1],
             frames_without_face=counter.n_without,
             timings_ms=clock.as_ms(),
-            warnings=(*self.warnings, *audio_warnings(spoken), *media.warnings, *counter.warnings()),
+            warnings=(*self.warnings, *audio_warnings(spoken), *media.warnings, *counter.warnings(), *speaker),
             frames_passed_on=counter.n_passed_on,
         )
-
-    def _count_source(self, face: Source, options: SyncOptions, clock: StageClock) -> int | None:
-        """Decode the video once to count its frames, if the length of the output depends on them."""
-        if options.sync_mode is None and not options.segments:
-            return None
-        with self._open_media(face, self._settings.media_limits) as media:
-            if options.segments:
-                check_has_length(media.video)
-            if not needs_source_length(media.video, options):
-                return None
-            clips = media.read_clips(float(choose_output_rate(media.video, options)))
-            return count_source_frames(clock.watch("decode", clips))
 
     def _open_located(
         self,
@@ -255,23 +243,22 @@ class LipSyncer:
 
     @contextmanager
     def _cached_locator(
-        self, face: Source, timeline: SyncTimeline, options: SyncOptions, factory: LocatorFactory
+        self, first: FirstPass, timeline: SyncTimeline, own_audio: AudioSpool | None, factory: LocatorFactory
     ) -> Iterator[CachingFaceLocator]:
         """Provide a locator that reads boxes from the cache, or detects faces and stores their boxes at the end."""
-        limits = self._settings.media_limits
-        fingerprint = Fingerprint.of(face, limits) if self._tracks is not None else None
-        if self._tracks is None or fingerprint is None:
-            yield CachingFaceLocator(factory.make_locate, None)
-            return
-        key = cache_key(fingerprint.digest, timeline.fps, options, factory.name)
-        cached = self._tracks.find(key)
-        needed = timeline.n_needed + SMOOTHING_LOOKAHEAD[options.smoothing]
-        locate = CachingFaceLocator(
-            factory.make_locate, cached if cached is not None and cached.covers(needed) else None
-        )
+        options, needed = first.options, timeline.n_needed + SMOOTHING_LOOKAHEAD[first.options.smoothing]
+        cached, fingerprint, key = None, None, ""
+        if self._tracks is not None and (fingerprint := Fingerprint.of(first.face, first.limits)) is not None:
+            key = cache_key(fingerprint.digest, timeline.fps, options, factory.name)
+            found = self._tracks.find(key)
+            cached = found if found is not None and found.covers(needed) else None
+        track = cached
+        if track is None and options.active_speaker is not None:
+            track = first.track_speaker(options.active_speaker, self._landmarker, own_audio, timeline.fps, needed)
+        locate = CachingFaceLocator(factory.make_locate, track)
         yield locate
-        if not locate.is_cached and fingerprint.is_unchanged():
-            self._tracks.store(key, locate.recorded_track())
+        if self._tracks is not None and cached is None and fingerprint is not None and fingerprint.is_unchanged():
+            self._tracks.store(key, track or locate.recorded_track())
 
     def _locator_factory(self, options: SyncOptions) -> LocatorFactory:
         """Return the face detector of a request. Raises: WeightsNotFound if the user has to supply it and did not."""
@@ -329,24 +316,6 @@ def fit_frames(face_frames: Iterable[FaceFrame], timeline: SyncTimeline, options
     if timeline.is_remapped and timeline.n_source is not None:
         return remap_frames(face_frames, timeline.n_source, timeline.n_frames)
     return loop_frames(face_frames, timeline.n_frames, options.video_loop, spooled=not timeline.is_covered)
-
-
-def make_timeline(
-    video: VideoInfo,
-    spoken: dict[int, SpokenAudio],
-    own_audio: AudioSpool | None,
-    options: SyncOptions,
-    n_source: int | None,
-) -> SyncTimeline:
-    """Plan the output. Raises: InvalidRequest if a segment is beyond the video or its audio; StorageError."""
-    if options.segments and n_source is not None:
-        return SegmentTimeline(video, spoken, own_audio, options, n_source)
-    return SyncTimeline(video, spoken[0].spool, spoken[0].samples, options, n_source)
-
-
-def audio_warnings(spoken: dict[int, SpokenAudio]) -> tuple[str, ...]:
-    """Return what the caller should know of the audio files, each once."""
-    return tuple(dict.fromkeys(warning for one in spoken.values() for warning in one.warnings))
 
 
 def upright_locator(detect: Callable[[Frame], FaceBox | None]) -> FaceLocator:

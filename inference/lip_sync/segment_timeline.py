@@ -10,7 +10,6 @@ import numpy as np
 from inference.audio import MEL_WINDOW, N_MELS, SAMPLE_RATE, cut_window
 from inference.audio import window_start as start_of_window
 from inference.audio.mel import SILENCE
-from inference.errors import InvalidRequest
 from inference.lip_sync.audio_inputs import SpokenAudio
 from inference.lip_sync.audio_tracks import SplicedTrack, TrackPart, common_format, convert_spool
 from inference.lip_sync.options import SyncMode, SyncOptions
@@ -122,7 +121,14 @@ def silent_windows(n: int) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.f
         yield np.full((N_MELS, MEL_WINDOW), SILENCE, np.float32)
 
 
-def check_has_length(video: VideoInfo) -> None:
-    """Raise InvalidRequest if the face is an image, which has no parts."""
-    if video.is_still:
-        raise InvalidRequest("segments: the face is an image, which has no length; expected a video")
+def make_timeline(
+    video: VideoInfo,
+    spoken: Mapping[int, SpokenAudio],
+    own_audio: AudioSpool | None,
+    options: SyncOptions,
+    n_source: int | None,
+) -> SyncTimeline:
+    """Plan the output. Raises: InvalidRequest if a segment is beyond the video or its audio; StorageError."""
+    if options.segments and n_source is not None:
+        return SegmentTimeline(video, spoken, own_audio, options, n_source)
+    return SyncTimeline(video, spoken[0].spool, spoken[0].samples, options, n_source)

@@ -9,6 +9,7 @@ import numpy as np
 
 from inference.audio import count_frames, count_mel_columns, cut_window, upstream_window_starts
 from inference.audio import window_start as start_of_window
+from inference.errors import InvalidRequest
 from inference.lip_sync.audio_tracks import fit_audio
 from inference.lip_sync.options import DEFAULT_FPS, MAX_FPS, MIN_FPS, SyncOptions
 from inference.lip_sync.preprocess import FaceFrame
@@ -78,6 +79,14 @@ class SyncTimeline:
 def needs_source_length(video: VideoInfo, options: SyncOptions) -> bool:
     """Return whether the length of the output depends on that of the video. An image has none."""
     return (bool(options.segments) or options.sync_mode in ("cut_off", "silence", "remap")) and not video.is_still
+
+
+def check_not_still(video: VideoInfo, options: SyncOptions) -> None:
+    """Raise InvalidRequest if the face is an image and an option does not apply to it."""
+    if video.is_still and options.segments:
+        raise InvalidRequest("segments: the face is an image, which has no length; expected a video")
+    if video.is_still and options.active_speaker is not None and options.active_speaker.is_auto:
+        raise InvalidRequest("active_speaker auto: the face is an image, which has no audio; expected a point or a box")
 
 
 def count_source_frames(clips: Iterable[Clip]) -> int:

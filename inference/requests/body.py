@@ -25,7 +25,7 @@ STRUCTURE = re.compile(
     rb"|[\[\]{},]",
     re.DOTALL,
 )
-MAX_TOKENS = 1000  # strings, brackets and commas of one body; a request has a few
+MAX_TOKENS = 2000  # strings, brackets and commas of one body; a request has a few, and a dozen for each segment
 MAX_BOX_TOKENS = 250_000  # boxes of faces, one for each frame: over two hours at 30 a second
 DATA_SCHEME = "data:"
 MAX_DATA_HEAD = 1000  # characters of a `data:` URI before its content

@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from inference.errors import InvalidRequest
 from inference.lip_sync import PARITY, Pads, SyncOptions
+from inference.lip_sync.active_speaker import MAX_BOXES, ActiveSpeaker
 from inference.lip_sync.options import EnhancerName, LoopMode, ReferenceMode, SyncMode
 from inference.lip_sync.segments import MAX_SEGMENTS, Segment, check_audio_count
 from inference.media_types import MP4, SYNC_TYPES, AcceptHeader
@@ -111,6 +112,20 @@ class SegmentFields(BaseModel):
         return Segment(self.start_s, self.end_s, self.audio, self.audio_start_s or 0.0, self.audio_end_s)
 
 
+class SpeakerFields(BaseModel):
+    """The face to sync; see `ActiveSpeaker`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mode: Literal["auto"] | None = None
+    frame: Annotated[int, Field(strict=True)] | None = None
+    point: tuple[float, float] | None = None
+    boxes: Annotated[tuple[tuple[float, float, float, float] | None, ...], Field(max_length=MAX_BOXES)] | None = None
+
+    def speaker(self) -> ActiveSpeaker:
+        return ActiveSpeaker(self.mode, self.frame, self.point, self.boxes)
+
+
 class SyncFields(BaseModel):
     """The options of lip sync, under their wire names."""
 
@@ -127,6 +142,7 @@ class SyncFields(BaseModel):
     reference: ReferenceMode | None = None
     sync_mode: SyncMode | None = None
     segments: Annotated[tuple[SegmentFields, ...], Field(max_length=MAX_SEGMENTS)] = ()
+    active_speaker: SpeakerFields | None = None
     face_index: Annotated[Literal["largest"] | int, BeforeValidator(parse_number)] = "largest"
     parity: bool = False
     s3_bucket: Bucket | None = None
@@ -148,6 +164,7 @@ class SyncFields(BaseModel):
             smoothing="none" if self.nosmooth else base.smoothing,
             sync_mode=self.sync_mode,
             segments=tuple(one.segment() for one in self.segments),
+            active_speaker=None if self.active_speaker is None else self.active_speaker.speaker(),
         )
 
     def output(self) -> S3Folder | None:

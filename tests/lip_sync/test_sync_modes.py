@@ -14,7 +14,7 @@ from support.timed_media import click_of
 from support.video_files import make_image, make_video
 
 from inference.errors import InvalidRequest
-from inference.lip_sync import PARITY, LipSyncer, SyncOptions, pipeline
+from inference.lip_sync import PARITY, LipSyncer, SyncOptions, first_pass
 from inference.lip_sync.audio_tracks import fit_audio
 from inference.lip_sync.frame_spool import remap_frames, remapped_index
 from inference.lip_sync.preprocess import FaceFrame
@@ -102,7 +102,7 @@ def test_a_decoder_process_reads_the_video_twice(checkpoints, numbered_video: by
 
 
 def test_only_lengths_that_count_are_measured(syncer: LipSyncer, numbered_video: bytes, monkeypatch):
-    monkeypatch.setattr(pipeline, "count_source_frames", lambda clips: pytest.fail("the video was decoded twice"))
+    monkeypatch.setattr(first_pass, "count_source_frames", lambda clips: pytest.fail("the video was decoded twice"))
     for mode in (None, "bounce"):
         syncer.sync(numbered_video, clicking_audio(6), SyncOptions(sync_mode=mode))
 

@@ -99,7 +99,7 @@ def test_boxes_are_bounded():
     ],
 )
 def test_other_elements_are_few(text: str):
-    with pytest.raises(InvalidRequest, match="over 1000 elements"):
+    with pytest.raises(InvalidRequest, match="over 2000 elements"):
         check_structure(text, "the body")
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from inference.errors import InvalidRequest, UnsupportedContentType
-from inference.lip_sync import PARITY, Pads, Segment, SyncOptions
+from inference.lip_sync import PARITY, ActiveSpeaker, Pads, Segment, SyncOptions
+from inference.lip_sync.segments import MAX_SEGMENTS
 from inference.media_types import SYNC_TYPES, AcceptHeader
 from inference.requests import (
     JSON,
@@ -92,6 +93,48 @@ def test_segments_speak_several_audio_files():
 def test_audio_files_that_do_not_fit_are_named(fields: dict[str, Any], words: str):
     with pytest.raises(InvalidRequest, match=words):
         parse({"task": "lipsync", "face": FACE} | fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "speaker"),
+    [
+        ({"mode": "auto"}, ActiveSpeaker("auto")),
+        ({"frame": 3, "point": [10, 20.5]}, ActiveSpeaker(frame=3, point=(10, 20.5))),
+        ({"boxes": [[1, 2, 3, 4], None]}, ActiveSpeaker(boxes=((1, 2, 3, 4), None))),
+    ],
+)
+def test_an_active_speaker(fields: dict[str, Any], speaker: ActiveSpeaker):
+    assert parse(INLINE | {"active_speaker": fields}).options.active_speaker == speaker
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"mode": "loud"}, '"active_speaker": found .loud.'),
+        ({"frame": 1}, "active_speaker: frame and point go together"),
+        ({"frame": 1.5, "point": [1, 2]}, '"active_speaker": found 1.5'),
+        ({"boxes": [[1, 2, 3]]}, '"active_speaker": found .1, 2, 3.'),
+        ({"boxes": [[3, 2, 1, 4]]}, "active_speaker: box 0 is .3.0, 2.0, 1.0, 4.0.; expected x1, y1, x2, y2"),
+        ({"mode": "auto", "boxes": [[1, 2, 3, 4]]}, "active_speaker: expected either"),
+    ],
+)
+def test_a_wrong_active_speaker_is_named(fields: dict[str, Any], words: str):
+    with pytest.raises(InvalidRequest, match=words):
+        parse(INLINE | {"active_speaker": fields})
+
+
+def test_a_box_for_each_frame_of_a_long_video():
+    boxes = [[1, 2, 300, 400.25], None] * 30_000
+    speaker = parse(INLINE | {"active_speaker": {"boxes": boxes}}).options.active_speaker
+    assert speaker is not None
+    assert speaker.boxes is not None
+    assert len(speaker.boxes) == 60_000
+
+
+def test_the_most_segments_fit_into_a_body():
+    fields = {"start_s": 0, "end_s": 1, "audio": 0, "audio_start_s": 0, "audio_end_s": 1}
+    segments = [fields | {"start_s": i, "end_s": i + 1} for i in range(MAX_SEGMENTS)]
+    assert len(parse(INLINE | {"segments": segments}).options.segments) == MAX_SEGMENTS
 
 
 def test_inline_with_the_defaults():
