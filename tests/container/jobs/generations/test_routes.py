@@ -11,7 +11,16 @@ import pytest
 from support.job_server import JobServer
 from support.waiting import wait_until
 from sync import Sync
-from sync.common import Audio, ElevenLabs, GenerationOptions, GenerationSegment, SegmentAudioInput, Tts, Video
+from sync.common import (
+    ActiveSpeaker,
+    Audio,
+    ElevenLabs,
+    GenerationOptions,
+    GenerationSegment,
+    SegmentAudioInput,
+    Tts,
+    Video,
+)
 from sync.common.errors import BadRequestError, NotFoundError, UnauthorizedError
 from sync.common.types import Generation
 from sync.core.api_error import ApiError
@@ -294,6 +303,25 @@ def test_segments_reach_the_engine(client: Sync, jobs: JobServer):
     (fields,) = jobs.pool.requests()
     assert fields["audio_urls"] == [VOICE, "https://media.example/b.wav"]
     assert [one["audio"] for one in fields["segments"]] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("speaker", "expected"),
+    [
+        (ActiveSpeaker(auto_detect=True), {"mode": "auto"}),
+        (ActiveSpeaker(frame_number=4, coordinates=[10, 20]), {"frame": 4, "point": [10, 20]}),
+        (ActiveSpeaker(bounding_boxes=[[1, 2, 30, 40], None] * 1000), {"boxes": [[1, 2, 30, 40], None] * 1000}),
+    ],
+    ids=["auto", "point", "boxes"],
+)
+def test_a_chosen_speaker_reaches_the_engine(
+    speaker: ActiveSpeaker, expected: dict[str, Any], client: Sync, jobs: JobServer
+):
+    done = wait(client, create(client, options=GenerationOptions(active_speaker_detection=speaker)).id)
+    assert done.status == "COMPLETED"
+    assert isinstance(jobs.pool, LipSyncPool)
+    (fields,) = jobs.pool.requests()
+    assert fields["active_speaker"] == expected
 
 
 def test_a_server_that_loads_its_models_asks_to_return(jobs: JobServer):
