@@ -19,9 +19,10 @@ from inference.requests.read import ReadBody
 from inference.requests.sync import GenerateBody, SyncBody
 
 Node = dict[str, Any]
-HTML, JAVASCRIPT, JPEG, METRICS, EVENTS = (
+HTML, JAVASCRIPT, CSS, JPEG, METRICS, EVENTS = (
     "text/html",
     "text/javascript",
+    "text/css",
     "image/jpeg",
     "text/plain",
     "text/event-stream",
@@ -299,9 +300,31 @@ PATHS: Node = {
             "status", "getMetrics", "Metrics for Prometheus", answers({"200": success("Metrics", TEXT)}, (403,))
         )
     },
-    "/": {"get": operation("pages", "getPage", "The page of live avatars", {"200": success("The page", HTML)})},
-    "/live.js": {
-        "get": operation("pages", "getPageScript", "Its script", {"200": success("The script", JAVASCRIPT)}),
+    "/": {
+        "get": operation(
+            "pages",
+            "getPage",
+            "The page: lip reading, lip sync, live avatars, jobs",
+            {"200": success("The page", HTML)},
+        )
+    },
+    "/web/{name}": {
+        "get": operation(
+            "pages",
+            "getPageFile",
+            "A script or the style sheet of the page",
+            {"200": success("The file", JAVASCRIPT, CSS), "404": {"description": "The page has no such file"}},
+            parameters=[parameter("name", "path", "Name of the file")],
+        ),
+    },
+    "/web/views/{name}": {
+        "get": operation(
+            "pages",
+            "getPageView",
+            "The script of one view of the page",
+            {"200": success("The script", JAVASCRIPT), "404": {"description": "The page has no such view"}},
+            parameters=[parameter("name", "path", "Name of the file")],
+        ),
     },
     "/docs": {
         "get": operation("pages", "getDocs", "The page that shows this document", {"200": success("The page", HTML)})

@@ -26,7 +26,7 @@ from inference.settings import Settings
 
 POSTS = ("/invocations", "/v1/audio/transcriptions", "/api/generate", "/endpoints/viseme/invocations")
 STATUS = ("/ping", "/health", "/metrics")
-PAGE = ("/", "/live.js")
+PAGE = ("/", "/web/app.js")
 LIVE = ("/v1/avatars", "/v1/avatars/drawn/background/0")
 SOCKETS = ("/v1/avatars/drawn/session", "/invocations-bidirectional-stream", "/ws", "/")
 EVIL = "https://evil.example"
