@@ -60,7 +60,7 @@ class GenerationRequest:
         )
         check_media(inputs, uploaded)
         check_segments(request)
-        check_speaker(request.speaker)
+        check_speaker(request.speaker, request.visual.type)
         return request
 
     @property
@@ -153,6 +153,8 @@ def check_segments(request: GenerationRequest) -> None:
         if len(audios) > 1:
             raise rejected_segments(f'"input": {len(audios)} audios; expected "segments" as well, or one audio')
         return
+    if request.visual.type == "image":
+        raise rejected_segments('"segments": found an image; expected a video, of which they are parts')
     if any(one.url is None for one in audios):
         raise rejected_segments('"segments": expected each audio at a url, not as a file')
     names = [one.refId for one in audios]
@@ -182,8 +184,8 @@ def check_times(segments: Sequence[GenerationSegment]) -> None:
             raise rejected_segments(f'"audioInput": {cut.startTime:g} to {cut.endTime:g} s; expected a later end')
 
 
-def check_speaker(speaker: ActiveSpeakerFields) -> None:
-    """Raise GenerationRejected if a speaker is chosen in two ways, or half."""
+def check_speaker(speaker: ActiveSpeakerFields, visual: str) -> None:
+    """Raise GenerationRejected if a speaker is chosen in two ways, or half. visual: video or image."""
     ways = {
         "auto_detect": bool(speaker.auto_detect),
         "coordinates": speaker.coordinates is not None,
@@ -192,6 +194,8 @@ def check_speaker(speaker: ActiveSpeakerFields) -> None:
     if sum(ways.values()) > 1:
         names = " and ".join(f'"{name}"' for name, is_used in ways.items() if is_used)
         raise GenerationRejected(INVALID_SPEAKER, f'"active_speaker_detection": {names}; expected one of them')
+    if speaker.auto_detect and visual == "image":
+        raise GenerationRejected(INVALID_SPEAKER, '"auto_detect": found an image; expected "coordinates" in frame 0')
     if speaker.frame_number is not None and speaker.coordinates is None:
         raise GenerationRejected(INVALID_SPEAKER, '"frame_number": expected "coordinates" as well')
     for box in speaker.bounding_boxes or []:

@@ -154,6 +154,12 @@ REJECTED: dict[str, tuple[dict[str, Any], str, str]] = {
         "overlap at 1 s",
     ),
     "half a cut": ({"input": [VIDEO, A], "segments": [segment(0, 1, "a", startTime=1)]}, INVALID_SEGMENTS, "together"),
+    "segments of an image": ({"input": [IMAGE, A], "segments": [segment(0, 1, "a")]}, INVALID_SEGMENTS, "an image"),
+    "a speaker in an image": (
+        {"input": [IMAGE, AUDIO], "options": {"active_speaker_detection": {"auto_detect": True}}},
+        INVALID_SPEAKER,
+        'expected "coordinates" in frame 0',
+    ),
     "options of a segment": (
         {"input": [VIDEO, A], "segments": [segment(0, 1, "a") | {"optionsOverride": {}}]},
         INVALID_INPUT,
