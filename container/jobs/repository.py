@@ -10,8 +10,17 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, CursorResult, Engine, and_, delete, func, insert, or_, select, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy import (
+    Connection,
+    CursorResult,
+    Engine,
+    and_,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from container.jobs.records import (
     FINAL_STATES,
@@ -20,6 +29,7 @@ from container.jobs.records import (
     JobRecord,
     JobState,
     NewJob,
+    OutputRecord,
     QueueStatistics,
     Submission,
 )
@@ -37,12 +47,16 @@ from container.jobs.schema import (
     outputs,
     turns,
 )
+from container.jobs.submission_statements import FIND_ID, FIND_ID_OR_KEY, INSERT_EVENT, SubmissionStatements
 from container.jobs.transactions import CLOCK_ROW, JobLimits, JobTransactions, of_job
-from inference.errors import IdempotencyConflict, Overloaded, StorageFull
+from inference.errors import IdempotencyConflict, Overloaded, StorageError, StorageFull
 
 COUNT_AGE_S = 1.0  # seconds that a count of the queued jobs serves to bound the queue
 SWEEP_BATCH = 100  # jobs per page of a sweep
-USAGE_ROW = 1  # key of the only row of `input_usage`
+
+
+class AlreadyQueued(Exception):
+    """Another process has queued the same job."""
 
 
 class JobRepository(JobTransactions):
@@ -51,6 +65,7 @@ class JobRepository(JobTransactions):
     def __init__(self, engine: Engine, limits: JobLimits | None = None, clock: Callable[[], float] = time.time) -> None:
         super().__init__(engine, limits, clock)
         self._n_queued, self._counted_at = 0, float("-inf")
+        self._statements = SubmissionStatements(self._upsert)
 
     def submit(self, new: NewJob) -> Submission:
         """Queue a job, or return the one that the same owner submitted with the same key before.
@@ -58,20 +73,19 @@ class JobRepository(JobTransactions):
         Raises: Overloaded if the queue is full, StorageFull if the inputs would have too many bytes;
         IdempotencyConflict if the earlier job had another input.
         """
-        with self._writing() as db:
-            if (earlier := self._find_same(db, new)) is not None:
-                return Submission(earlier, is_new=False)
-            self._check_queue(db)
-            try:
-                with db.begin_nested():
-                    number = self._insert(db, new)
-                    self._occupy(db, new.input_bytes)
-            except IntegrityError:  # another process has just queued it
+        try:
+            with self._writing() as db:
+                if (earlier := self._find_same(db, new)) is not None:
+                    return Submission(earlier, is_new=False)
+                self._check_queue(db)
+                job = self._insert(db, new)
+        except AlreadyQueued:  # by another process, since this one looked
+            with self._reading() as db:
                 if (earlier := self._find_same(db, new)) is None:
-                    raise
+                    raise StorageError("the job was queued by another process, and deleted at once") from None
                 return Submission(earlier, is_new=False)
-            self._n_queued += 1
-            return Submission(load_job(db, jobs.c.number == number), is_new=True)
+        self._n_queued += 1
+        return Submission(job, is_new=True)
 
     def find(self, job_id: str, owner: str | None = None) -> JobRecord:
         """Return a job with its outputs and attempts. owner: the only one whose jobs are found, if given.
@@ -225,9 +239,10 @@ class JobRepository(JobTransactions):
 
     def _find_same(self, db: Connection, new: NewJob) -> JobRecord | None:
         """Return the job with the id, or with the owner's key. Raises: IdempotencyConflict."""
-        same_key = and_(jobs.c.owner == new.owner, jobs.c.idempotency_key == new.idempotency_key)
-        condition = jobs.c.id == new.id if new.idempotency_key is None else or_(jobs.c.id == new.id, same_key)
-        found = db.execute(select(jobs.c.number, jobs.c.request_sha256).where(condition)).one_or_none()
+        same = {"id": new.id}
+        if new.idempotency_key is not None:
+            same |= {"owner": new.owner, "idempotency_key": new.idempotency_key}
+        found = db.execute(FIND_ID if new.idempotency_key is None else FIND_ID_OR_KEY, same).one_or_none()
         if found is None:
             return None
         if found.request_sha256 != new.request_sha256:
@@ -247,14 +262,9 @@ class JobRepository(JobTransactions):
 
     def _occupy(self, db: Connection, n_bytes: int) -> None:
         """Count the bytes of an input. Raises: StorageFull if they are too many, whatever other servers do now."""
-        limit = self._limits.max_input_bytes
         self._check_fits(0, n_bytes)
-        counted = self._upsert(input_usage).values(key=USAGE_ROW, n_bytes=n_bytes)
-        total = input_usage.c.n_bytes + counted.excluded.n_bytes
-        added = counted.on_conflict_do_update(
-            index_elements=[input_usage.c.key], set_={"n_bytes": total}, where=total <= limit
-        )
-        if db.execute(added.returning(input_usage.c.n_bytes)).scalar_one_or_none() is None:
+        values = {"n_bytes": n_bytes, "max_bytes": self._limits.max_input_bytes}
+        if db.execute(self._statements.add_input_bytes, values).scalar_one_or_none() is None:
             raise self._storage_full(db.scalar(select(input_usage.c.n_bytes)) or 0, n_bytes)
 
     def _release(self, db: Connection, n_bytes: int) -> None:
@@ -270,7 +280,11 @@ class JobRepository(JobTransactions):
             f"the inputs of jobs have {n_stored} bytes, at most {limit}: another {n_bytes} do not fit; try again later"
         )
 
-    def _insert(self, db: Connection, new: NewJob) -> int:
+    def _insert(self, db: Connection, new: NewJob) -> JobRecord:
+        """Record a new job. Few statements: each costs about as much as writing the job to the disk.
+
+        Raises: AlreadyQueued if another process has queued the same by now; StorageFull.
+        """
         now = self._clock()
         row = {
             "id": new.id,
@@ -292,19 +306,27 @@ class JobRepository(JobTransactions):
             "extra": new.extra,
             "created_at": now,
         }
-        number: int = db.execute(insert(jobs).values(row).returning(jobs.c.number)).scalar_one()
+        added = db.execute(self._statements.insert_job, row).mappings().one_or_none()
+        if added is None:
+            raise AlreadyQueued
+        job = job_of(added, tuple(OutputRecord(name) for name in new.outputs))
+        self._insert_parts(db, job)
+        self._occupy(db, new.input_bytes)
+        return job
+
+    def _insert_parts(self, db: Connection, job: JobRecord) -> None:
+        """Record the expected outputs of a new job, and its first event."""
         expected = [
-            {"job_number": number, "position": i, "name": name, "state": JobState.QUEUED, "details": {}}
-            for i, name in enumerate(new.outputs)
+            {"job_number": job.number, "position": i, "name": output.name, "state": output.state, "details": {}}
+            for i, output in enumerate(job.outputs)
         ]
         if expected:
             db.execute(insert(outputs), expected)
-        self._add_event(db, number, 0, "state", {"state": JobState.QUEUED})
-        return number
+        data = {"state": JobState.QUEUED}
+        first = {"job_number": job.number, "sequence": 1, "attempt": 0, "kind": "state", "data": data}
+        db.execute(INSERT_EVENT, first | {"created_at": job.created_at})
 
     def _next_turn(self, db: Connection, client: str) -> int:
         """Return the turn of a client's new job, and record it."""
-        query = select(func.max(turns.c.turn)).where(turns.c.client.in_((CLOCK_ROW, client)))
-        turn = (db.scalar(query) or 0) + 1
-        self._raise_turn(db, client, turn)
+        turn: int = db.execute(self._statements.take_turn, {"client": client}).scalar_one()
         return turn

@@ -6,6 +6,7 @@ from sqlalchemy import (
     JSON,
     BigInteger,
     Column,
+    ColumnElement,
     Double,
     ForeignKey,
     Index,
@@ -144,7 +145,7 @@ deliveries = Table(
     Column("last_error", Text),
     Column("created_at", Double, nullable=False),
 )
-PENDING = literal_column("'pending'")
+PENDING: ColumnElement[str] = literal_column("'pending'")
 IS_PENDING = deliveries.c.state == PENDING
 Index(
     "ix_webhook_deliveries_due",

@@ -127,7 +127,11 @@ class JobService:
             with store.space.writing(source):
                 store.storage.write(new.id, INPUT, source)
 
-        await asyncio.to_thread(write_input)
+        try:
+            await asyncio.to_thread(write_input)
+        except VisemeError:
+            await self._delete_files(store, new.id)
+            raise
         try:
             submission = await retry(lambda: asyncio.to_thread(store.repository.submit, new), SUBMIT_TRIES)
         except (Overloaded, StorageFull, IdempotencyConflict):
