@@ -256,21 +256,21 @@ def test_a_lease_is_renewed_while_the_job_runs(
     database: JobDatabase, storage: FolderStorage, job: JobRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two hours by the clock, with no second run."""
-    end, n_renewed, renew = database.clock.now + 7200, 0, database.queue.renew
+    end, renewed_at, renew = database.clock.now + 7200, 0.0, database.queue.renew
 
-    def count_renewals(lease: Lease) -> None:
-        nonlocal n_renewed
+    def record_renewal(lease: Lease) -> None:
+        nonlocal renewed_at
+        began_at = database.clock.now  # the clock may be moved while it is on its way
         renew(lease)
-        n_renewed += 1
+        renewed_at = began_at
 
-    monkeypatch.setattr(database.queue, "renew", count_renewals)
+    monkeypatch.setattr(database.queue, "renew", record_renewal)
     monkeypatch.setattr(runner_module, "RENEWAL_S", 0.005)
 
     async def work_for_two_hours(request: WorkerRequest) -> AsyncGenerator[AnswerMessage]:
         while database.clock.now < end:
             database.clock.now += LEASE_S - 5
-            n_before = n_renewed
-            await until(lambda n_before=n_before: n_renewed > n_before)
+            await until(lambda: renewed_at == database.clock.now)
             assert database.queue.free_expired_leases() == []
         async for message in succeed(request):
             yield message

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support.postgresql import empty_tables
 
 from container.jobs import service as service_module
+from container.jobs.database import open_database
 from container.jobs.records import JobState, NewJob
 from container.jobs.service import JobService
 from container.worker.messages import AnswerMessage, JobDone, JobOutput, WorkerRequest
@@ -67,9 +69,20 @@ async def until_ended(service: JobService, job_id: str) -> JobState:
     return state
 
 
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return Settings(data_dir=tmp_path / "data")
+ON_SQLITE = pytest.mark.parametrize("settings", ["sqlite"], indirect=True)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Settings]:
+    if request.param == "sqlite":
+        yield Settings(data_dir=tmp_path / "data")
+        return
+    url = request.getfixturevalue("postgresql_url")
+    yield Settings(data_dir=tmp_path / "data", database_url=url)
+    engine = open_database(url, tmp_path)
+    with engine.begin() as connection:
+        empty_tables(connection)
+    engine.dispose()
 
 
 @pytest.fixture
@@ -77,6 +90,7 @@ def make_service(settings: Settings) -> Callable[[ImmediatePool], JobService]:
     return lambda pool: JobService(settings, lambda: pool)
 
 
+@ON_SQLITE
 def test_nothing_is_opened_before_the_first_job(settings: Settings, make_service: Callable[..., JobService]) -> None:
     pool = ImmediatePool()
 
@@ -148,6 +162,7 @@ def test_a_server_continues_what_the_last_one_left(
     asyncio.run(continue_it())
 
 
+@ON_SQLITE
 def test_files_of_another_database_are_not_swept(tmp_path: Path, settings: Settings) -> None:
     """Two deployments may name one storage, and a database may be lost while its files are kept."""
 
@@ -173,6 +188,7 @@ def test_files_of_another_database_are_not_swept(tmp_path: Path, settings: Setti
     assert (root / job_id / "attempts" / "1" / "transcript.txt").exists()
 
 
+@ON_SQLITE
 def test_a_draining_server_claims_nothing(tmp_path: Path, make_service: Callable[..., JobService]) -> None:
     async def go() -> None:
         pool = ImmediatePool()
@@ -189,6 +205,7 @@ def test_a_draining_server_claims_nothing(tmp_path: Path, make_service: Callable
     asyncio.run(go())
 
 
+@ON_SQLITE
 def test_workers_that_could_not_be_started_are_started_again(
     tmp_path: Path, make_service: Callable[..., JobService], monkeypatch: pytest.MonkeyPatch
 ) -> None:

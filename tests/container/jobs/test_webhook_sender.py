@@ -98,7 +98,6 @@ def test_a_slow_receiver_does_not_delay_the_others(
     assert states(database) == {"delivered": MAX_SENDING_PER_RECEIVER + 5}
 
 
-@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 def test_only_so_many_are_sent_at_a_time(
     database: JobDatabase, sender: WebhookSender, receivers: Receivers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,7 +154,6 @@ def test_servers_that_send_at_once_take_no_webhook_twice(database: JobDatabase, 
     assert sorted(taken) == sorted(ids)
 
 
-@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 def test_a_webhook_that_could_not_be_recorded_is_sent_again(
     database: JobDatabase,
     queue: DeliveryQueue,
@@ -179,7 +177,6 @@ def test_a_webhook_that_could_not_be_recorded_is_sent_again(
     assert states(database) == {"delivered": 1}
 
 
-@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
 def test_a_sender_that_is_stopped_begins_no_more(
     database: JobDatabase, sender: WebhookSender, receivers: Receivers
 ) -> None:
