@@ -266,7 +266,7 @@ class JobService:
         from container.jobs.runner import JobRunner, RunnerOptions
 
         pool = await self.start_pool()
-        worker = f"server-{secrets.token_hex(8)}"
+        worker = f"runner-{secrets.token_hex(8)}"
         return JobRunner(store.queue, store.storage, pool, RunnerOptions(worker, self._settings.job_deadline_s))
 
     async def start_pool(self) -> JobPool:
