@@ -28,7 +28,8 @@ class FittedTrack:
         """Return samples start..end-1: (n, channels) int16."""
         end = min(end, self._n_samples)
         n_samples = max(end - start, 0)
-        stored = self._track.read(start, min(end, len(self._track))) if start < len(self._track) else None
+        last = min(end, len(self._track))
+        stored = self._track.read(start, last) if start < last else None
         if stored is not None and len(stored) == n_samples:
             return stored
         padded = np.zeros((n_samples, self.n_channels), np.int16)

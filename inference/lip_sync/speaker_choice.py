@@ -106,7 +106,10 @@ def find_at_point(table: FaceTable, distinct: int, point: Point, scale: float, l
     boxes = [FaceBox(*(scale * row[BOX][[LEFT, TOP, RIGHT, BOTTOM]]).tolist()) for row in rows]
     hits = [i for i, box in enumerate(boxes) if is_on_face(point, box)]
     if not hits:
-        found = "; ".join(f"[{box.left:.0f}, {box.top:.0f}, {box.right:.0f}, {box.bottom:.0f}]" for box in boxes)
+        found = "; ".join(
+            f"[{box.left:.0f}, {box.top:.0f}, {box.right:.0f}, {box.bottom:.0f}]"
+            for box in sorted(boxes, key=lambda box: box.left)
+        )
         raise InvalidRequest(
             f"active_speaker: no face at [{point[0]:g}, {point[1]:g}] in {label}; found "
             + (f"faces at {found}" if boxes else "none")

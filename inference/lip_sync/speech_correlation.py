@@ -37,9 +37,10 @@ def audio_levels(spool: AudioSpool, fps: float, n_frames: int) -> Curve | None:
         return None
     levels = np.full(n_frames, 10 * np.log10(LEVEL_FLOOR))
     for k in range(n_frames):
-        block = spool.read(round(k / fps * spool.rate), min(round((k + 1) / fps * spool.rate), len(spool)))
-        if len(block) < 2:
+        start, end = (round(at / fps * spool.rate) for at in (k, k + 1))
+        if start > len(spool) - 2:
             break
+        block = spool.read(start, min(end, len(spool)))
         levels[k] = band_level(block.astype(np.float64).mean(axis=1), spool.rate)
     return levels
 

@@ -247,6 +247,15 @@ def test_a_still_mouth_gives_no_evidence():
     assert np.isfinite(mouth_evidence(np.array([0.1]), audio[:1], 25.0)).all()
 
 
+@pytest.mark.parametrize("n_samples", [1, 639, 640, 641, 15_990])
+def test_audio_may_end_anywhere(n_samples: int):
+    with spooled(np.full(n_samples, 9000, np.int16)) as spool:
+        levels = audio_levels(spool, 25.0, 30)
+    assert levels is not None
+    assert len(levels) == 30
+    assert np.isfinite(levels).all()
+
+
 def test_silence_has_no_levels():
     with spooled(np.zeros(16_000, np.int16)) as silent, spooled(np.full(16_000, 20, np.int16)) as quiet:
         assert is_silent(silent)

@@ -198,6 +198,14 @@ def test_a_spliced_track_is_read_in_any_pieces():
     assert SplicedTrack(None, parts, AudioFormat(10), 4).read(0, 10)[:, 0].tolist() == [0, 0, 104, 105]
 
 
+def test_a_part_that_ends_before_its_audio_is_followed_by_silence():
+    with AudioSpool(AudioFormat(8_000)) as spool:
+        spool.append(np.arange(1, 101, dtype=np.int16))
+        track = SplicedTrack(None, [TrackPart(10, 60, spool, 20, 40)], AudioFormat(8_000), 80)
+        read = np.concatenate([track.read(start, start + 7)[:, 0] for start in range(0, 80, 7)])
+    assert read.tolist() == [0] * 10 + list(range(21, 41)) + [0] * 50
+
+
 def test_tracks_are_converted_to_the_best_of_their_formats():
     with AudioSpool(AudioFormat(16_000)) as mono, AudioSpool(AudioFormat(8_000, 2)) as stereo:
         mono.append(tone(400, 0.5))
