@@ -41,6 +41,7 @@ from training.common.loop import (
     set_learning_rate,
     update_average,
 )
+from training.common.mixed_precision import mixed_precision
 from training.common.options import Option, parse_options
 
 UNET_WIDTHS = (8, 16, 32, 64, 128)
@@ -183,7 +184,7 @@ class AudioEncoderTraining(Training):
 
     def step(self, batch: UtteranceBatch) -> float:
         set_learning_rate(self.optimiser, self.recipe.peak_rate * learning_rate_at(self.part_done()))
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             places = self.network(batch.mels, STEP)
         loss = compute_loss(places, batch)
         minimise(self.optimiser, loss)

@@ -47,6 +47,7 @@ from training.common.loop import (
     set_learning_rate,
     update_average,
 )
+from training.common.mixed_precision import mixed_precision
 from training.common.options import Option, parse_options
 
 AUDIO_BRANCH = "audio_model."  # prefix of the audio branch's tensors
@@ -241,7 +242,7 @@ class UNetTraining(Training):
             windows = [window_at(MOUTH_WINDOW), window_at(tuple(rng.integers(N_WINDOWS, size=2)))]
             face, target, weights = (torch.cat([x[pixels] for pixels, _ in windows]) for x in (face, target, weights))
             shape_map = torch.cat([shape_map[places] for _, places in windows])
-        with torch.autocast("cpu", torch.bfloat16):
+        with mixed_precision():
             output = generate(self.unet, face, shape_map)
         loss = compute_loss(output, target, weights)
         minimise(self.optimiser, loss)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from inference.models import LipCoordNet
+from training.common.mixed_precision import mixed_precision
 from training.common.mouth_packs import MouthClip, decode_crops
 from training.lip_reading.augmentation import Augmentation, MouthSample
 
@@ -57,13 +58,13 @@ def to_features(network: LipCoordNet, sample: MouthSample) -> MouthSample:
 
 
 def convolve(network: LipCoordNet, crops: Tensor) -> Tensor:
-    """Run the convolutions in bfloat16: uint8 crops (B, 3, T, 64, 128) -> features (B, T, 3072) float32.
+    """Run the convolutions in mixed precision: uint8 crops (B, 3, T, 64, 128) -> features (B, T, 3072) float32.
 
     Pooling goes before ReLU and the dropout of whole maps: the result is the same, and they touch a quarter of the
     values.
     """
     x = crops.float() / 255
-    with torch.autocast(x.device.type, torch.bfloat16):
+    with mixed_precision(x.device.type):
         for conv in (network.conv1, network.conv2):
             x = network._drop_maps(torch.relu(network._pool(conv(x))))
         x = torch.relu(network._pool(network.conv3(x)))

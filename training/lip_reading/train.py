@@ -247,7 +247,7 @@ class LipReadingTraining(Training):
 
 
 def forward_mixed_precision(network: LipCoordNet, frames: Tensor, lips: Tensor) -> Tensor:
-    """Run LipCoordNet for training: (B, T, 28) float logits. Convolutions use bfloat16, the rest float32.
+    """Run LipCoordNet for training: (B, T, 28) float logits. Convolutions use mixed precision, the rest float32.
 
     frames: uint8 crops (B, 3, T, 64, 128), or features of the convolutions (B, T, 3072).
     """

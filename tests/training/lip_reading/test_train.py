@@ -163,7 +163,7 @@ def test_compression_loses_detail_and_keeps_the_image():
 def test_the_same_seed_repeats_a_run(tmp_path: Path):
     """With one thread, exactly. With more, the order of dropout's random draws varies."""
     start = STARTER.shipped_in / STARTER.files[0].name
-    write_pack(tmp_path, 5)
+    write_pack(tmp_path, 3)
     arguments = ["--mouths", str(tmp_path), "--start", str(start), "--held-out", "1", "--epochs", "1", "--threads", "1"]
     logs = []
     for name in ("one", "other"):
@@ -175,7 +175,7 @@ def test_the_same_seed_repeats_a_run(tmp_path: Path):
 
 def test_frozen_convolutions_stay_and_the_rest_trains(tmp_path: Path):
     start = STARTER.shipped_in / STARTER.files[0].name
-    write_pack(tmp_path, 5)
+    write_pack(tmp_path, 3)
     arguments = ["--mouths", str(tmp_path), "--start", str(start), "-o", str(tmp_path / "run"), "--held-out", "1"]
     main([*arguments, "--epochs", "1", "--views", "2", "--joined", "0.5"])
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
@@ -188,7 +188,7 @@ def test_frozen_convolutions_stay_and_the_rest_trains(tmp_path: Path):
 
 def test_a_tiny_run_trains_logs_and_resumes(tmp_path: Path):
     start = STARTER.shipped_in / STARTER.files[0].name
-    write_pack(tmp_path, 5)
+    write_pack(tmp_path, 3)
     arguments = ["--mouths", str(tmp_path), "--start", str(start), "-o", str(tmp_path / "run"), "--held-out", "1"]
     main([*arguments, "--epochs", "1", "--batch", "2", "--joined", "0.5"])
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]

@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from training.common import mixed_precision as module
+from training.common.mixed_precision import mixed_precision
+
+
+@pytest.mark.parametrize(("has_bfloat16", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_bfloat16_is_used_if_the_processor_has_it(monkeypatch: pytest.MonkeyPatch, has_bfloat16: bool, dtype):
+    monkeypatch.setattr(module, "has_bfloat16", lambda _: has_bfloat16)
+    with mixed_precision():
+        assert torch.nn.Linear(2, 2)(torch.ones(1, 2)).dtype == dtype
