@@ -30,7 +30,7 @@ from container.http.event_stream import EventStreamResponse, accept_of_stream
 from container.http.generation_errors import error_body, not_offered
 from container.http.metrics import Metrics
 from container.http.pacing import PacingMiddleware
-from container.http.request_body import BodyQuota, body_on_disk, limits_of
+from container.http.request_body import BODY_TIMEOUT_S, BodyQuota, RequestLimits, body_on_disk, limits_of
 from container.http.request_log import RequestLog
 from container.http.responses import (
     CleanupStreamingResponse,
@@ -43,21 +43,25 @@ from container.http.static_page import OPENAPI_PATH, docs_routes
 from container.jobs.api.routes import JobRoutes
 from container.jobs.generations.routes import GenerationRoutes
 from container.jobs.service import JobService
+from container.speech import requests as speech_requests
+from container.speech.synthesizer import TIMEOUT_S as SPEECH_TIMEOUT_S
+from container.speech.synthesizer import SpeechSynthesizer
 from container.stream import AvatarServer
 from container.worker.messages import AnswerMessage, Done, Failed, Part, WorkerRequest
 from container.worker.placement import Machine, place_workers
 from container.worker.pool import Pool
 from container.worker.read_ahead import ReadAhead
 from inference.error_responses import Failure, failure_of
-from inference.errors import Canceled, NotReady, StorageError
+from inference.errors import AccessDenied, Canceled, NotReady, StorageError
 from inference.locked_folders import remove_orphans
-from inference.requests import ANSWER_TYPES, NDJSON, OPTIONS_HEADER, AcceptHeader
+from inference.requests import ANSWER_TYPES, NDJSON, OPTIONS_HEADER, WAV, AcceptHeader
 from inference.settings import Settings
 
 logger = logging.getLogger("viseme.http")
 STREAM_GRACE_S = 1.0  # seconds for the last line of a stream after its deadline
 FILE_SEND_TIMEOUT_S = 900.0  # seconds for a caller to receive a large answer: a gigabyte at 10 Mbit/s
 CHUNK_BYTES = 1 << 18
+SPEECH_LIMITS = RequestLimits(speech_requests.MAX_BODY_BYTES, BODY_TIMEOUT_S, SPEECH_TIMEOUT_S, SPEECH_TIMEOUT_S)
 WORKER_HEADERS = ("content-type", OPTIONS_HEADER)  # request headers that the worker receives
 
 
@@ -86,6 +90,7 @@ class Server:
         self.pool = pool or Pool(placements, settings.queue_size, model_dir)
         self.live = AvatarServer(settings)
         self.jobs = jobs or JobService(settings)
+        self.speech = SpeechSynthesizer()
         self.metrics = Metrics()
         self._bodies = BodyQuota(settings.max_uploads, settings.max_upload_bytes)
         self._answers = AnswerQuota(settings.max_answers)
@@ -117,7 +122,12 @@ class Server:
             *self.live.routes(),
         ]
         if not self.settings.on_sagemaker or self.settings.realtime:
-            routes += [*docs_routes(), Route(OPENAPI_PATH, self.show_api)]
+            routes += [
+                *docs_routes(),
+                Route(OPENAPI_PATH, self.show_api),
+                Route("/v1/speech", self.show_speech, methods=["GET"]),
+                Route("/v1/speech", self.speak, methods=["POST"]),
+            ]
         if with_aws_routes:
             streamed = "/endpoints/{name}/invocations-response-stream"
             routes.append(Route("/endpoints/{name}/invocations", self.invoke_endpoint, methods=["POST"]))
@@ -226,6 +236,39 @@ class Server:
         assert isinstance(first, Done)
         assert isinstance(first.body, bytes)
         return self.final_response(context, first.body, first.content_type)
+
+    async def show_speech(self, request: Request) -> Response:
+        """Return whether text can be spoken, and in which languages."""
+        context = RequestContext.of("speech", request)
+        try:
+            check_token(request.headers, self.settings.token)
+        except AccessDenied as err:
+            return self.error_response(context, err, Response)
+        self.record(context, 200)
+        found = {"available": self.speech.is_available} | speech_requests.describe_options()
+        return JSONResponse(found, headers=context.headers | {"cache-control": "no-store"})
+
+    async def speak(self, request: Request) -> Response:
+        """Answer `POST /v1/speech`: speak a text. It needs no models, only espeak-ng."""
+        context, body = RequestContext.of("speech", request), None
+        self._n_serving += 1
+        try:
+            body = await self._receive_text(request)
+            wanted = speech_requests.parse_speech_request(body, request.headers.get("content-type", ""))
+            audio = await self.speech.synthesize(wanted)
+        except Exception as err:  # noqa: BLE001 - the edge, as in `serve`
+            return self.error_response(context, err, early_response_class(err) if body is None else Response)
+        finally:
+            self._n_serving -= 1
+        return self.final_response(context, audio, WAV)
+
+    async def _receive_text(self, request: Request) -> bytes:
+        """Return the body of a request to speak. Raises: NotReady, AccessDenied; the errors of `body_on_disk`."""
+        if self.is_draining:
+            raise NotReady("the server is going down; try another one")
+        check_token(request.headers, self.settings.token)
+        async with body_on_disk(request, SPEECH_LIMITS, self._bodies, self.upload_client_of(request)) as body:
+            return body.read_bytes()
 
     async def receive_request(
         self, context: RequestContext, request: Request, stack: contextlib.AsyncExitStack, *, uses_accept: bool

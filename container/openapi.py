@@ -13,8 +13,9 @@ from container.jobs.api.paging import DEFAULT_LIMIT, MAX_LIMIT
 from container.jobs.api.submissions import EVENT_TYPES, IDEMPOTENCY_KEY
 from container.jobs.generations import openapi as generations
 from container.jobs.records import AttemptOutcome, JobState
+from container.speech.requests import SpeechRequest
 from container.worker.openai_transcriptions import FORMATS, GRANULARITIES
-from inference.media_types import JSON, MP4, NDJSON, SRT, TEXT, VTT
+from inference.media_types import JSON, MP4, NDJSON, SRT, TEXT, VTT, WAV
 from inference.requests.read import ReadBody
 from inference.requests.sync import GenerateBody, SyncBody
 
@@ -39,6 +40,7 @@ STATUSES = {
     416: "The range is outside of the file",
     429: "`rate_limited`; see Retry-After",
     500: "`internal_error` or `worker_died`",
+    501: "`speech_unavailable`: espeak-ng is not installed",
     502: "`storage_unavailable`",
     503: "`overloaded` or `not_ready`; see Retry-After",
     504: "`deadline_exceeded`",
@@ -176,6 +178,23 @@ PATHS: Node = {
             parameters=[OPTIONS, ACCEPT],
             requestBody={"required": True, "content": content(JSON, schema=ref("GenerateRequest"))},
         )
+    },
+    "/v1/speech": {
+        "post": operation(
+            "inference",
+            "speak",
+            "Speak a text, with espeak-ng",
+            answers(
+                {"200": success("The speech, 16-bit mono", WAV)}, (400, 403, 408, 413, 415, 429, 500, 501, 503, 504)
+            ),
+            requestBody={"required": True, "content": content(JSON, schema=ref("SpeechRequest"))},
+        ),
+        "get": operation(
+            "inference",
+            "getSpeechOptions",
+            "Show whether texts can be spoken, and in which languages",
+            answers({"200": success("The options", JSON, schema=ref("SpeechOptions"))}, (403,)),
+        ),
     },
     "/v1/jobs": {
         "post": operation(
@@ -359,7 +378,8 @@ PATHS: Node = {
 def make_schemas() -> Node:
     """Return the schemas: of requests as they are validated, of answers as they are made."""
     models, common = models_json_schema(
-        [(model, "validation") for model in (ReadBody, SyncBody, GenerateBody)], ref_template=f"{REF}{{model}}"
+        [(model, "validation") for model in (ReadBody, SyncBody, GenerateBody, SpeechRequest)],
+        ref_template=f"{REF}{{model}}",
     )
     definitions: Node = common.get("$defs", {})
     by_name = {model.__name__: definitions.pop(model.__name__) for model, _ in models}
@@ -367,6 +387,7 @@ def make_schemas() -> Node:
         "ReadRequest": without_urls(by_name["ReadBody"], "ReadRequest"),
         "SyncRequest": without_urls(by_name["SyncBody"], "SyncRequest"),
         "GenerateRequest": by_name["GenerateBody"] | {"title": "GenerateRequest"},
+        "SpeechRequest": by_name["SpeechRequest"],
         "ReadJobRequest": with_webhook(by_name["ReadBody"], "ReadJobRequest"),
         "SyncJobRequest": with_webhook(by_name["SyncBody"], "SyncJobRequest"),
         **ANSWER_SCHEMAS,
@@ -429,6 +450,12 @@ ANSWER_SCHEMAS: Node = {
         },
         "required": ["file"],
     },
+    "SpeechOptions": record(
+        available={"type": "boolean", "description": "Whether espeak-ng is installed"},
+        languages={"type": "array", "items": TEXT_VALUE},
+        rate=record(min=INTEGER, default=INTEGER, max=INTEGER),
+        max_characters=INTEGER,
+    ),
     "Avatars": {
         "type": "array",
         "items": record(name=TEXT_VALUE, frames=INTEGER, fps=NUMBER, width=INTEGER, height=INTEGER),

@@ -37,6 +37,7 @@ STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.DeadlineExceeded, 504, "deadline_exceeded"),
     (errors.Canceled, 499, "canceled"),  # only logged: the caller has disconnected
     (errors.WorkerDied, 500, "worker_died"),
+    (errors.SpeechUnavailable, 501, "speech_unavailable"),
     (errors.OutOfMemory, 507, "out_of_memory"),
     (errors.StorageError, 502, "storage_unavailable"),
 )

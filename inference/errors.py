@@ -33,6 +33,7 @@
         ├── Canceled                the caller disconnected, or canceled the request
         ├── WorkerDied              the process that ran the request died
         ├── LeaseLost               another worker may run the job, or it was canceled
+        ├── SpeechUnavailable       the program that speaks text is not installed
         └── OutOfMemory             the request needed more memory than there is
 
 A message contains what was found and what was expected. Errors carry no HTTP status and no exit code:
@@ -170,6 +171,10 @@ class WorkerDied(ServingError):
 
 class LeaseLost(ServingError):
     """The lease of a job has expired or been taken, or the job was canceled; what ran it must publish nothing."""
+
+
+class SpeechUnavailable(ServingError):
+    """Text cannot be spoken here: the program that does it is not installed."""
 
 
 class OutOfMemory(ServingError):

@@ -10,6 +10,7 @@ from inference.errors import UnsupportedContentType
 JSON, NDJSON, TEXT = "application/json", "application/x-ndjson", "text/plain"
 VTT, SRT = "text/vtt", "application/x-subrip"
 MP4 = "video/mp4"
+WAV = "audio/wav"
 READ_TYPES = (JSON, NDJSON, TEXT, VTT, SRT)  # media types of lip reading answers
 SYNC_TYPES = (JSON, MP4)  # media types of lip sync answers
 ANSWER_TYPES = (*READ_TYPES, MP4)  # media types of all answers

@@ -53,7 +53,7 @@ INFERENCE_LAYERS = (
 )
 CONTAINER_LAYERS = (
     ("container/logs", "container/http", "container/visuals", "container/protos", "container/rejections"),
-    ("container/worker", "container/live"),
+    ("container/worker", "container/live", "container/speech"),
     ("container/jobs",),
     ("container/live/legacy", "container/sagemaker_stream"),
     ("container/client", "container/stream", "container/rpc", "container/openapi"),

@@ -21,6 +21,7 @@ from inference.error_responses import failure_of
         (errors.StorageError("S3"), 502, "storage_unavailable"),
         (errors.DeadlineExceeded("60 s"), 504, "deadline_exceeded"),
         (errors.Overloaded("full"), 503, "overloaded"),
+        (errors.SpeechUnavailable("espeak-ng"), 501, "speech_unavailable"),
     ],
 )
 def test_a_known_error_keeps_its_message(err: errors.VisemeError, status: int, code: str):

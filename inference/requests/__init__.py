@@ -1,6 +1,6 @@
 """Requests as callers send them, validated, and the media types of their answers."""
 
-from inference.media_types import ANSWER_TYPES, JSON, MP4, NDJSON, SRT, TEXT, VTT, AcceptHeader
+from inference.media_types import ANSWER_TYPES, JSON, MP4, NDJSON, SRT, TEXT, VTT, WAV, AcceptHeader
 from inference.requests.body import OPTIONS_HEADER, MediaSource, S3Object, UrlObject, shorten
 from inference.requests.parse import Request, headers_of, parse_generate_request, parse_job_request, parse_request
 from inference.requests.read import ReadRequest
@@ -15,6 +15,7 @@ __all__ = [
     "SRT",
     "TEXT",
     "VTT",
+    "WAV",
     "AcceptHeader",
     "MediaSource",
     "ReadRequest",

@@ -108,6 +108,8 @@ def test_generations_are_as_they_are_described(settings: Settings):
         ("SyncRequest", {"task": "lipsync", "face_url": "https://a.example/", "audio": "AAAA"}, False),
         ("SyncJobRequest", {"task": "lipsync", "face_url": "https://a.example/", "audio": "AAAA"}, True),
         ("GenerateRequest", {"image": "AAAA"}, False),
+        ("SpeechRequest", {"text": "Good morning.", "language": "en-us", "rate": 160}, True),
+        ("SpeechRequest", {"text": "Good morning.", "rate": 1000}, False),
         ("GenerationRequest", GENERATION, True),
         ("GenerationRequest", GENERATION | {"options": {"sync_mode": "loop"}}, True),
         ("GenerationRequest", GENERATION | {"options": {"prompt": "happy"}}, False),

@@ -1,0 +1,1 @@
+"""Text to audio, by espeak-ng if it is installed."""
