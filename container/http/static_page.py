@@ -14,7 +14,25 @@ FOLDER = Path(__file__).parents[1] / "web"
 OPENAPI_PATH = "/openapi.json"
 MEDIA_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 VIEWS = ("read", "sync", "live", "jobs")
-SCRIPTS = ("app", "api", "components", "captions", "microphone")
+SCRIPTS = (
+    "app",
+    "api",
+    "components",
+    "captions",
+    "camera",
+    "read_parts",
+    "words",
+    "avatar_player",
+    "avatar_session",
+    "audio_sources",
+    "microphone",
+    "audio_recorder",
+    "speech_source",
+    "sync_options",
+    "sync_request",
+    "paired_videos",
+    "job_words",
+)
 # What the page consists of: URL path -> file in FOLDER. Nothing else is served.
 PAGE_FILES = {
     "/": "index.html",
@@ -63,6 +81,6 @@ def serve_file(request: Request) -> Response:
 
 
 def has_version(request: Request, etag: str) -> bool:
-    """Return whether If-None-Match names this version; proxies that compress mark an ETag as weak (RFC 9110, 13.1.2)."""
+    """Return whether If-None-Match names this version; proxies that compress mark an ETag as weak (RFC 9110)."""
     given = request.headers.get("if-none-match", "")
     return any(one.strip().removeprefix("W/") in (etag, "*") for one in given.split(","))
