@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from inference.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from inference.lip_sync import Segment
+    from inference.lip_sync import SyncSegment
 
 SECONDS = r"\d+(?:\.\d+)?"
 SEGMENT = re.compile(
@@ -17,9 +17,9 @@ SEGMENT = re.compile(
 )
 
 
-def parse_segment(text: str) -> Segment:
+def parse_segment(text: str) -> SyncSegment:
     """Parse START-[END][@AUDIO[:FROM-[TO]]], times in seconds. Raises: InvalidRequest."""
-    from inference.lip_sync import Segment
+    from inference.lip_sync import SyncSegment
 
     match = SEGMENT.fullmatch(text.strip())
     if match is None:
@@ -27,7 +27,7 @@ def parse_segment(text: str) -> Segment:
             f"--segment {text!r}: expected START-END@AUDIO:FROM-TO in seconds, for example 2-5, 2-5@1 or 2-@1:0.5-3"
         )
     found = {name: None if value is None else float(value) for name, value in match.groupdict().items()}
-    return Segment(
+    return SyncSegment(
         start_s=found["start"] or 0.0,
         end_s=found["end"],
         audio=int(found["audio"] or 0),

@@ -4,7 +4,7 @@ from inference.lip_sync.active_speaker import ActiveSpeaker
 from inference.lip_sync.box_cache import BoxCache
 from inference.lip_sync.options import PARITY, Pads, SyncOptions, SyncOutput, SyncResult
 from inference.lip_sync.pipeline import LipSyncer
-from inference.lip_sync.segments import Segment
+from inference.lip_sync.segments import SyncSegment
 
 __all__ = [
     "PARITY",
@@ -12,8 +12,8 @@ __all__ = [
     "BoxCache",
     "LipSyncer",
     "Pads",
-    "Segment",
     "SyncOptions",
     "SyncOutput",
     "SyncResult",
+    "SyncSegment",
 ]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from inference.audio import SAMPLE_RATE
 from inference.errors import NoAudio
-from inference.lip_sync.segments import Segment
+from inference.lip_sync.segments import SyncSegment
 from inference.media import MediaLimits, Source
 from inference.media.audio_convert import Samples
 from inference.media.audio_spool import AudioSpool, SpoolAudio
@@ -42,7 +42,7 @@ def as_list(audio: Source | Sequence[Source]) -> list[Source]:
 
 def open_audios(
     sources: Sequence[Source],
-    segments: Sequence[Segment],
+    segments: Sequence[SyncSegment],
     open_audio: SpoolAudio,
     limits: MediaLimits,
     opened: ExitStack,

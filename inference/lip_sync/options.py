@@ -9,7 +9,7 @@ from typing import Any, Literal
 from inference.errors import InvalidRequest
 from inference.faces import FaceChoice
 from inference.lip_sync.active_speaker import ActiveSpeaker
-from inference.lip_sync.segments import Segment, check_segments
+from inference.lip_sync.segments import SyncSegment, check_segments
 
 LoopMode = Literal["pingpong", "restart"]
 SmoothingMode = Literal["centred", "upstream", "none"]
@@ -70,7 +70,7 @@ class SyncOptions:
     reference: ReferenceMode = "steady"  # reference face: one while it fits, or each frame's own, as upstream does
     mel_offset_frames: int = -1  # alignment in Wav2Lip's training; upstream's inference uses 0, which is a frame late
     sync_mode: SyncMode | None = None  # if audio and video differ in length; None: `loop`, for as long as the audio
-    segments: tuple[Segment, ...] = ()  # the parts that speak; the output is as long as the video
+    segments: tuple[SyncSegment, ...] = ()  # the parts that speak; the output is as long as the video
     active_speaker: ActiveSpeaker | None = None  # which face, if there are several; None: `face`
 
     def __post_init__(self) -> None:

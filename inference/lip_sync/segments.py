@@ -15,7 +15,7 @@ END_TOLERANCE_S = 0.1  # by which a segment may exceed the video or the audio: f
 
 
 @dataclass(frozen=True)
-class Segment:
+class SyncSegment:
     """A part of a video whose mouth and audio come from a part of an audio file.
 
     start_s, end_s: in the video; None: until its end. audio: index from 0 into the audio files of the request.
@@ -65,7 +65,7 @@ def is_time(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
 
 
-def check_segments(segments: Sequence[Segment]) -> None:
+def check_segments(segments: Sequence[SyncSegment]) -> None:
     """Check all that can be checked without the media.
 
     Raises: InvalidRequest naming the segment, counted from 0: if a value is impossible, or two segments overlap.
@@ -85,7 +85,7 @@ def check_segments(segments: Sequence[Segment]) -> None:
             )
 
 
-def check_audio_count(segments: Sequence[Segment], n_audios: int) -> None:
+def check_audio_count(segments: Sequence[SyncSegment], n_audios: int) -> None:
     """Check that each segment names an audio file that is there, and that several files have segments.
 
     Raises: InvalidRequest.
@@ -101,7 +101,7 @@ def check_audio_count(segments: Sequence[Segment], n_audios: int) -> None:
 
 
 def place_segments(
-    segments: Sequence[Segment],
+    segments: Sequence[SyncSegment],
     n_source: int,
     fps: Fraction,
     durations_s: dict[int, Fraction],
@@ -124,7 +124,7 @@ def place_segments(
     return placed
 
 
-def place_frames(segment: Segment, n_source: int, fps: Fraction, label: str) -> tuple[int, int]:
+def place_frames(segment: SyncSegment, n_source: int, fps: Fraction, label: str) -> tuple[int, int]:
     """Return the first frame of a segment, and the one after its last. Raises: InvalidRequest."""
     duration_s = float(n_source / fps)
     if segment.start_s >= duration_s or (segment.end_s or 0) > duration_s + END_TOLERANCE_S:
@@ -137,7 +137,7 @@ def place_frames(segment: Segment, n_source: int, fps: Fraction, label: str) -> 
     return first, end
 
 
-def place_audio(segment: Segment, duration_s: Fraction, label: str) -> tuple[Fraction, Fraction]:
+def place_audio(segment: SyncSegment, duration_s: Fraction, label: str) -> tuple[Fraction, Fraction]:
     """Return the seconds of an audio file at which a segment's part starts and ends. Raises: InvalidRequest."""
     start_s = Fraction(segment.audio_start_s)
     end_s = duration_s if segment.audio_end_s is None else Fraction(segment.audio_end_s)

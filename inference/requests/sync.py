@@ -12,7 +12,7 @@ from inference.errors import InvalidRequest
 from inference.lip_sync import PARITY, Pads, SyncOptions
 from inference.lip_sync.active_speaker import MAX_BOXES, ActiveSpeaker
 from inference.lip_sync.options import EnhancerName, LoopMode, ReferenceMode, SyncMode
-from inference.lip_sync.segments import MAX_SEGMENTS, Segment, check_audio_count
+from inference.lip_sync.segments import MAX_SEGMENTS, SyncSegment, check_audio_count
 from inference.media_types import MP4, SYNC_TYPES, AcceptHeader
 from inference.requests.body import (
     Bucket,
@@ -98,7 +98,7 @@ class SyncRequest:
 
 
 class SegmentFields(BaseModel):
-    """A part of the video that speaks a part of an audio file; see `Segment`."""
+    """A part of the video that speaks a part of an audio file; see `SyncSegment`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -108,8 +108,8 @@ class SegmentFields(BaseModel):
     audio_start_s: float | None = None
     audio_end_s: float | None = None
 
-    def segment(self) -> Segment:
-        return Segment(self.start_s, self.end_s, self.audio, self.audio_start_s or 0.0, self.audio_end_s)
+    def segment(self) -> SyncSegment:
+        return SyncSegment(self.start_s, self.end_s, self.audio, self.audio_start_s or 0.0, self.audio_end_s)
 
 
 class SpeakerFields(BaseModel):

@@ -15,7 +15,7 @@ from support.video_files import make_image, make_video
 
 from inference.audio.mel import SILENCE
 from inference.errors import InvalidRequest
-from inference.lip_sync import PARITY, LipSyncer, Segment, SyncOptions
+from inference.lip_sync import PARITY, LipSyncer, SyncOptions, SyncSegment
 from inference.lip_sync.audio_inputs import SpokenAudio
 from inference.lip_sync.audio_tracks import SplicedTrack, TrackPart, common_format, convert_spool
 from inference.lip_sync.segment_timeline import SegmentTimeline
@@ -67,7 +67,7 @@ def pitches(video: bytes, n_frames: int) -> list[int]:
 
 def test_each_segment_speaks_its_own_audio(syncer: LipSyncer, tone_video: bytes):
     audios = [as_wav(tone(800, 1.0)), as_wav(np.concatenate([tone(1600, 0.2), tone(1200, 0.3)]))]
-    segments = (Segment(0.48, 0.64, audio=1, audio_start_s=0.2), Segment(0.12, 0.28))
+    segments = (SyncSegment(0.48, 0.64, audio=1, audio_start_s=0.2), SyncSegment(0.12, 0.28))
     result = syncer.sync(tone_video, audios, SyncOptions(segments=segments))
     video = result.outputs[0].video
     assert video is not None
@@ -84,7 +84,7 @@ def test_each_segment_speaks_its_own_audio(syncer: LipSyncer, tone_video: bytes)
     [(None, range(5, 15), range(10, 15)), ("silence", range(5, 15), range(10, 15)), ("cut_off", range(5, 10), ())],
 )
 def test_a_segment_longer_than_its_audio(syncer: LipSyncer, tone_video: bytes, mode, spoken, silent):
-    options = SyncOptions(segments=(Segment(0.2, 0.6),), sync_mode=mode)
+    options = SyncOptions(segments=(SyncSegment(0.2, 0.6),), sync_mode=mode)
     video = syncer.sync(tone_video, as_wav(tone(800, 0.2)), options).outputs[0].video
     assert video is not None
     assert changed_frames(video, tone_video) == list(spoken)
@@ -96,7 +96,7 @@ def test_a_segment_longer_than_its_audio(syncer: LipSyncer, tone_video: bytes, m
 
 def test_a_video_without_audio_is_silent_elsewhere(syncer: LipSyncer):
     source = make_video(talk(12))
-    video = syncer.sync(source, as_wav(tone(800, 1)), SyncOptions(segments=(Segment(0.24),))).outputs[0].video
+    video = syncer.sync(source, as_wav(tone(800, 1)), SyncOptions(segments=(SyncSegment(0.24),))).outputs[0].video
     assert video is not None
     assert [pitches(video, 12)[k] for k in (0, 1, 2, 3, 8, 9)] == [0, 0, 0, 0, 8, 8]
     with av.open(io.BytesIO(video)) as container:
@@ -107,7 +107,7 @@ def test_a_video_without_audio_is_silent_elsewhere(syncer: LipSyncer):
 def test_the_windows_of_a_segment_start_with_its_audio():
     spoken = SpokenAudio(AudioSpool(AudioFormat(RATE)), tone(800, 1))
     spoken.spool.append(spoken.samples)
-    options = SyncOptions(segments=(Segment(0.2, 0.4, audio_start_s=0.5),))
+    options = SyncOptions(segments=(SyncSegment(0.2, 0.4, audio_start_s=0.5),))
     timeline = SegmentTimeline(VIDEO, {0: spoken}, None, options, N_FRAMES)
     windows = list(timeline.windows())
     assert len(windows) == N_FRAMES
@@ -119,19 +119,19 @@ def test_the_windows_of_a_segment_start_with_its_audio():
 @pytest.mark.parametrize(
     ("segment", "placed"),
     [
-        (Segment(0), (0, 20)),
-        (Segment(0.12, 0.5), (3, 12)),
-        (Segment(0.78, 0.85), (20 - 1, 20)),
-        (Segment(0.4, audio=1, audio_start_s=0.1, audio_end_s=0.3), (10, 20)),
+        (SyncSegment(0), (0, 20)),
+        (SyncSegment(0.12, 0.5), (3, 12)),
+        (SyncSegment(0.78, 0.85), (20 - 1, 20)),
+        (SyncSegment(0.4, audio=1, audio_start_s=0.1, audio_end_s=0.3), (10, 20)),
     ],
 )
-def test_segments_are_placed_on_frames(segment: Segment, placed: tuple[int, int]):
+def test_segments_are_placed_on_frames(segment: SyncSegment, placed: tuple[int, int]):
     (found,) = place_segments([segment], N_FRAMES, FPS, DURATIONS_S, ends_with_audio=False)
     assert (found.first, found.end) == placed
 
 
 def test_a_segment_ends_with_its_audio():
-    segments = [Segment(0.4, audio=1, audio_start_s=0.4), Segment(0.0, 0.2, audio_end_s=0.01)]
+    segments = [SyncSegment(0.4, audio=1, audio_start_s=0.4), SyncSegment(0.0, 0.2, audio_end_s=0.01)]
     found = place_segments(segments, N_FRAMES, FPS, DURATIONS_S, ends_with_audio=True)
     assert [(one.first, one.end, one.audio) for one in found] == [(0, 1, 0), (10, 12, 1)]
     assert found[1] == PlacedSegment(10, 12, 1, Fraction(0.4), Fraction(1, 2))
@@ -140,16 +140,22 @@ def test_a_segment_ends_with_its_audio():
 @pytest.mark.parametrize(
     ("segments", "words"),
     [
-        ((Segment(1, 0.5),), r"segment 0: ends at 0\.5 s, but starts at 1 s"),
-        ((Segment(1, 1),), "segment 0: ends at 1 s, but starts at 1 s"),
-        ((Segment(0, 1), Segment(0.5)), r"segment 0: lasts until 1 s, but segment 1 starts at 0\.5 s"),
-        ((Segment(2, 3), Segment(1)), "segment 1: lasts until the end of the video, but segment 0 starts at 2 s"),
-        ((Segment(-1),), "segment 0: start_s -1; expected seconds from 0 up"),
-        ((Segment(float("nan")),), "segment 0: start_s nan"),
-        ((Segment(0, audio_end_s=float("inf")),), "segment 0: audio_end_s inf"),
-        ((Segment(0, audio=-1),), "segment 0: audio -1; expected an index"),
-        ((Segment(0, audio_start_s=2, audio_end_s=1),), "segment 0: its audio ends at 1 s, but starts at 2 s"),
-        ((Segment(0, 1),) * 101, "segments: found 101; at most 100"),
+        ((SyncSegment(1, 0.5),), r"segment 0: ends at 0\.5 s, but starts at 1 s"),
+        ((SyncSegment(1, 1),), "segment 0: ends at 1 s, but starts at 1 s"),
+        ((SyncSegment(0, 1), SyncSegment(0.5)), r"segment 0: lasts until 1 s, but segment 1 starts at 0\.5 s"),
+        (
+            (SyncSegment(2, 3), SyncSegment(1)),
+            "segment 1: lasts until the end of the video, but segment 0 starts at 2 s",
+        ),
+            (SyncSegment(2, 3), SyncSegment(1)),
+            "segment 1: lasts until the end of the video, but segment 0 starts at 2 s",
+        ),
+        ((SyncSegment(-1),), "segment 0: start_s -1; expected seconds from 0 up"),
+        ((SyncSegment(float("nan")),), "segment 0: start_s nan"),
+        ((SyncSegment(0, audio_end_s=float("inf")),), "segment 0: audio_end_s inf"),
+        ((SyncSegment(0, audio=-1),), "segment 0: audio -1; expected an index"),
+        ((SyncSegment(0, audio_start_s=2, audio_end_s=1),), "segment 0: its audio ends at 1 s, but starts at 2 s"),
+        ((SyncSegment(0, 1),) * 101, "segments: found 101; at most 100"),
     ],
 )
 def test_impossible_segments_are_named(segments, words: str):
@@ -160,30 +166,30 @@ def test_impossible_segments_are_named(segments, words: str):
 @pytest.mark.parametrize(
     ("segment", "words"),
     [
-        (Segment(0.8), r"segment 0: from 0\.8 s to its end, but the video lasts 0\.80 s"),
-        (Segment(0.1, 0.91), r"segment 0: from 0\.1 s to 0\.91 s, but the video lasts 0\.80 s"),
-        (Segment(0.1, 0.11), "segment 0: is shorter than a frame"),
-        (Segment(0, audio_start_s=1), "segment 0: from 1 s to 1 s of audio 0, but that lasts 1"),
-        (Segment(0, audio=1, audio_end_s=0.7), r"to 0\.7 s of audio 1, but that lasts 0\.50 s"),
+        (SyncSegment(0.8), r"segment 0: from 0\.8 s to its end, but the video lasts 0\.80 s"),
+        (SyncSegment(0.1, 0.91), r"segment 0: from 0\.1 s to 0\.91 s, but the video lasts 0\.80 s"),
+        (SyncSegment(0.1, 0.11), "segment 0: is shorter than a frame"),
+        (SyncSegment(0, audio_start_s=1), "segment 0: from 1 s to 1 s of audio 0, but that lasts 1"),
+        (SyncSegment(0, audio=1, audio_end_s=0.7), r"to 0\.7 s of audio 1, but that lasts 0\.50 s"),
     ],
 )
-def test_segments_beyond_the_media_are_named(segment: Segment, words: str):
+def test_segments_beyond_the_media_are_named(segment: SyncSegment, words: str):
     with pytest.raises(InvalidRequest, match=words):
         place_segments([segment], N_FRAMES, FPS, DURATIONS_S, ends_with_audio=False)
 
 
 def test_options_that_do_not_go_together_are_named(syncer: LipSyncer):
     with pytest.raises(InvalidRequest, match="sync_mode 'remap': changes the speed"):
-        SyncOptions(segments=(Segment(0),), sync_mode="remap")
+        SyncOptions(segments=(SyncSegment(0),), sync_mode="remap")
     with pytest.raises(InvalidRequest, match="segments: do not apply to parity"):
-        SyncOptions(segments=(Segment(0),), tail=PARITY.tail)
+        SyncOptions(segments=(SyncSegment(0),), tail=PARITY.tail)
     audio = as_wav(tone(800, 0.2))
     with pytest.raises(InvalidRequest, match="2 audio files without segments"):
         syncer.sync(b"", [audio, audio])
     with pytest.raises(InvalidRequest, match="segment 0: audio 2, counted from 0; found 2 audio files"):
-        syncer.sync(b"", [audio, audio], SyncOptions(segments=(Segment(0, audio=2),)))
+        syncer.sync(b"", [audio, audio], SyncOptions(segments=(SyncSegment(0, audio=2),)))
     with pytest.raises(InvalidRequest, match="segments: the face is an image"):
-        syncer.sync(make_image(talk(1)[0]), audio, SyncOptions(segments=(Segment(0),)))
+        syncer.sync(make_image(talk(1)[0]), audio, SyncOptions(segments=(SyncSegment(0),)))
 
 
 def test_a_spliced_track_is_read_in_any_pieces():

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from inference.errors import InvalidRequest, UnsupportedContentType
-from inference.lip_sync import PARITY, ActiveSpeaker, Pads, Segment, SyncOptions
+from inference.lip_sync import PARITY, ActiveSpeaker, Pads, SyncOptions, SyncSegment
 from inference.lip_sync.segments import MAX_SEGMENTS
 from inference.media_types import SYNC_TYPES, AcceptHeader
 from inference.requests import (
@@ -62,7 +62,7 @@ def test_a_sync_mode_is_an_option():
 def test_segments_speak_several_audio_files():
     segments = [{"start_s": 1, "end_s": 2, "audio": 1}, {"start_s": 3, "audio_start_s": 0.5, "audio_end_s": 1}]
     request = parse({"task": "lipsync", "face": FACE, "audios": [AUDIO, FACE], "segments": segments})
-    assert request.options.segments == (Segment(1, 2, 1), Segment(3, None, 0, 0.5, 1))
+    assert request.options.segments == (SyncSegment(1, 2, 1), SyncSegment(3, None, 0, 0.5, 1))
     assert (request.audios, request.audio, request.more_audio) == ((b"audio", b"face"), b"audio", (b"face",))
     keys = {"task": "lipsync", "s3_bucket": "clips", "s3_video_key": "a.mp4", "s3_audio_keys": ["b.wav", "c.wav"]}
     assert parse(keys | {"segments": segments}).audios == (S3Object("clips", "b.wav"), S3Object("clips", "c.wav"))

@@ -4,20 +4,20 @@ import pytest
 
 from container.commands.sync_segments import parse_segment
 from inference.errors import InvalidRequest
-from inference.lip_sync import Segment
+from inference.lip_sync import SyncSegment
 
 
 @pytest.mark.parametrize(
     ("text", "segment"),
     [
-        ("2-5", Segment(2, 5)),
-        ("0.5-", Segment(0.5)),
-        ("2-5@1", Segment(2, 5, 1)),
-        ("2-@1:0.5-3", Segment(2, None, 1, 0.5, 3)),
-        (" 2-5@0:1- ", Segment(2, 5, 0, 1)),
+        ("2-5", SyncSegment(2, 5)),
+        ("0.5-", SyncSegment(0.5)),
+        ("2-5@1", SyncSegment(2, 5, 1)),
+        ("2-@1:0.5-3", SyncSegment(2, None, 1, 0.5, 3)),
+        (" 2-5@0:1- ", SyncSegment(2, 5, 0, 1)),
     ],
 )
-def test_a_segment_is_parsed(text: str, segment: Segment):
+def test_a_segment_is_parsed(text: str, segment: SyncSegment):
     assert parse_segment(text) == segment
 
 
