@@ -101,9 +101,12 @@ class RedisServer:
 
 
 @contextmanager
-def postgresql_server() -> Iterator[PostgresqlServer]:
-    """Yield a server that is stopped, and deleted, after the block. Raises: ServerMissing."""
-    with tempfile.TemporaryDirectory(prefix="viseme-postgresql-") as folder:
+def postgresql_server(parent: Path | None = None) -> Iterator[PostgresqlServer]:
+    """Yield a server that is stopped, and deleted, after the block. Raises: ServerMissing.
+
+    parent: folder for its files, which its own user must be able to reach; by default the one for temporary files.
+    """
+    with tempfile.TemporaryDirectory(prefix="viseme-postgresql-", dir=parent) as folder:
         server = PostgresqlServer(Path(folder))
         try:
             yield server
