@@ -162,7 +162,7 @@ class GenerationRoutes:
         return JSONResponse(await self._views(store, found, request), headers=NO_STORE)
 
     async def _send_result(self, request: Request) -> Response:
-        """Send the video of a generation, or redirect to S3, to whoever has its URL."""
+        """Send the video of a generation, or redirect to S3, to anyone who has its URL."""
         store = await self._service.open()
         job_id = request.path_params["id"]
         key = await asyncio.to_thread(store.repository.url_key)
