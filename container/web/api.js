@@ -89,7 +89,10 @@ export class Api {
   async *lines(path, options) {
     const response = await this.request(path, { accept: "application/x-ndjson", ...options });
     for await (const line of readLines(response)) {
-      if (line) yield parse(line);
+      if (!line) continue;
+      const found = parse(line);
+      if (found.status === "error") throw new ApiError(found.error.code, found.error.message); // the status was sent before
+      yield found;
     }
   }
 
