@@ -43,16 +43,17 @@ PAGE_FILES = {
 DOCS_FILES = {"/docs": "docs.html", "/docs.js": "docs.js"}
 FILES = PAGE_FILES | DOCS_FILES
 # The page records and plays media that it made itself (blob:), and has no inline script or style.
-PAGE_POLICY = (
+POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:; "
     "media-src 'self' blob:; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-DOCS_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 # `no-cache` lets browsers keep a file, and ask each time whether its ETag is still right.
-HEADERS = {"cache-control": "no-cache", "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
+HEADERS = {
+    "cache-control": "no-cache",
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
 
 
 def page_routes() -> list[BaseRoute]:
@@ -71,10 +72,7 @@ def serve_file(request: Request) -> Response:
     if path not in FILES:
         raise HTTPException(404)
     content = (FOLDER / FILES[path]).read_bytes()
-    headers = HEADERS | {
-        "content-security-policy": DOCS_POLICY if path in DOCS_FILES else PAGE_POLICY,
-        "etag": f'"{sha256(content).hexdigest()[:32]}"',
-    }
+    headers = HEADERS | {"etag": f'"{sha256(content).hexdigest()[:32]}"'}
     if has_version(request, headers["etag"]):
         return Response(status_code=304, headers=headers)
     return Response(content, media_type=MEDIA_TYPES[Path(FILES[path]).suffix], headers=headers)

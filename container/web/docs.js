@@ -75,11 +75,13 @@ function show(api) {
 }
 
 async function load() {
-  const answer = await fetch("/openapi.json");
+  const answer = await fetch("openapi.json");
   if (!answer.ok) throw new Error(`/openapi.json: status ${answer.status}`);
   show(await answer.json());
 }
 
 load().catch((error) => {
-  document.getElementById("error").textContent = error.message;
+  const box = document.getElementById("error");
+  box.textContent = error.message;
+  box.hidden = false;
 });

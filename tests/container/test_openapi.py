@@ -162,5 +162,5 @@ def test_the_page_shows_every_operation_and_calls_nobody_else(jobs: JobServer):
     assert "ReadJobRequest | SyncJobRequest" in text
     origin = str(jobs.client.base_url).rstrip("/")
     assert {url for url in requested if not url.startswith("data:")} == {
-        f"{origin}/{name}" for name in ("docs", "docs.js", "openapi.json")
+        f"{origin}/{name}" for name in ("docs", "docs.js", "openapi.json", "web/style.css")
     }

@@ -27,9 +27,10 @@ def test_each_file_has_its_type_and_is_guarded(client: TestClient, path: str):
     assert "frame-ancestors 'none'" in answer.headers["content-security-policy"]
 
 
-def test_the_policy_of_the_page_allows_nothing_inline(client: TestClient):
-    assert "unsafe" not in client.get("/").headers["content-security-policy"]
-    assert re.search(r"<style|<script(?![^>]* src=)|\sstyle=|\son[a-z]+=", client.get("/").text) is None
+@pytest.mark.parametrize("path", ["/", "/docs"])
+def test_nothing_is_inline(client: TestClient, path: str):
+    assert "unsafe" not in client.get(path).headers["content-security-policy"]
+    assert re.search(r"<style|<script(?![^>]* src=)|\sstyle=|\son[a-z]+=", client.get(path).text) is None
 
 
 def test_a_file_is_sent_again_only_if_it_changed(client: TestClient):
