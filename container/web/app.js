@@ -81,6 +81,7 @@ async function open(name, { isFirst = false } = {}) {
   if (current) hideCurrent();
   current = name;
   document.title = `${TITLES[name]} · Viseme`;
+  byId("token-menu").open = false;
   for (const link of document.querySelectorAll("[data-view]")) {
     if (link.dataset.view === name) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
@@ -144,6 +145,9 @@ byId("token-menu").addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
   byId("token-menu").open = false;
   byId("token-menu").querySelector("summary").focus();
+});
+document.addEventListener("pointerdown", ({ target }) => {
+  if (!byId("token-menu").contains(target)) byId("token-menu").open = false;
 });
 byId("skip").addEventListener("click", (event) => {
   event.preventDefault(); // the hash names the view

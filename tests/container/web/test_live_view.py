@@ -200,6 +200,7 @@ def test_the_page_requests_the_token(browser: Any, avatar_folder: Path, tmp_path
         element(page, "token").blur()
         wait_for(page, "document.querySelector('[data-testid=avatar]').options.length == 1")
         assert not element(page, "error").is_visible()
+        assert page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
         drop_refusals(page)
 
 
