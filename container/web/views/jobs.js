@@ -194,15 +194,20 @@ class JobCard {
   outputRow(output) {
     const isVideo = output.content_type === "video/mp4";
     const row = element("div", { class: "row" },
-      element("button", { type: "button", class: "small", "data-testid": "download", onclick: (event) => this.download(event.currentTarget, output) }, `Download ${output.name}`),
+      element("button", { type: "button", class: "small", "data-testid": "download", onclick: (event) => this.saveFile(event.currentTarget, output.url, output.name) }, `Download ${output.name}`),
       isVideo ? element("button", { type: "button", class: "small", "data-testid": "watch", onclick: (event) => this.watch(event.currentTarget, output) }, "Watch") : null,
       element("span", { class: "hint" }, output.size === null ? "" : bytes(output.size)));
     return element("div", { class: "stack" }, row);
   }
 
-  // A link cannot carry the token, so that the file is fetched with it.
-  download(button, output) {
-    return this.during(button, async () => save(await this.context.api.blob(output.url), output.name));
+  // A link cannot carry a token, so that the file is fetched with it. Without one, a link takes less memory, and may lead
+  // to files in S3, from which the page's policy lets no script fetch.
+  saveFile(button, path, name) {
+    const { api } = this.context;
+    return this.during(button, async () => {
+      if (api.token) save(await api.blob(path), name);
+      else element("a", { href: api.address(path), download: name }).click();
+    });
   }
 
   watch(button, output) {
@@ -218,7 +223,7 @@ class JobCard {
   logButton(attempt) {
     return element("div", { class: "row" }, element("button", {
       type: "button", class: "small",
-      onclick: (event) => this.during(event.currentTarget, async () => save(await this.context.api.blob(attempt.log_url), `${this.id}-${attempt.number}.txt`)),
+      onclick: (event) => this.saveFile(event.currentTarget, attempt.log_url, `${this.id}-${attempt.number}.txt`),
     }, `Download the log of attempt ${attempt.number}`));
   }
 

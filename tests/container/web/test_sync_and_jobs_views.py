@@ -11,6 +11,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from support import browser as browser_module
 from support.browser import PHONE, drop_refusals, element, needs_chromium, open_page, running_browser
 from support.engine_pool import EnginePool
 from support.fake_espeak import write_fake_espeak
@@ -27,6 +28,7 @@ from inference.engines import Engines
 from inference.settings import Settings
 
 pytestmark = needs_chromium
+AXE = Path(browser_module.__file__).parent / "axe" / "axe.min.js"  # axe-core: see test_page.py
 N_FRAMES = 20  # of the result: 0.8 s of audio
 FACE_FRAMES = 10  # so that the face plays backwards after them
 LOCALHOST = "localhost"  # a secure context, as the microphone needs
@@ -112,6 +114,7 @@ def test_a_face_speaks_and_the_job_is_listed(page: Any, media: Path, tmp_path: P
     download.value.save_as(tmp_path / "out.mp4")
     check_video(tmp_path / "out.mp4")
     check_step(page)
+    assert_accessible(page, element(page, "play"))
     assert element(page, "error").is_hidden()
 
     page.locator("nav a[href='#jobs']").click()
@@ -237,6 +240,39 @@ def test_a_text_is_spoken_and_its_job_canceled_on_a_phone(waiting: tuple[Any, Jo
     card.locator("[data-testid=job-state]", has_text="Canceled").wait_for()
     assert server.job(second)["state"] == "canceled"
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+
+
+def test_jobs_run_fail_and_are_downloaded_with_the_token(browser: Any, tmp_path: Path):
+    settings = Settings(data_dir=tmp_path / "data", token="secret")
+    with running_job_server(settings, Authorization="Bearer secret") as server:
+        server.wait_for(server.submit(b"a video").json()["id"])
+        server.wait_for(server.submit(b"fail").json()["id"])
+        server.wait_for(server.submit(b"wait").json()["id"], "processing")
+        with open_page(browser, str(server.client.base_url)) as page:
+            give_token(page)
+            page.locator("nav a[href='#jobs']").click()
+            element(page, "progress").locator("text=reading: 50 %").wait_for()
+            drop_refusals(page)
+            running, failed, done = (element(page, "job").nth(i) for i in range(3))
+            found = failed.locator("[data-testid=error]").inner_text()
+            assert found == "No face was found. no face in any frame"
+            done.locator("summary").click()
+            assert_accessible(page, done.locator("[data-testid=download]"))
+            with page.expect_download() as download:
+                done.locator("[data-testid=download]").click()
+            download.value.save_as(tmp_path / "video.mp4")
+            assert (tmp_path / "video.mp4").read_bytes() == b"a video"
+            server.pool.release.set()
+            running.locator("[data-testid=job-state]", has_text="Done").wait_for()  # without any click: it is polled
+
+
+def assert_accessible(page: Any, visible: Any) -> None:
+    """Run axe-core on the page once an element is visible."""
+    visible.wait_for()
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("() => axe.run(document)")
+    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found["violations"]] == []
+    assert found["passes"]
 
 
 def test_many_jobs_have_pages_and_a_filter(waiting: tuple[Any, JobServer]):
