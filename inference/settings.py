@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -310,6 +310,12 @@ def wanted_threads(env: Mapping[str, str] | None = None) -> int | None:
 def visible_gpus(env: Mapping[str, str] | None = None) -> str | None:
     """Return CUDA_VISIBLE_DEVICES, which limits the GPUs that CUDA uses; None if it is not set."""
     return (os.environ if env is None else env).get("CUDA_VISIBLE_DEVICES")
+
+
+def present_variables(names: Sequence[str], env: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return those of some variables that are set: what a program of the system gets of the environment."""
+    env = os.environ if env is None else env
+    return {name: env[name] for name in names if name in env}
 
 
 def default_data_dir(env: Mapping[str, str]) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import os
 import resource
 import shutil
 import wave
@@ -14,6 +13,7 @@ from contextlib import asynccontextmanager
 
 from container.speech.requests import SpeechRequest
 from inference.errors import DeadlineExceeded, MediaTooLarge, Overloaded, SpeechUnavailable, WorkerDied
+from inference.settings import present_variables
 
 PROGRAM = "espeak-ng"
 VOICES = {"en": "en-gb", "fr": "fr-fr", "zh": "cmn"}  # espeak-ng's names of languages, if they differ from ours
@@ -91,7 +91,7 @@ async def run_program(command: list[str], text: bytes) -> bytes:
 
     Its limits are set while it waits for the text. Raises: MediaTooLarge, WorkerDied.
     """
-    environment = {name: os.environ[name] for name in PASSED_VARIABLES if name in os.environ} | {"LANG": "C.UTF-8"}
+    environment = present_variables(PASSED_VARIABLES) | {"LANG": "C.UTF-8"}
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe, stderr=pipe, env=environment)
     try:
