@@ -157,7 +157,8 @@ def check_step(page: Any) -> None:
     assert abs(float(np.median(offsets))) <= MAX_OFFSET_S
 
 
-def test_the_microphone_and_options_make_a_job(page: Any, media: Path, app: LiveApp):
+def test_the_microphone_and_options_make_a_job_despite_a_lost_connection(page: Any, media: Path):
+    page.route("**/events", lambda route: route.abort("connectionreset"), times=1)
     element(page, "face-input").set_input_files(media / "face.mp4")
     element(page, "audio-microphone").check()
     element(page, "record").click()
@@ -175,6 +176,7 @@ def test_the_microphone_and_options_make_a_job(page: Any, media: Path, app: Live
     kept = {name: value for name, value in fields.items() if name not in ("face", "audio")}
     assert kept == {"task": "lipsync", "sync_mode": "cut_off", "fps": 20, "pads": [0, 6, 0, 0]}
     element(page, "play").wait_for()  # the server decodes what MediaRecorder writes
+    drop_refusals(page)
     assert "20" in element(page, "result").inner_text()
 
 
@@ -309,3 +311,31 @@ def test_a_server_that_answers_503_is_reported(page: Any, media: Path, view: str
     page.wait_for_function("() => document.querySelector('[data-testid=error]').textContent.includes('full')")
     assert element(page, "error").first.inner_text().endswith("the queue is <b>full</b> Try again in 5 s.")
     drop_refusals(page)
+
+
+def test_the_face_before_follows_the_modes_of_lip_sync(page: Any):
+    """The times are those of docs/lip-sync.md: 2 s of video, 5 s of audio."""
+    found = page.evaluate(
+        """async () => {
+          const { sourceTime } = await import("/web/paired_videos.js");
+          const lengths = { before_s: 2, after_s: 5 };
+          const at = (options) => [1.5, 2.5, 4.5].map((time) => sourceTime(time, { ...lengths, ...options }).at);
+          return [{}, { mode: "bounce" }, { loop: "restart" }, { mode: "loop" }, { mode: "remap" }].map(at);
+        }"""
+    )
+    there_and_back, again = [1.5, 1.5, 0.5], [1.5, 0.5, 0.5]
+    expected = [there_and_back, there_and_back, again, again, [0.6, 1.0, 1.8]]
+    assert np.allclose(found, expected)
+
+
+def test_parts_that_speak_are_parsed_or_explained(page: Any):
+    found = page.evaluate(
+        """async () => {
+          const { parseSegments } = await import("/web/sync_request.js");
+          let message = null;
+          try { parseSegments("2-5, five"); } catch (error) { message = error.message; }
+          return [parseSegments(" 2-5, 7.5 - "), parseSegments(""), message];
+        }"""
+    )
+    assert found[:2] == [[{"start_s": 2, "end_s": 5}, {"start_s": 7.5}], []]
+    assert "found “five”; expected seconds such as 2-5" in found[2]
