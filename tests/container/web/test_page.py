@@ -12,6 +12,8 @@ from support.browser import PHONE, needs_chromium, open_page, running_browser, w
 from support.job_server import JobServer, running_job_server
 
 from container.http.static_page import VIEWS
+from container.live import avatar_cache as avatars_module
+from inference.avatar.catalogue import list_user_avatars
 from inference.settings import Settings
 
 pytestmark = needs_chromium
@@ -22,8 +24,11 @@ RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobServer]:
-    with running_job_server(Settings(data_dir=tmp_path_factory.mktemp("page"))) as server:
-        yield server
+    """Return a server without the starter avatar, which it would first create."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(avatars_module, "find_packages", list_user_avatars)
+        with running_job_server(Settings(data_dir=tmp_path_factory.mktemp("page"))) as server:
+            yield server
 
 
 @pytest.fixture(scope="module")
