@@ -25,7 +25,7 @@ from container.http.access import AccessMiddleware, AccessRules
 from container.http.auth import check_token, choose_subprotocol
 from container.http.clients import ClientCounter, client_of, is_loopback
 from container.http.pacing import Pacer, PacingMiddleware
-from container.http.static_page import page_routes
+from container.http.static_page import LEGACY_VIEWS, page_routes
 from container.live.avatar_cache import AvatarCache
 from container.live.background_cache import BackgroundCache, EncodedBackground
 from container.live.connection import (
@@ -95,11 +95,8 @@ class AvatarServer:
         stream = WebSocketRoute(SAGEMAKER_PATH, self.serve_sagemaker_stream)
         if self.settings.on_sagemaker and not self.settings.realtime:
             return [stream]
-        return [stream, *self.page_routes(), *legacy_routes(self.legacy, MINIMAL, self.admit_legacy, self.client_of)]
-
-    def page_routes(self) -> list[BaseRoute]:
-        """Return the routes of the web page and of the API that it uses."""
-        return [*page_routes(), *self.session_routes()]
+        legacy = legacy_routes(self.legacy, MINIMAL, self.admit_legacy, self.client_of)
+        return [stream, *page_routes(), *self.session_routes(), *legacy]
 
     def session_routes(self) -> list[BaseRoute]:
         return [
@@ -110,9 +107,8 @@ class AvatarServer:
 
     def legacy_app(self, index: int) -> Starlette:
         """Return the application of one legacy port. index: of the port in the setting `legacy_ports`."""
-        app = legacy_app(
-            self.legacy, index, self.admit_legacy, self.client_of, lambda: self.is_draining, self.page_routes()
-        )
+        page = [*page_routes(LEGACY_VIEWS), *self.session_routes()]
+        app = legacy_app(self.legacy, index, self.admit_legacy, self.client_of, lambda: self.is_draining, page)
         app.add_middleware(AccessMiddleware, rules=AccessRules.of(self.settings))
         app.add_middleware(PacingMiddleware, pacer=self.pacer, n_proxies=self.settings.trusted_proxies)
         return app

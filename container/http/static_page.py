@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -14,6 +15,7 @@ FOLDER = Path(__file__).parents[1] / "web"
 OPENAPI_PATH = "/openapi.json"
 MEDIA_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 VIEWS = ("read", "sync", "live", "jobs")
+LEGACY_VIEWS = ("live",)  # on the ports of older clients
 SCRIPTS = (
     "app",
     "api",
@@ -56,9 +58,25 @@ HEADERS = {
 }
 
 
-def page_routes() -> list[BaseRoute]:
-    """Return the routes of the page. They need no token: the page itself prompts the user for it."""
-    return [Route(path, serve_file) for path in ("/", "/web/{name}", "/web/views/{name}")]
+def views_attribute(views: Sequence[str]) -> bytes:
+    """Return the attribute of index.html that names the views to offer."""
+    return f'data-views="{" ".join(views)}"'.encode()
+
+
+ALL_VIEWS = views_attribute(VIEWS)
+
+
+def page_routes(views: Sequence[str] = VIEWS) -> list[BaseRoute]:
+    """Return the routes of the page. They need no token: the page itself prompts the user for it.
+
+    views: those that the page offers, the first one as its start; ports of older clients have the routes of Live only.
+    """
+
+    def serve_index(request: Request) -> Response:
+        content = read_file("/").replace(ALL_VIEWS, views_attribute(views))
+        return respond(request, content, "text/html")
+
+    return [Route("/", serve_index), *(Route(path, serve_file) for path in ("/web/{name}", "/web/views/{name}"))]
 
 
 def docs_routes() -> list[BaseRoute]:
@@ -67,15 +85,23 @@ def docs_routes() -> list[BaseRoute]:
 
 
 def serve_file(request: Request) -> Response:
-    """Return one file of a page, or 304 if the caller has it. Raises: HTTPException 404 if it is not listed."""
+    """Return one file of a page. Raises: HTTPException 404 if it is not listed."""
     path = request.url.path
     if path not in FILES:
         raise HTTPException(404)
-    content = (FOLDER / FILES[path]).read_bytes()
+    return respond(request, read_file(path), MEDIA_TYPES[Path(FILES[path]).suffix])
+
+
+def read_file(path: str) -> bytes:
+    return (FOLDER / FILES[path]).read_bytes()
+
+
+def respond(request: Request, content: bytes, media_type: str) -> Response:
+    """Return a file, or 304 if the caller has this version of it."""
     headers = HEADERS | {"etag": f'"{sha256(content).hexdigest()[:32]}"'}
     if has_version(request, headers["etag"]):
         return Response(status_code=304, headers=headers)
-    return Response(content, media_type=MEDIA_TYPES[Path(FILES[path]).suffix], headers=headers)
+    return Response(content, media_type=media_type, headers=headers)
 
 
 def has_version(request: Request, etag: str) -> bool:

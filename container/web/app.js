@@ -19,9 +19,8 @@
 import { Api } from "./api.js";
 import { showError } from "./components.js";
 
-const VIEWS = ["read", "sync", "live", "jobs"];
+const VIEWS = document.documentElement.dataset.views.split(" "); // that this port of the server has; the first is shown
 const TITLES = { read: "Read lips", sync: "Sync lips", live: "Live avatar", jobs: "Jobs" };
-const FIRST = "read";
 
 const byId = (id) => document.getElementById(id);
 const sectionOf = (name) => byId(`view-${name}`);
@@ -157,4 +156,6 @@ addEventListener("hashchange", () => {
   const name = viewNamed(location.hash);
   if (name) open(name);
 });
-open(viewNamed(location.hash) ?? FIRST, { isFirst: true });
+for (const link of document.querySelectorAll("[data-view]")) link.hidden = !VIEWS.includes(link.dataset.view);
+byId("api-link").hidden = VIEWS.length === 1; // a port of older clients
+open(viewNamed(location.hash) ?? VIEWS[0], { isFirst: true });

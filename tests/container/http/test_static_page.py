@@ -8,7 +8,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from container.http.static_page import DOCS_FILES, FOLDER, PAGE_FILES, docs_routes, page_routes
+from container.http.static_page import DOCS_FILES, FOLDER, LEGACY_VIEWS, PAGE_FILES, docs_routes, page_routes
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +56,13 @@ def test_head_describes_a_file_without_sending_it(client: TestClient):
 )
 def test_nothing_else_is_served(client: TestClient, path: str):
     assert client.get(path).status_code == 404
+
+
+def test_ports_of_older_clients_offer_the_view_that_they_serve(client: TestClient):
+    legacy = TestClient(Starlette(routes=page_routes(LEGACY_VIEWS))).get("/")
+    assert 'data-views="live"' in legacy.text
+    assert 'data-views="read sync live jobs"' in client.get("/").text
+    assert legacy.headers["etag"] != client.get("/").headers["etag"]
 
 
 def test_every_file_is_listed():

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from support import browser as browser_module
 from support.browser import PHONE, needs_chromium, open_page, running_browser, wait_for
 from support.job_server import JobServer, running_job_server
+from support.waiting import wait_until
 
 from container.http.static_page import VIEWS
 from container.live import avatar_cache as avatars_module
+from container.live.legacy.routes import PROTOCOLS
+from container.live.legacy.server import PROXY
 from inference.avatar.catalogue import list_user_avatars
 from inference.settings import Settings
 
@@ -68,20 +73,21 @@ def test_each_view_has_an_address(page: Any):
     wait_for(page, "document.querySelector('[aria-current=page]').dataset.view == value", VIEWS[1])
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_view_is_accessible(browser: Any, server: JobServer, scheme: str):
+def test_every_view_is_accessible(browser: Any, server: JobServer):
     server.wait_for(server.submit(b"fail").json()["id"])
-    with open_page(browser, address_of(server), color_scheme=scheme, reduced_motion="reduce") as page:
+    with open_page(browser, address_of(server), reduced_motion="reduce") as page:
         page.evaluate(AXE.read_text())
         for view in VIEWS:
             show(page, view)
             page.locator(f"#view-{view} details").evaluate_all(
-                "(nodes) => nodes.forEach((node) => { node.open = true; })"
+                "(nodes) => { for (const one of nodes) one.open = true; }"
             )
-            found = page.evaluate("(rules) => axe.run(document, { runOnly: rules })", RULES)
-            faults = [(one["id"], [node["html"] for node in one["nodes"]]) for one in found["violations"]]
-            assert (view, faults) == (view, [])
-            assert found["passes"]
+            for scheme in ("light", "dark"):
+                page.emulate_media(color_scheme=scheme)
+                found = page.evaluate("(rules) => axe.run(document, { runOnly: rules })", RULES)
+                faults = [(one["id"], [node["html"] for node in one["nodes"]]) for one in found["violations"]]
+                assert (view, scheme, faults) == (view, scheme, [])
+                assert found["passes"]
 
 
 def test_a_phone_needs_no_horizontal_scrolling(browser: Any, server: JobServer):
@@ -107,3 +113,19 @@ def test_keys_reach_the_content_and_the_views(page: Any):
 def test_an_unknown_address_shows_the_first_view(browser: Any, server: JobServer):
     with open_page(browser, address_of(server, "nothing")) as page:
         page.locator("#view-read > .view > *").first.wait_for()
+
+
+def test_a_port_of_older_clients_shows_live_alone(browser: Any, server: JobServer):
+    app = server.server.live.legacy_app(PROTOCOLS.index(PROXY))
+    http = uvicorn.Server(uvicorn.Config(app, port=0, lifespan="off", log_level="warning"))
+    thread = threading.Thread(target=http.run)
+    thread.start()
+    wait_until(lambda: http.started)
+    try:
+        port = http.servers[0].sockets[0].getsockname()[1]
+        with open_page(browser, f"http://127.0.0.1:{port}/") as page:
+            page.locator("#view-live > .view > *").first.wait_for()
+            assert page.locator("nav a:visible").all_inner_texts() == ["Live"]
+    finally:
+        http.should_exit = True
+        thread.join()
