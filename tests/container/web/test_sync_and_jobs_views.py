@@ -162,8 +162,7 @@ def test_the_microphone_and_options_make_a_job_despite_a_lost_connection(page: A
     element(page, "face-input").set_input_files(media / "face.mp4")
     element(page, "audio-microphone").check()
     element(page, "record").click()
-    page.wait_for_function("() => document.querySelector('[data-testid=record]').textContent === 'Stop'")
-    page.wait_for_timeout(400)  # of audio
+    page.locator("text=Recording:").wait_for()  # shown after a quarter of a second
     element(page, "record").click()
     element(page, "audio-preview").wait_for()
     element(page, "options").locator("summary").click()
