@@ -9,6 +9,8 @@ export const FORMATS = ["txt", "srt", "vtt", "json"];
 
 export function buildInput(onFile) {
   const drop = dropZone({ label: "Drop a video of a face", hint: "or choose a file", accept: "video/*,.mkv,.avi", onFile });
+  const preview = element("video", { class: "media is-mirrored", playsinline: true, autoplay: true, hidden: true, "aria-label": "Your camera" });
+  preview.muted = true; // the attribute would count for a parsed page only
   const record = button("Record yourself", { "data-testid": "record" });
   const recordHint = element("p", { class: "hint" }, `${MIN_S} to ${MAX_S} seconds. Face the camera, in even light.`);
   const face = element("input", { type: "number", min: 0, step: 1, inputmode: "numeric", placeholder: "the largest", "data-testid": "face" });
@@ -22,16 +24,14 @@ export function buildInput(onFile) {
   const cancel = button("Cancel", { "data-testid": "cancel", hidden: true });
   const progress = progressBar("Reading");
   const error = errorBox();
-  const root = element("form", { class: "card" }, drop.root,
+  const root = element("form", { class: "card" }, drop.root, preview,
     element("div", { class: "stack" }, element("div", { class: "row" }, record), recordHint),
     options, element("div", { class: "row" }, start, cancel), progress.root, error);
-  return { root, drop, record, recordHint, face, exact, asJob, start, cancel, progress, error };
+  return { root, drop, preview, record, recordHint, face, exact, asJob, start, cancel, progress, error };
 }
 
 export function buildResult() {
   const video = element("video", { class: "media", controls: true, playsinline: true, "data-testid": "video", hidden: true });
-  const preview = element("video", { class: "media is-mirrored", playsinline: true, autoplay: true, hidden: true, "aria-label": "Your camera" });
-  preview.muted = true; // the attribute would count for a parsed page only
   const empty = element("p", { class: "empty" }, "The video and its words appear here.");
   const unplayable = element("p", { class: "notice", hidden: true }, "This browser cannot play the file. It can be read all the same.");
   const warnings = element("div", { class: "stack", "data-testid": "warnings", hidden: true });
@@ -48,8 +48,8 @@ export function buildResult() {
     element("div", { class: "row" }, element("span", { class: "hint" }, "Download"), downloads));
   const answer = element("div", { class: "stack-wide", hidden: true },
     warnings, element("div", { class: "spread is-top" }, transcript, copy), words, legend, ending);
-  const root = element("div", { class: "card" }, empty, preview, video, unplayable, answer);
-  return { root, video, preview, empty, unplayable, warnings, transcript, copy, words, figures, alternatives, downloads, ending, answer };
+  const root = element("div", { class: "card" }, empty, video, unplayable, answer);
+  return { root, video, empty, unplayable, warnings, transcript, copy, words, figures, alternatives, downloads, ending, answer };
 }
 
 function button(text, attributes) {

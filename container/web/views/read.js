@@ -158,8 +158,9 @@ class ReadController {
   }
 
   setBusy(isBusy) {
-    const { start, cancel, progress } = this.input;
+    const { start, cancel, progress, record } = this.input;
     start.disabled = isBusy;
+    record.disabled = isBusy || recordingFault() !== null;
     cancel.hidden = !isBusy;
     if (!isBusy) {
       progress.hide();
@@ -196,25 +197,28 @@ class ReadController {
     clearError(input.error);
     input.record.disabled = true; // until the camera is open, then until the shortest recording is done
     try {
-      const camera = this.camera = await CameraRecorder.open();
+      this.camera = await CameraRecorder.open();
       result.video.pause();
-      result.video.hidden = true;
-      result.empty.hidden = true;
-      result.preview.hidden = false;
-      result.preview.srcObject = camera.stream;
-      const file = await camera.record((now) => this.showRecorded(now));
+      this.showCamera(this.camera.stream);
+      const file = await this.camera.record((now) => this.showRecorded(now));
       if (file) input.drop.set(file);
     } catch (error) {
       showError(input.error, error);
     } finally {
       this.camera = null;
-      result.preview.srcObject = null;
-      result.preview.hidden = true;
-      result.video.hidden = !this.file;
-      result.empty.hidden = Boolean(this.file);
+      this.showCamera(null);
       input.record.disabled = false;
       input.record.textContent = "Record yourself";
     }
+  }
+
+  // stream: of the camera, or null if it is off.
+  showCamera(stream) {
+    const { drop, preview, start } = this.input;
+    preview.srcObject = stream;
+    preview.hidden = !stream;
+    drop.root.hidden = Boolean(stream);
+    start.disabled = Boolean(stream) || !this.file;
   }
 
   showRecorded(now) {
