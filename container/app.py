@@ -41,6 +41,7 @@ from container.http.responses import (
 )
 from container.http.static_page import OPENAPI_PATH, docs_routes
 from container.jobs.api.routes import JobRoutes
+from container.jobs.download_origin import DownloadOrigin
 from container.jobs.generations.routes import GenerationRoutes
 from container.jobs.service import JobService
 from container.speech import requests as speech_requests
@@ -90,6 +91,7 @@ class Server:
         self.pool = pool or Pool(placements, settings.queue_size, model_dir)
         self.live = AvatarServer(settings)
         self.jobs = jobs or JobService(settings)
+        self.download_origin = DownloadOrigin(settings)
         self.speech = SpeechSynthesizer()
         self.metrics = Metrics()
         self._bodies = BodyQuota(settings.max_uploads, settings.max_upload_bytes)
@@ -119,7 +121,7 @@ class Server:
             Route("/api/generate", partial(self.serve, "generate"), methods=["POST"]),
             *self._job_routes.routes(),
             *self._generation_routes.routes(),
-            *self.live.routes(),
+            *self.live.routes(self.download_origin.find),
         ]
         if not self.settings.on_sagemaker or self.settings.realtime:
             routes += [

@@ -8,7 +8,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from container.http.access import AccessMiddleware, AccessRules
 from container.http.auth import check_token, choose_subprotocol
 from container.http.clients import ClientCounter, client_of, is_loopback
 from container.http.pacing import Pacer, PacingMiddleware
-from container.http.static_page import LEGACY_VIEWS, page_routes
+from container.http.static_page import LEGACY_VIEWS, no_origin, page_routes
 from container.live.avatar_cache import AvatarCache
 from container.live.background_cache import BackgroundCache, EncodedBackground
 from container.live.connection import (
@@ -87,8 +87,8 @@ class AvatarServer:
         self.pacer = Pacer()  # shared by all HTTP ports
         self._encoders: WeakKeyDictionary[AvatarPackage, FrameEncoder] = WeakKeyDictionary()
 
-    def routes(self) -> list[BaseRoute]:
-        """Return the routes of the main port.
+    def routes(self, find_origin: Callable[[], Awaitable[str | None]] = no_origin) -> list[BaseRoute]:
+        """Return the routes of the main port. find_origin: see `page_routes`.
 
         On SageMaker that is the stream alone unless VISEME_REALTIME is set: only the platform can reach the container.
         """
@@ -96,7 +96,7 @@ class AvatarServer:
         if self.settings.on_sagemaker and not self.settings.realtime:
             return [stream]
         legacy = legacy_routes(self.legacy, MINIMAL, self.admit_legacy, self.client_of)
-        return [stream, *page_routes(), *self.session_routes(), *legacy]
+        return [stream, *page_routes(find_origin=find_origin), *self.session_routes(), *legacy]
 
     def session_routes(self) -> list[BaseRoute]:
         return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -26,6 +26,11 @@ SCRIPTS = (
     "words",
     "avatar_player",
     "avatar_session",
+    "avatar_pair",
+    "avatar_pair_parts",
+    "shared_timeline",
+    "mouth_strip",
+    "frame_sheet",
     "audio_sources",
     "microphone",
     "audio_recorder",
@@ -44,18 +49,29 @@ PAGE_FILES = {
 }
 DOCS_FILES = {"/docs": "docs.html", "/docs.js": "docs.js"}
 FILES = PAGE_FILES | DOCS_FILES
-# The page records and plays media that it made itself (blob:), and has no inline script or style.
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:; "
-    "media-src 'self' blob:; worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 # `no-cache` lets browsers keep a file, and ask each time whether its ETag is still right.
 HEADERS = {
     "cache-control": "no-cache",
-    "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
 }
+
+
+def policy(origin: str | None = None) -> str:
+    """Return the Content-Security-Policy: the page plays media that it made itself (blob:), and has nothing inline.
+
+    origin: from which the page may also load files of jobs.
+    """
+    files = f" {origin}" if origin else ""
+    return (
+        f"default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'{files}; "
+        f"img-src 'self' blob: data:{files}; media-src 'self' blob:{files}; worker-src 'self'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+async def no_origin() -> None:
+    """Return no origin: this server sends all files itself."""
 
 
 def views_attribute(views: Sequence[str]) -> bytes:
@@ -66,15 +82,18 @@ def views_attribute(views: Sequence[str]) -> bytes:
 ALL_VIEWS = views_attribute(VIEWS)
 
 
-def page_routes(views: Sequence[str] = VIEWS) -> list[BaseRoute]:
+def page_routes(
+    views: Sequence[str] = VIEWS, find_origin: Callable[[], Awaitable[str | None]] = no_origin
+) -> list[BaseRoute]:
     """Return the routes of the page. They need no token: the page itself prompts the user for it.
 
     views: those that the page offers, the first one as its start; ports of older clients have the routes of Live only.
+    find_origin: returns the origin to which downloads redirect, if any.
     """
 
-    def serve_index(request: Request) -> Response:
+    async def serve_index(request: Request) -> Response:
         content = read_file("/").replace(ALL_VIEWS, views_attribute(views))
-        return respond(request, content, "text/html")
+        return respond(request, content, "text/html", policy(await find_origin()))
 
     return [Route("/", serve_index), *(Route(path, serve_file) for path in ("/web/{name}", "/web/views/{name}"))]
 
@@ -96,9 +115,10 @@ def read_file(path: str) -> bytes:
     return (FOLDER / FILES[path]).read_bytes()
 
 
-def respond(request: Request, content: bytes, media_type: str) -> Response:
-    """Return a file, or 304 if the caller has this version of it."""
-    headers = HEADERS | {"etag": f'"{sha256(content).hexdigest()[:32]}"'}
+def respond(request: Request, content: bytes, media_type: str, content_policy: str = policy()) -> Response:
+    """Return a file, or 304 if the caller has this version of it, with this policy."""
+    version = sha256(content_policy.encode() + content).hexdigest()[:32]
+    headers = HEADERS | {"content-security-policy": content_policy, "etag": f'"{version}"'}
     if has_version(request, headers["etag"]):
         return Response(status_code=304, headers=headers)
     return Response(content, media_type=media_type, headers=headers)

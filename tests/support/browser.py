@@ -34,11 +34,14 @@ def running_browser() -> Iterator[Any]:
 
 
 @contextmanager
-def open_page(browser: Any, address: str, script: str = "", **options: Any) -> Iterator[Any]:
+def open_page(
+    browser: Any, address: str, script: str = "", others: tuple[str, ...] = (), **options: Any
+) -> Iterator[Any]:
     """Open a page for the block; afterwards check that it had no fault and requested nothing from other hosts.
 
     A violation of the Content-Security-Policy is a fault: Chromium logs it as an error. An answer with an error status
-    is one only if its message is not expected: tests clear `page.faults`. script: run before the page's own.
+    is one only if its message is not expected: tests clear `page.faults`. script: run before the page's own. others:
+    origins that it may also request from.
     """
     context = browser.new_context(**options)
     page = context.new_page()
@@ -56,7 +59,7 @@ def open_page(browser: Any, address: str, script: str = "", **options: Any) -> I
         context.close()
     assert page.faults == []
     origin = address.split("#", maxsplit=1)[0].rstrip("/")
-    assert [one for one in requested if not one.startswith((origin, "blob:", "data:"))] == []
+    assert [one for one in requested if not one.startswith((origin, "blob:", "data:", *others))] == []
 
 
 def element(page: Any, name: str) -> Any:

@@ -200,8 +200,7 @@ class JobCard {
     return element("div", { class: "stack" }, row);
   }
 
-  // A link cannot carry a token, so that the file is fetched with it. Without one, a link takes less memory, and may lead
-  // to files in S3, from which the page's policy lets no script fetch.
+  // A link cannot carry a token, so that the file is fetched with it. Without one, a link takes less memory.
   saveFile(button, path, name) {
     const { api } = this.context;
     return this.during(button, async () => {

@@ -65,6 +65,17 @@ def test_ports_of_older_clients_offer_the_view_that_they_serve(client: TestClien
     assert legacy.headers["etag"] != client.get("/").headers["etag"]
 
 
+def test_files_of_jobs_may_come_from_one_more_origin(client: TestClient):
+    async def find_origin() -> str:
+        return "https://lips.s3.eu-west-1.amazonaws.com"
+
+    answer = TestClient(Starlette(routes=page_routes(find_origin=find_origin))).get("/")
+    rules = dict(one.split(" ", 1) for one in answer.headers["content-security-policy"].split("; "))
+    with_origin = {name for name, sources in rules.items() if "https://lips.s3.eu-west-1.amazonaws.com" in sources}
+    assert with_origin == {"connect-src", "img-src", "media-src"}
+    assert answer.headers["etag"] != client.get("/").headers["etag"]  # a browser must not keep the old policy
+
+
 def test_every_file_is_listed():
     listed = {*PAGE_FILES.values(), *DOCS_FILES.values()}
     assert listed == {str(one.relative_to(FOLDER)) for one in FOLDER.rglob("*") if one.is_file()}

@@ -8,10 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
-from moto.server import ThreadedMotoServer
 from support.job_server import JobServer, running_job_server
+from support.local_s3 import running_s3
 
-from inference.media.s3.client import s3_client
 from inference.settings import Settings
 
 BODY = bytes(range(256)) * 1000
@@ -96,19 +95,10 @@ def test_a_running_job_has_no_outputs(jobs: JobServer):
 
 
 @pytest.fixture
-def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def bucket() -> Iterator[str]:
     """Yield the URL of an S3 with the bucket `jobs`."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    try:
-        url = "http://{}:{}".format(*server.get_host_and_port())
-        s3_client(url).create_bucket(Bucket="jobs")
+    with running_s3("jobs") as url:
         yield url
-    finally:
-        server.stop()
 
 
 def test_an_output_in_s3_is_sent_from_there(settings: Settings, bucket: str):
