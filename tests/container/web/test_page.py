@@ -24,6 +24,13 @@ from inference.settings import Settings
 pytestmark = needs_chromium
 # axe-core 4.14.1 (MPL-2.0), unmodified: https://github.com/dequelabs/axe-core
 AXE = Path(browser_module.__file__).parent / "axe" / "axe.min.js"
+NARROWEST = 320  # px: WCAG 2.2, 1.4.10
+# Texts and controls that reach beyond the right edge: of an element that hides what overflows, nothing scrolls.
+CUT_OFF = """() => {
+  const kinds = "main :is(button, input, select, p, h2, h3, label, legend, summary, dd, dt), header *";
+  const isCutOff = (node) => node.checkVisibility() && node.getBoundingClientRect().right > innerWidth + 0.5;
+  return [...document.querySelectorAll(kinds)].filter(isCutOff).map((node) => node.outerHTML.slice(0, 80));
+}"""
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
@@ -90,11 +97,15 @@ def test_every_view_is_accessible(browser: Any, server: JobServer):
                 assert found["passes"]
 
 
-def test_a_phone_needs_no_horizontal_scrolling(browser: Any, server: JobServer):
-    with open_page(browser, address_of(server), viewport=PHONE) as page:
+@pytest.mark.parametrize("width", [PHONE["width"], NARROWEST])
+def test_a_phone_needs_no_horizontal_scrolling(browser: Any, server: JobServer, width: int):
+    with open_page(browser, address_of(server), viewport=PHONE | {"width": width}) as page:
         for view in VIEWS:
             show(page, view)
-            assert (view, page.evaluate("document.documentElement.scrollWidth")) == (view, PHONE["width"])
+            assert (view, page.evaluate("document.documentElement.scrollWidth")) == (view, width)
+            page.locator(f"#view-{view} details").evaluate_all("(all) => { for (const one of all) one.open = true; }")
+            assert (view, page.evaluate("document.documentElement.scrollWidth")) == (view, width)
+            assert page.evaluate(CUT_OFF) == []
 
 
 def test_keys_reach_the_content_and_the_views(page: Any):
