@@ -123,7 +123,7 @@ def check_aws(words: list[str]) -> None:
     """The AWS CLI derives its commands and options from the models that botocore has, too."""
     if len(words) < 3 or {tuple(words[1:2]), tuple(words[1:3])} & HAND_WRITTEN:
         return
-    model = Session().get_service_model(words[1])
+    model = Session().get_service_model("s3" if words[1] == "s3api" else words[1])
     operations = {xform_name(name, "-"): name for name in model.operation_names}
     assert words[2] in operations, f"{' '.join(words)}: no such operation"
     shape = model.operation_model(operations[words[2]]).input_shape
