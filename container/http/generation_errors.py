@@ -31,6 +31,7 @@ ERROR_CODES = {
     "overloaded": "generation_infra_resource_exhausted",
     "out_of_memory": "generation_infra_resource_exhausted",
     "not_ready": "generation_infra_service_unavailable",
+    "speech_unavailable": "generation_infra_service_unavailable",
     "job_not_found": "generation_not_found",
     "rate_limited": "rate_limit_exceeded",
     "idempotency_conflict": "IDEMPOTENCY_KEY_REUSED",
