@@ -1,26 +1,18 @@
-"""Draw the images of the README from the synthetic speaker: read.png, sync.png and live.png.
+"""Draw images of the README from the synthetic speaker: read.png and sync.png.
 
-    make images
+    python docs/images/draw.py
 
-live.png needs Chromium, as the tests of the page do; without it the old image stays.
+`make pictures` runs it, and page.py, which takes those of the page.
 """
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
-import wave
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from container.visuals.grid import Image, ImageGrid
 from container.visuals.overlays import TEXT_COLOUR, caption_at, draw_caption
@@ -44,11 +36,6 @@ SYNC_WORD = 2  # index of the word at which sync.png shows the faces
 N_MOUTHS = 4  # in a row under the captioned frame
 LABEL_PX = 18
 SPECTROGRAM_HEIGHT = 116  # px
-PORT = 8097
-PAGE = {"width": 960, "height": 790}  # px
-START_TIMEOUT_S = 60.0
-CHROMIUM_FLAGS = ("--no-sandbox", "--disable-gpu", "--mute-audio", "--autoplay-policy=no-user-gesture-required")
-SPEAK_MS = 620  # of speech before the screenshot
 
 
 def main() -> None:
@@ -60,8 +47,6 @@ def main() -> None:
         transcript = LipReader().read(spoken)
         write(draw_reading(spoken, transcript.words), "read.png")
         write(draw_sync(other, spoken, middle_of(transcript.words[SYNC_WORD]), Path(folder) / "synced.mp4"), "sync.png")
-        if shutil.which("chromium"):
-            take_screenshot(spoken, HERE / "live.png")
 
 
 def write(image: Image, name: str) -> None:
@@ -134,53 +119,6 @@ def pad_to_width(image: Image) -> Image:
     padded = np.full((image.shape[0], WIDTH, 3), image[0, 0], np.uint8)
     padded[:, : image.shape[1]] = image[:, :WIDTH]
     return padded
-
-
-def take_screenshot(speech: Path, path: Path) -> None:
-    """Let the starter avatar speak on the server's page, in Chromium, and write what the page shows."""
-    from playwright.sync_api import sync_playwright
-
-    server = subprocess.Popen([Path(sys.executable).with_name("viseme"), "serve", "--port", str(PORT)])
-    try:
-        wait_until_ready(f"http://127.0.0.1:{PORT}/ping")
-        wav = speech.with_suffix(".wav")
-        write_wav(read_audio(speech, SAMPLE_RATE, Settings.from_env().media_limits), wav)
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=CHROMIUM_FLAGS)
-            page = browser.new_page(viewport=PAGE)
-            page.goto(f"http://127.0.0.1:{PORT}/#live")
-            page.wait_for_function("() => document.querySelector('[data-testid=avatar]')?.options.length == 1")
-            page.get_by_test_id("audio-input").set_input_files(wav)
-            page.get_by_test_id("start").click()
-            page.get_by_test_id("state").filter(has_text="speaking").wait_for()
-            page.wait_for_timeout(SPEAK_MS)
-            page.screenshot(path=path)
-            browser.close()
-        print(path)  # noqa: T201
-    finally:
-        server.terminate()
-        server.wait()
-
-
-def write_wav(samples: npt.NDArray[np.int16], path: Path) -> None:
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SAMPLE_RATE)
-        file.writeframes(samples.astype("<i2").tobytes())
-
-
-def wait_until_ready(address: str) -> None:
-    """Raise TimeoutError if the server does not come up."""
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < deadline:
-        try:
-            urllib.request.urlopen(address)  # noqa: S310 - always http
-        except urllib.error.URLError:
-            time.sleep(0.3)
-        else:
-            return
-    raise TimeoutError(f"{address}: not ready after {START_TIMEOUT_S:g} s")
 
 
 if __name__ == "__main__":
