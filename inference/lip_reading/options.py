@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from inference.errors import InvalidRequest
 from inference.faces import FaceChoice
+from inference.lip_reading.mouth_strip import MouthStrip
 
 Decoder = Literal["auto", "greedy", "grammar"]
 DECODERS: tuple[Decoder, ...] = ("auto", "greedy", "grammar")
@@ -25,6 +26,7 @@ class ReadOptions:
     decoder: Decoder = "auto"  # grammar if the weights were trained on a known language, else greedy
     n_best: int = DEFAULT_N_BEST  # alternatives that the grammar decoder returns; greedy returns its own text only
     exact: bool = False  # detect the face in every frame; slower, for footage with many cuts
+    mouths: bool = False  # also return the mouths that were read, as an image
 
     def __post_init__(self) -> None:
         is_index = isinstance(self.face, int) and not isinstance(self.face, bool) and self.face >= 0
@@ -70,7 +72,7 @@ class Transcript:
 
     num_frames: at `fps`. duration_s: num_frames / fps. confidence: 0..1; 0 if there are no words.
     frames_without_face: frames filled in from their neighbours.
-    timings_ms: wall time by stage, and "total".
+    timings_ms: wall time by stage, and "total". mouths: None unless they were requested.
     """
 
     text: str
@@ -84,7 +86,11 @@ class Transcript:
     timings_ms: dict[str, float]
     alternatives: tuple[Alternative, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    mouths: MouthStrip | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
-        return asdict(self)
+        """Return plain values for JSON, without `mouths` if there are none."""
+        values = asdict(self)
+        if self.mouths is None:
+            del values["mouths"]
+        return values

@@ -23,6 +23,7 @@ from inference.lip_reading.greedy_decoder import DecodedText, Logits, read_greed
 from inference.lip_reading.held_mouths import silence_held
 from inference.lip_reading.long_video import decode_by_sentence
 from inference.lip_reading.model import DEFAULT_LANDMARKS, load_model
+from inference.lip_reading.mouth_strip import MouthSampler, MouthStrip
 from inference.lip_reading.options import FPS, Decoder, ReadOptions, Transcript
 from inference.lip_reading.partial_words import OnWords, WordStream
 from inference.lip_reading.preprocess import (
@@ -55,7 +56,7 @@ N_MOUTHS_AHEAD = 2 * WINDOW_FRAMES  # that wait for the network: 3.7 MB
 class ExtractionResult(Generic[T]):
     """The result for a video's mouths, the number of frames, and whether they are more than one shot.
 
-    warnings: about how the frames were decoded.
+    warnings: about how the frames were decoded. mouths: None unless they were requested.
     """
 
     result: T
@@ -63,10 +64,11 @@ class ExtractionResult(Generic[T]):
     n_without_face: int
     has_cut: bool
     warnings: tuple[str, ...] = ()
+    mouths: MouthStrip | None = None
 
     def with_result(self, result: U) -> ExtractionResult[U]:
         """Return the same with another result."""
-        return ExtractionResult(result, self.n_frames, self.n_without_face, self.has_cut, self.warnings)
+        return ExtractionResult(result, self.n_frames, self.n_without_face, self.has_cut, self.warnings, self.mouths)
 
 
 class DeferredProgress:
@@ -86,10 +88,10 @@ class DeferredProgress:
 
 
 class CountingIterator:
-    """Iterates over mouths, counts them and notes cuts."""
+    """Iterates over mouths, counts them, notes cuts, and samples them if a sampler is given."""
 
-    def __init__(self, mouths: Iterable[MouthCrop]) -> None:
-        self._mouths = mouths
+    def __init__(self, mouths: Iterable[MouthCrop], sampler: MouthSampler | None) -> None:
+        self._mouths, self._sampler = mouths, sampler
         self.n_frames = self.n_without_face = 0
         self.has_cut = False
 
@@ -100,6 +102,8 @@ class CountingIterator:
             shot = mouth.shot
             self.n_frames += 1
             self.n_without_face += mouth.gap_length > 0
+            if self._sampler is not None:
+                self._sampler.add(mouth.crop)
             yield mouth
 
 
@@ -207,19 +211,21 @@ class LipReader:
 
         A chain of generators: each pulls from the one before, and no stage holds the whole video.
         """
+        sampler = MouthSampler() if options.mouths else None
         with clock.stage("decode"), self._open_media(source, self._limits) as media:
             check_not_still(media)
             tracker = FaceTracker(self._landmarker, options.face, EVERY_FRAME if options.exact else DETECT_EVERY)
             if count_threads(wanted_threads()) == 1:
-                counted = CountingIterator(track_mouths(media, tracker, clock, progress))
+                counted = CountingIterator(track_mouths(media, tracker, clock, progress), sampler)
                 found = decode(iter(counted))
             else:
                 deferred = DeferredProgress(progress)
                 mouths = track_mouths(media, tracker, clock.branch(), deferred)
                 with RunAhead(mouths, N_MOUTHS_AHEAD, clock, deferred.pass_on) as ahead:
-                    counted = CountingIterator(ahead)
+                    counted = CountingIterator(ahead, sampler)
                     found = decode(iter(counted))
-        return ExtractionResult(found, counted.n_frames, counted.n_without_face, counted.has_cut, media.warnings)
+        strip = None if sampler is None else sampler.make_strip(FPS)
+        return ExtractionResult(found, counted.n_frames, counted.n_without_face, counted.has_cut, media.warnings, strip)
 
     def _run_network(self, mouths: Iterable[MouthCrop], clock: StageClock, on_rows: OnRows | None) -> Logits:
         windows = clock.watch("mouths", cut_windows(mouths, WINDOW_HOP))
@@ -273,6 +279,7 @@ class LipReader:
             timings_ms=clock.as_ms(),
             alternatives=reading.alternatives,
             warnings=(*self.warnings, *extracted.warnings),
+            mouths=extracted.mouths,
         )
 
     def _landmarker_notices(self) -> tuple[str, ...]:

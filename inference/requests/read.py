@@ -57,9 +57,12 @@ class ReadFields(BaseModel):
     decoder: Decoder = "auto"
     nbest: Annotated[int, Field(ge=1, le=MAX_N_BEST), BeforeValidator(parse_number)] = DEFAULT_N_BEST
     exact: bool = False
+    mouths: bool = False
 
     def options(self) -> ReadOptions:
-        return ReadOptions(face=self.face, decoder=self.decoder, n_best=self.nbest, exact=self.exact)
+        return ReadOptions(
+            face=self.face, decoder=self.decoder, n_best=self.nbest, exact=self.exact, mouths=self.mouths
+        )
 
 
 class ReadBody(ReadFields):

@@ -101,6 +101,8 @@ def test_generations_are_as_they_are_described(settings: Settings):
     ("name", "body", "is_valid"),
     [
         ("ReadRequest", {"s3_bucket": "clips", "s3_video_key": "a.mp4", "nbest": 3}, True),
+        ("ReadRequest", {"video": "AAAA", "mouths": True}, True),
+        ("ReadRequest", {"video": "AAAA", "mouths": 9}, False),
         ("ReadRequest", {"video_url": "https://a.example/a.mp4"}, False),
         ("ReadJobRequest", {"video_url": "https://a.example/a.mp4", "webhook_url": "https://b.example/"}, True),
         ("ReadJobRequest", {"video": "AAAA", "webhook_events": ["job.started"]}, False),

@@ -4,9 +4,11 @@ import csv
 import itertools
 import json
 import threading
+from base64 import b64decode
 from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import jiwer
 import numpy as np
 import pytest
@@ -46,6 +48,23 @@ def test_a_transcript_has_every_key(reader: LipReader, talking_film: bytes):
         assert set(word) == {"word", "start", "end", "confidence"}
         assert 0 <= word["start"] < word["end"] <= 3.0
         assert 0 < word["confidence"] <= 1
+
+
+def test_mouths_are_in_the_transcript_if_they_are_requested(reader: LipReader, talking_film: bytes):
+    plain, with_mouths = (reader.read(talking_film, ReadOptions(mouths=wanted)) for wanted in (False, True))
+    assert plain.mouths is None
+    assert "mouths" not in plain.as_dict()
+    found = json.loads(json.dumps(with_mouths.as_dict()))["mouths"]
+    assert {name: found[name] for name in ("count", "width", "height", "interval_s")} == {
+        "count": 75,
+        "width": 96,
+        "height": 48,
+        "interval_s": 0.04,
+    }
+    jpeg = b64decode(found["image"])
+    assert 20_000 < len(jpeg) < 200_000
+    assert cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape == (48, 75 * 96, 3)
+    assert with_mouths.words == plain.words
 
 
 def test_a_path_and_its_bytes_give_the_same_words(reader: LipReader, talking_film: bytes, tmp_path: Path):

@@ -34,8 +34,9 @@ def test_a_version_can_be_named():
 
 
 def test_inline_base64_with_options():
-    request = parse({"task": "lipread", "video": INLINE, "face": 1, "decoder": "greedy", "nbest": 3, "exact": True})
-    assert request == ReadRequest(b"film", ReadOptions(face=1, decoder="greedy", n_best=3, exact=True))
+    options = {"face": 1, "decoder": "greedy", "nbest": 3, "exact": True, "mouths": True}
+    request = parse({"task": "lipread", "video": INLINE} | options)
+    assert request == ReadRequest(b"film", ReadOptions(face=1, decoder="greedy", n_best=3, exact=True, mouths=True))
 
 
 @pytest.mark.parametrize(
