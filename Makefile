@@ -25,7 +25,7 @@ LIVE_PYTHON ?= $(shell for one in python3.12 python3.13 python3.14 $$(pyenv root
 CORE := $(shell sed -n 's/^sagemaker-core = \["\([^"]*\)"\].*/\1/p' pyproject.toml)
 SDK := $(shell sed -n 's/^sagemaker-sdk = \["\([^"]*\)"\].*/\1/p' pyproject.toml)
 
-.PHONY: help setup demo test format check check-stack environments bench cases gpu-check image-check weights images serve clean
+.PHONY: help setup demo test format check check-stack environments bench cases gpu-check image-check weights pictures images serve clean
 
 help:
 	@echo "make setup         create .venv with all dependencies, and download the face models"
@@ -42,7 +42,7 @@ help:
 	@echo "make gpu-check     compare all networks on this machine's GPU with the CPU; writes out/gpu.json and out/gpu.md"
 	@echo "make image-check   build the image for CPUs without Docker, run it and measure it (root on Debian; 20 minutes)"
 	@echo "make weights       train the weights that ship (days on a CPU; TINY=1: smoke test in minutes, weights unusable)"
-	@echo "make images        draw the images of the documentation again"
+	@echo "make pictures      draw the images of the documentation again, those of the page in Chromium"
 	@echo "make clean         delete .venv and build"
 
 setup: $(READY)
@@ -132,6 +132,7 @@ bench: $(READY) | $(CLIP)
 	$(BIN)/python -m bench.sync
 	$(BIN)/python -m bench.sync_memory
 	$(BIN)/python -m bench.live
+	$(BIN)/python -m bench.page
 	$(if $(CLIPS),$(BIN)/python -m bench.accuracy $(CLIPS))
 	$(if $(CLIPS),$(BIN)/python -m bench.robustness $(CLIPS))
 	$(if $(GRID),$(BIN)/python -m bench.joined $(GRID)/eval.csv $(GRID)/eval_words.csv)
@@ -165,8 +166,11 @@ image-check: $(READY)
 weights: $(READY)
 	$(BIN)/python -m training.make_weights $(RECIPES) -o build/weights $(if $(GRID),--grid $(GRID)) $(if $(TINY),--tiny)
 
-images: $(READY)
+images: pictures
+
+pictures: $(READY)
 	$(BIN)/python docs/images/draw.py
+	$(BIN)/python docs/images/page.py
 
 serve: $(READY)
 	$(BIN)/viseme serve
