@@ -65,18 +65,28 @@ export class MicrophoneSource {
 
 // Decode a file to mono PCM at the rate of the context. Throws an Error in words if it has no audio.
 export async function readAudioFile(file, context) {
-  let audio;
-  try {
-    audio = await context.decodeAudioData(await file.arrayBuffer());
-  } catch (error) {
-    throw new Error(`${file.name}: this browser finds no audio in it; expected WAV, MP3, Ogg, M4A or similar`, { cause: error });
-  }
+  const audio = await decode(file, context);
   const mixed = new Float32Array(audio.length);
   for (let c = 0; c < audio.numberOfChannels; c++) {
     const channel = audio.getChannelData(c);
     for (let i = 0; i < mixed.length; i++) mixed[i] += channel[i] / audio.numberOfChannels;
   }
   return toPcm([mixed], mixed.length);
+}
+
+// Decode both channels of a stereo file, each to PCM as above. Throws an Error in words if it has not two.
+export async function readStereoFile(file, context) {
+  const audio = await decode(file, context), n = audio.numberOfChannels;
+  if (n !== 2) throw new Error(`${file.name}: found ${n} ${n === 1 ? "channel" : "channels"}; expected two, one for each avatar`);
+  return [0, 1].map((c) => toPcm([audio.getChannelData(c)], audio.length));
+}
+
+async function decode(file, context) {
+  try {
+    return await context.decodeAudioData(await file.arrayBuffer());
+  } catch (error) {
+    throw new Error(`${file.name}: this browser finds no audio in it; expected WAV, MP3, Ogg, M4A or similar`, { cause: error });
+  }
 }
 
 function toPcm(chunks, n) {

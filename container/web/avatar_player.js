@@ -1,8 +1,9 @@
 // Draws the frames of a live session and plays their audio.
 // Everything is timed by the audio clock: audio is scheduled on it, and a frame is drawn when its audio is played.
 
-const HEADER_BYTES = 28, SPEAKING = 1, FRAME_S = 0.04;
-const LEAD_S = 0.12;        // from a frame's arrival until it is drawn, to absorb network jitter
+const HEADER_BYTES = 28, SPEAKING = 1;
+export const FRAME_S = 0.04;
+export const LEAD_S = 0.12;        // from a frame's arrival until it is drawn, to absorb network jitter
 const MAX_LEAD_S = 0.4;     // a longer lead is shortened at the next idle frame
 const MAX_FRAMES = 250;     // queued for drawing; a page in the background draws none
 
@@ -43,13 +44,18 @@ export class AvatarPlayer {
     if (frame.generation < this.oldest) return;
     if (this.latest?.generation === frame.generation) this.nLost += Math.max(frame.frame - this.latest.frame - 1, 0);
     this.latest = { generation: frame.generation, frame: frame.frame };
-    this.align(frame);
-    frame.at = this.origin + frame.pts;
-    if (frame.samples.length) this.play(frame);
     this.frames.push(frame);
+    this.place(frame);
     if (this.frames.length > MAX_FRAMES) this.frames.shift().image?.close();
     createImageBitmap(new Blob([frame.jpeg], { type: "image/jpeg" })).then(
       (image) => { frame.image = image; }, () => { frame.failed = true; });
+  }
+
+  // Set when a frame is drawn, and schedule its audio.
+  place(frame) {
+    this.align(frame);
+    frame.at = this.origin + frame.pts;
+    if (frame.samples.length) this.play(frame);
   }
 
   // Keep arriving frames slightly ahead of the clock. In silence, a cut or a pause is inaudible.

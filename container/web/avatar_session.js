@@ -7,8 +7,9 @@ const RETRY_S = [0.5, 1, 2, 4, 8];
 export class AvatarSession {
   // callbacks: onState("connecting" | "connected" | "speaking" | "reconnecting"), onReady(event) after each connection,
   // onSpeech(frame) with the number of the first frame that speaks, onError(message), onLost(reason) after all retries.
-  constructor(api, player, avatar, callbacks) {
-    Object.assign(this, { api, player, avatar, callbacks, generation: 0, nFailures: 0, isEnded: false });
+  // mayReconnect: whether a lost connection is reopened. isReady: whether the server has ever opened the session.
+  constructor(api, player, avatar, callbacks, { mayReconnect = true } = {}) {
+    Object.assign(this, { api, player, avatar, callbacks, mayReconnect, generation: 0, nFailures: 0, isReady: false, isEnded: false });
     this.connect();
   }
 
@@ -28,6 +29,7 @@ export class AvatarSession {
     this.generation = event.generation ?? this.generation;
     if (event.type === "ready") {
       this.nFailures = 0;
+      this.isReady = true;
       this.player.reset();
       this.callbacks.onState("connected");
       this.callbacks.onReady(event);
@@ -43,7 +45,7 @@ export class AvatarSession {
 
   handleClose(event) {
     if (this.isEnded) return;
-    if (this.nFailures >= RETRY_S.length) {
+    if (!this.mayReconnect || this.nFailures >= RETRY_S.length) {
       this.callbacks.onLost(event.reason || "the server cannot be reached, or rejected the connection");
       return;
     }

@@ -1,6 +1,8 @@
-// The view Live: an avatar that speaks what a microphone or an audio file says.
+// The view Live: an avatar that speaks what a microphone or an audio file says, or two that take turns.
 
 import { clearError, dropZone, element, errorBox, field, showError } from "../components.js";
+import { AvatarPair } from "../avatar_pair.js";
+import { choices } from "../avatar_pair_parts.js";
 import { AvatarPlayer } from "../avatar_player.js";
 import { AvatarSession } from "../avatar_session.js";
 import { FileSource, MicrophoneSource, readAudioFile } from "../audio_sources.js";
@@ -10,10 +12,20 @@ export const live = { session: null, player: null, source: null, awaited: null }
 
 export function mount(root, context) {
   const parts = build();
-  root.append(parts.stage, parts.form);
-  root.classList.add("columns");
-  const controller = new LiveController(context, parts);
-  return { show: () => controller.show(), hide: () => controller.hide() };
+  const pair = new AvatarPair(context), controller = new LiveController(context, parts, pair);
+  const single = element("div", { class: "columns" }, parts.stage, parts.form);
+  const mode = choices("Avatars", "live-mode", { one: "One avatar", two: "Two that take turns" }, (name) => {
+    hide();
+    single.hidden = name !== "one";
+    pair.root.hidden = name !== "two";
+  });
+  mode.classList.add("live-mode");
+  const hide = () => { // a view that cannot be seen must not listen to the microphone
+    controller.hide();
+    pair.end();
+  };
+  root.append(mode, single, pair.root);
+  return { show: () => controller.show(), hide };
 }
 
 function build() {
@@ -52,8 +64,9 @@ function build() {
 }
 
 class LiveController {
-  constructor(context, parts) {
-    Object.assign(this, { context, parts });
+  // pair: an AvatarPair, which needs the list of avatars, too.
+  constructor(context, parts, pair) {
+    Object.assign(this, { context, parts, pair });
     parts.form.addEventListener("submit", (event) => {
       event.preventDefault();
       if (live.session) this.end();
@@ -78,7 +91,6 @@ class LiveController {
     if (!this.parts.avatar.options.length) this.listAvatars();
   }
 
-  // A view that cannot be seen must not listen to the microphone.
   hide() {
     if (live.session) this.end();
   }
@@ -89,6 +101,7 @@ class LiveController {
       const found = await this.context.api.json("v1/avatars");
       avatar.replaceChildren(...found.map(({ name }) => new Option(name, name)));
       start.disabled = found.length === 0;
+      this.pair.setAvatars(found.map(({ name }) => name));
       clearError(error);
       if (!found.length) showError(error, new Error("this server has no avatar"));
     } catch (reason) {
