@@ -39,7 +39,7 @@ export function buildResult() {
   const copy = button("Copy", { class: "small" });
   const words = element("ol", { class: "words", "data-testid": "words", "aria-label": "Words in time" });
   const legend = element("p", { class: "hint" },
-    "Select a word to go there. Its line is solid if the word is sure, dashed if it is likely, dotted if it is a guess.");
+    "Select a word or a mouth to go there. The line of a word is solid if it is sure, dashed if it is likely, dotted if it is a guess.");
   const figures = element("dl", { class: "figures" });
   const alternatives = element("details", { class: "options", "data-testid": "alternatives", hidden: true });
   const downloads = FORMATS.map((format) => (
@@ -49,7 +49,7 @@ export function buildResult() {
   const answer = element("div", { class: "stack-wide", hidden: true },
     warnings, element("div", { class: "spread is-top" }, transcript, copy), words, legend, ending);
   const root = element("div", { class: "card" }, empty, video, unplayable, answer);
-  return { root, video, empty, unplayable, warnings, transcript, copy, words, figures, alternatives, downloads, ending, answer };
+  return { root, video, empty, unplayable, warnings, transcript, copy, words, legend, figures, alternatives, downloads, ending, answer };
 }
 
 function button(text, attributes) {

@@ -4,6 +4,7 @@ import { attributesOf, isFinal } from "../api.js";
 import { CameraRecorder, MAX_S, MIN_S, recordingFault } from "../camera.js";
 import { toSrt, toVtt } from "../captions.js";
 import { clearError, percent, save, seconds, showError } from "../components.js";
+import { MouthStrip } from "../mouth_strip.js";
 import { buildInput, buildResult, showAnswer } from "../read_parts.js";
 import { WordTrack } from "../words.js";
 
@@ -12,7 +13,7 @@ const WRITERS = {
   txt: ["text/plain", (answer) => `${answer.text}\n`],
   srt: ["application/x-subrip", (answer) => toSrt(answer.words)],
   vtt: ["text/vtt", (answer) => toVtt(answer.words)],
-  json: ["application/json", (answer) => `${JSON.stringify(answer, null, 2)}\n`],
+  json: ["application/json", ({ mouths, ...answer }) => `${JSON.stringify(answer, null, 2)}\n`], // without the image
 };
 
 export function mount(root, context) {
@@ -27,6 +28,8 @@ class ReadController {
     const input = buildInput((file) => this.choose(file)), result = buildResult();
     Object.assign(this, { context, input, result, file: null, answer: null, request: null, camera: null });
     this.track = new WordTrack(result.words, result.video);
+    this.strip = new MouthStrip(result.video);
+    result.legend.after(this.strip.root);
     input.root.addEventListener("submit", (event) => {
       event.preventDefault();
       this.read();
@@ -67,6 +70,7 @@ class ReadController {
   clearAnswer() {
     this.answer = null;
     this.track.clear();
+    this.strip.clear();
     this.result.answer.hidden = true;
     this.result.ending.hidden = true;
     this.result.warnings.hidden = true;
@@ -97,7 +101,7 @@ class ReadController {
 
   options() {
     const { face, exact } = this.input;
-    return { ...(face.value === "" ? {} : { face: Number(face.value) }), ...(exact.checked ? { exact: true } : {}) };
+    return { mouths: true, ...(face.value === "" ? {} : { face: Number(face.value) }), ...(exact.checked ? { exact: true } : {}) };
   }
 
   headers() {
@@ -153,6 +157,7 @@ class ReadController {
     this.track.add(answer.words);
     showAnswer(this.result, answer);
     this.result.answer.hidden = false;
+    this.strip.show(answer.mouths, answer.words);
     bringIntoView(this.result.root);
     this.context.announce(`Read, with a confidence of ${percent(answer.confidence)}: ${answer.text || "no words"}`);
   }

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import browser as browser_module
 from support.browser import PHONE, drop_refusals, element, needs_chromium, open_page, running_browser, wait_for
 from support.engine_pool import EnginePool
 from support.live_app import LiveApp, live_app, make_settings
@@ -20,6 +21,7 @@ from inference.lip_reading import LipReader, Transcript
 from inference.lip_reading.captions import format_captions
 
 pytestmark = needs_chromium
+AXE = Path(browser_module.__file__).parent / "axe" / "axe.min.js"  # axe-core: see test_page.py
 MAX_FIRST_BYTES = 100_000  # transferred before the first paint
 ANSWER: dict[str, Any] = {
     "status": "success",
@@ -124,13 +126,38 @@ def test_a_video_is_read_and_its_words_follow_it(page: Any, clip: Clip):
     page.evaluate("document.querySelector('[data-testid=video]').pause()")
 
 
+def test_the_mouths_are_shown_in_time_under_their_words(page: Any, clip: Clip):
+    read(page, clip.path)
+    wait_for_words(page)
+    strip, word = element(page, "mouths"), clip.transcript.words[2]
+    assert strip.get_attribute("aria-valuemax") == str(clip.transcript.num_frames - 1)
+    wait_for(page, "document.querySelector('.strip img').naturalWidth == value", clip.transcript.num_frames * 96)
+    at = round((word.start + word.end) / 2 * 25)
+    bar, box = page.locator(".strip-words > span").nth(2).bounding_box(), strip.bounding_box()
+    assert bar["x"] - box["x"] == pytest.approx(box["width"] * word.start / clip.transcript.duration_s, abs=2)
+    assert bar["width"] == pytest.approx(box["width"] * (word.end - word.start) / clip.transcript.duration_s, abs=2)
+    strip.click(position={"x": box["width"] * (at + 0.5) / clip.transcript.num_frames, "y": 40})
+    wait_for(page, "document.querySelector('.word[aria-current]')")
+    assert page.evaluate("document.querySelector('[data-testid=video]').currentTime") == pytest.approx(
+        at / 25, abs=0.02
+    )
+    assert strip.get_attribute("aria-valuetext") == f"{at / 25:.2f} s, {word.word}"
+    strip.press("ArrowRight")
+    wait_for(page, "document.querySelector('[data-testid=mouths]').ariaValueNow == value", str(at + 1))
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("() => axe.run(document)")
+    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found["violations"]] == []
+
+
 def test_what_is_downloaded_is_what_the_engine_writes(page: Any, clip: Clip):
     read(page, clip.path)
     wait_for_words(page)
     assert downloaded(page, "txt") == f"{clip.transcript.text}\n"
     assert downloaded(page, "srt").strip() == format_captions(clip.transcript.words, "srt").strip()
     assert downloaded(page, "vtt").strip() == format_captions(clip.transcript.words, "vtt").strip()
-    assert json.loads(downloaded(page, "json"))["words"] == [vars(one) for one in clip.transcript.words]
+    written = json.loads(downloaded(page, "json"))
+    assert written["words"] == [vars(one) for one in clip.transcript.words]
+    assert "mouths" not in written
     texts = page.locator(".alternatives li").all_text_contents()
     assert [text.rpartition(" ")[0].rpartition(" ")[0] for text in texts] == [
         one.text for one in clip.transcript.alternatives[1:]
@@ -143,6 +170,7 @@ def test_a_job_reads_the_same(page: Any, clip: Clip):
     read(page, clip.path)
     wait_for_words(page)
     assert element(page, "transcript").inner_text() == clip.transcript.text
+    assert element(page, "mouths").is_visible()
 
 
 def test_a_bad_file_is_explained(page: Any, tmp_path: Path):
