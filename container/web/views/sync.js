@@ -1,6 +1,7 @@
 // Lip sync: a face and audio become a durable job, whose progress and result are shown here.
 
 import { clearError, dropZone, element, errorBox, progressBar, save, seconds, showError } from "../components.js";
+import { frameSheet } from "../frame_sheet.js";
 import { describeError, remember } from "../job_words.js";
 import { pairedVideos } from "../paired_videos.js";
 import { speechSource } from "../speech_source.js";
@@ -59,12 +60,13 @@ class SyncView {
 
   buildResult() {
     this.pair = pairedVideos();
+    this.sheet = frameSheet();
     this.outputs = element("div", { class: "row" });
     this.figures = element("dl", { class: "figures" });
     this.warnings = element("div", { class: "stack" });
     this.heading = element("h3", { tabindex: -1 }, "Before and after");
     return element("section", { class: "card", "data-testid": "result", "aria-label": "Result", hidden: true },
-      this.heading, this.pair.root, this.warnings, this.figures, this.outputs);
+      this.heading, this.pair.root, this.sheet.root, this.warnings, this.figures, this.outputs);
   }
 
   async refresh() {
@@ -161,7 +163,11 @@ class SyncView {
   }
 
   showResult(result, videos, face, { sync_mode: mode, loop }) {
-    const play = ({ blob }) => this.pair.show({ before: face, after: blob, mode, loop });
+    const play = ({ blob, output }) => {
+      const videos = { before: face, after: blob, mode, loop };
+      this.pair.show(videos);
+      this.sheet.show({ ...videos, name: output.name.replace(/\.[^.]*$/, "") });
+    };
     this.outputs.replaceChildren(...videos.flatMap((video) => {
       const name = video.output.details?.model ?? video.output.name;
       const several = videos.length > 1;
@@ -201,6 +207,7 @@ class SyncView {
       clearError(this.error);
       this.result.hidden = true;
       this.pair.clear();
+      this.sheet.clear();
     }
     this.start.disabled = isBusy;
     this.cancel.hidden = !isBusy;

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import cv2
 import numpy as np
 import pytest
 from support import browser as browser_module
@@ -113,6 +114,7 @@ def test_a_face_speaks_and_the_job_is_listed(page: Any, media: Path, tmp_path: P
         element(page, "download").click()
     download.value.save_as(tmp_path / "out.mp4")
     check_video(tmp_path / "out.mp4")
+    check_sheet(page, tmp_path / "sheet.png")
     check_step(page)
     assert_accessible(page, element(page, "play"))
     assert element(page, "error").is_hidden()
@@ -136,6 +138,26 @@ def check_video(path: Path) -> None:
     change = np.abs(frames[:FACE_FRAMES].astype(np.float32) - before).mean(axis=(0, 3))
     height = change.shape[0]
     assert change[height // 2 :].max() > 5 * max(change[: height // 6].max(), 1)
+
+
+def check_sheet(page: Any, path: Path) -> None:
+    """Check that the contact sheet has eight different moments, and below each the same one after lip sync."""
+    element(page, "sheet").locator("summary").click()
+    with page.expect_download() as download:
+        element(page, "sheet-download").click()
+    download.value.save_as(path)
+    sheet = cv2.imread(str(path)).astype(np.float32)
+    height, width = talk(1)[0].shape[:2]
+    cell, gap, title = round(240 * height / width), 8, 24
+    row = 2 * (title + cell) + 2 * gap
+    assert sheet.shape == (2 * row, 4 * (240 + gap) + gap, 3)
+    for top in (title, row + title):
+        for left in range(gap, 4 * (240 + gap), 240 + gap):
+            before, after = (sheet[y : y + cell, left : left + 240] for y in (top, top + title + cell))
+            change = np.abs(before - after).mean(axis=2)
+            assert before.std() > 20
+            assert change[cell // 2 :].max() > 5 * max(change[: cell // 6].max(), 1)
+    assert "0.05 s" in element(page, "sheet-image").get_attribute("alt")
 
 
 def check_step(page: Any) -> None:
