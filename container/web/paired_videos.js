@@ -9,6 +9,7 @@ import { element } from "./components.js";
 
 const SEEK_S = 0.25; // a video before that is further off than this is sought; a nearer one is sped up or slowed down
 const STILL_S = 0.01;
+const GAIN = 3; // of the correction, per second: an offset falls to a third in 0.4 s
 
 // Where the video before is while the one after is at `time_s`, and whether it plays forwards there.
 export function sourceTime(time_s, { before_s, after_s, mode, loop }) {
@@ -58,7 +59,7 @@ export function pairedVideos() {
       return;
     }
     if (Math.abs(off) > SEEK_S && !beforeVideo.seeking) beforeVideo.currentTime = at;
-    beforeVideo.playbackRate = Math.min(Math.max(speed * (1 - off), 0.1), 8);
+    beforeVideo.playbackRate = Math.min(Math.max(speed * (1 - GAIN * off), 0.1), 8);
     if (beforeVideo.paused && at < beforeVideo.duration) beforeVideo.play().catch(() => {}); // the next tick tries again
   }
 
