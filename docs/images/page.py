@@ -1,4 +1,4 @@
-"""Take pictures of the page's views: page-read.png, page-sync.png, page-live.png, page-jobs.png and page-phone.png.
+"""Take pictures of the page's views: page_read.png, page_sync.png, page_live.png, page_jobs.png and page_phone.png.
 
     python docs/images/page.py [--all FOLDER]
 
@@ -31,7 +31,7 @@ from inference.speaker import SyntheticClip
 
 HERE = Path(__file__).parent
 VISEME = (str(Path(sys.executable).with_name("viseme")),)
-WIDE = {"width": 1280, "height": 980}  # px
+WIDE = {"width": 1280, "height": 1060}  # px
 PHONE = {"width": 390, "height": 844}  # px
 SCHEMES = ("light", "dark")
 FLAGS = ("--no-sandbox", "--disable-gpu", "--mute-audio", "--autoplay-policy=no-user-gesture-required")
@@ -39,7 +39,7 @@ PATIENCE_MS = 180_000.0
 WORD = 2  # index of the word that is lit
 SEEK_S = 1.2  # in the videos before and after lip sync
 SPEAK_MS = 1500  # of speech before the picture: the frames of a second are counted
-N_COLOURS = 128  # of a picture in the documentation
+N_COLOURS = 256  # of a picture in the documentation
 
 
 @dataclass(frozen=True)
@@ -193,17 +193,17 @@ def shoot_documented(page: Page, state: str) -> None:
     view, _, is_done = state.partition("-")
     if is_done != "done":
         return
-    write(page.screenshot(), f"page-{view}.png")
+    write(page.screenshot(), f"page_{view}.png")
     if view == "read":
         page.set_viewport_size(PHONE)  # type: ignore[arg-type]
         named(page, "video").evaluate("(node) => node.scrollIntoView()")
-        write(page.screenshot(), "page-phone.png")
+        write(page.screenshot(), "page_phone.png")
         page.set_viewport_size(WIDE)  # type: ignore[arg-type]
 
 
 def write(png: bytes, name: str) -> None:
     """Write a picture beside this file, with few colours: a third of the bytes."""
-    image = Image.open(io.BytesIO(png)).convert("RGB").quantize(N_COLOURS)
+    image = Image.open(io.BytesIO(png)).convert("RGB").quantize(N_COLOURS, kmeans=1)
     image.save(HERE / name, optimize=True)
     print(HERE / name)  # noqa: T201
 
