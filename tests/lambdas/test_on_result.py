@@ -76,7 +76,7 @@ def reason_of(status: int) -> str:
 
 def test_failures_are_final_or_passing_by_status():
     passing = {status for _, status, _ in STATUSES if function.is_retryable(reason_of(status))}
-    unseen = {429, 501}  # asynchronous requests are not rate-limited, and none is for speech
+    unseen = {429, 501}  # 501: of POST /v1/speech alone, which the functions do not call
     assert passing - unseen == {408, 499, 500, 502, 503, 504, 507}
     assert function.RETRYABLE_STATUSES == invoke.RETRYABLE_STATUSES
     assert function.is_retryable("SageMaker gave no reason")
