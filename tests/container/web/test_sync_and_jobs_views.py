@@ -109,7 +109,7 @@ def test_a_face_speaks_and_the_job_is_listed(page: Any, media: Path, tmp_path: P
     choose(page, media)
     element(page, "start").click()
     element(page, "play").wait_for()
-    page.wait_for_function("() => document.querySelector('[data-testid=result-video]').readyState >= 2")
+    page.wait_for_function("() => document.querySelector('[data-testid=result-video]')?.readyState >= 2")
     with page.expect_download() as download:
         element(page, "download").click()
     download.value.save_as(tmp_path / "out.mp4")
@@ -173,7 +173,7 @@ def check_step(page: Any) -> None:
     element(page, "seek").evaluate("(n) => { n.value = 0; n.dispatchEvent(new Event('input', { bubbles: true })); }")
     page.evaluate(WATCH_STEP)
     element(page, "play").click()
-    page.wait_for_function("() => document.querySelector('[data-testid=result-video]').ended")
+    page.wait_for_function("() => document.querySelector('[data-testid=result-video]')?.ended")
     offsets = page.evaluate("window.offsets")
     assert offsets
     assert abs(float(np.median(offsets))) <= MAX_OFFSET_S
@@ -211,7 +211,7 @@ def test_a_bad_file_and_missing_ones_are_explained(page: Any, media: Path):
     )
     choose(page, media, face="broken.mp4")
     element(page, "start").click()
-    page.wait_for_function("() => document.querySelector('[data-testid=error]').textContent.includes('can be used')")
+    page.wait_for_function("() => document.querySelector('[data-testid=error]')?.textContent.includes('can be used')")
     assert element(page, "start").is_enabled()
     assert element(page, "result").is_hidden()
     page.locator("nav a[href='#jobs']").click()
@@ -240,7 +240,7 @@ def test_a_text_is_spoken_and_its_job_canceled_on_a_phone(waiting: tuple[Any, Jo
     element(page, "face-input").set_input_files(media / "face.mp4")
     element(page, "audio-text").check()
     element(page, "start").click()
-    page.wait_for_function("() => document.querySelector('[data-testid=error]').textContent.includes('Bearer')")
+    page.wait_for_function("() => document.querySelector('[data-testid=error]')?.textContent.includes('Bearer')")
     drop_refusals(page)
     give_token(page)
     page.wait_for_function("() => document.querySelectorAll('[data-testid=speech-language] option').length > 20")
@@ -249,7 +249,7 @@ def test_a_text_is_spoken_and_its_job_canceled_on_a_phone(waiting: tuple[Any, Jo
     page.locator("[data-testid=stages] [aria-current]", has_text="Wait").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     element(page, "cancel").click()
-    page.wait_for_function("() => document.querySelector('[data-testid=error]').textContent.includes('canceled')")
+    page.wait_for_function("() => document.querySelector('[data-testid=error]')?.textContent.includes('canceled')")
     (job,) = server.client.get("/v1/jobs").json()["jobs"]
     assert job["state"] == "canceled"
 
@@ -329,7 +329,7 @@ def test_a_server_that_answers_503_is_reported(page: Any, media: Path, view: str
         element(page, "start").click()
     else:
         page.locator("nav a[href='#jobs']").click()
-    page.wait_for_function("() => document.querySelector('[data-testid=error]').textContent.includes('full')")
+    page.wait_for_function("() => document.querySelector('[data-testid=error]')?.textContent.includes('full')")
     assert element(page, "error").first.inner_text().endswith("the queue is <b>full</b> Try again in 5 s.")
     drop_refusals(page)
 
