@@ -104,7 +104,7 @@ def go(page: Page, view: str) -> None:
 
 
 def show_reading(page: Page, inputs: Inputs, shoot: Shoot) -> None:
-    """Read a video; also one that is none."""
+    """Read a file, whether or not it is a video."""
     page.locator("#view-read > .view > *").first.wait_for()
     shoot(page, "read-empty")
     named(page, "file-input").set_input_files(inputs.broken)
@@ -121,7 +121,7 @@ def show_reading(page: Page, inputs: Inputs, shoot: Shoot) -> None:
 
 
 def show_sync(page: Page, inputs: Inputs, shoot: Shoot) -> None:
-    """Move the lips of a face; also of a file that has none."""
+    """Move the lips of a face, or try a file without a face."""
     go(page, "sync")
     shoot(page, "sync-empty")
     named(page, "audio-input").set_input_files(inputs.speech)

@@ -89,7 +89,7 @@ class Transcript:
     mouths: MouthStrip | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON, without `mouths` if there are none."""
+        """Return plain values for JSON, without `mouths` unless they were requested."""
         values = asdict(self)
         if self.mouths is None:
             del values["mouths"]

@@ -14,7 +14,7 @@ MAX_FACES = 6  # tracked at a time, the largest first
 N_WANTED = 4  # faces for which the detector searches further
 DETECT_EVERY = 12  # frames between detections
 RETRY_EVERY = 4  # frames between detections while a face is lost
-THOROUGH_EVERY = 25  # frames between searches for small faces, while there are none
+THOROUGH_EVERY = 25  # frames between searches for small faces, as long as no face is found
 REGION_OF_BOX = 1.5  # side of the region over that of the box, as MediaPipe's detector has it
 MAX_SHARED = 0.5  # overlap of two tracks from which they are on the same face
 
@@ -28,7 +28,7 @@ class LiveTrack:
     n_lost: int = 0
 
     def is_at(self, box: FaceBox) -> bool:
-        """Return whether a detection is this face: where it was, or near there if it was lost since."""
+        """Return whether a detection is this face: in its last place, or near that if it has been lost since."""
         if self.face.box.overlap(box) >= SAME_FACE_OVERLAP:
             return True
         distance = math.dist(self.face.box.centre, box.centre)

@@ -49,7 +49,7 @@ class FaceTable:
         return self.rows[first:last]
 
     def track_of(self, chosen: npt.NDArray[np.int64]) -> BoxTrack:
-        """Return the boxes of the chosen face of each distinct frame; where it is missing, another as unusable.
+        """Return the boxes of the chosen face of each distinct frame; if it is missing, another face, marked unusable.
 
         chosen: (m,) number of the face, -1 for none.
         """

@@ -128,7 +128,7 @@ def is_on_face(point: Point, box: FaceBox) -> bool:
 def follow_face(table: FaceTable, start: Rows) -> Numbers:
     """Return the face of one row of the table in each frame, before and after it.
 
-    Where it is lost, the next face near there continues it; behind a cut, one in the same place.
+    If it is lost, the next face near there continues it; behind a cut, one in the same place.
     """
     chosen = np.full(table.n_distinct, NO_NUMBER)
     tracks = [table.rows_of(number) for number in np.unique(table.rows[:, NUMBER])]

@@ -77,7 +77,7 @@ class SyncTimeline:
 
 
 def needs_source_length(video: VideoInfo, options: SyncOptions) -> bool:
-    """Return whether the length of the output depends on that of the video. An image has none."""
+    """Return whether the length of the output depends on that of the video. An image has no length."""
     return (bool(options.segments) or options.sync_mode in ("cut_off", "silence", "remap")) and not video.is_still
 
 

@@ -51,7 +51,7 @@ def dialogue_samples() -> np.ndarray:
 
 
 def make_dialogue(folder, *, audio: np.ndarray | None) -> bytes:
-    """Return the video. audio: its track; None for none."""
+    """Return the video. audio: its track; None for a silent video."""
     path = folder / "dialogue.mp4"
     track = None if audio is None else AudioBuffer(audio, SYNTHESIS_RATE)
     with write_video(path, FPS, track) as writer:

@@ -1,4 +1,4 @@
-"""A limit on the size of files: what a full disk does, where none can be mounted."""
+"""A limit on the size of files: as on a full disk, for tests that cannot mount one."""
 
 from __future__ import annotations
 

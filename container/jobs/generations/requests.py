@@ -130,7 +130,7 @@ def find_visual(inputs: Sequence[GenerationInput]) -> GenerationInput:
 
 
 def find_audios(inputs: Sequence[GenerationInput]) -> tuple[GenerationInput, ...]:
-    """Return the audios, in their order. Raises: GenerationRejected if there are none."""
+    """Return the audios, in their order. Raises: GenerationRejected if the request has no audio."""
     found = tuple(one for one in inputs if one.type == "audio")
     if not found:
         raise GenerationRejected(AUDIO_MISSING, '"input": no audio; expected at least one')

@@ -66,7 +66,7 @@ def error_code_of(job: JobRecord) -> str | None:
 
 
 def kind_at_fault(error: JobError, inputs: list[dict[str, Any]]) -> str | None:
-    """Return the type of the input whose URL an error names, or else its host; None if it names none."""
+    """Return the type of the input whose URL an error names, or else its host; None if it names no input."""
     named = [(one["type"], urlsplit(one.get("url") or "")) for one in inputs]
     for kind, parts in named:
         if parts.netloc and error.message.startswith(f"{parts.scheme}://{parts.netloc}{parts.path}:"):

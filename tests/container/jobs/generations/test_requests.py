@@ -165,7 +165,7 @@ REJECTED: dict[str, tuple[dict[str, Any], str, str]] = {
         INVALID_INPUT,
         r'segments\[0\]: "optionsOverride": not offered',
     ),
-    "a time that is none": ({"input": [VIDEO, A], "segments": [segment(-1, 1, "a")]}, INVALID_INPUT, '"startTime"'),
+    "a time that is negative": ({"input": [VIDEO, A], "segments": [segment(-1, 1, "a")]}, INVALID_INPUT, '"startTime"'),
 }
 
 
