@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from support import browser as browser_module
-from support.browser import PHONE, element, needs_chromium, open_page, running_browser, wait_for
+from support.browser import PHONE, element, needs_chromium, open_page, wait_for
 from support.live_app import LiveApp, live_app, make_settings
 from support.waiting import wait_until
 
@@ -52,12 +52,6 @@ def app(patched_package: None, avatar_folder: Path, tmp_path_factory: pytest.Tem
     settings = make_settings(tmp_path_factory.mktemp("page"), avatars=avatar_folder.parent)
     with live_app(Server(settings)) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with running_browser() as browser:
-        yield browser
 
 
 @pytest.fixture

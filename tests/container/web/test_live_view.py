@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.browser import drop_refusals, element, needs_chromium, open_page, running_browser, wait_for
+from support.browser import drop_refusals, element, needs_chromium, open_page, wait_for
 from support.live_app import LiveApp, live_app, make_settings
 from support.waiting import wait_until
 
@@ -63,12 +63,6 @@ def app(
         patch.setattr(avatars_module, "load_package", lambda _name, _settings: avatar_package)
         yield running
     avatar_package.close = avatar_package_close  # type: ignore[method-assign]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with running_browser() as browser:
-        yield browser
 
 
 @pytest.fixture

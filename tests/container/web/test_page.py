@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import uvicorn
 from support import browser as browser_module
-from support.browser import PHONE, needs_chromium, open_page, running_browser, wait_for
+from support.browser import PHONE, needs_chromium, open_page, wait_for
 from support.job_server import JobServer, running_job_server
 from support.waiting import wait_until
 
@@ -41,12 +41,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobServer]:
         patch.setattr(avatars_module, "find_packages", list_user_avatars)
         with running_job_server(Settings(data_dir=tmp_path_factory.mktemp("page"))) as server:
             yield server
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with running_browser() as browser:
-        yield browser
 
 
 @pytest.fixture

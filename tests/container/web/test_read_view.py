@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support import browser as browser_module
-from support.browser import PHONE, drop_refusals, element, needs_chromium, open_page, running_browser, wait_for
+from support.browser import PHONE, drop_refusals, element, needs_chromium, open_page, wait_for
 from support.engine_pool import EnginePool
 from support.live_app import LiveApp, live_app, make_settings
 
@@ -60,12 +60,6 @@ def app(engines: Engines, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     server = Server(settings, EnginePool(engines), JobService(settings, lambda: EnginePool(engines)))  # type: ignore[arg-type]
     with live_app(server) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with running_browser() as browser:
-        yield browser
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import pytest
 from support import browser as browser_module
-from support.browser import PHONE, drop_refusals, element, needs_chromium, open_page, running_browser
+from support.browser import PHONE, drop_refusals, element, needs_chromium, open_page
 from support.engine_pool import EnginePool
 from support.fake_espeak import write_fake_espeak
 from support.job_server import JobServer, running_job_server
@@ -60,12 +60,6 @@ def app(engines: Engines, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     server = Server(settings, EnginePool(engines), JobService(settings, lambda: EnginePool(engines)))  # type: ignore[arg-type, return-value]
     with live_app(server) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with running_browser() as browser:
-        yield browser
 
 
 @pytest.fixture
