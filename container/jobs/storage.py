@@ -159,8 +159,9 @@ class FolderStorage(JobStorage):
     def job_ids(self, older_than: float) -> Iterator[str]:
         with disk_errors(), os.scandir(self.root) as entries:
             for entry in entries:
-                if JOB_ID.fullmatch(entry.name) and entry.stat().st_mtime < older_than:
-                    yield entry.name
+                with contextlib.suppress(FileNotFoundError):  # another process may have deleted it meanwhile
+                    if JOB_ID.fullmatch(entry.name) and entry.stat().st_mtime < older_than:
+                        yield entry.name
 
     def _folder(self, job_id: str) -> Path:
         check_name(JOB_ID, job_id)
@@ -205,8 +206,9 @@ def flush_folder(folder: Path) -> None:
 
 def delete_tree(folder: Path) -> None:
     """Delete a folder; another process may be deleting it, too. Raises: OSError."""
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(folder)
+    while folder.exists():
+        with contextlib.suppress(FileNotFoundError):  # of a file that the other process has deleted
+            shutil.rmtree(folder)
 
 
 @contextmanager

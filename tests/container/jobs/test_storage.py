@@ -154,3 +154,28 @@ def test_every_job_with_old_files_is_found(storage: JobStorage, tmp_path: Path) 
     write(storage, tmp_path, OTHER, "logs/1.txt")
     assert list(storage.job_ids(time.time() - 3600)) == []
     assert sorted(storage.job_ids(time.time() + 3600)) == [ONE, OTHER]
+
+
+def test_a_job_that_another_server_deletes_meanwhile_is_not_found(tmp_path: Path) -> None:
+    storage = FolderStorage(tmp_path / "jobs")
+    for job_id in (ONE, OTHER):
+        write(storage, tmp_path, job_id, "input")
+    found = storage.job_ids(time.time() + 1)
+    first = next(found)
+    storage.delete(ONE if first == OTHER else OTHER)
+    assert list(found) == []
+
+
+def test_a_folder_that_two_servers_delete_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage = FolderStorage(tmp_path / "jobs")
+    write(storage, tmp_path, ONE, "input", log_key(1))
+    unlink = os.unlink
+
+    def unlink_late(path: str, *, dir_fd: int | None = None) -> None:
+        """Delete a file that the other server has deleted a moment before."""
+        unlink(path, dir_fd=dir_fd)
+        unlink(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", unlink_late)
+    storage.delete(ONE)
+    assert list((tmp_path / "jobs").iterdir()) == []
