@@ -20,6 +20,7 @@ import sqlite3
 import sys
 import tempfile
 import threading
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -44,11 +45,12 @@ COMMIT = "commit"
 class WriteFaults:
     """Counts the writes of this process. The n-th fails; or ends the process; or is done and reported as failed.
 
-    lost: counts commits only, as the others have no answer that could be lost.
+    lost: counts commits only, as the others have no answer that could be lost. killer: the file that gets the name of the
+    write that ended the process.
     """
 
-    def __init__(self, mode: Mode, n: int) -> None:
-        self._mode, self._n = mode, n
+    def __init__(self, mode: Mode, n: int, killer: Path) -> None:
+        self._mode, self._n, self._killer = mode, n, killer
         self._lock = threading.Lock()
         self.n_writes = 0
         self.fired: str | None = None
@@ -62,6 +64,7 @@ class WriteFaults:
         if not is_hit:
             return call()
         if self._mode == "killed":
+            self._killer.write_text(name)
             os._exit(KILLED)
         if self._mode == "lost":
             call()
@@ -160,8 +163,8 @@ def run_forked(call: Callable[[], Any], report: Path) -> int:
         try:
             report.write_text(json.dumps(call()))
             status = 0
-        except BaseException as err:  # noqa: BLE001 - reported by the parent
-            report.write_text(json.dumps({"exception": repr(err)}))
+        except BaseException:  # noqa: BLE001 - reported by the parent
+            report.write_text(json.dumps({"traceback": traceback.format_exc()[-4000:]}))
         finally:
             os._exit(status)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -175,14 +178,15 @@ def live_with_fault(folder: Path, mode: Mode, n: int) -> dict[str, Any]:
     tempfile.tempdir = str(work / "tmp")
 
     def first() -> dict[str, Any]:
-        faults = WriteFaults(mode, n)
+        faults = WriteFaults(mode, n, work / "killer")
         faults.install()
         asyncio.run(live(work / "data", work / "acknowledged"))
         return {"n_writes": faults.n_writes, "fired": faults.fired}
 
     status = run_forked(first, work / "first.json")
     restarted = run_forked(lambda: asyncio.run(restart(work / "data")), work / "second.json")
-    lived = {"fired": "killed"} if status == KILLED else json.loads((work / "first.json").read_text())
+    is_killed = status == KILLED
+    lived = {"fired": (work / "killer").read_text()} if is_killed else json.loads((work / "first.json").read_text())
     found = {"mode": mode, "n": n, "status": status, "acknowledged": (work / "acknowledged").exists(), **lived}
     found |= {"restart_status": restarted} | json.loads((work / "second.json").read_text())
     tempfile.tempdir = str(folder)
