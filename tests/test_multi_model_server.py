@@ -72,7 +72,7 @@ def test_a_failed_load_ends_server_and_container(tmp_path: Path, load: str, time
     finally:
         toolkit.kill()
     assert toolkit.returncode == -signal.SIGINT
-    assert len(family) >= 3  # server, worker, and what the entry point sleeps with
+    assert len(family) >= 2  # server and worker; what the entry point sleeps with may end before it is seen
     end_sleep(family)
     while any(multi_model_server.is_running(one.pid) for one in family):
         assert time.monotonic() < give_up
