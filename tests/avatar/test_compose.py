@@ -49,8 +49,8 @@ def test_crops_and_composed_frames_match_upstream(shared: Path, name: str):
 def check_resized(patch: np.ndarray, expected: np.ndarray) -> None:
     """Check a resized image to the byte, but for what differs by the CPU.
 
-    OpenCV resizes with Intel's IPP, which has code of its own for each generation of CPUs (SSE4.2, AVX2, AVX-512): about
-    one byte in 10^5 is rounded to the other side. OPENCV_IPP=sse42 shows it.
+    OpenCV resizes with Intel's IPP, which has code of its own for each generation of CPUs (SSE4.2, AVX2, AVX-512):
+    about one byte in 10^5 is rounded to the other side. OPENCV_IPP=sse42 shows it.
     """
     difference = cv2.absdiff(patch, expected)
     assert difference.max() <= 1

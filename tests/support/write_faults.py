@@ -45,8 +45,8 @@ COMMIT = "commit"
 class WriteFaults:
     """Counts the writes of this process. The n-th fails; or ends the process; or is done and reported as failed.
 
-    lost: counts commits only, as the others have no answer that could be lost. killer: the file that gets the name of the
-    write that ended the process.
+    lost: counts commits only, as the others have no answer that could be lost. killer: the file that gets the name of
+    the write that ended the process.
     """
 
     def __init__(self, mode: Mode, n: int, killer: Path) -> None:
