@@ -52,7 +52,14 @@ INFERENCE_LAYERS = (
     ("inference/handler",),
 )
 CONTAINER_LAYERS = (
-    ("container/logs", "container/http", "container/visuals", "container/protos", "container/rejections"),
+    (
+        "container/logs",
+        "container/http",
+        "container/visuals",
+        "container/protos",
+        "container/rejections",
+        "container/extra_requirements",
+    ),
     ("container/worker", "container/live", "container/speech"),
     ("container/jobs",),
     ("container/live/legacy", "container/sagemaker_stream"),

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from container.extra_requirements import requirements_of
+
 ROOT = Path(__file__).parents[2]
 DOCKERFILE = ROOT / "container" / "Dockerfile"
 SERVE = ROOT / "container" / "serve"
@@ -79,6 +81,7 @@ def test_libraries_are_installed_before_the_package_is_copied(lines):
     assert "torch.txt" in installs[0]
     image = stage(lines, "image")
     order = [line for line in image if line.startswith("COPY") or "pip install" in line]
+    assert "EXTRAS" in order.pop()  # empty in most images
     assert order[0] == "COPY --from=ours /opt/viseme/data /opt/viseme/data"  # changes least
     assert "--no-deps" in order[-1]  # the wheel changes most, and installs no library
 
@@ -120,6 +123,34 @@ def test_torch_is_installed_if_it_is_wanted(lines, tmp_path, with_torch):
     ]
     assert any(line.startswith("torch==") for line in found) == (with_torch == "yes")
     assert found[0].startswith("torch==") == (with_torch == "yes")  # before what depends on it
+
+
+@pytest.mark.parametrize(
+    ("extras", "asked"),
+    [("", None), ("celery", ["celery[redis]"]), ("postgresql,celery", ["celery[redis]", "psycopg[binary]"])],
+)
+def test_extras_are_installed_without_what_the_package_needs(lines, tmp_path, extras, asked):
+    """The command as it is, with a pip that records what it is asked for."""
+    [line] = [line for line in of_kind(stage(lines, "image"), "RUN") if "${EXTRAS}" in line]
+    command = line.partition("target=/etc/pip.conf")[2].replace("/tmp/", f"{tmp_path}/")
+    for name, script in {
+        "pip": f'for word in "$@"; do last=$word; done; cp "$last" {tmp_path}/asked',
+        "python3": f'exec {sys.executable} "$@"',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    env = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "EXTRAS": extras}
+    subprocess.run(["sh", "-ec", command], env=env, check=True, cwd=ROOT)
+    found = tmp_path / "asked"
+    assert found.exists() == (asked is not None)
+    if asked is not None:
+        assert [line.partition("==")[0] for line in found.read_text().splitlines()] == asked
+    assert not (tmp_path / "extras.txt").exists()
+
+
+def test_an_extra_that_does_not_exist_fails_the_build():
+    with pytest.raises(ValueError, match="no such extra: celerry; expected any of celery, "):
+        requirements_of(["postgresql", "celerry"])
 
 
 def test_labels_declare_capabilities_to_sagemaker(lines):
