@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import multiprocessing
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
@@ -174,6 +175,7 @@ class Server:
         self.metrics.restarts.set(self.pool.n_restarts)
         self.metrics.ready.set(self.is_ready)
         self.metrics.sessions.set(self.live.n_sessions)
+        self.metrics.measure_memory(one.pid for one in multiprocessing.active_children() if one.pid is not None)
         with contextlib.suppress(StorageError):  # the numbers of jobs stay as they were
             await self._measure_jobs()
         return Response(self.metrics.render(), media_type="text/plain; version=0.0.4")

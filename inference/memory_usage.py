@@ -14,6 +14,12 @@ STATM = Path("/proc/self/statm")  # numbers of pages; the second one is resident
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
+def resident_bytes(pid: int | None = None) -> int:
+    """Return the resident memory of a process, by default this one. Linux only. Raises: OSError if it has ended."""
+    statm = STATM if pid is None else Path(f"/proc/{pid}/statm")
+    return int(statm.read_text().split()[1]) * PAGE_BYTES
+
+
 class SampleStats:
     """The peak and the mean of samples, in bytes."""
 
@@ -62,6 +68,6 @@ class MemoryWatch:
             self._sample()
 
     def _sample(self) -> None:
-        self._ram.add(int(STATM.read_text().split()[1]) * PAGE_BYTES)
+        self._ram.add(resident_bytes())
         if self._cuda is not None:
             self._vram.add(self._cuda.memory_allocated())

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from inference.memory_usage import resident_bytes
 
 BUCKETS_S = (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200)  # upper bounds of request durations
 # Any number of scrapers cost no more than this: the others get the last text.
@@ -48,12 +51,27 @@ class Metrics:
         self.job_input_bytes = Gauge(
             "viseme_job_input_bytes", "Bytes of the inputs in storage", registry=self._registry
         )
+        self.resident = Gauge(
+            "viseme_resident_bytes",
+            "Resident memory of the server, and of its workers",
+            ["process"],
+            registry=self._registry,
+        )
         self.ready = Gauge("viseme_ready", "1 if /ping returns 200", registry=self._registry)
 
     def count(self, route: str, status: str, took_s: float) -> None:
         """Record one answered request."""
         self.requests.labels(route, status).inc()
         self.seconds.labels(route).observe(took_s)
+
+    def measure_memory(self, worker_pids: Iterable[int]) -> None:
+        """Set the gauges of memory. Workers that have ended count as 0."""
+        n_bytes = 0
+        for pid in worker_pids:
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                n_bytes += resident_bytes(pid)
+        self.resident.labels("server").set(resident_bytes())
+        self.resident.labels("workers").set(n_bytes)
 
     def render(self) -> bytes:
         """Return the text that Prometheus scrapes: as of now, or under many scrapes, of a second ago at most."""

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -185,6 +186,9 @@ def test_metrics_count(client: httpx.Client):
     ]
     assert counts[1] == counts[0] + 1
     assert "viseme_ready 1.0" in after
+    resident = dict(re.findall(r'viseme_resident_bytes{process="(\w+)"} (\S+)', after))
+    assert float(resident["workers"]) > 50 * 2**20  # numpy and OpenVINO alone are more
+    assert float(resident["server"]) > 20 * 2**20
 
 
 def test_an_unknown_route_is_a_typed_404(client: httpx.Client):

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+
 from container.http.metrics import MAX_RENDERS, RENDER_INTERVAL_S, Metrics
 
 
@@ -19,3 +22,14 @@ def test_metrics_are_rendered_a_few_times_a_second():
     assert metrics.render() is metrics.render()
     now += RENDER_INTERVAL_S
     assert n_counted() == MAX_RENDERS + 1
+
+
+def test_memory_of_workers_is_summed_without_those_that_have_ended():
+    metrics = Metrics()
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    metrics.measure_memory([os.getpid(), os.getpid(), ended.pid])
+    lines = metrics.render().decode().splitlines()
+    of = {line.split('"')[1]: float(line.split()[-1]) for line in lines if line.startswith("viseme_resident_bytes{")}
+    assert of["server"] > 0
+    assert abs(of["workers"] - 2 * of["server"]) < 2**20
