@@ -4,7 +4,8 @@
 import { readAudioFile, readStereoFile, FileSource } from "./audio_sources.js";
 import { buildPair, SIDES } from "./avatar_pair_parts.js";
 import { AvatarSession } from "./avatar_session.js";
-import { clearError, element, showError } from "./components.js";
+import { showStill } from "./avatar_still.js";
+import { clearError, element, scrollUpTo, showError } from "./components.js";
 import { SharedTimeline, TimelinePlayer } from "./shared_timeline.js";
 
 const LOUD = 0.01 * 32768; // root mean square of a frame's samples from which it counts as speech
@@ -22,7 +23,10 @@ export class AvatarPair {
       if (this.conversation) this.end();
       else this.start().catch((error) => this.fail(error));
     });
-    for (const side of SIDES) parts.sides[side].canvas.addEventListener("shown", ({ detail }) => this.follow(side, detail));
+    for (const side of SIDES) {
+      parts.sides[side].canvas.addEventListener("shown", ({ detail }) => this.follow(side, detail));
+      parts.sides[side].avatar.addEventListener("change", () => this.showStill(side));
+    }
   }
 
   // names: of the server's avatars.
@@ -33,6 +37,18 @@ export class AvatarPair {
     }
     if (names.length > 1) this.parts.sides.right.avatar.selectedIndex = 1;
     this.parts.start.disabled = !names.length;
+    this.showStills();
+  }
+
+  // Show the avatars' first frames, once they can be seen.
+  showStills() {
+    if (!this.root.hidden) for (const side of SIDES) this.showStill(side);
+  }
+
+  async showStill(side) {
+    const { avatar, canvas } = this.parts.sides[side], name = avatar.value;
+    if (this.conversation || !name) return;
+    await showStill(this.context.api, name, canvas, () => !this.conversation && avatar.value === name);
   }
 
   async start() {
@@ -42,6 +58,8 @@ export class AvatarPair {
     const timeline = new SharedTimeline(audio);
     const conversation = this.conversation = { audio, timeline, sides: {}, sources: [], began: null };
     parts.start.textContent = "Stop both";
+    for (const side of SIDES) parts.sides[side].avatar.disabled = true;
+    scrollUpTo(parts.stage);
     await audio.resume();
     const channels = await this.readChannels(audio);
     if (this.conversation !== conversation) return; // stopped while the files were decoded
@@ -131,6 +149,7 @@ export class AvatarPair {
     parts.start.textContent = "Start both";
     for (const side of SIDES) {
       this.mark(side, "Not connected", false);
+      parts.sides[side].avatar.disabled = false;
       setText(parts.sides[side].fps, "0");
     }
   }

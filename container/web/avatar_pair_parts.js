@@ -10,7 +10,6 @@ export function buildPair() {
     element("div", { class: "pair" }, SIDES.map((side) => sides[side].root)));
   const error = errorBox();
   error.dataset.testid = "pair-error";
-  stage.append(error);
 
   const files = { left: null, right: null, both: null };
   const drop = (name, label, hint) => dropZone({
@@ -31,7 +30,7 @@ export function buildPair() {
     element("div", { class: "pair" }, SIDES.map((side) => field(`${title(side)} avatar`, sides[side].avatar))),
     form, apart, together, order,
     element("p", { class: "hint" }, "Each avatar gets its own audio alone. While the other one speaks, it listens."),
-    element("div", { class: "row" }, start));
+    element("div", { class: "row" }, start), error);
   return { stage, controls, sides, error, files, apart, inTurn, start };
 }
 

@@ -6,7 +6,8 @@ const RETRY_S = [0.5, 1, 2, 4, 8];
 
 export class AvatarSession {
   // callbacks: onState("connecting" | "connected" | "speaking" | "reconnecting"), onReady(event) after each connection,
-  // onSpeech(frame) with the number of the first frame that speaks, onError(message), onLost(reason) after all retries.
+  // onSpeech(frame) with the number of the first frame that speaks, onError(message), onLost(reason) after all retries. A
+  // session that was never opened is not retried: the server has refused it, or is not there.
   // mayReconnect: whether a lost connection is reopened. isReady: whether the server has ever opened the session.
   constructor(api, player, avatar, callbacks, { mayReconnect = true } = {}) {
     Object.assign(this, { api, player, avatar, callbacks, mayReconnect, generation: 0, nFailures: 0, isReady: false, isEnded: false });
@@ -45,7 +46,7 @@ export class AvatarSession {
 
   handleClose(event) {
     if (this.isEnded) return;
-    if (!this.mayReconnect || this.nFailures >= RETRY_S.length) {
+    if (!this.mayReconnect || !this.isReady || this.nFailures >= RETRY_S.length) {
       this.callbacks.onLost(event.reason || "the server cannot be reached, or rejected the connection");
       return;
     }

@@ -93,6 +93,11 @@ export function save(blob, name) {
   setTimeout(() => URL.revokeObjectURL(address), 60_000); // once the browser has surely begun to read it
 }
 
+// Scroll to what is above the view, as an avatar is on a phone when the button of its form is pressed.
+export function scrollUpTo(node) {
+  if (node.getBoundingClientRect().top < 0) node.scrollIntoView();
+}
+
 export function seconds(value) {
   return `${value.toFixed(2)} s`;
 }

@@ -1,6 +1,7 @@
 // What jobs are called on the page, in words that need no document.
 //
 //     stateOf(job)        -> { text, kind }: kind is the class of a badge
+//     stageOf(job)        -> "Moving the lips", of a running job
 //     titleOf(job)        -> "Lip sync: face.mp4, speech.wav"; names of files are known of jobs of this page only
 //     describeError(error) -> "No face was found. clip.mp4: no face in any of its 75 frames"
 //     remember(id, { task, names })   keep what this page submitted; the server's list has no names
@@ -13,6 +14,7 @@ const STATES = {
   failed: { text: "Failed", kind: "bad" },
   canceled: { text: "Canceled", kind: "warn" },
 };
+const STAGES = { starting: "Starting", reading: "Reading", syncing: "Moving the lips" };
 const TASKS = { lipread: "Lip reading", lipsync: "Lip sync", unknown: "Job" };
 const ERRORS = {
   access_denied: "The server was not allowed to do that.",
@@ -33,6 +35,10 @@ const submitted = new Map();
 
 export function stateOf(job) {
   return STATES[job.state] ?? { text: String(job.state), kind: "" };
+}
+
+export function stageOf({ stage }) {
+  return STAGES[stage] ?? String(stage);
 }
 
 export function remember(id, { task, names }) {

@@ -18,6 +18,13 @@ export function speechSource({ api, onError }) {
   let kind = "file", recorder = null, timer = null, address = null;
 
   const preview = element("audio", { controls: true, "aria-label": "Audio that was chosen", "data-testid": "audio-preview", hidden: true });
+  const undecodable = element("p", { class: "notice warning", role: "status", "data-testid": "audio-undecodable", hidden: true });
+  preview.addEventListener("error", () => {
+    if (preview.hidden) return; // another file was chosen
+    preview.hidden = true;
+    undecodable.textContent = `This browser cannot play ${files[kind].name}. It may be damaged, or of a format that only the server reads.`;
+    undecodable.hidden = false;
+  });
   const zone = dropZone({
     label: "Audio file", hint: "wav, mp3, m4a or ogg: drop it here, or choose it", accept: "audio/*,video/*,.m4a,.ogg,.opus",
     testid: "audio-input", onFile: (file) => keep("file", file),
@@ -44,7 +51,7 @@ export function speechSource({ api, onError }) {
   const radios = Object.entries(KINDS).map(([value, label]) => element("label", { class: "choice" },
     element("input", { type: "radio", name: "speech-source", value, checked: value === kind, "data-testid": `audio-${value}`, onchange: () => choose(value) }), label));
   const root = element("fieldset", { class: "card" }, element("legend", { class: "card-title" }, "Audio"),
-    element("div", { class: "choices" }, radios), Object.values(panels), preview);
+    element("div", { class: "choices" }, radios), Object.values(panels), preview, undecodable);
 
   function choose(value) {
     if (recorder) finishRecording().catch(onError);
@@ -62,6 +69,7 @@ export function speechSource({ api, onError }) {
     if (address) URL.revokeObjectURL(address);
     const file = files[kind];
     preview.hidden = !file;
+    undecodable.hidden = true;
     address = file ? URL.createObjectURL(file) : null;
     if (address) preview.src = address;
     else preview.removeAttribute("src");

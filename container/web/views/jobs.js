@@ -2,7 +2,7 @@
 
 import { clearError, element, errorBox, progressBar, save, bytes, showError } from "../components.js";
 import { isFinal } from "../api.js";
-import { describeError, stateOf, titleOf } from "../job_words.js";
+import { describeError, stageOf, stateOf, titleOf } from "../job_words.js";
 
 const PAGE = 20, MAX_PAGE = 100;
 const FIRST_WAIT_MS = 1000, MAX_WAIT_MS = 30_000, SLOWER = 1.5;
@@ -150,7 +150,7 @@ class JobCard {
     this.times.textContent = timesOf(job);
     this.cancel.hidden = isFinal(job);
     this.cancel.setAttribute("aria-label", `Cancel ${titleOf(job)}`);
-    if (job.state === "processing") this.progress.set(job.progress, `${job.stage}: ${job.progress} %`);
+    if (job.state === "processing") this.progress.set(job.progress, `${stageOf(job)}: ${job.progress} %`);
     else this.progress.hide();
     if (job.error) showError(this.error, { message: describeError(job.error) });
     else clearError(this.error);

@@ -1,10 +1,11 @@
 // The view Live: an avatar that speaks what a microphone or an audio file says, or two that take turns.
 
-import { clearError, dropZone, element, errorBox, field, showError } from "../components.js";
+import { clearError, dropZone, element, errorBox, field, scrollUpTo, showError } from "../components.js";
 import { AvatarPair } from "../avatar_pair.js";
 import { choices } from "../avatar_pair_parts.js";
 import { AvatarPlayer } from "../avatar_player.js";
 import { AvatarSession } from "../avatar_session.js";
+import { showStill } from "../avatar_still.js";
 import { FileSource, MicrophoneSource, readAudioFile } from "../audio_sources.js";
 
 const IDLE = "not connected";
@@ -18,6 +19,7 @@ export function mount(root, context) {
     hide();
     single.hidden = name !== "one";
     pair.root.hidden = name !== "two";
+    pair.showStills();
   });
   mode.classList.add("live-mode");
   const hide = () => { // a view that cannot be seen must not listen to the microphone
@@ -43,7 +45,7 @@ function build() {
   const list = element("dl", { class: "figures" }, Object.entries(labels).map(
     ([name, label]) => element("div", {}, element("dt", {}, label), element("dd", {}, figures[name]))));
   const empty = element("p", {}, "The avatar appears here.");
-  const stage = element("div", { class: "card" }, element("div", { class: "live-stage" }, canvas, empty), list, error);
+  const stage = element("div", { class: "card" }, element("div", { class: "live-stage" }, canvas, empty), list);
 
   const avatar = element("select", { id: "avatar", "data-testid": "avatar" });
   const audio = { file: null };
@@ -59,7 +61,7 @@ function build() {
     field("Avatar", avatar), drop.root,
     element("div", { class: "stack" },
       element("label", { class: "check" }, microphone, "Use the microphone"), hint),
-    element("div", { class: "row" }, start, interrupt));
+    element("div", { class: "row" }, start, interrupt), error);
   return { stage, form, canvas, empty, figures, error, avatar, audio, microphone, hint, start, interrupt };
 }
 
@@ -80,6 +82,7 @@ class LiveController {
       parts.empty.hidden = true;
       this.measureAnswer(detail);
     });
+    parts.avatar.addEventListener("change", () => this.showStill());
     context.onTokenChange(() => this.listAvatars());
     if (!window.isSecureContext || !navigator.mediaDevices) {
       parts.microphone.disabled = true;
@@ -103,17 +106,26 @@ class LiveController {
       start.disabled = found.length === 0;
       this.pair.setAvatars(found.map(({ name }) => name));
       clearError(error);
-      if (!found.length) showError(error, new Error("this server has no avatar"));
+      if (found.length) this.showStill();
+      else showError(error, new Error("This server has no avatar."));
     } catch (reason) {
       if (reason.code === "access_denied") this.context.requireToken();
       this.fail(reason);
     }
   }
 
+  async showStill() {
+    const { avatar, canvas, empty } = this.parts, name = avatar.value;
+    if (live.session) return;
+    const isShown = await showStill(this.context.api, name, canvas, () => !live.session && avatar.value === name);
+    if (isShown) empty.hidden = true;
+  }
+
   async start() {
     const { parts } = this, file = parts.audio.file, usesMicrophone = parts.microphone.checked;
     clearError(parts.error);
-    parts.start.disabled = true; // while the file is decoded
+    parts.start.disabled = parts.avatar.disabled = true; // while the file is decoded
+    scrollUpTo(parts.stage);
     const audio = new AudioContext();
     live.player = new AvatarPlayer(audio, parts.canvas);
     await audio.resume();
@@ -123,7 +135,7 @@ class LiveController {
       onReady: (event) => this.speak(event, speech, usesMicrophone).catch((error) => this.fail(error)),
       onSpeech: (frame) => { if (live.awaited) live.awaited.frame ??= frame; },
       onError: (message) => showError(parts.error, new Error(message)),
-      onLost: (reason) => this.fail(new Error(reason)),
+      onLost: (reason) => this.fail(new Error(lossOf(live.session, reason))),
     });
     parts.start.disabled = false;
     parts.start.textContent = "Stop";
@@ -170,6 +182,7 @@ class LiveController {
     setText(parts.figures.fps, "0");
     parts.start.textContent = "Start";
     parts.start.disabled = !parts.avatar.options.length;
+    parts.avatar.disabled = false;
     parts.interrupt.disabled = true;
   }
 
@@ -177,6 +190,11 @@ class LiveController {
     this.end();
     showError(this.parts.error, reason);
   }
+}
+
+function lossOf(session, reason) {
+  if (session.isReady) return `The connection was lost, and could not be opened again: ${reason}.`;
+  return `The server opened no session. It may be full or about to stop: start again later. Its reason: ${reason}.`;
 }
 
 function setText(node, text) {

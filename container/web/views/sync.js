@@ -38,6 +38,8 @@ class SyncView {
     this.zone = zone;
     this.faceVideo = element("video", { class: "media preview", controls: true, playsinline: true, "aria-label": "Face that was chosen", hidden: true });
     this.faceImage = element("img", { class: "media preview", alt: "Face that was chosen", hidden: true });
+    this.undecodable = element("p", { class: "notice warning", role: "status", "data-testid": "face-undecodable", hidden: true });
+    for (const node of [this.faceVideo, this.faceImage]) node.addEventListener("error", () => this.showUndecodable(node));
     const builtIn = element("button", { type: "button", class: "small", "data-testid": "builtin-face", onclick: () => this.useBuiltIn(builtIn) }, "Use the built-in face");
     this.start = element("button", { class: "primary", "data-testid": "start" }, "Move the lips");
     this.cancel = element("button", { type: "button", class: "danger", "data-testid": "cancel", hidden: true, onclick: () => this.stop() }, "Cancel");
@@ -45,7 +47,7 @@ class SyncView {
     return element("form", { class: "view", novalidate: true, onsubmit: (event) => { event.preventDefault(); this.run(); } },
       element("div", { class: "halves" },
         element("fieldset", { class: "card" }, element("legend", { class: "card-title" }, "Face"), zone.root,
-          element("div", { class: "row" }, builtIn, element("span", { class: "hint" }, "a rendered person")), this.faceVideo, this.faceImage),
+          element("div", { class: "row" }, builtIn, element("span", { class: "hint" }, "a rendered person")), this.faceVideo, this.faceImage, this.undecodable),
         this.speech.root),
       element("div", { class: "card" }, this.options.root, element("div", { class: "row" }, this.start, this.cancel), this.error));
   }
@@ -89,7 +91,16 @@ class SyncView {
       if (isShown) node.src = this.faceAddress;
       else node.removeAttribute("src");
     }
+    this.undecodable.hidden = true;
     this.options.setImage(isImage);
+  }
+
+  // In the place of an empty player. The server knows more formats than browsers do, so that the file may be good.
+  showUndecodable(node) {
+    if (node.hidden) return; // another file was chosen
+    node.hidden = true;
+    this.undecodable.textContent = `This browser cannot show ${this.face.name}. It may be damaged, or of a format that only the server reads.`;
+    this.undecodable.hidden = false;
   }
 
   async useBuiltIn(button) {

@@ -22,10 +22,26 @@ pytestmark = needs_chromium
 
 RATE = 24_000
 MAX_OFFSET_MS = 80
-N_ATTEMPTS = 3  # because the machine may be busy
-# Injected into the page: records the loudness of the frame on the canvas, and of the output of the audio graph.
+BURSTS_S = (0.3, 0.24, 0.42, 0.3, 0.18, 0.5, 0.36, 0.2, 0.26, 0.44, 0.3, 0.3)  # silence and noise in turn
+LOUD_S = sum(BURSTS_S[1::2])
+# Injected into the page. It records the loudness of the frame on the canvas, and of the output of the audio graph; and
+# when each frame is drawn, and when the browser plays its 40 ms of audio, both by the audio's clock. `key`: the first
+# samples that are not zero, by which a frame's audio is recognised.
 RECORDER = """
-window.recorded = [];
+window.recorded = [], window.played = [], window.drawn = [];
+const keyOf = (samples, scale) => Array.from(samples.filter((v) => v !== 0).slice(0, 32), (v) => v * scale).join();
+const play = AudioBufferSourceNode.prototype.start;
+AudioBufferSourceNode.prototype.start = function (when, offset) {
+  const begins = Math.max(when, this.context.currentTime) - offset, { duration } = this.buffer;
+  const key = keyOf(this.buffer.getChannelData(0), 32768);
+  window.played.push({ key, at: begins + duration - 0.04, seconds: duration - offset });
+  play.call(this, when, offset);
+};
+document.addEventListener("shown", ({ detail }) => {
+  if (!live?.player || !detail.isSpeaking) return;
+  const { currentTime, outputLatency } = live.player.context;
+  window.drawn.push({ key: keyOf(detail.samples, 1), at: currentTime - (outputLatency || 0) });
+}, true);
 let live = null;
 import("/web/views/live.js").then((module) => { live = module.live; });
 const loudness = (samples, scale) => Math.sqrt(samples.reduce((sum, v) => sum + (v / scale) ** 2, 0) / samples.length);
@@ -43,8 +59,8 @@ function record() {
     const now = new Float32Array(tap.fftSize);
     tap.getFloatTimeDomainData(now);
     window.recorded.push({
-      at: performance.now(), delay: 1000 * (player?.context.outputLatency || 0), outputLoudness: loudness(now, 1),
-      frame: shown.frame, frameLoudness: loudness(shown.samples, 32768), isSpeaking: shown.isSpeaking,
+      outputLoudness: loudness(now, 1), frame: shown.frame,
+      frameLoudness: loudness(shown.samples, 32768), isSpeaking: shown.isSpeaking,
     });
   }
   requestAnimationFrame(record);
@@ -77,8 +93,7 @@ def page(browser: Any, app: LiveApp) -> Iterator[Any]:
 def bursts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a file of noise bursts whose rhythm does not repeat."""
     rng = np.random.default_rng(11)
-    lengths = [0.3, 0.24, 0.42, 0.3, 0.18, 0.5, 0.36, 0.2, 0.26, 0.44, 0.3, 0.3]
-    pieces = [rng.standard_normal(round(seconds * RATE)) * (6000 if i % 2 else 0) for i, seconds in enumerate(lengths)]
+    pieces = [rng.standard_normal(round(seconds * RATE)) * (6000 if i % 2 else 0) for i, seconds in enumerate(BURSTS_S)]
     path = tmp_path_factory.mktemp("audio") / "bursts.wav"
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, RATE, 0, "NONE", ""))
@@ -110,46 +125,21 @@ def test_frames_move(page: Any):
     assert element(page, "error").inner_text() == ""
 
 
-def test_audio_and_video_are_in_sync(page: Any, bursts: Path):
+def test_audio_and_video_are_in_step(page: Any, bursts: Path):
+    """Both times are of the audio's clock, so that a busy machine delays both."""
     element(page, "audio-input").set_input_files(bursts)
     start(page)
-    for attempt in range(N_ATTEMPTS):
-        wait_for_state(page, "speaking")
-        wait_for_state(page, "connected")
-        wait_for(page, "window.recorded.at(-1).frame > window.recorded.findLast((one) => one.isSpeaking).frame + 5")
-        seen = page.evaluate("window.recorded.splice(0)")
-        if keeps_up(seen):
-            break
-        if attempt == N_ATTEMPTS - 1:
-            pytest.skip("this machine is too busy to speak in real time")
-        element(page, "start").click()
-        start(page)
-    assert max(one["outputLoudness"] for one in seen) > 0.05
-    assert abs(offset_ms(seen)) <= MAX_OFFSET_MS
+    wait_for_state(page, "speaking")
+    wait_for_state(page, "connected")
+    wait_for(page, "window.recorded.at(-1).frame > window.recorded.findLast((one) => one.isSpeaking).frame + 5")
+    played, drawn = page.evaluate("[window.played, window.drawn]")
+    assert sum(one["seconds"] for one in played) > 0.9 * LOUD_S  # a frame that came late is cut
+    played_at = {one["key"]: one["at"] for one in played}
+    offsets_ms = [1000 * (one["at"] - played_at[one["key"]]) for one in drawn if one["key"]]
+    assert len(offsets_ms) > 10
+    assert np.percentile(np.abs(offsets_ms), 90) <= MAX_OFFSET_MS
+    assert max(one["outputLoudness"] for one in page.evaluate("window.recorded")) > 0.05
     assert "ms" in element(page, "latency").inner_text()
-
-
-def keeps_up(seen: list[dict[str, float]]) -> bool:
-    """Return whether the server rendered its 25 frames a second, and the page showed most of them."""
-    spoken = [one for one in seen if one["isSpeaking"]]
-    took_s = (spoken[-1]["at"] - spoken[0]["at"]) / 1000
-    n_shown = len({one["frame"] for one in spoken})
-    return (spoken[-1]["frame"] - spoken[0]["frame"]) / took_s > 23 and n_shown / took_s > 18
-
-
-def offset_ms(seen: list[dict[str, float]]) -> float:
-    """Return by how much the audio lags behind the video, from the loudness of both over time."""
-    step_ms = 5.0
-    at = np.array([one["at"] for one in seen])
-    grid = np.arange(at[0], at[-1], step_ms)
-    video = np.array([one["frameLoudness"] for one in seen])[np.searchsorted(at, grid, side="right") - 1]
-    audio = np.interp(grid, at + [one["delay"] for one in seen], [one["outputLoudness"] for one in seen])
-    video, audio = video - video.mean(), audio - audio.mean()
-    lags = np.arange(-80, 81)
-    correlation = [float((np.roll(audio, -lag) * video).sum()) for lag in lags]
-    best = int(np.argmax(correlation))
-    assert correlation[best] / np.sqrt((video**2).sum() * (audio**2).sum()) > 0.7
-    return float(lags[best] * step_ms)
 
 
 def test_an_interrupt_silences_the_page_at_once(page: Any, bursts: Path):
@@ -176,6 +166,20 @@ def test_a_lost_connection_is_reopened(page: Any, app: LiveApp):
     wait_for(page, f"window.recorded.at(-1).frame > {first + 3}")
     element(page, "start").click()
     wait_for_state(page, "not connected")
+
+
+def test_a_server_that_opens_no_session_is_explained_at_once(
+    browser: Any, app: LiveApp, avatar_folder: Path, tmp_path: Path
+):
+    settings = make_settings(tmp_path, avatars=avatar_folder.parent)
+    with live_app(Server(settings)) as draining, open_page(browser, draining.http("/#live")) as page:
+        wait_for(page, "document.querySelector('[data-testid=avatar]')?.options.length == 1")
+        wait_for(page, "canvas.width == 320")  # the avatar's first frame is shown before a session draws
+        draining.call(draining.server.drain)
+        element(page, "start").click()
+        element(page, "error").filter(has_text="The server opened no session").wait_for()
+        assert element(page, "start").inner_text() == "Start"
+        page.faults = [one for one in page.faults if "503" not in one]  # Chromium logs a refused handshake
 
 
 def test_the_microphone_speaks(page: Any):
