@@ -76,7 +76,7 @@ def main() -> None:
     shoot = shoot_documented if folder is None else shoot_all(folder)
     with tempfile.TemporaryDirectory() as work, open_page(Path(work)) as page:
         inputs = Inputs.make(Path(work))
-        for show in (show_reading, show_sync, show_live, show_jobs):
+        for show in (show_no_jobs, show_reading, show_sync, show_live, show_pair, show_jobs):
             show(page, inputs, shoot)
 
 
@@ -101,6 +101,14 @@ def named(page: Page, name: str) -> Locator:
 def go(page: Page, view: str) -> None:
     page.locator(f"nav [data-view={view}]").click()
     page.locator(f"#view-{view} > .view > *").first.wait_for()
+
+
+def show_no_jobs(page: Page, inputs: Inputs, shoot: Shoot) -> None:  # noqa: ARG001
+    """Open the list before there is a job."""
+    go(page, "jobs")
+    named(page, "no-jobs").wait_for()
+    shoot(page, "jobs-empty")
+    go(page, "read")
 
 
 def show_reading(page: Page, inputs: Inputs, shoot: Shoot) -> None:
@@ -146,16 +154,46 @@ def show_sync(page: Page, inputs: Inputs, shoot: Shoot) -> None:
 
 
 def show_live(page: Page, inputs: Inputs, shoot: Shoot) -> None:
-    """Let the starter avatar speak."""
+    """Let the starter avatar speak, or try a file without audio and a server that is gone."""
     go(page, "live")
     page.wait_for_function("() => document.querySelector('[data-testid=avatar]')?.options.length")
     shoot(page, "live-empty")
-    named(page, "audio-input").first.set_input_files(inputs.speech)
+    named(page, "audio-input").set_input_files(inputs.broken)
+    named(page, "start").click()
+    page.locator("#view-live [role=alert]:visible").wait_for()
+    shoot(page, "live-failed")
+    is_silent = True
+    page.route_web_socket("**/session*", lambda socket: None if is_silent else socket.connect_to_server())
+    named(page, "audio-input").set_input_files(inputs.speech)
+    named(page, "start").click()
+    shoot(page, "live-busy")
+    named(page, "start").click()
+    is_silent = False
     named(page, "start").click()
     named(page, "state").filter(has_text="speaking").wait_for()
     page.wait_for_timeout(SPEAK_MS)
     shoot(page, "live-done")
     named(page, "start").click()
+
+
+def show_pair(page: Page, inputs: Inputs, shoot: Shoot) -> None:
+    """Let two avatars take turns, or try it without files."""
+    go(page, "live")
+    named(page, "live-mode-two").check()
+    shoot(page, "pair-empty")
+    named(page, "pair-start").click()
+    named(page, "pair-error").filter(has_text="Choose").wait_for()
+    shoot(page, "pair-failed")
+    for side in ("left", "right"):
+        named(page, f"{side}-audio").set_input_files(inputs.speech)
+    named(page, "in-turn").check()
+    named(page, "pair-start").click()
+    shoot(page, "pair-busy")
+    named(page, "right-state").filter(has_text="Speaking").wait_for()
+    page.wait_for_timeout(SPEAK_MS)
+    shoot(page, "pair-done")
+    named(page, "pair-start").click()
+    named(page, "live-mode-one").check()
 
 
 def show_jobs(page: Page, inputs: Inputs, shoot: Shoot) -> None:
@@ -169,6 +207,11 @@ def show_jobs(page: Page, inputs: Inputs, shoot: Shoot) -> None:
     done.locator("summary").click()
     done.locator("[data-testid=download]").first.wait_for()
     shoot(page, "jobs-done")
+    page.route("**/v1/jobs*", lambda route: route.abort("connectionrefused"))
+    named(page, "refresh").click()
+    page.locator("#view-jobs > .view [role=alert]:visible").first.wait_for()
+    shoot(page, "jobs-failed")
+    page.unroute_all()
 
 
 def shoot_all(folder: Path) -> Shoot:
