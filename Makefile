@@ -18,6 +18,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Tools and SDKs whose pinned dependencies conflict with the project's, each in its own virtualenv.
 CHECKOV := build/checkov-3.3.30
 SAM := build/sam-1.170.0
+SCHEMAS := build/schemas-1.37.0
 LIVE := $(shell sed -n 's/^sagemaker-live = \["\([^"]*\)"\].*/\1/p' pyproject.toml)
 # A Python that AWS's HTTP/2 SDK runs on; empty without one.
 LIVE_PYTHON ?= $(shell for one in python3.12 python3.13 python3.14 $$(pyenv root 2>/dev/null)/versions/3.12.*/bin/python; \
@@ -25,7 +26,7 @@ LIVE_PYTHON ?= $(shell for one in python3.12 python3.13 python3.14 $$(pyenv root
 CORE := $(shell sed -n 's/^sagemaker-core = \["\([^"]*\)"\].*/\1/p' pyproject.toml)
 SDK := $(shell sed -n 's/^sagemaker-sdk = \["\([^"]*\)"\].*/\1/p' pyproject.toml)
 
-.PHONY: help setup demo test format check check-stack environments bench cases gpu-check image-check weights pictures images serve clean
+.PHONY: help setup demo test format check check-stack stack environments bench cases gpu-check image-check weights pictures images serve clean
 
 help:
 	@echo "make setup         create .venv with all dependencies, and download the face models"
@@ -34,7 +35,9 @@ help:
 	@echo "make test          run the tests"
 	@echo "make format        format the code and fix what ruff can fix"
 	@echo "make check         run ruff, mypy, cfn-lint, checkov and hadolint"
-	@echo "make check-stack   run sam validate on the AWS stack (downloads about 300 MB first)"
+	@echo "make check-stack   run sam validate on the AWS stack (downloads about 300 MB first), and check the files for"
+	@echo "                   Docker Compose and Kubernetes by their schemas"
+	@echo "make stack         run the services of infra/compose.yaml without Docker (PostgreSQL, Redis and Prometheus of Debian)"
 	@echo "make environments  create the separate virtualenvs for the tests of the SageMaker SDK and the stock image"
 	@echo "make bench         print the figures of docs/benchmarks.md (SLOW=1: also those that take from minutes to an hour)"
 	@echo "                   with GRID=folder those of real clips, too; make -i bench goes on after an exceeded limit"
@@ -113,8 +116,19 @@ $(CHECKOV)/bin/checkov:
 	$(PYTHON) -m venv --clear $(CHECKOV)
 	$(CHECKOV)/bin/pip install --quiet --disable-pip-version-check --no-compile checkov==$(CHECKOV:build/checkov-%=%)
 
-check-stack: $(SAM)/bin/sam
+check-stack: $(SAM)/bin/sam $(SCHEMAS)/.ready
+	$(SCHEMAS)/bin/check-jsonschema --builtin-schema vendor.compose-spec infra/compose.yaml infra/compose.gpu.yaml
+	$(SCHEMAS)/bin/kubernetes-validate --strict $$(find infra/kubernetes -name '*.yaml' ! -name kustomization.yaml)
 	SAM_CLI_TELEMETRY=0 $(SAM)/bin/sam validate --lint --region us-east-1 --template infra/template.yaml
+
+# Schemas of KEDA's objects are in no package: they are named as unchecked.
+$(SCHEMAS)/.ready:
+	$(PYTHON) -m venv --clear $(SCHEMAS)
+	$(SCHEMAS)/bin/pip install --quiet --disable-pip-version-check --no-compile kubernetes-validate==1.37.0 check-jsonschema==0.39.0
+	@touch $@
+
+stack: $(READY)
+	$(BIN)/python -m bench.stack
 
 $(SAM)/bin/sam:
 	$(PYTHON) -m venv --clear $(SAM)
@@ -164,7 +178,8 @@ image-check: $(READY)
 	$(BIN)/python -m bench.image_check
 
 weights: $(READY)
-	$(BIN)/python -m training.make_weights $(RECIPES) -o build/weights $(if $(GRID),--grid $(GRID)) $(if $(TINY),--tiny)
+	$(BIN)/python -m training.make_weights $(RECIPES) -o build/weights $(if $(GRID),--grid $(GRID)) \
+		$(if $(KOKORO),--kokoro $(KOKORO)) $(if $(TINY),--tiny)
 
 images: pictures
 
