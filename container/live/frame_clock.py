@@ -27,6 +27,10 @@ class FrameClock:
         self._now, self._sleep = now, sleep
         self._start = now()
 
+    def restart(self) -> None:
+        """Start again: frame 0 is due now."""
+        self._start = self._now()
+
     async def wait_until_due(self, frame: int) -> None:
         """Return when the frame is due, or at once if it is late."""
         while (wait_s := self._start + frame / FPS - self._now()) > 0:

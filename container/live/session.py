@@ -17,7 +17,7 @@ from inference.errors import InvalidRequest
 from inference.requests.body import load_object
 
 if TYPE_CHECKING:
-    from inference.avatar import AvatarPackage, AvatarSession
+    from inference.avatar import AvatarPackage, AvatarSession, TimedFrame
 
 STATS_INTERVAL = 5 * FPS  # frames between `stats` events
 MAX_COMMAND_CHARS = 4096
@@ -57,6 +57,16 @@ class LiveSession:
     def is_silent(self) -> bool:
         """Whether all audio that was pushed has been spoken."""
         return not self._session.has_speech
+
+    @property
+    def generation(self) -> int:
+        """Number of interrupts so far."""
+        return self._session.generation
+
+    @property
+    def sample_rate(self) -> int:
+        """Rate of the audio that is pushed."""
+        return self._session.sample_rate
 
     async def handle_message(self, message: bytes | str) -> None:
         """Push audio, or execute a command.
@@ -139,11 +149,7 @@ class LiveSession:
 
         n_before: added to the frame's number.
         """
-        timed = next(session.frames(), None)
-        if timed is None:
-            timed = session.idle()
-        if n_before:
-            timed = replace(timed, frame=timed.frame + n_before)
+        timed = take_frame(session, n_before)
         return self._encoder.make_message(timed, options.kind, with_background=options.background)
 
     def _send_speech_event(self, frame: FrameMessage) -> None:
@@ -189,6 +195,14 @@ class LiveSession:
 
     def close(self) -> None:
         self._session.close()
+
+
+def take_frame(session: AvatarSession, n_before: int = 0) -> TimedFrame:
+    """Render the next frame of speech, or an idle frame if no speech is ready. n_before: added to its number."""
+    timed = next(session.frames(), None)
+    if timed is None:
+        timed = session.idle()
+    return replace(timed, frame=timed.frame + n_before) if n_before else timed
 
 
 def parse_command(text: str) -> dict[str, Any]:
