@@ -32,15 +32,16 @@ REF = "#/components/schemas/"
 STATUSES = {
     400: "The request is wrong: `invalid_request`, `unsupported_media`, `no_face_found` or `no_audio`",
     403: "`access_denied`",
-    404: "`object_not_found`, `avatar_not_found` or `job_not_found`",
+    404: "`object_not_found`, `avatar_not_found`, `session_not_found` or `job_not_found`",
     408: "`deadline_exceeded`: the body arrives too slowly",
     409: "`idempotency_conflict`: the key was used for another request",
+    412: "`precondition_failed`: If-Match names another version",
     413: "`media_too_large`",
     415: "`unsupported_content_type`",
     416: "The range is outside of the file",
     429: "`rate_limited`; see Retry-After",
     500: "`internal_error` or `worker_died`",
-    501: "`speech_unavailable`: espeak-ng is not installed",
+    501: "`speech_unavailable`: espeak-ng is not installed; `webrtc_unavailable`: the extra `webrtc` is not installed",
     502: "`storage_unavailable`",
     503: "`overloaded` or `not_ready`; see Retry-After",
     504: "`deadline_exceeded`",
@@ -48,6 +49,8 @@ STATUSES = {
 }
 WORK_ERRORS = (400, 403, 404, 408, 413, 415, 429, 500, 502, 503, 504, 507)
 JOB_ERRORS = (403, 404, 500, 502)
+WHEP_ERRORS = (400, 403, 404, 408, 413, 415, 429, 500, 501, 503)
+SDP, ICE_FRAGMENT = "application/sdp", "application/trickle-ice-sdpfrag"
 
 
 @cache
@@ -146,6 +149,15 @@ FILE_ANSWERS = {
     "304": success("The caller has this file: If-None-Match"),
     "307": success("The file is in S3", headers={"Location": header("A presigned URL")}),
 }
+OPENED_SESSION = success(
+    "The answer to the offer, with all candidates of the server",
+    SDP,
+    headers={
+        "Location": header("The session's URL: PATCH adds candidates, DELETE ends it"),
+        "ETag": header("Of the session, for If-Match"),
+        "Link": header('A STUN or TURN server (rel="ice-server") of VISEME_ICE_SERVERS'),
+    },
+)
 PATHS: Node = {
     "/invocations": {
         "post": operation(
@@ -285,6 +297,41 @@ PATHS: Node = {
             "List the avatars",
             answers({"200": success("The avatars", JSON, schema=ref("Avatars"))}, (403, 500, 503)),
         )
+    },
+    "/v1/avatars/{name}/whep": {
+        "post": operation(
+            "live",
+            "openWebRtcSession",
+            "Open a live session over WebRTC (WHEP)",
+            answers({"201": OPENED_SESSION}, WHEP_ERRORS),
+            parameters=[
+                parameter("name", "path", "The avatar's name"),
+                parameter(
+                    "sample_rate", "query", "Rate of the audio that is sent by messages, in Hz", {"type": "integer"}
+                ),
+            ],
+            requestBody={"required": True, "content": content(SDP)},
+        )
+    },
+    "/v1/avatars/{name}/whep/{session}": {
+        "parameters": [
+            parameter("name", "path", "The avatar's name"),
+            parameter("session", "path", "The session's id, as in the Location of its response"),
+        ],
+        "patch": operation(
+            "live",
+            "addWebRtcCandidates",
+            "Add ICE candidates to a session",
+            answers({"204": success("They are added")}, (400, 403, 404, 408, 412, 413, 415, 500, 503)),
+            parameters=[parameter("If-Match", "header", "The session's ETag")],
+            requestBody={"required": True, "content": content(ICE_FRAGMENT)},
+        ),
+        "delete": operation(
+            "live",
+            "endWebRtcSession",
+            "End a session",
+            answers({"200": success("It has ended")}, (403, 404, 500, 503)),
+        ),
     },
     "/v1/avatars/{name}/background/{index}": {
         "get": operation(

@@ -8,8 +8,8 @@ import json
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -25,6 +25,7 @@ from container.http.access import AccessMiddleware, AccessRules
 from container.http.auth import check_token, choose_subprotocol
 from container.http.clients import ClientCounter, client_of, is_loopback
 from container.http.pacing import Pacer, PacingMiddleware
+from container.http.responses import http_error
 from container.http.static_page import LEGACY_VIEWS, no_origin, page_routes
 from container.live.avatar_cache import AvatarCache
 from container.live.background_cache import BackgroundCache, EncodedBackground
@@ -44,6 +45,7 @@ from container.live.legacy.server import MINIMAL, LegacyServer
 from container.live.legacy.single_frames import LatencyByAvatar, encode_video_frame
 from container.live.session import LiveSession
 from container.live.session_options import SessionOptions
+from container.live.webrtc.resources import WebRtcServer
 from inference.error_responses import Failure, failure_of
 from inference.errors import AvatarNotFound, InvalidRequest, NotReady, Overloaded
 from inference.settings import Settings
@@ -86,6 +88,9 @@ class AvatarServer:
         self._backgrounds = BackgroundCache()
         self.pacer = Pacer()  # shared by all HTTP ports
         self._encoders: WeakKeyDictionary[AvatarPackage, FrameEncoder] = WeakKeyDictionary()
+        self.webrtc = WebRtcServer(
+            settings, self.avatars, self.check_access, self.reserve, self.client_of, self.encoder_of, make_clock
+        )
 
     def routes(self, find_origin: Callable[[], Awaitable[str | None]] = no_origin) -> list[BaseRoute]:
         """Return the routes of the main port. find_origin: see `page_routes`.
@@ -103,6 +108,7 @@ class AvatarServer:
             Route("/v1/avatars", self.list_avatars),
             Route("/v1/avatars/{name}/background/{index}", self.get_background),
             WebSocketRoute("/v1/avatars/{name}/session", self.serve_session),
+            *self.webrtc.routes(),
         ]
 
     def legacy_app(self, index: int) -> Starlette:
@@ -115,12 +121,12 @@ class AvatarServer:
 
     @property
     def n_sessions(self) -> int:
-        return len(self.connections)
+        return len(self.connections) + self.webrtc.n_sessions
 
     @property
     def n_speaking(self) -> int:
         """Number of sessions with audio that is not spoken yet."""
-        return sum(not session.is_silent for session in self.connections.values())
+        return sum(not session.is_silent for session in self.connections.values()) + self.webrtc.n_speaking
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -134,11 +140,13 @@ class AvatarServer:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self.webrtc.close()
             await self.avatars.close()
 
     def drain(self) -> None:
         """Reject new sessions, and end each running one as soon as it is silent."""
         self.is_draining = True
+        self.webrtc.drain()
 
     def encoder_of(self, package: AvatarPackage) -> FrameEncoder:
         return self._encoders.setdefault(package, FrameEncoder(package))
@@ -209,6 +217,14 @@ class AvatarServer:
         if self._admitted.total >= MAX_SESSIONS:
             raise Overloaded(f"{self._admitted.total} sessions are open, which is the limit; try again later")
 
+    @contextmanager
+    def reserve(self, connection: HTTPConnection) -> Iterator[None]:
+        """Count a session of a client inside of the block. Raises: Overloaded."""
+        self.check_capacity()
+        client = self.client_of(connection)
+        with self._admitted.opened(client, self.max_sessions_of(client), "sessions"):
+            yield
+
     async def serve_session(self, socket: WebSocket) -> None:
         """Serve a session with the avatar in the path."""
         name = socket.path_params["name"]
@@ -257,11 +273,10 @@ class AvatarServer:
 
         in_band: report invalid requests in a message, as SageMaker requires. Without access, the handshake fails.
         """
-        client, stack = self.client_of(socket), contextlib.ExitStack()
+        stack = contextlib.ExitStack()
         try:
             self.check_access(socket)
-            self.check_capacity()
-            stack.enter_context(self._admitted.opened(client, self.max_sessions_of(client), "sessions"))
+            stack.enter_context(self.reserve(socket))
         except Exception as err:  # noqa: BLE001 - the edge
             await deny_handshake(socket, err)
             yield None
@@ -335,14 +350,6 @@ class AvatarServer:
             poll_s = DRAIN_POLL_S if self.is_draining else 1.0
             await asyncio.sleep(min(poll_s, max(deadline - time.monotonic(), 0.0)))
         connection.request_close(CloseReason(GOING_AWAY, f"the stream has reached its limit of {max_duration_s:g} s"))
-
-
-def http_error(err: Exception) -> Response:
-    """Return the HTTP response to an error, and log it if it is unexpected."""
-    failure = failure_of(err)
-    if failure.code == "internal_error":
-        logger.error("unexpected error", exc_info=err)
-    return Response(failure.body(), failure.status, headers=failure.headers())
 
 
 async def deny_handshake(socket: WebSocket, err: Exception) -> None:

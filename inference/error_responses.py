@@ -26,7 +26,9 @@ STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.MediaError, 400, "unsupported_media"),
     (errors.WeightsError, 400, "invalid_request"),
     (errors.AvatarNotFound, 404, "avatar_not_found"),
+    (errors.SessionNotFound, 404, "session_not_found"),
     (errors.AvatarError, 400, "invalid_request"),
+    (errors.PreconditionFailed, 412, "precondition_failed"),
     (errors.JobNotFound, 404, "job_not_found"),
     (errors.IdempotencyConflict, 409, "idempotency_conflict"),
     (errors.Overloaded, 503, "overloaded"),
@@ -38,6 +40,7 @@ STATUSES: tuple[tuple[type[Exception], int, str], ...] = (
     (errors.Canceled, 499, "canceled"),  # only logged: the caller has disconnected
     (errors.WorkerDied, 500, "worker_died"),
     (errors.SpeechUnavailable, 501, "speech_unavailable"),
+    (errors.WebRtcUnavailable, 501, "webrtc_unavailable"),
     (errors.OutOfMemory, 507, "out_of_memory"),
     (errors.StorageError, 502, "storage_unavailable"),
 )

@@ -17,7 +17,9 @@
     │   │   └── WrongWeights        the file does not contain the weights it should
     │   ├── AvatarError             the requested avatar cannot be used
     │   │   ├── AvatarNotFound      no avatar of that name, no package at that path
-    │   │   └── BadPackage          files of a package are missing, damaged, or contradict one another
+    │   │   ├── BadPackage          files of a package are missing, damaged, or contradict one another
+    │   │   └── SessionNotFound     no session of that id, or it has ended
+    │   ├── PreconditionFailed      the request is about another version of what it names
     │   └── JobRequestError         the request about a durable job cannot be followed
     │       ├── JobNotFound         no job of that id, or it is another client's
     │       └── IdempotencyConflict another request was submitted with the same key
@@ -34,6 +36,7 @@
         ├── WorkerDied              the process that ran the request died
         ├── LeaseLost               another worker may run the job, or it was canceled
         ├── SpeechUnavailable       the program that speaks text is not installed
+        ├── WebRtcUnavailable       the package for WebRTC is not installed
         └── OutOfMemory             the request needed more memory than there is
 
 A message contains what was found and what was expected. Errors carry no HTTP status and no exit code:
@@ -113,6 +116,14 @@ class BadPackage(AvatarError):
     """Files of an avatar's package are missing, damaged, or contradict one another."""
 
 
+class SessionNotFound(AvatarError):
+    """There is no session of that id, or it has ended."""
+
+
+class PreconditionFailed(CallerError):
+    """The request is about another version of what it names."""
+
+
 class JobRequestError(CallerError):
     """The request about a durable job cannot be followed."""
 
@@ -175,6 +186,10 @@ class LeaseLost(ServingError):
 
 class SpeechUnavailable(ServingError):
     """Text cannot be spoken here: the program that does it is not installed."""
+
+
+class WebRtcUnavailable(ServingError):
+    """Sessions over WebRTC are not possible here: the package for it is not installed."""
 
 
 class OutOfMemory(ServingError):

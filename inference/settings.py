@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
+from urllib.parse import unquote
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails
@@ -40,6 +41,11 @@ ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>[^/?#@:\[\]]+|\[[
 DEFAULT_PORTS = {"http": "80", "https": "443"}  # browsers leave them out
 BROKER_URL = re.compile(
     r"rediss?://([^@/?#\s]*@)?([a-z0-9_-][a-z0-9._-]*|\[[0-9a-f:.]+\])(:[0-9]{1,5})?(/[0-9]{0,5})?(\?[^#\s]+)?",
+    re.ASCII | re.IGNORECASE,
+)
+ICE_SERVER = re.compile(
+    r"(?P<scheme>stuns?|turns?):((?P<username>[a-z0-9._~%!$&'()*+;=-]+):(?P<password>[a-z0-9._~%!$&'()*+;=-]+)@)?"
+    r"(?P<address>[a-z0-9_-][a-z0-9._-]*(:[0-9]{1,5})?(\?transport=(udp|tcp))?)",
     re.ASCII | re.IGNORECASE,
 )
 LEGACY_PORTS = (8084, 8085, 8086)
@@ -115,6 +121,8 @@ class Settings(BaseModel):
     grpc_port: Port | None = None
     # Live sessions that one client may open; None: 16, but any number from this machine and on SageMaker.
     max_sessions_per_client: int | None = Field(None, ge=1)
+    # STUN and TURN servers of WebRTC sessions; none: only clients that reach the server's own addresses connect.
+    ice_servers: Annotated[tuple[str, ...], BeforeValidator(split_list)] = Field((), repr=False)
     # Reverse proxies in front of the server, each of which appends to X-Forwarded-For the address it was called from.
     trusted_proxies: int = Field(0, ge=0, le=8)
     # Names by which the server may be called, such as lips.example.com, besides the loopback names.
@@ -208,6 +216,17 @@ class Settings(BaseModel):
             if not ALLOWED_HOST.fullmatch(host):
                 raise ValueError(f"{host!r}: expected a name without scheme and port, *.example.com, an address, or *")
         return tuple(host.lower().removesuffix(".") for host in value)
+
+    @field_validator("ice_servers")
+    @classmethod
+    def ice_servers_are_stun_or_turn(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for server in value:
+            match = ICE_SERVER.fullmatch(server)
+            if match is None or (match["username"] is None) != match["scheme"].lower().startswith("stun"):
+                raise ValueError("expected stun:HOST[:PORT], or turn:USER:PASSWORD@HOST[:PORT][?transport=tcp]")
+            if not unquote(f"{match['username']}{match['password']}").isprintable():
+                raise ValueError("expected printable characters in the user and the password of a TURN server")
+        return value
 
     @field_validator("broker_url")
     @classmethod

@@ -22,6 +22,9 @@ from inference.error_responses import failure_of
         (errors.DeadlineExceeded("60 s"), 504, "deadline_exceeded"),
         (errors.Overloaded("full"), 503, "overloaded"),
         (errors.SpeechUnavailable("espeak-ng"), 501, "speech_unavailable"),
+        (errors.WebRtcUnavailable("aiortc"), 501, "webrtc_unavailable"),
+        (errors.SessionNotFound("it has ended"), 404, "session_not_found"),
+        (errors.PreconditionFailed("If-Match"), 412, "precondition_failed"),
     ],
 )
 def test_a_known_error_keeps_its_message(err: errors.VisemeError, status: int, code: str):

@@ -177,3 +177,25 @@ def test_a_password_of_a_broker_is_not_shown(url: str):
     with pytest.raises(InvalidRequest, match=r"--broker-url \*\*\*: "):
         Settings.from_env({}).with_overrides(broker_url=url)
     assert "secret" not in repr(Settings.from_env({"VISEME_BROKER_URL": "redis://:secret@broker"}))
+
+
+def test_ice_servers_are_a_list():
+    servers = "stun:stun.example.com, turns:1700:se%2Ccret@turn.example.com:443?transport=tcp"
+    found = Settings.from_env({"VISEME_ICE_SERVERS": servers})
+    assert found.ice_servers == ("stun:stun.example.com", "turns:1700:se%2Ccret@turn.example.com:443?transport=tcp")
+    assert "cret" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    "servers",
+    [
+        "stun.example.com",
+        "turn:turn.example.com",  # without credentials
+        "stun:user:pass@stun.example.com",
+        "turn:user:pass@turn.example.com?transport=tls",
+        "turn:user:p%0Aass@turn.example.com",
+    ],
+)
+def test_an_ice_server_is_checked_without_showing_its_password(servers: str):
+    with pytest.raises(InvalidRequest, match=r"VISEME_ICE_SERVERS=\*\*\*: Value error, expected"):
+        Settings.from_env({"VISEME_ICE_SERVERS": servers})

@@ -175,6 +175,26 @@ class BodyWriter:
         return f"the body arrives too slowly: under {MIN_BODY_BYTES} bytes in {BODY_GRACE_S:g} s"
 
 
+async def read_small_body(request: Request, max_bytes: int) -> bytes:
+    """Return a body of few kilobytes.
+
+    Raises: MediaTooLarge if it is over the limit, Canceled if the caller disconnects, BodyTimeout if it is slow.
+    """
+    check_content_length(request, max_bytes)
+    body = bytearray()
+    try:
+        async with asyncio.timeout(BODY_GRACE_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > max_bytes:
+                    raise MediaTooLarge(f"the body is over the limit of {max_bytes} bytes")
+    except ClientDisconnect as err:
+        raise Canceled("the caller disconnected while the body was read") from err
+    except TimeoutError as err:
+        raise BodyTimeout(f"the body did not arrive within {BODY_GRACE_S:g} s") from err
+    return bytes(body)
+
+
 def check_content_length(request: Request, max_bytes: int) -> int:
     """Return the declared length, 0 if there is none.
 

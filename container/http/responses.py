@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from container.http.answers import AnswerQuota
 from container.http.request_body import MAX_BODY_BYTES
+from inference.error_responses import failure_of
 from inference.errors import Canceled, DeadlineExceeded
 from inference.requests.deadlines import ASYNC_HEADER
 
@@ -130,6 +131,14 @@ def early_response_class(err: Exception) -> type[Response]:
     if isinstance(err, DeadlineExceeded):
         return ClosingResponse
     return Response if isinstance(err, Canceled) else UnreadBodyResponse
+
+
+def http_error(err: Exception, response_class: type[Response] = Response) -> Response:
+    """Return the response to an error, and log it if it is unexpected."""
+    failure = failure_of(err)
+    if failure.code == "internal_error":
+        logger.error("unexpected error", exc_info=err)
+    return response_class(failure.body(), failure.status, headers=failure.headers())
 
 
 def as_model_error(response: Response) -> Response:

@@ -13,6 +13,9 @@ NO_CODE = {
     "access_denied",
     "avatar_not_found",
     "canceled",
+    "precondition_failed",
+    "session_not_found",
+    "webrtc_unavailable",
 }  # a wrong key has no code there, and the others do not occur
 
 

@@ -1,0 +1,1 @@
+"""Live sessions over WebRTC (WHEP): tracks, peer connections and their HTTP resources. They need the extra `webrtc`."""

@@ -1,0 +1,284 @@
+"""One WebRTC connection and its live session, until the client, the session or the server ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Coroutine
+from typing import Any, Literal
+
+from aiortc import RTCConfiguration, RTCDataChannel, RTCIceServer, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from aiortc.rtcsctptransport import RTCSctpTransport
+
+from container.live.frame_clock import FrameClock
+from container.live.send_queue import SlowClient
+from container.live.session import MAX_INLINE_BYTES
+from container.live.webrtc.ice_servers import IceServer
+from container.live.webrtc.media_session import MediaFrame, MediaSession
+from container.live.webrtc.offer import Offer, offer_errors
+from container.live.webrtc.tracks import AvatarAudioTrack, AvatarVideoTrack
+from inference.error_responses import failure_of
+from inference.errors import InvalidRequest, VisemeError
+from inference.media.live_frames import RateConverter
+
+logger = logging.getLogger("viseme.live")
+LOOPBACK = "127.0.0.1"
+MAX_MESSAGE_BYTES = MAX_INLINE_BYTES  # of a message of the data channel: 64 KiB, which every browser sends in one piece
+MAX_WAITING_MESSAGES = 256  # received and not handled yet
+MAX_UNSENT_BYTES = 1 << 20  # of events that the client has not acknowledged
+MAX_EARLY_EVENTS = 16  # before the data channel is open
+MAX_FRAGMENT_BYTES = 1 << 20  # of messages that are incomplete, beyond the window that the server offers
+CLOSE_TIMEOUT_S = 5.0
+MAX_MESSAGE_SIZE = re.compile("a=max-message-size:[0-9]+")  # in an answer
+FAILED_STATES = ("failed", "closed")
+
+
+class WebRtcPeer:
+    """Passes audio, messages and frames between a peer connection and its session. Use it in one event loop only."""
+
+    def __init__(self, session: MediaSession, clock: FrameClock, servers: tuple[IceServer, ...]) -> None:
+        """Create a connection that is not negotiated yet. clock: the session's. servers: for its own candidates."""
+        self.session, self._clock = session, clock
+        self.video, self.audio = AvatarVideoTrack(), AvatarAudioTrack()
+        configured = [RTCIceServer(one.url, one.username, one.credential) for one in servers]
+        self._connection = RTCPeerConnection(RTCConfiguration(iceServers=configured))
+        self._channel: RTCDataChannel | None = None
+        self._microphone: MediaStreamTrack | None = None
+        self._speech_source: Literal["track", "messages"] | None = None  # that sent audio first
+        self._messages: asyncio.Queue[bytes | str] = asyncio.Queue(MAX_WAITING_MESSAGES)
+        self._early_events: list[str] = []
+        loop = asyncio.get_running_loop()
+        self._connected: asyncio.Future[None] = loop.create_future()
+        self._close_reason: asyncio.Future[str] = loop.create_future()
+
+    def request_close(self, reason: str) -> None:
+        """Make `run` return this reason. Later requests have no effect."""
+        if not self._close_reason.done():
+            self._close_reason.set_result(reason)
+
+    async def negotiate(self, offer: Offer, *, is_local: bool) -> str:
+        """Return the answer to an offer, with all candidates of the server.
+
+        is_local: whether the client is on this machine; then the loopback address is the only candidate.
+        Raises: InvalidRequest if the offer cannot be used.
+        """
+        connection = self._connection
+        connection.on("track", self._accept_track)
+        connection.on("datachannel", self._accept_channel)
+        connection.on("connectionstatechange", self._follow_state)
+        with offer_errors():
+            await connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
+            self._add_tracks()
+            if is_local:
+                self._use_loopback_only()
+            await connection.setLocalDescription(await connection.createAnswer())
+        if connection.sctp is not None:
+            limit_fragments(connection.sctp, self.request_close)
+        return MAX_MESSAGE_SIZE.sub(f"a=max-message-size:{MAX_MESSAGE_BYTES}", str(connection.localDescription.sdp))
+
+    def _add_tracks(self) -> None:
+        """Answer each section of the offer with a track. Video of the client is not received: nothing uses it."""
+        for transceiver in self._connection.getTransceivers():
+            self._connection.addTrack(self.video if transceiver.kind == "video" else self.audio)
+            if transceiver.kind == "video":
+                transceiver.direction = "sendonly"
+
+    def _use_loopback_only(self) -> None:
+        """Gather the candidate of 127.0.0.1 alone; aioice would gather those of every other interface."""
+        for ice in {one.sender.transport.transport for one in self._connection.getTransceivers()}:
+            agent = ice.iceGatherer._connection
+            gather = agent.get_component_candidates
+
+            async def gather_loopback(component: int, addresses: list[str], gather: Any = gather) -> Any:  # noqa: ARG001
+                return await gather(component, [LOOPBACK])
+
+            agent.stun_server = agent.turn_server = None
+            vars(agent)["get_component_candidates"] = gather_loopback
+
+    async def add_candidates(self, candidates: list[Any]) -> None:
+        """Add candidates that came after the offer."""
+        for candidate in candidates:
+            await self._connection.addIceCandidate(candidate)
+
+    async def run(self, setup_timeout_s: float) -> str:
+        """Serve the session until it ends; return why. Raises: any error of the engine.
+
+        setup_timeout_s: from the answer until the client is connected.
+        """
+        tasks: list[asyncio.Task[str]] = []
+        try:
+            either: list[asyncio.Future[Any]] = [self._connected, self._close_reason]
+            await asyncio.wait(either, timeout=setup_timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if self._close_reason.done():
+                return self._close_reason.result()
+            if not self._connected.done():
+                return f"not connected within {setup_timeout_s:g} s"
+            self._clock.restart()
+            parts: list[Coroutine[Any, Any, str]] = [
+                self._produce_frames(),
+                self._send(),
+                self._receive_messages(),
+                self._receive_audio(),
+                self._wait_for_close_request(),
+            ]
+            tasks += [asyncio.create_task(part) for part in parts]
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return next(task for task in tasks if task in done).result()
+        except SlowClient as err:
+            return str(err)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self.session.close()
+            await self._close()
+
+    async def close(self) -> None:
+        """Close a connection that is not run."""
+        self.session.close()
+        await self._close()
+
+    async def _close(self) -> None:
+        self.video.stop()
+        self.audio.stop()
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await self._connection.close()
+        except TimeoutError:
+            logger.warning("a WebRTC connection was not closed in time")
+
+    def _follow_state(self) -> None:
+        state = self._connection.connectionState
+        if state == "connected" and not self._connected.done():
+            self._connected.set_result(None)
+        elif state in FAILED_STATES:
+            self.request_close(f"the connection is {state}")
+
+    def _accept_track(self, track: MediaStreamTrack) -> None:
+        if track.kind == "audio":
+            self._microphone = track
+
+    def _accept_channel(self, channel: RTCDataChannel) -> None:
+        if self._channel is not None:
+            self.request_close("a second data channel was opened; expected one")
+            return
+        self._channel = channel
+        channel.on("message", self._queue_message)
+        for event in self._early_events:
+            channel.send(event)
+        self._early_events.clear()
+
+    def _queue_message(self, message: bytes | str) -> None:
+        if len(message) > MAX_MESSAGE_BYTES:
+            self.session.send_error(
+                "invalid_request", f"a message of {len(message)} bytes; expected at most {MAX_MESSAGE_BYTES}"
+            )
+            return
+        try:
+            self._messages.put_nowait(message)
+        except asyncio.QueueFull:
+            self.request_close(f"{MAX_WAITING_MESSAGES} messages wait to be handled, which is the limit")
+
+    async def _wait_for_close_request(self) -> str:
+        return await self._close_reason
+
+    async def _produce_frames(self) -> str:
+        await self.session.produce_frames()
+        return "the session ended"
+
+    async def _receive_messages(self) -> str:
+        while not self.session.is_closed:
+            message = await self._messages.get()
+            if isinstance(message, bytes) and not self._is_speech_from("messages"):
+                self._report(InvalidRequest("audio by message; expected it by the track, as before"))
+            else:
+                await self._handle(message)
+        return "the client closed the session"
+
+    async def _receive_audio(self) -> str:
+        """Push the audio of the client's track, if there is one."""
+        if self._microphone is not None:
+            converter: RateConverter | None = None
+            rejected = ""  # the last error, which is reported once
+            while (frame := await next_frame(self._microphone)) is not None:
+                if not self._is_speech_from("track"):
+                    continue
+                converter = converter or RateConverter(self.session.sample_rate)
+                rejected = await self._handle(converter.push(frame).astype("<i2").tobytes(), rejected)
+        return await asyncio.Future()  # the rest of the session goes on without it
+
+    def _is_speech_from(self, source: Literal["track", "messages"]) -> bool:
+        """Return whether the session speaks the audio of this source: that of the first one alone."""
+        self._speech_source = self._speech_source or source
+        return self._speech_source == source
+
+    async def _handle(self, message: bytes | str, last_error: str = "") -> str:
+        """Handle a message, and report its error unless that is the last one. Return its error's code, or ""."""
+        generation = self.session.generation
+        try:
+            await self.session.handle_message(message)
+        except VisemeError as err:
+            code = failure_of(err).code
+            if code != last_error:
+                self._report(err)
+            return code
+        if self.session.generation != generation:
+            self.video.drop_speech()
+            self.audio.drop_speech()
+        return ""
+
+    def _report(self, err: VisemeError) -> None:
+        failure = failure_of(err)
+        self.session.send_error(failure.code, failure.message)
+
+    async def _send(self) -> str:
+        """Send events and frames until canceled. Raises: SlowClient."""
+        queue = self.session.queue
+        while True:
+            await queue.wait_until_not_empty()
+            message = queue.pop()
+            if isinstance(message, MediaFrame):
+                self.video.push(message)
+                self.audio.push(message)
+            elif isinstance(message, str):
+                self._send_event(message)
+
+    def _send_event(self, event: str) -> None:
+        """Send an event. Without a data channel it is dropped, but for the first ones, until the channel is open."""
+        channel = self._channel
+        if channel is None:
+            if self._connection.sctp is not None and len(self._early_events) < MAX_EARLY_EVENTS:
+                self._early_events.append(event)
+            return
+        if channel.bufferedAmount > MAX_UNSENT_BYTES:
+            raise SlowClient(
+                f"{channel.bufferedAmount} bytes of events are unsent; at most {MAX_UNSENT_BYTES} expected"
+            )
+        if channel.readyState == "open":
+            channel.send(event)
+
+
+async def next_frame(track: MediaStreamTrack) -> Any:
+    """Return the next frame of a client's track, or None at its end."""
+    try:
+        return await track.recv()
+    except MediaStreamError:
+        return None
+
+
+def limit_fragments(sctp: RTCSctpTransport, request_close: Any) -> None:
+    """End the connection of a peer that sends much more of incomplete messages than the offered window allows.
+
+    aiortc subtracts what it keeps from its window, and goes on below 0.
+    """
+    receive = sctp._receive_data_chunk
+
+    async def receive_bounded(chunk: Any) -> None:
+        if sctp._advertised_rwnd < -MAX_FRAGMENT_BYTES:
+            request_close("the incomplete messages of the client are over the limit")
+            return
+        await receive(chunk)
+
+    vars(sctp)["_receive_data_chunk"] = receive_bounded

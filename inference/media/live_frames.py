@@ -1,0 +1,39 @@
+"""Frames of live media, made from arrays and read into them: no file is opened here."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import TypeAlias
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+VideoFrame: TypeAlias = av.VideoFrame
+AudioFrame: TypeAlias = av.AudioFrame
+
+
+def make_video_frame(image_i420: npt.NDArray[np.uint8], pts: int, clock_rate: int) -> VideoFrame:
+    """Return a frame of (H * 3 / 2, W) uint8 planar YUV 4:2:0. pts: its time, in units of the clock's rate (Hz)."""
+    frame = av.VideoFrame.from_ndarray(image_i420, format="yuv420p")
+    frame.pts, frame.time_base = pts, Fraction(1, clock_rate)
+    return frame
+
+
+def make_audio_frame(samples: npt.NDArray[np.int16], rate: int, pts: int) -> AudioFrame:
+    """Return a frame of (n,) int16 mono samples. pts: the number of samples before it."""
+    frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
+    frame.sample_rate, frame.pts, frame.time_base = rate, pts, Fraction(1, rate)
+    return frame
+
+
+class RateConverter:
+    """Converts a stream of audio frames of one kind to mono int16 samples at a rate, by FFmpeg's resampler."""
+
+    def __init__(self, rate: int) -> None:
+        self._resampler = av.AudioResampler(format="s16", layout="mono", rate=rate)
+
+    def push(self, frame: AudioFrame) -> npt.NDArray[np.int16]:
+        """Return the samples that a frame completes: (n,) int16."""
+        parts = [part.to_ndarray().reshape(-1) for part in self._resampler.resample(frame)]
+        return np.concatenate([np.zeros(0, np.int16), *parts]).astype(np.int16, copy=False)
