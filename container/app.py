@@ -47,7 +47,7 @@ from container.jobs.generations.routes import GenerationRoutes
 from container.jobs.service import JobService
 from container.speech import requests as speech_requests
 from container.speech.synthesizer import TIMEOUT_S as SPEECH_TIMEOUT_S
-from container.speech.synthesizer import SpeechSynthesizer
+from container.speech.synthesizer import Synthesizer
 from container.stream import AvatarServer
 from container.worker.messages import AnswerMessage, Done, Failed, Part, WorkerRequest
 from container.worker.placement import Machine, place_workers
@@ -58,6 +58,7 @@ from inference.errors import AccessDenied, Canceled, NotReady, StorageError
 from inference.locked_folders import remove_orphans
 from inference.requests import ANSWER_TYPES, NDJSON, OPTIONS_HEADER, WAV, AcceptHeader
 from inference.settings import Settings
+from inference.tracing import TRACEPARENT, current_traceparent, span
 
 logger = logging.getLogger("viseme.http")
 STREAM_GRACE_S = 1.0  # seconds for the last line of a stream after its deadline
@@ -93,7 +94,6 @@ class Server:
         self.live = AvatarServer(settings)
         self.jobs = jobs or JobService(settings)
         self.download_origin = DownloadOrigin(settings)
-        self.speech = SpeechSynthesizer()
         self.metrics = Metrics()
         self._bodies = BodyQuota(settings.max_uploads, settings.max_upload_bytes)
         self._answers = AnswerQuota(settings.max_answers)
@@ -136,6 +136,15 @@ class Server:
             routes.append(Route("/endpoints/{name}/invocations", self.invoke_endpoint, methods=["POST"]))
             routes.append(Route(streamed, self.stream_from_endpoint, methods=["POST"]))
         return routes
+
+    @property
+    def speech(self) -> Synthesizer:
+        """What speaks texts, in requests and in live sessions."""
+        return self.live.speech
+
+    @speech.setter
+    def speech(self, synthesizer: Synthesizer) -> None:
+        self.live.speech = synthesizer
 
     @property
     def is_draining(self) -> bool:
@@ -207,9 +216,18 @@ class Server:
         """
         self._n_serving += 1
         try:
-            return await self._answer(RequestContext.of(route, request), request, uses_accept=uses_accept)
+            return await self._answer_traced(RequestContext.of(route, request), request, uses_accept=uses_accept)
         finally:
             self._n_serving -= 1
+
+    async def _answer_traced(self, context: RequestContext, request: Request, *, uses_accept: bool) -> Response:
+        """Answer one request within a span, which continues the caller's if the request has a traceparent."""
+        name, parent = f"{request.method} {context.route}", request.headers.get(TRACEPARENT)
+        with span(name, parent, is_server=True, request_id=context.request_id) as traced:
+            response = await self._answer(context, request, uses_accept=uses_accept)
+            if traced is not None:
+                traced.set_attribute("http.response.status_code", response.status_code)
+            return response
 
     async def _answer(self, context: RequestContext, request: Request, *, uses_accept: bool) -> Response:
         """Answer one request. It has a place in the queue from when its body is in until its answer is made."""
@@ -249,11 +267,11 @@ class Server:
         except AccessDenied as err:
             return self.error_response(context, err, Response)
         self.record(context, 200)
-        found = {"available": self.speech.is_available} | speech_requests.describe_options()
+        found = {"available": self.speech.is_available} | self.speech.describe()
         return JSONResponse(found, headers=context.headers | {"cache-control": "no-store"})
 
     async def speak(self, request: Request) -> Response:
-        """Answer `POST /v1/speech`: speak a text. It needs no models, only espeak-ng."""
+        """Answer `POST /v1/speech`: speak a text."""
         context, body = RequestContext.of("speech", request), None
         self._n_serving += 1
         try:
@@ -291,7 +309,16 @@ class Server:
         )
         now = time.monotonic()
         deadline, sync_deadline = now + limits.deadline_s, now + limits.sync_deadline_s
-        return WorkerRequest(context.route, headers, body, context.request_id, accept, deadline, sync_deadline)
+        return WorkerRequest(
+            context.route,
+            headers,
+            body,
+            context.request_id,
+            accept,
+            deadline,
+            sync_deadline,
+            traceparent=current_traceparent(),
+        )
 
     def upload_client_of(self, request: Request) -> str | None:
         """Return the client whose uploads are counted: None on SageMaker and on this machine, behind which are many."""

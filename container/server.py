@@ -24,6 +24,7 @@ from container.logs import set_up_logs
 from inference.backends.threads import limit_threads
 from inference.media.sandbox.confinement import deny_inspection
 from inference.settings import Settings
+from inference.tracing import start_tracing, stop_tracing
 
 logger = logging.getLogger("viseme.server")
 DRAIN_TIMEOUT_S = 25.0  # seconds to finish requests after SIGTERM; SageMaker kills the container after 30
@@ -173,6 +174,8 @@ def run_server(settings: Settings, *, with_aws_routes: bool = False) -> int:
     """
     set_up_logs()
     deny_inspection()
+    if settings.tracing:
+        start_tracing()
     limit_threads(settings.wanted_threads)
     max_files = raise_descriptor_limit()
     read_certificate(settings)
@@ -186,6 +189,8 @@ def run_server(settings: Settings, *, with_aws_routes: bool = False) -> int:
         draining.run()
     except SystemExit:  # raised by uvicorn if the start failed; the reason is in the log
         return 1
+    finally:
+        stop_tracing()
     return 0 if draining.started and not draining.failed else 1
 
 

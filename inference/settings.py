@@ -20,7 +20,7 @@ from inference.weights.sources import HUB_ENDPOINT, WeightSources
 PREFIX = "VISEME_"
 CLIENT_URL = "VISEME_URL"  # of the commands `viseme jobs`, which read it themselves
 MEDIA_DEFAULTS = MediaLimits()
-# Variables that SageMaker, Hugging Face and AWS define.
+# Variables that SageMaker, Hugging Face, AWS and LiveKit define.
 EXTERNAL_VARIABLES = {
     "SAGEMAKER_MODEL_SERVER_WORKERS": "workers",
     "SAGEMAKER_BIND_TO_PORT": "port",
@@ -30,6 +30,8 @@ EXTERNAL_VARIABLES = {
     "HF_ENDPOINT": "hf_endpoint",
     "HF_HUB_OFFLINE": "hf_offline",
     "AWS_ENDPOINT_URL_S3": "s3_endpoint_url",
+    "LIVEKIT_API_KEY": "livekit_api_key",
+    "LIVEKIT_API_SECRET": "livekit_api_secret",
 }
 
 
@@ -117,12 +119,20 @@ class Settings(BaseModel):
     # Whether the additional ports for live avatars are open, and on SageMaker every live route; `legacy_ports` and
     # `grpc_port` set the port numbers, 0 is off.
     realtime: bool = False
+    tracing: bool = False  # send OpenTelemetry spans to where OTEL_EXPORTER_OTLP_ENDPOINT says
     legacy_ports: Annotated[LegacyPorts | None, BeforeValidator(split_list)] = None
     grpc_port: Port | None = None
     # Live sessions that one client may open; None: 16, but any number from this machine and on SageMaker.
     max_sessions_per_client: int | None = Field(None, ge=1)
+    # LiveKit rooms that an avatar joins: the token, or the key and secret with which one is signed.
+    livekit_token: str | None = Field(None, repr=False)
+    livekit_api_key: str | None = None
+    livekit_api_secret: str | None = Field(None, repr=False)
     # STUN and TURN servers of WebRTC sessions; none: only clients that reach the server's own addresses connect.
     ice_servers: Annotated[tuple[str, ...], BeforeValidator(split_list)] = Field((), repr=False)
+    # What speaks texts, and the folder of Kokoro's voices.
+    tts: Literal["espeak", "kokoro"] = "espeak"
+    kokoro_voices: Path | None = None
     # Reverse proxies in front of the server, each of which appends to X-Forwarded-For the address it was called from.
     trusted_proxies: int = Field(0, ge=0, le=8)
     # Names by which the server may be called, such as lips.example.com, besides the loopback names.

@@ -39,6 +39,7 @@ INFERENCE_LAYERS = (
         "inference/models",
         "inference/media_types",
         "inference/stage_timer",
+        "inference/tracing",
         "inference/error_responses",
         "inference/multi_model_server",
     ),

@@ -19,6 +19,8 @@ from container.logs import recorded_logs, set_up_logs
 from container.worker.messages import LOG_NAME, Done, Failed, JobDone, LoadFailed, Ready, WorkerRequest
 from inference.error_responses import failure_of
 from inference.errors import Canceled, VisemeError
+from inference.settings import Settings
+from inference.tracing import span, start_tracing, stop_tracing
 
 if TYPE_CHECKING:
     from container.worker.routes import WorkerRoutes
@@ -43,6 +45,8 @@ def run_worker(ends: Sequence[tuple[Connection, Event]], model_dir: str | None, 
 
     pipe = ends[0][0]
     try:
+        if Settings.from_env().tracing:
+            start_tracing()
         routes = WorkerRoutes.load(model_dir)
         lanes = routes.make_lanes(len(ends))
         health = routes.warm_up()
@@ -59,6 +63,7 @@ def run_worker(ends: Sequence[tuple[Connection, Event]], model_dir: str | None, 
     run_requests(*ends[0], lanes[0])
     for thread in threads:
         thread.join()
+    stop_tracing()
 
 
 def run_requests(pipe: Connection, canceled: Event, routes: WorkerRoutes) -> None:
@@ -89,6 +94,9 @@ def run_request(
             raise Canceled("the request was canceled")
 
     with contextlib.ExitStack() as stack:
+        traced = stack.enter_context(
+            span("worker", worker_request.traceparent, route=worker_request.route, request_id=worker_request.request_id)
+        )
         if worker_request.is_job:
             stack.enter_context(recorded_logs(worker_request.folder / LOG_NAME))
         try:
@@ -97,6 +105,8 @@ def run_request(
             answer = routes.handle(worker_request, check, pipe.send)
         except Exception as err:
             failure = failure_of(err)
+            if traced is not None:
+                traced.set_attribute("error.type", failure.code)
             if worker_request.is_job and failure.status < 500:
                 logger.info("job failed: %s: %s", failure.code, failure.message)
             if failure.status >= 500:

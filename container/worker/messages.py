@@ -24,7 +24,8 @@ class WorkerRequest:
     """A request as the server received it: its route, headers (names in lower case), and body on disk.
 
     deadline: on the clock of `time.monotonic`, which all processes share. sync_deadline: applies instead if the
-    request turns out to be lip sync. is_job: whether it is a durable job's, whose outputs are files.
+    request turns out to be lip sync. is_job: whether it is a durable job's, whose outputs are files. traceparent: of
+    the server's span, if it traces.
     """
 
     route: str
@@ -35,6 +36,7 @@ class WorkerRequest:
     deadline: float = math.inf
     sync_deadline: float = math.inf
     is_job: bool = False
+    traceparent: str | None = None
 
     @property
     def folder(self) -> Path:

@@ -36,6 +36,7 @@ from inference.media.sandbox.forked_process import ForkServer
 from inference.media.sandbox.messages import Message, receive, send, unpack_error
 from inference.media.sandbox.shared_memory import SharedFrameBuffer, slot_bytes_for
 from inference.media.video import VideoInfo
+from inference.tracing import span
 
 # Address space: it includes the interpreter and its libraries (0.2 GB) and the frame buffer (0.3 GB for 8K).
 # Decoding an 8K H.264 video takes 1.4 GB in total.
@@ -119,7 +120,8 @@ class SandboxedDecoder:
                 self._release(media)
                 raise
         try:
-            yield media
+            with span("decode"):
+                yield media
         finally:
             self._release(media)
 
