@@ -46,6 +46,7 @@ from container.live.legacy.single_frames import LatencyByAvatar, encode_video_fr
 from container.live.session import LiveSession
 from container.live.session_options import SessionOptions
 from container.live.webrtc.resources import WebRtcServer
+from container.speech.load import load_synthesizer
 from inference.error_responses import Failure, failure_of
 from inference.errors import AvatarNotFound, InvalidRequest, NotReady, Overloaded
 from inference.settings import Settings
@@ -79,6 +80,7 @@ class AvatarServer:
         """
         self.settings = settings
         self.avatars = AvatarCache(settings)
+        self.speech = load_synthesizer(settings)
         self.latencies = LatencyByAvatar()
         self.legacy = LegacyServer(self.avatars, self.latencies, stall_timeout_s)
         self.is_draining = False
@@ -89,7 +91,14 @@ class AvatarServer:
         self.pacer = Pacer()  # shared by all HTTP ports
         self._encoders: WeakKeyDictionary[AvatarPackage, FrameEncoder] = WeakKeyDictionary()
         self.webrtc = WebRtcServer(
-            settings, self.avatars, self.check_access, self.reserve, self.client_of, self.encoder_of, make_clock
+            settings,
+            self.avatars,
+            self.check_access,
+            self.reserve,
+            self.client_of,
+            self.encoder_of,
+            self._make_clock,
+            find_synthesizer=lambda: self.speech,
         )
 
     def routes(self, find_origin: Callable[[], Awaitable[str | None]] = no_origin) -> list[BaseRoute]:
@@ -310,7 +319,9 @@ class AvatarServer:
         try:
             async with self.avatars.acquire(name) as package:
                 encoder = self.encoder_of(package)
-                session = LiveSession(package, encoder, options, self.avatars.run_in_thread, self._make_clock())
+                session = LiveSession(
+                    package, encoder, options, self.avatars.run_in_thread, self._make_clock(), self.speech
+                )
                 closed = await self.run_connection(socket, session, max_duration_s)
         except WebSocketDisconnect:
             closed = CloseReason(None)

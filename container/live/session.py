@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -11,16 +12,19 @@ import numpy as np
 from container.live.frame_clock import FPS, FrameClock
 from container.live.frame_encoder import FrameEncoder
 from container.live.frame_messages import MAX_BACKGROUNDS, FrameMessage
-from container.live.send_queue import SendQueue
+from container.live.send_queue import SendQueue, SlowClient
 from container.live.session_options import SessionOptions
+from container.live.text_speaker import TextSpeaker
+from container.speech.requests import SpeechRequest
 from inference.errors import InvalidRequest
-from inference.requests.body import load_object
+from inference.requests.body import load_object, validate
 
 if TYPE_CHECKING:
+    from container.speech.synthesizer import Synthesizer
     from inference.avatar import AvatarPackage, AvatarSession, TimedFrame
 
 STATS_INTERVAL = 5 * FPS  # frames between `stats` events
-MAX_COMMAND_CHARS = 4096
+MAX_COMMAND_CHARS = 16_384  # a text of 2000 characters, escaped, and the rest
 INPUT_END_S = 0.5  # without new audio, after which an utterance counts as complete: clients may send no flush
 MAX_INLINE_BYTES = 1 << 16  # of audio that is pushed in the event loop; a larger message is pushed in a thread
 
@@ -35,9 +39,15 @@ class LiveSession:
     """Handles a client's messages and fills its queue. All methods but `render_next_frame` run in the event loop."""
 
     def __init__(
-        self, package: AvatarPackage, encoder: FrameEncoder, options: SessionOptions, run: Runner, clock: FrameClock
+        self,
+        package: AvatarPackage,
+        encoder: FrameEncoder,
+        options: SessionOptions,
+        run: Runner,
+        clock: FrameClock,
+        synthesizer: Synthesizer | None = None,
     ) -> None:
-        """Open the session and queue its `ready` event.
+        """Open the session and queue its `ready` event. synthesizer: of the texts that the client sends, if any.
 
         Raises: WeightsNotFound if the package has no audio encoder, InvalidRequest if an option does not fit it.
         """
@@ -50,13 +60,14 @@ class LiveSession:
         self._n_frames = 0  # frames produced
         self._n_before_restart = 0  # frames produced before `start` restarted the session
         self._options, self._session = options, self._open(options)
+        self._texts = TextSpeaker(synthesizer, lambda: self._session, self._report_unspoken)
         self.is_closed = False
         self._send_event("ready", **self._describe())
 
     @property
     def is_silent(self) -> bool:
-        """Whether all audio that was pushed has been spoken."""
-        return not self._session.has_speech
+        """Whether all audio that was pushed, and every text, has been spoken."""
+        return not self._session.has_speech and self._texts.is_idle
 
     @property
     def generation(self) -> int:
@@ -99,12 +110,16 @@ class LiveSession:
             self._interrupt()
         elif kind == "close":
             self.is_closed = True
+        elif kind == "say":
+            self._texts.say(validate(SpeechRequest, command))
+            self._has_audio = True
         elif kind == "start":
             self._restart(self._options.with_changes(command))
         else:
-            raise InvalidRequest(f"message of type {str(kind)[:40]!r}; expected start, flush, interrupt or close")
+            raise InvalidRequest(f"message of type {str(kind)[:40]!r}; expected start, say, flush, interrupt or close")
 
     def _interrupt(self) -> None:
+        self._texts.stop()
         self._session.interrupt()
         self.queue.drop_frames()
         self._partial_sample, self._is_speaking = b"", False
@@ -172,6 +187,11 @@ class LiveSession:
     def send_error(self, code: str, message: str) -> None:
         self._send_event("error", code=code, message=message)
 
+    def _report_unspoken(self, code: str, message: str) -> None:
+        """Report why a text was not spoken. A client that reads nothing is disconnected by its next frame."""
+        with contextlib.suppress(SlowClient):
+            self.send_error(code, message)
+
     def _send_event(self, kind: str, **fields: Any) -> None:
         self.queue.push_event(kind, self._session.generation, **fields)
 
@@ -194,6 +214,7 @@ class LiveSession:
         }
 
     def close(self) -> None:
+        self._texts.stop()
         self._session.close()
 
 

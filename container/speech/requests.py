@@ -15,6 +15,7 @@ from inference.requests.parse import media_type_of
 MAX_CHARACTERS = 2000  # two minutes of speech at the default rate
 MAX_BODY_BYTES = 64 << 10  # MAX_CHARACTERS of six bytes, as JSON may escape them, and the rest with room to spare
 MIN_RATE, DEFAULT_RATE, MAX_RATE = 80, 175, 450  # words a minute: the range and the default of espeak-ng's -s
+VOICE = r"^[a-z]{2}_[a-z]{2,20}$"
 Language = Literal[
     "ar", "cs", "da", "de", "el", "en", "en-us", "es", "fi", "fr", "hi", "hu", "it", "ko", "nb", "nl", "pl", "pt",
     "pt-br", "ro", "ru", "sk", "sv", "tr", "uk", "vi", "zh",
@@ -24,13 +25,14 @@ CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 class SpeechRequest(BaseModel):
-    """What to say. rate: in words a minute."""
+    """What to say. rate: in words a minute. voice: of a synthesiser that has several for a language."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     text: Annotated[str, Field(min_length=1, max_length=MAX_CHARACTERS)]
     language: Language = "en"
     rate: Annotated[int, Field(strict=True, ge=MIN_RATE, le=MAX_RATE)] = DEFAULT_RATE
+    voice: Annotated[str, Field(pattern=VOICE)] | None = None
 
     @field_validator("text")
     @classmethod

@@ -8,11 +8,19 @@ import io
 import resource
 import shutil
 import wave
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any, Protocol
 
-from container.speech.requests import SpeechRequest
-from inference.errors import DeadlineExceeded, MediaTooLarge, Overloaded, SpeechUnavailable, WorkerDied
+from container.speech.requests import SpeechRequest, describe_options
+from inference.errors import (
+    DeadlineExceeded,
+    InvalidRequest,
+    MediaTooLarge,
+    Overloaded,
+    SpeechUnavailable,
+    WorkerDied,
+)
 from inference.settings import present_variables
 
 PROGRAM = "espeak-ng"
@@ -33,6 +41,22 @@ LIMITS = {
 PASSED_VARIABLES = ("PATH", "ESPEAK_DATA_PATH")  # nothing else of the environment, such as credentials
 
 
+class Synthesizer(Protocol):
+    """What speaks texts."""
+
+    @property
+    def is_available(self) -> bool: ...
+
+    def describe(self) -> dict[str, Any]:
+        """Return what a request may contain, as JSON values."""
+
+    def check(self, request: SpeechRequest) -> None:
+        """Check that a request can be spoken. Raises: SpeechUnavailable, InvalidRequest."""
+
+    async def synthesize(self, request: SpeechRequest) -> bytes:
+        """Return the speech as a WAV file, 16-bit mono. Raises: as `check`, and for what `SpeechSynthesizer` names."""
+
+
 class SpeechSynthesizer:
     """Runs espeak-ng, a few processes at a time."""
 
@@ -46,22 +70,38 @@ class SpeechSynthesizer:
     def is_available(self) -> bool:
         return shutil.which(self._program) is not None
 
+    def describe(self) -> dict[str, Any]:
+        return {"synthesizer": PROGRAM, "voices": []} | describe_options()
+
+    def check(self, request: SpeechRequest) -> None:
+        if not self.is_available:
+            raise SpeechUnavailable("espeak-ng is not installed on this server; expected it in PATH, or send audio")
+        if request.voice is not None:
+            raise InvalidRequest(
+                f'"voice": found {request.voice}; expected none, as espeak-ng has one for each language'
+            )
+
     async def synthesize(self, request: SpeechRequest) -> bytes:
         """Return the speech as a WAV file, 16-bit mono.
 
         Raises: SpeechUnavailable if espeak-ng is not installed, Overloaded if too many texts wait, DeadlineExceeded,
-        MediaTooLarge if the speech is too long, WorkerDied if espeak-ng fails.
+        MediaTooLarge if the speech is too long, WorkerDied if espeak-ng fails, InvalidRequest if it names a voice.
         """
+        self.check(request)
+        return rewrite_wav(await self.run(["--stdout", *arguments_of(request)], request.text))
+
+    async def run(self, arguments: Sequence[str], text: str) -> bytes:
+        """Return what espeak-ng writes for a text. Raises: as `synthesize`."""
         path = shutil.which(self._program)
         if path is None:
             raise SpeechUnavailable("espeak-ng is not installed on this server; expected it in PATH, or send audio")
         async with self._admit():
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    output = await run_program([path, *arguments_of(request)], escape_phonemes(request.text).encode())
+                    command = [path, "--stdin", "-b", "1", *arguments]
+                    return await run_program(command, escape_phonemes(text).encode())
             except TimeoutError as err:
                 raise DeadlineExceeded(f"speech synthesis: not done after {self._timeout_s:g} s") from err
-        return rewrite_wav(output)
 
     @asynccontextmanager
     async def _admit(self) -> AsyncIterator[None]:
@@ -76,9 +116,8 @@ class SpeechSynthesizer:
 
 
 def arguments_of(request: SpeechRequest) -> list[str]:
-    """Return the arguments of espeak-ng; the text is not one of them, so that it cannot be an option."""
-    voice = VOICES.get(request.language, request.language)
-    return ["--stdin", "--stdout", "-b", "1", "-s", str(request.rate), "-v", voice]
+    """Return espeak-ng's rate and voice; the text is not an argument, so that it cannot be an option."""
+    return ["-s", str(request.rate), "-v", VOICES.get(request.language, request.language)]
 
 
 def escape_phonemes(text: str) -> str:

@@ -39,6 +39,14 @@ def test_a_tone_is_neither_changed_nor_shifted(rate: int):
     np.testing.assert_allclose(out[200:-200], tone(16000, 700)[200:-200], atol=3)
 
 
+@pytest.mark.parametrize("target", [8_000, 24_000, 44_100, 48_000])
+def test_a_tone_is_converted_to_other_rates(target: int):
+    resampler = Resampler(22_050, target)
+    out = np.concatenate([resampler.push(tone(22_050, 700)), resampler.finish()])
+    assert len(out) == target
+    np.testing.assert_allclose(out[300:-300], tone(target, 700)[300:-300], atol=3)
+
+
 @pytest.mark.parametrize("rate", [44_100, 48_000])
 def test_frequencies_above_8_khz_are_removed(rate: int):
     """A tone of 11 kHz would alias to 5 kHz."""

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from container.live.frame_encoder import FrameEncoder
     from container.live.webrtc.offer import Offer
     from container.live.webrtc.peer import WebRtcPeer
+    from container.speech.synthesizer import Synthesizer
     from inference.avatar import AvatarPackage
 
 logger = logging.getLogger("viseme.live")
@@ -76,14 +77,16 @@ class WebRtcServer:
         encoder_of: Callable[[AvatarPackage], FrameEncoder],
         make_clock: Callable[[], FrameClock] = FrameClock,
         setup_timeout_s: float = SETUP_TIMEOUT_S,
+        find_synthesizer: Callable[[], Synthesizer | None] = lambda: None,
     ) -> None:
         """Create a server without sessions.
 
         check_access: raises if a client may not connect. admit: counts a session inside of the block, as those of
-        WebSockets are. client_of: returns who calls.
+        WebSockets are. client_of: returns who calls. find_synthesizer: returns what speaks clients' texts, if any.
         """
         self._avatars, self._check_access, self._admit, self._client_of = avatars, check_access, admit, client_of
         self._encoder_of, self._make_clock, self._setup_timeout_s = encoder_of, make_clock, setup_timeout_s
+        self._find_synthesizer = find_synthesizer
         self._servers = parse_servers(settings.ice_servers)
         self.peers: dict[str, OpenPeer] = {}
         self._is_draining = False
@@ -132,7 +135,14 @@ class WebRtcServer:
         offer = read_offer(body, is_local=is_local)
         package = await stack.enter_async_context(self._avatars.acquire(name))
         clock = self._make_clock()
-        session = MediaSession(package, self._encoder_of(package), options, self._avatars.run_in_thread, clock)
+        session = MediaSession(
+            package,
+            self._encoder_of(package),
+            options,
+            self._avatars.run_in_thread,
+            clock,
+            self._find_synthesizer(),
+        )
         peer = WebRtcPeer(session, clock, self._servers)
         try:
             async with asyncio.timeout(NEGOTIATION_TIMEOUT_S):

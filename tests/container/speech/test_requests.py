@@ -40,7 +40,8 @@ def test_the_longest_text_fits_into_a_body():
         ({"text": "a", "rate": 79}, '"rate": found 79.*80'),
         ({"text": "a", "rate": 451}, '"rate": found 451.*450'),
         ({"text": "a", "rate": "175"}, '"rate"'),
-        ({"text": "a", "voice": "en"}, '"voice": no such field; known: text, language, rate'),
+        ({"text": "a", "voice": "../af_heart"}, '"voice": found'),
+        ({"text": "a", "pitch": 1}, '"pitch": no such field; known: text, language, rate, voice'),
     ],
 )
 def test_wrong_fields_are_named(fields: dict[str, object], message: str):

@@ -27,7 +27,7 @@ from container.speech.synthesizer import (
     escape_phonemes,
     run_program,
 )
-from inference.errors import DeadlineExceeded, MediaTooLarge, Overloaded, SpeechUnavailable, WorkerDied
+from inference.errors import DeadlineExceeded, InvalidRequest, MediaTooLarge, Overloaded, SpeechUnavailable, WorkerDied
 
 ESPEAK = shutil.which("espeak-ng")
 needs_espeak = pytest.mark.skipif(ESPEAK is None, reason="espeak-ng is not installed")
@@ -55,7 +55,7 @@ def test_the_text_is_no_argument_and_the_environment_is_not_passed_on(program: s
     rate, samples = samples_of(speak(program, "--version -w /tmp/x é", language="fr", rate=120))
     found = json.loads(samples)
     assert (rate, len(samples)) == (22_050, 44_100)
-    assert found["arguments"] == ["--stdin", "--stdout", "-b", "1", "-s", "120", "-v", "fr-fr"]
+    assert found["arguments"] == ["--stdin", "-b", "1", "--stdout", "-s", "120", "-v", "fr-fr"]
     assert found["text"] == "--version -w /tmp/x é"
     assert set(found["environment"]) <= {"PATH", "LANG", "LC_CTYPE", "ESPEAK_DATA_PATH"}
     assert found["memory"] == 512 << 20
@@ -119,6 +119,11 @@ def test_without_the_program_the_error_names_it(tmp_path: Path):
     assert not SpeechSynthesizer(missing).is_available
     with pytest.raises(SpeechUnavailable, match="espeak-ng is not installed"):
         speak(missing, "a")
+
+
+def test_espeak_has_no_voices_to_name(program: str):
+    with pytest.raises(InvalidRequest, match='"voice": found af_heart; expected none'):
+        speak(program, "a", voice="af_heart")
 
 
 def test_no_text_names_phonemes():
