@@ -20,8 +20,8 @@ from container.live.frame_clock import FrameClock
 from container.live.legacy import server as legacy
 from container.live.legacy.single_frames import NumberedFrame, render_frame, render_frame_with_audio
 from container.live.session import LiveSession
-from container.live.transport import WEBSOCKET_CONFIG, BackpressureProtocol
 from container.rpc import RpcServer
+from container.server import http_config
 from container.stream import AvatarServer
 from inference.avatar import AvatarPackage
 from inference.settings import Settings
@@ -87,17 +87,9 @@ async def run(pipe: Connection, folder: Path, is_paced: bool) -> None:
         # The server gets one core: idle threads of the network spin for a while and would disturb the client.
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     LiveSession.render_next_frame = timer.wrap(LiveSession.render_next_frame)  # type: ignore[method-assign]
-    settings = Settings.from_env().with_overrides(avatars=folder)
+    settings = Settings.from_env().with_overrides(avatars=folder, port=0)
     live = AvatarServer(settings, make_clock=FrameClock if is_paced else UnpacedClock)
-    config = uvicorn.Config(
-        Starlette(routes=live.routes()),
-        port=0,
-        log_config=None,
-        ws=BackpressureProtocol,
-        lifespan="off",
-        **WEBSOCKET_CONFIG,
-    )
-    http = uvicorn.Server(config)
+    http = uvicorn.Server(http_config(Starlette(routes=live.routes()), settings, lifespan="off"))
     grpc = RpcServer(live.avatars, live.latencies, settings, 0, lambda: True)
     async with live.running():
         network_ms = await time_network(live)
