@@ -1,6 +1,6 @@
-"""Measure what each protocol of live avatars costs, and the frame rates of several clients.
+"""Measure what each protocol of live avatars costs, the frame rates of several clients, and interrupts.
 
-    python -m bench.live [--avatar FOLDER] [--rounds 100]
+    python -m bench.live [--avatar FOLDER] [--rounds 100] [--interrupts 10] [--only-interrupts]
 
 Requests single frames in every protocol in turn, with the server on one core. Without --avatar it measures the starter
 avatar, or, if that is not available, networks of its size with random weights, which cost the same. Prints one JSON
@@ -11,8 +11,11 @@ object; times are medians in milliseconds:
   behind_unet_ms  round trip minus the engine's time, while the U-Net runs and evicts the rest from the CPU's caches
   over_ms         the same while the engine returns frames that it has generated before
   fps             frames of speech per second of 1, 2 and 4 session clients together; real time is 25 for each
+  interrupt       from a client's message to the last frame or audio of the old speech, and to the shut mouth: see
+                  `bench.interrupts`
 
-Exits with status 1 if over_ms exceeds 0.5 for a protocol.
+Exits with status 1 if over_ms exceeds 0.5 for a protocol, or an interrupt takes over 120 ms to the last old frame or
+over 200 ms to the shut mouth.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ import torch
 import websockets
 from websockets.sync.client import connect
 
+from bench.interrupts import exceeds_limits, measure_interrupts
 from bench.live_server import NAME, serve
 from container.live.frame_messages import FrameMessage, unpack_frame
 from container.protos import optimized_lipsyncsrv_pb2 as pb2
@@ -54,6 +58,7 @@ from inference.weights.architectures import weights_of
 
 MAX_OVER_MS = 0.5  # time of a frame beyond the engine's own time
 N_WARMUP, N_ROUNDS = 10, 100  # calls of each protocol
+N_INTERRUPTS = 10  # of each protocol
 IDLE_POLL_S = 0.2  # without a call of the engine, the server is idle
 N_CLIENTS = (1, 2, 4)
 SPEECH_S = 4.0  # audio of each client
@@ -72,13 +77,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--avatar", type=Path, help="folder of a package")
     parser.add_argument("--rounds", type=int, default=N_ROUNDS, help="measured calls of each protocol")
+    parser.add_argument("--interrupts", type=int, default=N_INTERRUPTS, help="measured interrupts of each protocol")
+    parser.add_argument("--only-interrupts", action="store_true", help="measure nothing else")
     args = parser.parse_args()
+    results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         provide_avatar(Path(folder), args.avatar)
-        results = measure_protocols(Path(folder), args.rounds)
-        results |= {"fps": {f"{n} clients": measure_clients(Path(folder), n) for n in N_CLIENTS}}
+        if not args.only_interrupts:
+            results |= measure_protocols(Path(folder), args.rounds)
+            results |= {"fps": {f"{n} clients": measure_clients(Path(folder), n) for n in N_CLIENTS}}
+        with running_server(Path(folder), is_paced=True) as server:
+            results["interrupt"] = measure_interrupts(NAME, server.port, server.grpc_port, args.interrupts)
     print(json.dumps(results, indent=1))
-    raise SystemExit(max(results["over_ms"].values()) > MAX_OVER_MS)
+    is_slow = max(results.get("over_ms", {"none": 0.0}).values()) > MAX_OVER_MS
+    raise SystemExit(is_slow or exceeds_limits(results["interrupt"]))
 
 
 def provide_avatar(folder: Path, given: Path | None) -> None:
