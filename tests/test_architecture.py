@@ -66,7 +66,7 @@ CONTAINER_LAYERS = (
     ("container/live/legacy", "container/sagemaker_stream"),
     ("container/client", "container/stream", "container/rpc", "container/openapi"),
     ("container/app", "container/speech_recording"),
-    ("container/server",),
+    ("container/server", "container/voice_agents"),
     ("deploy",),  # imports neither container nor inference
     ("container/commands",),
     ("container/cli",),

@@ -1,0 +1,1 @@
+"""Avatars of voice agents: LiveKit Agents and Pipecat. Each needs the extra of its name."""
