@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from container.commands.avatar_livekit import livekit
 from container.commands.console import (
     EXIT_INTERNAL,
     DeviceOption,
@@ -193,6 +194,9 @@ def speak(
     for warning in result.warnings:
         print_note(f"warning: {warning}")
     print_note(f"wrote {output}: {result.num_frames} frames, {result.duration_s:g} s, {result.width}x{result.height}")
+
+
+app.command()(livekit)
 
 
 def speak_on_endpoint(
