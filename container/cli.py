@@ -41,6 +41,7 @@ COMMANDS = {  # in the order of use: name, the function or Typer app, and the fi
         "Run the jobs that servers with the same database accept, one at a time.",
     ),
     "jobs": ("container.commands.jobs:app", "Submit, watch and download the durable jobs of a server."),
+    "dev": ("container.commands.dev:dev", "Run an AWS account on this machine: the stack, and an endpoint."),
     "doctor": (
         "container.commands.doctor:doctor",
         "Check a container against SageMaker's contract, or an endpoint on AWS.",

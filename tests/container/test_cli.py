@@ -106,6 +106,7 @@ def test_the_help_lists_the_commands_in_the_order_of_use(capsys: pytest.CaptureF
         "serve",
         "worker",
         "jobs",
+        "dev",
         "doctor",
         "render",
         "eval",

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from support.cloudformation import load_template
 
+from deploy.dev.template import load_template
 from deploy.endpoint import main
 from deploy.metrics import WatchedMetric, documented_metrics, find_fault
 

@@ -26,6 +26,7 @@ import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 from support.async_runtime import async_runtime
+from support.aws_cli import find_cli, require_cli, version_of
 from support.live_server import PATIENCE_S, LiveServer, live_server
 from support.moto_sagemaker import complete_sagemaker
 from support.quiet_http import serving
@@ -207,30 +208,9 @@ def lambda_service(env: dict[str, str]) -> Iterator[str]:
         yield url
 
 
-@cache
-def find_cli(major: int) -> Path | None:
-    """Return the AWS CLI of a version: of the environment for it, or on the PATH."""
-    folders = [ROOT / "build" / "aws-cli" / "bin", *map(Path, os.environ["PATH"].split(":")), Path("/usr/bin")]
-    for path in (folder / "aws" for folder in folders):
-        if os.access(path, os.X_OK) and version_of(path)[0] == major:
-            return path
-    return None
-
-
-@cache
-def version_of(cli: Path) -> tuple[int, int]:
-    run = subprocess.run([str(cli), "--version"], capture_output=True, text=True, check=False)
-    found = re.match(r"aws-cli/(\d+)\.(\d+)\.", run.stdout)
-    return (int(found[1]), int(found[2])) if found else (0, 0)
-
-
 @pytest.fixture(scope="module", params=[1, 2])
 def cli(request: pytest.FixtureRequest) -> Path:
-    found = find_cli(request.param)
-    if found is None:
-        hint = {1: "make environments installs it", 2: "Debian's package awscli has it"}[request.param]
-        pytest.skip(f"no AWS CLI {request.param} here: {hint}")
-    return found
+    return require_cli(request.param)
 
 
 @pytest.fixture

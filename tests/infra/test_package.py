@@ -15,7 +15,8 @@ from pathlib import Path
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
-from support.cloudformation import load_template
+
+from deploy.dev.template import load_template
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "infra" / "README.md").read_text("utf-8").replace("\\\n", "")

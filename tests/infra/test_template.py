@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.cloudformation import load_template
 from support.lambda_functions import LAMBDAS, load, load_shared
+
+from deploy.dev.template import load_template
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "infra" / "template.yaml"

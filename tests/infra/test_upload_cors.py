@@ -14,7 +14,8 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from support.cloudformation import load_template
+
+from deploy.dev.template import load_template
 
 RESOURCES = load_template(Path(__file__).parents[2] / "infra" / "template.yaml")["Resources"]
 PAGE, STRANGER = "https://example.com", "https://example.org"
