@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from inference.avatar import AvatarPackage, AvatarSession, TimedFrame
 
 STATS_INTERVAL = 5 * FPS  # frames between `stats` events
-MAX_COMMAND_CHARS = 16_384  # a text of 2000 characters, escaped, and the rest
+MAX_COMMAND_CHARS = 4096
+MAX_SAY_CHARS = 16_384  # of the command `say`: a text of 2000 characters, escaped, and the rest
 INPUT_END_S = 0.5  # without new audio, after which an utterance counts as complete: clients may send no flush
 MAX_INLINE_BYTES = 1 << 16  # of audio that is pushed in the event loop; a larger message is pushed in a thread
 
@@ -228,9 +229,11 @@ def take_frame(session: AvatarSession, n_before: int = 0) -> TimedFrame:
 
 def parse_command(text: str) -> dict[str, Any]:
     """Decode a command. Raises: InvalidRequest if it is too long, or not a JSON object with a `type`."""
-    if len(text) > MAX_COMMAND_CHARS:
-        raise InvalidRequest(f"a command of {len(text)} characters; expected at most {MAX_COMMAND_CHARS}")
+    if len(text) > MAX_SAY_CHARS:
+        raise InvalidRequest(f"a command of {len(text)} characters; expected at most {MAX_SAY_CHARS}")
     command = load_object(text, "text message")
+    if len(text) > MAX_COMMAND_CHARS and command.get("type") != "say":
+        raise InvalidRequest(f"a command of {len(text)} characters; expected at most {MAX_COMMAND_CHARS}")
     if not isinstance(command.get("type"), str):
         raise InvalidRequest(f'{text[:40]!r}: expected an object with a "type"')
     return command
