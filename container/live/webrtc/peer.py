@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from typing import Any, Literal
 
 from aiortc import RTCConfiguration, RTCDataChannel, RTCIceServer, RTCPeerConnection, RTCSessionDescription
-from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
+from aiortc.mediastreams import VIDEO_CLOCK_RATE, MediaStreamError, MediaStreamTrack
 from aiortc.rtcsctptransport import RTCSctpTransport
 
 from container.live.frame_clock import FrameClock
@@ -18,7 +18,8 @@ from container.live.session import MAX_INLINE_BYTES
 from container.live.webrtc.ice_servers import IceServer
 from container.live.webrtc.media_session import MediaFrame, MediaSession
 from container.live.webrtc.offer import Offer, offer_errors
-from container.live.webrtc.tracks import AvatarAudioTrack, AvatarVideoTrack
+from container.live.webrtc.sender_reports import SenderReports, SessionClock
+from container.live.webrtc.tracks import AUDIO_RATE, AvatarAudioTrack, AvatarVideoTrack
 from inference.error_responses import failure_of
 from inference.errors import InvalidRequest, VisemeError
 from inference.media.live_frames import RateConverter
@@ -41,7 +42,7 @@ class WebRtcPeer:
     def __init__(self, session: MediaSession, clock: FrameClock, servers: tuple[IceServer, ...]) -> None:
         """Create a connection that is not negotiated yet. clock: the session's. servers: for its own candidates."""
         self.session, self._clock = session, clock
-        self.video, self.audio = AvatarVideoTrack(), AvatarAudioTrack()
+        self.video, self.audio, self._session_clock = AvatarVideoTrack(), AvatarAudioTrack(), SessionClock()
         configured = [RTCIceServer(one.url, one.username, one.credential) for one in servers]
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=configured))
         self._channel: RTCDataChannel | None = None
@@ -84,6 +85,9 @@ class WebRtcPeer:
             self._connection.addTrack(self.video if transceiver.kind == "video" else self.audio)
             if transceiver.kind == "video":
                 transceiver.direction = "sendonly"
+                SenderReports(self.video, self._session_clock, VIDEO_CLOCK_RATE).attach(transceiver.sender)
+            else:
+                SenderReports(self.audio, self._session_clock, AUDIO_RATE).attach(transceiver.sender)
 
     def _use_loopback_only(self) -> None:
         """Gather the candidate of 127.0.0.1 alone; aioice would gather those of every other interface."""
@@ -240,6 +244,7 @@ class WebRtcPeer:
             await queue.wait_until_not_empty()
             message = queue.pop()
             if isinstance(message, MediaFrame):
+                self._session_clock.start(message.pts_ms / 1000)
                 self.video.push(message)
                 self.audio.push(message)
             elif isinstance(message, str):

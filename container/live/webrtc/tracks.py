@@ -34,6 +34,8 @@ class AvatarVideoTrack(MediaStreamTrack):
         self._frame: MediaFrame | None = None
         self._pushed = asyncio.Event()
         self.n_dropped = 0
+        self.last_pts: int | None = None  # of the last frame that was taken
+        self.is_sent = True  # whether its sender has asked for the next one
 
     def push(self, frame: MediaFrame) -> None:
         self.n_dropped += self._frame is not None
@@ -51,13 +53,15 @@ class AvatarVideoTrack(MediaStreamTrack):
 
     async def recv(self) -> VideoFrame:
         """Return the next frame when there is one. Raises: MediaStreamError after `stop`."""
+        self.is_sent = True
         while self._frame is None:
             if self.readyState != "live":
                 raise MediaStreamError
             self._pushed.clear()
             await self._pushed.wait()
         waiting, self._frame = self._frame, None
-        return make_video_frame(waiting.image, waiting.pts_ms * PTS_PER_MS, VIDEO_CLOCK_RATE)
+        self.is_sent, self.last_pts = False, waiting.pts_ms * PTS_PER_MS
+        return make_video_frame(waiting.image, self.last_pts, VIDEO_CLOCK_RATE)
 
 
 class AvatarAudioTrack(MediaStreamTrack):
@@ -77,6 +81,8 @@ class AvatarAudioTrack(MediaStreamTrack):
         self._resampler: AudioResampler | None = None
         self._next_s = 0.0  # when the next packet is due, by the clock
         self._pts: int | None = None  # of the next packet
+        self.last_pts: int | None = None  # as those of the video track
+        self.is_sent = True
 
     def push(self, frame: MediaFrame) -> None:
         """Append the audio of the next frame. Raises: SlowClient if too much waits."""
@@ -101,6 +107,7 @@ class AvatarAudioTrack(MediaStreamTrack):
 
     async def recv(self) -> AudioFrame:
         """Return the next packet when it is due. Raises: MediaStreamError after `stop`."""
+        self.is_sent = True
         while len(self._samples) < PACKET_BYTES:
             if self.readyState != "live":
                 raise MediaStreamError
@@ -116,6 +123,7 @@ class AvatarAudioTrack(MediaStreamTrack):
         del self._samples[:PACKET_BYTES]
         assert self._pts is not None
         packet = make_audio_frame(samples, AUDIO_RATE, self._pts)
+        self.is_sent, self.last_pts = False, self._pts
         self._pts += PACKET_SAMPLES
         return packet
 
