@@ -40,8 +40,8 @@ FRAME_S = 0.04
 SPEECH_S = 6.0
 SPOKEN_BEFORE_S, WATCHED_S = 1.0, 0.6  # of speech before the message, and of frames after it
 LOUD = 1500  # peak of a packet of speech, of 32768; Opus leaves less in silence
-IDLE_FRAMES = 20  # of a WebRTC session, from which the codec's noise is measured
-NOISE_FACTOR = 1.5  # of the codec's noise, from which on a mouth counts as open
+IDLE_FRAMES = 30  # of a WebRTC session, from whose later half the codec's noise is measured: the first ones are blurred
+OPEN_FACTOR = 1.3  # of the codec's noise, from which on a mouth counts as open
 SIDE = 48  # pixels of a mouth that is compared
 SENTENCE, SEED = "LAY BLUE BY FOUR ZERO AGAIN", 5
 
@@ -179,12 +179,23 @@ class RestingMouths:
         return float(np.abs(self._mouths - mouth).mean((1, 2)).min())
 
 
+def open_threshold(distances: list[float]) -> float:
+    """Return the distance from which on a mouth counts as open. distances: of a session's first frames, at rest."""
+    return OPEN_FACTOR * float(np.median(distances[IDLE_FRAMES // 2 :]))
+
+
 def cut_mouth(grey: npt.NDArray[Any], box: tuple[int, int, int, int]) -> Mouth:
     """Return the lower middle of a face's box, scaled to one size."""
+    left, top, width, height = mouth_region(box)
+    region = grey[top : top + height, left : left + width]
+    return cv2.resize(region, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+
+
+def mouth_region(box: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """Return left, top, width and height of what is compared. box: left, top, right and bottom of the face."""
     left, top, right, bottom = box
     width, height = right - left, bottom - top
-    region = grey[top + height // 2 : bottom, left + width // 4 : right - width // 4]
-    return cv2.resize(region, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+    return left + width // 4, top + height // 2, width // 2, height // 2
 
 
 class PacketTimes:
@@ -252,7 +263,7 @@ class MeasuringClient:
         if len(self._noise) < IDLE_FRAMES:
             self._noise.append(distance)
             return False
-        return distance > NOISE_FACTOR * max(self._noise)
+        return distance > open_threshold(self._noise)
 
     async def connect(self, address: str) -> None:
         with patch("aioice.ice.get_host_addresses", lambda **_families: ["127.0.0.1"]):

@@ -138,6 +138,11 @@ class ServerProcess:
         child_end.close()
         _, self.port, self.grpc_port, self.network_ms = self._pipe.recv()
 
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
     def take_engine_ms(self) -> list[float]:
         """Return the engine's time for each frame since the last call."""
         return self._request("take_times")

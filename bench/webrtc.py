@@ -1,0 +1,240 @@
+"""Watch an avatar over WebRTC in headless Chromium, on this machine.
+
+    python -m bench.webrtc [--seconds 60] [--avatar FOLDER]
+
+The page opens a session by WHEP, as docs/live-avatars.md shows, sends speech by the data channel every ten seconds, and
+interrupts it in the middle of the time. Server and browser share the cores. Prints one JSON object:
+
+  first_frame_ms  from the request for the session to the first frame on the page
+  fps             frames shown per second, by requestVideoFrameCallback
+  lost_frames     of the session that the browser did not show, by their RTP timestamps; packets_lost, of both tracks
+  av_offset_ms    by how much later the video is played than the audio of the same time (estimatedPlayoutTimestamp of
+                  both tracks, twice a second): median, and 99th percentile of its absolute value
+  interrupt       from the message to the last frame with an open mouth, or loud audio, that is played, and to the shut
+                  mouth: after the browser's buffers, while `bench.live` measures the arrival
+  cpu_percent     of the server's process, of one core
+
+Exits with status 1 if fewer than 24.5 frames a second are shown, one is lost, the first takes over 500 ms, the offset
+is over 40 ms (99th percentile), or the interrupt over 120 ms and 200 ms.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import psutil
+from playwright.sync_api import sync_playwright
+
+from bench.interrupts import (
+    IDLE_FRAMES,
+    MAX_OLD_MS,
+    MAX_SHUT_MS,
+    SIDE,
+    RestingMouths,
+    make_speech,
+    mouth_region,
+    open_threshold,
+)
+from bench.live import provide_avatar, running_server
+from bench.live_server import NAME
+from container.protos import optimized_lipsyncsrv_pb2_grpc as pb2_grpc
+
+MIN_FPS, MAX_FIRST_MS, MAX_OFFSET_MS = 24.5, 500.0, 40.0
+LOUD = 0.03  # peak of the played audio, of 1
+FRAME_TICKS = 3600  # of an RTP timestamp, for each frame
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--mute-audio",
+    "--autoplay-policy=no-user-gesture-required",
+    # A headless browser without other networks has no other address to connect from.
+    "--allow-loopback-in-peer-connection",
+    "--disable-features=WebRtcHideLocalIpsWithMdns",
+)
+OPEN = """async ({ path, region, side }) => {
+  const began = performance.now(), connection = new RTCPeerConnection();
+  const seen = window.seen = { first: null, shown: [], mouths: [], loud: [], connection, region: null };
+  const channel = seen.channel = connection.createDataChannel("viseme");
+  connection.addTransceiver("video", { direction: "recvonly" });
+  connection.addTransceiver("audio", { direction: "recvonly" });
+  const video = document.createElement("video"), small = document.createElement("canvas");
+  Object.assign(video, { autoplay: true });
+  small.width = small.height = side;
+  const pen = small.getContext("2d", { willReadFrequently: true });
+  document.body.append(video);
+  const audio = new AudioContext(), tap = audio.createAnalyser();
+  tap.fftSize = 512;
+  connection.ontrack = ({ track, streams }) => {
+    video.srcObject = streams[0];
+    if (track.kind === "audio") audio.createMediaStreamSource(new MediaStream([track])).connect(tap);
+  };
+  const show = (now, { rtpTimestamp }) => {
+    const at = performance.now();
+    seen.first ??= at - began;
+    seen.shown.push([at, rtpTimestamp]);
+    if (seen.watches !== false) {
+      const [left, top, width, height] = region;
+      pen.drawImage(video, left, top, width, height, 0, 0, side, side);
+      const { data } = pen.getImageData(0, 0, side, side);
+      const grey = new Uint8Array(side * side);
+      for (let i = 0, j = 0; i < grey.length; i++, j += 4) {
+        grey[i] = 0.299 * data[j] + 0.587 * data[j + 1] + 0.114 * data[j + 2];
+      }
+      seen.mouths.push([at, Array.from(grey)]);
+    }
+    video.requestVideoFrameCallback(show);
+  };
+  video.requestVideoFrameCallback(show);
+  const samples = new Float32Array(tap.fftSize);
+  seen.listen = () => {
+    tap.getFloatTimeDomainData(samples);
+    seen.loud.push([performance.now(), Math.max(...samples.map(Math.abs))]);
+  };
+  const offer = await connection.createOffer();
+  const headers = { "Content-Type": "application/sdp" };
+  const response = await fetch(path, { method: "POST", headers, body: offer.sdp });
+  await connection.setLocalDescription(offer);
+  await connection.setRemoteDescription({ type: "answer", sdp: await response.text() });
+  await audio.resume();
+  while (channel.readyState !== "open" || seen.mouths.length < 30) await new Promise((done) => setTimeout(done, 20));
+}"""
+SPEAK = """(pcm) => {
+  const bytes = Uint8Array.from(atob(pcm), (one) => one.charCodeAt(0));
+  for (let i = 0; i < bytes.length; i += 32768) window.seen.channel.send(bytes.slice(i, i + 32768));
+  window.seen.channel.send('{"type":"flush"}');
+}"""
+INTERRUPT = """async () => {
+  const seen = window.seen;
+  Object.assign(seen, { watches: true, loud: [] });
+  const timer = setInterval(seen.listen, 4);
+  await new Promise((done) => setTimeout(done, 400));
+  const sent = performance.now();
+  seen.channel.send('{"type":"interrupt"}');
+  await new Promise((done) => setTimeout(done, 1000));
+  clearInterval(timer);
+  seen.watches = false;
+  return { sent, loud: seen.loud, mouths: seen.mouths.filter(([at]) => at > sent - 400) };
+}"""
+STATS = """async () => {
+  const found = { audio: null, video: null, lost: 0, dropped: 0 };
+  for (const one of (await window.seen.connection.getStats()).values()) {
+    if (one.type !== "inbound-rtp") continue;
+    found[one.kind] = one.estimatedPlayoutTimestamp ?? null;
+    found.lost += one.packetsLost;
+    found.dropped += one.framesDropped ?? 0;
+  }
+  return found;
+}"""
+FRAMES = "() => ({ first: window.seen.first, shown: window.seen.shown.splice(0) })"
+REST = "() => { window.seen.watches = false; return window.seen.mouths.splice(0); }"
+
+
+def main() -> None:
+    """Print one JSON object; exit with status 1 if a limit is exceeded."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--avatar", type=Path, help="folder of a package")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        provide_avatar(Path(folder), args.avatar)
+        with running_server(Path(folder), is_paced=True) as server:
+            results = watch(server.port, server.grpc_port, server.pid, args.seconds)
+    print(json.dumps(results, indent=1))
+    raise SystemExit(is_over_a_limit(results))
+
+
+def is_over_a_limit(results: dict[str, Any]) -> bool:
+    return bool(
+        results["fps"] < MIN_FPS
+        or results["lost_frames"] > 0
+        or results["first_frame_ms"] > MAX_FIRST_MS
+        or results["av_offset_ms"]["p99"] > MAX_OFFSET_MS
+        or results["interrupt"]["last_old_frame_ms"] > MAX_OLD_MS
+        or results["interrupt"]["shut_mouth_ms"] > MAX_SHUT_MS
+    )
+
+
+def watch(port: int, grpc_port: int, pid: int, seconds: float) -> dict[str, Any]:
+    """Watch a session for so long."""
+    with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+        mouths = RestingMouths.fetch(NAME, port, pb2_grpc.OptimizedLipSyncServiceStub(channel))
+    speech, server = base64.b64encode(make_speech()).decode(), psutil.Process(pid)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=list(FLAGS))
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{port}/")
+        region = mouth_region(mouths.box)
+        page.evaluate(OPEN, {"path": f"/v1/avatars/{NAME}/whep", "region": region, "side": SIDE})
+        noise = [mouths.distance(to_mouth(one)) for _, one in page.evaluate(REST)[:IDLE_FRAMES]]
+        server.cpu_percent()
+        started, stats, interrupt, spoke_s = time.monotonic(), [], None, float("-inf")
+        while (now := time.monotonic() - started) < seconds:
+            if now - spoke_s >= 10:
+                page.evaluate(SPEAK, speech)
+                spoke_s = now
+            if interrupt is None and now > seconds / 2 and 1.5 < now - spoke_s < 4:
+                interrupt = page.evaluate(INTERRUPT)
+            stats.append(page.evaluate(STATS))
+            page.wait_for_timeout(500)
+        cpu_percent = server.cpu_percent()
+        frames, load = page.evaluate(FRAMES), os.getloadavg()[0]
+        browser.close()
+    assert interrupt is not None
+    return summarize_session(frames, stats, load) | {
+        "interrupt": summarize_interrupt(interrupt, mouths, open_threshold(noise)),
+        "cpu_percent": round(cpu_percent),
+    }
+
+
+def to_mouth(grey: list[int]) -> Any:
+    return np.array(grey, np.float32).reshape(SIDE, SIDE)
+
+
+def summarize_session(frames: dict[str, Any], stats: list[dict[str, Any]], load: float) -> dict[str, Any]:
+    at_ms, timestamps = (np.array(one) for one in zip(*frames["shown"], strict=True))
+    steps = np.diff(timestamps) % (1 << 32) // FRAME_TICKS
+    offsets = [one["audio"] - one["video"] for one in stats if one["audio"] and one["video"]]
+    return {
+        "first_frame_ms": round(frames["first"]),
+        "fps": round((len(at_ms) - 1) / (at_ms[-1] - at_ms[0]) * 1000, 2),
+        "seconds": round((at_ms[-1] - at_ms[0]) / 1000, 1),
+        "lost_frames": int((steps - 1).sum()),
+        "packets_lost": stats[-1]["lost"],
+        "frames_dropped_by_the_browser": stats[-1]["dropped"],
+        "av_offset_ms": {
+            "median": round(statistics.median(offsets), 1),
+            "p99": round(float(np.percentile(np.abs(offsets), 99)), 1),
+        },
+        "load": round(load, 1),
+    }
+
+
+def summarize_interrupt(found: dict[str, Any], mouths: RestingMouths, threshold: float) -> dict[str, float]:
+    """Return the milliseconds from the message. threshold: distance from which on a mouth is open."""
+    sent = found["sent"]
+    is_open = [(at, mouths.distance(to_mouth(grey)) > threshold) for at, grey in found["mouths"]]
+    if not any(one for at, one in is_open if at < sent):
+        raise ValueError("no open mouth was recognized while the avatar spoke")
+    last_loud = max((at for at, peak in found["loud"] if peak > LOUD), default=sent)
+    old = max([at for at, one in is_open if one and at > sent], default=sent)
+    shut = min(at for at, one in is_open if not one and at > old)
+    return {
+        "last_old_frame_ms": round(old - sent, 1),
+        "last_old_audio_ms": round(max(last_loud - sent, 0), 1),
+        "shut_mouth_ms": round(shut - sent, 1),
+    }
+
+
+if __name__ == "__main__":
+    main()
