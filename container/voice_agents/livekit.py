@@ -25,6 +25,7 @@ import numpy as np
 
 from container.live.frame_clock import FPS
 from container.voice_agents.avatar_renderer import SAMPLE_RATE, AvatarRenderer, Image, open_renderer
+from container.voice_agents.channels import mix_channels
 from container.voice_agents.extras import require_extra
 from container.voice_agents.speech_player import PlaybackLead, ShownImage, SpeechPlayer
 from container.voice_agents.speech_timeline import PlayedAudio
@@ -172,7 +173,7 @@ class SegmentResampler:
 
     def push(self, frame: rtc.AudioFrame) -> Samples:
         """Return what the frame completes: (n,) int16."""
-        pcm = mix_channels(frame)
+        pcm = mix_channels(frame.data, frame.num_channels)
         if self._resampler is None:
             return pcm
         return join_frames(self._resampler.push(bytearray(pcm.tobytes())))
@@ -180,14 +181,6 @@ class SegmentResampler:
     def finish(self) -> Samples:
         """Return the rest: (n,) int16."""
         return np.zeros(0, np.int16) if self._resampler is None else join_frames(self._resampler.flush())
-
-
-def mix_channels(frame: rtc.AudioFrame) -> Samples:
-    """Return the mean of a frame's channels: (n,) int16."""
-    samples = np.frombuffer(frame.data, np.int16).reshape(-1, frame.num_channels)
-    if frame.num_channels == 1:
-        return samples[:, 0].copy()
-    return np.asarray(np.rint(samples.mean(axis=1)), np.int16)
 
 
 def join_frames(frames: list[rtc.AudioFrame]) -> Samples:
