@@ -184,6 +184,8 @@ class Server:
         self.metrics.restarts.set(self.pool.n_restarts)
         self.metrics.ready.set(self.is_ready)
         self.metrics.sessions.set(self.live.n_sessions)
+        counts = self.live.frame_counts
+        self.metrics.count_frames(counts.n_frames, counts.n_late, counts.n_dropped)
         self.metrics.measure_memory(one.pid for one in multiprocessing.active_children() if one.pid is not None)
         with contextlib.suppress(StorageError):  # the numbers of jobs stay as they were
             await self._measure_jobs()

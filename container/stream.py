@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -39,6 +40,7 @@ from container.live.connection import (
     SessionConnection,
 )
 from container.live.frame_clock import FrameClock
+from container.live.frame_counts import FrameCounts
 from container.live.frame_encoder import FrameEncoder
 from container.live.legacy.routes import legacy_app, legacy_routes
 from container.live.legacy.server import MINIMAL, LegacyServer
@@ -63,6 +65,13 @@ MAX_STREAM_S = 30 * 60.0  # SageMaker's limit on the length of a stream
 DRAIN_POLL_S = 0.1  # between checks for silence in each session while the server drains
 
 
+def make_counting_clock(make_clock: Callable[[], FrameClock], counts: FrameCounts) -> FrameClock:
+    """Return a new clock whose frames are added to the counts."""
+    clock = make_clock()
+    clock.counts = counts
+    return clock
+
+
 class AvatarServer:
     """Serves the avatars of this server to all WebSocket clients."""
 
@@ -84,7 +93,9 @@ class AvatarServer:
         self.latencies = LatencyByAvatar()
         self.legacy = LegacyServer(self.avatars, self.latencies, stall_timeout_s)
         self.is_draining = False
-        self._stall_timeout_s, self._max_stream_s, self._make_clock = stall_timeout_s, max_stream_s, make_clock
+        self.frame_counts = FrameCounts()
+        self._stall_timeout_s, self._max_stream_s = stall_timeout_s, max_stream_s
+        self._make_clock = partial(make_counting_clock, make_clock, self.frame_counts)
         self.connections: dict[SessionConnection, LiveSession] = {}
         self._admitted = ClientCounter()  # connections that are sessions, or soon will be
         self._backgrounds = BackgroundCache()

@@ -16,6 +16,12 @@ BUCKETS_S = (0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60, 300, 1800, 7200)  # upper boun
 MAX_RENDERS = 8  # in an interval
 RENDER_INTERVAL_S = 1.0
 
+FRAME_COUNTERS = {
+    "frames": "Frames of live sessions",
+    "late_frames": "Frames of live sessions whose turn came 40 ms or more late",
+    "dropped_frames": "Frames of live sessions that were dropped, as the client was slow",
+}
+
 
 class Metrics:
     """Counters and gauges of requests, workers and live sessions."""
@@ -26,6 +32,7 @@ class Metrics:
         self._rendered = b""
         self._rendered_at = deque([-float("inf")] * MAX_RENDERS, MAX_RENDERS)  # times of the last ones
         self._registry = CollectorRegistry()
+        self._counted = dict.fromkeys(FRAME_COUNTERS, 0)
         self.requests = Counter(
             "viseme_requests_total", "Requests by route and status", ["route", "status"], registry=self._registry
         )
@@ -39,6 +46,10 @@ class Metrics:
         self.in_flight = Gauge("viseme_requests_held", "Requests waiting or running", registry=self._registry)
         self.restarts = Gauge("viseme_worker_restarts", "Worker processes restarted", registry=self._registry)
         self.sessions = Gauge("viseme_live_sessions", "Open live sessions", registry=self._registry)
+        self._frames = {
+            name: Counter(f"viseme_live_{name}_total", description, registry=self._registry)
+            for name, description in FRAME_COUNTERS.items()
+        }
         self.jobs_queued = Gauge("viseme_jobs_queued", "Jobs that wait", registry=self._registry)
         self.jobs_running = Gauge("viseme_jobs_running", "Jobs that run, on every machine", registry=self._registry)
         self.jobs_oldest_wait = Gauge(
@@ -63,6 +74,12 @@ class Metrics:
         """Record one answered request."""
         self.requests.labels(route, status).inc()
         self.seconds.labels(route).observe(took_s)
+
+    def count_frames(self, n_frames: int, n_late: int, n_dropped: int) -> None:
+        """Record frames of live sessions, counted since the server started."""
+        for name, n_now in zip(FRAME_COUNTERS, (n_frames, n_late, n_dropped), strict=True):
+            self._frames[name].inc(n_now - self._counted[name])
+            self._counted[name] = n_now
 
     def measure_memory(self, worker_pids: Iterable[int]) -> None:
         """Set the gauges of memory. Workers that have ended count as 0."""

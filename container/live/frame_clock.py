@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
+from container.live.frame_counts import FrameCounts
+
 FPS = 25
 
 
@@ -19,12 +21,15 @@ class FrameClock:
         self,
         now: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        counts: FrameCounts | None = None,
     ) -> None:
         """Start the clock.
 
-        now: returns the current time in seconds. sleep: waits that many seconds, or slightly longer.
+        now: returns the current time in seconds. sleep: waits that many seconds, or slightly longer. counts: to which
+        the frames are added.
         """
         self._now, self._sleep = now, sleep
+        self.counts = FrameCounts() if counts is None else counts
         self._start = now()
 
     def restart(self) -> None:
@@ -32,7 +37,9 @@ class FrameClock:
         self._start = self._now()
 
     async def wait_until_due(self, frame: int) -> None:
-        """Return when the frame is due, or at once if it is late."""
+        """Return when the frame is due, or at once if it is late. Count it."""
+        self.counts.n_frames += 1
+        self.counts.n_late += self.lateness_s(frame) >= 1 / FPS
         while (wait_s := self._start + frame / FPS - self._now()) > 0:
             await self._sleep(wait_s)
 

@@ -8,6 +8,7 @@ from collections import deque
 from dataclasses import replace
 from typing import Any
 
+from container.live.frame_counts import FrameCounts
 from container.live.frame_messages import FrameMessage
 
 MAX_QUEUED_MESSAGES = 64
@@ -24,7 +25,9 @@ class SendQueue:
     A frame that is still queued when the next one is pushed is dropped. Its audio is not: the next frame carries it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, counts: FrameCounts | None = None) -> None:
+        """Create an empty queue. counts: to which dropped frames are added."""
+        self._counts = FrameCounts() if counts is None else counts
         self._messages: deque[FrameMessage | str] = deque()
         self._pushed = asyncio.Event()
         self._popped = asyncio.Event()
@@ -46,6 +49,7 @@ class SendQueue:
         if isinstance(last, FrameMessage):
             self._messages.pop()
             self.n_dropped += 1
+            self._counts.n_dropped += 1
             if last.generation == frame.generation:
                 frame = replace(frame, pcm=last.pcm + frame.pcm)
         if len(frame.pcm) > MAX_QUEUED_PCM_BYTES:

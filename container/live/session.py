@@ -53,7 +53,7 @@ class LiveSession:
         Raises: WeightsNotFound if the package has no audio encoder, InvalidRequest if an option does not fit it.
         """
         self._package, self._encoder, self._run, self._clock = package, encoder, run, clock
-        self.queue = SendQueue()
+        self.queue = SendQueue(clock.counts)
         self._partial_sample = b""  # the first byte of a sample whose second byte is in the next message
         self._has_audio = False
         self._is_speaking = False

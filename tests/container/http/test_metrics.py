@@ -33,3 +33,14 @@ def test_memory_of_workers_is_summed_without_those_that_have_ended():
     of = {line.split('"')[1]: float(line.split()[-1]) for line in lines if line.startswith("viseme_resident_bytes{")}
     assert of["server"] > 0
     assert abs(of["workers"] - 2 * of["server"]) < 2**20
+
+
+def test_frames_are_counted_on_from_the_last_look():
+    metrics = Metrics()
+    for counts in ((10, 1, 0), (10, 1, 0), (35, 1, 2)):
+        metrics.count_frames(*counts)
+    lines = metrics.render().decode().splitlines()
+    found = {line.split()[0]: float(line.split()[1]) for line in lines if line.startswith("viseme_live_")}
+    assert found["viseme_live_frames_total"] == 35
+    assert found["viseme_live_late_frames_total"] == 1
+    assert found["viseme_live_dropped_frames_total"] == 2

@@ -55,3 +55,17 @@ def test_late_frames_catch_up():
         assert frame_clock.lateness_s(59) < 0.01
 
     asyncio.run(run())
+
+
+def test_frames_whose_turn_comes_late_are_counted():
+    clock = SimulatedClock(3)
+    frame_clock = FrameClock(clock.now, clock.sleep)
+
+    async def run() -> None:
+        for frame in range(5):
+            await frame_clock.wait_until_due(frame)
+            if frame == 1:
+                clock.now_s += 0.09  # frame 2 is 50 ms late, and frame 3 no more than 10
+
+    asyncio.run(run())
+    assert (frame_clock.counts.n_frames, frame_clock.counts.n_late) == (5, 1)
