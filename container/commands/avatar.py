@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -29,6 +30,7 @@ from inference.errors import InvalidRequest
 if TYPE_CHECKING:
     from inference.avatar import AvatarPackage
     from inference.avatar.manifest import Manifest
+    from inference.avatar.render_video import RenderedVideo
     from inference.settings import Settings
 
 app = typer.Typer(help="Build, import, inspect and render live avatars.", no_args_is_help=True, add_completion=False)
@@ -178,12 +180,60 @@ def speak(
     if endpoint is not None:
         speak_on_endpoint(endpoint, region, avatar, audio, target, settings)
         return
+    print_rendered(render(avatar, audio, audio.name, target, settings, device, precision), output)
+
+
+@app.command()
+def say(
+    avatar: AvatarArgument,
+    text: Annotated[str, typer.Argument(metavar="TEXT", help="Words to speak, at most 2000 characters.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.mp4", help="Video to write.")],
+    language: Annotated[str, typer.Option(help="Language of the text, such as en, en-us or de.")] = "en",
+    rate: Annotated[int, typer.Option(help="Words a minute, 80 to 450.")] = 175,
+    voice: Annotated[
+        str | None, typer.Option(help="Voice of Kokoro, such as af_heart. Default: by the language.")
+    ] = None,
+    force: ForceOption = False,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    threads: ThreadsOption = None,
+    encoder: VideoEncoderOption = None,
+) -> None:
+    """Render an avatar speaking a text and write the video.
+
+    espeak-ng speaks, if it is installed, or Kokoro with VISEME_TTS=kokoro. The file appears when it is complete.
+    """
+    from container.speech.load import load_synthesizer
+    from container.speech.requests import SpeechRequest
+    from inference.requests.body import validate
+    from inference.settings import Settings
+
+    settings = Settings.from_env().with_overrides(encoder=encoder, threads=threads)
+    target = choose_target(output, (), force=force)
+    fields = {"text": text, "language": language, "rate": rate, "voice": voice}
+    speech = asyncio.run(load_synthesizer(settings).synthesize(validate(SpeechRequest, fields)))
+    print_rendered(render(avatar, speech, "text", target, settings, device, precision), output)
+
+
+app.command()(livekit)
+
+
+def render(
+    avatar: str,
+    audio: Path | bytes,
+    name: str,
+    target: Path,
+    settings: Settings,
+    device: str | None,
+    precision: str | None,
+) -> RenderedVideo:
+    """Render an avatar speaking, and write the video. name: of the audio, for the progress."""
     from inference.avatar.render_video import render_video
 
     package = load_package(avatar, settings, device, precision)
     with report_progress() as progress:
-        task = progress.add_task(audio.name, total=None)
-        result = render_video(
+        task = progress.add_task(name, total=None)
+        return render_video(
             package,
             audio,
             target,
@@ -191,12 +241,13 @@ def speak(
             progress=make_progress_callback(progress, task),
             encoder=settings.encoder,
         )
+
+
+def print_rendered(result: RenderedVideo, output: Path) -> None:
+    """Print what was written on stderr."""
     for warning in result.warnings:
         print_note(f"warning: {warning}")
     print_note(f"wrote {output}: {result.num_frames} frames, {result.duration_s:g} s, {result.width}x{result.height}")
-
-
-app.command()(livekit)
 
 
 def speak_on_endpoint(

@@ -7,6 +7,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from support.fake_espeak import write_fake_espeak
 
 from container.cli import main
 from inference.avatar.build import AvatarSource
@@ -51,6 +52,22 @@ def test_a_package_is_built_inspected_and_rendered(home: Path, avatar_source: Av
         assert sum(1 for _ in video.decode(video=0)) == 25
         assert video.streams.audio[0].rate == 24_000
         assert abs(video.duration / av.time_base - 1) < 0.08
+
+
+def test_a_text_is_spoken_by_espeak(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys):
+    """The program speaks a second for any text: 25 frames."""
+    write_fake_espeak(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    out = str(home / "out.mp4")
+    assert main(["avatar", "say", "drawn", "Hello.", "-o", out, "--device", "cpu"]) == 0
+    assert "25 frames, 1 s, 320x240" in capsys.readouterr().err
+    with av.open(out) as video:
+        assert video.streams.audio[0].rate == 22_050
+    assert main(["avatar", "say", "drawn", "Hello.", "--language", "xx", "-o", out, "--force"]) == 2
+    assert "\"language\": found 'xx'" in capsys.readouterr().err
+    monkeypatch.setenv("PATH", "")
+    assert main(["avatar", "say", "drawn", "Hello.", "-o", out, "--force"]) == 1
+    assert "espeak-ng is not installed" in capsys.readouterr().err
 
 
 def test_an_input_is_overwritten_only_by_force(home: Path, speech: Path, capsys):
