@@ -26,6 +26,7 @@ SCRIPTS = (
     "words",
     "avatar_player",
     "avatar_session",
+    "webrtc_session",
     "avatar_still",
     "avatar_pair",
     "avatar_pair_parts",

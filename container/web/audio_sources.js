@@ -14,7 +14,7 @@ export class FileSource {
 
   send() {
     const spoken = (performance.now() - this.started) / 1000;
-    const until = Math.min(Math.round((spoken + SEND_AHEAD_S) * this.rate), this.samples.length);
+    const until = Math.min(Math.round((spoken + (this.session.sendAheadS ?? SEND_AHEAD_S)) * this.rate), this.samples.length);
     if (until > this.sent) this.session.push(this.samples.subarray(this.sent, until));
     this.sent = until;
     if (until === this.samples.length) {

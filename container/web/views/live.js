@@ -6,6 +6,7 @@ import { choices } from "../avatar_pair_parts.js";
 import { AvatarPlayer } from "../avatar_player.js";
 import { AvatarSession } from "../avatar_session.js";
 import { showStill } from "../avatar_still.js";
+import { WebRtcPlayer, WebRtcSession, mayUseWebRtc } from "../webrtc_session.js";
 import { FileSource, MicrophoneSource, readAudioFile } from "../audio_sources.js";
 
 const IDLE = "not connected";
@@ -127,20 +128,28 @@ class LiveController {
     parts.start.disabled = parts.avatar.disabled = true; // while the file is decoded
     scrollUpTo(parts.stage);
     const audio = new AudioContext();
-    live.player = new AvatarPlayer(audio, parts.canvas);
+    live.player = new (mayUseWebRtc() ? WebRtcPlayer : AvatarPlayer)(audio, parts.canvas);
     await audio.resume();
     const speech = file && !usesMicrophone ? await readAudioFile(file, audio) : null;
-    live.session = new AvatarSession(this.context.api, live.player, parts.avatar.value, {
+    this.open(speech, usesMicrophone);
+    parts.start.disabled = false;
+    parts.start.textContent = "Stop";
+    parts.interrupt.disabled = false;
+    this.draw();
+  }
+
+  // Open a session over WebRTC, or over a WebSocket where that is unavailable.
+  open(speech, usesMicrophone) {
+    const { parts } = this, { context } = live.player, overWebRtc = mayUseWebRtc();
+    if (!overWebRtc && live.player instanceof WebRtcPlayer) live.player = new AvatarPlayer(context, parts.canvas);
+    live.session = new (overWebRtc ? WebRtcSession : AvatarSession)(this.context.api, live.player, parts.avatar.value, {
       onState: (state) => setText(parts.figures.state, state),
       onReady: (event) => this.speak(event, speech, usesMicrophone).catch((error) => this.fail(error)),
       onSpeech: (frame) => { if (live.awaited) live.awaited.frame ??= frame; },
       onError: (message) => showError(parts.error, new Error(message)),
       onLost: (reason) => this.fail(new Error(lossOf(live.session, reason))),
+      onUnavailable: () => this.open(speech, usesMicrophone),
     });
-    parts.start.disabled = false;
-    parts.start.textContent = "Stop";
-    parts.interrupt.disabled = false;
-    this.draw();
   }
 
   async speak({ width, height }, speech, usesMicrophone) {
@@ -152,7 +161,7 @@ class LiveController {
     live.awaited = { began: performance.now(), frame: null };
     if (speech) live.source = new FileSource(session, speech, player.context.sampleRate);
     if (!usesMicrophone) return;
-    const source = await MicrophoneSource.open(session, player.context);
+    const source = await (session.openMicrophone?.() ?? MicrophoneSource.open(session, player.context));
     if (live.session === session) live.source = source;
     else source.stop(); // the session was ended while the user was asked
   }

@@ -28,6 +28,7 @@ LOUD_S = sum(BURSTS_S[1::2])
 # when each frame is drawn, and when the browser plays its 40 ms of audio, both by the audio's clock. `key`: the first
 # samples that are not zero, by which a frame's audio is recognised.
 RECORDER = """
+delete window.RTCPeerConnection; // so that the session is a WebSocket: test_live_over_webrtc.py has the other
 window.recorded = [], window.played = [], window.drawn = [];
 const keyOf = (samples, scale) => Array.from(samples.filter((v) => v !== 0).slice(0, 32), (v) => v * scale).join();
 const play = AudioBufferSourceNode.prototype.start;
