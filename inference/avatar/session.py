@@ -164,7 +164,13 @@ class AvatarSession:
             if pending is None:
                 return None
             package, position = self.package, pending.position
-            rows: list[FeatureRow] = [package.encode_audio(window) for window in pending.windows]
+            rows: list[FeatureRow] = []
+            for window in pending.windows:
+                if generation != self.generation:
+                    return None  # interrupted: the networks would run in vain, and the next frame would wait for them
+                rows.append(package.encode_audio(window))
+            if generation != self.generation:
+                return None
             patch = package.render(position.frame, pending.utterance.stack_rows(rows))
             with self._lock:
                 if generation != self.generation or self._is_closed:

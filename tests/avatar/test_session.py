@@ -214,6 +214,25 @@ def test_an_interrupt_drops_the_frame_being_rendered(
     assert session.idle().frame == 0
 
 
+def test_an_interrupt_spares_the_networks_the_rest_of_a_frame(
+    package: AvatarPackage, speech: np.ndarray, monkeypatch: pytest.MonkeyPatch
+):
+    session = package.session()
+    session.push_audio(speech)
+    encode_audio, calls = package.encode_audio, []
+
+    def encode_while_interrupted(window: np.ndarray) -> np.ndarray:
+        calls.append("encode")
+        if len(calls) == 3:  # of the 16 windows of the first frame
+            session.interrupt()
+        return encode_audio(window)
+
+    monkeypatch.setattr(package, "encode_audio", encode_while_interrupted)
+    monkeypatch.setattr(package, "render", lambda *_: calls.append("render"))
+    assert list(session.frames()) == []
+    assert calls == ["encode"] * 3
+
+
 def test_too_much_speech_is_rejected_as_a_whole(package: AvatarPackage, speech: np.ndarray):
     session = package.session(max_queued_s=1.0)
     session.push_audio(speech[:16000])
