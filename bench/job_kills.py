@@ -1,11 +1,14 @@
 """Prove that jobs are neither lost nor done twice, whatever is killed.
 
-    python -m bench.job_kills [--seed 1] [--server-jobs 200] [--worker-jobs 50]
+    python -m bench.job_kills [--seed 1] [--server-jobs 200] [--worker-jobs 50] [--shared-jobs 300]
 
 First a server with workers of its own and SQLite, then a server, Redis, PostgreSQL and three `viseme worker`s on what
 stands for two machines. While jobs are submitted over HTTP and run, processes are killed by SIGKILL at random moments,
 and started again; Redis is flushed and restarted, and PostgreSQL is restarted, which cuts every connection. Each job
 that was acknowledged must end exactly once, with the right bytes, and there must be no other one.
+
+Last, three workers share jobs, and their number changes: when a fifth has ended one is killed, at two fifths one is
+ended by SIGTERM, and at three fifths one is added. The lost job runs again, and that of the ended worker ends first.
 
 The children have no models: what they write follows from the input, and takes 0.1 to 3 s. Leases last 6 s, and the
 queue is looked at each second, instead of 30 s and 5 s. Exits with status 1 if a job was lost, done twice or wrong.
@@ -25,8 +28,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,7 @@ WORK_S = (1.0, 8.0)  # the same once the processes run again
 SETTLED_SHARE = 0.75  # of faults, which wait until the processes run again: otherwise they would do nothing but start
 SERVER_JOB_S = (0.1, 1.0)  # seconds of a job, from and to
 WORKER_JOB_S = (0.5, 3.0)
+SHARED_JOB_S = (0.1, 0.5)
 OUTAGE_S = 0.5  # of Redis and PostgreSQL
 RETRY_S = 0.2
 WORKERS = ("machine-a", "machine-a", "machine-b")
@@ -151,6 +155,9 @@ class Faults:
                 self._is_over.set()
             running.result()
 
+    def on_ended(self, share: float) -> None:
+        """Do nothing: these faults occur by themselves."""
+
     def _run(self) -> None:
         while not self._is_over.wait(self._random.uniform(*PAUSE_S)):
             if self._random.random() < SETTLED_SHARE:
@@ -167,6 +174,25 @@ class Faults:
             self._left = sorted(self._kinds)
             self._random.shuffle(self._left)
         return self._left.pop()
+
+
+class Changes:
+    """Causes one fault after another, each when one more fifth of the jobs has ended."""
+
+    def __init__(self, kinds: Mapping[str, Callable[[], object]]) -> None:
+        self._kinds = list(kinds.items())
+        self.counts: Counter[str] = Counter()
+
+    def occurring(self) -> AbstractContextManager[None]:
+        """Cause nothing of itself: see `on_ended`."""
+        return contextlib.nullcontext()
+
+    def on_ended(self, share: float) -> None:
+        """Cause what is due. share: of the jobs that have ended."""
+        while self._kinds and share >= (sum(self.counts.values()) + 1) / 5:
+            name, change = self._kinds.pop(0)
+            change()
+            self.counts[name] += 1
 
 
 @dataclass(frozen=True)
@@ -187,10 +213,16 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--server-jobs", type=int, default=200, metavar="N")
     parser.add_argument("--worker-jobs", type=int, default=50, metavar="N")
+    parser.add_argument("--shared-jobs", type=int, default=300, metavar="N")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by an exception, so that what was started is killed
     verdicts = []
-    for prove, n_jobs in ((prove_server, args.server_jobs), (prove_workers, args.worker_jobs)):
+    proofs = (
+        (prove_server, args.server_jobs),
+        (prove_workers, args.worker_jobs),
+        (prove_changed_workers, args.shared_jobs),
+    )
+    for prove, n_jobs in proofs:
         if n_jobs:
             with tempfile.TemporaryDirectory(prefix="viseme-job-kills-") as folder:
                 verdicts.append(prove(Path(folder), n_jobs, args.seed))
@@ -232,6 +264,32 @@ def prove_workers(root: Path, n_jobs: int, seed: int) -> Verdict:
             )
 
 
+def prove_changed_workers(root: Path, n_jobs: int, seed: int) -> Verdict:
+    """Kill a worker, end another one, and add one, while they share jobs."""
+    port = free_port()
+    with postgresql_server() as postgresql, redis_server() as redis:
+        machines = JobMachines(root, postgresql.url, redis.url, TIMES)
+        starts = [lambda name=name: machines.start_worker(name) for name in WORKERS]
+        with processes(lambda: machines.start_server(port), *starts) as slots:
+            _, killed, ended, _ = slots
+
+            def add() -> None:
+                slots.append(Slot(lambda: machines.start_worker("machine-c"), machines.start_worker("machine-c")))
+
+            changes = {
+                "worker killed": killed.process.kill_all,
+                "worker ended": ended.process.terminate,
+                "worker added": add,
+            }
+            faults = Changes(changes)
+            verdict = run_jobs(JobClient(port), make_bodies(n_jobs, SHARED_JOB_S, seed), faults)
+            found = (ended.process.wait(TIMES.grace_s), slots[-1].process.is_ready)
+            if found != (0, True):
+                violations = (*verdict.violations, f"the ended worker and the added one: {found}; expected (0, True)")
+                verdict = replace(verdict, violations=violations)
+            return report("workers that change, Redis, PostgreSQL", verdict, faults)
+
+
 def seeded(seed: int) -> random.Random:
     return random.Random(seed)  # noqa: S311 (not for secrets)
 
@@ -258,12 +316,15 @@ def make_bodies(n_jobs: int, duration_s: tuple[float, float], seed: int) -> list
     return [make_input(i, chosen.uniform(*duration_s)) for i in range(n_jobs)]
 
 
-def run_jobs(client: JobClient, bodies: Sequence[bytes], faults: Faults) -> Verdict:
+def run_jobs(client: JobClient, bodies: Sequence[bytes], faults: Faults | Changes) -> Verdict:
     """Submit jobs while faults occur, wait for their ends, and check them."""
     started = time.monotonic()
     with faults.occurring():
         ids = [client.submit(i, body) for i, body in enumerate(bodies)]
-        jobs = [client.wait(job_id) for job_id in ids]
+        jobs = []
+        for job_id in ids:
+            jobs.append(client.wait(job_id))
+            faults.on_ended(len(jobs) / len(ids))
     took_s = time.monotonic() - started
     violations = [line for body, job in zip(bodies, jobs, strict=True) for line in check(client, body, job)]
     recorded = client.ids()
@@ -286,7 +347,7 @@ def check(client: JobClient, body: bytes, job: Mapping[str, Any]) -> Iterator[st
         yield f"{job['id']}: wrong bytes in {names}"
 
 
-def report(name: str, verdict: Verdict, faults: Faults) -> Verdict:
+def report(name: str, verdict: Verdict, faults: Faults | Changes) -> Verdict:
     """Print a verdict and return it."""
     print(f"\n{name}: {verdict.n_jobs} jobs in {verdict.took_s:.0f} s on {os.cpu_count()} cores")
     for kind, count in sorted(faults.counts.items()):

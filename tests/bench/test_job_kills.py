@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench.job_child import OUTPUT, make_input, make_output
-from bench.job_kills import Faults, JobClient, check
+from bench.job_kills import Changes, Faults, JobClient, check
 
 BODY = make_input(1, 0.1)
 GOOD: dict[str, Any] = {
@@ -60,3 +60,12 @@ def test_wrong_bytes_and_later_changes_are_named() -> None:
 def test_each_kind_of_fault_occurs_in_each_round() -> None:
     faults = Faults({"one": int, "two": int, "three": int}, [], 1)
     assert Counter(faults._next_kind() for _ in range(9)) == {"one": 3, "two": 3, "three": 3}
+
+
+def test_workers_change_when_each_fifth_of_the_jobs_has_ended() -> None:
+    done: list[str] = []
+    changes = Changes({name: (lambda name=name: done.append(name)) for name in ("killed", "ended", "added")})
+    for n_ended in range(1, 11):
+        changes.on_ended(n_ended / 10)
+        assert len(done) == min(n_ended // 2, 3)
+    assert changes.counts == Counter(done) == Counter(["killed", "ended", "added"])
