@@ -22,7 +22,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,12 +37,13 @@ STOP_TIMEOUT_S = 40.0  # as in compose.yaml
 
 @dataclass(frozen=True)
 class StackOptions:
-    """Options of a stack. Ports of 0 are free ones."""
+    """Options of a stack. Ports of 0 are free ones. server_settings: further variables of the server."""
 
     port: int = 0
     n_workers: int = 2
     prometheus_port: int = 0
     scrape_interval_s: int = 15
+    server_settings: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -78,6 +79,7 @@ def running_stack(options: StackOptions) -> Iterator[Stack]:
         folder, port = Path(name), options.port or free_port()
         environment = stack_environment(postgresql.url, redis.url, folder)
         own = environment | {"SAGEMAKER_BIND_TO_PORT": str(port), "VISEME_ON_SAGEMAKER": "false"}
+        own |= options.server_settings
         server = start("viseme", ["serve"], own, folder, "server")
         services.callback(end, [server])
         stack = Stack(f"http://127.0.0.1:{port}", None, environment, folder, server, [])
