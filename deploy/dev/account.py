@@ -94,6 +94,7 @@ class LocalAccount:
         self._aws.call("sqs", "CreateQueue", QueueName=async_queue)
         if self._saved:
             self._saved.restore(self._aws)
+            gateway.saved = self._saved
             self._saved.save_buckets()
             self._saved.save_queues()
         self._async_url = names.queue_url(async_queue)
@@ -105,7 +106,6 @@ class LocalAccount:
         process = ServerProcess(self._environment, self._url)
         threads: list[threading.Thread] = []
         try:
-            self._gateway.saved = self._saved
             self._gateway.functions = {one.spec.name: one for one in self._functions}
             self._gateway.runtime = SageMakerRuntime(self._aws, self._container, self._async_url)
             self._create_endpoint()

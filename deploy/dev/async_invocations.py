@@ -47,12 +47,12 @@ class AsyncInvoker(threading.Thread):
         while not self._wakeup.is_stopped:
             seen = self._wakeup.wait(seen, MAX_POLL_S)
             try:
-                while not self._wakeup.is_stopped and self._process_next():
+                while not self._wakeup.is_stopped and self.process_next():
                     pass
             except DeployError:  # such as a bucket that was deleted: the request stays in the queue
                 logger.exception("%s", self.name)
 
-    def _process_next(self) -> bool:
+    def process_next(self) -> bool:
         """Process one request; return False if there is none."""
         found = self._aws.call(
             "sqs", "ReceiveMessage", QueueUrl=self._queue_url, MaxNumberOfMessages=1, VisibilityTimeout=LEASE_S

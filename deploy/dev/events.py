@@ -63,12 +63,12 @@ class EventPump(threading.Thread):
         while not self._wakeup.is_stopped:
             seen = self._wakeup.wait(seen, MAX_POLL_S)
             try:
-                while not self._wakeup.is_stopped and self._deliver_next():
+                while not self._wakeup.is_stopped and self.deliver_next():
                     pass
             except DeployError:  # of SQS: the message stays, and is delivered again
                 logger.exception("%s", self.name)
 
-    def _deliver_next(self) -> bool:
+    def deliver_next(self) -> bool:
         """Call the function with one event; return False if there is none."""
         spec = self._function.spec
         found = self._aws.call(

@@ -26,6 +26,7 @@ from deploy.dev.stack import ACCOUNT_ID, REGION
 from deploy.errors import WrongRequest
 
 FORMAT = 1
+PART = ".part"  # of a file that is being written
 # What moto's keys have besides their bytes, metadata and time; each is text, a number, a boolean or None.
 KEY_FIELDS = (
     "_etag",
@@ -59,9 +60,15 @@ class SavedAccount:
             raise WrongRequest(f"--data {folder}: format {known.get('format')}, expected {FORMAT}")
         write_file(folder / "format.json", json.dumps(known).encode())
 
+    def close(self) -> None:
+        """Unlock the folder."""
+        self._file_lock.close()
+
     def restore(self, aws: Aws) -> None:
         """Put everything back into an account whose stack is made; nothing is sent as an event."""
         with self._lock:
+            for path in self._folder.rglob(f"*{PART}"):  # killed while it was written
+                path.unlink()
             for folder in sorted((self._folder / "s3").iterdir()):
                 self._restore_bucket(folder)
         for table in self._tables:
@@ -86,7 +93,7 @@ class SavedAccount:
             present = dict(buckets())
             for bucket in present.values():
                 self._save_bucket_itself(bucket)
-                saved = {read_json(path, {})["key"] for path in (self._path_of(bucket) / "keys").iterdir()}
+                saved = {read_json(path, {})["key"] for path in (self._path_of(bucket) / "keys").glob("*.json")}
                 for key in saved | set(dict(bucket.keys)):
                     self._save_versions(bucket, key)
             for folder in (self._folder / "s3").iterdir():
@@ -209,7 +216,7 @@ def read_json(path: Path, default: Any) -> Any:
 
 def write_file(path: Path, contents: bytes) -> None:
     """Replace a file whole. Raises: OSError, and leaves nothing then."""
-    part = path.with_name(f"{path.name}.{threading.get_ident()}.part")
+    part = path.with_name(f"{path.name}.{threading.get_ident()}{PART}")
     try:
         part.write_bytes(contents)
         os.replace(part, path)

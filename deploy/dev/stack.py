@@ -33,6 +33,8 @@ ARNS = {  # by type; at: region and account
     "AWS::KMS::Key": "arn:aws:kms:{at}:key/{name}",
     "AWS::ECR::Repository": "arn:aws:ecr:{at}:repository/{name}",
 }
+MAX_BUCKET_LENGTH = 48  # S3 allows 63 characters; the stack's other names have up to 15 more
+BUCKET_NAME = re.compile(rf"[a-z0-9](?:[a-z0-9-]{{1,{MAX_BUCKET_LENGTH - 2}}})[a-z0-9]")
 SCHEDULE = re.compile(r"rate\((\d+) minutes?\)")
 # What moto does not enforce (policies), encrypt with, or send mail about.
 NOT_MADE = frozenset(
@@ -53,9 +55,15 @@ class StackNames:
     url: str
     bucket: str
 
+    def __post_init__(self) -> None:
+        if not BUCKET_NAME.fullmatch(self.bucket):
+            raise WrongRequest(
+                f"--bucket {self.bucket}: expected 3 to {MAX_BUCKET_LENGTH} lower-case letters, digits, inner hyphens"
+            )
+
     @property
     def stack(self) -> str:
-        return self.bucket.replace(".", "-")
+        return self.bucket
 
     def name_of(self, logical_name: str, kind: str) -> str:
         """Return a resource's name; CloudFormation would add random letters to it."""
