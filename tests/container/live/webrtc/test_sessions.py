@@ -80,6 +80,8 @@ def test_both_tracks_run_from_the_first_moment_on_one_clock(app: LiveApp):
             assert max(loudness(audio)) == 0
             assert client.events[0]["type"] == "ready"
             assert client.events[0]["frames"] == "whole"
+            client.connection.createDataChannel("another")  # the server takes one only
+            await client.until(lambda: not app.server.live.webrtc.peers)
 
     run(go())
 
@@ -129,6 +131,11 @@ def test_an_interrupt_ends_the_speech_of_both_tracks(app: LiveApp):
             assert max(loudness(client.frames["audio"][n_before + 10 :])) <= QUIET
             client.channel.send('{"type":"shout"}')
             assert "shout" in (await client.until_event("error"))["message"]
+            with pytest.raises(ValueError, match="65536"):  # as the answer says
+                client.channel.send(bytes(65_537))
+            client.channel.transport._remote_max_message_size = 0
+            client.channel.send(bytes(65_537))
+            await client.until(lambda: "65537 bytes" in client.events[-1].get("message", ""))
             client.send_command("close")
             await client.until(lambda: not app.server.live.webrtc.peers)
 
