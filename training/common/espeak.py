@@ -20,6 +20,7 @@ SYNCHRONOUS = 2  # espeak_Initialize: audio arrives through the callback, in the
 PHONEME_EVENTS = 1  # espeak_Initialize: report phonemes
 PHONEME_EVENT, LAST_EVENT = 7, 0  # types of events
 UTF8 = 1  # espeak_Synth: encoding of the text
+IPA = 2  # espeak_TextToPhonemes: the alphabet
 SPEED, PITCH, PITCH_RANGE = 1, 3, 4  # espeak_SetParameter
 PAUSE = "_"  # first character of the names of pauses
 IDLE_S = 60.0  # length of the rest shape before and after an utterance: longer than any clip
@@ -55,7 +56,7 @@ class TimedPhoneme:
 
 
 @dataclass(frozen=True)
-class EspeakSpeech:
+class TimedSpeech:
     """A synthesised text.
 
     samples: (N,) float32, -1..1, `rate` a second. phonemes: in order, without gaps between them.
@@ -112,7 +113,7 @@ class Espeak:
 
     def synthesise(
         self, text: str, voice: str, speed: int = 175, pitch: int = 50, pitch_range: int = 50
-    ) -> EspeakSpeech:
+    ) -> TimedSpeech:
         """Synthesise a text. speed: words a minute. Raises: ValueError if espeak-ng has no such voice."""
         if self._library.espeak_SetVoiceByName(voice.encode()):
             raise ValueError(f"{voice}: espeak-ng has no such voice")
@@ -129,7 +130,17 @@ class Espeak:
             for (name, start), end in zip(self._events, ends, strict=True)
             if end > start
         ]
-        return EspeakSpeech(samples, self.rate, tuple(phonemes))
+        return TimedSpeech(samples, self.rate, tuple(phonemes))
+
+    def phonemise(self, text: str, voice: str) -> str:
+        """Return the phonemes of a text in IPA. Raises: ValueError if espeak-ng has no such voice."""
+        if self._library.espeak_SetVoiceByName(voice.encode()):
+            raise ValueError(f"{voice}: espeak-ng has no such voice")
+        self._library.espeak_TextToPhonemes.restype = ctypes.c_char_p
+        rest, clauses = ctypes.c_char_p(text.encode()), []
+        while rest.value is not None:  # it returns a clause, and moves the pointer behind it
+            clauses.append(self._library.espeak_TextToPhonemes(ctypes.byref(rest), UTF8, IPA) or b"")
+        return " ".join(clause.decode().strip() for clause in clauses).strip()
 
     def _receive(self, samples: object, n_samples: int, events: object) -> int:
         """Collect a block of samples and its events, as t_espeak_callback; 0 lets the library continue."""

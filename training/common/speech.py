@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from inference.audio.avatar_features import AVATAR_FPS
-from inference.audio.mel import SAMPLE_RATE
+from inference.audio.mel import FULL_SCALE, SAMPLE_RATE
 from inference.lip_reading.grammar_decoder import GRID
 from training.common.arrays import Floats
 from training.common.espeak import Espeak, TimedPhoneme
@@ -36,16 +37,29 @@ WORDS = (
     "mountain cut young talk soon list song being leave family body music colour bubble baby maybe purple above moving "
     "voice choice joy fire hour beautiful measure vision church judge thumb path bath yellow view blue moon soup"
 )
+BILABIAL_WORDS = (
+    "baby bubble mama papa maybe people member number remember problem simple sample apple purple rubber pepper paper "
+    "bumper temple double table able cable summer winter hammer member camera memory moment mammal bamboo pumpkin "
+    "puppy happy copper super open ribbon rabbit robin cabin habit album humble tumble stumble crumb lamb thumb climb "
+    "lamp stamp camp jump bump pump map cap tap lip ship sheep deep keep cup soap pipe tribe club web job rob cab bib "
+    "bomb palm prime blame plum bloom brim prom clamp swamp probably possible impossible example important empty "
+    "business best boat bring brown big bad before behind better mother move music make my me more most must much"
+)
 # GRID's words in lower case; its letters stay capitals, so that "a" is not read as the article.
 GRID_WORDS = tuple([word if len(word) == 1 else word.lower() for word in words] for words in GRID)
 
 
-def draw_text(rng: np.random.Generator) -> str:
-    """Draw common words, some with a number, or a GRID sentence. Commas make pauses."""
+def draw_text(rng: np.random.Generator, bilabial_share: float = 0.0) -> str:
+    """Draw common words, some with a number, or a GRID sentence. Commas make pauses.
+
+    bilabial_share: chance of each common word to be exchanged for one with b, m or p.
+    """
     kind, words_known = rng.random(), WORDS.split()
     if kind < 0.15:
         return " ".join(str(rng.choice(words)) for words in GRID_WORDS)
     words = [str(rng.choice(words_known)) for _ in range(int(rng.integers(4, 13)))]
+    if bilabial_share:
+        words = [str(rng.choice(BILABIAL_WORDS.split())) if rng.random() < bilabial_share else word for word in words]
     if kind < 0.35:
         words[int(rng.integers(len(words)))] = str(rng.integers(10000))
     for i in np.flatnonzero(rng.random(len(words)) < 0.12):
@@ -90,6 +104,11 @@ def resample(samples: Floats, n_samples: int) -> Floats:
     return np.asarray(np.fft.irfft(spectrum, n_samples) * (n_samples / len(samples)), np.float32)
 
 
+def to_int16(samples: Floats) -> npt.NDArray[np.int16]:
+    """Convert samples of -1..1 to 16 bits."""
+    return np.round(np.clip(samples, -1, 1) * (FULL_SCALE - 1)).astype(np.int16)
+
+
 def degrade(samples: Floats, rng: np.random.Generator) -> Floats:
     """Degrade audio as a microphone in a room does: spectrum, reverberation, level and noise, each with a chance."""
     level = 10 ** (rng.uniform(-24, -0.5) / 20)
@@ -126,6 +145,14 @@ def add_reverberation(samples: Floats, rng: np.random.Generator) -> Floats:
     n_total = len(samples) + n_response
     mixed = np.fft.irfft(np.fft.rfft(samples, n_total) * np.fft.rfft(response, n_total), n_total)
     return np.asarray(mixed[: len(samples)], np.float32)
+
+
+def companding(samples: Floats) -> Floats:
+    """Quantise samples to 8 bits on the mu-law of G.711, as telephones do."""
+    mu = np.float32(255)
+    compressed = np.sign(samples) * np.log1p(mu * np.abs(np.clip(samples, -1, 1))) / np.log1p(mu)
+    levels = np.round(compressed * 127) / 127
+    return np.asarray(np.sign(levels) * np.expm1(np.abs(levels) * np.log1p(mu)) / mu, np.float32)
 
 
 def draw_noise(n_samples: int, rng: np.random.Generator) -> Floats:
