@@ -146,6 +146,7 @@ bench: $(READY) | $(CLIP)
 	$(BIN)/python -m bench.sync
 	$(BIN)/python -m bench.sync_memory
 	$(BIN)/python -m bench.live
+	$(BIN)/python -m bench.livekit
 	$(BIN)/python -m bench.page
 	$(if $(CLIPS),$(BIN)/python -m bench.accuracy $(CLIPS))
 	$(if $(CLIPS),$(BIN)/python -m bench.robustness $(CLIPS))

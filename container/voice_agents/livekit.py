@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from container.live.frame_clock import FPS
-from container.voice_agents.avatar_renderer import SAMPLE_RATE, AvatarRenderer, Image, open_renderer
+from container.voice_agents.avatar_renderer import SAMPLE_RATE, AvatarRenderer, open_renderer
 from container.voice_agents.channels import mix_channels
 from container.voice_agents.extras import require_extra
 from container.voice_agents.speech_player import PlaybackLead, ShownImage, SpeechPlayer
@@ -146,7 +146,7 @@ class AvatarVideoGenerator(VideoGenerator):
     async def _generate(self) -> AsyncIterator[rtc.VideoFrame | rtc.AudioFrame | AudioSegmentEnd]:
         async for item in self._player.play():
             if isinstance(item, ShownImage):
-                yield video_frame(item.image_rgb)
+                yield self._video_frame(item)
             elif isinstance(item, PlayedAudio):
                 self._has_returned.clear()
                 try:
@@ -158,6 +158,10 @@ class AvatarVideoGenerator(VideoGenerator):
                 yield AudioSegmentEnd()
             while self._n_clearing:
                 await self._cleared.wait()
+
+    def _video_frame(self, shown: ShownImage) -> rtc.VideoFrame:
+        height, width = shown.image_rgb.shape[:2]
+        return rtc.VideoFrame(width, height, rtc.VideoBufferType.RGB24, shown.image_rgb.tobytes())
 
     async def aclose(self) -> None:
         """End the session with the avatar."""
@@ -186,12 +190,6 @@ class SegmentResampler:
 def join_frames(frames: list[rtc.AudioFrame]) -> Samples:
     """Return the samples of mono frames: (n,) int16."""
     return np.concatenate([np.zeros(0, np.int16), *(np.frombuffer(frame.data, np.int16) for frame in frames)])
-
-
-def video_frame(image_rgb: Image) -> rtc.VideoFrame:
-    """Return an (H, W, 3) uint8 RGB image as a LiveKit frame."""
-    height, width = image_rgb.shape[:2]
-    return rtc.VideoFrame(width, height, rtc.VideoBufferType.RGB24, image_rgb.tobytes())
 
 
 def audio_frame(pcm: Samples) -> rtc.AudioFrame:

@@ -23,6 +23,7 @@ class ShownImage:
     """An image to show now: (H, W, 3) uint8 RGB."""
 
     image_rgb: Image
+    is_speaking: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,16 +142,16 @@ class SpeechPlayer:
         """Return the frame's items, with their times: one list for the image, and one for audio and markers."""
         is_first = frame.is_speaking and not self._is_speaking
         self._due_s = max(self._due_s, self._now()) + (self._renderer.hold_s if is_first else 0.0)
-        image = self._show(frame.image_rgb, self._due_s)
+        image = self._show(ShownImage(frame.image_rgb, frame.is_speaking), self._due_s)
         if not frame.is_speaking:
             return [(self._due_s, self._items_of(frame)), (self._due_s, image)]
         lead = PlaybackLead() if is_first else self._lead
         times = [(self._due_s - lead.image_s, image), (self._due_s - lead.audio_s, self._items_of(frame))]
         return sorted(times, key=lambda one: one[0])
 
-    def _show(self, image_rgb: Image, due_s: float) -> Iterator[PlayedItem]:
+    def _show(self, image: ShownImage, due_s: float) -> Iterator[PlayedItem]:
         self._shown_s = due_s
-        yield ShownImage(image_rgb)
+        yield image
 
     def _items_of(self, frame: AvatarFrame) -> Iterator[PlayedAudio | ReachedMarker]:
         if frame.generation == self.generation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from livekit import api, rtc
+from livekit.agents import Agent, AgentSession
 from livekit.agents.voice.avatar import AvatarRunner
 from livekit.rtc import synchronizer
 from support import livekit_room
@@ -21,10 +22,12 @@ from support.scripted_avatar import ScriptedAvatar, speech
 from support.virtual_loop import run_virtually
 
 from container.rejections import RequestRejected
+from container.voice_agents import livekit
 from container.voice_agents.avatar_renderer import SAMPLE_RATE, AvatarFrame
 from container.voice_agents.livekit import (
     LEAD,
     AvatarVideoGenerator,
+    LiveKitAvatar,
     LocalSpeechOutput,
     RoomSpeechReceiver,
     SegmentResampler,
@@ -193,6 +196,49 @@ def test_forty_segments_with_interrupts_at_random(images: list[tuple[float, int]
     assert len(stage.segments) > 35
     assert 10 < sum(segment.finished[0][2] for segment in stage.segments) < 35
     assert stage.renderer.is_closed
+
+
+def test_an_agent_session_speaks_and_is_interrupted(monkeypatch: pytest.MonkeyPatch):
+    """LiveKit's own session and tracks, in real time."""
+    renderer = ScriptedAvatar()
+
+    async def open_scripted(*_arguments: object) -> ScriptedAvatar:
+        return renderer
+
+    async def audio_of(number: int, n_pieces: int) -> AsyncIterator[rtc.AudioFrame]:
+        for _ in range(n_pieces):
+            yield rtc.AudioFrame(speech(number, 2400).tobytes(), SAMPLE_RATE, 1, 2400)
+
+    async def run() -> list[tuple[float, bool]]:
+        room = linked_rooms(AGENT, AVATAR)[0]
+        avatar, session, finished = LiveKitAvatar(), AgentSession(), []
+        await avatar.start(session, room)
+        await session.start(Agent(instructions=""))
+        session.output.audio.on(
+            "playback_finished", lambda event: finished.append((event.playback_position, event.interrupted))
+        )
+        await session.say("one", audio=audio_of(1, 3))
+        interrupted = session.say("two", audio=audio_of(2, 100))
+        started = asyncio.Event()
+        session.output.audio.once("playback_started", lambda _event: started.set())
+        await started.wait()
+        interrupted.interrupt()
+        await interrupted.wait_for_playout()
+        await session.aclose()
+        await avatar.aclose()
+        assert list(room.local_participant.track_publications) == ["avatar_audio", "avatar_video"]
+        return finished
+
+    async def guarded() -> list[tuple[float, bool]]:
+        async with asyncio.timeout(60):
+            return await run()
+
+    monkeypatch.setattr(livekit, "open_renderer", open_scripted)
+    (position, was_interrupted), (second_position, second_was_interrupted) = asyncio.run(guarded())
+    assert (position, was_interrupted) == (pytest.approx(0.3), False)
+    assert second_was_interrupted
+    assert 0 <= second_position < 10
+    assert renderer.is_closed
 
 
 def test_another_rate_and_two_channels(images: list[tuple[float, int]]):
