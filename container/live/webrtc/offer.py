@@ -24,11 +24,15 @@ PARSER_ERRORS = (AssertionError, AttributeError, IndexError, KeyError, TypeError
 
 @dataclass(frozen=True)
 class Offer:
-    """A checked offer. n_candidates: that it had. mid: of its first media section, which carries the others, too."""
+    """A checked offer.
+
+    mid: of its first media section, which carries the others, too. kinds: of all sections. n_candidates: that it had.
+    """
 
     sdp: str
     ufrag: str
     mid: str
+    kinds: frozenset[str]
     n_candidates: int
 
 
@@ -66,7 +70,8 @@ def read_offer(body: bytes, *, is_local: bool) -> Offer:
     media = description.media
     check_media(media)
     assert media[0].ice is not None
-    return Offer(text, str(media[0].ice.usernameFragment), media[0].rtp.muxId, len(candidates))
+    kinds = frozenset(one.kind for one in media)
+    return Offer(text, str(media[0].ice.usernameFragment), media[0].rtp.muxId, kinds, len(candidates))
 
 
 def check_media(media: Sequence[MediaDescription]) -> None:

@@ -8,7 +8,15 @@ import re
 from collections.abc import Coroutine
 from typing import Any, Literal
 
-from aiortc import RTCConfiguration, RTCDataChannel, RTCIceServer, RTCPeerConnection, RTCSessionDescription
+from aioice import Candidate, Connection
+from aiortc import (
+    RTCConfiguration,
+    RTCDataChannel,
+    RTCIceServer,
+    RTCPeerConnection,
+    RTCRtpSender,
+    RTCSessionDescription,
+)
 from aiortc.mediastreams import VIDEO_CLOCK_RATE, MediaStreamError, MediaStreamTrack
 from aiortc.rtcsctptransport import RTCSctpTransport
 
@@ -27,12 +35,14 @@ from inference.media.live_frames import RateConverter
 logger = logging.getLogger("viseme.live")
 LOOPBACK = "127.0.0.1"
 MAX_MESSAGE_BYTES = MAX_INLINE_BYTES  # of a message of the data channel: 64 KiB, which every browser sends in one piece
+MAX_WAITING_PACKETS = 1024  # received and not read yet
 MAX_WAITING_MESSAGES = 256  # received and not handled yet
 MAX_UNSENT_BYTES = 1 << 20  # of events that the client has not acknowledged
 MAX_EARLY_EVENTS = 16  # before the data channel is open
 MAX_FRAGMENT_BYTES = 1 << 20  # of messages that are incomplete, beyond the window that the server offers
 CLOSE_TIMEOUT_S = 5.0
 MAX_MESSAGE_SIZE = re.compile("a=max-message-size:[0-9]+")  # in an answer
+OPUS = "audio/opus"
 FAILED_STATES = ("failed", "closed")
 
 
@@ -70,36 +80,33 @@ class WebRtcPeer:
         connection.on("datachannel", self._accept_channel)
         connection.on("connectionstatechange", self._follow_state)
         with offer_errors():
+            self._add_tracks(offer.kinds)
             await connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
-            self._add_tracks()
-            if is_local:
-                self._use_loopback_only()
+            for agent in self._agents():
+                limit_packets(agent)
+                if is_local:
+                    use_loopback_only(agent)
             await connection.setLocalDescription(await connection.createAnswer())
         if connection.sctp is not None:
             limit_fragments(connection.sctp, self.request_close)
         return MAX_MESSAGE_SIZE.sub(f"a=max-message-size:{MAX_MESSAGE_BYTES}", str(connection.localDescription.sdp))
 
-    def _add_tracks(self) -> None:
-        """Answer each section of the offer with a track. Video of the client is not received: nothing uses it."""
-        for transceiver in self._connection.getTransceivers():
-            self._connection.addTrack(self.video if transceiver.kind == "video" else self.audio)
-            if transceiver.kind == "video":
-                transceiver.direction = "sendonly"
-                SenderReports(self.video, self._session_clock, VIDEO_CLOCK_RATE).attach(transceiver.sender)
-            else:
-                SenderReports(self.audio, self._session_clock, AUDIO_RATE).attach(transceiver.sender)
+    def _add_tracks(self, kinds: frozenset[str]) -> None:
+        """Prepare the answer to each section. Nothing uses video of the client, and its audio is Opus alone."""
+        video = self._connection.addTransceiver(self.video, "sendonly")
+        SenderReports(self.video, self._session_clock, VIDEO_CLOCK_RATE).attach(video.sender)
+        if "audio" in kinds:
+            audio = self._connection.addTransceiver(self.audio, "sendrecv")
+            codecs = RTCRtpSender.getCapabilities("audio").codecs
+            audio.setCodecPreferences([one for one in codecs if one.mimeType == OPUS])
+            SenderReports(self.audio, self._session_clock, AUDIO_RATE).attach(audio.sender)
 
-    def _use_loopback_only(self) -> None:
-        """Gather the candidate of 127.0.0.1 alone; aioice would gather those of every other interface."""
-        for ice in {one.sender.transport.transport for one in self._connection.getTransceivers()}:
-            agent = ice.iceGatherer._connection
-            gather = agent.get_component_candidates
-
-            async def gather_loopback(component: int, addresses: list[str], gather: Any = gather) -> Any:  # noqa: ARG001
-                return await gather(component, [LOOPBACK])
-
-            agent.stun_server = agent.turn_server = None
-            vars(agent)["get_component_candidates"] = gather_loopback
+    def _agents(self) -> set[Connection]:
+        """Return the ICE agents: one for all sections, unless the client cannot bundle them."""
+        transports = {one.sender.transport for one in self._connection.getTransceivers()}
+        if self._connection.sctp is not None:
+            transports.add(self._connection.sctp.transport)
+        return {one.transport.iceGatherer._connection for one in transports}
 
     async def add_candidates(self, candidates: list[Any]) -> None:
         """Add candidates that came after the offer."""
@@ -263,6 +270,28 @@ class WebRtcPeer:
             )
         if channel.readyState == "open":
             channel.send(event)
+
+
+def use_loopback_only(agent: Connection) -> None:
+    """Gather the candidate of 127.0.0.1 alone; aioice would gather those of every other interface."""
+    gather = agent.get_component_candidates
+
+    async def gather_loopback(component: int, addresses: list[str]) -> list[Candidate]:  # noqa: ARG001
+        return await gather(component, [LOOPBACK])
+
+    agent.stun_server = agent.turn_server = None
+    vars(agent)["get_component_candidates"] = gather_loopback
+
+
+def limit_packets(agent: Connection) -> None:
+    """Drop packets if many wait: before the connection is secured, nothing reads them, and anyone may send them."""
+    receive = agent.data_received
+
+    def receive_bounded(data: bytes, component: int) -> None:
+        if agent._queue.qsize() < MAX_WAITING_PACKETS:
+            receive(data, component)
+
+    vars(agent)["data_received"] = receive_bounded
 
 
 async def next_frame(track: MediaStreamTrack) -> Any:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import asyncio
 
-from container.live.webrtc.peer import MAX_FRAGMENT_BYTES, limit_fragments
+from aioice import Connection
+
+from container.live.webrtc.peer import MAX_FRAGMENT_BYTES, MAX_WAITING_PACKETS, limit_fragments, limit_packets
 
 
 class Association:
@@ -28,3 +30,14 @@ def test_a_peer_that_never_completes_a_message_is_stopped():
     asyncio.run(go())
     assert association.n_kept < (1 << 20) + MAX_FRAGMENT_BYTES + 2 * 1172
     assert reasons
+
+
+def test_packets_that_nothing_reads_are_dropped():
+    async def go() -> int:
+        agent = Connection(ice_controlling=False)
+        limit_packets(agent)
+        for _ in range(2 * MAX_WAITING_PACKETS):
+            agent.data_received(b"x", 1)
+        return agent._queue.qsize()
+
+    assert asyncio.run(go()) == MAX_WAITING_PACKETS
