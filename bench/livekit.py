@@ -37,8 +37,6 @@ from livekit.agents.voice.io import PlaybackFinishedEvent
 from container.voice_agents.avatar_renderer import SAMPLE_RATE, AvatarRenderer, open_renderer
 from container.voice_agents.livekit import AvatarVideoGenerator, LocalSpeechOutput, make_runner
 from container.voice_agents.speech_player import ShownImage
-from inference.backends.threads import limit_threads
-from inference.settings import Settings
 
 MAX_OLD_MS = 120.0
 PIECE = SAMPLE_RATE // 10  # samples that the agent pushes at a time
@@ -123,7 +121,6 @@ def main() -> None:
     parser.add_argument("--segments", type=int, default=40)
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    limit_threads(Settings.from_env().wanted_threads)
     recording = asyncio.run(record(args.avatar, args.segments, random.Random(args.seed)))  # noqa: S311
     results = describe(recording)
     print(json.dumps(results, indent=1))

@@ -41,7 +41,6 @@ def livekit(
     """
     from container.rejections import RequestRejected
     from container.voice_agents.avatar_renderer import open_renderer
-    from inference.backends.threads import limit_threads
     from inference.settings import Settings
 
     try:
@@ -61,7 +60,6 @@ def livekit(
         finally:
             await renderer.close()
 
-    limit_threads(settings.wanted_threads)
     try:
         asyncio.run(run())
     except ConnectError as err:

@@ -112,9 +112,11 @@ class LocalAvatar(AvatarRenderer):
     def open(cls, avatar: str | AvatarPackage, settings: Settings) -> LocalAvatar:
         """Load the package if it is not loaded. Raises: the errors of `AvatarPackage.load`."""
         from inference.avatar import AvatarPackage
+        from inference.backends.threads import limit_threads
 
         if isinstance(avatar, AvatarPackage):
             return cls(avatar)
+        limit_threads(settings.wanted_threads)
         # Lip reading and lip sync have int8 weights; avatars do not.
         precision = "auto" if settings.precision == "int8" else settings.precision
         return cls(AvatarPackage.load(avatar, settings.device, precision, settings), owns_package=True)

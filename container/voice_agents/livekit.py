@@ -272,9 +272,26 @@ class StreamCounter:
 class LocalSpeechOutput(PlaybackReports, QueueAudioOutput):
     """The audio output of an agent in this process."""
 
+    _has_failed = False
+
     @property
     def n_begun(self) -> int:
         return self.captured_playout_segments
+
+    def flush(self) -> None:
+        """Mark the end of a segment."""
+        super().flush()
+        if self._has_failed:
+            self._finish_all()
+
+    def fail(self) -> None:
+        """Report every segment as interrupted from now on: the agent would wait for its end."""
+        self._has_failed = True
+        self._finish_all()
+
+    def _finish_all(self) -> None:
+        self.count_cleared()
+        self.finish_cleared()
 
 
 def make_runner(room: rtc.Room, receiver: PlaybackReports, generator: AvatarVideoGenerator) -> AvatarRunner:
@@ -304,6 +321,7 @@ class LiveKitAvatar:
         self._avatar, self._server = avatar, server
         self._generator: AvatarVideoGenerator | None = None
         self._runner: AvatarRunner | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     async def start(self, agent_session: AgentSession[Any], room: rtc.Room) -> None:
         """Load the avatar and make it the session's audio output. Call it before `agent_session.start`.
@@ -314,15 +332,28 @@ class LiveKitAvatar:
         output = LocalSpeechOutput(sample_rate=SAMPLE_RATE, wait_playback_start=True)
         self._runner = make_runner(room, output, self._generator)
         await self._runner.start()
+        self._watching = asyncio.create_task(watch(self._runner, output))
         agent_session.output.replace_audio_tail(output)
 
     async def aclose(self) -> None:
         """Stop the tracks, and end the session with the avatar."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         if self._runner is not None:
             await self._runner.aclose()
         if self._generator is not None:
             await self._generator.aclose()
-        self._runner = self._generator = None
+        self._runner = self._generator = self._watching = None
+
+
+async def watch(runner: AvatarRunner, output: LocalSpeechOutput) -> None:
+    """Let the agent go on, without its voice, if the avatar's session ends by itself."""
+    try:
+        await runner.wait_for_complete()
+    except Exception as err:
+        logger.exception("an avatar's session ended", extra={"reason": str(err)})
+        output.fail()
 
 
 def remote_audio_output(room: rtc.Room, identity: str = AVATAR_IDENTITY) -> DataStreamAudioOutput:

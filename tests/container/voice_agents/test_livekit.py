@@ -44,6 +44,11 @@ AVATAR, AGENT = "viseme-avatar", "agent"
 STOP_S = 0.02  # from an interrupt to its report: an RPC in each direction, and what the library does meanwhile
 
 
+class FailingAvatar(ScriptedAvatar):
+    async def next_frame(self) -> AvatarFrame:
+        raise RequestRejected("closed", "the session is closed")
+
+
 @dataclass
 class Segment:
     """What happened to one segment: its events with their times, and when it was interrupted."""
@@ -241,6 +246,27 @@ def test_an_agent_session_speaks_and_is_interrupted(monkeypatch: pytest.MonkeyPa
     assert renderer.is_closed
 
 
+def test_an_agent_does_not_wait_for_an_avatar_that_failed(monkeypatch: pytest.MonkeyPatch):
+    async def open_failing(*_arguments: object) -> ScriptedAvatar:
+        return FailingAvatar()
+
+    async def run() -> list[tuple[float, bool]]:
+        avatar, session = LiveKitAvatar(), AgentSession()
+        await avatar.start(session, linked_rooms(AGENT, AVATAR)[0])
+        output, finished = session.output.audio, []
+        output.on("playback_finished", lambda event: finished.append((event.playback_position, event.interrupted)))
+        for _ in range(2):
+            await output.capture_frame(rtc.AudioFrame(speech(1, 2400).tobytes(), SAMPLE_RATE, 1, 2400))
+            output.flush()
+            async with asyncio.timeout(60):
+                await output.wait_for_playout()
+        await avatar.aclose()
+        return finished
+
+    monkeypatch.setattr(livekit, "open_renderer", open_failing)
+    assert asyncio.run(run()) == [(0.0, True), (0.0, True)]
+
+
 def test_another_rate_and_two_channels(images: list[tuple[float, int]]):
     async def speak() -> tuple[Stage, Segment]:
         stage = await open_stage(images)
@@ -282,10 +308,6 @@ def test_the_worker_leaves_with_its_agent():
 
 
 def test_a_session_that_fails_ends_the_worker():
-    class FailingAvatar(ScriptedAvatar):
-        async def next_frame(self) -> AvatarFrame:
-            raise RequestRejected("closed", "the session is closed")
-
     async def run() -> None:
         room = linked_rooms(AVATAR, AGENT)[0]
         async with asyncio.timeout(GUARD_S):
