@@ -22,3 +22,12 @@ def shape_gap(shapes: Floats) -> Floats:
     is_open, _, _, press, _, teeth, tongue = np.moveaxis(np.maximum(shapes, 0), -1, 0)
     gap = (is_open**4 + (0.34 * teeth) ** 4 + (0.5 * tongue) ** 4) ** 0.25
     return np.asarray(gap * (1 - np.minimum(press, 1)), np.float32)
+
+
+def measure_shapes(lips: Floats) -> Floats:
+    """Return (T, 3) px of a clip's (T, 20, 2): the gap between the lips, and height and width less their means.
+
+    Lips differ between people by more than speech predicts; their movements while talking are alike.
+    """
+    height, width = lips[:, 9, 1] - lips[:, 3, 1], lips[:, 6, 0] - lips[:, 0, 0]
+    return np.stack([landmark_gap(lips), height - height.mean(), width - width.mean()], axis=1).astype(np.float32)

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 import torch
 
+from inference.audio import MEL_WINDOW
+from inference.audio.mel import N_MELS, SILENCE
 from inference.faces import FaceTracker, Landmarker
 from inference.faces.box import LIP_POINTS
 from inference.lip_sync.compose import to_patches
@@ -22,6 +24,8 @@ from training.lip_sync.face_packs import MARGIN
 from training.lip_sync.samples import PreparedClip, remove_margin
 
 ENLARGEMENT = 3  # factor by which faces are enlarged for the landmarker
+SILENT_STEP = 15  # every so manyth frame is generated in silence
+WIDEST_PERCENTILE = 95  # of the gaps in speech
 STILL_PX = 1e-6  # deviation of a gap below which the lips count as still
 
 
@@ -29,25 +33,28 @@ STILL_PX = 1e-6  # deviation of a gap below which the lips count as still
 class MotionScore:
     """How generated lips follow the true ones.
 
-    correlation: Pearson's, of the gaps. amplitude: standard deviation of the gap over that of the true one.
+    correlation: Pearson's, of the gaps. amplitude: standard deviation of the gap over that of the true one. rest: mean
+    gap in silence over the widest in speech (95th percentile).
     """
 
     correlation: float
     amplitude: float
+    rest: float
 
 
 def score_motion(network: Wav2Lip, clips: Sequence[PreparedClip], landmarker: Landmarker) -> MotionScore | None:
     """Score each clip's speech on the next clip's face. None if no generated clip shows a face in every frame."""
     scores = []
     for i, speech in enumerate(clips):
-        gaps = measure_gaps(generate_clip(network, clips[(i + 1) % len(clips)], speech), landmarker)
-        if gaps is not None:
-            true = speech.gaps[: len(gaps)]
-            scores.append((correlate(gaps, true, STILL_PX) or 0.0, float(gaps.std() / max(true.std(), STILL_PX))))
-    if not scores:
-        return None
-    correlation, amplitude = np.mean(scores, axis=0).tolist()
-    return MotionScore(correlation, amplitude)
+        face = clips[(i + 1) % len(clips)]
+        gaps = measure_gaps(generate_clip(network, face, speech), landmarker)
+        silent = measure_gaps(generate_silence(network, face), landmarker)
+        if gaps is None or silent is None:
+            continue
+        true = speech.gaps[: len(gaps)]
+        rest = silent.mean() / max(np.percentile(gaps, WIDEST_PERCENTILE), STILL_PX)
+        scores.append((correlate(gaps, true, STILL_PX) or 0.0, gaps.std() / max(true.std(), STILL_PX), rest))
+    return MotionScore(*np.mean(scores, axis=0).tolist()) if scores else None
 
 
 def generate_clip(network: Wav2Lip, face: PreparedClip, speech: PreparedClip) -> list[Bytes]:
@@ -55,6 +62,13 @@ def generate_clip(network: Wav2Lip, face: PreparedClip, speech: PreparedClip) ->
     n_frames = min(face.n_frames, speech.n_frames)
     mels = np.stack([speech.audio.window(i) for i in range(n_frames)])
     faces = list(face.faces[:n_frames])
+    return [paste(one, patch) for one, patch in zip(faces, generate_faces(network, faces, mels), strict=True)]
+
+
+def generate_silence(network: Wav2Lip, face: PreparedClip) -> list[Bytes]:
+    """Generate some frames of a clip's face in silence, as `generate_clip`."""
+    faces = list(face.faces[::SILENT_STEP])
+    mels = np.full((len(faces), N_MELS, MEL_WINDOW), SILENCE, np.float32)
     return [paste(one, patch) for one, patch in zip(faces, generate_faces(network, faces, mels), strict=True)]
 
 

@@ -1,6 +1,6 @@
 """Make packs of faces with their speech, for training lip sync.
 
-    python -m training.lip_sync.face_packs -o PACKS --clips GRID/talking
+    python -m training.lip_sync.face_packs -o PACKS --clips GRID/talking [--leave-out s33]
     python -m training.lip_sync.face_packs -o PACKS --rendered 150
 
 GRID: folder of the GRID clips. Faces are found and boxed as `viseme sync` does, and stored with a margin, so that
@@ -106,11 +106,15 @@ def crop_with_margin(face_frame: FaceFrame, points: npt.NDArray[np.float32]) -> 
     return np.asarray(face, np.uint8), ((points[LIP_POINTS] - corner) * scale).astype(np.float32)
 
 
+def person_of(path: Path) -> str:
+    return path.stem.partition("_")[0]
+
+
 def crop_real_clip(path: Path, landmarker: Landmarker) -> FaceClip:
     """Crop a video with audio whose file is named SPEAKER_NAME.mp4."""
     with open_media(path) as media:
         frames = [frame for clip in media.read_clips(FPS) for frame in clip.frames]
-    return crop_clip(path.stem, path.stem.partition("_")[0], frames, read_audio(path, SAMPLE_RATE), landmarker)
+    return crop_clip(path.stem, person_of(path), frames, read_audio(path, SAMPLE_RATE), landmarker)
 
 
 def crop_rendered_clip(seed: int, landmarker: Landmarker) -> FaceClip:
@@ -155,12 +159,19 @@ def load_pack(path: Path) -> Iterator[FaceClip]:
         yield FaceClip(str(name), str(person), jpeg, lips, samples)
 
 
-def make_packs(folder: Path, clips: Path | None, n_rendered: int, first_seed: int = FIRST_SEED) -> None:
-    """Write packs of up to 50 clips each: of all videos in a folder, and of rendered people."""
+def make_packs(
+    folder: Path,
+    clips: Path | None,
+    n_rendered: int,
+    first_seed: int = FIRST_SEED,
+    leave_out: Sequence[str] = (),
+) -> None:
+    """Write packs of up to 50 clips each: of all videos in a folder, and of rendered people. leave_out: speakers."""
     cv2.setNumThreads(1)
     folder.mkdir(parents=True, exist_ok=True)
     landmarker = load_landmarker("mediapipe", Settings.from_env().weight_sources)
-    videos = sorted(path for path in clips.iterdir() if path.suffix in (".mp4", ".mpg")) if clips else []
+    found = sorted(path for path in clips.iterdir() if path.suffix in (".mp4", ".mpg")) if clips else []
+    videos = [path for path in found if person_of(path) not in leave_out]
     for first in range(0, len(videos), PACK_SIZE):
         path = folder / f"{videos[first].stem}.npz"
         if not path.exists():
@@ -178,8 +189,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--clips", type=Path, help="folder of real video clips with audio, SPEAKER_NAME.mp4")
     parser.add_argument("--rendered", type=int, default=0, help="number of clips of the synthetic speaker")
     parser.add_argument("--first-seed", type=int, default=FIRST_SEED, help="seed of the first of them")
+    parser.add_argument(
+        "--leave-out", nargs="*", default=(), metavar="SPEAKER", help="speakers of the clips to leave out"
+    )
     args = parser.parse_args(arguments)
-    make_packs(args.folder, args.clips, args.rendered, args.first_seed)
+    make_packs(args.folder, args.clips, args.rendered, args.first_seed, args.leave_out)
 
 
 if __name__ == "__main__":

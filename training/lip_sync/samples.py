@@ -16,8 +16,8 @@ from torch import Tensor
 
 from inference.lip_sync.preprocess import FACE_SIZE, MASKED_FROM, stack_faces
 from training.common.arrays import Bytes, Floats
-from training.common.lips import MIRRORED_LIPS, landmark_gap
-from training.lip_sync.audio_samples import ClipMels, find_rest_frames, make_clip_mels
+from training.common.lips import MIRRORED_LIPS, landmark_gap, measure_shapes
+from training.common.mel_windows import ClipMels, make_clip_mels
 from training.lip_sync.augmentation import (
     change_appearance,
     draw_warp,
@@ -44,7 +44,6 @@ class PreparedClip:
     audio: ClipMels
     gaps: Floats  # (T,) between the lips, px
     shapes: Floats  # (T, 3) of `measure_shapes`
-    rest_frames: tuple[int, ...]  # frames whose mouth is at rest
 
     @property
     def n_frames(self) -> int:
@@ -64,15 +63,6 @@ class FaceBatch:
     shapes: Tensor
 
 
-def measure_shapes(lips: Floats) -> Floats:
-    """Return (T, 3) px of a clip's (T, 20, 2): the gap between the lips, and height and width less their means.
-
-    Lips differ between people by more than speech predicts; their movements while talking are alike.
-    """
-    height, width = lips[:, 9, 1] - lips[:, 3, 1], lips[:, 6, 0] - lips[:, 0, 0]
-    return np.stack([landmark_gap(lips), height - height.mean(), width - width.mean()], axis=1).astype(np.float32)
-
-
 def prepare_clip(clip: FaceClip) -> PreparedClip:
     """Decode a clip."""
     return add_audio(clip, clip.faces(), clip.lips)
@@ -86,7 +76,7 @@ def prepare_stabilised(clip: FaceClip) -> PreparedClip:
 def add_audio(clip: FaceClip, faces: Bytes, lips: Floats) -> PreparedClip:
     gaps = landmark_gap(lips)
     audio = make_clip_mels(clip.samples, len(faces), (zlib.crc32(clip.name.encode()),))
-    return PreparedClip(clip.name, faces, lips, audio, gaps, measure_shapes(lips), find_rest_frames(gaps))
+    return PreparedClip(clip.name, faces, lips, audio, gaps, measure_shapes(lips))
 
 
 def draw_batch(clips: Sequence[PreparedClip], size: int, rng: np.random.Generator) -> FaceBatch:

@@ -1,27 +1,26 @@
-"""Train a narrow Wav2Lip from packs of faces with speech.
+"""Train the drawing half of a narrow Wav2Lip from packs of faces with speech.
 
-    python -m training.lip_sync.train --packs PACKS [MORE_PACKS] -o RUN
+    python -m training.lip_sync.train --packs PACKS [MORE_PACKS] --encoder AUDIO/encoder.safetensors -o RUN
 
 Speech determines a mouth only partly, and a network that is trained to draw an uncertain mouth draws one that hardly
-moves. So there are two stages. First the audio encoder learns to predict the shape of the mouth from speech, of the
-clips and of espeak-ng's voices. Then the rest of the network learns to draw the mouth of a given shape, the true one,
-from the upper half of another frame of the clip and a third frame whole, as inference provides one face for as long as
-it fits. It is trained to be close to the true image, most of all in the mouth, in levels and in structure. The audio
-encoder's last layer is between the two: it is not trained but computed, from the readout of the shape and from the way
-shapes are encoded for the second stage.
+moves. So each half is trained alone. `training.lip_sync.train_audio` trains the first, an encoder that predicts the
+shape of the mouth from speech. The second learns here to draw the mouth of a given shape, the true one, from the upper
+half of another frame of the clip and a third frame whole, as inference provides one face for as long as it fits. It is
+trained to be close to the true image, most of all in the mouth, in levels and in structure. The audio encoder's last
+layer is between the two: it is not trained but computed, as `training.lip_sync.shape_encoding` explains.
 
 Everything is counted in steps: the same seed, packs and threads give the same result. The same command again resumes
 where it stopped. RUN/log.jsonl has a line per round, with scores of mouths on held-out faces as measured by a
-landmarker; RUN/model.safetensors has the last weights (float16).
+landmarker; RUN/model.safetensors has the last weights of both halves (float16).
 """
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeVar, cast
+from typing import Annotated, TypeVar
 
 import cv2
 import numpy as np
@@ -30,14 +29,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
-from inference.dimensions.wav2lip import Wav2LipWidths
 from inference.faces.load import load_landmarker
 from inference.faces.ssim import SIGMA, STABILISERS, WINDOW
 from inference.lip_sync.preprocess import FACE_SIZE, MASKED_FROM
 from inference.models import Wav2Lip
-from inference.models.wav2lip import Conv2d
 from inference.settings import Settings
-from training.common.arrays import Floats
 from training.common.checkpoint import write_half_precision
 from training.common.loop import (
     Progress,
@@ -51,7 +47,6 @@ from training.common.loop import (
 )
 from training.common.mixed_precision import mixed_precision
 from training.common.options import Option, parse_options
-from training.lip_sync.audio_samples import N_SHAPES, AudioExample, draw_audio_batch, synthesise_examples
 from training.lip_sync.evaluate import score_motion
 from training.lip_sync.face_packs import FaceClip, load_packs
 from training.lip_sync.samples import (
@@ -62,26 +57,21 @@ from training.lip_sync.samples import (
     prepare_clip,
     prepare_stabilised,
 )
+from training.lip_sync.shape_encoding import OpeningMap, ShapeEncoding, ShapeScale, set_audio_half
+from training.lip_sync.train_audio import read_encoder
+from training.lip_sync.widths import WIDTHS
 
 Module = TypeVar("Module", bound=nn.Module)
 
-WIDTHS = Wav2LipWidths(
-    face_encoder=(8, 16, 32, 48, 64, 128, 128),
-    audio_encoder=(16, 32, 64, 128, 256),
-    face_decoder=(128, 128, 128, 96, 64, 48, 24),
-    output=16,
-)
-N_FEATURES = WIDTHS.audio_encoder[-1]  # outputs of the audio encoder
 LUMA = (0.114, 0.587, 0.299)  # weights of blue, green and red
 LOWER_WEIGHT, MOUTH_WEIGHT = 2.0, 8.0  # weights of errors in the lower half and the mouth, against 1 in the upper half
 MOUTH_MARGIN = 6.0  # px around the lips that count as the mouth
 EDGE_WEIGHT = 0.5  # weight of errors of the differences between neighbours, in which blur shows
 SSIM_WEIGHT = 0.3  # weight of the structural dissimilarity of mouths
 MIRROR_WEIGHT = 0.5  # weight of differences from the mirrored face's output: lips came out open on one side
-AUDIO_BATCHES = 5  # a step of the audio encoder takes this many batches, as it is much cheaper
-MAX_KINK = 2.0  # deviations of a shape: range in which the numbers that encode it begin to rise
-AUDIO_ENCODER, GENERATOR = "audio_encoder", "generator"
-STAGES = (AUDIO_ENCODER, GENERATOR)
+
+
+ClipsByFolder = dict[str, list[FaceClip]]
 
 
 @dataclass(frozen=True)
@@ -90,11 +80,8 @@ class LipSyncRecipe:
 
     packs: Annotated[tuple[Path, ...], Option("folders of packs of faces with speech (.npz)")]
     run: Annotated[Path, Option("folder for checkpoints, weights and log", short="-o")]
-    audio_steps: Annotated[int, Option("training steps of the audio encoder")] = 3000
-    steps: Annotated[int, Option("training steps of the rest of the network")] = 6000
-    n_utterances: Annotated[
-        int, Option("utterances of espeak-ng to add to the clips' audio; 0 if it is not installed")
-    ] = 1600
+    encoder: Annotated[Path, Option("weights of the audio half: encoder.safetensors")]
+    steps: Annotated[int, Option("training steps")] = 6000
     batch: Annotated[int, Option("samples per step, half of them mirrored")] = 24
     round_steps: Annotated[int, Option("steps between checkpoints")] = 400
     peak_rate: Annotated[float, Option("highest learning rate")] = 1.5e-3
@@ -106,151 +93,48 @@ class LipSyncRecipe:
     precision: Annotated[str, Option("bf16 is faster on a CPU with AMX", choices=("bf16", "f32"))] = "bf16"
 
 
-class AudioShapeEncoder(nn.Module):
-    """The audio encoder without its last layer, and a linear readout of the mouth's standardised shape."""
-
-    def __init__(self, encoder: nn.Sequential) -> None:
-        super().__init__()
-        self.encoder = encoder[:-1]
-        self.shape = nn.Linear(N_FEATURES, N_SHAPES)
-
-    def forward(self, mels: Tensor) -> Tensor:
-        """Predict shapes (B, 3) from mel windows (B, 1, 80, 16)."""
-        shapes: Tensor = self.shape(self.encoder(mels).flatten(1))
-        return shapes.float()
-
-
-class ShapeEncoding(nn.Module):
-    """A fixed encoding of a shape in the audio encoder's outputs.
-
-    Each number is the ReLU of a random mixture of the shape, less a random offset.
-    """
-
-    mixture: Tensor  # (N_FEATURES, 3)
-    kink: Tensor  # (N_FEATURES,)
-
-    def __init__(self, seed: int) -> None:
-        super().__init__()
-        rng = np.random.default_rng(seed)
-        self.register_buffer("mixture", torch.from_numpy(rng.normal(size=(N_FEATURES, N_SHAPES)).astype(np.float32)))
-        kinks = rng.uniform(-MAX_KINK, MAX_KINK, N_FEATURES)
-        self.register_buffer("kink", torch.from_numpy(kinks.astype(np.float32)))
-
-    def forward(self, shapes: Tensor) -> Tensor:
-        """Encode shapes (B, 3) as the audio encoder outputs them: (B, N_FEATURES, 1, 1)."""
-        features: Tensor = torch.relu(shapes @ self.mixture.T - self.kink)[..., None, None]
-        return features
-
-    @torch.no_grad()
-    def set_last_layer(self, encoder: nn.Sequential, readout: nn.Linear) -> None:
-        """Set an encoder's last layer to encode the shape that is read out of the layer before it."""
-        last = cast(Conv2d, encoder[-1]).conv_block
-        conv, norm = cast(nn.Conv2d, last[0]), cast(nn.BatchNorm2d, last[1])
-        conv.weight.copy_((self.mixture @ readout.weight)[..., None, None])
-        cast(Tensor, conv.bias).copy_(self.mixture @ readout.bias - self.kink)
-        norm.reset_running_stats()
-        norm.weight.fill_((1 + norm.eps) ** 0.5)
-        norm.bias.zero_()
-
-
-@dataclass(frozen=True)
-class ShapeScale:
-    """Mean and standard deviation of shapes, px: (3,) each."""
-
-    mean: Floats
-    deviation: Floats
-
-    @classmethod
-    def of(cls, clips: Sequence[PreparedClip]) -> ShapeScale:
-        shapes = np.concatenate([clip.shapes for clip in clips])
-        return cls(shapes.mean(0), shapes.std(0))
-
-    def standardise(self, shapes: Floats) -> Floats:
-        return np.asarray((shapes - self.mean) / self.deviation, np.float32)
-
-
-@dataclass
-class StagedProgress(Progress):
-    """steps: taken in each stage."""
-
-    steps: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STAGES, 0))
-
-
-ClipsByFolder = dict[str, list[FaceClip]]
-
-
 class LipSyncTraining(Training):
-    """Wav2Lip in training: its audio encoder first, then the rest."""
-
-    progress: StagedProgress
+    """Wav2Lip with a trained audio half, in training of the other."""
 
     def __init__(
         self, recipe: LipSyncRecipe, clips: Sequence[PreparedClip], held_out: dict[str, list[PreparedClip]]
     ) -> None:
-        super().__init__(recipe.run, StagedProgress())
+        super().__init__(recipe.run, Progress())
         self.recipe, self.clips, self.held_out = recipe, clips, held_out
         torch.manual_seed(recipe.seed)
         self.network = channels_last(Wav2Lip(WIDTHS))
-        self.shape_encoder = AudioShapeEncoder(self.network.audio_encoder)
         self.shape_encoding = ShapeEncoding(recipe.seed)
-        self.optimisers = {
-            AUDIO_ENCODER: make_optimiser(self.shape_encoder),
-            GENERATOR: make_optimiser(*generator_parts(self.network)),
-        }
-        self.budgets = dict(zip(STAGES, (recipe.audio_steps, recipe.steps), strict=True))
-        self.scale = ShapeScale.of(clips)
-        self.examples = [make_examples(clips, self.scale)]
-        if recipe.n_utterances:
-            self.examples.append(synthesise_examples(recipe.n_utterances, recipe.seed))
+        self.optimiser = make_optimiser(*generator_parts(self.network))
+        self.scale = ShapeScale.of([clip.shapes for clip in clips])
+        encoder = read_encoder(recipe.encoder)
+        set_audio_half(self.network, encoder, self.shape_encoding, OpeningMap.of(self.scale, [c.gaps for c in clips]))
         self.landmarker = load_landmarker("mediapipe", Settings.from_env().weight_sources)
 
     def part_done(self) -> float:
-        done = sum(min(self.progress.steps[name], budget) for name, budget in self.budgets.items())
-        return done / sum(self.budgets.values())
-
-    def stage(self) -> tuple[str, float]:
-        """Return the current stage, and the share of it that is over."""
-        for name, budget in self.budgets.items():
-            if self.progress.steps[name] < budget:
-                return name, self.progress.steps[name] / budget
-        return STAGES[-1], 1.0
+        return min(self.progress.n_steps / self.recipe.steps, 1.0)
 
     def run_round(self) -> dict[str, object]:
-        """Train for some steps, or to the end of a stage. In the second stage, write the weights and score them."""
-        stage, _ = self.stage()
+        """Train for some steps, or for as many as are left; write the weights and score them."""
         rng = round_rng(self.recipe.seed, self.progress.n_rounds)
-        n_left = self.budgets[stage] - self.progress.steps[stage]
-        losses = [self.step(stage, rng) for _ in range(min(self.recipe.round_steps, n_left))]
+        n_steps = min(self.recipe.round_steps, self.recipe.steps - self.progress.n_steps)
+        losses = [self.step(rng) for _ in range(n_steps)]
         self.progress.n_rounds += 1
-        scores = self.write_and_score() if stage == GENERATOR else {}
         loss = round(float(np.mean(losses)), 5)
-        return {"stage": stage, "steps": self.progress.steps[stage], "loss": loss, **scores}
+        return {"steps": self.progress.n_steps, "loss": loss, **self.write_and_score()}
 
-    def step(self, stage: str, rng: np.random.Generator) -> float:
-        if stage == AUDIO_ENCODER:
-            loss = self.audio_loss(rng)
-        else:
-            batch = draw_batch(self.clips, self.recipe.batch // 2, rng)
-            loss = self.generator_loss(add_mirrored(batch))
-        set_learning_rate(self.optimisers[stage], self.recipe.peak_rate * learning_rate_at(self.stage()[1]))
-        minimise(self.optimisers[stage], loss)
-        self.progress.steps[stage] += 1
+    def step(self, rng: np.random.Generator) -> float:
+        loss = self.generator_loss(add_mirrored(draw_batch(self.clips, self.recipe.batch // 2, rng)))
+        set_learning_rate(self.optimiser, self.recipe.peak_rate * learning_rate_at(self.part_done()))
+        minimise(self.optimiser, loss)
         self.progress.n_steps += 1
         return loss.item()
 
     def autocast(self) -> torch.autocast:
         return mixed_precision() if self.recipe.precision == "bf16" else torch.autocast("cpu", enabled=False)
 
-    def audio_loss(self, rng: np.random.Generator) -> Tensor:
-        self.shape_encoder.train()
-        mels, targets, known = draw_audio_batch(self.examples, self.recipe.batch * AUDIO_BATCHES, rng)
-        with self.autocast():
-            shapes = self.shape_encoder(mels.contiguous(memory_format=torch.channels_last))
-        errors = functional.smooth_l1_loss(shapes, targets, beta=0.5, reduction="none")
-        return (errors * known).sum() / known.sum()
-
     def generator_loss(self, batch: FaceBatch) -> Tensor:
         self.network.train()
+        self.network.audio_encoder.eval()  # its statistics stay those of its own training
         weights = error_weights(batch.lips)
         features = self.shape_encoding(torch.from_numpy(self.scale.standardise(batch.shapes.numpy())))
         with self.autocast():
@@ -263,7 +147,6 @@ class LipSyncTraining(Training):
 
     def write_and_score(self) -> dict[str, dict[str, float]]:
         """Write the network as it would be used now; return its scores on the held-out clips of each folder."""
-        self.shape_encoding.set_last_layer(self.network.audio_encoder, self.shape_encoder.shape)
         self.network.eval()
         write_half_precision(self.network, self.run / "model.safetensors")
         return {name: self.score(clips) for name, clips in self.held_out.items()}
@@ -274,19 +157,12 @@ class LipSyncTraining(Training):
         return {} if score is None else {name: round(value, 4) for name, value in vars(score).items()}
 
     def stateful_parts(self) -> dict[str, nn.Module | Optimizer]:
-        optimisers = {f"{name} optimiser": optimiser for name, optimiser in self.optimisers.items()}
-        return {"network": self.network, "shape_encoder": self.shape_encoder, **optimisers}
+        return {"network": self.network, "optimiser": self.optimiser}
 
 
 def generator_parts(network: Wav2Lip) -> list[nn.Module]:
     """Return all parts of the network except its audio encoder."""
     return [part for name, part in network.named_children() if name != "audio_encoder"]
-
-
-def make_examples(clips: Sequence[PreparedClip], scale: ShapeScale) -> list[AudioExample]:
-    """Return the audio of the clips, with the shapes of their mouths."""
-    known = np.ones(N_SHAPES, np.float32)
-    return [AudioExample(clip.audio, scale.standardise(clip.shapes), known, clip.rest_frames) for clip in clips]
 
 
 def channels_last(module: Module) -> Module:

@@ -29,15 +29,10 @@ from training.lip_sync.samples import (
     remove_margin,
 )
 from training.lip_sync.train import (
-    AUDIO_ENCODER,
-    GENERATOR,
     LOWER_WEIGHT,
     MOUTH_WEIGHT,
-    WIDTHS,
-    AudioShapeEncoder,
     LipSyncRecipe,
     LipSyncTraining,
-    ShapeEncoding,
     edge_error,
     error_weights,
     is_held_out,
@@ -46,6 +41,7 @@ from training.lip_sync.train import (
     structural_similarity,
     train,
 )
+from training.lip_sync.widths import WIDTHS
 from training.make_weights import main
 
 
@@ -62,49 +58,23 @@ def test_errors_count_most_in_the_mouth():
     assert edge_error(flat, edge, torch.ones(1, 1, FACE_SIZE, FACE_SIZE)) == pytest.approx(1 / (FACE_SIZE - 1))
 
 
-def test_the_last_layer_encodes_the_shape_that_is_read_out(prepared: PreparedClip):
-    torch.manual_seed(3)
-    network, encoding = Wav2Lip(WIDTHS), ShapeEncoding(5)
-    shape_encoder, mels = (
-        AudioShapeEncoder(network.audio_encoder),
-        torch.from_numpy(prepared.audio.window(30)[None, None]),
-    )
-    mels = torch.cat([mels, mels.flip(3), mels * 0.5])
-    network.train()
-    network.audio_encoder(mels)  # so that it has statistics
-    network.eval()
-    encoding.set_last_layer(network.audio_encoder, shape_encoder.shape)
-    features = encoding(shape_encoder(mels))
-    assert features.shape == (3, 256, 1, 1)
-    torch.testing.assert_close(network.audio_encoder(mels), features, atol=1e-5, rtol=1e-4)
-    same = ShapeEncoding(5)(torch.zeros(1, 3))
-    assert torch.equal(same, encoding(torch.zeros(1, 3)))
-    assert not torch.equal(same, ShapeEncoding(6)(torch.zeros(1, 3)))
-    near, far = encoding(torch.tensor([[0.0, 0, 0], [0.2, 0, 0], [2, 0, 0]])).flatten(1).diff(dim=0).norm(dim=1)
-    assert 0 < near < far
-
-
-def test_the_audio_encoder_and_the_generator_are_trained_separately(clip: FaceClip, tmp_path: Path):
-    recipe = LipSyncRecipe((tmp_path,), tmp_path, audio_steps=1, steps=1, batch=4, n_utterances=0)
+def test_the_audio_half_is_not_trained_with_the_drawing_half(clip: FaceClip, encoder: Path, tmp_path: Path):
+    recipe = LipSyncRecipe((tmp_path,), tmp_path, encoder, steps=1, batch=4)
     training = LipSyncTraining(recipe, [prepare_stabilised(clip)], {})
-    states = []
-    for stage in ("", AUDIO_ENCODER, GENERATOR):
-        assert not stage or training.run_round()["stage"] == stage
-        states.append({name: value.clone() for name, value in training.network.state_dict().items()})
-    for name, (new, first, second) in {name: [state[name] for state in states] for name in states[0]}.items():
-        if "running_mean" in name and not name.startswith("audio_encoder.12."):
-            is_audio = name.startswith("audio_encoder.")
-            assert torch.equal(new, first) != is_audio, name
-            assert torch.equal(first, second) == is_audio, name
+    before = {name: value.clone() for name, value in training.network.state_dict().items()}
+    assert training.run_round()["steps"] == 1
+    for name, value in training.network.state_dict().items():
+        if "running_mean" in name:
+            assert torch.equal(value, before[name]) == name.startswith("audio_encoder."), name
     assert training.part_done() == 1
 
 
-def test_each_folder_has_its_own_score(clip: FaceClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    recipe = LipSyncRecipe((tmp_path,), tmp_path, audio_steps=0, steps=1, batch=4, n_utterances=0)
+def test_each_folder_has_its_own_score(clip: FaceClip, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    recipe = LipSyncRecipe((tmp_path,), tmp_path, encoder, steps=1, batch=4)
     training = LipSyncTraining(recipe, [prepare_stabilised(clip)], {"a": [prepare_clip(clip)], "b": []})
-    moved = {1: MotionScore(0.51234, 0.7), 0: None}
+    moved = {1: MotionScore(0.51234, 0.7, 0.2), 0: None}
     monkeypatch.setattr("training.lip_sync.train.score_motion", lambda _, clips, landmarker: moved[len(clips)])
-    assert training.write_and_score() == {"a": {"correlation": 0.5123, "amplitude": 0.7}, "b": {}}
+    assert training.write_and_score() == {"a": {"correlation": 0.5123, "amplitude": 0.7, "rest": 0.2}, "b": {}}
     assert Wav2LipWidths.of(read_tensors(tmp_path / "model.safetensors")) == WIDTHS
 
 
@@ -138,7 +108,7 @@ def test_a_mirrored_face_must_get_the_mirrored_output(stabilised: PreparedClip):
 
 
 def test_the_same_clips_are_held_out_if_packs_are_added(clip: FaceClip, tmp_path: Path):
-    recipe = LipSyncRecipe((tmp_path,), tmp_path, held_out=0.3)
+    recipe = LipSyncRecipe((tmp_path,), tmp_path, tmp_path, held_out=0.3)
     clips = [replace(clip, name=f"c{i}") for i in range(12)]
     write_pack(clips[:6], tmp_path / "a.npz")
     few, unseen = split_clips(recipe)
@@ -154,30 +124,33 @@ def test_the_same_clips_are_held_out_if_packs_are_added(clip: FaceClip, tmp_path
 def test_the_recipe_runs_to_its_end_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     main(["sync", "--tiny", "-o", str(tmp_path)])
     weights = tmp_path / "sync" / "model.safetensors"
-    *_, gain, last = capsys.readouterr().out.splitlines()
+    *_, choice, last = capsys.readouterr().out.splitlines()
     assert last == f"sync: {weights}"
-    assert gain.startswith(f"{weights}: ")
+    assert choice.startswith(f"{weights}: widest ")
     network = Wav2Lip(Wav2LipWidths.of(read_tensors(weights)))
     assert network.widths == WIDTHS
     load_into(network, weights)
-    log = weights.with_name("run") / "log.jsonl"
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    assert [line["stage"] for line in lines] == [AUDIO_ENCODER, GENERATOR]
-    assert lines[-1]["part_done"] == 1
-    score = lines[-1][str(tmp_path / "sync" / "rendered")]
-    assert set(score) in (set(), {"correlation", "amplitude"})  # empty if it does not generate faces yet
-    ended = LipSyncRecipe((tmp_path / "sync" / "rendered",), log.parent, audio_steps=1, steps=1, n_utterances=0)
+    audio, drawing = (
+        [json.loads(line) for line in (weights.with_name(name) / "log.jsonl").read_text().splitlines()]
+        for name in ("audio", "run")
+    )
+    assert [line["part_done"] for line in (*audio, *drawing)] == [1, 1]
+    packs = tmp_path / "sync" / "rendered"
+    assert set(audio[0]) >= {"step", "loss", str(packs), "speaker"}
+    assert set(drawing[0][str(packs)]) in (set(), {"correlation", "amplitude", "rest"})  # empty if no face is drawn yet
+    run, encoder = weights.with_name("run"), weights.with_name("audio") / "encoder.safetensors"
+    ended = LipSyncRecipe((packs,), run, encoder, steps=1)
     train(ended)
-    assert len(log.read_text().splitlines()) == 2
+    assert len((run / "log.jsonl").read_text().splitlines()) == 1
     train(replace(ended, steps=2, batch=2))
-    assert json.loads(log.read_text().splitlines()[-1])["steps"] == 2
+    assert json.loads((run / "log.jsonl").read_text().splitlines()[-1])["steps"] == 2
 
 
-def test_the_same_seed_gives_the_same_weights(clip: FaceClip, tmp_path: Path):
+def test_the_same_seed_gives_the_same_weights(clip: FaceClip, encoder: Path, tmp_path: Path):
     clips = [replace(clip, name=f"c{i}") for i in range(3)]
     write_pack(clips, tmp_path / "pack.npz")
     made = []
-    tiny = LipSyncRecipe((tmp_path,), tmp_path, audio_steps=1, steps=2, batch=2, n_utterances=0, threads=1)
+    tiny = LipSyncRecipe((tmp_path,), tmp_path, encoder, steps=2, batch=2, threads=1)
     for name, seed, precision in (("a", 5, "bf16"), ("b", 5, "bf16"), ("c", 6, "bf16"), ("d", 5, "f32")):
         train(replace(tiny, run=tmp_path / name, seed=seed, precision=precision))
         made.append((tmp_path / name / "model.safetensors").read_bytes())
