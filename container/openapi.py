@@ -41,7 +41,7 @@ STATUSES = {
     416: "The range is outside of the file",
     429: "`rate_limited`; see Retry-After",
     500: "`internal_error` or `worker_died`",
-    501: "`speech_unavailable`: espeak-ng is not installed; `webrtc_unavailable`: the extra `webrtc` is not installed",
+    501: "`speech_unavailable`: no synthesiser is installed; `webrtc_unavailable`: the extra `webrtc` is not installed",
     502: "`storage_unavailable`",
     503: "`overloaded` or `not_ready`; see Retry-After",
     504: "`deadline_exceeded`",
@@ -195,7 +195,7 @@ PATHS: Node = {
         "post": operation(
             "inference",
             "speak",
-            "Speak a text, with espeak-ng",
+            "Speak a text, with espeak-ng or Kokoro",
             answers(
                 {"200": success("The speech, 16-bit mono", WAV)}, (400, 403, 408, 413, 415, 429, 500, 501, 503, 504)
             ),
@@ -498,7 +498,9 @@ ANSWER_SCHEMAS: Node = {
         "required": ["file"],
     },
     "SpeechOptions": record(
-        available={"type": "boolean", "description": "Whether espeak-ng is installed"},
+        available={"type": "boolean", "description": "Whether a text can be spoken"},
+        synthesizer=TEXT_VALUE,
+        voices={"type": "array", "items": TEXT_VALUE},
         languages={"type": "array", "items": TEXT_VALUE},
         rate=record(min=INTEGER, default=INTEGER, max=INTEGER),
         max_characters=INTEGER,

@@ -34,6 +34,7 @@ SCRIPTS = (
     "mouth_strip",
     "frame_sheet",
     "audio_sources",
+    "text_source",
     "microphone",
     "audio_recorder",
     "speech_source",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import wave
 from collections.abc import AsyncIterator
@@ -22,7 +23,7 @@ async def speak_parts(synthesizer: Synthesizer, request: SpeechRequest, sample_r
     """
     for part in split_sentences(request.text):
         file = await synthesizer.synthesize(request.model_copy(update={"text": part}))
-        yield read_wav(file, sample_rate)
+        yield await asyncio.to_thread(read_wav, file, sample_rate)
 
 
 def read_wav(file: bytes, sample_rate: int) -> Samples:

@@ -55,8 +55,8 @@ export class AvatarSession {
     this.retry = setTimeout(() => this.connect(), wait * 1000);
   }
 
-  sendCommand(type) {
-    if (this.isOpen) this.socket.send(JSON.stringify({ type }));
+  sendCommand(type, fields = {}) {
+    if (this.isOpen) this.socket.send(JSON.stringify({ type, ...fields }));
   }
 
   push(samples) {

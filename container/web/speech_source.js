@@ -121,7 +121,8 @@ export function speechSource({ api, onError }) {
       language.replaceChildren(...found.languages.map((code) => element("option", { value: code, selected: code === before }, names.of(code))));
       text.maxLength = found.max_characters;
       Object.assign(rate, { min: found.rate.min, max: found.rate.max });
-      textHint.textContent = found.available ? "Spoken by espeak-ng, on the server." : "This server cannot speak: espeak-ng is not installed on it.";
+      textHint.textContent = found.available ? `Spoken by ${found.synthesizer}, on the server.`
+        : `This server cannot speak: ${found.synthesizer} is not installed on it.`;
       listen.disabled = !found.available;
     } catch (error) {
       textHint.textContent = error.message;

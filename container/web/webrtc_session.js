@@ -139,8 +139,8 @@ export class WebRtcSession extends AvatarSession {
     return this.channel?.readyState === "open";
   }
 
-  sendCommand(type) {
-    if (this.isOpen) this.channel.send(JSON.stringify({ type }));
+  sendCommand(type, fields = {}) {
+    if (this.isOpen) this.channel.send(JSON.stringify({ type, ...fields }));
   }
 
   push(samples) {

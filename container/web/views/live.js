@@ -8,6 +8,7 @@ import { AvatarSession } from "../avatar_session.js";
 import { showStill } from "../avatar_still.js";
 import { WebRtcPlayer, WebRtcSession, mayUseWebRtc } from "../webrtc_session.js";
 import { FileSource, MicrophoneSource, readAudioFile } from "../audio_sources.js";
+import { TextSource } from "../text_source.js";
 
 const IDLE = "not connected";
 export const live = { session: null, player: null, source: null, awaited: null };
@@ -70,6 +71,8 @@ class LiveController {
   // pair: an AvatarPair, which needs the list of avatars, too.
   constructor(context, parts, pair) {
     Object.assign(this, { context, parts, pair });
+    this.text = new TextSource(context.api, (fields) => this.say(fields));
+    parts.error.before(this.text.root);
     parts.form.addEventListener("submit", (event) => {
       event.preventDefault();
       if (live.session) this.end();
@@ -101,6 +104,7 @@ class LiveController {
 
   async listAvatars() {
     const { avatar, start, error } = this.parts;
+    this.text.refresh();
     try {
       const found = await this.context.api.json("v1/avatars");
       avatar.replaceChildren(...found.map(({ name }) => new Option(name, name)));
@@ -158,12 +162,20 @@ class LiveController {
     clearError(error);
     live.source?.stop();
     live.source = null;
+    this.text.setConnected(true);
     live.awaited = { began: performance.now(), frame: null };
     if (speech) live.source = new FileSource(session, speech, player.context.sampleRate);
     if (!usesMicrophone) return;
     const source = await (session.openMicrophone?.() ?? MicrophoneSource.open(session, player.context));
     if (live.session === session) live.source = source;
     else source.stop(); // the session was ended while the user was asked
+  }
+
+  say(fields) {
+    clearError(this.parts.error);
+    scrollUpTo(this.parts.stage);
+    live.awaited = { began: performance.now(), frame: null };
+    live.session.sendCommand("say", fields);
   }
 
   // From the session's readiness, when the first audio is sent, until its first frame is seen.
@@ -187,6 +199,7 @@ class LiveController {
     live.player?.context.close();
     Object.assign(live, { session: null, player: null, source: null, awaited: null });
     const { parts } = this;
+    this.text.setConnected(false);
     setText(parts.figures.state, IDLE);
     setText(parts.figures.fps, "0");
     parts.start.textContent = "Start";

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 from support.browser import drop_refusals, element, needs_chromium, open_page, wait_for
+from support.fake_espeak import write_fake_espeak
 from support.live_app import LiveApp, live_app, make_settings
 from support.waiting import wait_until
 
 from container.app import Server
 from container.live import avatar_cache as avatars_module
 from container.live.connection import SERVICE_RESTART, CloseReason
+from container.speech.synthesizer import SpeechSynthesizer
 from inference.avatar import AvatarPackage
 
 pytestmark = needs_chromium
@@ -141,6 +143,20 @@ def test_audio_and_video_are_in_step(page: Any, bursts: Path):
     assert np.percentile(np.abs(offsets_ms), 90) <= MAX_OFFSET_MS
     assert max(one["outputLoudness"] for one in page.evaluate("window.recorded")) > 0.05
     assert "ms" in element(page, "latency").inner_text()
+
+
+def test_a_text_is_spoken_by_the_servers_synthesiser(page: Any, app: LiveApp, tmp_path: Path):
+    app.server.speech = SpeechSynthesizer(str(write_fake_espeak(tmp_path)))
+    page.reload()
+    element(page, "say-text").fill("Hello <b>you</b>")
+    assert element(page, "say").is_disabled()
+    start(page)
+    wait_for_state(page, "connected")
+    element(page, "say-language").select_option("en-us")
+    element(page, "say").click()
+    wait_for_state(page, "speaking")
+    wait_for(page, "window.recorded.some((one) => one.isSpeaking && one.frameLoudness > 0)")
+    assert element(page, "error").inner_text() == ""
 
 
 def test_an_interrupt_silences_the_page_at_once(page: Any, bursts: Path):
