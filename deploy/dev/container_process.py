@@ -15,7 +15,8 @@ from collections.abc import Mapping
 
 logger = logging.getLogger("viseme.dev")
 READY = "viseme is ready"
-COMMAND = (sys.executable, "-m", "container.cli", "serve", "--aws-routes", "--host", "127.0.0.1", "--port", "0")
+SERVE = (sys.executable, "-m", "container.cli", "serve", "--aws-routes", "--host", "127.0.0.1", "--port", "0")
+COMMAND = (sys.executable, "-m", "deploy.dev.parent_death", *SERVE)
 # The account's port has rules of its own, and the container's only caller is the account.
 NOT_PASSED_ON = ("VISEME_TOKEN", "VISEME_TLS_CERT", "VISEME_TLS_KEY", "VISEME_RATE_LIMIT", "SAGEMAKER_BIND_TO_PORT")
 
@@ -24,7 +25,10 @@ class ServerProcess:
     """The container's process, with its log passed on to stderr."""
 
     def __init__(self, environment: Mapping[str, str], url: str) -> None:
-        """Start it. url: of the account, from which it reads videos."""
+        """Start it, from the main thread: it ends when the thread that started it does.
+
+        url: of the account, from which it reads videos.
+        """
         given = {name: value for name, value in environment.items() if name not in NOT_PASSED_ON}
         given |= {"AWS_ENDPOINT_URL_S3": url, "VISEME_JOB_WORKERS": "0"}
         self._process = subprocess.Popen(

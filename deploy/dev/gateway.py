@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote
+from xml.sax.saxutils import escape
 
 from moto.server import MotoRequestHandler
 from werkzeug.serving import BaseWSGIServer, make_server
@@ -26,6 +27,7 @@ AccessCheck = Callable[[Sequence[tuple[str, str]]], str | None]
 FUNCTION_PATH = re.compile(r"/2015-03-31/functions/([^/]+)/invocations")
 MAX_PAYLOAD_BYTES = 6 << 20  # Lambda's limit
 MOTO_PATHS = ("/moto-api", "/latest/")  # moto's own controls, and an instance's metadata: not part of an account
+PATH_STYLE_HOST = re.compile(r"(localhost|[0-9.]+|\[[0-9a-f:.]+\])(:[0-9]+)?")  # the bucket is in the path
 READING_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 SERVICE = re.compile(r"Credential=[^,\s/]+/\d+/[^/]*/([^/]+)/aws4_request")
 TARGET_TABLES = re.compile(r"DynamoDB_\d+\.(Put|Update|Delete|BatchWrite|Transact|Execute|BatchExecute)")
@@ -60,7 +62,10 @@ class Gateway:
     def _call_moto(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer by moto; save what has changed before it is answered, and wake those that wait for messages."""
         statuses: list[tuple[Any, ...]] = []
-        answer = self._moto(environ, lambda *found: statuses.append(found))
+        try:
+            answer = self._moto(environ, lambda *found: statuses.append(found))
+        except NotImplementedError as err:
+            return respond_not_implemented(environ, start_response, f"viseme dev has no such operation: {err}")
         try:
             body = list(answer)
         finally:
@@ -85,7 +90,7 @@ class Gateway:
 
     def _save_s3(self, saved: SavedAccount, environ: Environ) -> None:
         bucket, _, key = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace").lstrip("/").partition("/")
-        if key and environ["HTTP_HOST"].partition(":")[0].replace(".", "").isdigit():
+        if key and PATH_STYLE_HOST.fullmatch(environ["HTTP_HOST"]):
             saved.save_key(bucket, key)
         else:  # a form, several keys, a whole bucket; or the bucket is in the host's name
             saved.save_buckets()
@@ -140,6 +145,15 @@ def service_of(environ: Environ) -> str:
     signed = environ.get("HTTP_AUTHORIZATION", "") or unquote(environ.get("QUERY_STRING", ""))
     match = SERVICE.search(signed)
     return match[1] if match else "s3"
+
+
+def respond_not_implemented(environ: Environ, start_response: StartResponse, message: str) -> Iterable[bytes]:
+    """Answer in the form of the service's protocol: JSON, or XML."""
+    code, status = "NotImplemented", "501 Not Implemented"
+    if "json" in environ.get("CONTENT_TYPE", ""):
+        return respond(start_response, status, error_body(code, message), {})
+    body = f"<ErrorResponse><Error><Code>{code}</Code><Message>{escape(message)}</Message></Error></ErrorResponse>"
+    return respond(start_response, status, body.encode(), {"Content-Type": "text/xml"})
 
 
 def is_change_of_queue(target: str) -> bool:

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
+from botocore.exceptions import ClientError
 from support.aws_cli import require_cli
 from support.dev_account import DevAccount
 from support.live_server import PATIENCE_S
@@ -135,6 +137,12 @@ def test_moto_has_no_controls_here(account: DevAccount):
     assert "access-control-allow-origin" not in reply.headers
 
 
+def test_what_moto_lacks_is_an_error_of_aws(client: Callable[[str], Any]):
+    role = "arn:aws:iam::123456789012:role/viseme-dev-ExecutionRole"
+    with pytest.raises(ClientError, match=r"\(NotImplemented\).*simulate_principal_policy"):
+        client("iam").simulate_principal_policy(PolicySourceArn=role, ActionNames=["s3:GetObject"])
+
+
 def test_a_restart_forgets_nothing(account: DevAccount):
     """After the tests above: what they made is still there, and the same video is not read again."""
     before = versions_of(account)
@@ -142,11 +150,20 @@ def test_a_restart_forgets_nothing(account: DevAccount):
     account.start()
     assert versions_of(account) == before
     account.client("s3").put_object(Bucket="viseme-dev", Key="uploads/clip.mp4", Body=CLIP.read_bytes())
-    newest = before["results/clip.mp4.json"][0]
+    wait_until(lambda: account.process.poll() or '"status": "duplicate"' in account.log.read_text())
     # Its record is published again, as that of the newest version.
-    wait_until(lambda: account.process.poll() or versions_of(account)["results/clip.mp4.json"][0] != newest)
-    assert '"status": "duplicate"' in account.log.read_text()
+    assert versions_of(account)["results/clip.mp4.json"][1:] == before["results/clip.mp4.json"]
     assert answers_of(versions_of(account)) == answers_of(before)
+
+
+def test_a_killed_process_leaves_none(account: DevAccount):
+    """The last test."""
+    family = psutil.Process(account.process.pid).children(recursive=True)
+    assert family
+    account.process.kill()
+    account.process.wait()
+    _, alive = psutil.wait_procs(family, timeout=PATIENCE_S)
+    assert alive == []
 
 
 def versions_of(account: DevAccount) -> dict[str, list[tuple[str, str]]]:
