@@ -59,7 +59,15 @@ class RecordingTransport(BaseOutputTransport):
     def __init__(self, **params: Any) -> None:
         super().__init__(TransportParams(audio_out_enabled=True, video_out_enabled=True, **params))
         self.events: list[tuple[str, Any]] = []  # ("audio" or "image", its number), or ("frame", what was pushed on)
+        self.arrived: list[tuple[str, int]] = []  # images and audio, as the service pushes them
         self.ready = asyncio.Event()
+
+    async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
+        if isinstance(frame, OutputImageRawFrame):
+            self.arrived.append(("image", frame.image[0]))
+        elif isinstance(frame, OutputAudioRawFrame):
+            self.arrived.append(("audio", int(np.frombuffer(frame.audio, np.int16)[0])))
+        await super().process_frame(frame, direction)
 
     async def start(self, frame: StartFrame) -> None:
         await super().start(frame)

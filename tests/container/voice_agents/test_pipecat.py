@@ -38,14 +38,11 @@ def test_speech_is_played_with_its_images(rate: int):
     pipeline = asyncio.run(run())
     audio = [number for number in pipeline.numbers("audio") if number in (7, 9)]
     if rate == 24_000:
+        in_step = [("image", 7), ("audio", 7)] * 13 + [("image", 9), ("audio", 9)] * 8
+        assert [one for one in pipeline.transport.arrived if one[1] in (7, 9)] == in_step
         assert [(number, len(list(run))) for number, run in groupby(audio)] == [(7, 13), (9, 8)]  # frames of 40 ms
     assert len(pipeline.numbers("audio")) in (21, 22, 23)
-    for number in (7, 9):
-        shown, played = indices(pipeline, "image", number), indices(pipeline, "audio", number)
-        assert len(shown) >= len(played) // 2  # the transport shows the last one every 40 ms, by a clock of its own
-        in_turn = [i for i, (kind, what) in enumerate(pipeline.transport.events) if what == number and kind != "frame"]
-        assert shown[0] - played[0] <= 2  # no two pieces of audio precede the first image
-        assert in_turn == sorted(shown + played)
+    assert {7, 9} <= set(pipeline.numbers("image"))  # the transport shows the last one by a clock of its own
     started, stopped = place_of(pipeline, BotStartedSpeakingFrame), place_of(pipeline, BotStoppedSpeakingFrame)
     assert started < indices(pipeline, "audio", 7)[1]
     assert stopped > indices(pipeline, "audio", 7)[-1]
