@@ -1,9 +1,9 @@
-"""Frames of live media, made from arrays and read into them: no file is opened here."""
+"""Frames and packets of live media, made from arrays and read into them: no file is opened here."""
 
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import av
 import numpy as np
@@ -11,6 +11,10 @@ import numpy.typing as npt
 
 VideoFrame: TypeAlias = av.VideoFrame
 AudioFrame: TypeAlias = av.AudioFrame
+Packet: TypeAlias = "av.Packet[Any]"
+OPUS_RATE = 48_000  # Hz
+OPUS_SAMPLES = 960  # of a packet: 20 ms
+OPUS_BIT_RATE = 64_000  # of mono speech; transparent
 
 
 def make_video_frame(image_i420: npt.NDArray[np.uint8], pts: int, clock_rate: int) -> VideoFrame:
@@ -37,3 +41,28 @@ class RateConverter:
         """Return the samples that a frame completes: (n,) int16."""
         parts = [part.to_ndarray().reshape(-1) for part in self._resampler.resample(frame)]
         return np.concatenate([np.zeros(0, np.int16), *parts]).astype(np.int16, copy=False)
+
+
+class OpusEncoder:
+    """Encodes mono samples at 48 kHz as Opus, one packet for each 20 ms."""
+
+    def __init__(self) -> None:
+        self._codec = av.CodecContext.create("libopus", "w")
+        assert isinstance(self._codec, av.AudioCodecContext)
+        self._codec.sample_rate, self._codec.bit_rate = OPUS_RATE, OPUS_BIT_RATE
+        self._codec.format, self._codec.layout = "s16", "mono"
+        self._codec.options = {"application": "voip", "frame_duration": "20"}
+        self._n_samples = 0
+
+    def encode(self, samples: npt.NDArray[np.int16]) -> bytes:
+        """Return the packet of `OPUS_SAMPLES` samples."""
+        frame = make_audio_frame(samples, OPUS_RATE, self._n_samples)
+        self._n_samples += len(samples)
+        return b"".join(bytes(packet) for packet in self._codec.encode(frame))
+
+
+def make_packet(content: bytes, pts: int, clock_rate: int) -> Packet:
+    """Return an encoded packet. pts: its time, in units of the clock's rate (Hz)."""
+    packet = av.Packet(content)
+    packet.pts, packet.time_base = pts, Fraction(1, clock_rate)
+    return packet

@@ -11,9 +11,11 @@ import numpy.typing as npt
 
 from container.live.frame_messages import WHOLE, FrameMessage
 from container.live.session import LiveSession, take_frame
+from container.live.webrtc.opus_packets import OpusPackets
 
 if TYPE_CHECKING:
     from container.live.session_options import SessionOptions
+    from inference.audio.mel import Samples
     from inference.avatar import AvatarSession
 
 
@@ -22,15 +24,17 @@ class MediaFrame(FrameMessage):
     """A frame for the tracks; its `jpeg` is empty.
 
     image: (H * 3 / 2, W) uint8, planar YUV 4:2:0 (I420) with BT.601's matrix and limited range; W and H are even.
-    sample_rate: of its audio.
+    packets: its audio, as Opus, 20 ms each.
     """
 
     image: npt.NDArray[np.uint8]
-    sample_rate: int
+    packets: tuple[bytes, ...]
 
 
 class MediaSession(LiveSession):
     """A live session whose frames are `MediaFrame`s."""
+
+    _opus: OpusPackets | None = None
 
     def render_next_frame(self, session: AvatarSession, n_before: int, options: SessionOptions) -> MediaFrame:  # noqa: ARG002
         """Render the next frame as an image. Call it in a thread. n_before: added to its number."""
@@ -51,5 +55,10 @@ class MediaSession(LiveSession):
             b"",
             timed.pcm.astype("<i2").tobytes(),
             image=np.asarray(image, np.uint8),
-            sample_rate=session.sample_rate,
+            packets=self._encode_audio(session.sample_rate, timed.pcm),
         )
+
+    def _encode_audio(self, rate: int, pcm: Samples) -> tuple[bytes, ...]:
+        if self._opus is None or self._opus.rate != rate:
+            self._opus = OpusPackets(rate)
+        return self._opus.encode(pcm)

@@ -27,10 +27,10 @@ from container.live.webrtc.ice_servers import IceServer
 from container.live.webrtc.media_session import MediaFrame, MediaSession
 from container.live.webrtc.offer import Offer, offer_errors
 from container.live.webrtc.sender_reports import SenderReports, SessionClock
-from container.live.webrtc.tracks import AUDIO_RATE, AvatarAudioTrack, AvatarVideoTrack
+from container.live.webrtc.tracks import AvatarAudioTrack, AvatarVideoTrack
 from inference.error_responses import failure_of
 from inference.errors import InvalidRequest, VisemeError
-from inference.media.live_frames import RateConverter
+from inference.media.live_frames import OPUS_RATE, RateConverter
 
 logger = logging.getLogger("viseme.live")
 LOOPBACK = "127.0.0.1"
@@ -99,7 +99,7 @@ class WebRtcPeer:
             audio = self._connection.addTransceiver(self.audio, "sendrecv")
             codecs = RTCRtpSender.getCapabilities("audio").codecs
             audio.setCodecPreferences([one for one in codecs if one.mimeType == OPUS])
-            SenderReports(self.audio, self._session_clock, AUDIO_RATE).attach(audio.sender)
+            SenderReports(self.audio, self._session_clock, OPUS_RATE).attach(audio.sender)
 
     def _agents(self) -> set[Connection]:
         """Return the ICE agents: one for all sections, unless the client cannot bundle them."""
