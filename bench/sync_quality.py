@@ -1,8 +1,9 @@
 """Measure how well generated lips follow audio, on clips, faces and speakers that were not trained on.
 
-    python -m bench.sync_quality [--checkpoint starter] [--grid FOLDER] [--people 10] [--films VIDEO...]
+    python -m bench.sync_quality [--checkpoint starter] [--grid FOLDER] [--people 10] [--kokoro PACKS] [--films VIDEO]
 
-FOLDER contains clips/*.mpg and eval/*.mpg. The audio of each clip is applied to another clip's face, so the face never
+FOLDER contains clips/*.mpg, eval/*.mpg and people/*.mpg. PACKS: folder of packs of `training.common.kokoro --held-out`.
+The audio of each clip is applied to another clip's face, so the face never
 shows what is spoken. Columns of the table:
 
   ours      correlation of the generated mouth opening with that of the speaker
@@ -14,6 +15,12 @@ shows what is spoken. Columns of the table:
   rest      mean opening in silence over the widest in speech (95th percentile)
   given     correlation of the generated opening with that of the face's own video, which should be low
   moved     standard deviation of the generated opening over that of the speaker
+  encoder   correlation of the opening that the audio encoder predicts, before anything is generated (nan: it has none)
+
+ours, original and encoder are correlations with the same opening, so that they show what is lost in the audio encoder,
+in the generated images, and in measuring. The second table has the share of b, m and p on which lips shut: the opening
+is under a tenth of the speaker's widest within 80 ms, in what the encoder predicts and in the generated video. It is
+measured on speech with exact times, of rendered people and of Kokoro's voices that were never trained on.
 
 Exits with status 1 unless ours is above shuffled, energy and 0.6 of original, and ssim above copying.
 """
@@ -23,6 +30,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import tempfile
 import wave
 from dataclasses import dataclass
@@ -32,6 +40,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from bench.lip_closure import ShapeReader, TimedAudio, count_shut, read_shapes
 from bench.lips import (
     FPS,
     Curve,
@@ -56,6 +65,10 @@ from inference.media.audio_convert import Samples
 from inference.media.encode import write_video
 from inference.settings import Settings
 from inference.speaker import SyntheticClip
+from inference.speaker.synthesis import synthesise
+from training.common.kokoro import load_packs
+from training.common.mouth_examples import BILABIALS
+from training.common.speech import to_int16
 from training.common.synthetic_clips import FIRST_SEED, draw_sentence
 
 PIECE_S = 0.4  # length of the pieces of shuffled audio
@@ -64,7 +77,9 @@ SILENCE_S = 2.0
 WIDEST_PERCENTILE = 95  # of the openings in speech
 MIN_SHARE_OF_ORIGINAL = 0.6  # correlation / correlation of the original video
 FIRST_PERSON = 200  # seed of the first rendered person
-TRAINED_SPEAKER = "s1_"  # prefix of the clips of the speaker that was trained on
+TRAINED_SPEAKER = "s1"  # most clips that were trained on are of this speaker
+STRANGERS = ("s20", "s23", "s26", "s33")  # speakers of whom no clip was trained on
+N_CLOSURE_FACES = 4  # rendered faces on which lips must shut
 
 
 @dataclass(frozen=True)
@@ -80,6 +95,7 @@ class Quality:
     rest: float
     given: float
     moved: float
+    encoder: float = math.nan
 
     @property
     def faults(self) -> list[str]:
@@ -97,6 +113,7 @@ def main() -> None:
     parser.add_argument("--reference", choices=("steady", "each"), default="steady", help="reference frames")
     parser.add_argument("--grid", type=Path, default=Path("../shared/grid"), help="skipped if it does not exist")
     parser.add_argument("--people", type=int, default=10, help="number of rendered people, with one sentence each")
+    parser.add_argument("--kokoro", type=Path, help="folder of packs of held-out voices")
     parser.add_argument("--films", type=Path, nargs="*", default=[], help="videos of other speakers, with audio")
     parser.add_argument("--clips", type=int, help="most clips of each kind")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
@@ -105,18 +122,22 @@ def main() -> None:
         raise SystemExit(f"--people {args.people}: at most {FIRST_SEED - FIRST_PERSON}; later seeds were trained on")
     cv2.setNumThreads(1)
     options = SyncOptions(reference=args.reference)
-    evaluator = SyncEvaluator(LipSyncer([args.checkpoint], precision=args.precision), options=options)
-    results = {}
+    evaluator = SyncEvaluator(
+        LipSyncer([args.checkpoint], precision=args.precision), options=options, shapes=read_shapes(args.checkpoint)
+    )
+    results: dict[str, dict[str, object]] = {}
     print(f"{'clips':26}{'n':>4}" + "".join(f"{name:>10}" for name in Quality.__annotations__))
     with tempfile.TemporaryDirectory(prefix="viseme-quality-") as folder:
         for name, paths in find_clips(args.grid, args.people, args.films, Path(folder)).items():
             each = evaluator.evaluate_all(paths[: args.clips])
             mean = mean_quality(each)
-            results[name] = {"n": len(each)} | {key: round(value, 3) for key, value in vars(mean).items()}
+            figures = {key: round(value, 3) for key, value in vars(mean).items() if not math.isnan(value)}
+            results[name] = {"n": len(each), **figures}
             print(f"{name:26}{len(each):4}" + "".join(f"{value:10.3f}" for value in vars(mean).values()))
             for fault in mean.faults:
                 print(f"! {name}: does not beat {fault}")
                 results[name]["fails"] = 1
+        results |= print_closures(evaluator, find_timed_audio(args.people, args.kokoro, args.clips), Path(folder))
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n")
     raise SystemExit(any("fails" in one for one in results.values()))
@@ -124,18 +145,68 @@ def main() -> None:
 
 def find_clips(grid: Path, n_people: int, videos: list[Path], folder: Path) -> dict[str, list[Path]]:
     """Return clips that the bundled weights were not trained on, by kind. folder: for rendered clips."""
-    others = [path for path in sorted(grid.glob("clips/*.mpg")) if not path.name.startswith(TRAINED_SPEAKER)]
+    clips = sorted(grid.glob("clips/*.mpg"))
+    strangers = [path for path in (*clips, *sorted(grid.glob("people/*.mpg"))) if speaker_of(path) in STRANGERS]
+    known = [path for path in clips if speaker_of(path) not in (TRAINED_SPEAKER, *STRANGERS)]
     found = {
         "s1, held out": sorted(grid.glob("eval/*.mpg")),
-        "other speakers": [path for i in range(3) for path in others[i::3]],  # neighbours are different people
+        "trained speakers": shuffle_neighbours(known),
+        "strangers": shuffle_neighbours(strangers),
         "rendered people": [render(seed, folder) for seed in range(FIRST_PERSON, FIRST_PERSON + n_people)],
         "films given": videos,
     }
     return {name: paths for name, paths in found.items() if paths}
 
 
+def speaker_of(path: Path) -> str:
+    return path.stem.partition("_")[0]
+
+
+def shuffle_neighbours(paths: list[Path]) -> list[Path]:
+    """Reorder paths that are sorted by speaker, so that neighbours are different people."""
+    return [path for i in range(3) for path in paths[i::3]]
+
+
+def find_timed_audio(n_people: int, packs: Path | None, n_clips: int | None) -> dict[str, list[TimedAudio]]:
+    """Return speech with exact times that the bundled weights were not trained on, by kind."""
+    rendered = [
+        SyntheticClip(draw_sentence(seed), seed).speech for seed in range(FIRST_PERSON, FIRST_PERSON + n_people)
+    ]
+    found = {
+        "rendered people": [
+            TimedAudio(
+                to_int16(synthesise(speech, seed)),
+                tuple((one.start_s + one.end_s) / 2 for one in speech.phones if one.phoneme.lower() in BILABIALS),
+            )
+            for seed, speech in enumerate(rendered, FIRST_PERSON)
+        ],
+        "Kokoro's held-out voices": [TimedAudio.of_kokoro(one) for one in load_packs(packs)] if packs else [],
+    }
+    return {name: each[:n_clips] for name, each in found.items() if each}
+
+
+def print_closures(
+    evaluator: SyncEvaluator, kinds: dict[str, list[TimedAudio]], folder: Path
+) -> dict[str, dict[str, object]]:
+    """Print the share of b, m and p on which lips shut; return the figures by kind. Faces are rendered people."""
+    print(f"\n{'lips shut on b, m, p':26}{'n':>4}{'encoder':>10}{'video':>10}")
+    results: dict[str, dict[str, object]] = {}
+    for name, speeches in kinds.items():
+        found = [
+            evaluator.count_closures(one, render(FIRST_PERSON + i % N_CLOSURE_FACES, folder))
+            for i, one in enumerate(speeches)
+        ]
+        predicted, drawn, n = np.sum(found, axis=0).tolist()
+        shares = {"encoder": predicted / n, "video": drawn / n} if evaluator.shapes else {"video": drawn / n}
+        results[f"{name}, lips shut"] = {"n": n} | {key: round(value, 3) for key, value in shares.items()}
+        print(f"{name:26}{n:4}{shares.get('encoder', math.nan):10.3f}{shares['video']:10.3f}")
+    return results
+
+
 def render(seed: int, folder: Path) -> Path:
     path = folder / f"person{seed}.mp4"
+    if path.exists():
+        return path
     SyntheticClip(draw_sentence(seed), seed).write(path)
     return path
 
@@ -144,9 +215,13 @@ class SyncEvaluator:
     """Generates videos and measures their mouths."""
 
     def __init__(
-        self, syncer: LipSyncer, landmarker: Landmarker | None = None, options: SyncOptions | None = None
+        self,
+        syncer: LipSyncer,
+        landmarker: Landmarker | None = None,
+        options: SyncOptions | None = None,
+        shapes: ShapeReader | None = None,
     ) -> None:
-        self.syncer, self.options = syncer, options
+        self.syncer, self.options, self.shapes = syncer, options, shapes
         self.landmarker = landmarker or load_landmarker("mediapipe", Settings.from_env().weight_sources)
         self._openings: dict[Path, Curve] = {}
 
@@ -174,7 +249,21 @@ class SyncEvaluator:
             rest=float(silent.mean() / max(np.percentile(ours, WIDEST_PERCENTILE), 1e-3)),
             given=correlate_at_lag(ours, self.own_opening(face)),
             moved=float(ours.std() / max(truth.std(), 1e-6)),
+            encoder=self.encoder_correlation(speaker),
         )
+
+    def encoder_correlation(self, speaker: SpeakingVideo) -> float:
+        """Return the correlation of the predicted opening with the speaker's; nan if the encoder predicts none."""
+        if self.shapes is None:
+            return math.nan
+        return correlate_at_lag(self.shapes.opening(speaker.samples, len(speaker.opening)), speaker.opening)
+
+    def count_closures(self, speech: TimedAudio, face: Path) -> tuple[int, int, int]:
+        """Return on how many b, m, p lips shut: as predicted, and in a video of the face; and how many there are."""
+        drawn, n = count_shut(self.generated_opening(face, speech.samples), speech.middles_s)
+        if self.shapes is None:
+            return 0, drawn, n
+        return count_shut(self.shapes.opening(speech.samples, speech.n_frames), speech.middles_s)[0], drawn, n
 
     def own_opening(self, video: Path) -> Curve:
         """Measure the mouth opening of a video once, and return it from the cache later."""

@@ -30,13 +30,15 @@ def test_each_figure_is_averaged():
     assert mean.ssim == pytest.approx(0.8)
 
 
-def test_trained_speakers_and_missing_kinds_are_left_out(tmp_path: Path):
-    (tmp_path / "clips").mkdir()
-    for name in ("s1_a", "s2_a", "s4_a", "s5_a"):
-        (tmp_path / "clips" / f"{name}.mpg").touch()
+def test_speakers_are_kept_apart_and_missing_kinds_are_left_out(tmp_path: Path):
+    for folder, names in (("clips", ("s1_a", "s2_a", "s4_a", "s26_a")), ("people", ("s2_b", "s33_b"))):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / f"{name}.mpg").touch()
     found = find_clips(tmp_path, 0, [tmp_path / "own.mp4"], tmp_path)
     assert {name: sorted(path.stem for path in paths) for name, paths in found.items()} == {
-        "other speakers": ["s2_a", "s4_a", "s5_a"],
+        "trained speakers": ["s2_a", "s4_a"],
+        "strangers": ["s26_a", "s33_b"],
         "films given": ["own"],
     }
 
