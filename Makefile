@@ -148,7 +148,8 @@ bench: $(READY) | $(CLIP)
 	$(BIN)/python -m bench.live
 	$(BIN)/python -m bench.livekit
 	$(BIN)/python -m bench.page
-	$(if $(CLIPS),$(BIN)/python -m bench.accuracy $(CLIPS))
+	$(BIN)/python -m bench.say
+	$(if $(CLIPS),$(BIN)/python -m bench.accuracy $(CLIPS) --phrases 20)
 	$(if $(CLIPS),$(BIN)/python -m bench.robustness $(CLIPS))
 	$(if $(GRID),$(BIN)/python -m bench.joined $(GRID)/eval.csv $(GRID)/eval_words.csv)
 	$(if $(SLOW),$(BIN)/python -m bench.active_speaker $(GRID:%=--grid %))

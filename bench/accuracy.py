@@ -1,6 +1,6 @@
 """Measure error rates of lip reading for each speaker and decoder.
 
-    python -m bench.accuracy CLIPS.csv...
+    python -m bench.accuracy CLIPS.csv... [--phrases 20]
 
 Each table has the columns file, speaker, transcript. Each table is split into the clips of its first speaker and those
 of all others. Columns of the output:
@@ -8,6 +8,9 @@ of all others. Columns of the output:
   n                number of clips
   WER, CER         word and character error rate
   whole sentences  clips that are transcribed without an error
+
+--phrases N: a row "among N" for the share of clips whose sentence is chosen among N, itself and others drawn at random
+from the language, the same for each clip in every run.
 
 The row "grammar, logits zero" is a baseline: what the grammar outputs for 75 frames that carry no information.
 """
@@ -32,6 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", type=Path, nargs="+")
     parser.add_argument("--weights", default="starter")
+    parser.add_argument("--phrases", type=int, metavar="N", help="also choose among N sentences")
     parser.add_argument("--show", action="store_true", help="print the transcript and the output for each clip")
     args = parser.parse_args()
     reader = LipReader(weights=args.weights)
@@ -40,6 +44,13 @@ def main() -> None:
         clips = read_clip_table(table)
         for name, group in group_by_speaker(clips).items():
             report(f"{table.name} {name}", group, reader, show=args.show)
+            if args.phrases:
+                hypotheses = [
+                    reader.read(clip.path, ReadOptions(phrases=draw_phrases(clip.transcript, args.phrases, i))).text
+                    for i, clip in enumerate(group)
+                ]
+                references = [clip.transcript for clip in group]
+                print_row(f"{table.name} {name} among {args.phrases}", references, hypotheses, show=args.show)
 
 
 def group_by_speaker(clips: list[LabelledClip]) -> dict[str, list[LabelledClip]]:
@@ -68,6 +79,17 @@ def print_row(name: str, references: list[str], hypotheses: list[str], *, show: 
     if show:
         for reference, hypothesis in pairs:
             print(f"    {reference:36} {hypothesis}")
+
+
+def draw_phrases(transcript: str, n: int, seed: int) -> tuple[str, ...]:
+    """Return n different sentences of the language in a random order, of which one is the transcript."""
+    rng = np.random.default_rng(seed)
+    drawn = {transcript}
+    while len(drawn) < n:
+        drawn.add(" ".join(words[rng.integers(len(words))] for words in GRID))
+    phrases = sorted(drawn)
+    rng.shuffle(phrases)
+    return tuple(phrases)
 
 
 def decode_without_evidence() -> str:

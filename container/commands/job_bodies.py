@@ -65,6 +65,10 @@ def read_body(video: JobInput, options: Fields, headers: dict[str, str]) -> Iter
 
     Raises: MediaNotFound, InvalidRequest.
     """
+    if not video.scheme and "phrases" in options:  # too long for a header
+        with json_body(options, {"video": video.path}, headers) as body:
+            yield body
+        return
     if not video.scheme:
         kind = mimetypes.guess_type(video.name)[0] or RAW
         named = {OPTIONS_HEADER: json.dumps(options)} if options else {}

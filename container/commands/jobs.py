@@ -22,7 +22,7 @@ from container.commands.console import (
     print_note,
     report_progress,
 )
-from container.commands.read import DecoderName
+from container.commands.read import DecoderName, read_phrases
 from container.commands.sync import EnhanceName, FpsOption, LoopOption, ReferenceOption
 from inference.atomic_write import atomic_file
 from inference.errors import InvalidRequest, StorageError
@@ -38,7 +38,7 @@ app = typer.Typer(name="jobs", no_args_is_help=True, help="Submit, watch and dow
 DEFAULT_URL = "http://127.0.0.1:8080"
 RESULT_NAME = "result.json"
 OUTPUT_NAME = re.compile(r"[A-Za-z0-9_+][A-Za-z0-9._+-]{0,127}")
-READ_ONLY = "decoder", "nbest", "exact"
+READ_ONLY = "decoder", "nbest", "exact", "phrases"
 SYNC_ONLY = (
     "models",
     "enhance",
@@ -96,6 +96,7 @@ def submit(
     decoder: Annotated[DecoderName | None, typer.Option("--decoder", help="As of viseme read.")] = None,
     nbest: Annotated[int | None, typer.Option("--nbest", metavar="N", help="As of viseme read.")] = None,
     exact: Annotated[bool, typer.Option("--exact", help="As of viseme read.")] = False,
+    phrases: Annotated[Path | None, typer.Option("--phrases", metavar="FILE", help="As of viseme read.")] = None,
     checkpoint: Annotated[
         list[str] | None, typer.Option("--checkpoint", metavar="NAME", help="A model of the server. Repeatable.")
     ] = None,
@@ -125,6 +126,7 @@ def submit(
         decoder=decoder,
         nbest=nbest,
         exact=exact or None,
+        phrases=None if phrases is None else read_phrases(phrases),
         models=checkpoint,
         enhance=enhance,
         fps=fps,

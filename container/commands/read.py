@@ -32,12 +32,15 @@ from container.commands.transcript_files import (
     format_transcript,
     write_transcript,
 )
-from inference.errors import CallerError
+from inference.errors import CallerError, InvalidRequest
 
 # The engines are imported in the functions that use them: torch takes a second to import, and neither help nor
 # completion must wait for it.
 if TYPE_CHECKING:
     from inference.lip_reading import LipReader, ReadOptions, Transcript
+
+
+MAX_PHRASES_BYTES = 1 << 20
 
 
 class DecoderName(StrEnum):
@@ -87,6 +90,15 @@ NBestOption = Annotated[
         "--nbest", metavar="N", help="Number of sentences the grammar decoder lists in the JSON's 'alternatives'."
     ),
 ]
+PhrasesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--phrases",
+        metavar="FILE",
+        help="Choose among the phrases in this text file, one a line: each is scored exactly, with any weights. The "
+        "confidence is its posterior among them; 'alternatives' lists the best.",
+    ),
+]
 LandmarksOption = Annotated[
     LandmarksName | None,
     typer.Option("--landmarks", help="Face landmark detector. Default: the one the weights were trained with."),
@@ -104,6 +116,7 @@ def read(
     weights: WeightsOption = "starter",
     decoder: DecoderOption = DecoderName.auto,
     nbest: NBestOption = None,
+    phrases: PhrasesOption = None,
     landmarks: LandmarksOption = None,
     face: FaceOption = "largest",
     exact: ExactOption = False,
@@ -120,6 +133,7 @@ def read(
     check_output_options(videos, output_format, output_dir)
     captioned = {video: choose_target(captioned_path(video, output_dir), videos) for video in videos} if burn else {}
     chosen_face = parse_face(face)
+    listed = () if phrases is None else read_phrases(phrases)
 
     from container.visuals.burn_captions import burn_captions
     from inference.backends.threads import limit_threads
@@ -128,7 +142,7 @@ def read(
 
     settings = Settings.from_env().with_overrides(threads=threads)
     limit_threads(settings.wanted_threads)
-    options = ReadOptions(face=chosen_face, decoder=decoder.value, exact=exact)
+    options = ReadOptions(face=chosen_face, decoder=decoder.value, exact=exact, phrases=listed)
     options = options if nbest is None else replace(options, n_best=nbest)
     reader = LipReader(
         weights=weights,
@@ -190,3 +204,23 @@ def print_transcript(transcript: Transcript, video: Path, output_format: Transcr
         name = str(video).replace("\n", "?")  # keeps each transcript on one line
         text = f"{name}: {text}"
     print_line(text)
+
+
+def read_phrases(path: Path) -> tuple[str, ...]:
+    """Read a file of phrases, one a line; blank lines do not count.
+
+    Raises: InvalidRequest if it cannot be read, is no text or has no phrase.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_PHRASES_BYTES + 1)
+        lines = content.decode("utf-8-sig").splitlines()
+    except OSError as err:
+        raise InvalidRequest(f"--phrases {path}: {err.strerror}") from err
+    except UnicodeDecodeError as err:
+        raise InvalidRequest(f"--phrases {path}: expected text in UTF-8") from err
+    found = tuple(line for line in lines if line.strip())
+    if not found or len(content) > MAX_PHRASES_BYTES:
+        what = f"more than {MAX_PHRASES_BYTES >> 20} MiB" if found else "no phrase"
+        raise InvalidRequest(f"--phrases {path}: {what}; expected a phrase a line")
+    return found

@@ -13,7 +13,7 @@ import numpy as np
 
 from inference.backends import choose_device
 from inference.backends.device import count_threads
-from inference.errors import UnsupportedMedia
+from inference.errors import InvalidRequest, UnsupportedMedia
 from inference.faces import FaceRegion, FaceTracker
 from inference.faces.crop import CROP_HEIGHT, CROP_WIDTH
 from inference.faces.load import load_landmarker
@@ -26,6 +26,7 @@ from inference.lip_reading.model import DEFAULT_LANDMARKS, load_model
 from inference.lip_reading.mouth_strip import MouthSampler, MouthStrip
 from inference.lip_reading.options import FPS, Decoder, ReadOptions, Transcript
 from inference.lip_reading.partial_words import OnWords, WordStream
+from inference.lip_reading.phrases import MAX_FRAMES, read_phrase
 from inference.lip_reading.preprocess import (
     WINDOW_FRAMES,
     MouthCrop,
@@ -168,6 +169,7 @@ class LipReader:
         """
         options, clock = options or ReadOptions(), clock or StageClock()
         decode = self._read_sentences if self._has_grammar(options) else self._read_windows
+        decode = self._read_phrase if options.phrases else decode
         extracted = self._extract_mouths(
             source, options, progress, clock, lambda mouths: decode(mouths, options, clock, on_words)
         )
@@ -239,6 +241,14 @@ class LipReader:
         with clock.stage("words"):
             return self._decode(logits, options)
 
+    def _read_phrase(
+        self, mouths: Iterator[MouthCrop], options: ReadOptions, clock: StageClock, _on_words: OnWords | None
+    ) -> DecodedText:
+        """Decode the whole video as one of the phrases. Raises: InvalidRequest if it is too long or too short."""
+        logits = self._run_network(limit_frames(mouths), clock, None)
+        with clock.stage("words"):
+            return read_phrase(logits, options.phrases, FPS, options.n_best)
+
     def _read_sentences(
         self, mouths: Iterator[MouthCrop], options: ReadOptions, clock: StageClock, on_words: OnWords | None
     ) -> DecodedText:
@@ -258,9 +268,13 @@ class LipReader:
             return join_spans(spans, options.n_best)
 
     def _has_grammar(self, options: ReadOptions) -> bool:
+        if options.phrases:
+            return False
         return options.decoder == "grammar" or (options.decoder == "auto" and self.model.language == LANGUAGE)
 
     def _decode(self, logits: Logits, options: ReadOptions) -> DecodedText:
+        if options.phrases:
+            return read_phrase(logits, options.phrases, FPS, options.n_best)
         if self._has_grammar(options):
             return read_grammar(logits, FPS, options.n_best, self.model.calibration)
         return read_greedy(logits, FPS)
@@ -298,6 +312,16 @@ class LipReader:
 def is_one_shot(mouths: Iterable[MouthCrop]) -> bool:
     """Return whether the mouths are read as one shot; a short one beside another does not count."""
     return len({mouth.shot for mouth in merge_short_shots(mouths)}) <= 1
+
+
+def limit_frames(mouths: Iterable[MouthCrop]) -> Iterator[MouthCrop]:
+    """Yield the same mouths. Raises: InvalidRequest if they are more than one phrase takes."""
+    for i, mouth in enumerate(mouths):
+        if i == MAX_FRAMES:
+            raise InvalidRequest(
+                f"phrases: the video has more than {MAX_FRAMES / FPS:.0f} s; expected a video of one phrase"
+            )
+        yield mouth
 
 
 def check_not_still(media: OpenedMedia) -> None:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from inference.errors import InvalidRequest
 from inference.lip_reading import ReadOptions
-from inference.lip_reading.options import DEFAULT_N_BEST, FPS, MAX_N_BEST, Decoder
+from inference.lip_reading.options import DEFAULT_N_BEST, FPS, MAX_N_BEST, MAX_PHRASES, Decoder
 from inference.media_types import READ_TYPES, AcceptHeader
 from inference.requests.body import (
     Bucket,
@@ -58,11 +58,10 @@ class ReadFields(BaseModel):
     nbest: Annotated[int, Field(ge=1, le=MAX_N_BEST), BeforeValidator(parse_number)] = DEFAULT_N_BEST
     exact: bool = False
     mouths: bool = False
+    phrases: Annotated[tuple[str, ...], Field(max_length=MAX_PHRASES)] = ()
 
     def options(self) -> ReadOptions:
-        return ReadOptions(
-            face=self.face, decoder=self.decoder, n_best=self.nbest, exact=self.exact, mouths=self.mouths
-        )
+        return ReadOptions(self.face, self.decoder, self.nbest, self.exact, self.mouths, self.phrases)
 
 
 class ReadBody(ReadFields):

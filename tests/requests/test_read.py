@@ -8,6 +8,7 @@ import pytest
 
 from inference.errors import InvalidRequest, UnsupportedContentType
 from inference.lip_reading import ReadOptions
+from inference.lip_reading.options import MAX_PHRASES
 from inference.media_types import READ_TYPES, AcceptHeader
 from inference.requests import JSON, OPTIONS_HEADER, ReadRequest, S3Object, UrlObject, parse_job_request, parse_request
 
@@ -37,6 +38,14 @@ def test_inline_base64_with_options():
     options = {"face": 1, "decoder": "greedy", "nbest": 3, "exact": True, "mouths": True}
     request = parse({"task": "lipread", "video": INLINE} | options)
     assert request == ReadRequest(b"film", ReadOptions(face=1, decoder="greedy", n_best=3, exact=True, mouths=True))
+
+
+def test_as_many_phrases_as_are_allowed():
+    phrases = tuple(f"{a}{b} c" for a in "ABCDEFGHIJKLMNOPQRSTUVWXYZ" for b in "ABCDEFGHIJKLMNOPQRSTUVWXYZ")[
+        :MAX_PHRASES
+    ]
+    options = parse({"video": INLINE, "phrases": phrases}).options
+    assert options.phrases == tuple(phrase.upper() for phrase in phrases)
 
 
 @pytest.mark.parametrize(
@@ -83,6 +92,9 @@ WRONG: dict[str, tuple[object, str]] = {
     "no readings": ({"video": INLINE, "nbest": 0}, '"nbest": found 0'),
     "too many readings": ({"video": INLINE, "nbest": 101}, '"nbest": found 101'),
     "readings in words": ({"video": INLINE, "nbest": "all"}, "\"nbest\": found 'all'"),
+    "too many phrases": ({"video": INLINE, "phrases": ["a"] * (MAX_PHRASES + 1)}, '"phrases"'),
+    "a phrase with a digit": ({"video": INLINE, "phrases": ["call 911"]}, "'9' cannot be read from lips"),
+    "phrases and a decoder": ({"video": INLINE, "phrases": ["a"], "decoder": "greedy"}, "expected none with phrases"),
     "task": ({"video": INLINE, "task": "juggle"}, "\"task\": found 'juggle'; expected lipread or lipsync"),
     "list": ([1], "a JSON list; expected an object"),
     "short bucket": ({"s3_bucket": "a", "s3_video_key": "k"}, '"s3_bucket"'),

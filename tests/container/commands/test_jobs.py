@@ -267,6 +267,14 @@ def test_a_video_is_sent_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (call.headers["Idempotency-Key"], call.headers["X-Webhook-Url"]) == ("k", "https://h/x")
 
 
+def test_a_video_is_sent_in_json_with_phrases(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "a.mp4").write_bytes(VIDEO)
+    (tmp_path / "phrases.txt").write_text("yes\nno\n")
+    call = submitted([str(tmp_path / "a.mp4"), "--phrases", str(tmp_path / "phrases.txt")], capsys)
+    body = json.loads(call.body)
+    assert (body["phrases"], base64.b64decode(body["video"])) == (["yes", "no"], VIDEO)
+
+
 def test_a_face_and_audio_are_sent_in_base64(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

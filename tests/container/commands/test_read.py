@@ -46,6 +46,40 @@ def test_read_prints_as_many_alternatives_as_requested(talk_mp4: Path, capsys: p
     assert json.loads(capsys.readouterr().out)["alternatives"] == []
 
 
+def test_read_chooses_among_phrases(talk_mp4: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    phrases = tmp_path / "phrases.txt"
+    phrases.write_text("set red in q six soon\n\nopen the door\n", "utf-8-sig")
+    assert main(["read", str(talk_mp4), "--format", "json", "--phrases", str(phrases)]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {one["text"] for one in found["alternatives"]} == {"SET RED IN Q SIX SOON", "OPEN THE DOOR"}
+    assert sum(one["confidence"] for one in found["alternatives"]) == pytest.approx(1, abs=2e-4)
+    assert found["text"] == found["alternatives"][0]["text"] == " ".join(word["word"] for word in found["words"])
+    assert 0 <= found["words"][0]["start"] < found["words"][-1]["end"] <= found["duration_s"]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "no phrase; expected a phrase a line"),
+        (b"\xff\xfe\x00", "expected text in UTF-8"),
+        (b"yes\n" * (1 << 19), "more than 1 MiB"),
+        (b"call 911\n", "'9' cannot be read from lips"),
+        (None, "No such file"),
+    ],
+)
+def test_phrases_that_cannot_be_used_exit_2(
+    content: bytes | None, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "phrases.txt"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["read", "x.mp4", "--phrases", str(path)]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    assert words in err
+
+
 def test_several_videos_are_named_and_one_failure_stops_no_other(
     talk_mp4: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
