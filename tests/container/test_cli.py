@@ -213,7 +213,7 @@ def test_a_misspelt_command_is_corrected(capsys: pytest.CaptureFixture[str]):
     [
         ("viseme re", {"read", "render"}),
         ("viseme weights c", {"convert"}),
-        ("viseme avatar ", {"build", "import", "info", "speak"}),
+        ("viseme avatar ", {"build", "import", "info", "livekit", "say", "speak"}),
         ("viseme sync --ref", {"--reference"}),
         ("viseme read --device ", {"auto", "cpu", "cuda"}),
         ("viseme weights convert --to o", {"onnx", "openvino"}),
