@@ -66,6 +66,7 @@ export class WebRtcSession extends AvatarSession {
   connect() {
     this.callbacks.onState(this.nFailures ? "reconnecting" : "connecting");
     const connection = this.connection = new RTCPeerConnection();
+    addEventListener("pagehide", () => connection.close(), { once: true }); // the server would miss it for 30 s
     const timer = setTimeout(() => this.lose(connection, new Error("no connection to the server")), CONNECT_MS);
     connection.onconnectionstatechange = () => {
       if (connection.connectionState === "connected") clearTimeout(timer);
