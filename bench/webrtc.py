@@ -12,7 +12,8 @@ interrupts it in the middle of the time. Server and browser share the cores. Pri
                   both tracks, twice a second): median, and 99th percentile of its absolute value
   interrupt       from the message to the last frame with an open mouth, or loud audio, that is played, and to the shut
                   mouth: after the browser's buffers, while `bench.live` measures the arrival
-  cpu_percent     of the server's process, of one core
+  cpu_ms          CPU time of the server for a frame: of this session, and of one by WebSocket, with whole frames, that
+                  speaks as much
 
 Exits with status 1 if fewer than 24.5 frames a second are shown, one is lost, the first takes over 500 ms, the offset
 is over 40 ms (99th percentile), or the interrupt over 120 ms and 200 ms.
@@ -21,6 +22,7 @@ is over 40 ms (99th percentile), or the interrupt over 120 ms and 200 ms.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import base64
 import json
 import os
@@ -34,6 +36,7 @@ from typing import Any
 import grpc
 import numpy as np
 import psutil
+import websockets
 from playwright.sync_api import sync_playwright
 
 from bench.interrupts import (
@@ -48,11 +51,15 @@ from bench.interrupts import (
 )
 from bench.live import provide_avatar, running_server
 from bench.live_server import NAME
+from container.live.frame_messages import unpack_frame
 from container.protos import optimized_lipsyncsrv_pb2_grpc as pb2_grpc
 
 MIN_FPS, MAX_FIRST_MS, MAX_OFFSET_MS = 24.5, 500.0, 40.0
 LOUD = 0.03  # peak of the played audio, of 1
 FRAME_TICKS = 3600  # of an RTP timestamp, for each frame
+TIMESTAMPS = 1 << 32  # after which RTP timestamps start again
+SPEAK_EVERY_S = 10.0
+SOCKET_FRAMES = 250  # 10 s, in which it speaks as long as the session that is watched
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -177,24 +184,55 @@ def watch(port: int, grpc_port: int, pid: int, seconds: float) -> dict[str, Any]
         region = mouth_region(mouths.box)
         page.evaluate(OPEN, {"path": f"/v1/avatars/{NAME}/whep", "region": region, "side": SIDE})
         noise = [mouths.distance(to_mouth(one)) for _, one in page.evaluate(REST)[:IDLE_FRAMES]]
-        server.cpu_percent()
+        cpu_s = cpu_seconds(server)
         started, stats, interrupt, spoke_s = time.monotonic(), [], None, float("-inf")
         while (now := time.monotonic() - started) < seconds:
-            if now - spoke_s >= 10:
+            if now - spoke_s >= SPEAK_EVERY_S:
                 page.evaluate(SPEAK, speech)
                 spoke_s = now
             if interrupt is None and now > seconds / 2 and 1.5 < now - spoke_s < 4:
                 interrupt = page.evaluate(INTERRUPT)
             stats.append(page.evaluate(STATS))
             page.wait_for_timeout(500)
-        cpu_percent = server.cpu_percent()
+        cpu_s = cpu_seconds(server) - cpu_s
         frames, load = page.evaluate(FRAMES), os.getloadavg()[0]
+        page.evaluate("() => window.seen.connection.close()")
+        page.wait_for_timeout(1000)  # until the server has ended the session
         browser.close()
     assert interrupt is not None
     return summarize_session(frames, stats, load) | {
         "interrupt": summarize_interrupt(interrupt, mouths, open_threshold(noise)),
-        "cpu_percent": round(cpu_percent),
+        "cpu_ms": {
+            "webrtc": round(1000 * cpu_s / n_frames(frames), 1),
+            "websocket": round(asyncio.run(measure_socket(port, server)), 1),
+        },
     }
+
+
+def cpu_seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def n_frames(frames: dict[str, Any]) -> int:
+    """Return how many frames the session had while the browser showed it."""
+    timestamps = np.array([timestamp for _, timestamp in frames["shown"]])
+    return int((np.diff(timestamps) % TIMESTAMPS).sum()) // FRAME_TICKS
+
+
+async def measure_socket(port: int, server: psutil.Process) -> float:
+    """Return the milliseconds of CPU time for a frame of a WebSocket session."""
+    url = f"ws://127.0.0.1:{port}/v1/avatars/{NAME}/session?frames=whole"
+    async with websockets.connect(url, proxy=None, compression=None) as socket:
+        await socket.send(make_speech())
+        await socket.send('{"type":"flush"}')
+        first, last, cpu_s = None, 0, cpu_seconds(server)
+        while first is None or last - first < SOCKET_FRAMES:
+            message = await socket.recv()
+            if isinstance(message, bytes):
+                last = unpack_frame(message).frame
+                first = last if first is None else first
+        return 1000 * (cpu_seconds(server) - cpu_s) / SOCKET_FRAMES
 
 
 def to_mouth(grey: list[int]) -> Any:
@@ -203,7 +241,7 @@ def to_mouth(grey: list[int]) -> Any:
 
 def summarize_session(frames: dict[str, Any], stats: list[dict[str, Any]], load: float) -> dict[str, Any]:
     at_ms, timestamps = (np.array(one) for one in zip(*frames["shown"], strict=True))
-    steps = np.diff(timestamps) % (1 << 32) // FRAME_TICKS
+    steps = np.diff(timestamps) % TIMESTAMPS // FRAME_TICKS
     offsets = [one["audio"] - one["video"] for one in stats if one["audio"] and one["video"]]
     return {
         "first_frame_ms": round(frames["first"]),
