@@ -26,6 +26,7 @@ from deploy.dev.events import EventPump, Scheduler, Wakeup
 from deploy.dev.functions import FOREIGN_PREFIX, LocalFunction, local_environment
 from deploy.dev.gateway import AccessCheck, Gateway, open_port
 from deploy.dev.http_proxy import ContainerConnection
+from deploy.dev.log_publisher import LogPublisher, ServerLog
 from deploy.dev.moto_account import make_moto_app
 from deploy.dev.runtime import SageMakerRuntime
 from deploy.dev.saved_account import SavedAccount
@@ -103,7 +104,8 @@ class LocalAccount:
 
     def run(self, report: Callable[[str], None]) -> bool:
         """Start the container, create the endpoint, and wait for a signal; see `run_account`."""
-        process = ServerProcess(self._environment, self._url)
+        log = ServerLog()
+        process = ServerProcess(self._environment, self._url, log)
         threads: list[threading.Thread] = []
         try:
             self._gateway.functions = {one.spec.name: one for one in self._functions}
@@ -112,7 +114,7 @@ class LocalAccount:
             if not self._wait_for(process):
                 return self._stop.count > 0
             self._container.port = process.port
-            threads = self._start_threads()
+            threads = self._start_threads(log)
             for line in commands_to_copy(self._url, self._options):
                 report(line)
             while process.is_running and not self._stop.count:
@@ -138,10 +140,11 @@ class LocalAccount:
         policy = WaitPolicy(report=lambda _: None)
         rollout.create(self._aws, make_spec(args, datetime.now(UTC)), policy)
 
-    def _start_threads(self) -> list[threading.Thread]:
+    def _start_threads(self, log: ServerLog) -> list[threading.Thread]:
         threads: list[threading.Thread] = [EventPump(self._aws, one, self._wakeup) for one in self._functions]
         threads += [Scheduler(self._aws, one, self._wakeup) for one in self._stack.schedules]
         threads.append(AsyncInvoker(self._aws, self._container, self._async_url, self._wakeup))
+        threads.append(LogPublisher(self._aws, log, self._wakeup))
         for thread in threads:
             thread.start()
         self._wakeup.notify()  # for what was saved

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -13,7 +12,8 @@ import threading
 import time
 from collections.abc import Mapping
 
-logger = logging.getLogger("viseme.dev")
+from deploy.dev.log_publisher import ServerLog
+
 READY = "viseme is ready"
 SERVE = (sys.executable, "-m", "container.cli", "serve", "--aws-routes", "--host", "127.0.0.1", "--port", "0")
 COMMAND = (sys.executable, "-m", "deploy.dev.parent_death", *SERVE)
@@ -24,11 +24,12 @@ NOT_PASSED_ON = ("VISEME_TOKEN", "VISEME_TLS_CERT", "VISEME_TLS_KEY", "VISEME_RA
 class ServerProcess:
     """The container's process, with its log passed on to stderr."""
 
-    def __init__(self, environment: Mapping[str, str], url: str) -> None:
+    def __init__(self, environment: Mapping[str, str], url: str, log: ServerLog) -> None:
         """Start it, from the main thread: it ends when the thread that started it does.
 
-        url: of the account, from which it reads videos.
+        url: of the account, from which it reads videos. log: gets its lines, too.
         """
+        self._log = log
         given = {name: value for name, value in environment.items() if name not in NOT_PASSED_ON}
         given |= {"AWS_ENDPOINT_URL_S3": url, "VISEME_JOB_WORKERS": "0"}
         self._process = subprocess.Popen(
@@ -66,10 +67,13 @@ class ServerProcess:
         """Pass on each line; find the port in that which says that it is ready."""
         assert self._process.stderr is not None
         with self._process.stderr as lines:
-            for line in lines:
-                sys.stderr.write(line.decode("utf-8", "replace"))
+            for encoded in lines:
+                line = encoded.decode("utf-8", "replace")
+                sys.stderr.write(line)
                 sys.stderr.flush()
-                if self.port is None and READY.encode() in line:
+                is_ready_line = self.port is None and READY in line
+                self._log.append(line.rstrip("\n"), is_last_of_start=is_ready_line)
+                if is_ready_line:
                     self.port = json.loads(line)["port"]
                     self._is_ready.set()
         self._is_ready.set()

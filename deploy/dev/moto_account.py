@@ -94,10 +94,11 @@ def find_endpoint_config(name: str) -> Any | None:
     return None
 
 
-def endpoint_names() -> Iterator[str]:
-    """Yield the names of all endpoints."""
+def endpoint_versions() -> Iterator[tuple[str, str]]:
+    """Yield the name of each endpoint, and that of its configuration."""
     for backend in list(sagemaker_backends[ACCOUNT_ID].values()):
-        yield from list(backend.endpoints)
+        for name, endpoint in list(backend.endpoints.items()):
+            yield name, endpoint.endpoint_config_name
 
 
 def buckets() -> dict[str, FakeBucket]:

@@ -98,6 +98,7 @@ def test_deploy_endpoint_works_unchanged(account: DevAccount, client: Any):
     role = "arn:aws:iam::123456789012:role/viseme-dev-ExecutionRole"
     report = deploy(account, *name, "--role-arn", role, "--bucket", "viseme-dev-modelbucket")
     assert f'second: read "{CLIP_WORDS}" (as spoken)' in report
+    assert "second: device cpu" in report  # from the container's log in CloudWatch
     deploy(account, *name, "--delete")
     runtime = client("sagemaker-runtime")
     with pytest.raises(runtime.exceptions.ValidationError, match="Endpoint second of account"):
