@@ -8,7 +8,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from container.live.frame_clock import FPS
-from container.voice_agents.avatar_renderer import FRAME_SAMPLES, SAMPLE_RATE, AvatarFrame, AvatarRenderer, Image
+from container.voice_agents.avatar_renderer import (
+    FRAME_SAMPLES,
+    SAMPLE_RATE,
+    AvatarFrame,
+    AvatarRenderer,
+    Image,
+)
 from container.voice_agents.speech_timeline import PlayedAudio, ReachedMarker, SpeechTimeline
 from inference.audio.mel import Samples
 
@@ -63,6 +69,7 @@ class SpeechPlayer:
         self._shown_s = now() - FRAME_S  # time of the last image
         self._is_speaking = False  # whether the last frame was one of speech
         self._fed_s = now()  # time of the last audio, or of the last frame of speech
+        self._n_sessions = renderer.n_sessions  # that got speech
         self._prepared: asyncio.Task[AvatarFrame] | None = None
         self._has_space = asyncio.Event()
         self._has_space.set()
@@ -179,6 +186,9 @@ class SpeechPlayer:
     def _send(self) -> None:
         if self._timeline.n_pending >= MAX_PENDING:
             self._has_space.clear()
+        if self._n_sessions != self._renderer.n_sessions:
+            self._n_sessions = self._renderer.n_sessions
+            self._timeline.rewind()
         for pcm in self._timeline.take_unsent(SEND_AHEAD):
             if pcm is None:
                 self._renderer.flush()

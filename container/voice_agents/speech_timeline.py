@@ -95,6 +95,11 @@ class SpeechTimeline:
             self._unsent_ends.popleft()
             yield None
 
+    def rewind(self) -> None:
+        """Send all that was not played again, to another session."""
+        self._sent = self._played
+        self._unsent_ends = deque(self._ends)
+
     def take_played(self, returned: Samples, *, is_speaking: bool) -> Iterator[PlayedAudio | ReachedMarker]:
         """Yield the audio of a frame of the session, each part after the markers before it.
 

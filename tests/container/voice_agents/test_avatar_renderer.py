@@ -11,9 +11,10 @@ from support.live_app import LiveApp, live_app, make_settings
 
 from container.app import Server
 from container.rejections import RequestRejected
-from container.voice_agents.avatar_renderer import SAMPLE_RATE, AvatarRenderer, open_renderer
+from container.voice_agents import avatar_renderer
+from container.voice_agents.avatar_renderer import SAMPLE_RATE, AvatarRenderer, RemoteAvatar, open_renderer
 from container.voice_agents.speech_player import PlaybackLead, ShownImage, SpeechPlayer
-from container.voice_agents.speech_timeline import PlayedAudio
+from container.voice_agents.speech_timeline import PlayedAudio, ReachedMarker
 from inference.avatar import AvatarPackage
 
 PCM = (np.random.default_rng(1).standard_normal(SAMPLE_RATE // 2 - 100) * 5000).astype(np.int16)
@@ -59,19 +60,40 @@ def test_in_this_process(avatar_package: AvatarPackage, tmp_path: Path, interrup
     assert avatar_package.session() is not None  # it stays open
 
 
+async def speak_over_a_cut(renderer: RemoteAvatar) -> np.ndarray:
+    """Speak PCM in a session that is cut off after five frames, and return the audio."""
+    player, played = SpeechPlayer(renderer, PlaybackLead()), []
+    player.push_audio(PCM)
+    player.end_utterance()
+    player.add_marker("end")
+    async with asyncio.timeout(GUARD_S):
+        async for item in player.play():
+            if isinstance(item, ReachedMarker):
+                break
+            if isinstance(item, PlayedAudio):
+                played.append(item.pcm)
+                if len(played) == 5:
+                    renderer._session._client.close()
+    assert renderer.n_sessions == 2
+    await player.close()
+    return np.concatenate(played)
+
+
 async def take_frames(renderer: AvatarRenderer) -> None:
     async with asyncio.timeout(GUARD_S):
         while True:
             await renderer.next_frame()
 
 
-def test_on_a_server_until_it_goes_down(avatar_folder: Path, tmp_path: Path):
+def test_on_a_server_until_it_goes_down(avatar_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     settings = make_settings(tmp_path, avatars=avatar_folder.parent, token="secret")
 
     async def run(app: LiveApp) -> tuple[list[tuple[int, ...]], np.ndarray]:
         found = await speak(await open_renderer("drawn", app.ws(""), settings), interrupt=True)
+        assert np.array_equal(await speak_over_a_cut(await open_renderer("drawn", app.ws(""), settings)), PCM)
         renderer = await open_renderer("drawn", app.ws(""), settings)
         app.call(app.server.drain)
+        monkeypatch.setattr(avatar_renderer, "RESTART_WAITS_S", (0.01,))
         with pytest.raises(RequestRejected, match="going down"):
             await take_frames(renderer)
         await renderer.close()

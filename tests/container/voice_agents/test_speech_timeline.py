@@ -69,6 +69,16 @@ def test_audio_is_sent_as_far_ahead_as_allowed(timeline: SpeechTimeline):
     assert sent(100) == [[12, 13]]
 
 
+def test_another_session_gets_all_that_was_not_played(timeline: SpeechTimeline):
+    timeline.push(ramp(0, 6))
+    timeline.end_utterance()
+    timeline.push(ramp(6, 8))
+    assert len(list(timeline.take_unsent(100))) == 3
+    assert played(timeline.take_played(ramp(0, 4), is_speaking=True)) == [[0, 1, 2, 3]]
+    timeline.rewind()
+    assert [None if pcm is None else pcm.tolist() for pcm in timeline.take_unsent(100)] == [[4, 5], None, [6, 7]]
+
+
 def test_clearing_returns_the_markers(timeline: SpeechTimeline):
     timeline.push(ramp(1, 9))
     timeline.add_marker("a")
