@@ -36,15 +36,19 @@ def dev(
     to copy once it is ready. Any keys are accepted. It needs a checkout, and
     the extra 'dev'.
     """
+    from container.http.hosts import is_bound_to_loopback
     from inference.settings import Settings
 
     access = make_access_check(Settings.from_env(), host)
+    if not is_bound_to_loopback(host):
+        print_note(f"whoever reaches {host} may do everything here: any keys are accepted")
     try:
         from deploy.dev.account import AccountOptions, run_account
     except ModuleNotFoundError as err:
-        if err.name is None or err.name.split(".")[0] in ("deploy", "container", "inference"):
+        package = (err.name or "").partition(".")[0]
+        if package in ("", "deploy"):
             raise
-        raise InvalidRequest(f"{err.name} is not installed: pip install '.[dev]'") from err
+        raise InvalidRequest(f"{package} is not installed: pip install '.[dev]'") from err
     from deploy.errors import DeployError, WrongRequest
 
     logging.basicConfig(level=logging.WARNING, format="viseme: %(message)s")

@@ -78,14 +78,16 @@ class Gateway:
 
     def _note_change(self, environ: Environ) -> None:
         service, target = service_of(environ), environ.get("HTTP_X_AMZ_TARGET", "")
+        # Older clients call SQS without a target, by the query protocol.
+        may_send = service in ("s3", "sns", "events") or (service == "sqs" and not target)
         if self.saved is not None:
             if service == "s3":
                 self._save_s3(self.saved, environ)
             elif TARGET_TABLES.match(target):
                 self.saved.save_tables()
-            if service in ("s3", "sns", "events") or is_change_of_queue(target):
+            if may_send or is_change_of_queue(target):
                 self.saved.save_queues()
-        if service in ("s3", "sns", "events") or target.endswith(".SendMessage"):
+        if may_send or target.startswith("AmazonSQS.SendMessage"):
             self._wakeup.notify()
 
     def _save_s3(self, saved: SavedAccount, environ: Environ) -> None:
