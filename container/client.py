@@ -88,6 +88,7 @@ class LiveClient(ClosingClient):
         *,
         sample_rate: int = 16_000,
         frames: Literal["patch", "whole"] = "patch",
+        alpha: bool = False,
         token: str | None = None,
         ca_file: Path | None = None,
         timeout_s: float = TIMEOUT_S,
@@ -95,13 +96,14 @@ class LiveClient(ClosingClient):
         """Open a session.
 
         url: ws:// or wss://; or sagemaker://ENDPOINT, with the AWS credentials and the region of this machine unless
-        ?region=REGION names one.
+        ?region=REGION names one. alpha: receive WebP patches or whole PNG images without
+        the background, of an avatar with mattes.
         token, ca_file: of WebSocket servers. ca_file: PEM file of the authority that signed the server's certificate,
         if the system does not trust it.
         Raises: RequestRejected, OSError if the server cannot be reached, TimeoutError; for SageMaker
         ModuleNotFoundError without the extra sagemaker-live, ValueError if the URL is invalid.
         """
-        options = {"sample_rate": str(sample_rate), "frames": frames}
+        options = {"sample_rate": str(sample_rate), "frames": frames} | ({"alpha": "1"} if alpha else {})
         self._open = ExitStack()
         opened: AbstractContextManager[MessageConnection]
         if url.startswith(SAGEMAKER_SCHEME):

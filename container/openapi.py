@@ -338,10 +338,16 @@ PATHS: Node = {
             "live",
             "getBackground",
             "Get a frame of an avatar's source video",
-            answers({"200": success("The frame", JPEG), "304": success("The caller has it")}, (400, 403, 404, 503)),
+            answers(
+                {"200": success("The frame", JPEG, "image/webp"), "304": success("The caller has it")},
+                (400, 403, 404, 503),
+            ),
             parameters=[
                 parameter("name", "path", "The avatar's name"),
                 parameter("index", "path", "Index of the frame", {"type": "integer", "minimum": 0}),
+                parameter(
+                    "alpha", "query", "1: WebP without the background, of an avatar with mattes", {"enum": ["0", "1"]}
+                ),
             ],
         )
     },
@@ -507,7 +513,9 @@ ANSWER_SCHEMAS: Node = {
     ),
     "Avatars": {
         "type": "array",
-        "items": record(name=TEXT_VALUE, frames=INTEGER, fps=NUMBER, width=INTEGER, height=INTEGER),
+        "items": record(
+            name=TEXT_VALUE, frames=INTEGER, fps=NUMBER, width=INTEGER, height=INTEGER, alpha={"type": "boolean"}
+        ),
     },
     "JobState": {"type": "string", "enum": [str(state) for state in JobState]},
     "JobSummary": record(**SUMMARY),

@@ -44,7 +44,7 @@ from container.live.frame_counts import FrameCounts
 from container.live.frame_encoder import FrameEncoder
 from container.live.legacy.routes import legacy_app, legacy_routes
 from container.live.legacy.server import MINIMAL, LegacyServer
-from container.live.legacy.single_frames import LatencyByAvatar, encode_video_frame
+from container.live.legacy.single_frames import LatencyByAvatar, encode_transparent_frame, encode_video_frame
 from container.live.session import LiveSession
 from container.live.session_options import SessionOptions
 from container.live.webrtc.resources import WebRtcServer
@@ -180,14 +180,15 @@ class AvatarServer:
             return http_error(err)
 
     async def get_background(self, request: Request) -> Response:
-        """Return a frame of the source video as JPEG: the background of patches."""
+        """Return a frame of the source video as JPEG, or with alpha=1 as WebP with alpha: the background of patches."""
         if FRAME_INDEX.fullmatch(request.path_params["index"]) is None:
             raise HTTPException(404)
         try:
             self.check_access(request)
             async with self.avatars.acquire(request.path_params["name"]) as package:
                 index = int(request.path_params["index"])
-                encoded = await self.encode_background(package, index, self.client_of(request))
+                with_alpha = parse_alpha(request.query_params)
+                encoded = await self.encode_background(package, index, self.client_of(request), with_alpha=with_alpha)
         except Exception as err:  # noqa: BLE001 - the edge
             return http_error(err)
         # Protected by a token, it must not be stored in a shared cache. An avatar may be replaced under the same name,
@@ -196,18 +197,25 @@ class AvatarServer:
         headers = {"cache-control": cache_control, "etag": encoded.etag}
         if encoded.etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
-        return Response(encoded.jpeg, media_type="image/jpeg", headers=headers)
+        return Response(encoded.image, media_type=encoded.media_type, headers=headers)
 
-    async def encode_background(self, package: AvatarPackage, index: int, client: str) -> EncodedBackground:
+    async def encode_background(
+        self, package: AvatarPackage, index: int, client: str, *, with_alpha: bool
+    ) -> EncodedBackground:
         """Return a background, which is encoded when it is the client's turn, unless it is cached.
 
-        Raises: InvalidRequest if there is no such frame, Overloaded if too many requests of the client wait.
+        Raises: InvalidRequest if there is no such frame, or with alpha no matte; Overloaded if too many requests of the
+        client wait.
         """
-        encoded = self._backgrounds.get(package, index)
+        encoded = self._backgrounds.get(package, index, with_alpha=with_alpha)
         if encoded is None:
-            jpeg = await self.avatars.run_single_frame(client, encode_video_frame, package, index, "full_body")
-            encoded = EncodedBackground.of(jpeg)
-            self._backgrounds.add(package, index, encoded)
+            if with_alpha:
+                webp = await self.avatars.run_single_frame(client, encode_transparent_frame, package, index)
+                encoded = EncodedBackground.of(webp, "image/webp")
+            else:
+                jpeg = await self.avatars.run_single_frame(client, encode_video_frame, package, index, "full_body")
+                encoded = EncodedBackground.of(jpeg)
+            self._backgrounds.add(package, index, encoded, with_alpha=with_alpha)
         return encoded
 
     def client_of(self, connection: HTTPConnection) -> str:
@@ -372,6 +380,14 @@ class AvatarServer:
             poll_s = DRAIN_POLL_S if self.is_draining else 1.0
             await asyncio.sleep(min(poll_s, max(deadline - time.monotonic(), 0.0)))
         connection.request_close(CloseReason(GOING_AWAY, f"the stream has reached its limit of {max_duration_s:g} s"))
+
+
+def parse_alpha(query: Mapping[str, str]) -> bool:
+    """Return whether a query has alpha=1. Raises: InvalidRequest for other values than 0 and 1."""
+    value = query.get("alpha", "0")
+    if value not in ("0", "1"):
+        raise InvalidRequest(f"alpha={value[:40]!r}: expected 0 or 1")
+    return value == "1"
 
 
 async def deny_handshake(socket: WebSocket, err: Exception) -> None:

@@ -41,13 +41,14 @@ PackageVersion = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class AvatarInfo:
-    """A package, as its manifest describes it. width and height in pixels."""
+    """A package, as its manifest describes it. width and height in pixels. alpha: whether it has mattes."""
 
     name: str
     frames: int
     fps: int
     width: int
     height: int
+    alpha: bool = False
 
 
 class CacheEntry:
@@ -289,11 +290,12 @@ class PackageList:
 
 def describe_package(name: str, folder: Path) -> AvatarInfo | None:
     """Describe a package, or log that its manifest is invalid and return None."""
-    from inference.avatar.manifest import read_manifest
+    from inference.avatar.manifest import MATTES, read_manifest
 
     try:
         manifest = read_manifest(folder)
     except AvatarError as err:
         logger.warning("an avatar folder has an invalid manifest", extra={"avatar": name, "reason": str(err)})
         return None
-    return AvatarInfo(name, manifest.frames, manifest.fps, manifest.width, manifest.height)
+    has_mattes = MATTES in manifest.files
+    return AvatarInfo(name, manifest.frames, manifest.fps, manifest.width, manifest.height, has_mattes)

@@ -4,7 +4,8 @@
     u16 x | u16 y | u16 w | u16 h | u32 jpeg_len | jpeg | u32 pcm_len | pcm
 
 `reserved` is 0, or, if the client requested it, the index of the background frame that the patch belongs on. Without
-that index, a client cannot place the patch of an avatar that moves its head.
+that index, a client cannot place the patch of an avatar that moves its head. If the client requested alpha,
+`jpeg` is a WebP file, or PNG of a whole frame.
 """
 
 from __future__ import annotations

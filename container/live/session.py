@@ -138,6 +138,10 @@ class LiveSession:
             raise InvalidRequest(
                 f"background=1: the avatar has {self._package.n_frames} frames; expected at most {MAX_BACKGROUNDS}"
             )
+        if options.alpha and not self._package.has_mattes:
+            raise InvalidRequest(
+                f"alpha=1: {self._package.name} has no mattes; expected an avatar that has, such as the starter"
+            )
         return self._package.session(options.sample_rate)
 
     async def produce_frames(self) -> None:
@@ -166,7 +170,9 @@ class LiveSession:
         n_before: added to the frame's number.
         """
         timed = take_frame(session, n_before)
-        return self._encoder.make_message(timed, options.kind, with_background=options.background)
+        return self._encoder.make_message(
+            timed, options.kind, with_background=options.background, with_alpha=options.alpha
+        )
 
     def _send_speech_event(self, frame: FrameMessage) -> None:
         """Report the start and end of speech. Idle frames in the middle of it, while audio is late, do not end it."""

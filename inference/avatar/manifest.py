@@ -15,8 +15,9 @@ from inference.weights.cache import sha256_of
 
 MANIFEST, CROPS, BACKGROUND = "manifest.json", "crops328.npy", "background.mp4"
 NETWORK, ENCODER, FEATURES = "network.safetensors", "audio_encoder.safetensors", "features.npy"
+MATTES = "mattes.npz"  # of the frames: packages that have it can be shown without their background
 REQUIRED_FILES = (CROPS, BACKGROUND, NETWORK)
-OPTIONAL_FILES = (ENCODER, FEATURES)
+OPTIONAL_FILES = (ENCODER, FEATURES, MATTES)
 MAX_MANIFEST_BYTES = 64 << 20  # a box takes about 30 bytes
 MAX_FRAMES = 100_000  # over an hour
 MAX_SIDE = 8192

@@ -19,6 +19,7 @@ from inference.avatar.catalogue import find_encoder, find_folder, find_starter, 
 from inference.avatar.compose import CROP_SIDE, compose_patch, cut_face
 from inference.avatar.crops import CropArray, open_npy
 from inference.avatar.manifest import IdleRange, Manifest, check_files, read_manifest
+from inference.avatar.mattes import Matte, MatteArchive
 from inference.avatar.network import make_audio_encoder, make_generator, read_encoder, read_unet
 from inference.avatar.session import MAX_QUEUED_S, AvatarSession
 from inference.avatar.starter import discard
@@ -56,6 +57,7 @@ class PackageParts:
     audio_encoder: BatchingNetwork | None
     missing_encoder_message: str  # error text if there is no audio encoder
     features: Features | None
+    mattes: MatteArchive | None = None
 
 
 class AvatarPackage:
@@ -114,6 +116,7 @@ class AvatarPackage:
             audio_encoder=make_audio_encoder(read_encoder(encoder), chosen, compiled) if encoder is not None else None,
             missing_encoder_message=missing_encoder_message,
             features=open_features(folder, manifest, unet.sizes.audio_shape),
+            mattes=open_mattes(folder, manifest),
         )
         del unet  # the graph has its own copy of the weights; release this one
         trim_heap()
@@ -127,6 +130,11 @@ class AvatarPackage:
     def accepts_audio(self) -> bool:
         """Whether it can speak new audio."""
         return self._parts.audio_encoder is not None
+
+    @property
+    def has_mattes(self) -> bool:
+        """Whether its frames can be shown without their background."""
+        return self._parts.mattes is not None
 
     def describe(self) -> dict[str, Any]:
         """Return plain values for JSON; of the boxes only their smallest and largest side."""
@@ -151,6 +159,14 @@ class AvatarPackage:
     def background(self, i: int) -> Frame:
         """Decode frame i, unless it is cached: (H, W, 3) uint8 BGR. Do not write to it."""
         return self._parts.reader.read(i)
+
+    def matte(self, i: int) -> Matte:
+        """Return how much of each pixel of frame i is the person: (H, W) uint8. Raises: InvalidRequest if unknown."""
+        if self._parts.mattes is None:
+            raise InvalidRequest(
+                f"{self.name}: has no mattes; expected an avatar with {files.MATTES}, such as the starter"
+            )
+        return self._parts.mattes.read(i)
 
     def region(self, i: int) -> Frame:
         """Return the contents of the box in frame i: (h, w, 3) uint8 BGR."""
@@ -234,6 +250,14 @@ class AvatarPackage:
     def close(self) -> None:
         """Close the background video; no frame of it can be read afterwards."""
         self._parts.reader.close()
+        if self._parts.mattes is not None:
+            self._parts.mattes.close()
+
+
+def open_mattes(folder: Path, manifest: Manifest) -> MatteArchive | None:
+    if files.MATTES not in manifest.files:
+        return None
+    return MatteArchive(folder / files.MATTES, manifest.frames, manifest.width, manifest.height)
 
 
 def open_features(folder: Path, manifest: Manifest, audio_shape: tuple[int, ...]) -> Features | None:

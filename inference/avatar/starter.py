@@ -93,11 +93,11 @@ def make_starter(output: Path, weights: WeightSet, n_frames: int) -> None:
 
 
 def cropped_idle_frames(n_frames: int) -> Iterator[CroppedFrame]:
-    """Yield the person with the mouth at rest, with boxes from the exact landmarks of each frame."""
-    for rendered in Portrait().idle_frames(n_frames):
+    """Yield the person with the mouth at rest, with boxes from each frame's exact landmarks, and exact mattes."""
+    for rendered, matte in Portrait().idle_mattes(n_frames):
         height, width = rendered.frame.shape[:2]
         box = fit_box(crop_box_from_landmarks(rendered.landmarks[0]), width, height, STARTER)
-        yield CroppedFrame(rendered.frame, box)
+        yield CroppedFrame(rendered.frame, box, matte=matte)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import numpy.typing as npt
 from inference.atomic_write import atomic_folder
 from inference.avatar import manifest as files
 from inference.avatar.compose import CROP_SIDE, cut_crop
+from inference.avatar.mattes import Matte, MatteWriter
 from inference.errors import InvalidRequest, StorageError, UnsupportedMedia
 from inference.faces import FaceBox
 from inference.media import Frame
@@ -41,12 +42,13 @@ class PackageFrames:
 class CroppedFrame:
     """A frame, (H, W, 3) uint8 BGR with even sides, and its face box, in whole pixels inside the frame.
 
-    crop: (328, 328, 3); if None, it is cut from the frame.
+    crop: (328, 328, 3); if None, it is cut from the frame. matte: (H, W) uint8, of all frames or of none.
     """
 
     frame: Frame
     box: FaceBox
     crop: Frame | None = None
+    matte: Matte | None = None
 
 
 @contextmanager
@@ -83,7 +85,9 @@ def write_frames(folder: Path, frames: Iterable[CroppedFrame], name: str) -> Pac
     with (
         write_video(folder / files.BACKGROUND, FPS, is_seekable=True, is_rounded_down=True) as video,
         CropWriter(folder / files.CROPS) as crops,
+        ExitStack() as stack,
     ):
+        mattes: MatteWriter | None = None
         for cropped in frames:
             height, width = cropped.frame.shape[:2]
             if not written.boxes:
@@ -95,6 +99,9 @@ def write_frames(folder: Path, frames: Iterable[CroppedFrame], name: str) -> Pac
                 )
             video.add(cropped.frame)
             crops.add(cut_crop(cropped.frame, cropped.box) if cropped.crop is None else cropped.crop)
+            if cropped.matte is not None:
+                mattes = mattes or stack.enter_context(closing(MatteWriter(folder / files.MATTES)))
+                mattes.add(cropped.matte)
             written.boxes.append(cropped.box)
     return written
 

@@ -62,12 +62,17 @@ class Camera:
         colour = rng.standard_normal((*shape, 3), np.float32)
         self._noise = np.round(appearance.noise_sigma * (0.8 * grey + 0.6 * colour)).astype(np.int16)
 
+    def blur(self, image: Frame) -> Frame:
+        """Return a frame, or one channel, with blur."""
+        if self._sigma <= 0:
+            return image
+        return cv2.GaussianBlur(image, (0, 0), self._sigma).astype(np.uint8, copy=False)
+
     def capture(self, frame: Frame, noise: np.random.Generator) -> Frame:
         """Return the frame with blur and noise. noise: draws the offset of the noise image."""
         height, width = frame.shape[:2]
         top, left = noise.integers(self.SPARE, size=2)
-        if self._sigma > 0:
-            frame = cv2.GaussianBlur(frame, (0, 0), self._sigma).astype(np.uint8, copy=False)
+        frame = self.blur(frame)
         grain = self._noise[top : top + height, left : left + width]
         return cv2.add(frame, grain, dtype=cv2.CV_8U).astype(np.uint8, copy=False)
 
@@ -311,7 +316,10 @@ def rotation_matrix(pose: HeadPose) -> npt.NDArray[np.float32]:
 
 
 def composite(part: Frame, texture: TextureMap) -> None:
-    """Composite a texture map over a part of the frame, in place."""
+    """Composite a texture map over a part of the frame, in place. A fourth channel of the frame becomes its alpha."""
+    has_alpha = part.shape[2] == 4
     left = cv2.cvtColor(cv2.bitwise_not(texture[..., 3]), cv2.COLOR_GRAY2BGR)
+    if has_alpha:
+        left = cv2.merge([*cv2.split(left), left[..., 0]])
     below = cv2.multiply(part, left, scale=1 / 255)
-    part[:] = cv2.add(below, cv2.cvtColor(texture, cv2.COLOR_BGRA2BGR))
+    part[:] = cv2.add(below, texture if has_alpha else cv2.cvtColor(texture, cv2.COLOR_BGRA2BGR))

@@ -38,6 +38,15 @@ class Portrait:
         frame, (landmarks,) = self._scene.draw([pose], [mouth], noise)
         return frame, landmarks
 
+    def idle_mattes(self, n_frames: int = STARTER_FRAMES, fps: int = FPS) -> Iterator[tuple[RenderedFrame, Frame]]:
+        """Yield the frames of `idle_frames`, each with its matte: (H, W) uint8, 255 where only the person is seen."""
+        for i in range(n_frames):
+            at = Fraction(i, fps)
+            (pose,) = head_motion(self._appearance, self._seed, np.array([float(at)]))
+            noise = np.random.default_rng((self._seed, NOISE_STREAM, i))
+            frame, (landmarks,), matte = self._scene.draw_with_matte([pose], [MouthShape()], noise)
+            yield RenderedFrame(at, frame, (landmarks,), MouthShape()), matte
+
     def idle_frames(self, n_frames: int = STARTER_FRAMES, fps: int = FPS) -> Iterator[RenderedFrame]:
         """Yield frames with the mouth at rest."""
         for i in range(n_frames):

@@ -39,6 +39,18 @@ class Scene:
         ]
         return self._camera.capture(frame, noise), landmarks
 
+    def draw_with_matte(
+        self, poses: Sequence[HeadPose], mouths: Sequence[MouthShape], noise: np.random.Generator
+    ) -> tuple[Frame, list[Landmarks], Frame]:
+        """Draw the frame of `draw` and its matte, (H, W) uint8: how much of each pixel is people, 255 if all of it."""
+        frame = np.dstack([self._room, np.zeros_like(self._room[..., 0])])
+        landmarks = [
+            person.draw_onto(frame, pose, mouth)
+            for person, pose, mouth in zip(self._people, poses, mouths, strict=True)
+        ]
+        drawn = np.ascontiguousarray(frame[..., :3])
+        return self._camera.capture(drawn, noise), landmarks, self._camera.blur(np.ascontiguousarray(frame[..., 3]))
+
     def draw_empty(self, noise: np.random.Generator) -> Frame:
         """Draw the room without people: (H, W, 3) uint8 BGR."""
         return self._camera.capture(self._room.copy(), noise)

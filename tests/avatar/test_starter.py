@@ -14,7 +14,7 @@ from bench.avatar_quality import AvatarEvaluator
 from bench.lips import correlate_at_lag
 from inference.avatar import AvatarPackage, list_avatars
 from inference.avatar.catalogue import is_starter
-from inference.avatar.manifest import CROPS, MANIFEST, read_manifest
+from inference.avatar.manifest import CROPS, MANIFEST, MATTES, read_manifest
 from inference.avatar.starter import cache_key, starter_folder
 from inference.errors import BadPackage, StorageError
 from inference.faces import Landmarker
@@ -88,6 +88,7 @@ def test_it_is_generated_once_and_complete(tmp_path: Path):
     manifest = read_manifest(folder)
     assert manifest.frames == FEW
     assert manifest.made_from == {file.name: file.sha256 for file in STARTER_AVATAR.files}
+    assert MATTES in manifest.files
     assert {path.name for path in folder.parent.iterdir()} == {folder.name, f".{folder.name}.lock"}
 
 

@@ -131,7 +131,7 @@ async def session(app: LiveApp, path: str = SESSION, **options: Any) -> AsyncIte
 
 def test_avatars_are_listed(app: LiveApp):
     (drawn,) = [one for one in httpx.get(app.http("/v1/avatars")).json() if one["name"] == "drawn"]
-    assert drawn == {"name": "drawn", "frames": 75, "fps": 25, "width": 320, "height": 240}
+    assert drawn == {"name": "drawn", "frames": 75, "fps": 25, "width": 320, "height": 240, "alpha": False}
 
 
 def test_idle_frames_are_numbered_without_gaps(app: LiveApp):
@@ -238,6 +238,10 @@ def test_background_frames_over_http(app: LiveApp, avatar_package: AvatarPackage
     assert other.headers["etag"] != response.headers["etag"]
     assert np.abs(decode(response.content).astype(int) - avatar_package.background(7)).mean() < 4
     assert httpx.get(app.http("/v1/avatars/drawn/background/75")).status_code == 400
+    for alpha, message in (("1", "has no mattes"), ("2", "expected 0 or 1")):
+        refused = httpx.get(app.http(f"/v1/avatars/drawn/background/7?alpha={alpha}"))
+        assert refused.status_code == 400
+        assert message in refused.json()["error"]["message"]
     assert httpx.get(app.http("/v1/avatars/nobody/background/0")).status_code == 404
 
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from inference.rendering import Portrait
 from inference.rendering.mouth_shape import MouthShape
+from inference.rendering.rendered_frame import NOISE_STREAM
 
 SIDE = 128
 INNER_LIPS = ((61, 67), (62, 66), (63, 65))
@@ -30,3 +31,16 @@ def test_frames_of_one_time_and_noise_differ_only_by_the_mouth():
     assert not np.array_equal(shut[eyes:], wide[eyes:])
     assert np.array_equal(shut, Portrait(21, SIDE, SIDE).draw(0.4, MouthShape(), 7)[0])
     assert not np.array_equal(shut, portrait.draw(0.4, MouthShape(), 8)[0])
+
+
+def test_mattes_tell_the_person_from_the_room_and_change_no_pixel_of_the_frame():
+    portrait = Portrait(21, SIDE, SIDE)
+    plain = list(portrait.idle_frames(2))
+    for i, (rendered, matte) in enumerate(portrait.idle_mattes(2)):
+        np.testing.assert_array_equal(rendered.frame, plain[i].frame)
+        room = portrait._scene.draw_empty(np.random.default_rng((21, NOISE_STREAM, i)))
+        np.testing.assert_array_equal(rendered.frame[matte == 0], room[matte == 0])
+        left, top = rendered.landmarks[0].min(axis=0).astype(int)
+        right, bottom = rendered.landmarks[0].max(axis=0).astype(int)
+        assert matte[top:bottom, left:right].min() == 255  # the face
+        assert 0.3 < (matte == 0).mean() < 0.8

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from container.live.frame_clock import FPS
-from container.live.jpeg import PATCH_QUALITY, WHOLE_QUALITY, encode_jpeg
+from container.live.jpeg import PATCH_QUALITY, WHOLE_QUALITY, encode_jpeg, encode_webp
 from inference.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -163,6 +163,12 @@ def encode_centre_window(package: AvatarPackage, samples: npt.NDArray[np.int16],
     buffer.append(resampler.finish())
     middle = buffer.end * FPS // SAMPLE_RATE // 2
     return np.stack([package.encode_audio(buffer.read(*sample_range_of_window(k))) for k in windows_of_frame(middle)])
+
+
+def encode_transparent_frame(package: AvatarPackage, frame_id: int) -> bytes:
+    """Encode a frame of the source video as WebP without its background. Raises: InvalidRequest."""
+    check_frame(package, frame_id)
+    return encode_webp(package.background(frame_id), package.matte(frame_id))
 
 
 def encode_video_frame(package: AvatarPackage, frame_id: int, video_type: str) -> bytes:
