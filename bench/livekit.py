@@ -44,7 +44,7 @@ TOLERANCE_S = 0.011  # of a position after an interrupt: the track plays blocks 
 
 
 class EmptyRoom(rtc.EventEmitter[str]):
-    """A room with nobody else in it, who subscribes at once."""
+    """A room without other participants, in which each track counts as subscribed to."""
 
     def __init__(self) -> None:
         super().__init__()

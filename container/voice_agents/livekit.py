@@ -348,7 +348,7 @@ class LiveKitAvatar:
 
 
 async def watch(runner: AvatarRunner, output: LocalSpeechOutput) -> None:
-    """Let the agent go on, without its voice, if the avatar's session ends by itself."""
+    """Let the agent go on without audio if the avatar's session ends by itself."""
     try:
         await runner.wait_for_complete()
     except Exception as err:

@@ -21,7 +21,7 @@ from inference.audio.mel import Samples
 FRAME_S = 1 / FPS
 SEND_AHEAD = 5 * SAMPLE_RATE  # samples that the session gets before they are played
 STARVED_S = 0.3  # without audio for the next frame, after which what there is counts as an utterance
-MAX_PENDING = 120 * SAMPLE_RATE  # samples of speech that are kept; whoever pushes more has to wait
+MAX_PENDING = 120 * SAMPLE_RATE  # samples of speech that are kept; then pushing waits
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,8 @@ class SpeechPlayer:
             for at_s, items in self._schedule(frame):
                 if generation == self.generation:
                     await self._wait_until(at_s)
-                for item in items:
-                    if generation != self.generation:
-                        break
+                # Checked first: behind an interrupt, items belong to the next frame.
+                while generation == self.generation and (item := next(items, None)) is not None:
                     yield item
             if generation == self.generation:
                 self._advance(frame)

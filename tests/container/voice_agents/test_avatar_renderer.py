@@ -108,5 +108,5 @@ def test_on_a_server_until_it_goes_down(avatar_folder: Path, tmp_path: Path, mon
 def test_an_avatar_that_the_server_does_not_have(tmp_path: Path):
     settings = make_settings(tmp_path)
     with live_app(Server(settings)) as app, pytest.raises(RequestRejected) as found:
-        asyncio.run(open_renderer("nobody", app.ws(""), settings))
+        asyncio.run(open_renderer("missing", app.ws(""), settings))
     assert found.value.code == "avatar_not_found"

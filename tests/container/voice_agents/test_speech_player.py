@@ -119,6 +119,16 @@ def test_an_interrupt_drops_what_is_due_next():
     assert sum(what for _, kind, what in found if kind == "audio") < SAMPLE_RATE // 2
 
 
+def test_a_marker_right_after_an_interrupt_is_kept():
+    async def interrupt(player: SpeechPlayer, _renderer: ScriptedAvatar) -> None:
+        await asyncio.sleep(0.11)  # in the middle of a frame
+        player.interrupt()
+        player.add_marker("kept")
+
+    found = play(interrupt, 0.4, PlaybackLead())
+    assert [what for _, kind, what in found if kind == "marker"] == ["kept"]
+
+
 def test_audio_that_runs_out_is_spoken_to_its_end():
     async def stall(player: SpeechPlayer, renderer: ScriptedAvatar) -> None:
         player.push_audio(speech(7, FRAME_SAMPLES * 3 // 2))
