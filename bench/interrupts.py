@@ -2,9 +2,9 @@
 
 From the client's message until the last frame, or audio, of the old speech has arrived, and until the first frame of
 the avatar at rest has. Frames of WebSocket sessions name their generation. Those of WebRTC do not: an old one has an
-open mouth (compared with the avatar's resting frames), and old audio is loud; their packets' arrivals count, as players
-buffer them for different times. gRPC has no sessions: its client, which requests each frame when it is due, cancels its
-stream, and requests a resting frame.
+open mouth (it differs from the avatar's resting ones more than halfway as much as most of the speech before), and old
+audio is loud; their packets' arrivals count, as players buffer them for different times. gRPC has no sessions: its
+client, which requests each frame when it is due, cancels its stream, and requests a resting frame.
 """
 
 from __future__ import annotations
@@ -38,11 +38,12 @@ from inference.speaker.synthesis import SYNTHESIS_RATE, synthesise
 MAX_OLD_MS, MAX_SHUT_MS = 120.0, 200.0
 FRAME_S = 0.04
 SPEECH_S = 6.0
-SPOKEN_BEFORE_S, WATCHED_S = 1.0, 0.6  # of speech before the message, and of frames after it
+SPOKEN_BEFORE_S, WATCHED_S = 1.0, 1.0  # of speech before the message, and of frames after it
+REST_S = 0.4  # at the end of what is watched, in which the mouth is shut
 LOUD = 1500  # peak of a packet of speech, of 32768; Opus leaves less in silence
-IDLE_FRAMES = 30  # of a WebRTC session, from whose later half the codec's noise is measured: the first ones are blurred
-OPEN_FACTOR = 1.3  # of the codec's noise, from which on a mouth counts as open
-SIDE = 48  # pixels of a mouth that is compared
+MIN_CONTRAST = 1.15  # of an open mouth, to one at rest that the codec has changed
+SETTLED_FRAMES = 10  # of a session before it speaks
+SIDE = 24  # pixels of a mouth that is compared
 SENTENCE, SEED = "LAY BLUE BY FOUR ZERO AGAIN", 5
 
 Mouth = npt.NDArray[np.float32]  # (SIDE, SIDE) grey
@@ -179,9 +180,30 @@ class RestingMouths:
         return float(np.abs(self._mouths - mouth).mean((1, 2)).min())
 
 
-def open_threshold(distances: list[float]) -> float:
-    """Return the distance from which on a mouth counts as open. distances: of a session's first frames, at rest."""
-    return OPEN_FACTOR * float(np.median(distances[IDLE_FRAMES // 2 :]))
+@dataclass(frozen=True)
+class SeenMouth:
+    """A frame of video. distance: of its mouth to the nearest resting one."""
+
+    at_s: float
+    distance: float
+
+
+def find_open(mouths: list[SeenMouth], sent_s: float) -> list[bool]:
+    """Return which mouths around a message are open. Raises: ValueError if those before it were not."""
+    spoken = [one.distance for one in mouths if one.at_s < sent_s]
+    rest = float(np.median([one.distance for one in mouths if one.at_s > mouths[-1].at_s - REST_S]))
+    wide = float(np.percentile(spoken, 75))
+    if wide < MIN_CONTRAST * rest:
+        raise ValueError(f"the mouth did not open: {wide:.2f} grey levels from rest in speech, {rest:.2f} after it")
+    return [one.distance > (rest + wide) / 2 for one in mouths]
+
+
+def time_interrupt(mouths: list[SeenMouth], loud_s: list[float], sent_s: float) -> Interrupt:
+    """Return when an interrupt had an effect. loud_s: the times of loud audio."""
+    opened = [one.at_s for one, is_open in zip(mouths, find_open(mouths, sent_s), strict=True) if is_open]
+    old_s = max([at_s for at_s in (*opened, *loud_s) if at_s > sent_s], default=sent_s)
+    shut_s = min(one.at_s for one in mouths if one.at_s > max([sent_s, *opened]))
+    return Interrupt((old_s - sent_s) * 1000, (shut_s - sent_s) * 1000)
 
 
 def cut_mouth(grey: npt.NDArray[Any], box: tuple[int, int, int, int]) -> Mouth:
@@ -217,15 +239,6 @@ class PacketTimes:
         return self._times[frame.pts]
 
 
-@dataclass(frozen=True)
-class Arrival:
-    """What arrived when. is_old: whether it is open-mouthed, or loud."""
-
-    at_s: float
-    is_old: bool
-    is_video: bool
-
-
 class MeasuringClient:
     """A WHEP client by aiortc that measures what arrives."""
 
@@ -239,10 +252,9 @@ class MeasuringClient:
         self._connection.on("track", self._follow)
         self._packets = {one.receiver: PacketTimes(one.receiver) for one in self._connection.getTransceivers()}
         self._tasks: list[asyncio.Task[None]] = []
-        self._noise: list[float] = []
         self.events: list[dict[str, Any]] = []
-        self.arrivals: list[Arrival] = []
-        self.n_frames = 0
+        self.seen: list[SeenMouth] = []
+        self.loud_s: list[float] = []
 
     def _follow(self, track: MediaStreamTrack) -> None:
         (packets,) = [times for receiver, times in self._packets.items() if receiver.track is track]
@@ -252,18 +264,11 @@ class MeasuringClient:
         with contextlib.suppress(MediaStreamError):
             while True:
                 frame: Any = await track.recv()
-                at_s, is_video = packets.arrival_s(frame), track.kind == "video"
-                is_old = self._is_open(frame) if is_video else bool(np.abs(frame.to_ndarray().astype(int)).max() > LOUD)
-                self.n_frames += is_video
-                self.arrivals.append(Arrival(at_s, is_old, is_video))
-
-    def _is_open(self, frame: Any) -> bool:
-        grey = frame.to_ndarray(format="gray")
-        distance = self._mouths.distance(cut_mouth(grey, self._mouths.box))
-        if len(self._noise) < IDLE_FRAMES:
-            self._noise.append(distance)
-            return False
-        return distance > open_threshold(self._noise)
+                if track.kind == "video":
+                    mouth = cut_mouth(frame.to_ndarray(format="gray"), self._mouths.box)
+                    self.seen.append(SeenMouth(packets.arrival_s(frame), self._mouths.distance(mouth)))
+                elif np.abs(frame.to_ndarray().astype(int)).max() > LOUD:
+                    self.loud_s.append(packets.arrival_s(frame))
 
     async def connect(self, address: str) -> None:
         with patch("aioice.ice.get_host_addresses", lambda **_families: ["127.0.0.1"]):
@@ -272,7 +277,7 @@ class MeasuringClient:
             offer, headers = self._connection.localDescription.sdp, {"content-type": "application/sdp"}
             answer = (await http.post(address, content=offer, headers=headers)).raise_for_status().text
         await self._connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
-        while self.n_frames <= IDLE_FRAMES or self.channel.readyState != "open":
+        while len(self.seen) < SETTLED_FRAMES or self.channel.readyState != "open":
             await asyncio.sleep(FRAME_S)
 
     async def speak_and_interrupt(self, i: int) -> Interrupt:
@@ -284,15 +289,12 @@ class MeasuringClient:
         while not any(event["type"] == "speech_started" for event in self.events):
             await asyncio.sleep(FRAME_S / 4)
         await asyncio.sleep(SPOKEN_BEFORE_S + offset_s(i))
-        before = self.arrivals[-round(SPOKEN_BEFORE_S / FRAME_S) :]
-        if not any(one.is_old and one.is_video for one in before):
-            raise ValueError("no open mouth was recognized while the avatar spoke")
         sent_s = time.perf_counter()
         self.channel.send('{"type":"interrupt"}')
-        await asyncio.sleep(WATCHED_S)
-        old_s = max([one.at_s for one in self.arrivals if one.is_old and one.at_s > sent_s], default=sent_s)
-        shut_s = min(one.at_s for one in self.arrivals if one.is_video and not one.is_old and one.at_s > old_s)
-        return Interrupt((old_s - sent_s) * 1000, (shut_s - sent_s) * 1000)
+        while self.seen[-1].at_s < sent_s + WATCHED_S:  # frames are decoded later than they arrive
+            await asyncio.sleep(FRAME_S)
+        around = [one for one in self.seen if one.at_s > sent_s - SPOKEN_BEFORE_S]
+        return time_interrupt(around, self.loud_s, sent_s)
 
     async def close(self) -> None:
         await self._connection.close()

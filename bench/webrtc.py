@@ -40,14 +40,14 @@ import websockets
 from playwright.sync_api import sync_playwright
 
 from bench.interrupts import (
-    IDLE_FRAMES,
     MAX_OLD_MS,
     MAX_SHUT_MS,
     SIDE,
     RestingMouths,
+    SeenMouth,
     make_speech,
     mouth_region,
-    open_threshold,
+    time_interrupt,
 )
 from bench.live import provide_avatar, running_server
 from bench.live_server import NAME
@@ -114,7 +114,7 @@ OPEN = """async ({ path, region, side }) => {
   await connection.setLocalDescription(offer);
   await connection.setRemoteDescription({ type: "answer", sdp: await response.text() });
   await audio.resume();
-  while (channel.readyState !== "open" || seen.mouths.length < 30) await new Promise((done) => setTimeout(done, 20));
+  while (channel.readyState !== "open" || seen.mouths.length < 10) await new Promise((done) => setTimeout(done, 20));
 }"""
 SPEAK = """(pcm) => {
   const bytes = Uint8Array.from(atob(pcm), (one) => one.charCodeAt(0));
@@ -125,13 +125,13 @@ INTERRUPT = """async () => {
   const seen = window.seen;
   Object.assign(seen, { watches: true, loud: [] });
   const timer = setInterval(seen.listen, 4);
-  await new Promise((done) => setTimeout(done, 400));
+  await new Promise((done) => setTimeout(done, 1000));
   const sent = performance.now();
   seen.channel.send('{"type":"interrupt"}');
   await new Promise((done) => setTimeout(done, 1000));
   clearInterval(timer);
   seen.watches = false;
-  return { sent, loud: seen.loud, mouths: seen.mouths.filter(([at]) => at > sent - 400) };
+  return { sent, loud: seen.loud, mouths: seen.mouths.filter(([at]) => at > sent - 1000) };
 }"""
 STATS = """async () => {
   const found = { audio: null, video: null, lost: 0, dropped: 0 };
@@ -144,7 +144,7 @@ STATS = """async () => {
   return found;
 }"""
 FRAMES = "() => ({ first: window.seen.first, shown: window.seen.shown.splice(0) })"
-REST = "() => { window.seen.watches = false; return window.seen.mouths.splice(0); }"
+REST = "() => { window.seen.watches = false; window.seen.mouths = []; }"
 
 
 def main() -> None:
@@ -183,14 +183,14 @@ def watch(port: int, grpc_port: int, pid: int, seconds: float) -> dict[str, Any]
         page.goto(f"http://127.0.0.1:{port}/")
         region = mouth_region(mouths.box)
         page.evaluate(OPEN, {"path": f"/v1/avatars/{NAME}/whep", "region": region, "side": SIDE})
-        noise = [mouths.distance(to_mouth(one)) for _, one in page.evaluate(REST)[:IDLE_FRAMES]]
+        page.evaluate(REST)
         cpu_s = cpu_seconds(server)
         started, stats, interrupt, spoke_s = time.monotonic(), [], None, float("-inf")
         while (now := time.monotonic() - started) < seconds:
             if now - spoke_s >= SPEAK_EVERY_S:
                 page.evaluate(SPEAK, speech)
                 spoke_s = now
-            if interrupt is None and now > seconds / 2 and 1.5 < now - spoke_s < 4:
+            if interrupt is None and now > seconds / 2 and 1.0 < now - spoke_s < 3:
                 interrupt = page.evaluate(INTERRUPT)
             stats.append(page.evaluate(STATS))
             page.wait_for_timeout(500)
@@ -201,7 +201,7 @@ def watch(port: int, grpc_port: int, pid: int, seconds: float) -> dict[str, Any]
         browser.close()
     assert interrupt is not None
     return summarize_session(frames, stats, load) | {
-        "interrupt": summarize_interrupt(interrupt, mouths, open_threshold(noise)),
+        "interrupt": summarize_interrupt(interrupt, mouths),
         "cpu_ms": {
             "webrtc": round(1000 * cpu_s / n_frames(frames), 1),
             "websocket": round(asyncio.run(measure_socket(port, server)), 1),
@@ -258,19 +258,16 @@ def summarize_session(frames: dict[str, Any], stats: list[dict[str, Any]], load:
     }
 
 
-def summarize_interrupt(found: dict[str, Any], mouths: RestingMouths, threshold: float) -> dict[str, float]:
-    """Return the milliseconds from the message. threshold: distance from which on a mouth is open."""
-    sent = found["sent"]
-    is_open = [(at, mouths.distance(to_mouth(grey)) > threshold) for at, grey in found["mouths"]]
-    if not any(one for at, one in is_open if at < sent):
-        raise ValueError("no open mouth was recognized while the avatar spoke")
-    last_loud = max((at for at, peak in found["loud"] if peak > LOUD), default=sent)
-    old = max([at for at, one in is_open if one and at > sent], default=sent)
-    shut = min(at for at, one in is_open if not one and at > old)
+def summarize_interrupt(found: dict[str, Any], mouths: RestingMouths) -> dict[str, float]:
+    """Return the milliseconds from the message."""
+    sent_s = found["sent"] / 1000
+    seen = [SeenMouth(at / 1000, mouths.distance(to_mouth(grey))) for at, grey in found["mouths"]]
+    loud_s = [at / 1000 for at, peak in found["loud"] if peak > LOUD]
+    by_video = time_interrupt(seen, [], sent_s)
     return {
-        "last_old_frame_ms": round(old - sent, 1),
-        "last_old_audio_ms": round(max(last_loud - sent, 0), 1),
-        "shut_mouth_ms": round(shut - sent, 1),
+        "last_old_frame_ms": round(by_video.old_ms, 1),
+        "last_old_audio_ms": round(max([0.0, *((at_s - sent_s) * 1000 for at_s in loud_s)]), 1),
+        "shut_mouth_ms": round(by_video.shut_ms, 1),
     }
 
 
