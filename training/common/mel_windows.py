@@ -19,7 +19,7 @@ Halves = npt.NDArray[np.float16]
 Samples = npt.NDArray[np.int16]
 
 OFFSET = SyncOptions().mel_offset_frames  # the same offset as in inference
-# What the last sample of a frame's window is after the start of the frame: 186 ms.
+# From the start of a frame to the last sample that its window depends on: 173 ms.
 LOOK_AHEAD_MS = 1000 * (OFFSET / FPS + (MEL_WINDOW - 1) / MEL_RATE + N_FFT / 2 / SAMPLE_RATE)
 COLUMNS_BEFORE, COLUMNS_AFTER = 8, 40  # mel columns of silence stored around a clip
 N_DEGRADED = 3  # degraded copies of each clip's audio
