@@ -168,10 +168,8 @@ class LipReader:
         Raises: MediaError (including NoFaceFound) if the video cannot be read.
         """
         options, clock = options or ReadOptions(), clock or StageClock()
-        decode = self._read_sentences if self._has_grammar(options) else self._read_windows
-        decode = self._read_phrase if options.phrases else decode
         extracted = self._extract_mouths(
-            source, options, progress, clock, lambda mouths: decode(mouths, options, clock, on_words)
+            source, options, progress, clock, lambda mouths: self._read_mouths(mouths, options, clock, on_words)
         )
         return self._transcribe(extracted, clock)
 
@@ -241,9 +239,16 @@ class LipReader:
         with clock.stage("words"):
             return self._decode(logits, options)
 
-    def _read_phrase(
-        self, mouths: Iterator[MouthCrop], options: ReadOptions, clock: StageClock, _on_words: OnWords | None
+    def _read_mouths(
+        self, mouths: Iterator[MouthCrop], options: ReadOptions, clock: StageClock, on_words: OnWords | None
     ) -> DecodedText:
+        if options.phrases:
+            return self._read_phrase(mouths, options, clock)
+        if self._has_grammar(options):
+            return self._read_sentences(mouths, options, clock, on_words)
+        return self._read_windows(mouths, options, clock, on_words)
+
+    def _read_phrase(self, mouths: Iterator[MouthCrop], options: ReadOptions, clock: StageClock) -> DecodedText:
         """Decode the whole video as one of the phrases. Raises: InvalidRequest if it is too long or too short."""
         logits = self._run_network(limit_frames(mouths), clock, None)
         with clock.stage("words"):
