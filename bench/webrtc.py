@@ -104,7 +104,7 @@ OPEN = """async ({ path, region, side }) => {
   };
   video.requestVideoFrameCallback(show);
   const samples = new Float32Array(tap.fftSize);
-  seen.listen = () => {
+  seen.measure = () => {
     tap.getFloatTimeDomainData(samples);
     seen.loud.push([performance.now(), Math.max(...samples.map(Math.abs))]);
   };
@@ -124,7 +124,7 @@ SPEAK = """(pcm) => {
 INTERRUPT = """async () => {
   const seen = window.seen;
   Object.assign(seen, { watches: true, loud: [] });
-  const timer = setInterval(seen.listen, 4);
+  const timer = setInterval(seen.measure, 4);
   await new Promise((done) => setTimeout(done, 1000));
   const sent = performance.now();
   seen.channel.send('{"type":"interrupt"}');

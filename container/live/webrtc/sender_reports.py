@@ -32,7 +32,7 @@ class SessionClock:
 
 
 class SentTrack(Protocol):
-    """What a track knows of its last frame. is_sent: whether its sender has asked for the next one."""
+    """A track with the time of its last frame. is_sent: whether its sender requests the next one already."""
 
     last_pts: int | None
     is_sent: bool

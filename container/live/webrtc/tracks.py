@@ -31,7 +31,7 @@ class AvatarVideoTrack(MediaStreamTrack):
         self._pushed = asyncio.Event()
         self.n_dropped = 0
         self.last_pts: int | None = None  # of the last frame that was taken
-        self.is_sent = True  # whether its sender has asked for the next one
+        self.is_sent = True  # whether its sender requests the next one already
 
     def push(self, frame: MediaFrame) -> None:
         self.n_dropped += self._frame is not None

@@ -86,7 +86,7 @@ def test_both_tracks_run_from_the_first_moment_on_one_clock(app: LiveApp):
     run(go())
 
 
-def test_speech_by_the_data_channel_is_heard_and_deleting_leaves_nothing(app: LiveApp):
+def test_speech_by_the_data_channel_is_played_and_deleting_leaves_nothing(app: LiveApp):
     process = psutil.Process()
 
     def n_sockets() -> int:
@@ -143,7 +143,7 @@ def test_an_interrupt_ends_the_speech_of_both_tracks(app: LiveApp):
 
 
 class NoiseTrack(MediaStreamTrack):
-    """A microphone at which somebody speaks."""
+    """A microphone that records noise."""
 
     kind = "audio"
 
@@ -160,7 +160,7 @@ class NoiseTrack(MediaStreamTrack):
         return frame
 
 
-def test_a_microphone_speaks_and_the_client_may_ask_for_h264(app: LiveApp):
+def test_a_microphone_speaks_and_the_client_may_request_h264(app: LiveApp):
     async def go() -> None:
         async with whep_session(app.http(WHEP), microphone=NoiseTrack(), codec="video/H264") as client:
             assert client.opened is not None
