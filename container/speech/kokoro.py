@@ -19,8 +19,8 @@ import numpy.typing as npt
 from container.speech.kokoro_voices import DEFAULT_VOICES, N_STYLES, VOICE_HASHES, find_voices, load_voice
 from container.speech.requests import DEFAULT_RATE, SpeechRequest, describe_options
 from container.speech.sentences import split_sentences
-from container.speech.synthesizer import PROGRAM, SpeechSynthesizer
-from inference.errors import InvalidRequest, SpeechUnavailable, WrongWeights
+from container.speech.synthesizer import MAX_SPEECH_S, MAX_WAITING, PROGRAM, SpeechSynthesizer
+from inference.errors import InvalidRequest, MediaTooLarge, Overloaded, SpeechUnavailable, WrongWeights
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -56,6 +56,7 @@ class KokoroSynthesizer:
         self._load_voice = lru_cache(len(VOICE_HASHES))(load_voice)
         self._session: InferenceSession | None = None
         self._is_running = asyncio.Lock()
+        self._n_admitted = 0
 
     @property
     def is_available(self) -> bool:
@@ -90,16 +91,29 @@ class KokoroSynthesizer:
     async def synthesize(self, request: SpeechRequest) -> bytes:
         """Return the speech as a WAV file, 16-bit mono.
 
-        Raises: SpeechUnavailable, InvalidRequest, WrongWeights; the errors of espeak-ng.
+        Raises: SpeechUnavailable, InvalidRequest, WrongWeights, Overloaded if too many texts wait, MediaTooLarge if the
+        speech is too long; the errors of espeak-ng.
         """
         self.check(request)
-        voice = voice_of(request)
-        pieces = []
+        if self._n_admitted > MAX_WAITING:
+            raise Overloaded(f"{MAX_WAITING} texts wait to be spoken, which is the limit; try again later")
+        self._n_admitted += 1
+        try:
+            return write_wav(await self._speak(request))
+        finally:
+            self._n_admitted -= 1
+
+    async def _speak(self, request: SpeechRequest) -> npt.NDArray[np.float32]:
+        """Return the samples of a text. Texts take turns after each part."""
+        voice, pieces = voice_of(request), [np.zeros(0, np.float32)]
         for part in split_sentences(request.text):
             tokens = to_tokens(await self._phonemise(part, ESPEAK_VOICES[voice[0]]))
-            async with self._is_running:
-                pieces += [await asyncio.to_thread(self._run, run, voice, request.rate) for run in split_tokens(tokens)]
-        return write_wav(np.concatenate([np.zeros(0, np.float32), *pieces]))
+            for run in split_tokens(tokens):
+                async with self._is_running:
+                    pieces.append(await asyncio.to_thread(self._run, run, voice, request.rate))
+                if sum(map(len, pieces)) > MAX_SPEECH_S * RATE:
+                    raise MediaTooLarge(f'"text": its speech is longer than {MAX_SPEECH_S} s; expected less text')
+        return np.concatenate(pieces)
 
     async def _phonemise(self, text: str, language: str) -> str:
         """Return the phonemes of a text in IPA with its punctuation, which espeak-ng leaves out."""

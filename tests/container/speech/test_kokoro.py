@@ -25,7 +25,7 @@ from container.speech.kokoro import (
 )
 from container.speech.requests import SpeechRequest
 from container.speech.synthesizer import SpeechSynthesizer
-from inference.errors import InvalidRequest, SpeechUnavailable, WrongWeights
+from inference.errors import InvalidRequest, MediaTooLarge, Overloaded, SpeechUnavailable, WrongWeights
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -102,6 +102,19 @@ def test_what_it_cannot_speak_is_named(kokoro: KokoroSynthesizer, tmp_path: Path
     (tmp_path / f"{VOICE}.bin").write_bytes(b"another")
     with pytest.raises(WrongWeights, match="SHA-256"):
         speak(kokoro, text="a")
+
+
+def test_long_speech_and_many_texts_are_refused(kokoro: KokoroSynthesizer, monkeypatch: pytest.MonkeyPatch):
+    async def flood() -> list[object]:
+        request = SpeechRequest(text="Hello.", language="en-us")
+        return await asyncio.gather(*(kokoro.synthesize(request) for _ in range(18)), return_exceptions=True)
+
+    assert [type(one) for one in asyncio.run(flood())].count(Overloaded) == 1
+    monkeypatch.setattr(module, "MAX_SPEECH_S", 0.2)
+    with pytest.raises(MediaTooLarge, match=r"longer than 0\.2 s"):
+        speak(kokoro, text="Hello.")
+    monkeypatch.setattr(module, "MAX_SPEECH_S", 0.3)
+    assert len(speak(kokoro, text="Hello.")) == 9 * 600  # there is room again
 
 
 @pytest.mark.parametrize("missing", ["espeak", "model", "voices"])
