@@ -45,16 +45,24 @@ def test_a_video_is_generated_with_one_reference(stabilised: PreparedClip):
 def test_generated_lips_are_compared_with_those_of_the_speech(
     prepared: PreparedClip, landmarker: Landmarker, monkeypatch: pytest.MonkeyPatch
 ):
-    """The generated clip is the original one here, with its own speech and then with other speech."""
+    """The generated clip is the original one here, with its own speech and then with other speech.
+
+    In silence the mouth is open as in the four frames in which it is open least, or widest.
+    """
+    shut, *_, wide = np.array_split(np.argsort(prepared.gaps, kind="stable"), len(prepared.gaps) // 4)
     monkeypatch.setattr("training.lip_sync.evaluate.generate_clip", lambda _, face, speech: list(face.faces))
+    monkeypatch.setattr("training.lip_sync.evaluate.generate_silence", lambda _, face: list(face.faces[shut]))
     same = score_motion(Wav2Lip(WIDTHS), [prepared], landmarker)
     assert same is not None
     assert same.correlation > 0.9
     assert 0.6 < same.amplitude < 1.1  # the landmarker underestimates in so small an image
+    assert same.rest < 0.3
+    monkeypatch.setattr("training.lip_sync.evaluate.generate_silence", lambda _, face: list(face.faces[wide]))
     later = replace(prepared, gaps=np.roll(prepared.gaps, 9))
     other = score_motion(Wav2Lip(WIDTHS), [later], landmarker)
     assert other is not None
     assert other.correlation < 0.6
+    assert other.rest > 0.8
     faceless = replace(prepared, faces=np.full_like(prepared.faces, 90))
     assert score_motion(Wav2Lip(WIDTHS), [faceless], landmarker) is None
 
