@@ -28,6 +28,7 @@ import json
 import os
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -167,6 +168,7 @@ def is_over_a_limit(results: dict[str, Any]) -> bool:
         or results["lost_frames"] > 0
         or results["first_frame_ms"] > MAX_FIRST_MS
         or results["av_offset_ms"]["p99"] > MAX_OFFSET_MS
+        or results["interrupt"] is None
         or results["interrupt"]["last_old_frame_ms"] > MAX_OLD_MS
         or results["interrupt"]["shut_mouth_ms"] > MAX_SHUT_MS
     )
@@ -258,12 +260,16 @@ def summarize_session(frames: dict[str, Any], stats: list[dict[str, Any]], load:
     }
 
 
-def summarize_interrupt(found: dict[str, Any], mouths: RestingMouths) -> dict[str, float]:
-    """Return the milliseconds from the message."""
+def summarize_interrupt(found: dict[str, Any], mouths: RestingMouths) -> dict[str, float] | None:
+    """Return the milliseconds from the message; None, and print why, if the mouth is not seen to open and shut."""
     sent_s = found["sent"] / 1000
     seen = [SeenMouth(at / 1000, mouths.distance(to_mouth(grey))) for at, grey in found["mouths"]]
     loud_s = [at / 1000 for at, peak in found["loud"] if peak > LOUD]
-    by_video = time_interrupt(seen, [], sent_s)
+    try:
+        by_video = time_interrupt(seen, [], sent_s)
+    except ValueError as err:
+        print(err, file=sys.stderr)
+        return None
     return {
         "last_old_frame_ms": round(by_video.old_ms, 1),
         "last_old_audio_ms": round(max([0.0, *((at_s - sent_s) * 1000 for at_s in loud_s)]), 1),

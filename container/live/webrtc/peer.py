@@ -284,7 +284,7 @@ def use_loopback_only(agent: Connection) -> None:
 
 
 def limit_packets(agent: Connection) -> None:
-    """Drop packets if many wait: nothing reads them before the connection is secured, and all machines may send them."""
+    """Drop packets if many wait: until the connection is secured, nothing reads them, and any machine may send them."""
     receive = agent.data_received
 
     def receive_bounded(data: bytes, component: int) -> None:
