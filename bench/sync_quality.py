@@ -1,6 +1,6 @@
 """Measure how well generated lips follow audio, on clips, faces and speakers that were not trained on.
 
-    python -m bench.sync_quality [--checkpoint starter] [--grid FOLDER] [--people 10] [--kokoro PACKS] [--films VIDEO]
+    python -m bench.sync_quality [--checkpoint starter] [--grid FOLDER] [--people 10] [--kokoro PACKS] [--videos VIDEO]
 
 FOLDER contains clips/*.mpg, eval/*.mpg and people/*.mpg. PACKS: folder of packs of `training.common.kokoro --held-out`.
 The audio of each clip is applied to another clip's face, so the face never
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--grid", type=Path, default=Path("../shared/grid"), help="skipped if it does not exist")
     parser.add_argument("--people", type=int, default=10, help="number of rendered people, with one sentence each")
     parser.add_argument("--kokoro", type=Path, help="folder of packs of held-out voices")
-    parser.add_argument("--films", type=Path, nargs="*", default=[], help="videos of other speakers, with audio")
+    parser.add_argument("--videos", type=Path, nargs="*", default=[], help="videos of other speakers, with audio")
     parser.add_argument("--clips", type=int, help="most clips of each kind")
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     args = parser.parse_args()
@@ -128,7 +128,7 @@ def main() -> None:
     results: dict[str, dict[str, object]] = {}
     print(f"{'clips':26}{'n':>4}" + "".join(f"{name:>10}" for name in Quality.__annotations__))
     with tempfile.TemporaryDirectory(prefix="viseme-quality-") as folder:
-        for name, paths in find_clips(args.grid, args.people, args.films, Path(folder)).items():
+        for name, paths in find_clips(args.grid, args.people, args.videos, Path(folder)).items():
             each = evaluator.evaluate_all(paths[: args.clips])
             mean = mean_quality(each)
             figures = {key: round(value, 3) for key, value in vars(mean).items() if not math.isnan(value)}
@@ -153,7 +153,7 @@ def find_clips(grid: Path, n_people: int, videos: list[Path], folder: Path) -> d
         "trained speakers": shuffle_neighbours(known),
         "strangers": shuffle_neighbours(strangers),
         "rendered people": [render(seed, folder) for seed in range(FIRST_PERSON, FIRST_PERSON + n_people)],
-        "films given": videos,
+        "videos given": videos,
     }
     return {name: paths for name, paths in found.items() if paths}
 

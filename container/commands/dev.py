@@ -41,7 +41,7 @@ def dev(
 
     access = make_access_check(Settings.from_env(), host)
     if not is_bound_to_loopback(host):
-        print_note(f"whoever reaches {host} may do everything here: any keys are accepted")
+        print_note(f"anyone who reaches {host} may do everything here: any keys are accepted")
     try:
         from deploy.dev.account import AccountOptions, run_account
     except ModuleNotFoundError as err:

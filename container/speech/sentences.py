@@ -1,4 +1,4 @@
-"""A text in parts that are spoken one after the other, so that the first is heard before the last is made."""
+"""A text in parts that are spoken one after the other, so that the first plays before the last is made."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def test_speakers_are_kept_apart_and_missing_kinds_are_left_out(tmp_path: Path):
     assert {name: sorted(path.stem for path in paths) for name, paths in found.items()} == {
         "trained speakers": ["s2_a", "s4_a"],
         "strangers": ["s26_a", "s33_b"],
-        "films given": ["own"],
+        "videos given": ["own"],
     }
 
 
