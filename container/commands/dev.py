@@ -75,12 +75,13 @@ def make_access_check(settings: Settings, host: str) -> AccessCheck:
 
     hosts, origins = settings.allowed_hosts, settings.allowed_origins
     needs_host = "*" not in hosts and (is_bound_to_loopback(host) or bool(hosts))
+    own = f"[{host}]" if ":" in host else host  # by which the account calls itself
 
     def find_reason(headers: Sequence[tuple[str, str]]) -> str | None:
         found = Headers(raw=[(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers])
         try:
             if needs_host:
-                check_host(found, hosts)
+                check_host(found, (*hosts, own.lower()))
         except AccessDenied as err:
             return str(err)
         try:
