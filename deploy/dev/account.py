@@ -161,8 +161,9 @@ class LocalAccount:
         process.end(0.0)
         for function in self._functions:
             function.close()
+        give_up = time.monotonic() + THREAD_TIMEOUT_S
         for thread in threads:
-            thread.join(THREAD_TIMEOUT_S)
+            thread.join(max(0.0, give_up - time.monotonic()))
 
 
 @contextmanager

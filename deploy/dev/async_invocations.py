@@ -8,6 +8,7 @@ is that of "Check prediction results", and whose reason for a container's error 
 from __future__ import annotations
 
 import base64
+import http.client
 import json
 import logging
 import threading
@@ -28,11 +29,11 @@ Request = Mapping[str, Any]
 
 
 class InvocationFailed(Exception):
-    """A request has no answer. body: of the container's error, None if it did not answer."""
+    """A request has no answer. status, body: of the container's error, None if it did not answer."""
 
-    def __init__(self, reason: str, body: bytes | None = None) -> None:
+    def __init__(self, reason: str, status: int | None = None, body: bytes | None = None) -> None:
         super().__init__(reason)
-        self.body = body
+        self.status, self.body = status, body
 
 
 class AsyncInvoker(threading.Thread):
@@ -49,7 +50,7 @@ class AsyncInvoker(threading.Thread):
             try:
                 while not self._wakeup.is_stopped and self.process_next():
                     pass
-            except DeployError:  # such as a bucket that was deleted: the request stays in the queue
+            except Exception:  # such as a bucket that was deleted: the request stays in the queue
                 logger.exception("%s", self.name)
 
     def process_next(self) -> bool:
@@ -65,8 +66,8 @@ class AsyncInvoker(threading.Thread):
         try:
             notice, topic = self._succeed(request), request["success_topic"]
         except InvocationFailed as err:
-            if self._wakeup.is_stopped and err.body is None:
-                return False  # the container was ended: the request is processed after the next start
+            if self._wakeup.is_stopped and (err.status is None or err.status >= 500):
+                return False  # the container is ending: the request is processed after the next start
             notice, topic = self._fail(request, err), request["error_topic"]
         if topic:
             self._aws.call("sns", "Publish", TopicArn=topic, Message=json.dumps(notice))
@@ -109,7 +110,7 @@ class AsyncInvoker(threading.Thread):
         try:
             with self._container.send("/invocations", given, body, request["timeout_s"]) as reply:
                 contents = reply.read()
-        except (ContainerUnreachable, OSError) as err:
+        except (ContainerUnreachable, http.client.HTTPException, OSError) as err:
             raise InvocationFailed(f"InternalServerError: {err}") from err
         if reply.status >= 400:
             side = "client" if reply.status < 500 else "server"
@@ -117,7 +118,7 @@ class AsyncInvoker(threading.Thread):
                 f"ClientError: Received {side} error ({reply.status}) from model. See the SageMaker Endpoint logs in "
                 "your account for more information."
             )
-            raise InvocationFailed(reason, contents)
+            raise InvocationFailed(reason, reply.status, contents)
         return contents, reply.headers.get("Content-Type", "application/octet-stream")
 
     def _read_input(self, request: Request) -> bytes:

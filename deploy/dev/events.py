@@ -65,7 +65,7 @@ class EventPump(threading.Thread):
             try:
                 while not self._wakeup.is_stopped and self.deliver_next():
                     pass
-            except DeployError:  # of SQS: the message stays, and is delivered again
+            except Exception:  # of SQS, or of a message that is no event: it stays, and is delivered again
                 logger.exception("%s", self.name)
 
     def deliver_next(self) -> bool:

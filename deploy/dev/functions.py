@@ -62,7 +62,7 @@ class LocalFunction:
             except queue.Empty:
                 self._end()
                 raise FunctionFailed("Sandbox.Timedout", f"Task timed out after {self.spec.timeout_s:.2f} s") from None
-            if not line:
+            if not line.endswith("\n"):  # nothing, or a part of an answer
                 self._end()
                 raise FunctionFailed("Runtime.ExitError", "the function's process ended")
         answer = json.loads(line)

@@ -14,6 +14,8 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from werkzeug.wsgi import get_content_length
+
 from deploy.aws import Aws
 from deploy.dev.http_proxy import BodyTooLarge, ContainerConnection, ContainerUnreachable, Environ, StartResponse
 from deploy.dev.moto_account import find_endpoint_config
@@ -101,7 +103,7 @@ def respond(start_response: StartResponse, status: str, body: bytes, headers: Ma
 def read_async_request(environ: Environ) -> dict[str, Any]:
     """Return what InvokeEndpointAsync asks for, without the endpoint. Raises: RuntimeFault."""
     found = {name.removeprefix(PREFIX): value for name, value in environ.items() if name.startswith(PREFIX)}
-    length = int(environ.get("CONTENT_LENGTH") or 0)
+    length = get_content_length(environ) or 0
     if length > MAX_INLINE_BYTES:
         raise invalid(f"Body: {length} bytes, expected at most {MAX_INLINE_BYTES}")
     body, location = environ["wsgi.input"].read(length), found.get("INPUTLOCATION")

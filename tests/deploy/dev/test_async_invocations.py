@@ -42,6 +42,7 @@ def environ(body: bytes = b"", **headers: str) -> dict[str, Any]:
         (environ(b"1", REQUESTTTLSECONDS="21601"), "from 1 to 21600"),
         (environ(b"1", INVOCATIONTIMEOUTSECONDS="0"), "from 1 to 3600"),
         (environ(b"1", INVOCATIONTIMEOUTSECONDS="x"), "from 1 to 3600"),
+        (environ(b"1") | {"CONTENT_LENGTH": "-1"}, "either InputLocation or Body"),
     ],
 )
 def test_what_is_not_accepted(request_environ: dict[str, Any], reason: str):
@@ -62,7 +63,7 @@ def test_a_caller_may_name_the_result():
 
 
 class Container(BaseHTTPRequestHandler):
-    """Answers with what it gets, or with the status that the body names."""
+    """Answers with what it gets, or with the status that the body names; to "cut", with a byte too few."""
 
     def log_message(self, *_: object) -> None:
         """Log nothing."""
@@ -70,11 +71,12 @@ class Container(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         status = int(body) if body.isdigit() else 200
+        n_missing = 1 if body == b"cut" else 0
         found = {"path": self.path, "body": body.decode(), "headers": {k.lower(): v for k, v in self.headers.items()}}
         answer = json.dumps(found).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(answer)))
+        self.send_header("content-length", str(len(answer) + n_missing))
         self.end_headers()
         self.wfile.write(answer)
 
@@ -153,7 +155,42 @@ def test_requests_without_an_answer(queue_url: str):
         assert not found["is_left"]
 
 
-def test_a_request_stays_queued_if_the_container_is_ended(queue_url: str):
-    request = read_async_request(environ(b"1"))
-    found = process(queue_url, request, None, is_stopped=True)
+def test_an_answer_that_breaks_off_is_a_failure(queue_url: str):
+    with serving(Container) as url:
+        found = process(queue_url, read_async_request(environ(b"cut")), int(url.rpartition(":")[2]))
+    assert found["notice"]["failureReason"].startswith("InternalServerError: IncompleteRead")
+    assert not found["is_left"]
+
+
+@pytest.mark.parametrize("body", [b"500", b"503", b"cut"])  # of requests that run, that wait, and that are cut off
+def test_a_request_stays_queued_if_the_container_is_ending(queue_url: str, body: bytes):
+    request = read_async_request(environ(body))
+    with serving(Container) as url:
+        found = process(queue_url, request, int(url.rpartition(":")[2]), is_stopped=True)
     assert (found["is_done"], found["is_left"], found["notice"], found["keys"]) == (False, True, None, [])
+
+
+def test_what_the_container_rejects_while_it_is_ending_is_done(queue_url: str):
+    with serving(Container) as url:
+        found = process(queue_url, read_async_request(environ(b"400")), int(url.rpartition(":")[2]), is_stopped=True)
+    assert (found["is_done"], found["is_left"], len(found["keys"])) == (True, False, 1)
+
+
+def test_a_request_stays_queued_if_the_container_has_ended(queue_url: str):
+    found = process(queue_url, read_async_request(environ(b"1")), None, is_stopped=True)
+    assert (found["is_done"], found["is_left"], found["notice"], found["keys"]) == (False, True, None, [])
+
+
+def test_a_message_that_is_no_request_does_not_end_the_thread(
+    queue_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    boto3.client("sqs", region_name=REGION).send_message(QueueUrl=queue_url, MessageBody="{}")
+    wakeup, stops = Wakeup(), iter((False, True))
+
+    def wait(seen: int, _timeout_s: float) -> int:
+        wakeup.is_stopped = next(stops)
+        return seen
+
+    monkeypatch.setattr(wakeup, "wait", wait)
+    AsyncInvoker(BotoAws(REGION), ContainerConnection(), queue_url, wakeup).run()
+    assert "KeyError" in caplog.text
