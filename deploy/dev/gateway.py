@@ -12,6 +12,7 @@ from xml.sax.saxutils import escape
 
 from moto.server import MotoRequestHandler
 from werkzeug.serving import BaseWSGIServer, make_server
+from werkzeug.wsgi import get_content_length
 
 from deploy.dev.events import Wakeup
 from deploy.dev.functions import FunctionFailed, LocalFunction
@@ -92,7 +93,7 @@ class Gateway:
 
     def _save_s3(self, saved: SavedAccount, environ: Environ) -> None:
         bucket, _, key = environ["PATH_INFO"].encode("latin-1").decode("utf-8", "replace").lstrip("/").partition("/")
-        if key and PATH_STYLE_HOST.fullmatch(environ["HTTP_HOST"]):
+        if key and PATH_STYLE_HOST.fullmatch(environ.get("HTTP_HOST", "")):
             saved.save_key(bucket, key)
         else:  # a form, several keys, a whole bucket; or the bucket is in the host's name
             saved.save_buckets()
@@ -103,7 +104,7 @@ class Gateway:
         if function is None:
             body = error_body("ResourceNotFoundException", f"Function not found: {name}")
             return respond(start_response, "404 Not Found", body, {"x-amzn-errortype": "ResourceNotFoundException"})
-        length = int(environ.get("CONTENT_LENGTH") or 0)
+        length = get_content_length(environ) or 0
         if length > MAX_PAYLOAD_BYTES:
             body = error_body("RequestTooLargeException", f"{length} bytes, expected at most {MAX_PAYLOAD_BYTES}")
             return respond(start_response, "413 Content Too Large", body, {})

@@ -26,6 +26,7 @@ from deploy.dev.stack import ACCOUNT_ID, REGION
 WsgiApp = Callable[..., Any]
 describe_known = SageMakerModelBackend.describe_endpoint
 send_known = Rule.send_to_targets
+delete_known = Queue.delete_message
 SEQUENCE = itertools.count(time.time_ns())  # grows from one start to the next, too
 
 
@@ -41,6 +42,7 @@ def complete_moto() -> None:
     """Add to moto 5.2 what it lacks, for the rest of the process."""
     complete_sagemaker(setattr)
     Rule.send_to_targets = send_to_targets
+    Queue.delete_message = delete_message
 
 
 def complete_sagemaker(patch: Callable[[Any, str, Any], object]) -> None:
@@ -84,6 +86,12 @@ def send_to_targets(rule: Rule, original_event: dict[str, Any], transform_input:
         found["sequencer"] = f"{next(SEQUENCE):016X}"
         original_event = original_event | {"id": str(uuid.uuid4())}
     send_known(rule, original_event, transform_input)
+
+
+def delete_message(queue: Queue, receipt_handle: str) -> None:
+    """Delete a message while no other is added: moto replaces the whole list, and would lose that one."""
+    with queue._messages_lock:
+        delete_known(queue, receipt_handle)
 
 
 def find_endpoint_config(name: str) -> Any | None:

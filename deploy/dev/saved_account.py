@@ -134,9 +134,10 @@ class SavedAccount:
         folder, name = self._path_of(bucket), digest_of(key)
         path = folder / "keys" / f"{name}.json"
         before = read_json(path, {"versions": []})["versions"]
-        versions = [version_of(one, name) for one in bucket.keys.getlist(key, []) or []]
+        kept = list(bucket.keys.getlist(key, []) or [])  # other requests may change the list meanwhile
+        versions = [version_of(one, name) for one in kept]
         if versions != before:
-            for found, version in zip(bucket.keys.getlist(key, []) or [], versions, strict=True):
+            for found, version in zip(kept, versions, strict=True):
                 if "value" in version and not (folder / "values" / version["value"]).exists():
                     write_file(folder / "values" / version["value"], found.value)
             if versions:
