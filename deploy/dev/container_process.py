@@ -16,7 +16,6 @@ from deploy.dev.log_publisher import ServerLog
 
 READY = "viseme is ready"
 SERVE = (sys.executable, "-m", "container.cli", "serve", "--aws-routes", "--host", "127.0.0.1", "--port", "0")
-COMMAND = (sys.executable, "-m", "deploy.dev.parent_death", *SERVE)
 # The account's port has rules of its own, and the container's only caller is the account.
 NOT_PASSED_ON = ("VISEME_TOKEN", "VISEME_TLS_CERT", "VISEME_TLS_KEY", "VISEME_RATE_LIMIT", "SAGEMAKER_BIND_TO_PORT")
 
@@ -32,8 +31,9 @@ class ServerProcess:
         self._log = log
         given = {name: value for name, value in environment.items() if name not in NOT_PASSED_ON}
         given |= {"AWS_ENDPOINT_URL_S3": url, "VISEME_JOB_WORKERS": "0"}
+        command = (sys.executable, "-m", "deploy.dev.parent_death", str(os.getpid()), *SERVE)
         self._process = subprocess.Popen(
-            COMMAND, env=given, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+            command, env=given, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
         )
         self.port: int | None = None
         self._is_ready = threading.Event()
