@@ -214,13 +214,15 @@ def read_phrases(path: Path) -> tuple[str, ...]:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_PHRASES_BYTES + 1)
-        lines = content.decode("utf-8-sig").splitlines()
     except OSError as err:
         raise InvalidRequest(f"--phrases {path}: {err.strerror}") from err
+    if len(content) > MAX_PHRASES_BYTES:  # before it is decoded, as the last character may be cut
+        raise InvalidRequest(f"--phrases {path}: more than {MAX_PHRASES_BYTES >> 20} MiB; expected a phrase a line")
+    try:
+        lines = content.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as err:
         raise InvalidRequest(f"--phrases {path}: expected text in UTF-8") from err
     found = tuple(line for line in lines if line.strip())
-    if not found or len(content) > MAX_PHRASES_BYTES:
-        what = f"more than {MAX_PHRASES_BYTES >> 20} MiB" if found else "no phrase"
-        raise InvalidRequest(f"--phrases {path}: {what}; expected a phrase a line")
+    if not found:
+        raise InvalidRequest(f"--phrases {path}: no phrase; expected a phrase a line")
     return found

@@ -63,6 +63,7 @@ def test_read_chooses_among_phrases(talk_mp4: Path, tmp_path: Path, capsys: pyte
         (b"", "no phrase; expected a phrase a line"),
         (b"\xff\xfe\x00", "expected text in UTF-8"),
         (b"yes\n" * (1 << 19), "more than 1 MiB"),
+        ("é".encode() * (1 << 20), "more than 1 MiB"),
         (b"call 911\n", "'9' cannot be read from lips"),
         (None, "No such file"),
     ],
