@@ -60,7 +60,8 @@ def test_the_environment_is_that_of_settings(overlay: str):
     secret = {"database-url": "postgresql://u:p@h/n", "broker-url": "redis://h:6379/0", "token": "t"}
     for deployment in of_kind(overlay, "Deployment").values():
         [container] = pod(deployment)["containers"]
-        own = {one["name"]: secret[one["valueFrom"]["secretKeyRef"]["key"]] for one in container["env"]}
+        of_secret = [one for one in container["env"] if "valueFrom" in one]
+        own = {one["name"]: secret[one["valueFrom"]["secretKeyRef"]["key"]] for one in of_secret}
         settings = Settings.from_env(shared | own)
         assert settings.database_url
         assert settings.broker_url
@@ -107,6 +108,13 @@ def test_each_gpu_worker_has_one_gpu():
     assert "nvidia.com/gpu" not in str(of_kind("cpu", "Deployment"))
 
 
+def test_servers_see_no_gpu():
+    """A pod that requests no GPU may get all if its image asks for them. Source: README of NVIDIA's device plugin."""
+    [container] = pod(of_kind("gpu", "Deployment")["viseme-server"])["containers"]
+    assert {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"} in container["env"]
+    assert "NVIDIA_VISIBLE_DEVICES=all" in (FOLDER.parents[1] / "container" / "Dockerfile").read_text()
+
+
 def test_workers_are_counted_by_the_jobs_on_record(tmp_path: Path):
     [scaled] = of_kind("cpu", "ScaledObject").values()
     query = next(one["metadata"]["query"] for one in scaled["spec"]["triggers"] if one["type"] == "postgresql")
@@ -131,5 +139,5 @@ def test_the_authentication_is_of_the_secret_that_pods_read():
     [parameter] = authentications["viseme-database"]["spec"]["secretTargetRef"]
     [container] = pod(of_kind("cpu", "Deployment")["viseme-server"])["containers"]
     assert {"name": parameter["name"], "key": parameter["key"]} in [
-        one["valueFrom"]["secretKeyRef"] for one in container["env"]
+        one["valueFrom"]["secretKeyRef"] for one in container["env"] if "valueFrom" in one
     ]
