@@ -19,7 +19,6 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -148,7 +147,7 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> N
     """Wait until a URL answers 200. Raises: StartFailed."""
     give_up = time.monotonic() + START_TIMEOUT_S
     while True:
-        with contextlib.suppress(urllib.error.URLError, ConnectionError), urllib.request.urlopen(url, timeout=5):  # noqa: S310
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):  # noqa: S310
             return
         if process.poll() is not None or time.monotonic() > give_up:
             raise StartFailed(f"the server did not start; its log ends with:\n{log.read_text()[-2000:]}")

@@ -9,18 +9,19 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from support.live_server import live_server
 from support.synthetic_frames import talk
 from support.video_files import make_video
+from support.waiting import wait_until
 
 from inference import tracing
 from inference.errors import InvalidRequest
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+N_SPANS = 5  # of server and worker for each of two requests, and of the decoder for one
 
 
 @contextmanager
@@ -59,14 +60,16 @@ def received(tmp_path_factory: pytest.TempPathFactory) -> list[ExportTraceServic
     """Return what was sent about a request that is answered, and one that is not."""
     with collector() as (url, received):
         settings = {"VISEME_TRACING": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": url, "OTEL_SERVICE_NAME": "lips"}
+        settings["OTEL_BSP_SCHEDULE_DELAY"] = "100"  # ms
         with (
             live_server(tmp_path_factory.mktemp("tracing"), settings) as server,
-            httpx.Client(base_url=server.url) as client,
+            server.client() as client,
         ):
             headers = {"content-type": "video/mp4", "traceparent": f"00-{TRACE}-{CALLER}-01"}
-            answer = client.post("/invocations", content=make_video(talk(25)), headers=headers, timeout=60)
+            answer = client.post("/invocations", content=make_video(talk(25)), headers=headers)
             assert answer.status_code == 200, answer.text
             assert client.post("/invocations", content=b"x", headers=headers).status_code == 400
+            wait_until(lambda: len(spans_of(received)) >= N_SPANS)
     return received
 
 
