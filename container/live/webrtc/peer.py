@@ -12,13 +12,13 @@ from aioice import Candidate, Connection
 from aiortc import (
     RTCConfiguration,
     RTCDataChannel,
+    RTCDtlsTransport,
     RTCIceServer,
     RTCPeerConnection,
     RTCRtpSender,
     RTCSessionDescription,
 )
 from aiortc.mediastreams import VIDEO_CLOCK_RATE, MediaStreamError, MediaStreamTrack
-from aiortc.rtcsctptransport import RTCSctpTransport
 
 from container.live.frame_clock import FrameClock
 from container.live.send_queue import SlowClient
@@ -26,6 +26,7 @@ from container.live.session import MAX_INLINE_BYTES
 from container.live.webrtc.ice_servers import IceServer
 from container.live.webrtc.media_session import MediaFrame, MediaSession
 from container.live.webrtc.offer import Offer, offer_errors
+from container.live.webrtc.peer_limits import limit_fragments, limit_packets, limit_sources
 from container.live.webrtc.sender_reports import SenderReports, SessionClock
 from container.live.webrtc.tracks import AvatarAudioTrack, AvatarVideoTrack
 from inference.error_responses import failure_of
@@ -35,11 +36,9 @@ from inference.media.live_frames import OPUS_RATE, RateConverter
 logger = logging.getLogger("viseme.live")
 LOOPBACK = "127.0.0.1"
 MAX_MESSAGE_BYTES = MAX_INLINE_BYTES  # of a message of the data channel: 64 KiB, which every browser sends in one piece
-MAX_WAITING_PACKETS = 1024  # received and not read yet
 MAX_WAITING_MESSAGES = 256  # received and not handled yet
 MAX_UNSENT_BYTES = 1 << 20  # of events that the client has not acknowledged
 MAX_EARLY_EVENTS = 16  # before the data channel is open
-MAX_FRAGMENT_BYTES = 1 << 20  # of messages that are incomplete, beyond the window that the server offers
 CLOSE_TIMEOUT_S = 5.0
 MAX_MESSAGE_SIZE = re.compile("a=max-message-size:[0-9]+")  # in an answer
 OPUS = "audio/opus"
@@ -82,7 +81,9 @@ class WebRtcPeer:
         with offer_errors():
             self._add_tracks(offer.kinds)
             await connection.setRemoteDescription(RTCSessionDescription(offer.sdp, "offer"))
-            for agent in self._agents():
+            for transport in self._transports():
+                limit_sources(transport, self.request_close)
+                agent = transport.transport.iceGatherer._connection
                 limit_packets(agent)
                 if is_local:
                     use_loopback_only(agent)
@@ -101,12 +102,12 @@ class WebRtcPeer:
             audio.setCodecPreferences([one for one in codecs if one.mimeType == OPUS])
             SenderReports(self.audio, self._session_clock, OPUS_RATE).attach(audio.sender)
 
-    def _agents(self) -> set[Connection]:
-        """Return the ICE agents: one for all sections, unless the client cannot bundle them."""
+    def _transports(self) -> set[RTCDtlsTransport]:
+        """Return the transports: one for all sections, unless the client cannot bundle them."""
         transports = {one.sender.transport for one in self._connection.getTransceivers()}
         if self._connection.sctp is not None:
             transports.add(self._connection.sctp.transport)
-        return {one.transport.iceGatherer._connection for one in transports}
+        return transports
 
     async def add_candidates(self, candidates: list[Any]) -> None:
         """Add candidates that came after the offer."""
@@ -201,6 +202,7 @@ class WebRtcPeer:
 
     async def _receive_messages(self) -> str:
         while not self.session.is_closed:
+            await self.session.queue.wait_until_half_empty()
             message = await self._messages.get()
             if isinstance(message, bytes) and not self._is_speech_from("messages"):
                 self._report(InvalidRequest("audio by message; expected it by the track, as before"))
@@ -283,36 +285,9 @@ def use_loopback_only(agent: Connection) -> None:
     vars(agent)["get_component_candidates"] = gather_loopback
 
 
-def limit_packets(agent: Connection) -> None:
-    """Drop packets if many wait: until the connection is secured, nothing reads them, and any machine may send them."""
-    receive = agent.data_received
-
-    def receive_bounded(data: bytes, component: int) -> None:
-        if agent._queue.qsize() < MAX_WAITING_PACKETS:
-            receive(data, component)
-
-    vars(agent)["data_received"] = receive_bounded
-
-
 async def next_frame(track: MediaStreamTrack) -> Any:
     """Return the next frame of a client's track, or None at its end."""
     try:
         return await track.recv()
     except MediaStreamError:
         return None
-
-
-def limit_fragments(sctp: RTCSctpTransport, request_close: Any) -> None:
-    """End the connection of a peer that sends much more of incomplete messages than the offered window allows.
-
-    aiortc subtracts what it keeps from its window, and goes on below 0.
-    """
-    receive = sctp._receive_data_chunk
-
-    async def receive_bounded(chunk: Any) -> None:
-        if sctp._advertised_rwnd < -MAX_FRAGMENT_BYTES:
-            request_close("the incomplete messages of the client are over the limit")
-            return
-        await receive(chunk)
-
-    vars(sctp)["_receive_data_chunk"] = receive_bounded

@@ -57,6 +57,16 @@ def loudness(frames: list[Any]) -> list[int]:
     return [int(np.abs(frame.to_ndarray().astype(int)).max()) for frame in frames]
 
 
+def has_spoken(peaks: list[int]) -> bool:
+    return max(peaks, default=0) > 1000 and peaks[-1] <= QUIET
+
+
+def played_ms(client: WhepClient, kind: str) -> int:
+    """Return for how long a track has run, by its timestamps."""
+    frames = client.frames[kind]
+    return round(float((frames[-1].pts - frames[0].pts) * frames[0].time_base) * 1000)
+
+
 def run(test: Coroutine[Any, Any, None]) -> None:
     asyncio.run(test)
 
@@ -75,7 +85,7 @@ def test_both_tracks_run_from_the_first_moment_on_one_clock(app: LiveApp):
             assert all(time_ms % 40 == 0 for time_ms in times_ms)  # a busy machine drops frames, but moves none
             assert times_ms == sorted(set(times_ms))
             assert [frame.pts - audio[0].pts for frame in audio] == [960 * i for i in range(len(audio))]
-            assert abs(len(audio) * 20 - times_ms[-1]) < 200
+            await client.until(lambda: abs(played_ms(client, "audio") - played_ms(client, "video")) < 400)
             assert (video[0].width, video[0].height) == (320, 240)
             assert max(loudness(audio)) == 0
             assert client.events[0]["type"] == "ready"
@@ -101,7 +111,7 @@ def test_speech_by_the_data_channel_is_played_and_deleting_leaves_nothing(app: L
             started = await client.until_event("speech_started")
             finished = await client.until_event("speech_finished")
             assert finished["frame"] - started["frame"] >= 20
-            await client.until(lambda: loudness(client.frames["audio"])[-1] <= QUIET)
+            await client.until(lambda: has_spoken(loudness(client.frames["audio"])))
             loud = [one for one in loudness(client.frames["audio"]) if one > 1000]
             assert abs(len(loud) - 40) <= 4  # 0.8 s in packets of 20 ms
             assert client.opened is not None
@@ -127,10 +137,13 @@ def test_an_interrupt_ends_the_speech_of_both_tracks(app: LiveApp):
             client.send_command("interrupt")
             assert (await client.until_event("interrupted"))["generation"] == 1
             n_before = len(client.frames["audio"])
-            await client.until(lambda: len(client.frames["audio"]) > n_before + 25)
-            assert max(loudness(client.frames["audio"][n_before + 10 :])) <= QUIET
+            await client.until(lambda: len(client.frames["audio"]) > n_before + 40)
+            assert max(loudness(client.frames["audio"][n_before + 20 :])) <= QUIET
             client.channel.send('{"type":"shout"}')
             assert "shout" in (await client.until_event("error"))["message"]
+            for _ in range(200):
+                client.channel.send('{"type":"shout"}')
+            await client.until(lambda: sum(one["type"] == "error" for one in client.events) > 200)
             with pytest.raises(ValueError, match="65536"):  # as the answer says
                 client.channel.send(bytes(65_537))
             client.channel.transport._remote_max_message_size = 0
