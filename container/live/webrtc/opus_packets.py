@@ -13,7 +13,8 @@ from inference.media.live_frames import OPUS_RATE, OPUS_SAMPLES, OpusEncoder, Ra
 FRAME_SAMPLES = 2 * OPUS_SAMPLES  # of a frame of the avatar: 40 ms
 # One packet of digital silence, which needs no encoder: RFC 6716, a frame of CELT (configuration 31) without energy.
 SILENCE = b"\xf8\xff\xfe"
-MARGIN_SAMPLES = 8  # by which a frame's samples may vary if they are resampled
+# By which a frame's samples may vary if they are resampled: one of its own, of which 12 are made at 4 kHz.
+MARGIN_SAMPLES = 16
 
 
 class OpusPackets:

@@ -17,7 +17,7 @@ def decode(packets: list[bytes]) -> np.ndarray:
     return np.concatenate([frame.to_ndarray().reshape(-1, 2)[:, 0] for frame in frames]).astype(int)
 
 
-@pytest.mark.parametrize("rate", [4_000, 11_025, 16_000, 44_100, 48_000, 192_000])
+@pytest.mark.parametrize("rate", [4_000, 4_001, 11_025, 16_000, 44_100, 48_000, 192_000])
 def test_each_frame_has_two_packets_of_its_audio(rate: int):
     opus = OpusPackets(rate)
     tone = np.rint(8000 * np.sin(2 * np.pi * 440 * np.arange(4 * rate) / rate)).astype(np.int16)
