@@ -109,11 +109,17 @@ class KokoroSynthesizer:
         for part in split_sentences(request.text):
             tokens = to_tokens(await self._phonemise(part, ESPEAK_VOICES[voice[0]]))
             for run in split_tokens(tokens):
-                async with self._is_running:
-                    pieces.append(await asyncio.to_thread(self._run, run, voice, request.rate))
+                pieces.append(await self._run_alone(run, voice, request.rate))
                 if sum(map(len, pieces)) > MAX_SPEECH_S * RATE:
                     raise MediaTooLarge(f'"text": its speech is longer than {MAX_SPEECH_S} s; expected less text')
         return np.concatenate(pieces)
+
+    async def _run_alone(self, tokens: list[int], voice: str, rate: int) -> npt.NDArray[np.float32]:
+        """Run the network in a thread, one run at a time: if this is canceled, the next one still waits for its end."""
+        await self._is_running.acquire()
+        running = asyncio.create_task(asyncio.to_thread(self._run, tokens, voice, rate))
+        running.add_done_callback(lambda _: self._is_running.release())
+        return await asyncio.shield(running)
 
     async def _phonemise(self, text: str, language: str) -> str:
         """Return the phonemes of a text in IPA with its punctuation, which espeak-ng leaves out."""

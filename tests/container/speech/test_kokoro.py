@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import io
+import threading
 import wave
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.fake_espeak import write_fake_espeak
+from support.waiting import PATIENCE_S
 
 from container.speech import kokoro as module
 from container.speech import kokoro_voices
@@ -115,6 +117,37 @@ def test_long_speech_and_many_texts_are_refused(kokoro: KokoroSynthesizer, monke
         speak(kokoro, text="Hello.")
     monkeypatch.setattr(module, "MAX_SPEECH_S", 0.3)
     assert len(speak(kokoro, text="Hello.")) == 9 * 600  # there is room again
+
+
+def test_a_canceled_run_ends_before_the_next_begins(kokoro: KokoroSynthesizer, monkeypatch: pytest.MonkeyPatch):
+    begun: list[int] = []
+    may_end = threading.Event()
+
+    def run(tokens: list[int], _voice: str, _rate: int) -> np.ndarray:
+        begun.append(len(tokens))
+        may_end.wait(PATIENCE_S)
+        return np.zeros(600, np.float32)
+
+    monkeypatch.setattr(kokoro, "_run", run)
+    request = SpeechRequest(text="Hello.", language="en-us")
+
+    async def go() -> None:
+        first = asyncio.create_task(kokoro.synthesize(request))
+        while not begun:
+            await asyncio.sleep(0.001)
+        first.cancel()
+        second = asyncio.create_task(kokoro.synthesize(request))
+        await asyncio.wait({second}, timeout=0.1)
+        assert first.cancelled()
+        assert len(begun) == 1
+        may_end.set()
+        await second
+
+    try:
+        asyncio.run(go())
+    finally:
+        may_end.set()
+    assert len(begun) == 2
 
 
 @pytest.mark.parametrize("missing", ["espeak", "model", "voices"])
