@@ -58,7 +58,8 @@ def test_an_interruption_stops_the_speech():
         async with asyncio.timeout(GUARD_S), running_pipeline(ScriptedVideoService()) as pipeline:
             await pipeline.worker.queue_frame(TTSSpeakFrame("7 5"))
             await pipeline.wait_for(BotStartedSpeakingFrame)
-            await asyncio.sleep(0.2)
+            while len(indices(pipeline, "audio", 7)) < 3:
+                await asyncio.sleep(0.01)
             await pipeline.worker.queue_frame(InterruptionFrame())
             await pipeline.wait_for(InterruptionFrame)
             at = len(pipeline.transport.events)
