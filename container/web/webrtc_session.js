@@ -3,7 +3,7 @@
 
 import { AvatarSession } from "./avatar_session.js";
 
-const CONNECT_MS = 3000;
+const CONNECT_MS = 3000;        // after the answer, for which the server may have loaded the avatar
 const MESSAGE_BYTES = 32768;    // of audio: the server accepts twice as much
 const TICKS_PER_FRAME = 3600;   // of RTP timestamps, which count at 90 kHz
 const LINK = /<([^>]*)>((?:\s*;\s*[a-z-]+="(?:[^"\\]|\\.)*")*)/g, PARAMETER = /([a-z-]+)="((?:[^"\\]|\\.)*)"/g;
@@ -67,20 +67,18 @@ export class WebRtcSession extends AvatarSession {
     this.callbacks.onState(this.nFailures ? "reconnecting" : "connecting");
     const connection = this.connection = new RTCPeerConnection();
     addEventListener("pagehide", () => connection.close(), { once: true }); // the server would miss it for 30 s
-    const timer = setTimeout(() => this.lose(connection, new Error("no connection to the server")), CONNECT_MS);
     connection.onconnectionstatechange = () => {
-      if (connection.connectionState === "connected") clearTimeout(timer);
+      if (connection.connectionState === "connected") clearTimeout(this.timer);
       if (connection.connectionState === "failed") this.lose(connection, new Error("the connection was lost"));
     };
-    this.open(connection).catch((error) => {
-      clearTimeout(timer);
-      this.lose(connection, error);
-    });
+    this.open(connection).catch((error) => this.lose(connection, error));
   }
 
   async open(connection) {
     const channel = this.channel = connection.createDataChannel("viseme");
-    channel.onmessage = ({ data }) => this.handleEvent(JSON.parse(data));
+    channel.onmessage = ({ data }) => {
+      if (this.connection === connection) this.handleEvent(JSON.parse(data));
+    };
     channel.onclose = () => this.lose(connection, new Error("the connection was closed"));
     connection.ontrack = ({ streams }) => this.player.attach(streams[0]);
     connection.addTransceiver("video", { direction: "recvonly" });
@@ -94,9 +92,12 @@ export class WebRtcSession extends AvatarSession {
       return;
     }
     this.resource = resource;
+    this.timer = setTimeout(() => this.lose(connection, new Error("no connection to the server")), CONNECT_MS);
     const iceServers = readLinks(response.headers.get("Link") ?? "");
     connection.setConfiguration({ iceServers });
-    connection.onicecandidate = ({ candidate }) => this.sendCandidate(candidate);
+    connection.onicecandidate = ({ candidate }) => {
+      if (this.connection === connection) this.sendCandidate(candidate);
+    };
     await connection.setLocalDescription(offer);
     await connection.setRemoteDescription({ type: "answer", sdp: await response.text() });
   }
@@ -112,10 +113,10 @@ export class WebRtcSession extends AvatarSession {
 
   lose(connection, error) {
     if (this.connection !== connection) return;
-    this.connection = null;
-    connection.close();
-    this.release(this.resource);
-    this.resource = null;
+    clearTimeout(this.timer);
+    // Before it is closed, by which the server would end the session and no longer know it.
+    this.release(this.resource).finally(() => connection.close());
+    this.connection = this.resource = null;
     if (this.isEnded) return;
     if (this.isReady) {
       this.handleClose({ reason: error.message });
@@ -127,8 +128,8 @@ export class WebRtcSession extends AvatarSession {
   }
 
   // End a session of the server, which would otherwise notice it by itself, but later.
-  release(resource) {
-    if (resource) this.api.request(resource.path, { method: "DELETE" }).catch(() => {}); // it may have ended already
+  async release(resource) {
+    if (resource) await this.api.request(resource.path, { method: "DELETE" }).catch(() => {}); // it may have ended already
   }
 
   handleEvent(event) {
@@ -153,9 +154,11 @@ export class WebRtcSession extends AvatarSession {
 
   // Speak what a microphone records, until its `stop` is called.
   async openMicrophone() {
+    const { connection, sender } = this;
     const stream = await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: true, channelCount: 1 } });
     const [track] = stream.getAudioTracks();
-    await this.sender.replaceTrack(track);
+    if (this.connection === connection) await sender.replaceTrack(track);
+    else track.stop(); // the connection was ended while the user was asked
     return { stop: () => track.stop() };
   }
 
