@@ -131,6 +131,13 @@ def test_workers_are_counted_by_the_jobs_on_record(tmp_path: Path):
     engine.dispose()
 
 
+def test_busy_workers_are_not_ended_because_others_are_idle():
+    [scaled] = of_kind("cpu", "ScaledObject").values()
+    behavior = scaled["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    assert behavior["scaleDown"] == {"selectPolicy": "Disabled"}
+    assert scaled["spec"]["minReplicaCount"] == 0  # by KEDA itself, once there are no jobs
+
+
 def test_the_authentication_is_of_the_secret_that_pods_read():
     [scaled] = of_kind("cpu", "ScaledObject").values()
     named = {one["authenticationRef"]["name"] for one in scaled["spec"]["triggers"] if "authenticationRef" in one}
