@@ -137,6 +137,19 @@ def test_a_url_with_more_than_host_and_port_is_rejected(text: str):
     assert "password" not in str(error.value)
 
 
+def interrupt(process: subprocess.Popen[bytes]) -> int:
+    """Interrupt a process as a user does: once more if nothing happens. Returns: the exit status.
+
+    Python drops the exception of an interrupt that comes while it runs a destructor.
+    """
+    process.send_signal(signal.SIGINT)
+    try:
+        return process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)
+        return process.wait(30)
+
+
 def test_an_interrupted_check_ends_at_once_and_stops_its_container(tmp_path: Path):
     """Requests under way would each take a minute."""
     command = [
@@ -151,8 +164,7 @@ def test_an_interrupted_check_ends_at_once_and_stops_its_container(tmp_path: Pat
         port = next(int(line.rpartition(b":")[2]) for line in lines if b"address:" in line)
         next(line for line in lines if b"connection reuse" in line)
         time.sleep(0.5)  # for the requests to be under way: each is an accepted connection that hangs
-        doctor.send_signal(signal.SIGINT)
-        assert doctor.wait(45) == 130
+        assert interrupt(doctor) == 130
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), 5):
         pass
