@@ -37,7 +37,7 @@ TEXTS = {
     "a word": "Hello.",
     "a sentence": "Good morning, how can I help you today?",
     "a paragraph": "Thank you for calling. I have looked at your order, and it left our house this morning. It is "
-    "expected to arrive tomorrow between nine and eleven. If nobody is at home, the driver leaves it with a neighbour.",
+    "expected to arrive tomorrow between nine and eleven. If no one is at home, the driver leaves it with a neighbour.",
 }
 
 

@@ -20,6 +20,7 @@ from container.speech.kokoro_voices import DEFAULT_VOICES, N_STYLES, VOICE_HASHE
 from container.speech.requests import DEFAULT_RATE, SpeechRequest, describe_options
 from container.speech.sentences import split_sentences
 from container.speech.synthesizer import MAX_SPEECH_S, MAX_WAITING, PROGRAM, SpeechSynthesizer
+from inference.audio.kokoro_tokens import TOKENS
 from inference.errors import InvalidRequest, MediaTooLarge, Overloaded, SpeechUnavailable, WrongWeights
 
 if TYPE_CHECKING:
@@ -32,14 +33,6 @@ MAX_TOKENS = N_STYLES - 1  # of a run, besides the two that mark its ends
 ENDS = 0
 PUNCTUATION = ";:,.!?—…"
 SPLIT = re.compile(f"([{PUNCTUATION}]+)")
-# Numbers of the phonemes and marks of English. Source: config.json of hexgrad/Kokoro-82M.
-TOKENS = {
-    **dict(zip(";:,.!?—…", (1, 2, 3, 4, 5, 6, 9, 10), strict=True)), " ": 16, "ᵊ": 42,
-    **dict(zip("abcdef", range(43, 49), strict=True)), **dict(zip("hijklmnopqrstuvwxyz", range(50, 69), strict=True)),
-    "ɑ": 69, "ɐ": 70, "ɒ": 71, "æ": 72, "ɔ": 76, "ð": 81, "ə": 83, "ɚ": 85, "ɛ": 86, "ɜ": 87, "ɡ": 92, "ɪ": 102,
-    "ŋ": 112, "θ": 119, "ɹ": 123, "ɾ": 125, "ʃ": 131, "ʊ": 135, "ʌ": 138, "ʒ": 147, "ʔ": 148, "ˈ": 156, "ˌ": 157,
-    "ː": 158, "ᵻ": 177,
-}  # fmt: skip
 # How espeak-ng's phonemes are written in Kokoro's alphabet. Source: kokoro-js 1.2.1, phonemize.
 REPLACED = {"ʲ": "j", "r": "ɹ", "x": "k", "ɬ": "l"}
 ESPEAK_VOICES = {"a": "en-us", "b": "en-gb"}  # by the first letter of a voice

@@ -54,7 +54,7 @@ class AsyncInvoker(threading.Thread):
                 logger.exception("%s", self.name)
 
     def process_next(self) -> bool:
-        """Process one request; return False if there is none."""
+        """Process one request; return whether there was one."""
         found = self._aws.call(
             "sqs", "ReceiveMessage", QueueUrl=self._queue_url, MaxNumberOfMessages=1, VisibilityTimeout=LEASE_S
         )

@@ -69,7 +69,7 @@ class EventPump(threading.Thread):
                 logger.exception("%s", self.name)
 
     def deliver_next(self) -> bool:
-        """Call the function with one event; return False if there is none."""
+        """Call the function with one event; return whether there was one."""
         spec = self._function.spec
         found = self._aws.call(
             "sqs",

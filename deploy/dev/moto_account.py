@@ -95,7 +95,7 @@ def delete_message(queue: Queue, receipt_handle: str) -> None:
 
 
 def find_endpoint_config(name: str) -> Any | None:
-    """Return moto's configuration of the endpoint of that name, in whichever region; None if there is none."""
+    """Return moto's configuration of an endpoint, in any region, or None if it does not exist."""
     for backend in list(sagemaker_backends[ACCOUNT_ID].values()):
         if (endpoint := backend.endpoints.get(name)) is not None:
             return backend.endpoint_configs[endpoint.endpoint_config_name]

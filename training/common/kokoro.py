@@ -21,6 +21,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from inference.audio.kokoro_tokens import TOKENS
 from inference.audio.mel import FULL_SCALE, SAMPLE_RATE
 from training.common.arrays import Floats
 from training.common.espeak import PAUSE, Espeak, TimedPhoneme
@@ -43,14 +44,6 @@ VOICES = (
 )
 HELD_OUT_VOICES = "af_kore am_puck bf_lily bm_daniel"  # never trained on
 PUNCTUATION = ",.!?;:"
-# Numbers of the tokens. Source: config.json of hexgrad/Kokoro-82M.
-TOKENS = {
-    **dict(zip(";:,.!?", (1, 2, 3, 4, 5, 6), strict=True)), " ": 16, "ᵊ": 42,
-    **dict(zip("abcdef", range(43, 49), strict=True)), **dict(zip("hijklmnopqrstuvwxyz", range(50, 69), strict=True)),
-    "ɑ": 69, "ɐ": 70, "ɒ": 71, "æ": 72, "ɔ": 76, "ð": 81, "ə": 83, "ɚ": 85, "ɛ": 86, "ɜ": 87, "ɡ": 92, "ɪ": 102,
-    "ŋ": 112, "θ": 119, "ɹ": 123, "ɾ": 125, "ʃ": 131, "ʊ": 135, "ʌ": 138, "ʒ": 147, "ʔ": 148, "ˈ": 156, "ˌ": 157,
-    "ː": 158, "ᵻ": 177,
-}  # fmt: skip
 # espeak-ng's names of phonemes that IPA writes with another letter.
 ESPEAK_NAMES = {
     "ɑ": "A", "ɐ": "@", "ɒ": "0", "æ": "a", "ɔ": "O", "ð": "D", "ə": "@", "ᵊ": "@", "ɚ": "@", "ɛ": "E", "ɜ": "3",
