@@ -1,7 +1,8 @@
 """moto as an account: its WSGI application, and what it lacks for `viseme dev`.
 
-Source of what is added: the operations UpdateEndpoint and DescribeEndpoint in botocore's service model; Amazon S3 user
-guide, "Event message structure" (EventBridge) for the fields of an event.
+Source of what is added: the operations UpdateEndpoint, DescribeEndpoint and DeleteEndpointConfig in botocore's service
+model, which says of the last that the endpoint goes on; Amazon S3 user guide, "Event message structure" (EventBridge)
+for the fields of an event.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from moto.core.responses import ActionResult
 from moto.events.models import Rule
 from moto.moto_server import werkzeug_app
 from moto.s3.models import FakeBucket, s3_backends
-from moto.sagemaker.models import FakeEndpointConfig, SageMakerModelBackend, sagemaker_backends
+from moto.sagemaker.exceptions import ValidationError
+from moto.sagemaker.models import FakeEndpoint, FakeEndpointConfig, SageMakerModelBackend, sagemaker_backends
 from moto.sagemaker.responses import SageMakerResponse
 from moto.server import DomainDispatcherApplication, create_backend_app
 from moto.sqs.models import Queue, sqs_backends
@@ -25,8 +28,11 @@ from deploy.dev.stack import ACCOUNT_ID, REGION
 
 WsgiApp = Callable[..., Any]
 describe_known = SageMakerModelBackend.describe_endpoint
+delete_config_known = SageMakerModelBackend.delete_endpoint_config
 send_known = Rule.send_to_targets
 delete_known = Queue.delete_message
+# Of endpoints whose configuration was deleted: they are served by it until they are updated or deleted.
+deleted_configs: WeakKeyDictionary[FakeEndpoint, FakeEndpointConfig] = WeakKeyDictionary()
 SEQUENCE = itertools.count(time.time_ns())  # grows from one start to the next, too
 
 
@@ -50,6 +56,7 @@ def complete_sagemaker(patch: Callable[[Any, str, Any], object]) -> None:
     patch(FakeEndpointConfig, "validate_instance_type", accept_instance_type)
     patch(SageMakerResponse, "update_endpoint", update_endpoint)
     patch(SageMakerModelBackend, "describe_endpoint", describe_endpoint)
+    patch(SageMakerModelBackend, "delete_endpoint_config", delete_endpoint_config)
 
 
 def accept_instance_type(_config: FakeEndpointConfig, _instance_type: str) -> None:
@@ -57,20 +64,42 @@ def accept_instance_type(_config: FakeEndpointConfig, _instance_type: str) -> No
 
 
 def update_endpoint(response: SageMakerResponse) -> ActionResult:
-    """Serve another configuration at once."""
+    """Serve another configuration at once. Raises: ValidationError if it, or the endpoint, does not exist."""
     backend = response.sagemaker_backend
-    endpoint = backend.endpoints[response._get_param("EndpointName")]
-    config = backend.endpoint_configs[response._get_param("EndpointConfigName")]
+    name, config_name = response._get_param("EndpointName"), response._get_param("EndpointConfigName")
+    endpoint, config = backend.endpoints.get(name), backend.endpoint_configs.get(config_name)
+    if endpoint is None:
+        arn = FakeEndpoint.arn_formatter(name, backend.account_id, backend.region_name)
+        raise ValidationError(f'Could not find endpoint "{arn}".')
+    if config is None:
+        arn = FakeEndpointConfig.arn_formatter(config_name, backend.account_id, backend.region_name)
+        raise ValidationError(f'Could not find endpoint configuration "{arn}".')
     endpoint.endpoint_config_name = config.endpoint_config_name
     endpoint.production_variants = endpoint._process_production_variants(config.production_variants)
+    deleted_configs.pop(endpoint, None)
     return ActionResult({"EndpointArn": endpoint.arn})
 
 
 def describe_endpoint(backend: SageMakerModelBackend, endpoint_name: str) -> dict[str, Any]:
     """Describe an endpoint with what makes it asynchronous."""
     found: dict[str, Any] = describe_known(backend, endpoint_name)
-    config = backend.endpoint_configs[found["EndpointConfigName"]]
+    config = config_of(backend, backend.endpoints[endpoint_name])
     return found | ({"AsyncInferenceConfig": config.async_inference_config} if config.async_inference_config else {})
+
+
+def delete_endpoint_config(backend: SageMakerModelBackend, endpoint_config_name: str) -> None:
+    """Delete a configuration, but not for the endpoints that are served by it."""
+    config = backend.endpoint_configs.get(endpoint_config_name)
+    delete_config_known(backend, endpoint_config_name)
+    for endpoint in list(backend.endpoints.values()):
+        if endpoint.endpoint_config_name == endpoint_config_name:
+            deleted_configs.setdefault(endpoint, config)
+
+
+def config_of(backend: SageMakerModelBackend, endpoint: FakeEndpoint) -> FakeEndpointConfig:
+    """Return the configuration by which an endpoint is served."""
+    deleted = deleted_configs.get(endpoint)
+    return backend.endpoint_configs[endpoint.endpoint_config_name] if deleted is None else deleted
 
 
 def send_to_targets(rule: Rule, original_event: dict[str, Any], transform_input: bool = True) -> None:
@@ -98,7 +127,7 @@ def find_endpoint_config(name: str) -> Any | None:
     """Return moto's configuration of an endpoint, in any region, or None if it does not exist."""
     for backend in list(sagemaker_backends[ACCOUNT_ID].values()):
         if (endpoint := backend.endpoints.get(name)) is not None:
-            return backend.endpoint_configs[endpoint.endpoint_config_name]
+            return config_of(backend, endpoint)
     return None
 
 
