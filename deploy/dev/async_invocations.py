@@ -3,6 +3,8 @@
 Source: Amazon SageMaker AI developer guide, "Asynchronous inference": the input is read from S3; an answer is written
 to the output path, the answer of a container that fails to the failure path; then a message is published, whose form
 is that of "Check prediction results", and whose reason for a container's error is that which `lambdas/on_result` reads.
+Not documented, and chosen here: an answer that cannot be written is a failure, whose message names no place if the
+failure cannot be written either.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any
 from deploy.aws import Aws, read_body
 from deploy.dev.events import MAX_POLL_S, Wakeup
 from deploy.dev.http_proxy import ContainerConnection, ContainerUnreachable
-from deploy.dev.runtime import JSON, LOCATION, MAX_TIMEOUT_S
+from deploy.dev.runtime import JSON, LOCATION, MAX_TIMEOUT_S, REQUEST_FIELDS
 from deploy.dev.stack import REGION
 from deploy.errors import DeployError
 
@@ -50,7 +52,7 @@ class AsyncInvoker(threading.Thread):
             try:
                 while not self._wakeup.is_stopped and self.process_next():
                     pass
-            except Exception:  # such as a bucket that was deleted: the request stays in the queue
+            except Exception:  # such as a topic that was deleted: the request stays in the queue
                 logger.exception("%s", self.name)
 
     def process_next(self) -> bool:
@@ -62,23 +64,36 @@ class AsyncInvoker(threading.Thread):
         if not messages:
             return False
         [message] = messages
-        request: Request = json.loads(message["Body"])
+        try:
+            request = parse_request(message["Body"])
+        except ValueError as err:  # put into the queue by hand
+            logger.warning("%s: a message is no request, and was dropped: %s", self.name, err)
+        else:
+            if not self._process(request):
+                return False
+        self._aws.call("sqs", "DeleteMessage", QueueUrl=self._queue_url, ReceiptHandle=message["ReceiptHandle"])
+        return True
+
+    def _process(self, request: Request) -> bool:
+        """Answer a request, and publish that; return False if the container is ending, and did not answer."""
         try:
             notice, topic = self._succeed(request), request["success_topic"]
         except InvocationFailed as err:
             if self._wakeup.is_stopped and (err.status is None or err.status >= 500):
-                return False  # the container is ending: the request is processed after the next start
+                return False  # the request is processed after the next start
             notice, topic = self._fail(request, err), request["error_topic"]
         if topic:
             self._aws.call("sns", "Publish", TopicArn=topic, Message=json.dumps(notice))
-        self._aws.call("sqs", "DeleteMessage", QueueUrl=self._queue_url, ReceiptHandle=message["ReceiptHandle"])
         return True
 
     def _succeed(self, request: Request) -> dict[str, Any]:
         """Store the container's answer; return what is published. Raises: InvocationFailed."""
         body, content_type = self._invoke(request)
         location = request["output_location"]
-        self._write(location, body, content_type)
+        try:
+            self._write(location, body, content_type)
+        except DeployError as err:
+            raise InvocationFailed(f"ClientError: {location} cannot be written: {err}") from err
         logger.info("%s: answered in %s", request["inference_id"], location)
         answered = {"contentType": content_type, "outputLocation": location}
         return notice_of(request, "Completed") | {"responseParameters": answered}
@@ -90,7 +105,11 @@ class AsyncInvoker(threading.Thread):
         notice = notice_of(request, "Failed") | {"failureReason": str(err)}
         if not location:
             return notice
-        self._write(location, err.body or json.dumps({"message": str(err)}).encode(), JSON)
+        try:
+            self._write(location, err.body or json.dumps({"message": str(err)}).encode(), JSON)
+        except DeployError:
+            logger.exception("%s: %s cannot be written", request["inference_id"], location)
+            return notice
         return notice | {"responseParameters": {"failureLocation": location}}
 
     def _invoke(self, request: Request) -> tuple[bytes, str]:
@@ -134,6 +153,18 @@ class AsyncInvoker(threading.Thread):
     def _write(self, location: str, contents: bytes, content_type: str) -> None:
         bucket, key = split_location(location)
         self._aws.call("s3", "PutObject", Bucket=bucket, Key=key, Body=contents, ContentType=content_type)
+
+
+def parse_request(text: str) -> Request:
+    """Return the request of a queue's message. Raises: ValueError."""
+    try:
+        request: Request = json.loads(text)
+    except RecursionError as err:
+        raise ValueError("nested too deeply") from err
+    missing = REQUEST_FIELDS - set(request if isinstance(request, dict) else ())
+    if missing:
+        raise ValueError(f"expected an object with {', '.join(sorted(missing))}")
+    return request
 
 
 def notice_of(request: Request, status: str) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 Source: AWS Lambda developer guide, "Asynchronous invocation" (two retries, after one and two minutes; the event then
 goes to the dead-letter queue, with ErrorMessage as an attribute) and "Using Lambda with Amazon SNS" (form of the
-event); Amazon EventBridge user guide, "Schedules" (form of the event).
+event); Amazon EventBridge user guide, "Schedules" (form of the event). A message that is no event, which can only be
+one that was put into the queue by hand, is a dead letter at once: Lambda's Invoke rejects what is not JSON.
 """
 
 from __future__ import annotations
@@ -25,6 +26,10 @@ RETRY_DELAYS_S = (60, 120)
 MAX_POLL_S = 5.0  # between two looks at a queue if nothing wakes its pump: for messages that are due again
 LEASE_MARGIN_S = 30
 Event = dict[str, Any]
+
+
+class InvalidEvent(Exception):
+    """A queue's message is no event."""
 
 
 class Wakeup:
@@ -65,7 +70,7 @@ class EventPump(threading.Thread):
             try:
                 while not self._wakeup.is_stopped and self.deliver_next():
                     pass
-            except Exception:  # of SQS, or of a message that is no event: it stays, and is delivered again
+            except Exception:  # of SQS: the message stays, and is delivered again
                 logger.exception("%s", self.name)
 
     def deliver_next(self) -> bool:
@@ -83,8 +88,20 @@ class EventPump(threading.Thread):
         if not messages:
             return False
         [message] = messages
-        event = event_of(json.loads(message["Body"]))
-        n_attempts = int(message["Attributes"]["ApproximateReceiveCount"])
+        try:
+            event = parse_event(message["Body"])
+        except InvalidEvent as err:
+            logger.warning("%s: a message is no event, and in the dead-letter queue: %s", spec.name, err)
+            self._give_up(message["Body"], f"InvalidRequestContentException: {err}")
+        else:
+            if not self._deliver(event, message):
+                return not self._wakeup.is_stopped
+        self._call("DeleteMessage", message)
+        return True
+
+    def _deliver(self, event: Event, message: Event) -> bool:
+        """Call the function; return whether the message is done with."""
+        spec, n_attempts = self._function.spec, int(message["Attributes"]["ApproximateReceiveCount"])
         try:
             self._function.invoke(event)
         except FunctionFailed as err:
@@ -94,23 +111,22 @@ class EventPump(threading.Thread):
                 delay_s = RETRY_DELAYS_S[n_attempts - 1]
                 logger.warning("%s failed and is called again in %s s: %s", spec.name, delay_s, err)
                 self._call("ChangeMessageVisibility", message, VisibilityTimeout=delay_s)
-                return True
+                return False
             logger.warning("%s failed, and its event is in the dead-letter queue: %s", spec.name, err)
-            self._give_up(event, err)
-        self._call("DeleteMessage", message)
+            self._give_up(json.dumps(event), str(err))
         return True
 
     def _call(self, operation: str, message: Event, **parameters: Any) -> None:
         url = self._function.spec.queue_url
         self._aws.call("sqs", operation, QueueUrl=url, ReceiptHandle=message["ReceiptHandle"], **parameters)
 
-    def _give_up(self, event: Event, err: FunctionFailed) -> None:
+    def _give_up(self, body: str, reason: str) -> None:
+        """Put an event into the dead-letter queue."""
         spec = self._function.spec
         if spec.dead_letters is None:
             return
         url = f"{spec.queue_url.rpartition('/')[0]}/{spec.dead_letters.rpartition(':')[2]}"
-        attributes = {"ErrorMessage": {"DataType": "String", "StringValue": str(err)[:1000]}}
-        body = json.dumps(event)
+        attributes = {"ErrorMessage": {"DataType": "String", "StringValue": reason[:1000]}}
         self._aws.call("sqs", "SendMessage", QueueUrl=url, MessageBody=body, MessageAttributes=attributes)
 
 
@@ -135,11 +151,27 @@ class Scheduler(threading.Thread):
                 logger.exception("%s", self.name)
 
 
+def parse_event(text: str) -> Event:
+    """Return the event of a queue's message. Raises: InvalidEvent."""
+    try:
+        body = json.loads(text)
+    except (ValueError, RecursionError) as err:
+        raise InvalidEvent(f"the message is not JSON: {err}") from err
+    if not isinstance(body, dict):
+        raise InvalidEvent(f"the message is a JSON {type(body).__name__}, expected an object")
+    return event_of(body)
+
+
 def event_of(body: Event) -> Event:
     """Return a queue's message as the event that Lambda gets: SNS's messages are wrapped in records."""
     if body.get("Type") != "Notification":
         return body
-    record = {"EventSource": "aws:sns", "EventVersion": "1.0", "EventSubscriptionArn": body["TopicArn"], "Sns": body}
+    record = {
+        "EventSource": "aws:sns",
+        "EventVersion": "1.0",
+        "EventSubscriptionArn": body.get("TopicArn"),
+        "Sns": body,
+    }
     return {"Records": [record]}
 
 

@@ -1,7 +1,9 @@
 """SageMaker Runtime: the endpoints of moto's SageMaker, all served by one container on this machine.
 
 Source: the operations in botocore's service model of `sagemaker-runtime` (paths, headers, errors); the limits of an
-inline body in its documentation.
+inline body in its documentation. Of a result's name the model says only that it is based on the inference ID, and of a
+failure's nothing: callers take both from the answer. UUID-error.out is what users report of real endpoints
+(siddharths060/Stygig-Model-2, `test_with_error_analysis.sh`).
 """
 
 from __future__ import annotations
@@ -26,6 +28,25 @@ PATH = re.compile(r"/endpoints/([^/]+)/(invocations|invocations-response-stream|
 PREFIX = "HTTP_X_AMZN_SAGEMAKER_"  # of the headers of an asynchronous request
 MAX_INLINE_BYTES = 128_000
 MAX_TTL_S, MAX_TIMEOUT_S, TIMEOUT_S = 21_600, 3600, 900  # seconds in the queue, and of one invocation
+# Of an asynchronous request in the queue: see `read_async_request` and `locations`.
+REQUEST_FIELDS = frozenset(
+    [
+        "inference_id",
+        "input_location",
+        "body",
+        "content_type",
+        "accept",
+        "custom_attributes",
+        "ttl_s",
+        "timeout_s",
+        "received_at",
+        "endpoint",
+        "output_location",
+        "failure_location",
+        "success_topic",
+        "error_topic",
+    ]
+)
 LOCATION = re.compile(r"s3://([^/]+)/(.+)")
 JSON = "application/json"
 

@@ -13,7 +13,7 @@ import pytest
 from support.quiet_http import serving
 
 from deploy.aws import BotoAws
-from deploy.dev.async_invocations import AsyncInvoker
+from deploy.dev.async_invocations import AsyncInvoker, parse_request
 from deploy.dev.events import Wakeup
 from deploy.dev.http_proxy import ContainerConnection
 from deploy.dev.runtime import RuntimeFault, locations, read_async_request
@@ -88,7 +88,9 @@ def queue_url(moto: None) -> str:
     return url
 
 
-def process(queue_url: str, request: dict[str, Any], port: int | None, *, is_stopped: bool = False) -> dict[str, Any]:
+def process(
+    queue_url: str, request: dict[str, Any], port: int | None, *, is_stopped: bool = False, bucket: str = "clips"
+) -> dict[str, Any]:
     """Process one request; return its record, what is stored, and what is published."""
     sqs, sns = (boto3.client(one, region_name=REGION) for one in ("sqs", "sns"))
     topic = sns.create_topic(Name="results")["TopicArn"]
@@ -101,7 +103,7 @@ def process(queue_url: str, request: dict[str, Any], port: int | None, *, is_sto
     container.port, wakeup.is_stopped = port, is_stopped
     is_done = AsyncInvoker(BotoAws(REGION), container, queue_url, wakeup).process_next()
     found = sqs.receive_message(QueueUrl=notices).get("Messages", [])
-    stored = boto3.client("s3", region_name=REGION).list_objects_v2(Bucket="clips").get("Contents", [])
+    stored = boto3.client("s3", region_name=REGION).list_objects_v2(Bucket=bucket).get("Contents", [])
     left = sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["ApproximateNumberOfMessagesNotVisible"])[
         "Attributes"
     ]
@@ -181,10 +183,39 @@ def test_a_request_stays_queued_if_the_container_has_ended(queue_url: str):
     assert (found["is_done"], found["is_left"], found["notice"], found["keys"]) == (False, True, None, [])
 
 
-def test_a_message_that_is_no_request_does_not_end_the_thread(
+@pytest.mark.parametrize("body", ["{", "[]", "{}", "[" * 100_000])
+def test_a_message_that_is_no_request_is_dropped(queue_url: str, body: str, caplog: pytest.LogCaptureFixture):
+    sqs = boto3.client("sqs", region_name=REGION)
+    sqs.send_message(QueueUrl=queue_url, MessageBody=body)
+    invoker = AsyncInvoker(BotoAws(REGION), ContainerConnection(), queue_url, Wakeup())
+    assert [invoker.process_next(), invoker.process_next()] == [True, False]
+    assert "is no request, and was dropped" in caplog.text
+
+
+def test_a_message_has_the_fields_of_a_request():
+    request = read_async_request(environ(b"1"))
+    request |= {"endpoint": "viseme"} | locations(OUTPUT, request)
+    assert parse_request(json.dumps(request)) == request
+
+
+def test_an_answer_that_cannot_be_stored_is_a_failure(queue_url: str):
+    request = read_async_request(environ(b"a"))
+    boto3.client("s3", region_name=REGION).delete_bucket(Bucket="clips")
+    boto3.client("s3", region_name=REGION).create_bucket(Bucket="other")
+    with serving(Container) as url:
+        found = process(queue_url, request, int(url.rpartition(":")[2]), bucket="other")
+    assert "cannot be written" in found["notice"]["failureReason"]
+    assert "responseParameters" not in found["notice"]
+    assert not found["is_left"]
+
+
+def test_a_topic_that_was_deleted_does_not_end_the_thread(
     queue_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    boto3.client("sqs", region_name=REGION).send_message(QueueUrl=queue_url, MessageBody="{}")
+    request = read_async_request(environ(b"1"))
+    topic = {"ErrorTopic": f"arn:aws:sns:{REGION}:123456789012:none"}
+    request |= {"endpoint": "viseme"} | locations(OUTPUT | {"NotificationConfig": topic}, request)
+    boto3.client("sqs", region_name=REGION).send_message(QueueUrl=queue_url, MessageBody=json.dumps(request))
     wakeup, stops = Wakeup(), iter((False, True))
 
     def wait(seen: int, _timeout_s: float) -> int:
@@ -193,4 +224,4 @@ def test_a_message_that_is_no_request_does_not_end_the_thread(
 
     monkeypatch.setattr(wakeup, "wait", wait)
     AsyncInvoker(BotoAws(REGION), ContainerConnection(), queue_url, wakeup).run()
-    assert "KeyError" in caplog.text
+    assert "NotFound" in caplog.text

@@ -102,6 +102,31 @@ def test_an_event_that_fails_thrice_is_a_dead_letter(
     assert letter["MessageAttributes"]["ErrorMessage"]["StringValue"] == "KeyError: 'number'"
 
 
+@pytest.mark.parametrize(
+    ("body", "reason"), [("{", "not JSON"), ("[" * 100_000, "not JSON"), ("[1]", "JSON list, expected an object")]
+)
+def test_a_message_that_is_no_event_is_a_dead_letter_at_once(
+    tmp_path: Path, queue: Callable[[str], str], body: str, reason: str
+):
+    url, letters = queue("events"), queue("letters")
+    sqs = boto3.client("sqs", region_name=REGION)
+    sqs.send_message(QueueUrl=url, MessageBody=body)
+    with local_function(tmp_path, queue_url=url) as function:
+        pump = EventPump(BotoAws(REGION), function, Wakeup())
+        assert [pump.deliver_next(), pump.deliver_next()] == [True, False]
+    [letter] = sqs.receive_message(QueueUrl=letters, MessageAttributeNames=["All"])["Messages"]
+    assert letter["Body"] == body
+    why = letter["MessageAttributes"]["ErrorMessage"]["StringValue"]
+    assert why.startswith("InvalidRequestContentException: ")
+    assert reason in why
+    assert (
+        sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"][
+            "ApproximateNumberOfMessagesNotVisible"
+        ]
+        == "0"
+    )
+
+
 def test_an_event_waits_before_it_is_delivered_again(tmp_path: Path, queue: Callable[[str], str]):
     url = queue("events")
     boto3.client("sqs", region_name=REGION).send_message(QueueUrl=url, MessageBody="{}")
