@@ -34,6 +34,7 @@ from inference.faces.ssim import SIGMA, STABILISERS, WINDOW
 from inference.lip_sync.preprocess import FACE_SIZE, MASKED_FROM
 from inference.models import Wav2Lip
 from inference.settings import Settings
+from inference.weights.checkpoint import load_into
 from training.common.checkpoint import write_half_precision
 from training.common.loop import (
     Progress,
@@ -81,6 +82,7 @@ class LipSyncRecipe:
     packs: Annotated[tuple[Path, ...], Option("folders of packs of faces with speech (.npz)")]
     run: Annotated[Path, Option("folder for checkpoints, weights and log", short="-o")]
     encoder: Annotated[Path, Option("weights of the audio half: encoder.safetensors")]
+    start: Annotated[Path | None, Option("weights of a Wav2Lip of the same widths and seed to start from")] = None
     steps: Annotated[int, Option("training steps")] = 6000
     batch: Annotated[int, Option("samples per step, half of them mirrored")] = 24
     round_steps: Annotated[int, Option("steps between checkpoints")] = 400
@@ -102,7 +104,7 @@ class LipSyncTraining(Training):
         super().__init__(recipe.run, Progress())
         self.recipe, self.clips, self.held_out = recipe, clips, held_out
         torch.manual_seed(recipe.seed)
-        self.network = channels_last(Wav2Lip(WIDTHS))
+        self.network = channels_last(make_network(recipe.start))
         self.shape_encoding = ShapeEncoding(recipe.seed)
         self.optimiser = make_optimiser(*generator_parts(self.network))
         self.scale = ShapeScale.of([clip.shapes for clip in clips])
@@ -158,6 +160,14 @@ class LipSyncTraining(Training):
 
     def stateful_parts(self) -> dict[str, nn.Module | Optimizer]:
         return {"network": self.network, "optimiser": self.optimiser}
+
+
+def make_network(start: Path | None) -> Wav2Lip:
+    """Return a network of the narrow widths. start: weights to begin with."""
+    network = Wav2Lip(WIDTHS)
+    if start is not None:
+        load_into(network, start)
+    return network
 
 
 def generator_parts(network: Wav2Lip) -> list[nn.Module]:
@@ -227,12 +237,12 @@ def edge_error(output: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     return across.mean() + down.mean()
 
 
-def split_clips(recipe: LipSyncRecipe) -> tuple[list[FaceClip], ClipsByFolder]:
-    """Return the clips to train on and the held-out clips of each folder.
+def split_clips(recipe: LipSyncRecipe) -> tuple[ClipsByFolder, ClipsByFolder]:
+    """Return the clips to train on and the held-out clips, of each folder.
 
     The split depends on the names only, so that it stays the same if packs are added.
     """
-    trained: list[FaceClip] = []
+    trained: ClipsByFolder = {}
     held_out: ClipsByFolder = {}
     for folder in recipe.packs:
         clips = load_packs(folder)
@@ -240,8 +250,17 @@ def split_clips(recipe: LipSyncRecipe) -> tuple[list[FaceClip], ClipsByFolder]:
         unseen = [clip for clip in clips if is_held_out(clip.name, recipe)] or clips[:1]
         held_out[str(folder)] = unseen[: recipe.max_scored]
         names = {clip.name for clip in unseen}
-        trained += [clip for clip in clips if clip.name not in names]
+        trained[str(folder)] = [clip for clip in clips if clip.name not in names]
     return trained, held_out
+
+
+def even_out(folders: Sequence[Sequence[PreparedClip]]) -> list[PreparedClip]:
+    """Return the clips of all folders, repeated until each folder has about as many as the largest.
+
+    One speaker with many clips would else outweigh all other people.
+    """
+    most = max(map(len, folders), default=0)
+    return [clip for clips in folders if clips for _ in range(round(most / len(clips))) for clip in clips]
 
 
 def is_held_out(name: str, recipe: LipSyncRecipe) -> bool:
@@ -253,7 +272,8 @@ def train(recipe: LipSyncRecipe) -> None:
     prepare_run(recipe.run, recipe.threads)
     trained, held_out = split_clips(recipe)
     unseen = {name: [prepare_clip(clip) for clip in clips] for name, clips in held_out.items()}
-    run_to_end(LipSyncTraining(recipe, [prepare_stabilised(clip) for clip in trained], unseen))
+    prepared = [[prepare_stabilised(clip) for clip in clips] for clips in trained.values()]
+    run_to_end(LipSyncTraining(recipe, even_out(prepared), unseen))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

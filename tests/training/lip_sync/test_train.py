@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from inference.faces.ssim import ssim
 from inference.lip_sync.preprocess import FACE_SIZE, stack_faces
 from inference.models import Wav2Lip
 from inference.weights.checkpoint import load_into, read_tensors
+from training.common.checkpoint import write_half_precision
 from training.common.lips import landmark_gap
 from training.common.mixed_precision import has_bfloat16
 from training.lip_sync.evaluate import MotionScore
@@ -35,6 +37,7 @@ from training.lip_sync.train import (
     LipSyncTraining,
     edge_error,
     error_weights,
+    even_out,
     is_held_out,
     mirror_error,
     split_clips,
@@ -112,13 +115,30 @@ def test_the_same_clips_are_held_out_if_packs_are_added(clip: FaceClip, tmp_path
     clips = [replace(clip, name=f"c{i}") for i in range(12)]
     write_pack(clips[:6], tmp_path / "a.npz")
     few, unseen = split_clips(recipe)
+    folder = str(tmp_path)
     write_pack(clips[6:], tmp_path / "b.npz")
     more, still_unseen = split_clips(recipe)
-    assert {one.name for one in unseen[str(tmp_path)]} <= {one.name for one in still_unseen[str(tmp_path)]}
-    assert {one.name for one in more} & {one.name for one in still_unseen[str(tmp_path)]} == set()
-    assert len(more) + len(still_unseen[str(tmp_path)]) == 12
-    assert all(is_held_out(one.name, recipe) for one in still_unseen[str(tmp_path)])
-    assert len(few) < len(more)
+    assert {one.name for one in unseen[folder]} <= {one.name for one in still_unseen[folder]}
+    assert {one.name for one in more[folder]} & {one.name for one in still_unseen[folder]} == set()
+    assert len(more[folder]) + len(still_unseen[folder]) == 12
+    assert all(is_held_out(one.name, recipe) for one in still_unseen[folder])
+    assert len(few[folder]) < len(more[folder])
+
+
+def test_each_folder_is_drawn_as_often_as_the_largest(clip: FaceClip):
+    many, few = [prepare_clip(replace(clip, name=f"many{i}")) for i in range(4)], [prepare_clip(clip)]
+    names = Counter(one.name for one in even_out([many, few, []]))
+    assert names == {"many0": 1, "many1": 1, "many2": 1, "many3": 1, clip.name: 4}
+
+
+def test_training_starts_from_weights(clip: FaceClip, encoder: Path, tmp_path: Path):
+    torch.manual_seed(3)
+    network, file = Wav2Lip(WIDTHS), tmp_path / "start.safetensors"
+    write_half_precision(network, file)
+    recipe = LipSyncRecipe((tmp_path,), tmp_path, encoder, start=file)
+    training = LipSyncTraining(recipe, [prepare_stabilised(clip)], {})
+    began, given = training.network.output_block.state_dict(), network.output_block.state_dict()
+    assert all(torch.allclose(began[name].float(), given[name].float(), atol=1e-2) for name in given)
 
 
 def test_the_recipe_runs_to_its_end_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
