@@ -30,11 +30,18 @@ def compose() -> dict[str, Any]:
 def test_the_environment_is_that_of_settings(compose: dict[str, Any], name: str):
     environment = {key: value or "" for key, value in compose["services"][name]["environment"].items()}
     settings = Settings.from_env(environment)
-    assert settings.database_url == "postgresql://viseme:viseme@postgresql/viseme"
+    assert settings.database_url == "postgresql://viseme@postgresql/viseme"
     assert settings.broker_url == "redis://redis:6379/0"
     assert settings.n_job_runners == 0 or name == "worker"
     [volume] = [one for one in compose["services"][name]["volumes"] if one.startswith("jobs:")]
     assert volume == f"jobs:{settings.job_storage}"  # one storage for all
+
+
+def test_the_password_is_in_no_url(compose: dict[str, Any]):
+    """tests/container/jobs/test_database.py shows that PostgreSQL's client takes it from PGPASSWORD."""
+    assert COMPOSE.read_text().count("${POSTGRES_PASSWORD") == 2
+    password = compose["services"]["postgresql"]["environment"]["POSTGRES_PASSWORD"]
+    assert all(compose["services"][name]["environment"]["PGPASSWORD"] == password for name in OURS)
 
 
 def test_hosts_in_urls_are_services(compose: dict[str, Any]):

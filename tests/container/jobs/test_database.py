@@ -9,6 +9,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Engine, QueuePool, create_engine, inspect, text
+from support.waiting import wait_until
 
 from container.jobs.database import default_url, make_engine, open_database
 from container.jobs.repository import JobRepository
@@ -46,6 +47,35 @@ def test_processes_that_start_at_once_migrate_once(postgresql_url: str, tmp_path
         for process in processes:
             process.join()
         assert [process.exitcode for process in processes] == [0, 0, 0]
+
+
+def test_a_password_may_be_outside_of_the_url(
+    postgresql_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """infra/compose.yaml does so: in a URL, "@" and "/" of a password would have to be escaped."""
+    password = "p@ss/w:rd#%25 ?$"
+    owner = create_engine(make_engine(postgresql_url).url, isolation_level="AUTOCOMMIT")
+    with owner.connect() as connection:
+        folder = Path(str(connection.scalar(text("SHOW data_directory"))))
+        connection.execute(text(f"CREATE ROLE guest LOGIN PASSWORD '{password}'"))
+        connection.execute(text("CREATE DATABASE guests OWNER guest"))
+        rules = folder / "pg_hba.conf"
+        rules.write_text("host guests guest 127.0.0.1/32 scram-sha-256\n" + rules.read_text())
+        connection.execute(text("SELECT pg_reload_conf()"))
+    url = owner.url.set(username="guest", database="guests").render_as_string()
+    owner.dispose()
+
+    def is_rejected() -> bool:
+        try:
+            open_database(url, tmp_path).dispose()
+        except StorageError as err:
+            return "password authentication failed" in str(err)
+        return False  # the rule is not in force yet
+
+    monkeypatch.setenv("PGPASSWORD", "another")
+    wait_until(is_rejected)
+    monkeypatch.setenv("PGPASSWORD", password)
+    open_database(url, tmp_path).dispose()
 
 
 def test_sqlite_keeps_commits_through_a_power_failure(tmp_path: Path) -> None:
