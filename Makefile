@@ -65,7 +65,7 @@ demo: $(READY)
 test: $(READY) environments
 	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
-environments: build/sagemaker-sdk/.ready build/sagemaker-core/.ready build/stock-image/.ready build/aws-cli/.ready $(if $(LIVE_PYTHON),build/sagemaker-live/.ready)
+environments: build/sagemaker-sdk/.ready build/sagemaker-core/.ready build/stock-image/.ready build/aws-cli/.ready build/aws-cli-2/.ready $(if $(LIVE_PYTHON),build/sagemaker-live/.ready)
 	@test -n "$(LIVE_PYTHON)" || echo "no Python 3.12 or newer: the tests of sessions over SageMaker are skipped"
 
 # Only the SDK: it brings boto3, which is all that deploy/ needs besides.
@@ -86,10 +86,22 @@ build/stock-image/.ready: tests/deploy/stock_image.txt
 	build/stock-image/bin/pip install --quiet --disable-pip-version-check --no-compile -r tests/deploy/stock_image.txt
 	@touch $@
 
-# Version 1 of the AWS CLI, which names one botocore. Version 2 is no package of the index; Debian's `awscli` is one.
+# Version 1 of the AWS CLI, which names one botocore.
 build/aws-cli/.ready:
 	$(PYTHON) -m venv --clear build/aws-cli
 	build/aws-cli/bin/pip install --quiet --disable-pip-version-check --no-compile awscli==1.45.11
+	@touch $@
+
+# Version 2, which is no package of the index itself: one of AWS's own has its Linux programs, for a Lambda layer.
+build/aws-cli-2/.ready:
+	rm -rf build/aws-cli-2
+	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --dest build/aws-cli-2 aws-cdk-asset-awscli-v2==2.0.198
+	$(PYTHON) -m zipfile -e build/aws-cli-2/*.whl build/aws-cli-2/wheel
+	tar -xzf build/aws-cli-2/wheel/aws_cdk/asset_awscli_v2/_jsii/*.tgz -C build/aws-cli-2 package/lib/layer.zip
+	$(PYTHON) -m zipfile -e build/aws-cli-2/package/lib/layer.zip build/aws-cli-2/layer
+	mv build/aws-cli-2/layer/awscli/v2/*/dist build/aws-cli-2/bin
+	chmod +x build/aws-cli-2/bin/aws
+	rm -rf build/aws-cli-2/*.whl build/aws-cli-2/wheel build/aws-cli-2/package build/aws-cli-2/layer
 	@touch $@
 
 # A client of live avatars with AWS's HTTP/2 SDK: no engines. h2 is for the stand-in of SageMaker.

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import resource
-import shutil
 import signal
 import socket
 import subprocess
@@ -27,6 +26,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from moto.server import ThreadedMotoServer
+from support.aws_cli import require_cli
 from support.live_server import PATIENCE_S, LiveServer, live_server
 from support.synthetic_frames import talk
 from support.video_files import make_image, make_video, make_wav, numbered_frames
@@ -434,11 +434,12 @@ def test_boto3_invokes_it_as_an_endpoint(server: LiveServer, bucket: str):
     assert caught.value.response["OriginalStatusCode"] == 400
 
 
-@pytest.mark.skipif(shutil.which("aws") is None, reason="the AWS CLI is not installed; boto3 sends the same above")
-def test_the_aws_cli_invokes_it(server: LiveServer, bucket: str, tmp_path: Path):
+@pytest.mark.parametrize("major", [1, 2])
+def test_the_aws_cli_invokes_it(major: int, server: LiveServer, bucket: str, tmp_path: Path):
+    cli = str(require_cli(major))
     body = json.dumps({"s3_bucket": bucket, "s3_video_key": "uploads/my clip (1).mp4", "fps": 25})
     (tmp_path / "body.json").write_text(body)
-    command = ["aws", "sagemaker-runtime", "invoke-endpoint", "--endpoint-url", server.url, "--endpoint-name", "viseme"]
+    command = [cli, "sagemaker-runtime", "invoke-endpoint", "--endpoint-url", server.url, "--endpoint-name", "viseme"]
     command += ["--content-type", "application/json", "--body", f"fileb://{tmp_path}/body.json", str(tmp_path / "out")]
     run = subprocess.run(command, capture_output=True, text=True, env=os.environ | CREDENTIALS, check=False)
     assert run.returncode == 0, run.stderr

@@ -15,6 +15,7 @@ from pathlib import Path
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+from support.aws_cli import require_cli
 
 from deploy.dev.template import load_template
 
@@ -31,8 +32,9 @@ def s3_url() -> Iterator[str]:
     server.stop()
 
 
-@pytest.mark.skipif(not shutil.which("aws"), reason="the AWS CLI is not installed")
-def test_the_packed_functions_can_be_imported(s3_url: str, tmp_path: Path):
+@pytest.mark.parametrize("major", [1, 2])
+def test_the_packed_functions_can_be_imported(major: int, s3_url: str, tmp_path: Path):
+    cli = require_cli(major)
     keys = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
     environment = os.environ | keys | {"AWS_ENDPOINT_URL": s3_url}
     s3 = boto3.client(
@@ -42,7 +44,9 @@ def test_the_packed_functions_can_be_imported(s3_url: str, tmp_path: Path):
     packaged = tmp_path / "packaged.yaml"
     [line] = re.findall(r"^ *(aws cloudformation package .*)$", README, re.MULTILINE)
     command = shlex.split(line.replace("CODE_BUCKET", "code").replace("packaged.yaml", str(packaged)))
-    run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    run = subprocess.run(
+        [str(cli), *command[1:]], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
     assert run.returncode == 0, run.stderr
     resources = load_template(packaged)["Resources"]
     for name in FUNCTIONS:

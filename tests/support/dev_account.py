@@ -25,9 +25,9 @@ N_COMMANDS = 7
 class DevAccount:
     """The process, and what it prints."""
 
-    def __init__(self, folder: Path, cli: Path, data_dir: Path) -> None:
+    def __init__(self, folder: Path, data_dir: Path) -> None:
         """folder: of its data and its output. data_dir: with the face models."""
-        self._folder, self._cli, self._data_dir = folder, cli, data_dir
+        self._folder, self._data_dir = folder, data_dir
         self.start()
 
     def start(self) -> None:
@@ -71,13 +71,16 @@ class DevAccount:
         own = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         return own | KEYS | {"AWS_ENDPOINT_URL": self.url}
 
-    def run(self, command: str, folder: Path) -> str:
-        """Run a command that was printed, by the AWS CLI; return its output. The address is in the command only."""
-        words, env = command.split(), {name: value for name, value in self.env.items() if name != "AWS_ENDPOINT_URL"}
+    def run(self, cli: Path, command: str, folder: Path) -> str:
+        """Run a command that was printed by an AWS CLI; return its output.
+
+        The address is in the command, or, if the command has none, in the environment.
+        """
+        words, env = command.split(), self.env
         assert words[0] == "aws"
-        run = subprocess.run(
-            [str(self._cli), *words[1:]], cwd=folder, env=env, capture_output=True, text=True, check=False
-        )
+        if "--endpoint-url" in words:
+            del env["AWS_ENDPOINT_URL"]
+        run = subprocess.run([str(cli), *words[1:]], cwd=folder, env=env, capture_output=True, text=True, check=False)
         assert run.returncode == 0, f"{command}: {run.stderr}"
         return run.stdout
 

@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 from botocore.exceptions import ClientError
-from support.aws_cli import require_cli
+from support.aws_cli import require_cli, version_of
 from support.dev_account import DevAccount
 from support.live_server import PATIENCE_S
 from support.waiting import wait_until
@@ -27,7 +27,7 @@ BUCKET = "s3://viseme-dev"
 def account(weights_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevAccount]:
     data = tmp_path_factory.mktemp("data")
     (data / "weights").symlink_to(weights_cache)
-    account = DevAccount(tmp_path_factory.mktemp("account"), require_cli(1), data)
+    account = DevAccount(tmp_path_factory.mktemp("account"), data)
     try:
         yield account
     finally:
@@ -39,19 +39,38 @@ def client(account: DevAccount) -> Callable[[str], Any]:
     return account.client
 
 
-def test_an_upload_becomes_a_result_by_the_printed_commands(account: DevAccount, tmp_path: Path):
-    (tmp_path / "clip.mp4").write_bytes(CLIP.read_bytes())
-    upload, show_result, list_all, invoke, invoke_async = account.lines[1:6]
-    account.run(upload, tmp_path)
-    record = account.wait_for(f"{BUCKET}/results/clip.mp4.json")
+@pytest.mark.parametrize("major", [1, 2])
+def test_an_upload_becomes_a_result_by_the_printed_commands(account: DevAccount, major: int, tmp_path: Path):
+    cli, name = require_cli(major), f"clip{major}.mp4"
+    upload, show_result, list_all, invoke, invoke_async = (
+        line.replace("clip.mp4", name) for line in account.lines[1:6]
+    )
+    (tmp_path / name).write_bytes(CLIP.read_bytes())
+    account.run(cli, upload, tmp_path)
+    record = account.wait_for(f"{BUCKET}/results/{name}.json")
     assert record["answer"]["text"] == CLIP_WORDS
     assert record["answer"]["num_frames"] == CLIP_FRAMES
-    assert json.loads(account.run(show_result, tmp_path)) == record
-    assert record["output_location"].removeprefix(f"{BUCKET}/") in account.run(list_all, tmp_path)
-    account.run(invoke, tmp_path)
+    assert json.loads(account.run(cli, show_result, tmp_path)) == record
+    assert record["output_location"].removeprefix(f"{BUCKET}/") in account.run(cli, list_all, tmp_path)
+    account.run(cli, invoke, tmp_path)
     assert json.loads((tmp_path / "answer.json").read_text())["text"] == CLIP_WORDS
-    accepted = json.loads(account.run(invoke_async, tmp_path))
+    accepted = json.loads(account.run(cli, invoke_async, tmp_path))
     assert account.wait_for(accepted["OutputLocation"])["text"] == CLIP_WORDS
+
+
+@pytest.mark.parametrize("major", [1, 2])
+def test_the_aws_cli_takes_the_address_from_the_environment(account: DevAccount, major: int, tmp_path: Path):
+    cli, (_, upload, show, *_) = require_cli(major), account.lines
+    if (2, 0) <= version_of(cli) < (2, 13):
+        pytest.skip("it needs 2.13")
+    large = tmp_path / "clip.mp4"
+    large.write_bytes(bytes(20 << 20))  # in parts
+    for command in (
+        upload.replace("/uploads/", "/parts/"),
+        show.replace("results/clip.mp4.json -", "parts/clip.mp4 got"),
+    ):
+        account.run(cli, command.partition(" --endpoint-url")[0], tmp_path)
+    assert (tmp_path / "got").read_bytes() == large.read_bytes()
 
 
 def test_a_broken_upload_lands_in_failures(account: DevAccount):
@@ -150,10 +169,10 @@ def test_a_restart_forgets_nothing(account: DevAccount):
     assert account.stop() == []
     account.start()
     assert versions_of(account) == before
-    account.client("s3").put_object(Bucket="viseme-dev", Key="uploads/clip.mp4", Body=CLIP.read_bytes())
+    account.client("s3").put_object(Bucket="viseme-dev", Key="uploads/clip1.mp4", Body=CLIP.read_bytes())
     wait_until(lambda: account.process.poll() or '"status": "duplicate"' in account.log.read_text())
     # Its record is published again, as that of the newest version.
-    assert versions_of(account)["results/clip.mp4.json"][1:] == before["results/clip.mp4.json"]
+    assert versions_of(account)["results/clip1.mp4.json"][1:] == before["results/clip1.mp4.json"]
     assert answers_of(versions_of(account)) == answers_of(before)
 
 
