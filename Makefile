@@ -18,7 +18,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Tools and SDKs whose pinned dependencies conflict with the project's, each in its own virtualenv.
 CHECKOV := build/checkov-3.3.30
 SAM := build/sam-1.170.0
-SCHEMAS := build/schemas-1.37.0
+SCHEMAS := build/schemas-1.37.0-keda-2.16.1
 LIVE := $(shell sed -n 's/^sagemaker-live = \["\([^"]*\)"\].*/\1/p' pyproject.toml)
 # A Python that AWS's HTTP/2 SDK runs on; empty without one.
 LIVE_PYTHON ?= $(shell for one in python3.12 python3.13 python3.14 $$(pyenv root 2>/dev/null)/versions/3.12.*/bin/python; \
@@ -131,12 +131,14 @@ $(CHECKOV)/bin/checkov:
 check-stack: $(SAM)/bin/sam $(SCHEMAS)/.ready
 	$(SCHEMAS)/bin/check-jsonschema --builtin-schema vendor.compose-spec infra/compose.yaml infra/compose.gpu.yaml
 	$(SCHEMAS)/bin/kubernetes-validate --strict $$(find infra/kubernetes -name '*.yaml' ! -name kustomization.yaml)
+	$(SCHEMAS)/bin/python tests/infra/check_keda.py infra/kubernetes/base/autoscaling.yaml
 	SAM_CLI_TELEMETRY=0 $(SAM)/bin/sam validate --lint --region us-east-1 --template infra/template.yaml
 
-# Schemas of KEDA's objects are in no package: they are named as unchecked.
+# kubernetes-validate names KEDA's objects as unchecked: their schemas are in a package of their own.
 $(SCHEMAS)/.ready:
 	$(PYTHON) -m venv --clear $(SCHEMAS)
-	$(SCHEMAS)/bin/pip install --quiet --disable-pip-version-check --no-compile kubernetes-validate==1.37.0 check-jsonschema==0.39.0
+	$(SCHEMAS)/bin/pip install --quiet --disable-pip-version-check --no-compile kubernetes-validate==1.37.0 check-jsonschema==0.39.0 \
+		cloudcoil-models-keda==2.16.1.0 cloudcoil==0.6.0
 	@touch $@
 
 stack: $(READY)
