@@ -31,6 +31,10 @@ logger = logging.getLogger("viseme")
 COMMANDS = {  # in the order of use: name, the function or Typer app, and the first sentence of its help
     "read": ("container.commands.read:read", "Read the lips in videos and print the text."),
     "sync": ("container.commands.sync:sync", "Lip-sync a face to an audio file and write the video."),
+    "visemes": (
+        "container.commands.visemes:visemes",
+        "Estimate the visemes of speech, with their times, and print them.",
+    ),
     "avatar": ("container.commands.avatar:app", "Build, import, inspect and render live avatars."),
     "serve": (
         "container.commands.serve:serve",

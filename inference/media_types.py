@@ -9,11 +9,13 @@ from inference.errors import UnsupportedContentType
 
 JSON, NDJSON, TEXT = "application/json", "application/x-ndjson", "text/plain"
 VTT, SRT = "text/vtt", "application/x-subrip"
+TSV = "text/tab-separated-values"
 MP4 = "video/mp4"
 WAV = "audio/wav"
 READ_TYPES = (JSON, NDJSON, TEXT, VTT, SRT)  # media types of lip reading answers
 SYNC_TYPES = (JSON, MP4)  # media types of lip sync answers
-ANSWER_TYPES = (*READ_TYPES, MP4)  # media types of all answers
+VISEME_TYPES = (JSON, TSV, SRT)  # media types of viseme answers
+ANSWER_TYPES = (*READ_TYPES, TSV, MP4)  # media types of all answers
 SYNONYMS = {"application/mp4": MP4}  # RFC 4337 registers both; some clients send the former for video
 MAX_RANGES = 64  # items of an Accept header that are read; browsers send eight
 

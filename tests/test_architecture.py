@@ -47,7 +47,7 @@ INFERENCE_LAYERS = (
     ("inference/weights",),
     ("inference/faces", "inference/settings"),
     ("inference/rendering",),
-    ("inference/lip_reading", "inference/lip_sync", "inference/avatar", "inference/speaker"),
+    ("inference/lip_reading", "inference/lip_sync", "inference/avatar", "inference/speaker", "inference/visemes"),
     ("inference/requests", "inference/conversion"),
     ("inference/engines",),
     ("inference/handler",),

@@ -77,5 +77,11 @@ def test_an_avatar_speaks_without_torch(avatar_folder: Path, data_dir: Path, tmp
     assert not imports_torch(COMMAND, data_dir, "avatar", "speak", avatar_folder, speech, "-o", tmp_path / "out.mp4")
 
 
+def test_visemes_need_no_torch(data_dir: Path, tmp_path: Path):
+    speech = tmp_path / "speech.wav"
+    speech.write_bytes(make_wav(0.4))
+    assert not imports_torch(COMMAND, data_dir, "visemes", speech, "-o", tmp_path / "out.json")
+
+
 def test_a_worker_needs_no_torch(data_dir: Path):
     assert not imports_torch(WORKER, data_dir)

@@ -97,18 +97,23 @@ class AudioSpool:
         return np.frombuffer(self._file.read((end - start) * stride), np.int16).reshape(-1, self.n_channels)
 
     def to_mono(self, rate: int) -> Samples:
-        """Mix and resample for a network: (N,) int16, one channel at `rate`.
+        """Mix and resample for a network: (N,) int16, one channel at `rate`; see `mono_blocks`."""
+        return np.concatenate(list(self.mono_blocks(rate)))
+
+    def mono_blocks(self, rate: int) -> Iterator[Samples]:
+        """Yield what `to_mono` returns, block by block.
 
         Channels that cancel in the sum are mixed by their difference.
         """
         starts = range(0, len(self), BLOCK_SAMPLES)
         blocks = (self.read(start, min(start + BLOCK_SAMPLES, len(self))) for start in starts)
         if (self.rate, self.n_channels) == (rate, 1):
-            return np.concatenate([block[:, 0] for block in blocks])
+            yield from (block[:, 0] for block in blocks)
+            return
         if self.is_inverted:
             blocks = (mix_difference(block) for block in blocks)
         frames = (PlacedAudio(to_audio_frame(block, self.rate)) for block in blocks)
-        return np.concatenate(list(without_format(convert_audio(frames, AudioFormat(rate)))))
+        yield from without_format(convert_audio(frames, AudioFormat(rate)))
 
     def close(self) -> None:
         """Delete the file. May be called twice."""

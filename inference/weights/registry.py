@@ -230,11 +230,28 @@ STARTER_AVATAR = WeightSet(
     licence="Apache-2.0; training data: GRID corpus, Cooke et al. 2006 (attribution)",
     shipped_in=PACKAGE_DIR / "starter" / "avatar",
 )
+# The speech encoder whose other outputs are the audio half of `starter_sync`.
+STARTER_VISEMES = WeightSet(
+    name="starter_visemes",
+    task="visemes",
+    architecture="SpeechEncoder",
+    files=(
+        WeightFile(
+            "model.safetensors",
+            "155bf5de2080d30461d8c7038df5e7705ae823cdf10adcc786da8cbcb203ff63",
+            1_322_352,
+        ),
+    ),
+    source="shipped with Viseme, trained by the project on the GRID corpus and on synthesised speech",
+    licence="Apache-2.0; training data: GRID corpus, Cooke et al. 2006 (attribution)",
+    shipped_in=PACKAGE_DIR / "starter" / "visemes",
+)
 
-REGISTRY = {
-    one.name: one
-    for one in (STARTER, STARTER_SYNC, MEDIAPIPE, HUB, DLIB, WAV2LIP, WAV2LIP_GAN, S3FD, SWIN2SR, AVE, STARTER_AVATAR)
-}
+ALL_SETS = (
+    *(STARTER, STARTER_SYNC, MEDIAPIPE, HUB, DLIB, WAV2LIP, WAV2LIP_GAN, S3FD, SWIN2SR, AVE, STARTER_AVATAR),
+    STARTER_VISEMES,
+)
+REGISTRY = {one.name: one for one in ALL_SETS}
 
 
 def find_set(name: str, task: str | None = None) -> WeightSet:

@@ -102,6 +102,7 @@ def test_the_help_lists_the_commands_in_the_order_of_use(capsys: pytest.CaptureF
     assert [word for word in words if word in COMMANDS] == [
         "read",
         "sync",
+        "visemes",
         "avatar",
         "serve",
         "worker",
