@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
-from container.worker.messages import Failed, JobDone, JobOutput, Progress, Ready, WorkerRequest
+from container.worker.messages import Failed, JobDone, JobOutput, Progress, Ready, RequestParsed, WorkerRequest
 from inference.error_responses import Failure
 
 OUTPUT = "digest.bin"
@@ -54,6 +54,7 @@ def run_requests(pipe: Connection, canceled: Event) -> None:
 
 def run_job(request: WorkerRequest, pipe: Connection, canceled: Event) -> JobDone | Failed:
     body = request.body.read_bytes()
+    pipe.send(RequestParsed("lipread", (OUTPUT,)))
     n_steps = max(round(json.loads(body)["seconds"] / STEP_S), 1)
     for i in range(n_steps):
         if canceled.is_set():

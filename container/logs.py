@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
 
+# Attributes of every record; the others are the fields of its `extra`.
+RECORD_NAMES = {*vars(logging.makeLogRecord({})), "message", "asctime"}
+
+
+class JobLogFormatter(logging.Formatter):
+    """Formats a record for callers: one line that ends with the fields of its `extra`, their values in JSON.
+
+    Of an exception it has the type alone: tracebacks are for the server's own log.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.message, record.asctime = record.getMessage(), self.formatTime(record)
+        fields = {name: value for name, value in vars(record).items() if name not in RECORD_NAMES}
+        if record.exc_info is not None and record.exc_info[0] is not None:
+            fields["exception"] = record.exc_info[0].__name__
+        shown = [f"{name}={json.dumps(value, default=str)}" for name, value in fields.items()]
+        return " ".join([self.formatMessage(record).replace("\n", " "), *shown])
+
 
 @contextmanager
 def recorded_logs(path: Path) -> Iterator[None]:
-    """Write what this thread logs inside of the block to a file, too, one line each."""
-    thread = threading.get_ident()
+    """Write what this process logs inside of the block, on any thread, to a file, too."""
     handler = logging.FileHandler(path, encoding="utf-8", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    handler.addFilter(lambda record: record.thread == thread)
+    handler.setFormatter(JobLogFormatter())
     root = logging.getLogger()
     root.addHandler(handler)
     try:
@@ -50,5 +69,5 @@ def set_up_logs(level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("botocore", "boto3", "urllib3", "httpx", "huggingface_hub"):
+    for noisy in ("alembic.runtime.plugins", "botocore", "boto3", "urllib3", "httpx", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

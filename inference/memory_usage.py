@@ -51,6 +51,11 @@ class MemoryWatch:
         self._vram.peak = max(self._vram.peak, self._cuda.max_memory_allocated())
         return self._ram.as_mib("ram") | self._vram.as_mib("vram")
 
+    def peaks_mib(self) -> tuple[float | None, float | None]:
+        """Return the peaks of `as_mib`: of resident memory, and of the GPU's if torch uses one."""
+        found = self.as_mib()
+        return found["ram_peak_mib"], found.get("vram_peak_mib")
+
     def __enter__(self) -> MemoryWatch:
         if self._cuda is not None:
             self._cuda.reset_peak_memory_stats()

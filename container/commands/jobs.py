@@ -161,7 +161,7 @@ def list_jobs(
 @app.command()
 def show(
     job_id: JobArgument,
-    log: Annotated[bool, typer.Option("--log", help="Print the log of the last attempt instead.")] = False,
+    log: Annotated[bool, typer.Option("--log", help="Print the log of the last attempt that ended instead.")] = False,
     attempt: Annotated[int | None, typer.Option("--attempt", min=1, help="With --log: of this attempt.")] = None,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = None,
@@ -174,7 +174,7 @@ def show(
     if not log:
         print_line(json.dumps(server.find(job_id), indent=2))
         return
-    print_line(server.log(job_id, attempt or last_ended_attempt(server.find(job_id))).removesuffix("\n"))
+    print_line(server.log(job_id, attempt or logged_attempt(server.find(job_id))).removesuffix("\n"))
 
 
 @app.command()
@@ -324,12 +324,14 @@ def option_name(name: str) -> str:
     return {"models": "--checkpoint", "s3_output_prefix": "--output-prefix"}.get(name, f"--{name.replace('_', '-')}")
 
 
-def last_ended_attempt(job: Fields) -> int:
-    """Return the number of the last attempt that has a log. Raises: InvalidRequest if none has ended."""
-    ended: list[int] = [one["number"] for one in job["attempts"] if one["ended_at"] is not None]
-    if not ended:
-        raise InvalidRequest(f"the job {job['id']} is {job['state']}; no attempt has ended yet, so that it has no log")
-    return ended[-1]
+def logged_attempt(job: Fields) -> int:
+    """Return the number of the last attempt that has ended, or else of the first. Raises: InvalidRequest if none."""
+    attempts: list[Fields] = job["attempts"]
+    if not attempts:
+        raise InvalidRequest(f"the job {job['id']} is {job['state']}; no attempt has begun yet, so that it has no log")
+    ended = [one for one in attempts if one["ended_at"] is not None]
+    number: int = (ended or attempts)[-1]["number"]
+    return number
 
 
 def checked_name(name: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, CursorResult, Select, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, CursorResult, Select, and_, delete, func, insert, or_, select, update
 
 from container.jobs.processes import ProcessIdentity
 from container.jobs.records import AttemptOutcome, JobError, JobRecord, JobState, Lease, OutputRecord
@@ -61,11 +61,7 @@ class JobQueue(JobTransactions):
             job = load_job(db, jobs.c.number == row.number)
             attempt = {"job_number": row.number, "number": job.attempt, "worker": worker, "started_at": now}
             db.execute(insert(attempts).values(attempt))
-            db.execute(
-                update(outputs)
-                .where(outputs.c.job_number == row.number)
-                .values(state=JobState.QUEUED, key=None, n_bytes=None, sha256=None, url=None, error=None, details={})
-            )
+            self._reset_outputs(db, row.number)
             self._add_event(db, row.number, job.attempt, "state", {"state": JobState.STARTING, "attempt": job.attempt})
             return Lease(row.number, job.id, job.attempt, worker), load_job(db, jobs.c.number == row.number)
 
@@ -85,6 +81,15 @@ class JobQueue(JobTransactions):
             values = {"state": JobState.PROCESSING, "stage": stage, "lease_expires_at": self._clock() + LEASE_S}
             self._update_leased(db, lease, values)
             self._add_event(db, lease.job_number, lease.attempt, "state", {"state": JobState.PROCESSING})
+
+    def begin_outputs(self, lease: Lease, task: str, names: Sequence[str]) -> None:
+        """Record the task, and that its outputs are being made, and renew the lease. Raises: LeaseLost."""
+        with self._writing() as db:
+            self._update_leased(db, lease, {"task": task, "lease_expires_at": self._clock() + LEASE_S})
+            others = outputs.c.job_number == lease.job_number, outputs.c.name.not_in(names)
+            db.execute(delete(outputs).where(*others))  # an earlier attempt may have run with another default model
+            for name in names:
+                self._write_output(db, lease.job_number, OutputRecord(name, JobState.PROCESSING))
 
     def report_progress(self, lease: Lease, stage: str, progress: int) -> None:
         """Record the stage and the percent that are done, at most 99, and renew the lease. Raises: LeaseLost."""
@@ -157,6 +162,7 @@ class JobQueue(JobTransactions):
             if retry_after_s is not None and self._n_attempts_left(db, lease.job_number) > 0:
                 again = self._queued_values() | {"retry_at": self._clock() + retry_after_s}
                 self._update_leased(db, lease, again)
+                self._reset_outputs(db, lease.job_number)
                 self._end_attempt(db, lease.job_number, lease.attempt, AttemptOutcome.FAILED, error, peaks)
                 data = {"state": JobState.QUEUED, "error": asdict(error)}
                 self._add_event(db, lease.job_number, lease.attempt, "state", data)
@@ -174,6 +180,7 @@ class JobQueue(JobTransactions):
         """
         with self._writing() as db:
             self._update_leased(db, lease, self._queued_values() | {"n_released": jobs.c.n_released + 1})
+            self._reset_outputs(db, lease.job_number)
             self._end_attempt(db, lease.job_number, lease.attempt, AttemptOutcome.LOST, None)
             self._add_event(db, lease.job_number, lease.attempt, "state", {"state": JobState.QUEUED})
 
@@ -232,6 +239,7 @@ class JobQueue(JobTransactions):
         self._end_attempt(db, number, attempt, AttemptOutcome.LOST, error)
         if self._n_attempts_left(db, number) > 0:
             db.execute(update(jobs).where(jobs.c.number == number).values(self._queued_values()))
+            self._reset_outputs(db, number)
             self._add_event(db, number, attempt, "state", {"state": JobState.QUEUED, "error": asdict(error)})
             return
         values = {"state": JobState.FAILED, "stage": "failed", "error": asdict(error)} | self._final_values()
@@ -243,6 +251,13 @@ class JobQueue(JobTransactions):
         query = select(jobs.c.attempt - jobs.c.n_released).where(jobs.c.number == number)
         return self._limits.max_attempts - (db.scalar(query) or 0)
 
+    def _reset_outputs(self, db: Connection, number: int) -> None:
+        """Queue the outputs of a job again: what an attempt stored that did not publish is deleted."""
+        made = {"key": None, "content_type": None, "n_bytes": None, "sha256": None, "details": {}, "error": None}
+        place = {"s3_bucket": None, "s3_key": None, "url": None}
+        values = {"state": JobState.QUEUED} | made | place
+        db.execute(update(outputs).where(outputs.c.job_number == number).values(values))
+
     def _write_output(self, db: Connection, number: int, output: OutputRecord) -> None:
         """Write one output in the place of that name, or after the others."""
         values = asdict(output) | {
@@ -252,7 +267,8 @@ class JobQueue(JobTransactions):
         same = outputs.c.job_number == number, outputs.c.name == output.name
         changed: CursorResult[Any] = db.execute(update(outputs).where(*same).values(values))
         if not changed.rowcount:
-            position = db.scalar(select(func.count()).where(outputs.c.job_number == number)) or 0
+            last = db.scalar(select(func.max(outputs.c.position)).where(outputs.c.job_number == number))
+            position = 0 if last is None else last + 1
             db.execute(insert(outputs).values(values | {"job_number": number, "position": position}))
 
 

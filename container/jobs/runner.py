@@ -7,7 +7,7 @@ import contextlib
 import logging
 import shutil
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +17,7 @@ from container.jobs.processes import ProcessIdentity
 from container.jobs.records import JobError, JobRecord, JobState, Lease, OutputRecord
 from container.jobs.retry import retry
 from container.jobs.storage import INPUT, JobStorage, disk_errors, log_key
+from container.jobs.transactions import NOT_MEASURED, Peaks
 from container.worker.messages import (
     LOG_NAME,
     AnswerMessage,
@@ -24,6 +25,7 @@ from container.worker.messages import (
     JobDone,
     JobOutput,
     Progress,
+    RequestParsed,
     WordsRead,
     WorkerRequest,
 )
@@ -35,6 +37,8 @@ logger = logging.getLogger("viseme.jobs")
 # Failures that may pass: seconds until the first, second, ... try after one.
 RETRIED = frozenset({"overloaded", "not_ready", "storage_unavailable", "out_of_memory", "worker_died"})
 RETRY_DELAYS_S = (5.0, 30.0, 120.0)
+LOG_INTERVAL_S = 10.0  # seconds between two times that the log of a running attempt is stored
+LOG_COPY_NAME = "log-copy.txt"
 
 
 @contextlib.contextmanager
@@ -126,6 +130,7 @@ class JobRunner:
 
     async def _run(self, lease: Lease, job: JobRecord) -> JobState:
         """Run an attempt to its end, and record it. Raises: LeaseLost."""
+        peaks = NOT_MEASURED
         try:
             with job_folder() as folder:
                 try:
@@ -134,14 +139,14 @@ class JobRunner:
                     await self._store_log(lease, folder)
                 if isinstance(last, JobDone):
                     return await self._publish(lease, last)
-                failure = last.failure
+                failure, peaks = last.failure, (last.ram_peak_mib, last.vram_peak_mib)
         except LeaseLost:
             raise
         except Exception as err:
             failure = failure_of(err)
             if not isinstance(err, VisemeError):
                 logger.exception("unexpected error", extra={"job": job.id})
-        return await self._fail(lease, failure)
+        return await self._fail(lease, failure, peaks)
 
     async def _run_in_pool(self, lease: Lease, job: JobRecord, folder: Path) -> JobDone | Failed:
         """Run the request in a worker and record what it reports. Raises: LeaseLost; the errors of the pool."""
@@ -159,7 +164,7 @@ class JobRunner:
         )
         await asyncio.to_thread(self._queue.start, lease)
         last: tuple[str, int] | None = None  # progress: each that is recorded is an event of the job
-        async with contextlib.aclosing(self._pool.run(request)) as messages:
+        async with self._keeping_log(lease, folder), contextlib.aclosing(self._pool.run(request)) as messages:
             async for message in messages:
                 if isinstance(message, JobDone | Failed):
                     return message
@@ -175,9 +180,11 @@ class JobRunner:
             shutil.copyfile(path, body)
 
     async def _report(self, lease: Lease, message: AnswerMessage) -> None:
-        """Record progress or words. Raises: LeaseLost. A database that cannot be reached costs only the report."""
+        """Record a report of the worker. Raises: LeaseLost. A database that cannot be reached costs only the report."""
         try:
-            if isinstance(message, Progress):
+            if isinstance(message, RequestParsed):
+                await asyncio.to_thread(self._queue.begin_outputs, lease, message.task, message.outputs)
+            elif isinstance(message, Progress):
                 await asyncio.to_thread(self._queue.report_progress, lease, message.stage, percent_of(message))
             elif isinstance(message, WordsRead):
                 await asyncio.to_thread(self._queue.add_words, lease, message.words)
@@ -210,19 +217,48 @@ class JobRunner:
             output.details,
         )
 
-    async def _fail(self, lease: Lease, failure: Failure) -> JobState:
+    async def _fail(self, lease: Lease, failure: Failure, peaks: Peaks) -> JobState:
         error = JobError(failure.code, failure.message, failure.status)
         delay_s = RETRY_DELAYS_S[min(lease.attempt, len(RETRY_DELAYS_S)) - 1] if failure.code in RETRIED else None
-        await retry(lambda: asyncio.to_thread(self._queue.fail, lease, error, retry_after_s=delay_s))
+        await retry(lambda: asyncio.to_thread(self._queue.fail, lease, error, retry_after_s=delay_s, peaks=peaks))
         return JobState.FAILED
 
+    @contextlib.asynccontextmanager
+    async def _keeping_log(self, lease: Lease, folder: Path) -> AsyncIterator[None]:
+        """Store the log now and then inside of the block, for those who watch, and in case this process is killed."""
+        ended = asyncio.Event()
+        keeping = asyncio.create_task(self._keep_log(lease, folder, ended))
+        try:
+            yield
+        finally:
+            ended.set()
+            await keeping
+
+    async def _keep_log(self, lease: Lease, folder: Path, ended: asyncio.Event) -> None:
+        path, n_stored = folder / LOG_NAME, 0
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended.wait(), LOG_INTERVAL_S)
+                return
+            n_bytes = path.stat().st_size if path.exists() else 0
+            if n_bytes > n_stored:
+                n_stored = n_bytes
+                await self._store_log(lease, folder)
+
     async def _store_log(self, lease: Lease, folder: Path) -> None:
-        """Store the log of an attempt; one that cannot be stored does not fail the job."""
+        """Store the log of an attempt as it is now; one that cannot be stored does not fail the job."""
         path = folder / LOG_NAME
         if not path.exists():
             return
+
+        def store() -> None:
+            copy = folder / LOG_COPY_NAME  # the storage may move it, and the worker still writes to the log
+            with disk_errors():
+                shutil.copyfile(path, copy)
+            self._storage.write(lease.job_id, log_key(lease.attempt), copy)
+
         try:
-            await asyncio.to_thread(self._storage.write, lease.job_id, log_key(lease.attempt), path)
+            await asyncio.to_thread(store)
         except VisemeError as err:
             logger.warning("the log of a job was not stored", extra={"job": lease.job_id, "reason": str(err)})
 

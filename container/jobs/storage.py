@@ -120,7 +120,7 @@ class FolderStorage(JobStorage):
     def read(self, job_id: str, key: str) -> Iterator[Path]:
         path = self._path(job_id, key)
         if not path.is_file():
-            raise MediaNotFound(f"the job has no file {key}; it may have been deleted after its time")
+            raise MediaNotFound(f"the job has no file {key}: it is not stored yet, or was deleted after its time")
         yield path
 
     def url(self, job_id: str, key: str) -> None:  # noqa: ARG002 - only this server has the files

@@ -19,6 +19,7 @@ from container.logs import recorded_logs, set_up_logs
 from container.worker.messages import LOG_NAME, Done, Failed, JobDone, LoadFailed, Ready, WorkerRequest
 from inference.error_responses import failure_of
 from inference.errors import Canceled, VisemeError
+from inference.memory_usage import MemoryWatch
 from inference.settings import Settings
 from inference.tracing import span, start_tracing, stop_tracing
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from container.worker.routes import WorkerRoutes
 
 logger = logging.getLogger("viseme.worker")
+LOGGED_RESULTS = ("model", "timings_ms", "warnings")  # parts of a result that the log of its job has, too
 
 
 def run_worker(ends: Sequence[tuple[Connection, Event]], model_dir: str | None, environment: Mapping[str, str]) -> None:
@@ -38,6 +40,7 @@ def run_worker(ends: Sequence[tuple[Connection, Event]], model_dir: str | None, 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the server finishes its requests, then sends `Stop`
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     set_up_logs()
+    logging.captureWarnings(True)  # of libraries, so that the logs of jobs have them
     from inference.media.sandbox.confinement import deny_inspection
 
     deny_inspection()
@@ -74,13 +77,20 @@ def run_requests(pipe: Connection, canceled: Event, routes: WorkerRoutes) -> Non
 
 
 def run_job(
-    worker_request: WorkerRequest, check: Callable[[], None], pipe: Connection, routes: WorkerRoutes
+    worker_request: WorkerRequest,
+    check: Callable[[], None],
+    pipe: Connection,
+    routes: WorkerRoutes,
+    memory: MemoryWatch,
 ) -> JobDone:
     """Run the request of a durable job; its log has at least a line for its start and one for its end."""
     logger.info("job started: %d bytes of input", worker_request.body.stat().st_size)
-    done = routes.run_job(worker_request, check, pipe.send)
+    done = routes.run_job(worker_request, check, pipe.send, memory)
     names = ", ".join(output.name for output in done.outputs)
-    logger.info("job done: %s; memory at most %s MiB (GPU: %s)", names, done.ram_peak_mib, done.vram_peak_mib)
+    extra = {name: done.result[name] for name in LOGGED_RESULTS if name in done.result}
+    logger.info(
+        "job done: %s; memory at most %s MiB (GPU: %s)", names, done.ram_peak_mib, done.vram_peak_mib, extra=extra
+    )
     return done
 
 
@@ -97,11 +107,13 @@ def run_request(
         traced = stack.enter_context(
             span("worker", worker_request.traceparent, route=worker_request.route, request_id=worker_request.request_id)
         )
+        memory = None
         if worker_request.is_job:
             stack.enter_context(recorded_logs(worker_request.folder / LOG_NAME))
+            memory = stack.enter_context(MemoryWatch())
         try:
-            if worker_request.is_job:
-                return run_job(worker_request, check, pipe, routes)
+            if memory is not None:
+                return run_job(worker_request, check, pipe, routes, memory)
             answer = routes.handle(worker_request, check, pipe.send)
         except Exception as err:
             failure = failure_of(err)
@@ -112,5 +124,5 @@ def run_request(
             if failure.status >= 500:
                 extra = {"request_id": worker_request.request_id, "code": failure.code}
                 logger.exception("request failed", extra=extra)
-            return Failed(failure)
+            return Failed(failure) if memory is None else Failed(failure, *memory.peaks_mib())
     return Done(answer.body, answer.content_type)

@@ -10,10 +10,11 @@ from typing import Any
 
 from container.worker.messages import JobOutput, Progress
 from container.worker.output_names import video_names
-from inference.engines.engines import Prediction
+from inference.engines.engines import Engines, Prediction
 from inference.engines.read import ReadResponse
 from inference.engines.sync import SyncResponse
 from inference.media_types import JSON, MP4, SRT, TEXT, VTT
+from inference.requests import Request, SyncRequest
 
 REPORT_INTERVAL_S = 1.0  # seconds between reports of progress: each is written to the database
 TRANSCRIPTS = {"transcript.txt": TEXT, "transcript.srt": SRT, "transcript.vtt": VTT, "transcript.json": JSON}
@@ -33,6 +34,13 @@ class ProgressReport:
         if self._clock() >= self._next_at:
             self._next_at = self._clock() + REPORT_INTERVAL_S
             self._send(Progress(self._stage, share))
+
+
+def names_of_outputs(request: Request, engines: Engines) -> tuple[str, ...]:
+    """Return the names of the files that a request makes, in the order of `write_outputs`."""
+    if isinstance(request, SyncRequest):
+        return video_names(engines.sync_engine.models_of(request))
+    return tuple(TRANSCRIPTS)
 
 
 def write_outputs(response: Prediction, folder: Path) -> tuple[JobOutput, ...]:

@@ -3,7 +3,7 @@
 to the worker:    WorkerRequest, Stop
 from the worker:  Ready or LoadFailed, once, by the first lane;
                   then for each request DeadlineChanged?, Part*, and Done or Failed,
-                  or if it is a durable job's (Progress or WordsRead)*, and JobDone or Failed
+                  or if it is a durable job's RequestParsed?, (Progress or WordsRead)*, and JobDone or Failed
 """
 
 from __future__ import annotations
@@ -87,9 +87,19 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """The request failed."""
+    """The request failed. Peaks: of memory, in MiB, if it was a durable job's."""
 
     failure: Failure
+    ram_peak_mib: float | None = None
+    vram_peak_mib: float | None = None
+
+
+@dataclass(frozen=True)
+class RequestParsed:
+    """The request of a job has been parsed, and is run. task: lipread or lipsync. outputs: names of what it makes."""
+
+    task: str
+    outputs: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -131,7 +141,7 @@ class JobDone:
 
 
 ServerMessage = WorkerRequest | Stop
-InterimMessage = Part | Progress | WordsRead
+InterimMessage = Part | RequestParsed | Progress | WordsRead
 FinalMessage = Done | JobDone | Failed
 AnswerMessage = InterimMessage | FinalMessage
 WorkerMessage = Ready | LoadFailed | DeadlineChanged | AnswerMessage

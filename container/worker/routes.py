@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from container.worker.job_outputs import ProgressReport, result_of, write_outputs
-from container.worker.messages import DeadlineChanged, JobDone, Part, Progress, WordsRead, WorkerRequest
+from container.worker.job_outputs import ProgressReport, names_of_outputs, result_of, write_outputs
+from container.worker.messages import (
+    DeadlineChanged,
+    JobDone,
+    Part,
+    Progress,
+    RequestParsed,
+    WordsRead,
+    WorkerRequest,
+)
 from container.worker.openai_transcriptions import answer_transcription
 from inference.backends.device import describe_gpu
 from inference.engines import Answer, Engines, RequestCallbacks
@@ -18,8 +27,9 @@ from inference.lip_reading import Word
 from inference.memory_usage import MemoryWatch
 from inference.requests import ReadRequest, Request, parse_generate_request, parse_job_request, parse_request
 
+logger = logging.getLogger("viseme.worker")
 CancelCheck = Callable[[], None]
-SendMessage = Callable[[Part | Progress | WordsRead | DeadlineChanged], None]
+SendMessage = Callable[[Part | RequestParsed | Progress | WordsRead | DeadlineChanged], None]
 REPORT_S, REPORT_SHARE = 1.0, 0.05  # seconds, or share, of the time left that is reserved to report a timeout
 Parse = Callable[[bytes, str, dict[str, str]], Request]
 PARSERS: dict[str, Parse] = {"invocations": parse_request, "generate": parse_generate_request}
@@ -63,27 +73,29 @@ class WorkerRoutes:
             send(DeadlineChanged(worker_request.sync_deadline))
         return self._engines.answer(request, worker_request.accept, callbacks_of(worker_request, check, send))
 
-    def run_job(self, worker_request: WorkerRequest, check: CancelCheck, send: SendMessage) -> JobDone:
+    def run_job(
+        self, worker_request: WorkerRequest, check: CancelCheck, send: SendMessage, memory: MemoryWatch
+    ) -> JobDone:
         """Run the request of a durable job; its outputs are files in the folder of the request.
 
-        check, send: as for `handle`. Raises: VisemeError.
+        check, send: as for `handle`. memory: watches the job. Raises: VisemeError.
         """
         body, content_type = worker_request.body.read_bytes(), worker_request.headers.get("content-type", "")
         request = JOB_PARSERS[worker_request.route](body, content_type, worker_request.headers)
         if request.uses_job_deadline:
             send(DeadlineChanged(worker_request.sync_deadline))
+        parsed = RequestParsed(request.task, names_of_outputs(request, self._engines))
+        logger.info("request: %s; it makes %s", parsed.task, ", ".join(parsed.outputs) or "nothing")
+        send(parsed)
         report = ProgressReport("reading" if isinstance(request, ReadRequest) else "syncing", send)
 
         def on_words(words: list[Word]) -> None:
             send(WordsRead(tuple(vars(word) for word in words)))
 
         callbacks = callbacks_of(worker_request, check, send)
-        with MemoryWatch() as memory:
-            response = self._engines.run(request, replace(callbacks, on_words=on_words, on_progress=report.update))
-            outputs = write_outputs(response, worker_request.folder)
-        peaks = memory.as_mib()
-        result = result_of(response)
-        return JobDone(result, outputs, peaks["ram_peak_mib"], peaks.get("vram_peak_mib"))
+        response = self._engines.run(request, replace(callbacks, on_words=on_words, on_progress=report.update))
+        outputs = write_outputs(response, worker_request.folder)
+        return JobDone(result_of(response), outputs, *memory.peaks_mib())
 
 
 def callbacks_of(worker_request: WorkerRequest, check: CancelCheck, send: SendMessage) -> RequestCallbacks:

@@ -225,7 +225,12 @@ class SyncEngine:
         """Return a syncer with the models of the request. Raises: WeightsNotFound."""
         if self.syncer is None:
             raise WeightsNotFound(self.missing)
-        return self.syncer.with_checkpoints(request.models or [self.syncer.generators[0].name])
+        return self.syncer.with_checkpoints(self.models_of(request))
+
+    def models_of(self, request: SyncRequest) -> tuple[str, ...]:
+        """Return the models of a request, or the deployment's first; they may not be loaded."""
+        first = () if self.syncer is None else (self.syncer.generators[0].name,)
+        return tuple(dict.fromkeys(request.models)) or first
 
     def _store(
         self, uploads: list[MultipartUpload], outputs: tuple[SyncOutput, ...], request: SyncRequest, clock: StageClock

@@ -29,6 +29,7 @@ from inference.requests.body import (
 class ReadRequest:
     """A lip reading request: the video and how to read it."""
 
+    task: ClassVar[str] = "lipread"
     uses_job_deadline: ClassVar[bool] = False  # bounded by Settings.deadline_s
 
     source: MediaSource

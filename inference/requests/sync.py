@@ -51,6 +51,7 @@ class SyncRequest:
     segments.
     """
 
+    task: ClassVar[str] = "lipsync"
     uses_job_deadline: ClassVar[bool] = True  # bounded by Settings.job_deadline_s
     face: MediaSource
     audio: MediaSource

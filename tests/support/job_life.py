@@ -23,6 +23,7 @@ from container.worker.messages import (
     JobDone,
     JobOutput,
     Progress,
+    RequestParsed,
     WordsRead,
     WorkerRequest,
 )
@@ -61,6 +62,7 @@ class ScriptedPool:
 
     async def run(self, worker_request: WorkerRequest) -> AsyncGenerator[AnswerMessage]:
         assert worker_request.body.read_bytes() == INPUT
+        yield RequestParsed("lipsync", (OUTPUT_NAME,))
         yield Progress("syncing", 0.5)
         yield WordsRead(({"word": "bin"},))
         while self.gate is not None and not self.gate.exists():

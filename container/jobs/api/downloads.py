@@ -66,7 +66,7 @@ async def send_output(request: Request, job: JobRecord, storage: JobStorage, quo
 
 
 async def send_log(request: Request, job: JobRecord, storage: JobStorage, quota: AnswerQuota) -> Response:
-    """Return the log of an attempt. Raises: MediaNotFound, also if the attempt has not ended; StorageError."""
+    """Return the log of an attempt. Raises: MediaNotFound, also if it is not stored yet; StorageError."""
     attempt = find_attempt(job, request.path_params["attempt"])
     name = f"{job.id}-{attempt}.txt"
     return await send_file(request, (job.id, log_key(attempt)), storage, quota, "text/plain; charset=utf-8", name)

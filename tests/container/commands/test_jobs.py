@@ -6,6 +6,7 @@ A real server is in tests/container/test_jobs_end_to_end.py.
 from __future__ import annotations
 
 import base64
+import io
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -16,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
 from container.cli import main
 from container.commands import job_bodies, job_server
-from container.commands.job_server import JobServer
+from container.commands.job_server import JobServer, ServerEvent
+from container.commands.jobs import JobView
 from inference.errors import InvalidRequest, ServingError, StorageError
 
 JOB = "0123456789abcdef" * 2
@@ -226,6 +230,20 @@ def test_watching_prints_each_word_once_over_attempts(capsys: pytest.CaptureFixt
     assert printed.err == "viseme: attempt 1 failed, and the job is queued again: the worker died\n"
 
 
+def test_watching_moves_a_bar():
+    shown: list[tuple[str, float]] = []
+    with Progress(console=Console(file=io.StringIO())) as progress:
+        task = progress.add_task("lipsync", total=100)
+        view = JobView(progress, task)
+        for i, (attempt, percent) in enumerate([(1, 40), (1, 80), (2, 10)], 1):
+            fields = {"attempt": attempt, "stage": f"syncing {i}", "progress": percent}
+            view.update(ServerEvent(str(i), "progress", fields), prints_words=True)
+            shown.append((progress.tasks[0].description, progress.tasks[0].percentage))
+        view.update(ServerEvent("4", "state", {"attempt": 3, "state": "starting"}), prints_words=True)
+        shown.append((progress.tasks[0].description, progress.tasks[0].percentage))
+    assert shown == [("syncing 1", 40), ("syncing 2", 80), ("syncing 3", 10), ("syncing 3", 0)]
+
+
 @pytest.mark.parametrize(
     ("ended", "code", "message"),
     [
@@ -351,6 +369,9 @@ def test_a_log_is_that_of_the_last_attempt_that_ended(capsys: pytest.CaptureFixt
         assert main(["jobs", "show", JOB, "--log", "--url", server.url]) == 0
     assert capsys.readouterr().out == "a line\n"
     assert server.calls[1].path == f"/v1/jobs/{JOB}/logs/1"
+    with serving(record(attempts=attempts[1:]), lambda call: call.reply(b"so far\n")) as server:
+        assert main(["jobs", "show", JOB, "--log", "--url", server.url]) == 0
+    assert server.calls[1].path == f"/v1/jobs/{JOB}/logs/2"
     with serving(record(state="queued")) as server:
         assert main(["jobs", "show", JOB, "--log", "--url", server.url]) == 2
 

@@ -44,6 +44,42 @@ def test_a_job_runs_and_is_published(database: JobDatabase) -> None:
     assert (attempt.outcome, attempt.ram_peak_mib) == (AttemptOutcome.SUCCEEDED, 812.5)
 
 
+def test_outputs_have_states_of_their_own(database: JobDatabase) -> None:
+    job = database.submit(task="unknown")
+    lease = database.claim()
+    database.queue.start(lease)
+    database.queue.begin_outputs(lease, "lipsync", ["wav2lip", "wav2lip_gan"])
+    database.queue.record_output(lease, VIDEO)
+    found = database.find(job.id)
+    assert (found.task, [(one.name, one.state) for one in found.outputs]) == (
+        "lipsync",
+        [("wav2lip", JobState.SUCCEEDED), ("wav2lip_gan", JobState.PROCESSING)],
+    )
+    database.queue.fail(lease, ERROR, retry_after_s=0.0)
+    assert database.find(job.id).outputs == (OutputRecord("wav2lip"), OutputRecord("wav2lip_gan"))
+
+
+@pytest.mark.parametrize("way", ["released", "expired"])
+def test_a_lost_attempt_leaves_no_output(database: JobDatabase, way: str) -> None:
+    job = database.submit(outputs=("wav2lip",))
+    lease = database.claim()
+    database.queue.record_output(lease, VIDEO)
+    if way == "released":
+        database.queue.release(lease)
+    else:
+        database.clock.now += LEASE_S
+        assert database.queue.free_expired_leases() == [job.id]
+    assert database.find(job.id).outputs == (OutputRecord("wav2lip"),)
+
+
+def test_an_attempt_with_another_default_model_replaces_the_outputs(database: JobDatabase) -> None:
+    job = database.submit()
+    lease = database.claim()
+    database.queue.begin_outputs(lease, "lipsync", ["first", "other"])
+    database.queue.begin_outputs(lease, "lipsync", ["other", "second"])
+    assert [one.name for one in database.find(job.id).outputs] == ["other", "second"]
+
+
 def test_events_are_numbered_in_order(database: JobDatabase) -> None:
     job = database.submit()
     lease = database.claim()

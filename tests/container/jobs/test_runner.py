@@ -23,6 +23,7 @@ from container.worker.messages import (
     JobDone,
     JobOutput,
     Progress,
+    RequestParsed,
     WordsRead,
     WorkerRequest,
 )
@@ -168,6 +169,27 @@ def test_what_may_pass_is_tried_again(
     done = database.find(job.id)
     assert done.state is JobState.SUCCEEDED
     assert [one.outcome for one in done.attempts] == [AttemptOutcome.FAILED, AttemptOutcome.SUCCEEDED]
+
+
+@pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
+def test_a_running_job_shows_what_it_makes_and_its_log(
+    database: JobDatabase, storage: FolderStorage, job: JobRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner_module, "LOG_INTERVAL_S", 0.01)
+    log = storage.root / job.id / "logs" / "1.txt"
+
+    async def log_and_wait(request: WorkerRequest) -> AsyncGenerator[AnswerMessage]:
+        yield RequestParsed("lipsync", ("wav2lip.mp4",))
+        (request.folder / LOG_NAME).write_text("a line\n")
+        await until(lambda: log.exists() and log.read_text() == "a line\n")
+        found = database.find(job.id)
+        assert (found.task, [one.state for one in found.outputs]) == ("lipsync", [JobState.PROCESSING])
+        yield Failed(Failure(507, "out_of_memory", "a reason"), 800.0, 900.0)
+
+    asyncio.run(make_runner(database, storage, ScriptedPool(log_and_wait)).run_next())
+    (attempt,) = database.find(job.id).attempts
+    assert (attempt.outcome, attempt.ram_peak_mib, attempt.vram_peak_mib) == (AttemptOutcome.FAILED, 800.0, 900.0)
+    assert log.read_text() == "a line\n"
 
 
 def test_an_input_that_is_gone_fails_the_job(database: JobDatabase, storage: FolderStorage, job: JobRecord) -> None:

@@ -25,6 +25,7 @@ from container.worker.messages import (
     JobDone,
     Part,
     Progress,
+    RequestParsed,
     WordsRead,
     WorkerRequest,
 )
@@ -162,8 +163,10 @@ def test_a_job_leaves_its_videos_as_files(routes: WorkerRoutes, make_request, ca
     assert [set(one) & {"path", "video"} for one in last.result["outputs"]] == [set(), set()]
     assert last.ram_peak_mib is not None
     assert last.ram_peak_mib > 50
-    assert [type(one) for one in sent[:2]] == [DeadlineChanged, Progress]
-    assert (worker_request.folder / LOG_NAME).read_text().count("video made") == 2
+    assert sent[1] == RequestParsed("lipsync", ("wav2lip.mp4", "wav2lip_gan.mp4"))
+    assert [type(one) for one in sent[:3]] == [DeadlineChanged, RequestParsed, Progress]
+    log = (worker_request.folder / LOG_NAME).read_text()
+    assert [f'video made model="{name}" frames=10' in log for name in fields["models"]] == [True, True]
 
 
 def test_a_job_reads_words_and_leaves_transcripts(
@@ -191,8 +194,26 @@ def test_a_job_reads_words_and_leaves_transcripts(
 
 def test_a_job_that_fails_leaves_its_log(routes: WorkerRoutes, make_request):
     worker_request = make_request(fields={"task": "lipsync", "models": ["unknown"]}, is_job=True)
-    assert run_to_failure(worker_request, routes).code == "invalid_request"
+    last, _ = run(worker_request, routes)
+    assert isinstance(last, Failed)
+    assert last.failure.code == "invalid_request"
+    assert last.ram_peak_mib is not None
+    assert last.ram_peak_mib > 50
     assert set(files_of(worker_request)) <= {"body", LOG_NAME}
+
+
+def test_the_log_of_a_job_has_no_traceback(routes: WorkerRoutes, make_request, monkeypatch: pytest.MonkeyPatch):
+    """Callers can read it."""
+
+    def fail(*_arguments: object) -> None:
+        raise ValueError("a detail\nof ours")
+
+    monkeypatch.setattr(Engines, "run", fail)
+    worker_request = make_request(fields={"task": "lipsync"}, is_job=True)
+    assert run_to_failure(worker_request, routes).code == "internal_error"
+    log = (worker_request.folder / LOG_NAME).read_text()
+    assert 'request failed request_id="id-1" code="internal_error" exception="ValueError"\n' in log
+    assert "a detail" not in log
 
 
 def test_a_deadline_names_the_stage_and_leaves_nothing(routes: WorkerRoutes, make_request):
