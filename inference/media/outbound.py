@@ -32,7 +32,7 @@ FETCH_TIMEOUT_S = 900.0  # seconds for a whole file: a gigabyte at 10 Mbit/s
 POST_TIMEOUT_S = 60.0  # seconds for a whole call, but for the look-up of its name
 WRITE_BYTES = 16 << 10  # bytes written at a time, each time within what is left of the call
 NAT64 = ipaddress.ip_network("64:ff9b::/96")  # IPv6 addresses that stand for IPv4 addresses
-SIX_TO_FOUR = ipaddress.ip_network("2002::/16")
+GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")  # the IPv6 addresses that public hosts have (RFC 4291, IANA)
 TIMEOUTS = {"connect": CONNECT_TIMEOUT_S, "read": READ_TIMEOUT_S, "write": READ_TIMEOUT_S, "pool": CONNECT_TIMEOUT_S}
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], list[str]]
@@ -256,6 +256,8 @@ def is_public(address: IpAddress) -> bool:
             return False
         if inner is not None:
             return is_public(inner)
+        if address not in GLOBAL_UNICAST:  # such as ::127.0.0.1 and fec0::1, which the library takes for global
+            return False
     return address.is_global and not address.is_multicast
 
 

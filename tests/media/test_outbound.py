@@ -244,6 +244,8 @@ def test_public_addresses() -> None:
         assert is_public(ipaddress.ip_address(address)), address
     for address in ("127.0.0.1", "::", "::1", "fd00::1", "255.255.255.255", "2001:0:4136:e378:8000:63bf:3fff:fdd2"):
         assert not is_public(ipaddress.ip_address(address)), address
+    for address in ("::127.0.0.1", "::a9fe:a9fe", "fec0::1", "ff0e::1", "4000::1"):
+        assert not is_public(ipaddress.ip_address(address)), address
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "169.254.169.254", "[::ffff:10.0.0.1]"])
