@@ -18,7 +18,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # Tools and SDKs whose pinned dependencies conflict with the project's, each in its own virtualenv.
 CHECKOV := build/checkov-3.3.30
 SAM := build/sam-1.170.0
-SCHEMAS := build/schemas-1.37.0-keda-2.16.1
+SCHEMAS := build/schemas-1.37.0-keda-2.16.1-grafana-11.6
 LIVE := $(shell sed -n 's/^sagemaker-live = \["\([^"]*\)"\].*/\1/p' pyproject.toml)
 # A Python that AWS's HTTP/2 SDK runs on; empty without one.
 LIVE_PYTHON ?= $(shell for one in python3.12 python3.13 python3.14 $$(pyenv root 2>/dev/null)/versions/3.12.*/bin/python; \
@@ -36,7 +36,7 @@ help:
 	@echo "make format        format the code and fix what ruff can fix"
 	@echo "make check         run ruff, mypy, cfn-lint, checkov and hadolint"
 	@echo "make check-stack   run sam validate on the AWS stack (downloads about 300 MB first), and check the files for"
-	@echo "                   Docker Compose and Kubernetes by their schemas"
+	@echo "                   Docker Compose, Kubernetes and Grafana by their schemas"
 	@echo "make stack         run the services of infra/compose.yaml without Docker (PostgreSQL, Redis and Prometheus of Debian)"
 	@echo "make environments  create the separate virtualenvs for the tests of the SageMaker SDK and the stock image"
 	@echo "make bench         print the figures of docs/benchmarks.md (SLOW=1: also those that take from minutes to an hour)"
@@ -132,13 +132,15 @@ check-stack: $(SAM)/bin/sam $(SCHEMAS)/.ready
 	$(SCHEMAS)/bin/check-jsonschema --builtin-schema vendor.compose-spec infra/compose.yaml infra/compose.gpu.yaml
 	$(SCHEMAS)/bin/kubernetes-validate --strict $$(find infra/kubernetes -name '*.yaml' ! -name kustomization.yaml)
 	$(SCHEMAS)/bin/python tests/infra/check_keda.py infra/kubernetes/base/autoscaling.yaml
+	$(SCHEMAS)/bin/python tests/infra/check_dashboard.py infra/grafana/viseme.json
 	SAM_CLI_TELEMETRY=0 $(SAM)/bin/sam validate --lint --region us-east-1 --template infra/template.yaml
 
-# kubernetes-validate names KEDA's objects as unchecked: their schemas are in a package of their own.
+# kubernetes-validate names KEDA's objects as unchecked: their schemas are in a package of their own, as is the form of
+# Grafana's dashboards.
 $(SCHEMAS)/.ready:
 	$(PYTHON) -m venv --clear $(SCHEMAS)
 	$(SCHEMAS)/bin/pip install --quiet --disable-pip-version-check --no-compile kubernetes-validate==1.37.0 check-jsonschema==0.39.0 \
-		cloudcoil-models-keda==2.16.1.0 cloudcoil==0.6.0
+		cloudcoil-models-keda==2.16.1.0 cloudcoil==0.6.0 'grafana-foundation-sdk==1769699379!11.6.0'
 	@touch $@
 
 stack: $(READY)

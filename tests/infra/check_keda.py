@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 from cloudcoil.models.keda import v1alpha1
+from kept_fields import lost_fields
 from pydantic import ValidationError
 
 API = "keda.sh/v1alpha1"
@@ -49,22 +50,8 @@ def faults_of(document: dict[str, Any]) -> Iterator[str]:
         for one in err.errors():
             yield f"{'.'.join(map(str, one['loc']))}: {one['msg']}"
         return
-    for place in unknown_fields(document, kept):
+    for place in lost_fields(document, kept):
         yield f"{place}: no such field"
-
-
-def unknown_fields(given: Any, kept: Any, place: str = "") -> Iterator[str]:
-    """Yield the places of what is in `given` but not in `kept`."""
-    if isinstance(given, dict):
-        for name, value in given.items():
-            here = f"{place}.{name}" if place else name
-            if name in kept:
-                yield from unknown_fields(value, kept[name], here)
-            else:
-                yield here
-    elif isinstance(given, list):
-        for i, (value, other) in enumerate(zip(given, kept, strict=True)):
-            yield from unknown_fields(value, other, f"{place}.{i}")
 
 
 if __name__ == "__main__":
