@@ -116,13 +116,26 @@ class KokoroSynthesizer:
 
     async def _phonemise(self, text: str, language: str) -> str:
         """Return the phonemes of a text in IPA with its punctuation, which espeak-ng leaves out."""
-        parts = [part.strip() for part in SPLIT.split(text)]
-        spoken = [
-            part if part and part[0] in PUNCTUATION
-            else " " + " ".join((await self._espeak.run(["-q", "--ipa", "-v", language], part)).decode().split())
-            for part in parts if part
-        ]  # fmt: skip
+        parts = [part for one in SPLIT.split(text) if (part := " ".join(one.split()))]
+        words = [part for part in parts if part[0] not in PUNCTUATION]
+        phonemes = iter(await self._phonemise_words(words, language))
+        spoken = (part if part[0] in PUNCTUATION else f" {next(phonemes)}" for part in parts)
         return "".join(spoken).strip()
+
+    async def _phonemise_words(self, words: list[str], language: str) -> list[str]:
+        """Return the phonemes of each text, by one process: espeak-ng writes a line for each paragraph.
+
+        A text that it divides, or for which it writes nothing, would shift the lines: then each has its own process.
+        """
+        lines = await self._run_espeak("\n\n".join(words), language) if words else []
+        if len(lines) == len(words):
+            return lines
+        return [" ".join(await self._run_espeak(one, language)) for one in words]
+
+    async def _run_espeak(self, text: str, language: str) -> list[str]:
+        """Return the lines of phonemes that espeak-ng writes."""
+        written = (await self._espeak.run(["-q", "--ipa", "-v", language], text)).decode()
+        return [" ".join(line.split()) for line in written.splitlines() if line.strip()]
 
     def _run(self, tokens: list[int], voice: str, rate: int) -> npt.NDArray[np.float32]:
         """Return the samples of some tokens: (n,) float32 at 24 kHz. Call it in a thread."""

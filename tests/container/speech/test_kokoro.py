@@ -35,11 +35,17 @@ VOICE = "af_heart"
 
 
 class FakeEspeak(SpeechSynthesizer):
-    """Returns the phonemes that espeak-ng 1.51 writes for "hello" with `-q --ipa -v en-us`, whatever the text."""
+    """Writes what espeak-ng 1.51 writes for "hello" with `-q --ipa -v en-us`, for each paragraph, whatever it says.
+
+    Like espeak-ng, it writes nothing for a dash.
+    """
+
+    n_runs = 0
 
     async def run(self, arguments: list[str], text: str) -> bytes:  # type: ignore[override]
         assert arguments == ["-q", "--ipa", "-v", "en-us"]
-        return "həlˈoʊ\n".encode()
+        self.n_runs += 1
+        return "".join("həlˈoʊ\n" for one in text.split("\n\n") if one != "-").encode()
 
 
 def small_network() -> bytes:
@@ -148,6 +154,19 @@ def test_a_canceled_run_ends_before_the_next_begins(kokoro: KokoroSynthesizer, m
     finally:
         may_end.set()
     assert len(begun) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "phonemes", "n_runs"),
+    [
+        ("Hello, you: hello!", "həlˈoʊ, həlˈoʊ: həlˈoʊ!", 1),
+        ("Hello, -, hello", "həlˈoʊ, , həlˈoʊ", 4),  # a line is missing: one run for each text
+        ("...", "...", 0),
+    ],
+)
+def test_one_process_makes_the_phonemes_of_a_text(kokoro: KokoroSynthesizer, text: str, phonemes: str, n_runs: int):
+    assert asyncio.run(kokoro._phonemise(text, "en-us")) == phonemes
+    assert kokoro._espeak.n_runs == n_runs  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("missing", ["espeak", "model", "voices"])
