@@ -119,6 +119,7 @@ class Server:
             Route("/metrics", self.show_metrics),
             Route("/invocations", partial(self.serve, "invocations"), methods=["POST"]),
             Route("/v1/audio/transcriptions", transcriptions, methods=["POST"]),
+            Route("/v1/visemes", partial(self.serve, "visemes"), methods=["POST"]),
             Route("/api/generate", partial(self.serve, "generate"), methods=["POST"]),
             *self._job_routes.routes(),
             *self._generation_routes.routes(),

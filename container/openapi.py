@@ -15,9 +15,12 @@ from container.jobs.generations import openapi as generations
 from container.jobs.records import AttemptOutcome, JobState
 from container.speech.requests import SpeechRequest
 from container.worker.openai_transcriptions import FORMATS, GRANULARITIES
-from inference.media_types import JSON, MP4, NDJSON, SRT, TEXT, VTT, WAV
+from inference.media_types import JSON, MP4, NDJSON, SRT, TEXT, TSV, VTT, WAV
 from inference.requests.read import ReadBody
 from inference.requests.sync import GenerateBody, SyncBody
+from inference.requests.visemes import VisemeBody
+from inference.visemes.blendshapes import BLENDSHAPES
+from inference.visemes.phonemes import OCULUS_VISEMES
 
 Node = dict[str, Any]
 HTML, JAVASCRIPT, CSS, JPEG, METRICS, EVENTS = (
@@ -181,6 +184,23 @@ PATHS: Node = {
             },
         )
     },
+    "/v1/visemes": {
+        "post": operation(
+            "inference",
+            "estimateVisemes",
+            "Estimate the visemes of speech, with their times, and blendshapes of ARKit",
+            answers({"200": success("The visemes", JSON, TSV, SRT, schema=ref("VisemeAnswer"))}, WORK_ERRORS),
+            parameters=[ACCEPT],
+            requestBody={
+                "required": True,
+                "content": {
+                    **content(JSON, schema=ref("VisemeRequest")),
+                    "multipart/form-data": {"schema": ref("VisemeForm")},
+                    **{one: {} for one in ("audio/*", "video/*", "application/octet-stream")},
+                },
+            },
+        )
+    },
     "/api/generate": {
         "post": operation(
             "inference",
@@ -285,7 +305,7 @@ PATHS: Node = {
         "get": operation(
             "jobs",
             "getJobLog",
-            "Download the log of an attempt that has ended",
+            "Download the log of an attempt; of one that runs, as it was at most 10 seconds ago",
             answers({"200": success("The log", TEXT), "307": FILE_ANSWERS["307"]}, JOB_ERRORS),
             parameters=[RANGE],
         ),
@@ -431,7 +451,7 @@ PATHS: Node = {
 def make_schemas() -> Node:
     """Return the schemas: of requests as they are validated, of answers as they are made."""
     models, common = models_json_schema(
-        [(model, "validation") for model in (ReadBody, SyncBody, GenerateBody, SpeechRequest)],
+        [(model, "validation") for model in (ReadBody, SyncBody, GenerateBody, SpeechRequest, VisemeBody)],
         ref_template=f"{REF}{{model}}",
     )
     definitions: Node = common.get("$defs", {})
@@ -441,6 +461,7 @@ def make_schemas() -> Node:
         "SyncRequest": without_urls(by_name["SyncBody"], "SyncRequest"),
         "GenerateRequest": by_name["GenerateBody"] | {"title": "GenerateRequest"},
         "SpeechRequest": by_name["SpeechRequest"],
+        "VisemeRequest": by_name["VisemeBody"] | {"title": "VisemeRequest"},
         "ReadJobRequest": with_webhook(by_name["ReadBody"], "ReadJobRequest"),
         "SyncJobRequest": with_webhook(by_name["SyncBody"], "SyncJobRequest"),
         **ANSWER_SCHEMAS,
@@ -474,13 +495,23 @@ def record(**properties: Node) -> Node:
 
 TEXT_VALUE, NUMBER, INTEGER = {"type": "string"}, {"type": "number"}, {"type": "integer"}
 TIME = nullable("string", format="date-time")
+SHARE: Node = {"type": "number", "minimum": 0, "maximum": 1}
+VISEME: Node = {
+    "phoneme": TEXT_VALUE,
+    "viseme": {"enum": list(OCULUS_VISEMES)},
+    "weights": {"type": "array", "items": SHARE},
+    "blendshapes": {"type": "array", "items": SHARE},
+}
 JOB_ERROR: Node = {"anyOf": [record(code=TEXT_VALUE, message=TEXT_VALUE, status=INTEGER), {"type": "null"}]}
 SUMMARY: Node = {
     "id": TEXT_VALUE,
     "state": ref("JobState"),
     "progress": {"type": "integer", "minimum": 0, "maximum": 100, "description": "100 only if it succeeded"},
     "stage": TEXT_VALUE,
-    "task": {"enum": ["lipread", "lipsync", "unknown"], "description": "unknown: JSON over 1 MiB"},
+    "task": {
+        "enum": ["lipread", "lipsync", "unknown"],
+        "description": "unknown: JSON over 1 MiB beside its media, until a worker parses it",
+    },
     "attempt": INTEGER,
     "error": JOB_ERROR,
     "created_at": TIME,
@@ -517,6 +548,19 @@ ANSWER_SCHEMAS: Node = {
             name=TEXT_VALUE, frames=INTEGER, fps=NUMBER, width=INTEGER, height=INTEGER, alpha={"type": "boolean"}
         ),
     },
+    "VisemeForm": record(file={"type": "string", "format": "binary"}),
+    "VisemeAnswer": record(
+        status={"const": "success"},
+        visemes={"const": list(OCULUS_VISEMES), "description": "Names of the weights"},
+        blendshapes={"const": list(BLENDSHAPES), "description": "Names of the blendshapes"},
+        fps=INTEGER,
+        look_ahead_ms=NUMBER,
+        segments={"type": "array", "items": record(start=NUMBER, end=NUMBER, **VISEME)},
+        frames={"type": "array", "items": record(time=NUMBER, **VISEME)},
+        duration_s=NUMBER,
+        model={"type": "object"},
+        warnings={"type": "array", "items": TEXT_VALUE},
+    ),
     "JobState": {"type": "string", "enum": [str(state) for state in JobState]},
     "JobSummary": record(**SUMMARY),
     "JobPage": record(jobs={"type": "array", "items": ref("JobSummary")}, next_cursor=nullable("string")),

@@ -10,7 +10,7 @@ from typing import Any
 
 from container.worker.messages import JobOutput, Progress
 from container.worker.output_names import video_names
-from inference.engines.engines import Engines, Prediction
+from inference.engines.engines import Engines, JobPrediction
 from inference.engines.read import ReadResponse
 from inference.engines.sync import SyncResponse
 from inference.media_types import JSON, MP4, SRT, TEXT, VTT
@@ -43,7 +43,7 @@ def names_of_outputs(request: Request, engines: Engines) -> tuple[str, ...]:
     return tuple(TRANSCRIPTS)
 
 
-def write_outputs(response: Prediction, folder: Path) -> tuple[JobOutput, ...]:
+def write_outputs(response: JobPrediction, folder: Path) -> tuple[JobOutput, ...]:
     """Return the files of a response; those of a transcript are written to the folder."""
     if isinstance(response, ReadResponse):
         return tuple(write_transcript(response, folder, name, kind) for name, kind in TRANSCRIPTS.items())
@@ -71,7 +71,7 @@ def videos_of(response: SyncResponse) -> tuple[JobOutput, ...]:
     return tuple(videos)
 
 
-def result_of(response: Prediction) -> dict[str, Any]:
+def result_of(response: JobPrediction) -> dict[str, Any]:
     """Return the answer's JSON values without the videos themselves, which are files."""
     if isinstance(response, ReadResponse):
         transcript: dict[str, Any] = json.loads(response.encode(JSON).read())

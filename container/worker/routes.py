@@ -20,20 +20,31 @@ from container.worker.messages import (
     WorkerRequest,
 )
 from container.worker.openai_transcriptions import answer_transcription
+from container.worker.viseme_forms import parse_viseme_body
 from inference.backends.device import describe_gpu
 from inference.engines import Answer, Engines, RequestCallbacks
 from inference.engines.lanes import make_lanes
 from inference.lip_reading import Word
 from inference.memory_usage import MemoryWatch
 from inference.requests import ReadRequest, Request, parse_generate_request, parse_job_request, parse_request
+from inference.requests.parse import JobRequest
 
 logger = logging.getLogger("viseme.worker")
 CancelCheck = Callable[[], None]
 SendMessage = Callable[[Part | RequestParsed | Progress | WordsRead | DeadlineChanged], None]
 REPORT_S, REPORT_SHARE = 1.0, 0.05  # seconds, or share, of the time left that is reserved to report a timeout
 Parse = Callable[[bytes, str, dict[str, str]], Request]
-PARSERS: dict[str, Parse] = {"invocations": parse_request, "generate": parse_generate_request}
-JOB_PARSERS: dict[str, Parse] = PARSERS | {"invocations": parse_job_request, "generations": parse_job_request}
+ParseJob = Callable[[bytes, str, dict[str, str]], JobRequest]
+PARSERS: dict[str, Parse] = {
+    "invocations": parse_request,
+    "generate": parse_generate_request,
+    "visemes": parse_viseme_body,
+}
+JOB_PARSERS: dict[str, ParseJob] = {
+    "invocations": parse_job_request,
+    "generate": parse_generate_request,
+    "generations": parse_job_request,
+}
 
 
 class WorkerRoutes:

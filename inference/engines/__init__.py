@@ -5,5 +5,6 @@ from inference.engines.callbacks import RequestCallbacks
 from inference.engines.engines import Engines, Prediction
 from inference.engines.read import ReadResponse
 from inference.engines.sync import SyncResponse
+from inference.engines.visemes import VisemeResponse
 
-__all__ = ["Answer", "Engines", "Prediction", "ReadResponse", "RequestCallbacks", "SyncResponse"]
+__all__ = ["Answer", "Engines", "Prediction", "ReadResponse", "RequestCallbacks", "SyncResponse", "VisemeResponse"]

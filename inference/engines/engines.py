@@ -16,12 +16,15 @@ from inference.engines.callbacks import RequestCallbacks
 from inference.engines.read import ReadEngine, ReadResponse
 from inference.engines.remote_files import RemoteFiles
 from inference.engines.sync import SyncEngine, SyncResponse
+from inference.engines.visemes import VisemeEngine, VisemeResponse
 from inference.lip_reading import LipReader
 from inference.media.sandbox.decoder import SandboxedDecoder
-from inference.requests import NDJSON, AcceptHeader, ReadRequest, Request, SyncRequest
+from inference.requests import NDJSON, AcceptHeader, ReadRequest, Request, SyncRequest, VisemeRequest
+from inference.requests.parse import JobRequest
 from inference.settings import Settings
 
-Prediction = ReadResponse | SyncResponse
+JobPrediction = ReadResponse | SyncResponse
+Prediction = JobPrediction | VisemeResponse
 NO_CALLBACKS = RequestCallbacks()
 
 
@@ -42,6 +45,7 @@ class Engines:
         self.read_engine = read_engine
         self.sync_engine = sync_engine
         self.decoder = decoder
+        self.viseme_engine = VisemeEngine(settings, RemoteFiles(settings), decoder)
 
     @classmethod
     def from_env(cls, model_dir: str | None) -> Engines:
@@ -105,6 +109,12 @@ class Engines:
     def run(self, request: SyncRequest, callbacks: RequestCallbacks = ...) -> SyncResponse: ...
 
     @overload
+    def run(self, request: VisemeRequest, callbacks: RequestCallbacks = ...) -> VisemeResponse: ...
+
+    @overload
+    def run(self, request: JobRequest, callbacks: RequestCallbacks = ...) -> JobPrediction: ...
+
+    @overload
     def run(self, request: Request, callbacks: RequestCallbacks = ...) -> Prediction: ...
 
     def run(self, request: Request, callbacks: RequestCallbacks = NO_CALLBACKS) -> Prediction:
@@ -115,7 +125,11 @@ class Engines:
         return self._engine_for(request).run(request, callbacks)
 
     def _engine_for(self, request: Request) -> Engine:
-        engines: dict[type[Request], Engine] = {ReadRequest: self.read_engine, SyncRequest: self.sync_engine}
+        engines: dict[type[Request], Engine] = {
+            ReadRequest: self.read_engine,
+            SyncRequest: self.sync_engine,
+            VisemeRequest: self.viseme_engine,
+        }
         return engines[type(request)]
 
     def warm_up(self) -> dict[str, Any]:

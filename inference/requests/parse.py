@@ -10,12 +10,15 @@ from inference.media_types import JSON
 from inference.requests.body import OPTIONS_HEADER, UrlObject, header_fields, load_object, shorten
 from inference.requests.read import ReadRequest, options_of, parse_read_fields
 from inference.requests.sync import SyncRequest, parse_generate_fields, parse_sync_fields
+from inference.requests.visemes import VisemeRequest, parse_viseme_fields
 
 RAW_TYPES = ("video/", "image/", "application/octet-stream", "application/mp4")
-READ, SYNC = "lipread", "lipsync"
+SPEECH_TYPES = ("audio/", *RAW_TYPES)  # of audio, and of videos with audio
+READ, SYNC, VISEMES = "lipread", "lipsync", "visemes"
 AUDIO_FIELDS = {"audio", "audio_url", "s3_audio_key", "audios", "audio_urls", "s3_audio_keys"}
 
-Request = ReadRequest | SyncRequest
+JobRequest = ReadRequest | SyncRequest
+Request = JobRequest | VisemeRequest
 
 
 def parse_request(body: bytes | str, content_type: str | None, headers: Mapping[str, str]) -> Request:
@@ -24,7 +27,7 @@ def parse_request(body: bytes | str, content_type: str | None, headers: Mapping[
     headers: names in lower case.
     Raises: InvalidRequest naming the field, UnsupportedContentType.
     """
-    request = parse_job_request(body, content_type, headers)
+    request = parse_body(body, content_type, headers)
     for name, source in request.sources:
         if isinstance(source, UrlObject):
             raise InvalidRequest(
@@ -33,18 +36,28 @@ def parse_request(body: bytes | str, content_type: str | None, headers: Mapping[
     return request
 
 
-def parse_job_request(body: bytes | str, content_type: str | None, headers: Mapping[str, str]) -> Request:
+def parse_job_request(body: bytes | str, content_type: str | None, headers: Mapping[str, str]) -> JobRequest:
     """Parse the request of a durable job: as of `POST /invocations`, but its media may be at URLs.
 
     headers: names in lower case.
     Raises: InvalidRequest naming the field, UnsupportedContentType.
     """
+    request = parse_body(body, content_type, headers)
+    if isinstance(request, VisemeRequest):
+        raise InvalidRequest(f'"task": found {VISEMES!r}; jobs run {READ} or {SYNC}; send this to POST /v1/visemes')
+    return request
+
+
+def parse_body(body: bytes | str, content_type: str | None, headers: Mapping[str, str]) -> Request:
+    """Parse a request of any task. Raises: as `parse_request`."""
     media_type = media_type_of(content_type)
     if media_type == JSON:
         fields = load_object(body, "the body")
         task = fields.get("task", task_of(headers))
-        if task not in (READ, SYNC):
-            raise InvalidRequest(f'"task": found {shorten(task)}; expected {READ} or {SYNC}')
+        if task not in (READ, SYNC, VISEMES):
+            raise InvalidRequest(f'"task": found {shorten(task)}; expected {READ}, {SYNC} or {VISEMES}')
+        if task == VISEMES:
+            return parse_viseme_fields(fields)
         if task == SYNC:
             return parse_sync_fields(fields, headers)
         if AUDIO_FIELDS & set(fields):
@@ -71,6 +84,24 @@ def parse_generate_request(body: bytes | str, content_type: str | None, headers:
     if media_type_of(content_type) != JSON:
         raise UnsupportedContentType(f"content type {content_type or '(none)'}: expected {JSON}")
     return parse_generate_fields(load_object(body, "the body"), headers)
+
+
+def parse_viseme_request(body: bytes | str, content_type: str | None, _headers: Mapping[str, str]) -> VisemeRequest:
+    """Parse the body of `POST /v1/visemes`: JSON, or the audio itself.
+
+    Raises: InvalidRequest naming the field, UnsupportedContentType.
+    """
+    media_type = media_type_of(content_type)
+    if media_type == JSON:
+        return parse_viseme_fields(load_object(body, "the body"))
+    if not media_type.startswith(SPEECH_TYPES):
+        raise UnsupportedContentType(
+            f"content type {content_type or '(none)'}: expected {JSON}, multipart/form-data, or the audio itself as "
+            "audio/*, video/* or application/octet-stream"
+        )
+    if not body:
+        raise InvalidRequest("the body is empty; expected audio")
+    return VisemeRequest(body.encode("latin-1") if isinstance(body, str) else body)
 
 
 def task_of(headers: Mapping[str, str]) -> object:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from inference.audio import SAMPLE_RATE
-from inference.media.audio_spool import SpoolAudio, spool_audio
+from inference.media.audio_spool import AudioSpool, SpoolAudio, spool_audio
 from inference.media.files import Source
 from inference.media.limits import MediaLimits
 from inference.visemes.network import load_network
@@ -80,20 +80,32 @@ class VisemeEstimator:
     ) -> Iterator[VisemeUpdate]:
         """Yield the visemes of a file in parts, so that memory does not grow with its length.
 
-        info: filled by the end. on_progress: called often with the seconds that are done, and with all; it may raise
-        to end the work. Raises: as `estimate`.
+        info, on_progress: as for `updates_of`. Raises: as `estimate`.
         """
-        stream, is_audible = VisemeStream(self._network), False
-        with self._voice(source, self._limits) as audio:
-            info.duration_s, info.warnings = len(audio) / audio.rate, audio.warnings
-            done = 0
-            for block in audio.mono_blocks(SAMPLE_RATE):
-                for start in range(0, len(block), SAMPLE_RATE):
-                    part = block[start : start + SAMPLE_RATE]
-                    is_audible = is_audible or bool(part.any())
-                    yield stream.push(part)
-                    done += len(part)
-                    on_progress(min(done / SAMPLE_RATE, info.duration_s), info.duration_s)
-        yield stream.finish()
+        with self.decode(source) as audio:
+            yield from self.updates_of(audio, info, on_progress)
+
+    def decode(self, source: Source) -> AudioSpool:
+        """Decode a file's audio to disk; close it. Raises: as `estimate`."""
+        return self._voice(source, self._limits)
+
+    def updates_of(
+        self, audio: AudioSpool, info: EstimateInfo, on_progress: ReportProgress = ignore_seconds
+    ) -> Iterator[VisemeUpdate]:
+        """Yield the visemes of decoded audio in parts.
+
+        info: filled by the end. on_progress: called often with the seconds that are done, and with all; it may raise
+        to end the work.
+        """
+        info.duration_s, info.warnings = len(audio) / audio.rate, audio.warnings
+        stream, is_audible, n_done = self.stream(), False, 0
+        for block in audio.mono_blocks(SAMPLE_RATE):
+            for start in range(0, len(block), SAMPLE_RATE):
+                part = block[start : start + SAMPLE_RATE]
+                is_audible = is_audible or bool(part.any())
+                yield stream.push(part)
+                n_done += len(part)
+                on_progress(min(n_done / SAMPLE_RATE, info.duration_s), info.duration_s)
         if not is_audible:
             info.warnings = (*info.warnings, SILENT_AUDIO)
+        yield stream.finish()

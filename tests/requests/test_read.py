@@ -95,7 +95,7 @@ WRONG: dict[str, tuple[object, str]] = {
     "too many phrases": ({"video": INLINE, "phrases": ["a"] * (MAX_PHRASES + 1)}, '"phrases"'),
     "a phrase with a digit": ({"video": INLINE, "phrases": ["call 911"]}, "'9' cannot be read from lips"),
     "phrases and a decoder": ({"video": INLINE, "phrases": ["a"], "decoder": "greedy"}, "expected none with phrases"),
-    "task": ({"video": INLINE, "task": "juggle"}, "\"task\": found 'juggle'; expected lipread or lipsync"),
+    "task": ({"video": INLINE, "task": "juggle"}, "\"task\": found 'juggle'; expected lipread, lipsync or visemes"),
     "list": ([1], "a JSON list; expected an object"),
     "short bucket": ({"s3_bucket": "a", "s3_video_key": "k"}, '"s3_bucket"'),
     "long key": ({"s3_bucket": "abc", "s3_video_key": "k" * 2000}, '"s3_video_key"'),
