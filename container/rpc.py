@@ -37,6 +37,7 @@ from container.live.legacy.single_frames import (
     features_for,
     render_frame,
 )
+from container.live.speech_visemes import SpeechVisemes
 from inference.error_responses import failure_of
 from inference.errors import AccessDenied, CallerError, InvalidRequest, NotReady, Overloaded
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from inference.audio.avatar_features import Features
     from inference.avatar import AvatarPackage
     from inference.settings import Settings
+    from inference.visemes import VisemeUpdate
 
 logger = logging.getLogger("viseme.rpc")
 DESCRIPTOR = pb2.DESCRIPTOR.services_by_name["OptimizedLipSyncService"]
@@ -66,6 +68,7 @@ HANDSHAKE_TIMEOUT_MS = 20_000
 MAX_IDLE_MS = 600_000  # without a call; clients connect again at the next one
 STALL_TIMEOUT_S = 30.0  # for a client to read the next response of a stream
 GRACE_S = 2.0  # for batches that are being rendered when the server stops
+DEFAULT_RATE = 16_000  # of the audio whose visemes are estimated
 CODE_KEY = "viseme-code"  # trailing metadata: the stable code of an error
 FRAMES_KEY = "viseme-frames"  # request metadata: whole, or patch for clients that paste the face themselves
 # Reported with every frame; all of them always apply.
@@ -143,7 +146,7 @@ def ignore_call(_route: str, _status: str, _took_s: float) -> None:
 
 
 class AvatarFrameService:
-    """The ten calls of `OptimizedLipSyncService`."""
+    """The calls of `OptimizedLipSyncService`: the ten of older clients, and visemes."""
 
     def __init__(
         self,
@@ -240,11 +243,23 @@ class AvatarFrameService:
             async for request in requests:
                 self._check_ready()
                 response = await self._render(request.model_name, request.frame_id, client, is_whole=is_whole)
-                try:
-                    async with asyncio.timeout(STALL_TIMEOUT_S):
-                        await context.write(response)
-                except TimeoutError as err:
-                    raise Overloaded(f"the client did not read a response within {STALL_TIMEOUT_S:g} s") from err
+                await send_response(context, response)
+
+    async def StreamVisemes(self, requests: AsyncIterator[Any], context: RpcContext) -> None:  # noqa: N802
+        """Send the visemes of speech while it arrives."""
+        client, speech = client_of_peer(context.peer()), None
+        with self._reserve_stream(client):
+            async for request in requests:
+                self._check_ready()
+                if speech is None:
+                    rate = request.sample_rate or DEFAULT_RATE
+                    speech = await self._avatars.run_single_frame(client, SpeechVisemes, rate)
+                elif request.sample_rate not in (0, speech.rate):
+                    raise InvalidRequest(f"sample_rate {request.sample_rate} after {speech.rate}; expected one rate")
+                update = await self._avatars.run_single_frame(client, speech.push, request.audio)
+                await send_visemes(context, update)
+            if speech is not None:
+                await send_visemes(context, await self._avatars.run_single_frame(client, speech.finish))
 
     async def LoadPackage(self, request: Any, _context: RpcContext) -> Any:  # noqa: N802
         """Load a package from the server's own folder."""
@@ -347,6 +362,29 @@ class AvatarFrameService:
             raise Overloaded(f"{self.n_streams} streams are open, which is the limit; retry in a few seconds")
         with self._streams.opened(client, share_of(client, MAX_STREAMS), "streams"):
             yield
+
+
+async def send_response(context: RpcContext, response: Any) -> None:
+    """Send the next response of a stream. Raises: Overloaded if the client reads too slowly."""
+    try:
+        async with asyncio.timeout(STALL_TIMEOUT_S):
+            await context.write(response)
+    except TimeoutError as err:
+        raise Overloaded(f"the client did not read a response within {STALL_TIMEOUT_S:g} s") from err
+
+
+async def send_visemes(context: RpcContext, update: VisemeUpdate) -> None:
+    """Send new visemes, if there are any. Raises: as `send_response`."""
+    if not update.frames and not update.segments:
+        return
+    frames = [
+        pb2.VisemeFrame(
+            frame=one.index, phoneme=one.phoneme, viseme=one.viseme, weights=one.weights, blendshapes=one.blendshapes
+        )
+        for one in update.frames
+    ]
+    segments = [pb2.VisemeSegment(**vars(one)) for one in update.segments]
+    await send_response(context, pb2.VisemeResponse(frames=frames, segments=segments))
 
 
 def share_of(client: str, limit: int) -> int | None:

@@ -29,6 +29,8 @@ CALLS = {
     "GetVideoFrame",
     "GetModelMetadata",
 }
+OUR_CALLS = {"StreamVisemes"}  # behind those of older clients
+OUR_MESSAGES = {"VisemeAudio", "VisemeResponse", "VisemeFrame", "VisemeSegment"}
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +68,10 @@ def test_an_invalid_proto_stops_the_build(tmp_path: Path):
 def test_the_calls_and_which_of_them_stream(pb2: ModuleType):
     service = pb2.DESCRIPTOR.services_by_name["OptimizedLipSyncService"]
     assert service.full_name == "optimized_lipsyncsrv.OptimizedLipSyncService"
-    assert {call.name for call in service.methods} == CALLS
+    names = [call.name for call in service.methods]
+    assert (set(names[:10]), set(names[10:])) == (CALLS, OUR_CALLS)
     streams = {call.name for call in service.methods if call.client_streaming or call.server_streaming}
-    assert streams == {"StreamInference"}
+    assert streams == {"StreamInference"} | OUR_CALLS
 
 
 def test_bytes_worked_out_by_hand(pb2: ModuleType):
@@ -82,7 +85,7 @@ def test_bytes_worked_out_by_hand(pb2: ModuleType):
 
 def test_every_field_matches_the_old_clients(pb2: ModuleType, golden: dict[str, Any]):
     ours = pb2.DESCRIPTOR.message_types_by_name
-    assert set(ours) == set(golden["messages"])
+    assert set(ours) == set(golden["messages"]) | OUR_MESSAGES
     for name, fields in golden["messages"].items():
         found = {field.name: field for field in ours[name].fields}
         assert set(found) == {field["name"] for field in fields}

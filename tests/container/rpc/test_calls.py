@@ -312,3 +312,41 @@ def test_calls_are_counted_by_name_and_status(rpc: Rpc, client: Client):
         time.sleep(0.02)  # the server notices the end of a stream slightly later
     assert [(route, status) for route, status, _ in rpc.counted[before:]] == expected
     assert all(0 <= took_s < PATIENCE_S for *_, took_s in rpc.counted[before:])
+
+
+# Visemes
+
+
+def test_visemes_of_audio_that_arrives_are_those_of_the_whole(ours: Client):
+    pcm = (noise(3 * RATE // 2) // 4).astype("<i2")
+    chunks = [{"audio": pcm[i : i + 1111].tobytes()} for i in range(0, len(pcm), 1111)]
+    responses = list(ours.StreamVisemes(iter(chunks)))
+    assert len(responses) > 10
+    frames = [frame for response in responses for frame in response.frames]
+    segments = [segment for response in responses for segment in response.segments]
+    assert not list(ours.StreamVisemes(iter([{"audio": b"", "sample_rate": RATE}])))
+    assert [frame.frame for frame in frames] == list(range(38))
+    assert all(len(frame.weights) == 15 and len(frame.blendshapes) == 13 for frame in frames)
+    assert (segments[0].start_s, segments[-1].end_s) == (0, 1.5)
+
+
+def test_the_rate_of_viseme_audio_may_be_any(ours: Client):
+    at_48k = [{"audio": bytes(48_000), "sample_rate": 48_000}, {"audio": bytes(48_000)}]
+    segments = [one for response in ours.StreamVisemes(iter(at_48k)) for one in response.segments]
+    assert [(one.viseme, one.start_s, one.end_s) for one in segments] == [("sil", 0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("requests", "words"),
+    [
+        ([{"audio": b"\0"}], "whole samples"),
+        ([{"audio": bytes(2 * RATE * 11)}], "at most 10 s"),
+        ([{"sample_rate": 100}], "sample rate 100"),
+        ([{"sample_rate": 8000}, {"sample_rate": 16_000}], "expected one rate"),
+    ],
+)
+def test_invalid_viseme_audio_is_rejected(ours: Client, requests: list[dict[str, Any]], words: str):
+    with pytest.raises(grpc.RpcError) as caught:
+        list(ours.StreamVisemes(iter(requests)))
+    assert error_of(caught.value)[0] == grpc.StatusCode.INVALID_ARGUMENT
+    assert words in caught.value.details()
