@@ -8,12 +8,15 @@ cores:
 
   read N   N callers post a clip of three seconds again and again, each when the last answer is there
   live N   N sessions of the starter avatar speak without a pause
-  sync N   N jobs of lip sync, of a second each, are always in the queue
+  sync N   N jobs of lip sync, of a second each, are always in the queue or run
   mixed    4 readers, 2 sessions and 2 jobs at once
 
 Prints for each step what was done a second, how long it took, and what was rejected, late or failed. Then where more
 callers no longer bring more, what breaks first, and what an hour of video costs by the CPU time that it took, on
 instances whose price an hour is in bench/prices.csv. A GPU takes a part of the work from the CPU that was not measured.
+Serverless is billed by the time of requests: that of requests alone on this machine is taken, as AWS does not document
+how many CPUs a serverless endpoint has. Last, how many queries of the Grafana dashboard the stack's Prometheus answers
+with data of this load.
 """
 
 from __future__ import annotations
@@ -33,16 +36,18 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import psutil
 import websockets
 
 from bench.cold_start import cpu_seconds, render_video, write_speech
+from bench.dashboard import largest_values
 from bench.live import make_noise
 from bench.stack import Stack, StackOptions, running_stack
 from container.live.frame_messages import unpack_frame
@@ -55,6 +60,7 @@ LIVE_SPEECH_S = 60.0  # pushed at a time
 TIMEOUT_S = 120.0
 SATURATION = 1.1  # twice the callers bring at least this many times as much, or the machine is saturated
 P95 = 19  # of 20 quantiles
+SCRAPE_INTERVAL_S = 5  # shorter than in infra, as a step takes less than a minute
 
 
 class Step(NamedTuple):
@@ -76,6 +82,7 @@ PLAN = (
     Step("live 2", n_sessions=2),
     Step("live 4", n_sessions=4),
     Step("live 8", n_sessions=8),
+    Step("sync 1", n_jobs=1),
     Step("sync 2", n_jobs=2),
     Step("mixed", n_readers=4, n_sessions=2, n_jobs=2),
 )
@@ -88,7 +95,7 @@ class Findings:
     reads_s: list[float] = field(default_factory=list)
     statuses: Counter[str] = field(default_factory=Counter)
     frame_times: list[list[float]] = field(default_factory=list)  # of each session
-    n_synced: int = 0
+    syncs_s: list[float] = field(default_factory=list)  # of jobs, from their start in a worker
     took_s: float = 0.0
     cpu_s: float = 0.0
     n_late: float = 0.0
@@ -101,6 +108,10 @@ class Findings:
     @property
     def read_p95_s(self) -> float:
         return statistics.quantiles(self.reads_s, n=20)[P95 - 1] if len(self.reads_s) > 1 else sum(self.reads_s)
+
+    @property
+    def n_synced(self) -> int:
+        return len(self.syncs_s)
 
     @property
     def slowest_fps(self) -> float:
@@ -193,9 +204,11 @@ class Callers:
                     self.findings.statuses[str(response.status_code)] += 1
                     time.sleep(0.5)
                     continue
-                state = wait_for_job(client, response.json()["id"])
-                self.findings.statuses["200" if state == "succeeded" else state] += 1
-                self.findings.n_synced += state == "succeeded"
+                job = wait_for_job(client, response.json()["id"])
+                is_done = job["state"] == "succeeded"
+                self.findings.statuses["200" if is_done else job["state"]] += 1
+                if is_done:
+                    self.findings.syncs_s.append(seconds_between(job["started_at"], job["finished_at"]))
 
     def _speak(self) -> None:
         self.findings.frame_times.append(asyncio.run(self._run_session()))
@@ -227,14 +240,21 @@ class Callers:
         return {name: float(value) for name, value in pairs}
 
 
-def wait_for_job(client: httpx.Client, job_id: str) -> str:
-    """Return the state in which a job ends."""
+def wait_for_job(client: httpx.Client, job_id: str) -> dict[str, Any]:
+    """Return the record of a job that has ended, or its last one, whose state is "timeout"."""
     give_up = time.monotonic() + 10 * TIMEOUT_S
-    while (state := client.get(f"/v1/jobs/{job_id}").json()["state"]) in ("queued", "starting", "processing"):
+    while True:
+        job: dict[str, Any] = client.get(f"/v1/jobs/{job_id}").json()
+        if job["state"] not in ("queued", "starting", "processing"):
+            return job
         if time.monotonic() > give_up:
-            return "timeout"
+            return job | {"state": "timeout"}
         time.sleep(0.2)
-    return str(state)
+
+
+def seconds_between(first: str, second: str) -> float:
+    """Return the seconds between two times in ISO 8601."""
+    return (datetime.fromisoformat(second) - datetime.fromisoformat(first)).total_seconds()
 
 
 class Price(NamedTuple):
@@ -262,11 +282,37 @@ def read_prices() -> list[Price]:
         ]
 
 
-def usd_per_video_hour(price: Price, cpu_s_per_video_s: float) -> float | None:
-    """Return what an hour of video costs if all of the instance's CPUs are in use; None if unknown."""
-    if price.usd_per_hour is None or price.n_cpus is None:
+class Work(NamedTuple):
+    """What a second of video takes. request_s: of a request alone on the machine; None if there are none."""
+
+    cpu_s: float
+    request_s: float | None
+
+
+def work_of(found: Mapping[str, Findings]) -> dict[str, Work]:
+    """Return what reading, lip sync and speaking take, as far as the steps ran."""
+    alone = {"read": ("read 1", "reads_s", CLIP_S), "synced": ("sync 1", "syncs_s", SPEECH_S)}
+    work = {}
+    for kind, step in {"read": "read 4", "synced": "sync 2", "spoken": "live 2"}.items():
+        if step not in found or not found[step].video_s:
+            continue
+        name, times, video_s = alone.get(kind, ("", "", 1.0))
+        seconds = getattr(found[name], times) if name in found else []
+        request_s = statistics.median(seconds) / video_s if seconds else None
+        work[kind] = Work(found[step].cpu_s / found[step].video_s, request_s)
+    return work
+
+
+def usd_per_video_hour(price: Price, work: Work) -> float | None:
+    """Return what an hour of video costs; None if unknown, or not possible.
+
+    An instance: if all of its CPUs are in use. Serverless: if a request takes as long there as here.
+    """
+    if price.usd_per_hour is None:
         return None
-    return price.usd_per_hour * cpu_s_per_video_s / price.n_cpus
+    if price.n_cpus is None:
+        return None if work.request_s is None else price.usd_per_hour * work.request_s
+    return price.usd_per_hour * work.cpu_s / price.n_cpus
 
 
 def saturated_at(rates: Sequence[tuple[str, float]]) -> str:
@@ -283,6 +329,7 @@ def run_plan(n_workers: int, media: Media, seconds: float, plan: Sequence[Step])
     print(f"\n{n_workers} worker(s) for requests, and as many for jobs; steps of {seconds:.0f} s")
     print(f"{'step':8} {'clips/s':>8} {'p95 s':>7} {'fps':>6} {'jobs':>5} {'CPU s per s of video':>21}  what was wrong")
     with loaded_stack(n_workers, media) as stack:
+        started_at = time.time()
         for step in plan:
             one = found[step.name] = Callers(stack, media).run(step, seconds)
             cost = f"{one.cpu_s / one.video_s:.2f}" if one.video_s else "-"
@@ -291,6 +338,7 @@ def run_plan(n_workers: int, media: Media, seconds: float, plan: Sequence[Step])
                 f"{cost:>21}  {', '.join(one.failures()) or '-'}",
                 flush=True,
             )
+        print_dashboard(stack, started_at)
     return found
 
 
@@ -298,10 +346,26 @@ def run_plan(n_workers: int, media: Media, seconds: float, plan: Sequence[Step])
 def loaded_stack(n_workers: int, media: Media) -> Iterator[Stack]:
     """Run a stack whose networks are compiled and whose avatar is drawn."""
     settings = {"SAGEMAKER_MODEL_SERVER_WORKERS": str(n_workers)}
-    with running_stack(StackOptions(n_workers=n_workers, server_settings=settings)) as stack:
+    options = StackOptions(n_workers=n_workers, scrape_interval_s=SCRAPE_INTERVAL_S, server_settings=settings)
+    with running_stack(options) as stack:
         for n_callers in (1, n_workers):  # the first alone: it draws the avatar
             Callers(stack, media).run(Step("warm up", n_callers, 1, n_callers), 1)
         yield stack
+
+
+def print_dashboard(stack: Stack, started_at: float) -> None:
+    """Print what the queries of the dashboard found since that time."""
+    if stack.prometheus_url is None:
+        print("dashboard: Prometheus is not installed (Debian's package prometheus)")
+        return
+    values = dict(largest_values(stack.prometheus_url, started_at, time.time()))
+    ours = {query: value for query, value in values.items() if query.is_ours}
+    empty = [query.title for query, value in ours.items() if value is None]
+    print(
+        f"dashboard: {len(ours) - len(empty)} of {len(ours)} queries have data"
+        f"{' but for ' + ', '.join(empty) if empty else ''}; {len(values) - len(ours)} are of other exporters"
+    )
+    print("largest: " + ", ".join(f"{query.title} {value:.4g}" for query, value in ours.items() if value is not None))
 
 
 def report(found: Mapping[str, Findings]) -> None:
@@ -311,14 +375,16 @@ def report(found: Mapping[str, Findings]) -> None:
         print(f"reading saturates at: {saturated_at(reads)}")
     broken = [(name, one.failures()) for name, one in found.items() if one.failures()]
     print(f"breaks first: {f'{broken[0][0]}: {broken[0][1][0]}' if broken else 'nothing'}")
-    kinds = {"read": "read 4", "synced": "sync 2", "spoken": "live 2"}
-    costs = {kind: found[name] for kind, name in kinds.items() if name in found and found[name].video_s}
-    print(f"{'$ for an hour of video':24}" + "".join(f"{kind:>10}" for kind in costs))
+    work = work_of(found)
+    print(f"{'$ for an hour of video':24}" + "".join(f"{kind:>10}" for kind in work) + "  price an hour, read, source")
     for price in read_prices():
-        values = [usd_per_video_hour(price, one.cpu_s / one.video_s) for one in costs.values()]
-        print(
-            f"{price.instance:24}" + "".join(f"{UNKNOWN if value is None else f'{value:.3f}':>10}" for value in values)
-        )
+        costs = [usd_per_video_hour(price, one) for one in work.values()]
+        source = f"{price.usd_per_hour:.2f}, {price.date}, {price.source}" if price.usd_per_hour else UNKNOWN
+        print(f"{price.instance:24}" + "".join(f"{shown_cost(cost):>10}" for cost in costs) + f"  {source}")
+
+
+def shown_cost(usd: float | None) -> str:
+    return UNKNOWN if usd is None else f"{usd:.3f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,7 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from bench.load import PLAN, UNKNOWN, Findings, Price, read_prices, saturated_at, usd_per_video_hour
+from bench.dashboard import panel_queries
+from bench.load import (
+    PLAN,
+    UNKNOWN,
+    Findings,
+    Price,
+    Work,
+    read_prices,
+    report,
+    saturated_at,
+    seconds_between,
+    usd_per_video_hour,
+    work_of,
+)
 
 INSTANCES = Path(__file__).parents[2] / "docs" / "instances.md"
 
@@ -31,13 +44,60 @@ def test_a_session_too_short_to_be_measured_is_not_fast_enough():
 
 
 def test_seconds_of_video_are_those_of_every_kind():
-    assert Findings(reads_s=[1.0, 2.0], n_synced=3, frame_times=[[0.0] * 50]).video_s == 2 * 3.0 + 3 * 1.0 + 2.0
+    assert Findings(reads_s=[1.0, 2.0], syncs_s=[1.0] * 3, frame_times=[[0.0] * 50]).video_s == 2 * 3.0 + 3 * 1.0 + 2.0
 
 
 def test_an_hour_of_video_costs_its_share_of_the_instance():
-    assert usd_per_video_hour(Price("a", 4, 0.2, "", ""), 0.5) == pytest.approx(0.025)
-    assert usd_per_video_hour(Price("a", 4, None, "", ""), 0.5) is None
-    assert usd_per_video_hour(Price("serverless", None, 1.0, "", ""), 0.5) is None
+    work = Work(cpu_s=0.5, request_s=0.3)
+    assert usd_per_video_hour(Price("a", 4, 0.2, "", ""), work) == pytest.approx(0.025)
+    assert usd_per_video_hour(Price("a", 4, None, "", ""), work) is None
+
+
+def test_serverless_costs_the_time_of_requests():
+    price = Price("serverless", None, 0.4, "", "")
+    assert usd_per_video_hour(price, Work(cpu_s=0.5, request_s=0.3)) == pytest.approx(0.12)
+    assert usd_per_video_hour(price, Work(cpu_s=0.5, request_s=None)) is None  # a live session
+
+
+FOUND = {
+    "read 1": Findings(reads_s=[0.3, 0.6, 9.0], took_s=10.0),
+    "read 4": Findings(reads_s=[1.0] * 10, cpu_s=6.0, took_s=10.0),
+    "live 2": Findings(frame_times=[[0.04 * i for i in range(100)]], cpu_s=8.0, took_s=10.0, n_late=7),
+    "sync 1": Findings(syncs_s=[2.0], took_s=10.0),
+    "sync 2": Findings(syncs_s=[3.0, 5.0], cpu_s=4.0, took_s=10.0),
+}
+
+
+def test_work_is_that_of_a_second_of_video():
+    assert work_of(FOUND) == {
+        "read": Work(pytest.approx(0.2), pytest.approx(0.2)),
+        "synced": Work(2.0, 2.0),
+        "spoken": Work(2.0, None),
+    }
+    assert work_of({"read 4": FOUND["read 4"]}) == {"read": Work(pytest.approx(0.2), None)}
+
+
+def test_the_report_names_limits_and_every_price_with_its_source(capsys: pytest.CaptureFixture[str]):
+    report(FOUND)
+    text = capsys.readouterr().out
+    assert "reading saturates at: not by read 4" in text
+    assert "breaks first: live 2: 7 frames late" in text
+    for price in read_prices():
+        [line] = [line for line in text.splitlines() if line.startswith(price.instance + " ")]
+        assert f"{price.date}, {price.source}" in line if price.usd_per_hour else line.split()[-1] == UNKNOWN
+    assert re.search(r"^ml\.g5\.xlarge +0\.070 +0\.705 +0\.705  1\.41, October 2025, ", text, re.MULTILINE)
+    assert re.search(r"^serverless 6 GB +0\.086 +0\.864 +unknown  0\.43, ", text, re.MULTILINE)
+
+
+def test_times_of_jobs_are_read():
+    assert seconds_between("2026-11-30T10:00:00Z", "2026-11-30T10:00:01.500Z") == 1.5
+
+
+def test_the_queries_of_the_dashboard_have_no_variables_left():
+    found = panel_queries()
+    assert len(found) > 20
+    assert not [query for query in found if "$" in query.expression]
+    assert {query.title for query in found if not query.is_ours} == {"GPU utilisation", "GPU memory in use"}
 
 
 def test_prices_are_those_of_the_document_with_date_and_source():
