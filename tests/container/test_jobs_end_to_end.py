@@ -237,7 +237,9 @@ def check_webhook_of_sync_so(outside: OutsideServer, generation_id: str) -> None
 def test_a_private_address_that_is_not_allowed_is_never_fetched(server: LiveServer, talking_film: bytes):
     with outside_server() as other:
         other.files["/clip.mp4"] = talking_film
-        job_id = run(server, "submit", f"{other.url}/clip.mp4").stdout.strip()
+        assert "not public" in run(server, "submit", f"{other.url}/clip.mp4", status=2).stderr
+        url = f"http://localhost:{other.server_port}/clip.mp4"
+        job_id = run(server, "submit", url).stdout.strip()
         ended = run(server, "watch", job_id, status=2)
         assert "access_denied" in ended.stderr
         assert other.fetched == []

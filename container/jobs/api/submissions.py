@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any, Self
 
 from container.jobs.api.callers import Caller
+from container.jobs.api.skeleton import read_skeleton
 from container.jobs.records import FINAL_STATES, NewJob
 from container.jobs.storage import digest_of
 from container.worker.output_names import video_names
 from inference.errors import CallerError, InvalidRequest
 from inference.media_types import JSON
-from inference.requests import OPTIONS_HEADER, Request, SyncRequest, parse_job_request
+from inference.requests import OPTIONS_HEADER, Request, SyncRequest, UrlObject, parse_job_request
 from inference.requests.body import load_object, shorten
 from inference.requests.parse import media_type_of
 from inference.settings import Settings
@@ -33,8 +34,8 @@ IDEMPOTENCY_HEADER = "idempotency-key"
 IDEMPOTENCY_KEY = re.compile(r"[A-Za-z0-9._~-]{1,128}")
 REQUEST_HEADERS = ("content-type", OPTIONS_HEADER)  # what the worker receives
 EVENT_TYPES = tuple(f"job.{state}" for state in FINAL_STATES)
-MAX_PARSED_BYTES = 1 << 20  # bytes of JSON that are parsed before the job is queued; larger ones are by the worker
-UNKNOWN_TASK = "unknown"  # of larger JSON
+MAX_PARSED_BYTES = 1 << 20  # bytes of JSON, without long strings, that are parsed before the job is queued
+UNKNOWN_TASK = "unknown"  # of JSON that is larger even so, until the worker parses it
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,8 @@ def read_submission(
     options = {field: headers[name] for name, field in WEBHOOK_HEADERS.items() if name in headers}
     digest = digest_request(passed, options, body_sha256)
     request, fields = parse_body(body, n_bytes, passed)
+    if request is not None:
+        check_media_urls(request, rules)
     webhook = parse_webhook(options | fields, rules)
     return NewJob(
         id=uuid.uuid4().hex,
@@ -90,13 +93,20 @@ def read_submission(
         headers=passed,
         request_sha256=digest,
         input_bytes=body.stat().st_size,
-        task=UNKNOWN_TASK if request is None else "lipsync" if isinstance(request, SyncRequest) else "lipread",
+        task=UNKNOWN_TASK if request is None else request.task,
         idempotency_key=key,
         webhook_url=None if webhook is None else webhook.url,
         webhook_events=() if webhook is None else webhook.events,
         outputs=expected_outputs(request),
         request_id=request_id,
     )
+
+
+def check_media_urls(request: Request, rules: SubmissionRules) -> None:
+    """Raise InvalidRequest if a URL names an address that is not public; names are looked up once the job runs."""
+    for name, source in request.sources:
+        if isinstance(source, UrlObject):
+            check_public_url(source.url, f"{name}_url", rules)
 
 
 def digest_request(headers: Mapping[str, str], options: Mapping[str, str], body_sha256: str) -> str:
@@ -107,6 +117,7 @@ def digest_request(headers: Mapping[str, str], options: Mapping[str, str], body_
 def parse_body(body: Path, n_bytes: int, headers: Mapping[str, str]) -> tuple[Request | None, dict[str, Any]]:
     """Check a body. Returns: the request, None if it is too large to be parsed here; the fields of its webhook.
 
+    The media of a large body are not those of the request that is returned.
     Raises: InvalidRequest, UnsupportedContentType.
     """
     content_type = headers.get("content-type", "")
@@ -116,7 +127,8 @@ def parse_body(body: Path, n_bytes: int, headers: Mapping[str, str]) -> tuple[Re
         return parse_job_request(first, content_type, headers), {}
     if n_bytes > MAX_PARSED_BYTES:
         check_no_webhook(body)
-        return None, {}
+        skeleton = read_skeleton(body, MAX_PARSED_BYTES)
+        return (None if skeleton is None else parse_job_request(skeleton, content_type, headers)), {}
     fields = load_object(body.read_bytes(), "the body")
     webhook = {name: fields.pop(name) for name in (WEBHOOK_URL, WEBHOOK_EVENTS) if name in fields}
     text = json.dumps(fields).encode()

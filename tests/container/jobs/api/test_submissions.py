@@ -77,6 +77,16 @@ WRONG: dict[str, tuple[bytes, dict[str, str], str]] = {
     "a key": (b"v", {"content_type": "video/mp4", "idempotency_key": "a b"}, "Idempotency-Key: found 'a b'"),
     "a long key": (b"v", {"content_type": "video/mp4", "idempotency_key": "a" * 129}, "expected 1 to 128"),
     "an empty key": (b"v", {"content_type": "video/mp4", "idempotency_key": ""}, "expected 1 to 128"),
+    "a private address": (
+        b'{"video_url": "http://169.254.169.254/latest"}',
+        {"content_type": "application/json"},
+        '"video_url": 169.254.169.254: has an address that is not public',
+    ),
+    "a private address of the audio": (
+        b'{"task": "lipsync", "face_url": "https://a.example/f.mp4", "audio_url": "http://[::ffff:10.0.0.1]/a.wav"}',
+        {"content_type": "application/json"},
+        '"audio_url": ::ffff:10.0.0.1: has an address',
+    ),
     "no secret": (b"v", {"content_type": "video/mp4", "x_webhook_url": "https://a.example"}, "VISEME_WEBHOOK_SECRET"),
     "events alone": (b"v", {"content_type": "video/mp4", "x_webhook_events": "job.failed"}, 'expected "webhook_url"'),
 }
@@ -110,6 +120,17 @@ def test_large_json_is_left_to_the_worker(tmp_path: Path, monkeypatch: pytest.Mo
     new = read(tmp_path, b'{"wrong": "but long"}', content_type="application/json")
     assert new.task == "unknown"
     assert (tmp_path / "body").read_bytes() == b'{"wrong": "but long"}'
+
+
+def test_json_that_is_large_by_its_media_is_checked(tmp_path: Path):
+    media = base64.b64encode(bytes(1 << 20)).decode()
+    fields = {"task": "lipsync", "face": media, "audio": media, "models": ["a"]}
+    body = json.dumps(fields).encode()
+    new = read(tmp_path, body, content_type="application/json")
+    assert (new.task, new.outputs, new.input_bytes) == ("lipsync", ("a.mp4",), len(body))
+    assert (tmp_path / "body").read_bytes() == body
+    with pytest.raises(InvalidRequest, match='"fase": no such field'):
+        read(tmp_path, body.replace(b'"face"', b'"fase"'), content_type="application/json")
 
 
 @pytest.mark.parametrize("n_before", range(1, 30))
