@@ -14,11 +14,12 @@ from typing import Any
 from sqlalchemy import Connection, CursorResult, RowMapping, exists, select, update
 
 from container.jobs.schema import IS_PENDING, PENDING, deliveries
-from container.jobs.transactions import JobTransactions
+from container.jobs.transactions import JobTransactions, is_over
 
 # Seconds from each try to the next; after the last the delivery has failed. The example of the specification of
 # Standard Webhooks: https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md
 RETRY_DELAYS_S = (5.0, 300.0, 1800.0, 7200.0, 18_000.0, 36_000.0, 36_000.0)
+MAX_AHEAD_S = max(RETRY_DELAYS_S) + 600.0  # that a next try can be ahead
 TRY_S = 120.0  # seconds that a try may take: the next one is not before, unless the first is known to have failed
 
 
@@ -77,7 +78,12 @@ class DeliveryQueue(JobTransactions):
             earlier.c.number < deliveries.c.number,
             earlier.c.state == PENDING,
         )
-        due = IS_PENDING, deliveries.c.next_try_at <= self._clock(), deliveries.c.receiver.not_in(busy), ~waits
+        due = (
+            IS_PENDING,
+            is_over(deliveries.c.next_try_at, self._clock(), MAX_AHEAD_S),
+            deliveries.c.receiver.not_in(busy),
+            ~waits,
+        )
         query = select(deliveries).where(*due).order_by(deliveries.c.next_try_at, deliveries.c.number).limit(limit)
         return db.execute(query.with_for_update(skip_locked=True) if self._is_postgresql else query).mappings().all()
 

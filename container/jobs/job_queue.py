@@ -16,14 +16,13 @@ from container.jobs.processes import ProcessIdentity
 from container.jobs.records import AttemptOutcome, JobError, JobRecord, JobState, Lease, OutputRecord
 from container.jobs.rows import load_job
 from container.jobs.schema import IS_QUEUED, IS_RUNNING, attempts, jobs, outputs
-from container.jobs.transactions import CLOCK_ROW, NO_LEASE, NOT_MEASURED, JobTransactions, Peaks
+from container.jobs.transactions import CLOCK_ROW, NO_LEASE, NOT_MEASURED, JobTransactions, Peaks, is_over
 from inference.errors import LeaseLost
 
 LEASE_S = 30.0  # seconds that a lease lasts
 RENEWAL_S = 10.0  # seconds between renewals
 SWEEP_BATCH = 100  # jobs freed per transaction
-# Seconds: a lease or a retry that is further ahead was recorded while a clock was wrong, and would last until then.
-MAX_AHEAD_S = 600.0
+MAX_AHEAD_S = 600.0  # that a lease or a retry can be ahead
 WORKER_DIED = "worker_died"
 
 
@@ -186,7 +185,7 @@ class JobQueue(JobTransactions):
 
     def free_expired_leases(self) -> list[str]:
         """Queue the jobs again whose leases have expired, or fail those without attempts left. Returns: their ids."""
-        return self._free(is_over(jobs.c.lease_expires_at, self._clock()))
+        return self._free(is_over(jobs.c.lease_expires_at, self._clock(), MAX_AHEAD_S))
 
     def free_dead_leases(self, host: str, is_alive: Callable[[str], bool]) -> list[str]:
         """Free the leases of this host's dead processes at once. Returns: the ids of their jobs.
@@ -200,7 +199,7 @@ class JobQueue(JobTransactions):
 
     def _is_ready(self) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
         """Return the conditions that a job may be claimed now."""
-        return IS_QUEUED, or_(jobs.c.retry_at.is_(None), is_over(jobs.c.retry_at, self._clock()))
+        return IS_QUEUED, or_(jobs.c.retry_at.is_(None), is_over(jobs.c.retry_at, self._clock(), MAX_AHEAD_S))
 
     def _update_leased(self, db: Connection, lease: Lease, values: dict[str, Any]) -> None:
         """Update a job if the lease is valid now. Raises: LeaseLost."""
@@ -270,8 +269,3 @@ class JobQueue(JobTransactions):
             last = db.scalar(select(func.max(outputs.c.position)).where(outputs.c.job_number == number))
             position = 0 if last is None else last + 1
             db.execute(insert(outputs).values(values | {"job_number": number, "position": position}))
-
-
-def is_over(time: ColumnElement[float], now: float) -> ColumnElement[bool]:
-    """Return the condition that a time is over, or so far ahead that a clock was wrong when it was recorded."""
-    return or_(time <= now, time > now + MAX_AHEAD_S)

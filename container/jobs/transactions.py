@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Engine, Table, and_, func, insert, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -138,3 +138,11 @@ def storage_errors() -> Iterator[None]:
 def of_job(job_id: str, owner: str | None) -> ColumnElement[bool]:
     """Return the condition that a job has this id, and is this owner's if one is given."""
     return jobs.c.id == job_id if owner is None else and_(jobs.c.id == job_id, jobs.c.owner == owner)
+
+
+def is_over(time: ColumnElement[float], now: float, max_ahead_s: float) -> ColumnElement[bool]:
+    """Return the condition that a time is over.
+
+    max_ahead_s: a time that is further ahead was recorded while a clock was wrong, and is taken as over.
+    """
+    return or_(time <= now, time > now + max_ahead_s)

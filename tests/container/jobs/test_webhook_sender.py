@@ -127,6 +127,15 @@ def test_the_next_webhook_of_a_job_waits_for_the_one_before(database: JobDatabas
     assert [one.id for one in queue.take_due(MAX_SENDING, 4)] == ["second"]
 
 
+def test_a_webhook_that_was_recorded_by_a_wrong_clock_is_sent(database: JobDatabase, queue: DeliveryQueue) -> None:
+    """The clock was a day ahead, and was put right."""
+    database.clock.now += 86_400
+    add_deliveries(database, QUICK, "late")
+    database.clock.now -= 86_400
+    assert [one.id for one in queue.take_due(MAX_SENDING, 4)] == ["late"]
+    assert queue.take_due(MAX_SENDING, 4) == []
+
+
 def test_a_backlog_of_one_receiver_leaves_places_to_the_others(database: JobDatabase, queue: DeliveryQueue) -> None:
     add_deliveries(database, SLOW, *(f"slow-{i}" for i in range(8)))
     database.clock.now += 1
