@@ -8,7 +8,7 @@ import logging
 import shutil
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -30,7 +30,7 @@ from container.worker.messages import (
     WorkerRequest,
 )
 from inference.error_responses import Failure, failure_of
-from inference.errors import LeaseLost, StorageError, VisemeError
+from inference.errors import LeaseLost, StorageError, VisemeError, WorkerDied
 from inference.locked_folders import locked_folder
 
 logger = logging.getLogger("viseme.jobs")
@@ -144,6 +144,8 @@ class JobRunner:
             raise
         except Exception as err:
             failure = failure_of(err)
+            if isinstance(err, WorkerDied):  # whose message is about requests, which are not run again
+                failure = replace(failure, message=f"the worker process died in attempt {lease.attempt}")
             if not isinstance(err, VisemeError):
                 logger.exception("unexpected error", extra={"job": job.id})
         return await self._fail(lease, failure, peaks)

@@ -169,6 +169,9 @@ def test_what_may_pass_is_tried_again(
     done = database.find(job.id)
     assert done.state is JobState.SUCCEEDED
     assert [one.outcome for one in done.attempts] == [AttemptOutcome.FAILED, AttemptOutcome.SUCCEEDED]
+    error = done.attempts[0].error
+    assert error is not None
+    assert error.message == ("the worker process died in attempt 1" if script is die else "a reason")
 
 
 @pytest.mark.parametrize("engine", ["sqlite"], indirect=True)
