@@ -23,7 +23,8 @@ from container.commands.console import (
     report_progress,
 )
 from container.commands.read import DecoderName, read_phrases
-from container.commands.sync import EnhanceName, FpsOption, LoopOption, ReferenceOption
+from container.commands.sync import EnhanceName, FpsOption, LoopOption, ReferenceOption, SpeakerOption
+from container.commands.sync_speaker import speaker_fields
 from inference.atomic_write import atomic_file
 from inference.errors import InvalidRequest, StorageError
 
@@ -48,6 +49,7 @@ SYNC_ONLY = (
     "nosmooth",
     "loop",
     "reference",
+    "active_speaker",
     "parity",
     "s3_output_prefix",
 )
@@ -109,6 +111,7 @@ def submit(
     nosmooth: Annotated[bool, typer.Option("--nosmooth", help="As of viseme sync.")] = False,
     loop: LoopOption = None,
     reference: ReferenceOption = None,
+    speaker: SpeakerOption = None,
     parity: Annotated[bool, typer.Option("--parity", help="As of viseme sync.")] = False,
     output_prefix: Annotated[
         str | None, typer.Option("--output-prefix", metavar="s3://BUCKET/FOLDER", help="Also write the videos there.")
@@ -135,6 +138,7 @@ def submit(
         nosmooth=nosmooth or None,
         loop=loop,
         reference=reference,
+        active_speaker=None if speaker is None else speaker_fields(speaker),
         parity=parity or None,
         s3_output_prefix=output_prefix,
     )
@@ -321,7 +325,8 @@ def given_options(**options: object) -> Fields:
 
 def option_name(name: str) -> str:
     """Return the option by which a field of a request is given."""
-    return {"models": "--checkpoint", "s3_output_prefix": "--output-prefix"}.get(name, f"--{name.replace('_', '-')}")
+    special = {"models": "--checkpoint", "active_speaker": "--speaker", "s3_output_prefix": "--output-prefix"}
+    return special.get(name, f"--{name.replace('_', '-')}")
 
 
 def logged_attempt(job: Fields) -> int:

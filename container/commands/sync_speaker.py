@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from inference.errors import InvalidRequest
 
@@ -28,6 +29,11 @@ def parse_speaker(text: str) -> ActiveSpeaker:
     if Path(text).suffix.lower() != ".json":
         raise InvalidRequest(f"--speaker {text!r}: expected auto, FRAME:X,Y such as 12:320,180, or BOXES.json")
     return ActiveSpeaker(boxes=read_boxes(Path(text)))
+
+
+def speaker_fields(text: str) -> dict[str, Any]:
+    """Return the field "active_speaker" of a request for what `parse_speaker` parses. Raises: InvalidRequest."""
+    return {name: value for name, value in asdict(parse_speaker(text)).items() if value is not None}
 
 
 def read_boxes(path: Path) -> tuple[tuple[float, float, float, float] | None, ...]:

@@ -331,6 +331,8 @@ def test_inputs_elsewhere_are_named(capsys: pytest.CaptureFixture[str]):
         "s3_bucket": "bucket",
         "s3_audio_key": "b c.wav",
     }
+    fields = json.loads(submitted(["s3://b/f.mp4", "s3://b/a.wav", "--speaker", "12:320,180.5"], capsys).body)
+    assert fields["active_speaker"] == {"frame": 12, "point": [320, 180.5]}
     assert json.loads(submitted(["s3://bucket/a.mp4"], capsys).body) == {"s3_bucket": "bucket", "s3_video_key": "a.mp4"}
 
 
