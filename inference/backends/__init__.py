@@ -12,13 +12,14 @@ from inference.backends.device import (
     has_int8,
     resolve_auto_precision,
 )
-from inference.backends.openvino_network import OpenVinoNetwork
+from inference.backends.openvino_network import GraphRecipe, OpenVinoNetwork
 
 __all__ = [
     "DEVICES",
     "PRECISIONS",
     "TENSORRT",
     "Device",
+    "GraphRecipe",
     "OpenVinoNetwork",
     "choose_device",
     "has_int8",

@@ -1,8 +1,10 @@
 """A folder in which OpenVINO keeps compiled networks: loading one takes a third of the time of compiling it.
 
-OpenVINO's key of a network covers its graph, names and weights; it applies precision and threads when it loads one. A
-folder belongs to one version of OpenVINO and one kind of CPU. A file that was cut off, on a full disk for example, is
-compiled again. Files are as good as code: a folder that other users own or can write to is not used.
+OpenVINO's key of a network covers its graph, names and weights, so that the graph is built to look it up; it applies
+precision and threads when it loads one. Networks with a key of our own (`GraphRecipe`) are stored by us, and load
+without their graph. A folder belongs to one version of OpenVINO and one kind of CPU. A file that was cut off, on a full
+disk for example, is compiled again. Files are as good as code: a folder that other users own or can write to is not
+used.
 """
 
 from __future__ import annotations
@@ -18,6 +20,10 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
+from inference.atomic_write import atomic_file
 from inference.backends.telemetry import import_openvino
 
 logger = logging.getLogger("viseme.backends")
@@ -26,6 +32,8 @@ MAX_BYTES = 256 << 20  # of all files; reading, lip sync and one avatar of the s
 LOCK_TIMEOUT_S = 20.0  # several networks are compiled in less
 LOCK_POLL_S = 0.02
 PRIVATE = 0o700
+SUFFIX = ".network"  # of the files that we store
+END = b"VISEME compiled\n"  # of each such file; a file without it was cut off
 OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -65,6 +73,23 @@ def check_trusted(folder: Path) -> None:
         raise OSError(f"{folder.name} has the mode {stat.S_IMODE(found.st_mode):o}: other users may write to it")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OSError(f"{folder.name} is read-only")
+
+
+def store(folder: Path, key: str, network: bytes) -> None:
+    """Store a compiled network under our own key, and delete the oldest files. Raises: OSError."""
+    with atomic_file(folder / (key + SUFFIX)) as partial, partial.open("wb") as file:
+        file.write(network)
+        file.write(END)
+    prune(folder.parent)
+
+
+def read_stored(folder: Path, key: str) -> npt.NDArray[np.uint8] | None:
+    """Map a stored network into memory; None without one. It stays mapped if its file is replaced or deleted."""
+    try:
+        content = np.memmap(folder / (key + SUFFIX), np.uint8, "c")  # private: OpenVINO takes no read-only array
+    except (OSError, ValueError):  # missing, or empty
+        return None
+    return content[: -len(END)] if content[-len(END) :].tobytes() == END else None
 
 
 @contextlib.contextmanager

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from inference.backends import Device, resolve_auto_precision
+from inference.backends import Device, graphs, resolve_auto_precision
 from inference.backends.device import count_threads
-from inference.backends.graphs.lip_coord_net_int8 import quantise_convolutions
 from inference.backends.stored_precision import check_on_cpu, check_stored_precision, not_quantised
 from inference.lip_reading.calibration import Calibration, read_calibration
 from inference.lip_reading.options import ModelInfo
 from inference.lip_reading.staged_network import StagedNetwork, stage_openvino, stage_torch
 from inference.settings import wanted_threads
-from inference.weights.architectures import LIP_COORD_NET, NetworkWeights, load_weights
-from inference.weights.openvino_files import read_openvino
 from inference.weights.registry import LIP_READING, WeightSet, find_set_by_hash
 from inference.weights.resolve import OPENVINO_SUFFIX, ResolvedWeights, find_weights
 from inference.weights.sources import WeightSources, as_sources
+
+if TYPE_CHECKING:
+    import openvino as ov
+
+    from inference.weights.architectures import NetworkWeights
+
+# What builds graphs is imported in the functions that use it: a network that was compiled before needs none of it.
 
 NETWORK_NAME = "LipCoordNet"
 DEFAULT_LANDMARKS = "mediapipe"
@@ -56,30 +62,56 @@ def load_model(weights: str | Path | None, device: Device, sources: WeightSource
     highest = recorded_ranges(card, found.sha256)
     if device.precision == "int8" and not highest:
         raise not_quantised(found.label, "--weights")
-    loaded = load_weights(found.path, LIP_COORD_NET)
     info = ModelInfo(NETWORK_NAME, found.label, found.sha256)
     calibration = read_calibration(card, found.sha256)
-    network = compile_fastest(loaded, device, highest, sources.compiled)
+    network = compile_fastest(lambda: load_lip_coord_net(found.path), found.sha256, device, highest, sources.compiled)
     return ReadingModel(network, info, found.landmarks, found.language, calibration, device)
 
 
+def load_lip_coord_net(path: Path) -> NetworkWeights:
+    """Load LipCoordNet's weights. Raises: WeightsNotFound, WrongWeights."""
+    from inference.weights.architectures import LIP_COORD_NET, load_weights
+
+    return load_weights(path, LIP_COORD_NET)
+
+
 def compile_fastest(
-    weights: NetworkWeights, device: Device, max_inputs: Mapping[str, float], compiled: Path | None = None
+    load: Callable[[], NetworkWeights],
+    sha256: str,
+    device: Device,
+    max_inputs: Mapping[str, float],
+    compiled: Path | None = None,
 ) -> StagedNetwork:
     """Compile the network for the fastest runtime of its device: OpenVINO on a CPU, torch on a GPU.
 
+    load: loads the weights; it is not called if they were compiled before. sha256: of their file.
     max_inputs: largest input of each convolution that int8 quantises. compiled: folder of compiled networks.
     """
     if device.name != "cpu":
-        return stage_torch(weights.make_module(), device)  # type: ignore[arg-type]
-    graph = weights.build()
-    if device.precision == "int8":
-        quantise_convolutions(graph, max_inputs)
-    return stage_openvino(graph, device.precision, count_threads(wanted_threads()), compiled)
+        return stage_torch(load().make_module(), device)  # type: ignore[arg-type]
+
+    def build() -> ov.Model:
+        graph = load().build()
+        if device.precision == "int8":
+            from inference.backends.graphs.lip_coord_net_int8 import quantise_convolutions
+
+            quantise_convolutions(graph, max_inputs)
+        return graph
+
+    key = hash_recipe(sha256, device.precision, json.dumps(max_inputs) if device.precision == "int8" else "")
+    return stage_openvino(build, key, device.precision, count_threads(wanted_threads()), compiled)
+
+
+def hash_recipe(*parts: str) -> str:
+    """Return a hash of what a network is compiled from, and of the code that builds graphs."""
+    sources = (path.read_bytes() for path in sorted(Path(graphs.__file__).parent.glob("*.py")))
+    return hashlib.sha256(b"\0".join([*(part.encode() for part in parts), *sources])).hexdigest()
 
 
 def load_openvino(found: ResolvedWeights, device: Device, compiled: Path | None) -> ReadingModel:
     """Load a model in OpenVINO's format; its file names the weights it was converted from."""
+    from inference.weights.openvino_files import read_openvino
+
     check_on_cpu(found.label, device)
     stored = read_openvino(found.path)
     if device.precision == "auto":
@@ -87,7 +119,13 @@ def load_openvino(found: ResolvedWeights, device: Device, compiled: Path | None)
     check_stored_precision(found.label, device, is_int8=stored.is_int8)
     origin = find_set_by_hash(stored.made_from) if stored.made_from else None
     return ReadingModel(
-        stage_openvino(stored.model, device.precision, count_threads(wanted_threads()), compiled),
+        stage_openvino(
+            lambda: stored.model,
+            hash_recipe(stored.sha256),
+            device.precision,
+            count_threads(wanted_threads()),
+            compiled,
+        ),
         ModelInfo(NETWORK_NAME, found.label, stored.sha256),
         origin.landmarks if origin else None,
         origin.language if origin else None,

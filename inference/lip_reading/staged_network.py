@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy.typing as npt
 
-from inference.backends import Device, OpenVinoNetwork
+from inference.backends import Device, GraphRecipe, OpenVinoNetwork
 from inference.backends.batching import BatchingNetwork
-from inference.backends.graphs.lip_coord_net_stages import split_stages
+from inference.dimensions.lip_coord_net import CONV_WIDTHS
 
 if TYPE_CHECKING:
     import openvino as ov
 
+    from inference.backends.graphs.lip_coord_net_stages import StageGraphs
     from inference.models import LipCoordNet
 
 Array = npt.NDArray[Any]
@@ -72,18 +74,34 @@ def stage_torch(module: LipCoordNet, device: Device) -> StagedNetwork:
     )
 
 
-def stage_openvino(model: ov.Model, precision: str, n_threads: int, compiled: Path | None = None) -> StagedNetwork:
-    """Compile the stages of a graph, which can't be used afterwards.
+def stage_openvino(
+    build: Callable[[], ov.Model], key: str, precision: str, n_threads: int, compiled: Path | None = None
+) -> StagedNetwork:
+    """Compile the stages of a graph.
 
     In bf16 and int8 only the convolutions are: they take most of the time, while the GRUs accumulate every error. The
     recurrence has one thread: its products are small, and a second one would mostly wait.
 
+    build: builds the graph, and is not called if all stages were compiled before. key: a hash of what it builds.
     compiled: folder of compiled networks.
     """
-    graphs = split_stages(model)
+
+    @cache
+    def split() -> StageGraphs:
+        from inference.backends.graphs.lip_coord_net_stages import split_stages  # a compiled network needs no graph
+
+        return split_stages(build())
+
+    def compile_stage(name: str, choose: Callable[[StageGraphs], ov.Model], hint: str, threads: int) -> OpenVinoNetwork:
+        recipe = GraphRecipe(f"{key}-{hint}-{name}", lambda: choose(split()))
+        return OpenVinoNetwork(recipe, hint, threads, compiled)
+
+    def compile_convolution(i: int) -> OpenVinoNetwork:
+        return compile_stage(f"convolution{i}", lambda graphs: graphs.convolutions[i], precision, n_threads)
+
     return StagedNetwork(
-        tuple(OpenVinoNetwork(graph, precision, n_threads, compiled) for graph in graphs.convolutions),
-        OpenVinoNetwork(graphs.projection, "f32", n_threads, compiled),
-        OpenVinoNetwork(graphs.recurrence, "f32", 1, compiled),
-        OpenVinoNetwork(graphs.held, precision, n_threads, compiled),
+        tuple(compile_convolution(i) for i in range(len(CONV_WIDTHS))),
+        compile_stage("projection", lambda graphs: graphs.projection, "f32", n_threads),
+        compile_stage("recurrence", lambda graphs: graphs.recurrence, "f32", 1),
+        compile_stage("held", lambda graphs: graphs.held, precision, n_threads),
     )

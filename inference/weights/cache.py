@@ -21,14 +21,18 @@ def locate(weight_set: WeightSet, file: WeightFile, cache: Path) -> Path:
     cache: the folder of fetched weights.
     Raises: WeightsNotFound if it was not fetched yet, WrongWeights if its hash differs.
     """
+    return locate_hashed(weight_set, file, cache)[0]
+
+
+def locate_hashed(weight_set: WeightSet, file: WeightFile, cache: Path) -> tuple[Path, str]:
+    """Return a file of a set and its SHA-256, which is read once; see `locate`."""
     path = path_of(weight_set, file, cache)
     if not path.is_file():
         raise WeightsNotFound(
             f"{file.name} of the weights {weight_set.name!r} is not in {path.parent}; "
             f"run: viseme weights fetch {weight_set.name}"
         )
-    check_hash(path, file)
-    return path
+    return path, check_hash(path, file)
 
 
 def locate_deployed(weight_set: WeightSet, file: WeightFile, sources: WeightSources) -> Path:

@@ -14,7 +14,7 @@ from inference.weights.cache import (
     atomic_public_file,
     check_hash,
     check_recorded,
-    locate,
+    locate_hashed,
     sha256_of,
     sha256_of_openvino,
 )
@@ -157,8 +157,8 @@ def from_set(weight_set: WeightSet, sources: WeightSources) -> ResolvedWeights:
     if theirs is not None:
         return ResolvedWeights(theirs, weight_set.name, check_hash(theirs, file), weight_set)
     if weight_set.hub is None:
-        path = locate(weight_set, file, sources.cache)
-        return ResolvedWeights(path, weight_set.alias or weight_set.name, check_hash(path, file), weight_set)
+        path, sha256 = locate_hashed(weight_set, file, sources.cache)
+        return ResolvedWeights(path, weight_set.alias or weight_set.name, sha256, weight_set)
     path = fetch_from_hub(weight_set, file, sources)
     sha256 = check_hash(path, file)
     return ResolvedWeights(safe_copy(path, sha256), weight_set.name, sha256, weight_set)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import gc
 import logging
 import os
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import numpy as np
 import openvino
 import pytest
 
-from inference.backends import OpenVinoNetwork, compiled_cache
+from inference.backends import GraphRecipe, OpenVinoNetwork, compiled_cache
 from inference.backends.compiled_cache import locked, machine_key, open_folder, prune
 from inference.backends.openvino_network import compile_model
 
@@ -31,6 +32,14 @@ def run(root: Path, factor: float = 1) -> float:
 
 def blobs(root: Path) -> list[Path]:
     return sorted(root.glob("*/*"))
+
+
+def run_recipe(root: Path, factor: float, build: Callable[[], openvino.Model]) -> float:
+    return float(OpenVinoNetwork(GraphRecipe(f"key{factor}", build), compiled=root)(ONES)[0][0, 0])
+
+
+def must_not_build() -> openvino.Model:
+    raise AssertionError("the graph was built")
 
 
 @pytest.fixture
@@ -61,6 +70,55 @@ def test_a_file_that_was_cut_off_is_compiled_again(root: Path, n_bytes: int):
     blob.chmod(0o600)
     os.truncate(blob, n_bytes)
     assert run(root) == 4
+
+
+def test_a_recipe_that_was_compiled_needs_no_graph(root: Path):
+    for factor in (1, 2):
+        assert run_recipe(root, factor, lambda factor=factor: make_graph(factor)) == 4 * factor
+    assert [run_recipe(root, factor, must_not_build) for factor in (2, 1)] == [8, 4]
+    assert len(blobs(root)) == 2
+
+
+def make_wide_graph() -> openvino.Model:
+    """Its weights are used in place, in the mapped file."""
+    ops = openvino.opset13
+    x = ops.parameter([-1, 65536], np.float32)
+    return openvino.Model([ops.add(x, ops.constant(np.ones((1, 65536), np.float32)))], [x], "wide")
+
+
+def test_a_recipes_network_outlives_its_file(root: Path):
+    OpenVinoNetwork(GraphRecipe("wide", make_wide_graph), compiled=root)
+    network = OpenVinoNetwork(GraphRecipe("wide", must_not_build), compiled=root)
+    (blob,) = blobs(root)
+    blob.unlink()
+    gc.collect()
+    assert network(np.ones((1, 65536), np.float32))[0][0, 65535] == 2
+
+
+@pytest.mark.parametrize("n_bytes", [0, 10, 500])
+def test_a_recipes_file_that_was_cut_off_is_compiled_again(root: Path, n_bytes: int):
+    run_recipe(root, 1, lambda: make_graph(1))
+    (blob,) = blobs(root)
+    os.truncate(blob, n_bytes)
+    assert run_recipe(root, 1, lambda: make_graph(1)) == run_recipe(root, 1, must_not_build) == 4
+
+
+def test_a_recipes_file_that_is_damaged_is_compiled_again(root: Path, caplog: pytest.LogCaptureFixture):
+    run_recipe(root, 1, lambda: make_graph(1))
+    (blob,) = blobs(root)
+    blob.write_bytes(b"x" * 4096 + compiled_cache.END)
+    assert run_recipe(root, 1, lambda: make_graph(1)) == 4
+    assert caplog.records[0].message == "a compiled network can't be loaded"
+
+
+def test_a_file_is_not_read_again_until_it_changes(root: Path, tmp_path: Path):
+    path, times = tmp_path / "graph.xml", []
+    for factor in (1, 1, 2):
+        if factor not in times:
+            openvino.save_model(make_graph(factor), path)
+            os.utime(path, (factor, factor))
+        times.append(factor)
+        assert OpenVinoNetwork(path, compiled=root)(ONES)[0][0, 0] == 4 * factor
 
 
 def replace_by_link(root: Path) -> None:
@@ -156,6 +214,7 @@ def test_a_folder_that_stays_locked_is_not_waited_for(
 
 def test_a_full_disk_does_no_harm(full_disk: Path):
     assert run(full_disk / "compiled") == run(full_disk / "compiled") == 4
+    assert run_recipe(full_disk / "compiled", 1, lambda: make_graph(1)) == 4
 
 
 def test_the_oldest_files_are_deleted(root: Path):

@@ -14,7 +14,9 @@ os.register_at_fork(before=lambda: forks.append(1))
 import torch
 from inference.backends.openvino_network import OpenVinoNetwork
 from inference.backends.telemetry import import_openvino
-model = import_openvino().convert_model(torch.nn.Linear(2, 2), example_input=(torch.zeros(1, 2),))
+import_openvino()
+from openvino.tools.ovc import convert_model
+model = convert_model(torch.nn.Linear(2, 2), example_input=(torch.zeros(1, 2),))
 OpenVinoNetwork(model)
 print(len(forks))
 """

@@ -69,7 +69,7 @@ def test_a_quantised_model_runs_in_int8_only(
 ):
     read = openvino_files.read_openvino(graph_file)
     marked = replace(read, is_int8=True)
-    monkeypatch.setattr("inference.lip_reading.model.read_openvino", lambda _: marked)
+    monkeypatch.setattr("inference.weights.openvino_files.read_openvino", lambda _: marked)
     assert load_model(graph_file, CPU, tmp_path).device == Device("cpu", "int8")
     with pytest.raises(InvalidRequest, match="is quantised to int8; expected precision auto or int8"):
         load_model(graph_file, Device("cpu", "f32"), tmp_path)

@@ -36,7 +36,7 @@ def network(request: pytest.FixtureRequest) -> StagedNetwork:
     graph = build_lip_coord_net(module.state_dict())
     if request.param == "int8":
         quantise_convolutions(graph, INT8)
-    return stage_openvino(graph, request.param, 1)
+    return stage_openvino(lambda: graph, "", request.param, 1)
 
 
 def run_whole(network: StagedNetwork, mouths: list[MouthCrop], span: PaddedSpan) -> np.ndarray:
