@@ -113,6 +113,8 @@ def viseme(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code; report every failure in one line on stderr."""
+    # Pydantic would search all installed packages for plugins, in a twentieth of a second; workers inherit this.
+    os.environ["PYDANTIC_DISABLE_PLUGINS"] = "1"
     try:
         code = app(arguments, prog_name="viseme", standalone_mode=False)
     except (TyperException, CallerError, DeviceUnavailable) as err:

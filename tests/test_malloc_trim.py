@@ -43,3 +43,26 @@ def test_freed_memory_returns_to_the_system(request: pytest.FixtureRequest):
     script = FRAGMENTED_HEAP.format(root=str(request.config.rootpath))
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(run.stdout) > 40_000_000
+
+
+FREED_BLOCKS = """
+import ctypes, resource
+from inference.malloc_trim import keep_freed_memory
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.free.argtypes = [ctypes.c_void_p]
+keep_freed_memory()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    block = libc.malloc(16 << 20)
+    ctypes.memset(block, 1, 16 << 20)
+    libc.free(block)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(find_malloc_trim() is None, reason="only glibc has thresholds")
+def test_freed_blocks_are_used_again():
+    """Each block of its own would take 4096 page faults."""
+    run = subprocess.run([sys.executable, "-c", FREED_BLOCKS], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 2 * 4096

@@ -24,6 +24,7 @@ from container.commands.console import (
     print_line,
     print_note,
     report_progress,
+    without_collections,
 )
 from container.commands.output_files import choose_target, name_after
 from container.commands.transcript_files import (
@@ -135,22 +136,24 @@ def read(
     chosen_face = parse_face(face)
     listed = () if phrases is None else read_phrases(phrases)
 
-    from container.visuals.burn_captions import burn_captions
-    from inference.backends.threads import limit_threads
-    from inference.lip_reading import LipReader, ReadOptions
-    from inference.settings import Settings
+    with without_collections():
+        from inference.backends.threads import limit_threads
+        from inference.lip_reading import LipReader, ReadOptions
+        from inference.malloc_trim import keep_freed_memory
+        from inference.settings import Settings
 
-    settings = Settings.from_env().with_overrides(threads=threads)
-    limit_threads(settings.wanted_threads)
-    options = ReadOptions(face=chosen_face, decoder=decoder.value, exact=exact, phrases=listed)
-    options = options if nbest is None else replace(options, n_best=nbest)
-    reader = LipReader(
-        weights=weights,
-        device=device or settings.device,
-        precision=precision or settings.precision,
-        landmarks=landmarks,
-        settings=settings,
-    )
+        keep_freed_memory()
+        settings = Settings.from_env().with_overrides(threads=threads)
+        limit_threads(settings.wanted_threads)
+        options = ReadOptions(face=chosen_face, decoder=decoder.value, exact=exact, phrases=listed)
+        options = options if nbest is None else replace(options, n_best=nbest)
+        reader = LipReader(
+            weights=weights,
+            device=device or settings.device,
+            precision=precision or settings.precision,
+            landmarks=landmarks,
+            settings=settings,
+        )
 
     def output_transcript(transcript: Transcript, video: Path) -> None:
         if output_dir is None:
@@ -159,6 +162,8 @@ def read(
             for path in write_transcript(transcript, video, output_format, output_dir):
                 print_note(f"wrote {path}")
         if burn:
+            from container.visuals.burn_captions import burn_captions
+
             path = burn_captions(
                 video, transcript, captioned[video], settings.media_limits, lambda text: print_note(f"warning: {text}")
             )

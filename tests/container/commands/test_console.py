@@ -1,0 +1,14 @@
+from __future__ import annotations
+
+import gc
+
+import pytest
+
+from container.commands.console import without_collections
+
+
+def test_collections_go_on_after_a_start_that_failed():
+    assert gc.isenabled()
+    with pytest.raises(ValueError, match="True of the start"), without_collections():
+        raise ValueError(f"{not gc.isenabled()} of the start")
+    assert gc.isenabled()
