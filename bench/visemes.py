@@ -64,7 +64,7 @@ class VisemeScore:
         """Count an utterance."""
         self.n_utterances += 1
         self.n_samples += n_samples
-        times = (np.arange(n_samples * MEL_RATE // SAMPLE_RATE) + 0.5) * STEP_S
+        times = (np.arange(n_samples * MEL_RATE // SAMPLE_RATE, dtype=np.float64) + 0.5) * STEP_S
         self.true += [PHONEME_CLASSES[i] for i in classes_at(phonemes, times)]
         at = np.searchsorted([one.end_s for one in segments[:-1]], times, side="right")
         self.found += [segments[i].phoneme for i in at]

@@ -111,6 +111,8 @@ class SessionConnection:
                 raise SlowClient(f"the client read nothing for {self._stall_timeout_s:g} s") from err
         message = self._session.queue.pop()
         if isinstance(message, FrameMessage):
+            if (event := message.viseme_event) is not None:
+                await self._socket.send_text(event)
             await self._socket.send_bytes(message.pack())
         elif message is not None:
             await self._socket.send_text(message)

@@ -65,6 +65,7 @@ class FrameEncoder:
             self.encode(timed, kind, with_alpha=with_alpha),
             timed.pcm.astype("<i2").tobytes(),
             timed.background if with_background else 0,
+            timed.visemes,
         )
 
     def _encode(self, timed: TimedFrame, kind: int, *, with_alpha: bool) -> bytes:

@@ -10,7 +10,9 @@ that index, a client cannot place the patch of an avatar that moves its head. If
 
 from __future__ import annotations
 
+import json
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from inference.errors import InvalidRequest
@@ -28,6 +30,7 @@ class FrameMessage:
 
     x, y, w, h: the rectangle that the image fills, in pixels of the whole frame.
     pcm: int16 little-endian mono, the audio of this frame, preceded by that of the frames dropped before it.
+    visemes: fields of the event that is sent before the frame; None if there is none.
     """
 
     kind: int
@@ -42,6 +45,15 @@ class FrameMessage:
     jpeg: bytes
     pcm: bytes
     background: int = 0
+    visemes: Mapping[str, object] | None = None
+
+    @property
+    def viseme_event(self) -> str | None:
+        """The event with the frame's visemes, as JSON; None if it has none."""
+        if self.visemes is None:
+            return None
+        place = {"generation": self.generation, "frame": self.frame, "pts_ms": self.pts_ms}
+        return json.dumps({"type": "visemes"} | place | dict(self.visemes))
 
     def pack(self) -> bytes:
         """Encode the message."""

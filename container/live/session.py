@@ -121,10 +121,13 @@ class LiveSession:
 
     def _interrupt(self) -> None:
         self._texts.stop()
-        self._session.interrupt()
+        self._interrupt_speech()
         self.queue.drop_frames()
         self._partial_sample, self._is_speaking = b"", False
         self._send_event("interrupted")
+
+    def _interrupt_speech(self) -> None:
+        self._session.interrupt()
 
     def _restart(self, options: SessionOptions) -> None:
         if self._has_audio or self._session.generation:
@@ -142,7 +145,12 @@ class LiveSession:
             raise InvalidRequest(
                 f"alpha=1: {self._package.name} has no mattes; expected an avatar that has, such as the starter"
             )
-        return self._package.session(options.sample_rate)
+        session = self._package.session(options.sample_rate)
+        if not options.visemes:
+            return session
+        from container.live.viseme_session import VisemeAvatarSession  # imports the engine, as the package has
+
+        return VisemeAvatarSession(self._package, options.sample_rate)
 
     async def produce_frames(self) -> None:
         """Queue each frame when it is due, until canceled. Frames are late if rendering takes longer than 40 ms."""

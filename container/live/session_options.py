@@ -19,6 +19,7 @@ class SessionOptions(BaseModel):
     sample_rate: int = Field(16_000, ge=4_000, le=192_000)  # of the audio in both directions, in Hz
     frames: Literal["patch", "whole"] = "patch"
     background: bool = False  # whether `reserved` contains the index of the background frame
+    visemes: bool = False  # whether each frame of speech comes with an event of its visemes
     alpha: bool = False  # whether images have alpha in the place of the background
 
     @property

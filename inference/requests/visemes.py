@@ -16,6 +16,7 @@ from inference.requests.body import Bucket, Key, MediaSource, S3Object, decode_b
 class VisemeRequest:
     """A request for visemes: speech, as an audio file or a video with audio."""
 
+    task: ClassVar[str] = "visemes"
     uses_job_deadline: ClassVar[bool] = True  # bounded by Settings.job_deadline_s: an hour of speech takes minutes
     source: MediaSource
 

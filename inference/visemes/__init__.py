@@ -3,10 +3,11 @@
 from inference.visemes.blendshapes import BLENDSHAPES
 from inference.visemes.estimator import VisemeEstimator, VisemeSequence
 from inference.visemes.phonemes import OCULUS_VISEMES
-from inference.visemes.stream import LOOK_AHEAD_MS, VisemeFrame, VisemeSegment, VisemeStream, VisemeUpdate
+from inference.visemes.stream import FPS, LOOK_AHEAD_MS, VisemeFrame, VisemeSegment, VisemeStream, VisemeUpdate
 
 __all__ = [
     "BLENDSHAPES",
+    "FPS",
     "LOOK_AHEAD_MS",
     "OCULUS_VISEMES",
     "VisemeEstimator",

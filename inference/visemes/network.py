@@ -54,9 +54,8 @@ class SpeechNetwork:
         with self._lock:
             shapes, contacts, logits = self._network(np.ascontiguousarray(mels[:, None]))
         likelihood = np.exp(logits - logits.max(axis=1, keepdims=True))
-        return SpeechPrediction(
-            likelihood / likelihood.sum(axis=1, keepdims=True), shapes, 1 / (1 + np.exp(-contacts[:, 0]))
-        )
+        touching = np.asarray(1 / (1 + np.exp(-contacts[:, 0])), np.float32)
+        return SpeechPrediction(likelihood / likelihood.sum(axis=1, keepdims=True), shapes, touching)
 
 
 @lru_cache(maxsize=2)

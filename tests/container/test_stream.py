@@ -308,6 +308,29 @@ def test_the_sample_rate_is_set_in_the_query_or_by_start(app: LiveApp, speech: n
         assert numbers == sorted(set(numbers))
 
 
+def test_visemes_come_before_their_frames(app: LiveApp, speech: np.ndarray):
+    async def go() -> list[dict[str, Any] | FrameMessage]:
+        async with session(app, SESSION + "?visemes=1") as client:
+            assert (await client.until("ready"))["visemes"] is True
+            await client.connection.send(speech.tobytes())
+            await client.send_command("flush")
+            received: list[dict[str, Any] | FrameMessage] = []
+            while not received or not (isinstance(received[-1], dict) and received[-1]["type"] == "speech_finished"):
+                received.append(await client.receive())
+            received += [await client.receive(), await client.receive()]
+            return received
+
+    received = asyncio.run(go())
+    n_speaking = 0
+    for one, following in pairwise(received):
+        if isinstance(one, dict) and one["type"] == "visemes":
+            assert isinstance(following, FrameMessage)
+            assert (one["frame"], one["pts_ms"]) == (following.frame, following.pts_ms)
+            n_speaking += following.is_speaking
+            assert following.is_speaking or one["viseme"] == "sil"
+    assert n_speaking == sum(isinstance(one, FrameMessage) and one.is_speaking for one in received)
+
+
 @pytest.mark.parametrize(
     ("message", "code"),
     [
