@@ -165,6 +165,7 @@ bench: $(READY) | $(CLIP)
 	$(BIN)/python -m bench.livekit
 	$(BIN)/python -m bench.page
 	$(BIN)/python -m bench.say
+	$(BIN)/python -m bench.visemes $(if $(KOKORO_HELD),--kokoro $(KOKORO_HELD))
 	$(if $(CLIPS),$(BIN)/python -m bench.accuracy $(CLIPS) --phrases 20)
 	$(if $(CLIPS),$(BIN)/python -m bench.robustness $(CLIPS))
 	$(if $(GRID),$(BIN)/python -m bench.joined $(GRID)/eval.csv $(GRID)/eval_words.csv)
