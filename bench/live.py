@@ -131,9 +131,9 @@ def write_package(folder: Path) -> None:
 class ServerProcess:
     """A server in its own process, which also measures the time of its engine."""
 
-    def __init__(self, folder: Path, *, is_paced: bool) -> None:
+    def __init__(self, folder: Path, *, is_paced: bool, has_unet: bool = True) -> None:
         self._pipe, child_end = SPAWN.Pipe()
-        self._process = SPAWN.Process(target=serve, args=(child_end, folder, is_paced))
+        self._process = SPAWN.Process(target=serve, args=(child_end, folder, is_paced, has_unet))
         self._process.start()
         child_end.close()
         _, self.port, self.grpc_port, self.network_ms = self._pipe.recv()
@@ -162,8 +162,8 @@ class ServerProcess:
 
 
 @contextmanager
-def running_server(folder: Path, *, is_paced: bool) -> Iterator[ServerProcess]:
-    server = ServerProcess(folder, is_paced=is_paced)
+def running_server(folder: Path, *, is_paced: bool, has_unet: bool = True) -> Iterator[ServerProcess]:
+    server = ServerProcess(folder, is_paced=is_paced, has_unet=has_unet)
     try:
         yield server
     finally:

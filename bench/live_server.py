@@ -24,6 +24,8 @@ from container.rpc import RpcServer
 from container.server import http_config
 from container.stream import AvatarServer
 from inference.avatar import AvatarPackage
+from inference.avatar.compose import cut_face
+from inference.media import Frame
 from inference.settings import Settings
 
 NAME = "measured"
@@ -69,12 +71,16 @@ class CallTimer:
         return self.wrap(cached)
 
 
-def serve(pipe: Connection, folder: Path, is_paced: bool) -> None:
+def serve(pipe: Connection, folder: Path, is_paced: bool, has_unet: bool = True) -> None:
     """Serve the package in `folder / NAME` until "stop" arrives. Target of a process.
+
+    has_unet: whether frames of speech are generated; otherwise they show the face as it is in the package.
 
     Sends ("ready", HTTP port, gRPC port, milliseconds of the network alone). Replies to each command with the times of
     the engine's calls since the last one. After "reuse_frames" no frame is generated twice.
     """
+    if not has_unet:
+        AvatarPackage.generate = show_face  # type: ignore[method-assign]
     uvloop.run(run(pipe, folder, is_paced))  # as uvicorn does
 
 
@@ -104,6 +110,11 @@ async def run(pipe: Connection, folder: Path, is_paced: bool) -> None:
         await grpc.stop()
         http.should_exit = True
         await serving
+
+
+def show_face(package: AvatarPackage, i: int, _features: object) -> Frame:
+    """Return the face of frame i as it is in the package: in the place of `AvatarPackage.generate`."""
+    return np.ascontiguousarray(cut_face(package.crop(i)))
 
 
 async def time_network(live: AvatarServer, n_calls: int = 30, n_warmup: int = 5) -> list[float]:
