@@ -70,6 +70,7 @@ class SpeechPlayer:
         self._is_speaking = False  # whether the last frame was one of speech
         self._fed_s = now()  # time of the last audio, or of the last frame of speech
         self._n_sessions = renderer.n_sessions  # that got speech
+        self._n_received = 0  # frames of speech that were received and are not played yet
         self._prepared: asyncio.Task[AvatarFrame] | None = None
         self._has_space = asyncio.Event()
         self._has_space.set()
@@ -105,6 +106,7 @@ class SpeechPlayer:
         """Drop all speech at once; return the markers in it. `play` yields none of its audio or images afterwards."""
         self.generation += 1
         self._renderer.interrupt()
+        self._n_received = 0
         self._due_s, self._is_speaking = self._shown_s + FRAME_S, False
         self._has_space.set()
         return self._timeline.clear()
@@ -119,6 +121,7 @@ class SpeechPlayer:
             if frame.generation != self.generation and frame.is_speaking:
                 continue
             generation = self.generation
+            self._n_received = max(len(frame.pcm) // FRAME_SAMPLES, 1) if frame.is_speaking else 0
             for at_s, items in self._schedule(frame):
                 if generation == self.generation:
                     await self._wait_until(at_s)
@@ -160,6 +163,7 @@ class SpeechPlayer:
         yield image
 
     def _items_of(self, frame: AvatarFrame) -> Iterator[PlayedAudio | ReachedMarker]:
+        self._n_received = 0
         if frame.generation == self.generation:
             yield from self._timeline.take_played(frame.pcm, is_speaking=frame.is_speaking)
         if not frame.is_speaking:  # behind speech, a marker is due when the last frame is over
@@ -187,7 +191,7 @@ class SpeechPlayer:
             self._has_space.clear()
         if self._n_sessions != self._renderer.n_sessions:
             self._n_sessions = self._renderer.n_sessions
-            self._timeline.rewind()
+            self._timeline.rewind(self._n_received)
         for pcm in self._timeline.take_unsent(SEND_AHEAD):
             if pcm is None:
                 self._renderer.flush()

@@ -95,10 +95,15 @@ class SpeechTimeline:
             self._unsent_ends.popleft()
             yield None
 
-    def rewind(self) -> None:
-        """Send all that was not played again, to another session."""
+    def rewind(self, n_received: int = 0) -> None:
+        """Send all that was not played again, to another session.
+
+        n_received: frames of speech that the session has returned and that are not played yet: they are not sent again.
+        """
         self._sent = self._played
-        self._unsent_ends = deque(self._ends)
+        for _ in range(n_received):
+            self._sent = self._end_of_frame(self._sent)
+        self._unsent_ends = deque(end for end in self._ends if end > self._sent)
 
     def take_played(self, returned: Samples, *, is_speaking: bool) -> Iterator[PlayedAudio | ReachedMarker]:
         """Yield the audio of a frame of the session, each part after the markers before it.
@@ -126,8 +131,12 @@ class SpeechTimeline:
 
     def _next_stop(self) -> int:
         """Return the end of the next frame's audio."""
-        end = self._ends[0] if self._ends else self._audio.end
-        return min(self._played + self._frame_samples, end)
+        return self._end_of_frame(self._played)
+
+    def _end_of_frame(self, start: int) -> int:
+        """Return the end of the audio of the frame that starts there."""
+        end = next((end for end in self._ends if end > start), self._audio.end)
+        return min(start + self._frame_samples, end)
 
     def _is_next(self, part: Samples) -> bool:
         """Return whether these samples are the next of the speech, followed by silence up to a whole frame."""

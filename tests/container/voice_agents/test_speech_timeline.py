@@ -79,6 +79,18 @@ def test_another_session_gets_all_that_was_not_played(timeline: SpeechTimeline):
     assert [None if pcm is None else pcm.tolist() for pcm in timeline.take_unsent(100)] == [[4, 5], None, [6, 7]]
 
 
+@pytest.mark.parametrize(("n_received", "sent"), [(1, [[4, 5], None, [6, 7]]), (2, [[6, 7]]), (3, [])])
+def test_another_session_does_not_speak_a_frame_that_waits_to_be_played(
+    timeline: SpeechTimeline, n_received: int, sent: list[list[int] | None]
+):
+    timeline.push(ramp(0, 6))
+    timeline.end_utterance()
+    timeline.push(ramp(6, 8))
+    timeline.rewind(n_received)
+    assert [None if pcm is None else pcm.tolist() for pcm in timeline.take_unsent(100)] == sent
+    assert played(timeline.take_played(ramp(0, 4), is_speaking=True)) == [[0, 1, 2, 3]]  # they are played all the same
+
+
 def test_clearing_returns_the_markers(timeline: SpeechTimeline):
     timeline.push(ramp(1, 9))
     timeline.add_marker("a")
