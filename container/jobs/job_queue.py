@@ -252,9 +252,8 @@ class JobQueue(JobTransactions):
 
     def _reset_outputs(self, db: Connection, number: int) -> None:
         """Queue the outputs of a job again: what an attempt stored that did not publish is deleted."""
-        made = {"key": None, "content_type": None, "n_bytes": None, "sha256": None, "details": {}, "error": None}
-        place = {"s3_bucket": None, "s3_key": None, "url": None}
-        values = {"state": JobState.QUEUED} | made | place
+        values = asdict(OutputRecord(""))
+        del values["name"]
         db.execute(update(outputs).where(outputs.c.job_number == number).values(values))
 
     def _write_output(self, db: Connection, number: int, output: OutputRecord) -> None:

@@ -22,9 +22,9 @@ from container.jobs.storage import digest_of
 from container.worker.output_names import video_names
 from inference.errors import CallerError, InvalidRequest
 from inference.media_types import JSON
-from inference.requests import OPTIONS_HEADER, Request, SyncRequest, UrlObject, parse_job_request
+from inference.requests import OPTIONS_HEADER, SyncRequest, UrlObject, parse_job_request
 from inference.requests.body import load_object, shorten
-from inference.requests.parse import media_type_of
+from inference.requests.parse import JobRequest, media_type_of
 from inference.settings import Settings
 
 ROUTE = "invocations"  # of the worker
@@ -102,7 +102,7 @@ def read_submission(
     )
 
 
-def check_media_urls(request: Request, rules: SubmissionRules) -> None:
+def check_media_urls(request: JobRequest, rules: SubmissionRules) -> None:
     """Raise InvalidRequest if a URL names an address that is not public; names are looked up once the job runs."""
     for name, source in request.sources:
         if isinstance(source, UrlObject):
@@ -114,7 +114,7 @@ def digest_request(headers: Mapping[str, str], options: Mapping[str, str], body_
     return sha256(json.dumps([ROUTE, dict(headers), dict(options), body_sha256], sort_keys=True).encode()).hexdigest()
 
 
-def parse_body(body: Path, n_bytes: int, headers: Mapping[str, str]) -> tuple[Request | None, dict[str, Any]]:
+def parse_body(body: Path, n_bytes: int, headers: Mapping[str, str]) -> tuple[JobRequest | None, dict[str, Any]]:
     """Check a body. Returns: the request, None if it is too large to be parsed here; the fields of its webhook.
 
     The media of a large body are not those of the request that is returned.
@@ -189,7 +189,7 @@ def parse_event_types(events: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def expected_outputs(request: Request | None) -> tuple[str, ...]:
+def expected_outputs(request: JobRequest | None) -> tuple[str, ...]:
     """Return the names of the outputs that are known before the job runs."""
     if not isinstance(request, SyncRequest):
         return ()
