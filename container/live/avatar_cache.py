@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from inference.avatar import AvatarPackage
 
 logger = logging.getLogger("viseme.live")
-# Networks run one at a time, on all cores; the other threads decode, encode and wait for them.
+# Networks run on all cores: one call at a time, or several of a narrow network. The other threads decode, encode and
+# wait for them.
 N_THREADS = 8
 # Single-frame requests that run at a time, so that any number of them leaves the network free for sessions.
 N_SINGLE_FRAME_THREADS = 2
@@ -226,7 +227,7 @@ def load_package(name: str, settings: Settings) -> AvatarPackage:
 
     # Lip reading and lip sync have int8 weights; avatars do not.
     precision = "auto" if settings.precision == "int8" else settings.precision
-    return AvatarPackage.load(find_package(name, settings), settings.device, precision, settings)
+    return AvatarPackage.load(find_package(name, settings), settings.device, precision, settings, is_shared=True)
 
 
 def find_packages(settings: Settings) -> dict[str, Path]:

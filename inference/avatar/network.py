@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from inference.backends import TENSORRT, Device, OpenVinoNetwork, resolve_auto_precision
-from inference.backends.batching import BatchingNetwork
+from inference.backends.batching import BatchingNetwork, Network
 from inference.backends.device import count_threads
 from inference.backends.graphs.avatar import build_encoder, build_generator
+from inference.backends.parallel_network import ParallelNetwork
 from inference.backends.tensorrt_network import TracedNetwork, try_tensorrt
 from inference.dimensions.avatar import FACE_SIDE
 from inference.errors import InvalidRequest, WrongWeights
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("auto", "f32", "f16", "bf16")
 CPU_PRECISION = "bf16"  # used for "auto" on a CPU; half the time of f32
+NARROW_WIDTH = 8  # channels of the largest map, of the starter; such a U-Net takes 30 ms on one core in float32
+MAX_PARALLEL = 8  # calls of a narrow U-Net at a time
 ANY_BATCH = -1  # size of a graph's batch
 TENSORRT_BATCH = 8  # frames of several sessions in one call
 ONNX_SUFFIX = ".onnx"
@@ -92,10 +95,14 @@ def make_generator(
     n_threads: int | None = None,
     compiled: Path | None = None,
     max_batch: int | Literal["auto"] = "auto",
-) -> BatchingNetwork:
+    *,
+    is_shared: bool = False,
+) -> Network:
     """Make the generator: (1, 320, 320, 3) uint8 BGR faces and (1, *audio_shape) float32 to (1, 320, 320, 3) uint8 BGR.
 
     Any number of threads may call it at once. A CPU runs the calls one after another on all cores; a GPU batches them.
+    is_shared: whether frames are rendered at the same time. Then a CPU runs each call of a narrow U-Net on one core,
+    and as many as it has cores at a time: see `ParallelNetwork`.
 
     n_threads: CPU threads per call; None for the limit of the process, else all cores. compiled: folder of compiled
     networks. max_batch: calls in a batch; by default one on a CPU, where a batch takes as long as its frames alone, and
@@ -115,6 +122,8 @@ def make_generator(
     most = 1 if max_batch == "auto" else max_batch
     graph = build_generator(unet.arrays, unet.sizes, 1 if most == 1 else ANY_BATCH)
     n_threads = n_threads or count_threads(wanted_threads())
+    if is_shared and most == 1 and unet.sizes.widths[0] <= NARROW_WIDTH:
+        return ParallelNetwork(graph, device.precision, min(n_threads, MAX_PARALLEL))
     return BatchingNetwork(OpenVinoNetwork(graph, device.precision, n_threads, compiled), most)
 
 

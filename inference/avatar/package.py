@@ -26,7 +26,7 @@ from inference.avatar.starter import discard
 from inference.avatar.timed_frame import TimedFrame
 from inference.avatar.utterance import FeatureRow
 from inference.backends import Device, choose_device
-from inference.backends.batching import BatchingNetwork
+from inference.backends.batching import BatchingNetwork, Network
 from inference.errors import BadPackage, InvalidRequest, WeightsNotFound
 from inference.faces import FaceBox
 from inference.faces.paste import overwrite_face, slices_of
@@ -52,7 +52,7 @@ class PackageParts:
     crops: CropArray  # (N, 328, 328, 3)
     reader: FrameReader
     device: str  # cpu or cuda
-    generator: BatchingNetwork
+    generator: Network
     audio_shape: tuple[int, ...]
     audio_encoder: BatchingNetwork | None
     missing_encoder_message: str  # error text if there is no audio encoder
@@ -78,9 +78,17 @@ class AvatarPackage:
 
     @classmethod
     def load(
-        cls, path: str | Path, device: str = "auto", precision: str = "auto", settings: Settings | None = None
+        cls,
+        path: str | Path,
+        device: str = "auto",
+        precision: str = "auto",
+        settings: Settings | None = None,
+        *,
+        is_shared: bool = False,
     ) -> AvatarPackage:
         """Load the package in that folder, or of that name in VISEME_AVATARS; `starter` is the bundled one.
+
+        is_shared: whether several frames are rendered at the same time, as by a server; see `make_generator`.
 
         Raises: AvatarNotFound, BadPackage, WrongWeights, InvalidRequest, DeviceUnavailable, StorageError.
         """
@@ -88,15 +96,15 @@ class AvatarPackage:
         folder = find_folder(path, settings)
         chosen = choose_device(device, precision, settings.engine)
         try:
-            return cls._open(folder, chosen, settings)
+            return cls._open(folder, chosen, settings, is_shared=is_shared)
         except BadPackage:
             if not is_starter(folder, settings):
                 raise
         discard(folder)  # it was generated here, and is generated again
-        return cls._open(find_starter(settings), chosen, settings)
+        return cls._open(find_starter(settings), chosen, settings, is_shared=is_shared)
 
     @classmethod
-    def _open(cls, folder: Path, chosen: Device, settings: Settings) -> AvatarPackage:
+    def _open(cls, folder: Path, chosen: Device, settings: Settings, *, is_shared: bool) -> AvatarPackage:
         manifest = read_manifest(folder)
         check_files(folder, manifest)
         unet = read_unet(folder / files.NETWORK, manifest.mode)
@@ -111,7 +119,9 @@ class AvatarPackage:
             crops=CropArray(folder / files.CROPS, (manifest.frames, CROP_SIDE, CROP_SIDE, 3)),
             reader=open_background(folder, manifest),
             device=chosen.name,
-            generator=make_generator(unet, chosen, compiled=compiled, max_batch=settings.session_batch),
+            generator=make_generator(
+                unet, chosen, compiled=compiled, max_batch=settings.session_batch, is_shared=is_shared
+            ),
             audio_shape=unet.sizes.audio_shape,
             audio_encoder=make_audio_encoder(read_encoder(encoder), chosen, compiled) if encoder is not None else None,
             missing_encoder_message=missing_encoder_message,
