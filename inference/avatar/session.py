@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +23,8 @@ from inference.media import Frame
 
 MAX_QUEUED_S = 120.0  # speech that was pushed and not spoken yet
 MAX_UTTERANCES = 256  # waiting, however short
+MAX_PLANNED = 16  # frames that an interrupt takes back
+NO_PATCH: Frame = np.zeros((0, 0, 3), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,14 @@ class PendingFrame:
     windows: list[Samples]
     pcm: Samples
     position: PingPongPosition
+
+
+@dataclass(frozen=True)
+class PlannedFrame:
+    """A frame that is not rendered yet: `timed` has an empty patch. features: (16, numbers); None in silence."""
+
+    timed: TimedFrame
+    features: Features | None
 
 
 class SessionPackage(Protocol):
@@ -69,6 +79,7 @@ class AvatarSession:
         self._is_open = False  # whether the last utterance is still arriving
         self._n_frames = 0
         self._position = PingPongPosition()
+        self._positions: deque[PingPongPosition] = deque(maxlen=MAX_PLANNED)  # before each of the last frames
         self._is_closed = False
         self._lock = threading.Lock()  # held briefly: pushing and interrupting never wait for a network
         self._render_lock = threading.Lock()  # held while a frame is rendered
@@ -78,6 +89,12 @@ class AvatarSession:
         """Seconds of speech that were pushed and not spoken yet."""
         with self._lock:
             return self._n_queued() / self.sample_rate
+
+    @property
+    def n_frames(self) -> int:
+        """Number of frames that were taken, and not taken back."""
+        with self._lock:
+            return self._n_frames
 
     @property
     def has_speech(self) -> bool:
@@ -122,12 +139,25 @@ class AvatarSession:
                 self._utterances[-1].end()
                 self._is_open = False
 
-    def interrupt(self) -> None:
-        """Drop all speech at once, also the frame that is being rendered; `generation` rises."""
+    @property
+    def is_ready(self) -> bool:
+        """Whether the next frame is one of speech, all of whose audio is there."""
+        with self._lock:
+            return next((one.is_ready for one in self._utterances if not one.is_over), False)
+
+    def interrupt(self, next_frame: int | None = None) -> None:
+        """Drop all speech at once, also the frame that is being rendered; `generation` rises.
+
+        next_frame: number of the first planned frame that nothing has shown; it and later ones are taken back, at most
+        the last 16, and their numbers are given again. None: none is.
+        """
         with self._lock:
             self._check_open()
             self._drop_speech()
             self.generation += 1
+            while next_frame is not None and self._n_frames > next_frame and self._positions:
+                self._n_frames -= 1
+                self._position = self._positions.pop()
 
     def frames(self) -> Iterator[TimedFrame]:
         """Yield the frames of speech that are ready now, each rendered when it is taken. Ends at an interrupt."""
@@ -149,8 +179,36 @@ class AvatarSession:
                 position = self._position.step_within(idle.first, idle.last)
             patch = self.package.silent_patch(position.frame)
             with self._lock:
-                first, last = (n * self.sample_rate // AVATAR_FPS for n in (self._n_frames, self._n_frames + 1))
-                return self._emit(position, patch, np.zeros(last - first, np.int16), is_speaking=False)
+                return self._emit_silence(position, patch)
+
+    def plan(self) -> PlannedFrame:
+        """Take the next frame of speech if it is ready, or else one of silence, and leave it to `render`.
+
+        Raises: InvalidRequest after close.
+        """
+        with self._render_lock:
+            generation = self.generation
+            pending = self._next_pending(generation)
+            if pending is not None:
+                rows = self._encode_windows(pending.windows, generation)
+                with self._lock:
+                    if rows is not None and generation == self.generation and not self._is_closed:
+                        features = pending.utterance.stack_rows(rows)
+                        pending.utterance.advance(rows)
+                        timed = self._emit(pending.position, NO_PATCH, pending.pcm, is_speaking=True)
+                        return PlannedFrame(timed, features)
+            with self._lock:
+                self._check_open()
+                idle = self.package.idle
+                position = self._position.step_within(idle.first, idle.last)
+                return PlannedFrame(self._emit_silence(position, NO_PATCH), None)
+
+    def render(self, planned: PlannedFrame) -> TimedFrame:
+        """Render a planned frame. Any number of threads may do so at the same time."""
+        timed, package = planned.timed, self.package
+        if planned.features is None:
+            return replace(timed, patch=package.silent_patch(timed.background))
+        return replace(timed, patch=package.render(timed.background, planned.features))
 
     def close(self) -> None:
         """Drop everything. Afterwards nothing can be pushed or taken. May be called again."""
@@ -164,12 +222,8 @@ class AvatarSession:
             if pending is None:
                 return None
             package, position = self.package, pending.position
-            rows: list[FeatureRow] = []
-            for window in pending.windows:
-                if generation != self.generation:
-                    return None  # interrupted: the networks would run in vain, and the next frame would wait for them
-                rows.append(package.encode_audio(window))
-            if generation != self.generation:
+            rows = self._encode_windows(pending.windows, generation)
+            if rows is None or generation != self.generation:
                 return None
             patch = package.render(position.frame, pending.utterance.stack_rows(rows))
             with self._lock:
@@ -177,6 +231,15 @@ class AvatarSession:
                     return None
                 pending.utterance.advance(rows)
                 return self._emit(position, patch, pending.pcm, is_speaking=True)
+
+    def _encode_windows(self, windows: list[Samples], generation: int) -> list[FeatureRow] | None:
+        """Return the features of each window, or None if the session was interrupted: they would be of no use."""
+        rows: list[FeatureRow] = []
+        for window in windows:
+            if generation != self.generation:
+                return None
+            rows.append(self.package.encode_audio(window))
+        return rows
 
     def _next_pending(self, generation: int) -> PendingFrame | None:
         with self._lock:
@@ -194,8 +257,13 @@ class AvatarSession:
             self._n_frames, self.generation, is_speaking, position.frame, self.package.box(position.frame), patch, pcm
         )
         self._n_frames += 1
+        self._positions.append(self._position)
         self._position = position
         return frame
+
+    def _emit_silence(self, position: PingPongPosition, patch: Frame) -> TimedFrame:
+        first, last = (n * self.sample_rate // AVATAR_FPS for n in (self._n_frames, self._n_frames + 1))
+        return self._emit(position, patch, np.zeros(last - first, np.int16), is_speaking=False)
 
     def _start_utterance(self) -> None:
         if len(self._utterances) >= MAX_UTTERANCES:

@@ -198,6 +198,30 @@ def test_an_interrupt_drops_everything_at_once(package: AvatarPackage, speech: n
     np.testing.assert_array_equal(spoken.pcm, speech[:640])
 
 
+def test_frames_may_be_planned_and_rendered_later(package: AvatarPackage, speech: np.ndarray):
+    one, other = package.session(), package.session()
+    for session in (one, other):
+        session.push_audio(speech)
+        session.flush()
+        assert session.is_ready
+    planned = [one.plan() for _ in range(len(speech) // 640 + 1)]
+    assert (planned[-1].features is None, one.is_ready) == (True, False)
+    assert_same([one.render(each) for each in planned], [*other.frames(), other.idle()])
+
+
+def test_an_interrupt_takes_back_planned_frames(package: AvatarPackage, speech: np.ndarray):
+    session = package.session()
+    session.push_audio(speech)
+    planned = [session.plan().timed for _ in range(5)]
+    session.interrupt(2)
+    assert session.n_frames == 2
+    quiet = session.plan().timed
+    assert (quiet.frame, quiet.generation, quiet.is_speaking) == (2, 1, False)
+    assert abs(quiet.background - planned[1].background) == 1  # the head goes on from the last frame that is shown
+    session.interrupt()
+    assert session.plan().timed.frame == 3
+
+
 def test_an_interrupt_drops_the_frame_being_rendered(
     package: AvatarPackage, speech: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ):
