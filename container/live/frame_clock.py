@@ -36,11 +36,15 @@ class FrameClock:
         """Start again: frame 0 is due now."""
         self._start = self._now()
 
-    async def wait_until_due(self, frame: int) -> None:
-        """Return when the frame is due, or at once if it is late. Count it."""
+    async def wait_until_due(self, frame: int, lead: int = 0) -> None:
+        """Return when the frame is due, or at once if it is late. Count it. lead: return so many frames earlier."""
         self.counts.n_frames += 1
         self.counts.n_late += self.lateness_s(frame) >= 1 / FPS
-        while (wait_s := self._start + frame / FPS - self._now()) > 0:
+        await self.wait_until((frame - lead) / FPS)
+
+    async def wait_until(self, time_s: float) -> None:
+        """Return so many seconds after the start."""
+        while (wait_s := time_s - self.elapsed_s()) > 0:
             await self._sleep(wait_s)
 
     def elapsed_s(self) -> float:

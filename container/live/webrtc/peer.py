@@ -29,6 +29,7 @@ from container.live.webrtc.offer import Offer, offer_errors
 from container.live.webrtc.peer_limits import limit_fragments, limit_packets, limit_sources
 from container.live.webrtc.sender_reports import SenderReports, SessionClock
 from container.live.webrtc.tracks import AvatarAudioTrack, AvatarVideoTrack
+from container.live.webrtc.video_encoder import use_avatar_encoder
 from inference.error_responses import failure_of
 from inference.errors import InvalidRequest, VisemeError
 from inference.media.live_frames import OPUS_RATE, RateConverter
@@ -41,7 +42,7 @@ MAX_UNSENT_BYTES = 1 << 20  # of events that the client has not acknowledged
 MAX_EARLY_EVENTS = 16  # before the data channel is open
 CLOSE_TIMEOUT_S = 5.0
 MAX_MESSAGE_SIZE = re.compile("a=max-message-size:[0-9]+")  # in an answer
-OPUS = "audio/opus"
+OPUS, VP8 = "audio/opus", "video/VP8"
 FAILED_STATES = ("failed", "closed")
 
 
@@ -51,7 +52,9 @@ class WebRtcPeer:
     def __init__(self, session: MediaSession, clock: FrameClock, servers: tuple[IceServer, ...]) -> None:
         """Create a connection that is not negotiated yet. clock: the session's. servers: for its own candidates."""
         self.session, self._clock = session, clock
-        self.video, self.audio, self._session_clock = AvatarVideoTrack(), AvatarAudioTrack(), SessionClock()
+        self.video, self.audio = AvatarVideoTrack(clock, session.count_drop), AvatarAudioTrack(clock)
+        self._session_clock = SessionClock()
+        session.player = self
         configured = [RTCIceServer(one.url, one.username, one.credential) for one in servers]
         self._connection = RTCPeerConnection(RTCConfiguration(iceServers=configured))
         self._channel: RTCDataChannel | None = None
@@ -88,6 +91,9 @@ class WebRtcPeer:
                 if is_local:
                     use_loopback_only(agent)
             await connection.setLocalDescription(await connection.createAnswer())
+            for transceiver in connection.getTransceivers():
+                if transceiver._codecs and transceiver._codecs[0].mimeType == VP8:
+                    use_avatar_encoder(transceiver.sender)
         if connection.sctp is not None:
             limit_fragments(connection.sctp, self.request_close)
         return MAX_MESSAGE_SIZE.sub(f"a=max-message-size:{MAX_MESSAGE_BYTES}", str(connection.localDescription.sdp))
@@ -130,7 +136,7 @@ class WebRtcPeer:
             self._clock.restart()
             parts: list[Coroutine[Any, Any, str]] = [
                 self._produce_frames(),
-                self._send(),
+                self._send_events(),
                 self._receive_messages(),
                 self._receive_audio(),
                 self._wait_for_close_request(),
@@ -229,7 +235,6 @@ class WebRtcPeer:
 
     async def _handle(self, message: bytes | str, last_error: str = "") -> str:
         """Handle a message, and report its error unless that is the last one. Return its error's code, or ""."""
-        generation = self.session.generation
         try:
             await self.session.handle_message(message)
         except VisemeError as err:
@@ -237,26 +242,35 @@ class WebRtcPeer:
             if code != last_error:
                 self._report(err)
             return code
-        if self.session.generation != generation:
-            self.video.drop_speech()
-            self.audio.drop_speech()
         return ""
 
     def _report(self, err: VisemeError) -> None:
         failure = failure_of(err)
         self.session.send_error(failure.code, failure.message)
 
-    async def _send(self) -> str:
-        """Send events and frames until canceled. Raises: SlowClient."""
+    def play_audio(self, frame: MediaFrame) -> None:
+        """Pass the audio of a frame to its track."""
+        self._session_clock.start(frame.pts_ms / 1000)
+        self.audio.push(frame)
+
+    def play_image(self, frame: MediaFrame) -> None:
+        """Pass the image of a frame to its track."""
+        self.video.push(frame)
+
+    def drop_waiting(self) -> int:
+        """Drop the frames that neither track has taken a part of; return the number of the first one."""
+        frame = max(self.video.next_frame, self.audio.next_frame)
+        self.video.drop_from(frame)
+        self.audio.drop_from(frame)
+        return frame
+
+    async def _send_events(self) -> str:
+        """Send events until canceled. Raises: SlowClient."""
         queue = self.session.queue
         while True:
             await queue.wait_until_not_empty()
             message = queue.pop()
-            if isinstance(message, MediaFrame):
-                self._session_clock.start(message.pts_ms / 1000)
-                self.video.push(message)
-                self.audio.push(message)
-            elif isinstance(message, str):
+            if isinstance(message, str):
                 self._send_event(message)
 
     def _send_event(self, event: str) -> None:
