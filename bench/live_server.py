@@ -36,7 +36,7 @@ T = TypeVar("T")
 class UnpacedClock(FrameClock):
     """A clock on which every frame is due at once."""
 
-    async def wait_until_due(self, _frame: int) -> None:
+    async def wait_until_due(self, frame: int, lead: int = 0) -> None:  # noqa: ARG002
         await asyncio.sleep(0)
 
 
@@ -80,7 +80,7 @@ def serve(pipe: Connection, folder: Path, is_paced: bool, has_unet: bool = True)
     the engine's calls since the last one. After "reuse_frames" no frame is generated twice.
     """
     if not has_unet:
-        AvatarPackage.generate = show_face  # type: ignore[method-assign]
+        AvatarPackage.generate = show_face  # type: ignore[method-assign,assignment]
     uvloop.run(run(pipe, folder, is_paced))  # as uvicorn does
 
 

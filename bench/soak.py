@@ -230,7 +230,7 @@ def summarize(received: ReceivedFrames, minutes: list[Minute]) -> dict[str, Any]
 
 def is_over_a_limit(results: dict[str, Any]) -> bool:
     in_ms = [results[name] for name in ("drift_ms", "last_frame_ms", "audio_ms")]
-    return max(map(abs, in_ms)) > MAX_DRIFT_MS or results["memory_mib"]["growth"] > MAX_GROWTH_MIB
+    return bool(max(map(abs, in_ms)) > MAX_DRIFT_MS or results["memory_mib"]["growth"] > MAX_GROWTH_MIB)
 
 
 if __name__ == "__main__":

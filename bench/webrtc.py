@@ -6,9 +6,11 @@ The page opens a session by WHEP, as docs/live-avatars.md shows, sends speech by
 interrupts it in the middle of the time. Server and browser share the cores. Prints one JSON object:
 
   first_frame_ms  from the request for the session to the first frame on the page
-  fps             frames shown per second, by requestVideoFrameCallback
+  fps             frames presented per second, as requestVideoFrameCallback counts them (`presentedFrames`)
   session_fps     frames of the session per second, by their RTP timestamps: 25, unless the server is too slow
-  lost_frames     of the session that the browser did not show, by their RTP timestamps; packets_lost, of both tracks
+  lost_frames     of the session, by their RTP timestamps, that the browser did not present; missed_callbacks: frames
+                  that it did present without calling the page, which the specification allows; packets_lost, of both
+                  tracks
   av_offset_ms    by how much later the video is played than the audio of the same time (estimatedPlayoutTimestamp of
                   both tracks, twice a second): median, and 99th percentile of its absolute value. It says nothing if
                   session_fps is below 25: while audio is missing, Chromium goes on counting its time, by the clock of
@@ -90,10 +92,10 @@ OPEN = """async ({ path, region, side }) => {
     video.srcObject = streams[0];
     if (track.kind === "audio") audio.createMediaStreamSource(new MediaStream([track])).connect(tap);
   };
-  const show = (now, { rtpTimestamp }) => {
+  const show = (now, { rtpTimestamp, presentedFrames }) => {
     const at = performance.now();
     seen.first ??= at - began;
-    seen.shown.push([at, rtpTimestamp]);
+    seen.shown.push([at, rtpTimestamp, presentedFrames]);
     if (seen.watches !== false) {
       const [left, top, width, height] = region;
       pen.drawImage(video, left, top, width, height, 0, 0, side, side);
@@ -220,7 +222,7 @@ def cpu_seconds(process: psutil.Process) -> float:
 
 def n_frames(frames: dict[str, Any]) -> int:
     """Return how many frames the session had while the browser showed it."""
-    timestamps = np.array([timestamp for _, timestamp in frames["shown"]])
+    timestamps = np.array([timestamp for _, timestamp, _ in frames["shown"]])
     return int((np.diff(timestamps) % TIMESTAMPS).sum()) // FRAME_TICKS
 
 
@@ -244,15 +246,17 @@ def to_mouth(grey: list[int]) -> Any:
 
 
 def summarize_session(frames: dict[str, Any], stats: list[dict[str, Any]], load: float) -> dict[str, Any]:
-    at_ms, timestamps = (np.array(one) for one in zip(*frames["shown"], strict=True))
+    at_ms, timestamps, presented = (np.array(one) for one in zip(*frames["shown"], strict=True))
     steps = np.diff(timestamps) % TIMESTAMPS // FRAME_TICKS
+    n_presented, seconds = int(presented[-1] - presented[0]), float(at_ms[-1] - at_ms[0]) / 1000
     offsets = [one["audio"] - one["video"] for one in stats if one["audio"] and one["video"]]
     return {
         "first_frame_ms": round(frames["first"]),
-        "fps": round((len(at_ms) - 1) / (at_ms[-1] - at_ms[0]) * 1000, 2),
-        "session_fps": round(int(steps.sum()) / (at_ms[-1] - at_ms[0]) * 1000, 2),
-        "seconds": round((at_ms[-1] - at_ms[0]) / 1000, 1),
-        "lost_frames": int((steps - 1).sum()),
+        "fps": round(n_presented / seconds, 2),
+        "session_fps": round(int(steps.sum()) / seconds, 2),
+        "seconds": round(seconds, 1),
+        "lost_frames": int(steps.sum()) - n_presented,
+        "missed_callbacks": n_presented - len(steps),
         "packets_lost": stats[-1]["lost"],
         "frames_dropped_by_the_browser": stats[-1]["dropped"],
         "av_offset_ms": {
