@@ -329,6 +329,7 @@ PATHS: Node = {
                 parameter(
                     "sample_rate", "query", "Rate of the audio that is sent by messages, in Hz", {"type": "integer"}
                 ),
+                parameter("visemes", "query", "1: send the visemes of each frame of speech", {"enum": ["0", "1"]}),
             ],
             requestBody={"required": True, "content": content(SDP)},
         )

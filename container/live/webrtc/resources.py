@@ -48,6 +48,7 @@ SDP, FRAGMENT = "application/sdp", "application/trickle-ice-sdpfrag"
 MAX_BODY_BYTES = {SDP: 64 << 10, FRAGMENT: 16 << 10}  # Chromium's offer has 7 kB
 SETUP_TIMEOUT_S = 30.0  # from the answer until the client is connected
 NEGOTIATION_TIMEOUT_S = 15.0  # for the answer, with 5 s for the STUN and TURN servers
+OPTIONS = ("sample_rate", "visemes")  # of the query
 POLL_S = 0.5  # between checks for silence in each session while the server drains
 
 
@@ -254,8 +255,10 @@ def check_etag(given: str | None, etag: str) -> None:
 def parse_options(query: Mapping[str, str]) -> SessionOptions:
     """Return the options of a session. Its frames are whole. Raises: InvalidRequest."""
     for name in query:
-        if name != "sample_rate":
-            raise InvalidRequest(f"{name[:40]!r}: expected sample_rate alone; the video of a WebRTC session is whole")
+        if name not in OPTIONS:
+            raise InvalidRequest(
+                f"{name[:40]!r}: expected {' or '.join(OPTIONS)}; the video of a WebRTC session is whole"
+            )
     return SessionOptions.parse(dict(query) | {"frames": "whole"})
 
 
