@@ -1,6 +1,7 @@
 """Measure how well generated lips follow audio, on clips, faces and speakers that were not trained on.
 
-    python -m bench.sync_quality [--checkpoint starter] [--grid FOLDER] [--people 10] [--kokoro PACKS] [--videos VIDEO]
+    python -m bench.sync_quality [--checkpoint starter] [--enhance none] [--grid FOLDER] [--people 10] [--kokoro PACKS]
+        [--videos VIDEO]
 
 FOLDER contains clips/*.mpg, eval/*.mpg and people/*.mpg. PACKS: folder of packs of `training.common.kokoro --held-out`.
 The audio of each clip is applied to another clip's face, so the face never
@@ -111,6 +112,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", default="starter")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--reference", choices=("steady", "each"), default="steady", help="reference frames")
+    parser.add_argument("--enhance", choices=("none", "video"), default="none")
     parser.add_argument("--grid", type=Path, default=Path("../shared/grid"), help="skipped if it does not exist")
     parser.add_argument("--people", type=int, default=10, help="number of rendered people, with one sentence each")
     parser.add_argument("--kokoro", type=Path, help="folder of packs of held-out voices")
@@ -121,7 +123,7 @@ def main() -> None:
     if FIRST_PERSON + args.people > FIRST_SEED:
         raise SystemExit(f"--people {args.people}: at most {FIRST_SEED - FIRST_PERSON}; later seeds were trained on")
     cv2.setNumThreads(1)
-    options = SyncOptions(reference=args.reference)
+    options = SyncOptions(reference=args.reference, enhance=args.enhance)
     evaluator = SyncEvaluator(
         LipSyncer([args.checkpoint], precision=args.precision), options=options, shapes=read_shapes(args.checkpoint)
     )

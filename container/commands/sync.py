@@ -33,9 +33,10 @@ if TYPE_CHECKING:
 
 
 class EnhanceName(StrEnum):
-    """Super-resolution networks for the generated mouths."""
+    """Ways to sharpen the generated mouths."""
 
     none = "none"
+    video = "video"
     swin2sr = "swin2sr"
 
 
@@ -119,7 +120,7 @@ SpeakerOption = Annotated[
         "--speaker",
         metavar="auto|FRAME:X,Y|BOXES.json",
         help="Which of several faces. auto: the one that speaks in the video. FRAME:X,Y: the one at that pixel of that "
-        "frame, from 0. BOXES.json: a list of [x1, y1, x2, y2] or null, one for each frame.",
+        "frame, from 0. BOXES.json: a list of null or a list of x1, y1, x2, y2 for each frame.",
     ),
 ]
 ReferenceOption = Annotated[
@@ -134,7 +135,8 @@ EnhanceOption = Annotated[
     EnhanceName,
     typer.Option(
         "--enhance",
-        help="swin2sr: sharper mouths, at seconds per frame; downloads weights from the Hub (Apache-2.0).",
+        help="Sharper mouths. video: with detail from the video's own mouths. swin2sr: by super-resolution, at seconds "
+        "per frame; downloads weights from the Hub (Apache-2.0).",
     ),
 ]
 ParityOption = Annotated[

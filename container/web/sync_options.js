@@ -41,7 +41,7 @@ export function syncOptions() {
   const indexField = field("Place of the face, from 0", index);
   indexField.hidden = true;
   speaker.addEventListener("change", () => { indexField.hidden = speaker.value !== "index"; });
-  const enhance = select("enhance", [["none", "None"], ["swin2sr", "Swin2SR (slow)"]]);
+  const enhance = select("enhance", [["none", "No"], ["video", "With detail from the video"], ["swin2sr", "Swin2SR (slow)"]]);
   const reference = select("reference", [["", "Steady: one face for as long as it fits"], ["each", "Each frame's own, as published"]]);
   const resize = select("resize_factor", [["1", "Full size"], ["2", "Half"], ["4", "A quarter"]]);
   const fps = number("fps", { min: 1, max: 120, step: "any", placeholder: "that of the video" });
@@ -57,7 +57,7 @@ export function syncOptions() {
         field("Short video", loop, "What follows its last frame."),
         field("Parts that speak, in seconds", segments, "The rest of the video stays as it is."),
         element("div", { class: "stack" }, field("Which of several faces", speaker), indexField),
-        field("Sharpen the mouth", enhance, "It needs weights that the server may have to fetch."),
+        field("Sharpen the mouth", enhance, "Swin2SR needs weights that the server may have to fetch."),
         field("Reference face", reference),
         field("Frame size", resize),
         field("Frames per second", fps)),

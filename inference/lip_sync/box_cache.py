@@ -191,6 +191,7 @@ class CachingFaceLocator:
     def __init__(self, make_locate: Callable[[], FaceLocator], cached: BoxTrack | None) -> None:
         self.is_cached = cached is not None
         self._make_locate = make_locate
+        self._cached = cached
         self._locate: FaceLocator | None = None
         self._cached_rows = iter(cached.boxes) if cached is not None else iter(())
         self._rows: list[tuple[float, ...]] = []
@@ -199,10 +200,14 @@ class CachingFaceLocator:
 
     def count_frames(self, frames: Iterable[Frame]) -> Iterator[Frame]:
         """Yield the same frames and count them."""
-        for frame in frames:
-            self._n_frames += 1
+        for n_frames, frame in enumerate(frames, 1):
+            self._n_frames = max(self._n_frames, n_frames)
             yield frame
         self._is_whole = True
+
+    def rewind(self) -> None:
+        """Begin again with the first frame of the video; faces that were located are returned from memory."""
+        self._cached_rows = iter(self.recorded_track().boxes if self._cached is None else self._cached.boxes)
 
     def __call__(self, frame: Frame) -> LocatedFace | None:
         row = next(self._cached_rows, None)

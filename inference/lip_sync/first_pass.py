@@ -1,20 +1,24 @@
-"""Reading of a video before the output is planned: its length, and the face that speaks."""
+"""Reading of a video before the output is planned or made: its length, the face that speaks, its mouths."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 
 from inference.faces import Landmarker
 from inference.lip_sync.active_speaker import ActiveSpeaker
-from inference.lip_sync.box_cache import BoxTrack
+from inference.lip_sync.box_cache import BoxTrack, CachingFaceLocator
+from inference.lip_sync.mouth_bank import MouthBank, collect_mouths
 from inference.lip_sync.options import SyncOptions
-from inference.lip_sync.preprocess import downscale_frames
+from inference.lip_sync.preprocess import downscale_frames, find_boxes, smooth_boxes
 from inference.lip_sync.speaker_track import check_box_count, input_rate, track_auto, track_boxes, track_point
 from inference.lip_sync.timeline import check_not_still, choose_output_rate, count_source_frames, needs_source_length
 from inference.media import MediaLimits, MediaOpener, Source, VideoInfo
 from inference.media.audio_spool import AudioSpool
 from inference.stage_timer import StageClock
+
+MIN_FRAMES_FOR_MOUTHS = 250  # frames of a video that are searched for mouths, though fewer are shown
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,25 @@ class FirstPass:
             if speaker.point is not None:
                 return track_point(frames, landmarker, speaker, rates, scale, n_needed)
             return track_auto(frames, landmarker, own_audio, fps, n_needed)
+
+    def collect_mouths(
+        self, locate: CachingFaceLocator, landmarker: Landmarker, fps: Fraction, n_needed: int
+    ) -> MouthBank | None:
+        """Return mouths of the video, to take detail from; None for an image. n_needed: frames shown, at `fps`.
+
+        `locate` is at the first frame again afterwards, and has the faces in memory.
+        """
+        options = self.options
+        n_frames = n_needed if options.active_speaker is not None else max(n_needed, MIN_FRAMES_FOR_MOUTHS)
+        with self.open_media(self.face, self.limits) as media, self.clock.stage("enhance"):
+            if media.video.is_still:
+                return None
+            clips = self.clock.watch("decode", media.read_clips(float(fps)))
+            frames = locate.count_frames(downscale_frames(clips, options.resize_factor, options.shrinking))
+            located = self.clock.watch("detect", find_boxes(islice(frames, n_frames), locate, options.pads))
+            bank = collect_mouths(smooth_boxes(located, options.smoothing), landmarker)
+        locate.rewind()
+        return bank
 
     def _count_frames(self, fps: Fraction) -> int:
         with self.open_media(self.face, self.limits) as media:

@@ -16,7 +16,8 @@ SmoothingMode = Literal["centred", "upstream", "none"]
 PasteMode = Literal["blend", "overwrite"]
 FaceDetectorName = Literal["landmarks", "s3fd"]
 TailPolicy = Literal["whole", "drop"]
-EnhancerName = Literal["none", "swin2sr"]
+EnhancerName = Literal["none", "video", "swin2sr"]
+VIDEO_DETAIL: EnhancerName = "video"
 ResizeFilter = Literal["area", "bilinear"]
 ReferenceMode = Literal["steady", "each"]
 SyncMode = Literal["loop", "bounce", "cut_off", "silence", "remap"]
@@ -26,7 +27,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "paste": ("blend", "overwrite"),
     "boxes": ("landmarks", "s3fd"),
     "tail": ("whole", "drop"),
-    "enhance": ("none", "swin2sr"),
+    "enhance": ("none", "video", "swin2sr"),
     "shrinking": ("area", "bilinear"),
     "reference": ("steady", "each"),
 }
@@ -66,7 +67,7 @@ class SyncOptions:
     paste: PasteMode = "blend"  # feathers the lower face; upstream overwrites the whole box
     boxes: FaceDetectorName = "landmarks"  # face detector; s3fd is the one of upstream, slow and supplied by the user
     tail: TailPolicy = "whole"  # the video is as long as the audio; upstream drops the last frames
-    enhance: EnhancerName = "none"  # super-resolution of mouths larger than the network's 96 pixels
+    enhance: EnhancerName = "none"  # detail from the video's own mouths, or super-resolution of large faces
     reference: ReferenceMode = "steady"  # reference face: one while it fits, or each frame's own, as upstream does
     mel_offset_frames: int = -1  # alignment in Wav2Lip's training; upstream's inference uses 0, which is a frame late
     sync_mode: SyncMode | None = None  # if audio and video differ in length; None: `loop`, for as long as the audio

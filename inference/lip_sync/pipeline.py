@@ -17,7 +17,7 @@ from inference.backends.batching import BatchingNetwork
 from inference.backends.device import count_threads
 from inference.backends.torch_import import require_torch
 from inference.errors import WeightsNotFound
-from inference.faces import FaceBox, FaceTracker
+from inference.faces import FaceBox, FaceTracker, Landmarker
 from inference.faces.load import load_landmarker
 from inference.lip_sync.audio_inputs import as_list, audio_warnings, open_audios, open_own_audio
 from inference.lip_sync.box_cache import (
@@ -35,7 +35,8 @@ from inference.lip_sync.first_pass import FirstPass
 from inference.lip_sync.frame_spool import loop_frames, remap_frames
 from inference.lip_sync.locate import FaceLocator, LocatedFace, TrackingLocator
 from inference.lip_sync.model import Generator, find_s3fd, load_generators, load_s3fd
-from inference.lip_sync.options import EnhancerName, SyncOptions, SyncOutput, SyncResult
+from inference.lip_sync.mouth_bank import MouthBank
+from inference.lip_sync.options import VIDEO_DETAIL, EnhancerName, SyncOptions, SyncOutput, SyncResult
 from inference.lip_sync.outputs import ProgressCallback, name_outputs, staging_folder, write_videos
 from inference.lip_sync.preprocess import (
     FaceFrame,
@@ -47,6 +48,7 @@ from inference.lip_sync.segment_timeline import make_timeline
 from inference.lip_sync.segments import check_audio_count
 from inference.lip_sync.speaker_track import speaker_warnings
 from inference.lip_sync.timeline import SyncTimeline
+from inference.lip_sync.video_detail import add_detail
 from inference.media import Frame, MediaOpener, OpenedMedia, Source, open_media
 from inference.media.audio_spool import AudioSpool, SpoolAudio, spool_audio
 from inference.media.video_encoders import check_encoder
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from inference.lip_sync.enhance import Enhancer
 
 BATCH_SIZE = {"cpu": 4, "cuda": 32}  # frames per batch
+NO_OTHER_MOUTHS = "enhance video: the face is an image, which has no other mouths; nothing was added"
 MAX_BATCH = {"cpu": 4, "cuda": 64}  # frames of several videos per batch
 N_FRAMES_AHEAD = 4  # that wait for the network with their boxes: 25 MB of 1920x1080
 
@@ -95,6 +98,7 @@ class LipSyncer:
         self._landmarker = load_landmarker("mediapipe", settings.weight_sources)
         self._s3fd, self._tracks = s3fd, tracks
         self._enhancers: dict[EnhancerName, Enhancer] = {}
+        self._mouth_landmarker: Landmarker | None = None
         self.warnings = licence_warnings(self.generators)
 
     def with_checkpoints(self, names: Sequence[str]) -> LipSyncer:
@@ -123,7 +127,7 @@ class LipSyncer:
         syncer = copy.copy(self)
         syncer._open_media, syncer._open_audio = media, voice
         syncer._landmarker = load_landmarker("mediapipe", self._settings.weight_sources)
-        syncer._enhancers = {}
+        syncer._enhancers, syncer._mouth_landmarker = {}, None
         return syncer
 
     def warm_up(self) -> None:
@@ -156,7 +160,7 @@ class LipSyncer:
         audios = as_list(audio)
         check_audio_count(options.segments, len(audios))
         factory = self._locator_factory(options)
-        if options.enhance != "none":
+        if options.enhance not in ("none", VIDEO_DETAIL):
             self._find_enhancer(options.enhance)  # before the audio is decoded: the enhancer may not be installed
         with ExitStack() as opened:
             with clock.stage("sound"):
@@ -171,10 +175,12 @@ class LipSyncer:
             video, n_source = first.measure() if media is None else (media.video, None)
             timeline = opened.enter_context(closing(make_timeline(video, spoken, own, options, n_source)))
             locate = opened.enter_context(self._cached_locator(first, timeline, own, factory))
+            bank = self._collect_mouths(first, locate, timeline) if options.enhance == VIDEO_DETAIL else None
             media = media or opened.enter_context(self._open_media(face, limits))
             counter = FaceCounter(media.name, options.face)
             located = self._open_located(opened, media, timeline, options, locate, counter, clock)
-            frames = self._run(located, timeline, options, counter, clock)
+            still = (NO_OTHER_MOUTHS,) if options.enhance == VIDEO_DETAIL and bank is None else ()
+            frames = self._run(located, timeline, options, counter, clock, bank)
             with staging_folder(output) as folder:
                 partial = [folder / f"{i}{path.suffix}" for i, path in enumerate(targets)]
                 size = write_videos(frames, partial, timeline, progress, clock, self._encoder)
@@ -189,7 +195,7 @@ class LipSyncer:
             height=size[1],
             frames_without_face=counter.n_without,
             timings_ms=clock.as_ms(),
-            warnings=(*self.warnings, *audio_warnings(spoken), *media.warnings, *counter.warnings(), *speaker),
+            warnings=(*self.warnings, *audio_warnings(spoken), *media.warnings, *counter.warnings(), *speaker, *still),
             frames_passed_on=counter.n_passed_on,
         )
 
@@ -216,8 +222,9 @@ class LipSyncer:
         options: SyncOptions,
         counter: FaceCounter,
         clock: StageClock,
+        bank: MouthBank | None,
     ) -> Iterator[tuple[Frame, ...]]:
-        """Yield each output frame, once per checkpoint.
+        """Yield each output frame, once per checkpoint. bank: the mouths of the video, if they are to give detail.
 
         A chain of generators: each pulls from the one before, and none holds the whole video.
         """
@@ -225,12 +232,24 @@ class LipSyncer:
         batches = batch_frames(shown, clock.watch("mel", timeline.windows()), BATCH_SIZE[self.device.name])
         networks = [clock.timed(one.name, one.generate_faces) for one in self.generators]
         generated = clock.watch("model", generate_patches(batches, networks, options.reference))
-        if options.enhance != "none":
+        if bank is not None:
+            generated = clock.watch("enhance", add_detail(generated, bank, self._find_mouth_landmarker()))
+        elif options.enhance not in ("none", VIDEO_DETAIL):
             enhancer = self._find_enhancer(options.enhance)
             from inference.lip_sync.enhance import enhance_mouths
 
             generated = clock.watch("enhance", enhance_mouths(generated, enhancer))
         return clock.watch("compose", paste_faces(generated, options.paste))
+
+    def _collect_mouths(self, first: FirstPass, locate: CachingFaceLocator, timeline: SyncTimeline) -> MouthBank | None:
+        """Return the mouths of the video, from which generated ones get their detail; None for an image."""
+        n_needed = timeline.n_needed + SMOOTHING_LOOKAHEAD[first.options.smoothing]
+        return first.collect_mouths(locate, self._find_mouth_landmarker(), timeline.fps, n_needed)
+
+    def _find_mouth_landmarker(self) -> Landmarker:
+        """Return a landmarker beside that of the tracker, which may run in another thread."""
+        self._mouth_landmarker = self._mouth_landmarker or load_landmarker("mediapipe", self._settings.weight_sources)
+        return self._mouth_landmarker
 
     def _find_enhancer(self, name: EnhancerName) -> Enhancer:
         """Return an enhancer; it is loaded on first use, with torch, which it runs on."""

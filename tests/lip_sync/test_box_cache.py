@@ -185,6 +185,21 @@ def test_a_locator_repeats_boxes_and_then_detects():
     assert (made, located) == ([1], [1])
 
 
+def test_a_rewound_locator_returns_the_same_faces():
+    found = iter([LocatedFace(FaceBox(1, 2, 30, 40)), None, LocatedFace(FaceBox(3, 2, 31, 40), 0.5, 1)])
+    frames = [np.zeros((4, 4, 3), np.uint8)] * 3
+    locator = CachingFaceLocator(lambda: lambda frame: next(found), None)
+    first = [locator(frame) for frame in locator.count_frames(frames)]
+    locator.rewind()
+    assert [locator(frame) for frame in locator.count_frames(frames[:2])] == first[:2]
+    track = locator.recorded_track()
+    assert (len(track.boxes), track.n_frames, track.is_whole) == (3, 3, True)
+    cached = CachingFaceLocator(lambda: lambda frame: None, track)
+    for _ in range(2):
+        assert [cached(frame) for frame in frames] == first
+        cached.rewind()
+
+
 def test_the_least_recently_used_are_evicted_first(tmp_path: Path):
     size = len(encode_track(TRACK, "a"))
     cache = BoxCache(tmp_path, max_bytes=2 * size)

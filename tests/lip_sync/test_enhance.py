@@ -189,5 +189,5 @@ def test_without_the_package_the_extra_is_named(
 
 def test_every_name_has_an_enhancer():
     assert set(ENHANCERS) == {"swin2sr"}
-    with pytest.raises(InvalidRequest, match="enhance 'gfpgan': expected one of none, swin2sr"):
+    with pytest.raises(InvalidRequest, match="enhance 'gfpgan': expected one of none, video, swin2sr"):
         SyncOptions(enhance="gfpgan")
