@@ -19,7 +19,7 @@ RENDER_INTERVAL_S = 1.0
 FRAME_COUNTERS = {
     "frames": "Frames of live sessions",
     "late_frames": "Frames of live sessions whose turn came 40 ms or more late",
-    "dropped_frames": "Frames of live sessions that were dropped, as the client was slow",
+    "dropped_frames": "Frames of live sessions that were dropped, as the client or, over WebRTC, the server was slow",
 }
 
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass
 class FrameCounts:
-    """Frames that were due so far; those whose turn came 40 ms or more late; those dropped, as the client was slow."""
+    """Frames that were due so far; those whose turn came 40 ms or more late; those dropped.
+
+    They are dropped if the client was slow or, over WebRTC, the server was.
+    """
 
     n_frames: int = 0
     n_late: int = 0
