@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from enum import StrEnum
@@ -137,6 +138,8 @@ def read(
     listed = () if phrases is None else read_phrases(phrases)
 
     with without_collections():
+        # Read when numpy is loaded: its products are small here, and a second thread would mostly spin.
+        os.environ["OPENBLAS_NUM_THREADS"] = "1"
         from inference.backends.threads import limit_threads
         from inference.lip_reading import LipReader, ReadOptions
         from inference.malloc_trim import keep_freed_memory
