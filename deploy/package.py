@@ -31,7 +31,7 @@ from deploy.wheels import STOCK_INTERPRETER, Interpreter, list_packages
 ROOT = Path(__file__).parents[1]
 ENTRY_FILE = "viseme_entry.py"
 STARTER_FOLDER = ROOT / "inference" / "weights" / "starter"
-BUNDLED_WEIGHTS = tuple(STARTER_FOLDER / name / "model.safetensors" for name in ("lipcoordnet", "wav2lip"))
+BUNDLED_WEIGHTS = tuple(STARTER_FOLDER / name / "model.safetensors" for name in ("lipcoordnet", "visemes", "wav2lip"))
 FACE_MODELS = PurePosixPath("data/weights/mediapipe")  # searched before the cache
 # The lines of requirements.txt that the stock image lacks. It has its own versions of torch, numpy, OpenCV,
 # safetensors, boto3 and huggingface-hub, which must stay as they are.

@@ -46,6 +46,7 @@ def test_contents(archive: Path):
     assert "code/inference.py" not in names  # it would shadow the package beside it
     assert [name for name in names if name.endswith((".safetensors", ".pt"))] == [
         "code/inference/weights/starter/lipcoordnet/model.safetensors",
+        "code/inference/weights/starter/visemes/model.safetensors",
         "code/inference/weights/starter/wav2lip/model.safetensors",
     ]
     assert not [name for name in names if "__pycache__" in name or name.startswith(("/", ".."))]
