@@ -26,6 +26,7 @@ FRAME_MS = 1000 // FPS
 # Each frame is played so long after it is due, which is when its rendering starts at the latest.
 PLAY_DELAY_S = 0.04
 MAX_LEAD = 6  # frames of speech that are rendered before they are due, if their audio is there
+CHECK_EVERY_S = 0.02  # while the next frame is awaited
 N_PARALLEL = 2  # frames that are rendered at a time
 SKIP_AFTER_S = 0.12  # after it was to be played, a frame is not rendered any more; browsers buffer about as much
 
@@ -70,12 +71,22 @@ class MediaSession(LiveSession):
         renders: deque[asyncio.Task[None]] = deque()
         try:
             while True:
-                await self._clock.wait_until_due(self._n_frames, MAX_LEAD if self._session.is_ready else 0)
+                await self._wait_for_next_frame()
                 await self._produce_frame(renders)
         finally:
             for task in renders:
                 task.cancel()
             await asyncio.gather(*renders, return_exceptions=True)
+
+    async def _wait_for_next_frame(self) -> None:
+        """Return when the next frame is to be planned. An interrupt meanwhile gives it an earlier number and time."""
+        while (start_s := (self._n_frames - self._lead) / FPS) > (now_s := self._clock.elapsed_s()):
+            await self._clock.wait_until(min(start_s, now_s + CHECK_EVERY_S))
+        await self._clock.wait_until_due(self._n_frames, self._lead)
+
+    @property
+    def _lead(self) -> int:
+        return MAX_LEAD if self._session.is_ready else 0
 
     async def _produce_frame(self, renders: deque[asyncio.Task[None]]) -> None:
         """Plan the next frame, and start to render it. renders: of the frames before it, to which its own is added."""
@@ -131,7 +142,7 @@ class MediaSession(LiveSession):
         self._n_frames = self._n_before_restart + self._session.n_frames
 
     def _send_speech_event(self, frame: FrameMessage) -> None:
-        """Report the start and end of speech, and the frame's visemes: the data channel has no frames to come with."""
+        """Report the start and end of speech, and the frame's visemes, which its image does not carry here."""
         super()._send_speech_event(frame)
         if frame.visemes is not None:
             self._send_event("visemes", frame=frame.frame, pts_ms=frame.pts_ms, **frame.visemes)

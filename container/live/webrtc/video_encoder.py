@@ -15,13 +15,13 @@ from typing import Any
 from aiortc import RTCRtpSender
 from aiortc.codecs.vpx import Vp8Encoder
 
+from container.live.frame_clock import FPS
 from inference.media.live_frames import VideoFrame, open_vp8
 
 START_RATE, MIN_RATE, MAX_RATE = 500_000, 250_000, 1_500_000  # bits per second
 LOWER, RAISE = 0.8, 1.5  # of the rate: an estimate below the bits sent lowers it to so much of the estimate
 HOLD_S = 10.0  # after a change, before the rate is raised again
 SENT_WEIGHT = 0.04  # of a frame in the mean of the bits sent: that of the last second
-FPS = 25
 
 
 class AvatarVp8Encoder(Vp8Encoder):
