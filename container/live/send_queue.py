@@ -22,7 +22,8 @@ class SlowClient(Exception):
 class SendQueue:
     """Events and frames for one client, in order.
 
-    A frame that is still queued when the next one is pushed is dropped. Its audio is not: the next frame carries it.
+    A frame that is still queued when the next one is pushed is dropped. The next frame carries its audio, and its
+    visemes unless it has its own.
     """
 
     def __init__(self, counts: FrameCounts | None = None) -> None:
@@ -51,7 +52,8 @@ class SendQueue:
             self.n_dropped += 1
             self._counts.n_dropped += 1
             if last.generation == frame.generation:
-                frame = replace(frame, pcm=last.pcm + frame.pcm)
+                visemes = last.visemes if frame.visemes is None else frame.visemes
+                frame = replace(frame, pcm=last.pcm + frame.pcm, visemes=visemes)
         if len(frame.pcm) > MAX_QUEUED_PCM_BYTES:
             raise SlowClient(
                 f"{len(frame.pcm)} bytes of audio are queued for the client; at most {MAX_QUEUED_PCM_BYTES} expected"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from inference.audio import Resampler, SampleBuffer
 from inference.audio.mel import Samples
 from inference.avatar import AvatarSession, TimedFrame
 from inference.avatar.session import SessionPackage
+from inference.errors import WrongWeights
 from inference.visemes import BLENDSHAPES, FPS, OCULUS_VISEMES, VisemeFrame, VisemeStream, VisemeUpdate
 from inference.visemes.network import load_network
 
@@ -83,7 +85,7 @@ class UtteranceVisemes:
 
 
 class VisemeAvatarSession(AvatarSession):
-    """A session whose frames have visemes; in silence the first has those of rest, and the others none.
+    """A session whose frames have visemes. In silence the first frame after speech or an interrupt has those of rest.
 
     An interrupt and a push must not overlap; one thread at a time takes frames.
     """
@@ -93,7 +95,8 @@ class VisemeAvatarSession(AvatarSession):
         self._utterance_visemes: deque[UtteranceVisemes] = deque()
         self._viseme_generation = 0  # of the utterances
         self._viseme_lock = threading.Lock()  # held briefly, of the list
-        self._is_at_rest = True
+        self._rest_generation: int | None = 0  # in which rest was reported and nothing was spoken since
+        load_in_background()  # before speech arrives
 
     def push_audio(self, pcm: Samples) -> None:
         """See `AvatarSession.push_audio`."""
@@ -132,9 +135,9 @@ class VisemeAvatarSession(AvatarSession):
     def with_visemes(self, timed: TimedFrame) -> TimedFrame:
         """Return the next frame with its visemes, which a network estimates: a millisecond for each 12.5 ms."""
         if not timed.is_speaking:
-            was_at_rest, self._is_at_rest = self._is_at_rest, True
-            return timed if was_at_rest else replace(timed, visemes=REST)
-        self._is_at_rest = False
+            before, self._rest_generation = self._rest_generation, timed.generation
+            return timed if before == timed.generation else replace(timed, visemes=REST)
+        self._rest_generation = None
         with self._viseme_lock:
             if timed.generation != self.generation:
                 return timed  # interrupted meanwhile: it is dropped
@@ -144,6 +147,16 @@ class VisemeAvatarSession(AvatarSession):
             first = waiting[0] if waiting else None
         found = None if first is None else first.take()
         return timed if found is None else replace(timed, visemes=describe(found))
+
+
+def load_in_background() -> None:
+    """Load the network in a thread, which takes a fifth of a second. A failure is raised again where it is used."""
+
+    def load() -> None:
+        with contextlib.suppress(WrongWeights):
+            load_network()
+
+    threading.Thread(target=load, name="visemes", daemon=True).start()
 
 
 def describe(frame: VisemeFrame) -> dict[str, Any]:

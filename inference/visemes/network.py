@@ -23,6 +23,7 @@ from inference.weights.registry import STARTER_VISEMES
 
 CLASSES_KEY = "classes"  # of a file's metadata: the phonemes, as a JSON list
 ARCHITECTURE = "SpeechEncoder"
+LOADING = threading.Lock()
 MAX_CLASSES, MAX_CHANNELS = 1000, 2048
 Mels = npt.NDArray[np.float32]  # (B, 80, 16), -4..4
 
@@ -58,9 +59,17 @@ class SpeechNetwork:
         return SpeechPrediction(likelihood / likelihood.sum(axis=1, keepdims=True), shapes, touching)
 
 
-@lru_cache(maxsize=2)
 def load_network(n_threads: int = 1) -> SpeechNetwork:
-    """Load the network that ships with Viseme; further calls return the same. Raises: WrongWeights."""
+    """Load the network that ships with Viseme; further calls with as many threads return the same. Any thread may call.
+
+    Raises: WrongWeights.
+    """
+    with LOADING:
+        return load_shipped(n_threads)
+
+
+@lru_cache(maxsize=2)
+def load_shipped(n_threads: int) -> SpeechNetwork:
     assert STARTER_VISEMES.shipped_in is not None
     (file,) = STARTER_VISEMES.files
     path = STARTER_VISEMES.shipped_in / file.name

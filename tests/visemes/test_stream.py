@@ -104,7 +104,6 @@ def test_b_m_and_p_are_shut_at_their_time_in_real_speech():
     assert jaw_at[int((vowel.start_s + 0.03) * 25)] > 0.2
 
 
-@needs_espeak
 def test_the_network_is_the_trained_module(tmp_path: Path):
     encoder = make_encoder()
     with torch.no_grad():

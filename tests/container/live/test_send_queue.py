@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -22,6 +23,17 @@ def test_a_dropped_frame_passes_its_audio_to_the_next():
     assert isinstance(popped, FrameMessage)
     assert (popped.frame, popped.pcm, queue.n_dropped) == (3, bytes([1, 0, 2, 0, 3, 0]), 2)
     assert queue.pop() is None
+
+
+def test_a_dropped_frame_passes_its_visemes_to_a_next_one_without():
+    """Else the event that the mouth rests could be lost, which is sent once."""
+    queue, rest = SendQueue(), {"viseme": "sil"}
+    queue.push_frame(replace(frame(1), visemes={"viseme": "aa"}))
+    queue.push_frame(replace(frame(2), visemes=rest))
+    queue.push_frame(frame(3))
+    popped = queue.pop()
+    assert isinstance(popped, FrameMessage)
+    assert (popped.frame, popped.visemes) == (3, rest)
 
 
 def test_events_and_frames_keep_their_order():

@@ -56,6 +56,18 @@ def test_rest_is_reported_once_after_speech(avatar_package: AvatarPackage):
     assert take_frame(session).visemes is None
 
 
+def test_rest_is_reported_after_an_interrupt(avatar_package: AvatarPackage):
+    """Also if the frame that reported it was dropped by the interrupt."""
+    session = VisemeAvatarSession(avatar_package, RATE)
+    session.push_audio(glide(0.2))
+    session.flush()
+    assert len(take_speech(session)) == 5
+    assert take_frame(session).visemes == REST
+    session.interrupt()
+    assert take_frame(session).visemes == REST
+    assert take_frame(session).visemes is None
+
+
 def test_an_interrupt_drops_the_visemes_of_what_is_not_spoken(avatar_package: AvatarPackage):
     session = VisemeAvatarSession(avatar_package, RATE)
     session.push_audio(glide(2.0))
