@@ -10,7 +10,7 @@ from inference.faces import Landmarker
 from inference.lip_sync.active_speaker import ActiveSpeaker
 from inference.lip_sync.box_cache import BoxTrack, CachingFaceLocator
 from inference.lip_sync.mouth_bank import MouthBank, collect_mouths
-from inference.lip_sync.options import SyncOptions
+from inference.lip_sync.options import VIDEO_DETAIL, SyncOptions
 from inference.lip_sync.preprocess import downscale_frames, find_boxes, smooth_boxes
 from inference.lip_sync.speaker_track import check_box_count, input_rate, track_auto, track_boxes, track_point
 from inference.lip_sync.timeline import check_not_still, choose_output_rate, count_source_frames, needs_source_length
@@ -74,6 +74,13 @@ class FirstPass:
                 return track_point(frames, landmarker, speaker, rates, scale, n_needed)
             return track_auto(frames, landmarker, own_audio, fps, n_needed)
 
+    def count_located(self, n_needed: int) -> int:
+        """Return in how many frames the face is located at most. n_needed: frames shown."""
+        options = self.options
+        if options.enhance != VIDEO_DETAIL or options.active_speaker is not None:
+            return n_needed
+        return max(n_needed, MIN_FRAMES_FOR_MOUTHS)
+
     def collect_mouths(
         self, locate: CachingFaceLocator, landmarker: Landmarker, fps: Fraction, n_needed: int
     ) -> MouthBank | None:
@@ -81,8 +88,7 @@ class FirstPass:
 
         `locate` is at the first frame again afterwards, and has the faces in memory.
         """
-        options = self.options
-        n_frames = n_needed if options.active_speaker is not None else max(n_needed, MIN_FRAMES_FOR_MOUTHS)
+        options, n_frames = self.options, self.count_located(n_needed)
         with self.open_media(self.face, self.limits) as media, self.clock.stage("enhance"):
             if media.video.is_still:
                 return None

@@ -98,7 +98,7 @@ class LipSyncer:
         self._landmarker = load_landmarker("mediapipe", settings.weight_sources)
         self._s3fd, self._tracks = s3fd, tracks
         self._enhancers: dict[EnhancerName, Enhancer] = {}
-        self._mouth_landmarker: Landmarker | None = None
+        self._mouth_landmarkers: list[Landmarker] = []  # one, once it is needed
         self.warnings = licence_warnings(self.generators)
 
     def with_checkpoints(self, names: Sequence[str]) -> LipSyncer:
@@ -127,7 +127,7 @@ class LipSyncer:
         syncer = copy.copy(self)
         syncer._open_media, syncer._open_audio = media, voice
         syncer._landmarker = load_landmarker("mediapipe", self._settings.weight_sources)
-        syncer._enhancers, syncer._mouth_landmarker = {}, None
+        syncer._enhancers, syncer._mouth_landmarkers = {}, []
         return syncer
 
     def warm_up(self) -> None:
@@ -248,8 +248,9 @@ class LipSyncer:
 
     def _find_mouth_landmarker(self) -> Landmarker:
         """Return a landmarker beside that of the tracker, which may run in another thread."""
-        self._mouth_landmarker = self._mouth_landmarker or load_landmarker("mediapipe", self._settings.weight_sources)
-        return self._mouth_landmarker
+        if not self._mouth_landmarkers:
+            self._mouth_landmarkers.append(load_landmarker("mediapipe", self._settings.weight_sources))
+        return self._mouth_landmarkers[0]
 
     def _find_enhancer(self, name: EnhancerName) -> Enhancer:
         """Return an enhancer; it is loaded on first use, with torch, which it runs on."""
@@ -270,7 +271,7 @@ class LipSyncer:
         if self._tracks is not None and (fingerprint := Fingerprint.of(first.face, first.limits)) is not None:
             key = cache_key(fingerprint.digest, timeline.fps, options, factory.name)
             found = self._tracks.find(key)
-            cached = found if found is not None and found.covers(needed) else None
+            cached = found if found is not None and found.covers(first.count_located(needed)) else None
         track = cached
         if track is None and options.active_speaker is not None:
             track = first.track_speaker(options.active_speaker, self._landmarker, own_audio, timeline.fps, needed)
