@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from container.jobs.api.callers import Caller
-from container.jobs.api.skeleton import read_skeleton
+from container.jobs.api.shortened_json import read_shortened
 from container.jobs.records import FINAL_STATES, NewJob
 from container.jobs.storage import digest_of
 from container.worker.output_names import video_names
@@ -127,8 +127,8 @@ def parse_body(body: Path, n_bytes: int, headers: Mapping[str, str]) -> tuple[Jo
         return parse_job_request(first, content_type, headers), {}
     if n_bytes > MAX_PARSED_BYTES:
         check_no_webhook(body)
-        skeleton = read_skeleton(body, MAX_PARSED_BYTES)
-        return (None if skeleton is None else parse_job_request(skeleton, content_type, headers)), {}
+        shortened = read_shortened(body, MAX_PARSED_BYTES)
+        return (None if shortened is None else parse_job_request(shortened, content_type, headers)), {}
     fields = load_object(body.read_bytes(), "the body")
     webhook = {name: fields.pop(name) for name in (WEBHOOK_URL, WEBHOOK_EVENTS) if name in fields}
     text = json.dumps(fields).encode()

@@ -14,14 +14,18 @@ CHUNK_BYTES = 1 << 18  # searching one keeps other threads waiting
 STRING = re.compile(rb'(?s)[^"\\]*+(?:\\.[^"\\]*+)*+')  # the rest of a string, up to its end or that of the chunk
 
 
-def read_skeleton(path: Path, max_bytes: int) -> bytes | None:
+def read_shortened(path: Path, max_bytes: int) -> bytes | None:
     """Return the JSON of a file with `PLACEHOLDER` in the place of each long string.
 
-    None if it has over `max_bytes` even so, or too many strings. What is no JSON remains none.
+    None if it has over `max_bytes` even so, too many strings, or two or four bytes for each character. Invalid JSON
+    stays invalid.
     """
     kept, n_strings = bytearray(), 0
     start: int | None = None  # of the string in `kept` that has not ended
     with path.open("rb") as file:
+        if 0 in file.read(4):
+            return None
+        file.seek(0)
         for chunk in whole_escapes(file):
             at = 0
             while at < len(chunk):
