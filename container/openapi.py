@@ -127,10 +127,10 @@ def operation(tag: str, name: str, summary: str, responses: Node, **fields: Any)
     return {"tags": [tag], "operationId": name, "summary": summary, "responses": responses} | fields
 
 
-def media_body(read: str, sync: str) -> Node:
-    """Return the request body of lip reading and lip sync. read, sync: schemas of their JSON."""
+def media_body(*schemas: str) -> Node:
+    """Return the request body of a video, or of JSON in one of several schemas."""
     raw: Node = {one: {} for one in ("video/*", "application/mp4", "application/octet-stream")}
-    return {"required": True, "content": content(JSON, schema={"anyOf": [ref(read), ref(sync)]}) | raw}
+    return {"required": True, "content": content(JSON, schema={"anyOf": [ref(one) for one in schemas]}) | raw}
 
 
 OPTIONS = parameter(
@@ -139,7 +139,9 @@ OPTIONS = parameter(
 ACCEPT = parameter("Accept", "header", "Media types of the answer; the one with the highest q is sent")
 JOB_ID = parameter("id", "path", "The job's id", {"type": "string", "pattern": "^[0-9a-f]{32}$"})
 RANGE = parameter("Range", "header", "Bytes to be sent, such as bytes=0-999")
-LIP_READING = success("The transcript, or the videos", JSON, NDJSON, TEXT, VTT, SRT, MP4, schema=ref("Answer"))
+INFERENCE = success(
+    "The transcript, the videos or the visemes", JSON, NDJSON, TEXT, TSV, VTT, SRT, MP4, schema=ref("Answer")
+)
 MODEL_ERROR = success("The container's error as SageMaker Runtime passes it on", JSON)
 SHOWN_JOB = success("The job", JSON, schema=ref("Job"))
 QUEUED_JOB = success("The job is queued", JSON, schema=ref("Job"), headers={"Location": header("Its URL")})
@@ -166,10 +168,10 @@ PATHS: Node = {
         "post": operation(
             "inference",
             "invoke",
-            "Read lips in a video, or move a face's lips to audio",
-            answers({"200": LIP_READING}, WORK_ERRORS),
+            "Read lips in a video, move a face's lips to audio, or estimate the visemes of audio",
+            answers({"200": INFERENCE}, WORK_ERRORS),
             parameters=[OPTIONS, ACCEPT],
-            requestBody=media_body("ReadRequest", "SyncRequest"),
+            requestBody=media_body("ReadRequest", "SyncRequest", "VisemeRequest"),
         )
     },
     "/v1/audio/transcriptions": {
@@ -431,9 +433,9 @@ PATHS: Node = {
             "aws",
             "invokeEndpoint",
             "Do as POST /invocations does, in the form of InvokeEndpoint",
-            {"200": LIP_READING, "424": MODEL_ERROR},
+            {"200": INFERENCE, "424": MODEL_ERROR},
             parameters=[parameter("name", "path", "Any name"), OPTIONS, ACCEPT],
-            requestBody=media_body("ReadRequest", "SyncRequest"),
+            requestBody=media_body("ReadRequest", "SyncRequest", "VisemeRequest"),
         )
     },
     "/endpoints/{name}/invocations-response-stream": {
@@ -443,7 +445,7 @@ PATHS: Node = {
             "Do as POST /invocations does, in the form of InvokeEndpointWithResponseStream",
             {"200": success("A stream of events", "application/vnd.amazon.eventstream"), "424": MODEL_ERROR},
             parameters=[parameter("name", "path", "Any name"), OPTIONS],
-            requestBody=media_body("ReadRequest", "SyncRequest"),
+            requestBody=media_body("ReadRequest", "SyncRequest", "VisemeRequest"),
         )
     },
 }
