@@ -32,6 +32,7 @@ class VisemeResponse:
     audio: AudioSpool
     estimator: VisemeEstimator = field(repr=False)
     callbacks: RequestCallbacks
+    start_s: float  # when the request began, as by `time.monotonic`
 
     @property
     def media_types(self) -> tuple[str, ...]:
@@ -59,7 +60,7 @@ class VisemeResponse:
 
     def _write(self, file: IO[str], media_type: str) -> None:
         limit_s, info = self.callbacks.timeout_s, EstimateInfo()
-        end = None if limit_s is None else time.monotonic() + limit_s
+        end = None if limit_s is None else self.start_s + limit_s
 
         def report(done_s: float, total_s: float) -> None:
             self.callbacks.check()
@@ -84,5 +85,6 @@ class VisemeEngine:
 
     def run(self, request: VisemeRequest, callbacks: RequestCallbacks) -> VisemeResponse:
         """Fetch the audio if it is in S3, and decode it. Raises: the errors of `VisemeEstimator.estimate`."""
+        start_s = time.monotonic()
         with self._remote_files.fetched(request.source, callbacks.check) as source:
-            return VisemeResponse(self.estimator.decode(source), self.estimator, callbacks)
+            return VisemeResponse(self.estimator.decode(source), self.estimator, callbacks, start_s)
