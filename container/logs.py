@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,10 +16,15 @@ import structlog
 RECORD_NAMES = {*vars(logging.makeLogRecord({})), "message", "asctime"}
 
 
+# `warnings.formatwarning` puts the file and the line before it, and the line's code after it.
+WARNING_TEXT = re.compile(r"[^\n]*:\d+: (\w+: [^\n]*)")
+
+
 class JobLogFormatter(logging.Formatter):
     """Formats a record for callers: one line that ends with the fields of its `extra`, their values in JSON.
 
-    Of an exception it has the type alone: tracebacks are for the server's own log.
+    Of an exception it has the type alone, and of a warning the category and the text: tracebacks and paths are for the
+    server's own log.
     """
 
     def __init__(self) -> None:
@@ -26,6 +32,8 @@ class JobLogFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         record.message, record.asctime = record.getMessage(), self.formatTime(record)
+        if record.name == "py.warnings" and (found := WARNING_TEXT.match(record.message)) is not None:
+            record.message = found[1]
         fields = {name: value for name, value in vars(record).items() if name not in RECORD_NAMES}
         if record.exc_info is not None and record.exc_info[0] is not None:
             fields["exception"] = record.exc_info[0].__name__
