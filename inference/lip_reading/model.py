@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inference import dimensions
 from inference.backends import Device, graphs, resolve_auto_precision
 from inference.backends.device import count_threads
 from inference.backends.stored_precision import check_on_cpu, check_stored_precision, not_quantised
@@ -104,7 +105,8 @@ def compile_fastest(
 
 def hash_recipe(*parts: str) -> str:
     """Return a hash of what a network is compiled from, and of the code that builds graphs."""
-    sources = (path.read_bytes() for path in sorted(Path(graphs.__file__).parent.glob("*.py")))
+    folders = [Path(package.__file__).parent for package in (graphs, dimensions)]
+    sources = (path.read_bytes() for folder in folders for path in sorted(folder.glob("*.py")))
     return hashlib.sha256(b"\0".join([*(part.encode() for part in parts), *sources])).hexdigest()
 
 
