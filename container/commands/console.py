@@ -112,7 +112,7 @@ def print_error(message: str) -> None:
 
 
 class HiddenProgress:
-    """Takes what commands call of `rich.progress.Progress`, and shows nothing."""
+    """Has the methods of `rich.progress.Progress` that commands call, and shows nothing."""
 
     def add_task(self, *_: Any, **_fields: Any) -> int:
         """Return the number of a task."""

@@ -165,7 +165,7 @@ def list_jobs(
 @app.command()
 def show(
     job_id: JobArgument,
-    log: Annotated[bool, typer.Option("--log", help="Print the log of the last attempt that ended instead.")] = False,
+    log: Annotated[bool, typer.Option("--log", help="Print the log of the last attempt instead.")] = False,
     attempt: Annotated[int | None, typer.Option("--attempt", min=1, help="With --log: of this attempt.")] = None,
     url: UrlOption = DEFAULT_URL,
     token: TokenOption = None,
