@@ -105,7 +105,7 @@ def compile_fastest(
 
 def hash_recipe(*parts: str) -> str:
     """Return a hash of what a network is compiled from, and of the code that builds graphs."""
-    folders = [Path(package.__file__).parent for package in (graphs, dimensions)]
+    folders = [Path(package.__path__[0]) for package in (graphs, dimensions)]
     sources = (path.read_bytes() for folder in folders for path in sorted(folder.glob("*.py")))
     return hashlib.sha256(b"\0".join([*(part.encode() for part in parts), *sources])).hexdigest()
 
