@@ -14,7 +14,9 @@ from support.video_files import make_video
 from inference.faces import FaceBox, FaceTracker, Landmarker
 from inference.faces.ssim import ssim
 from inference.lip_sync import LipSyncer, SyncOptions
+from inference.lip_sync.active_speaker import ActiveSpeaker
 from inference.lip_sync.compose import FaceFrameBatch, paste_face
+from inference.lip_sync.first_pass import MIN_FRAMES_FOR_MOUTHS, FirstPass
 from inference.lip_sync.locate import TrackingLocator
 from inference.lip_sync.mouth_bank import EXCLUDED, MouthBank, StoredMouth, collect_mouths, cut_lower_face
 from inference.lip_sync.mouth_shape import MeasuredMouth, measure_mouth
@@ -22,6 +24,8 @@ from inference.lip_sync.mouth_warp import ThinPlate, sample
 from inference.lip_sync.options import Pads
 from inference.lip_sync.preprocess import FaceFrame, cut_face, find_boxes, smooth_boxes
 from inference.lip_sync.video_detail import LOOKAHEAD, add_detail, measure_softness
+from inference.media import MediaLimits, open_media
+from inference.stage_timer import StageClock
 
 SOFTNESS = 1.5  # pixels of 96
 N_FRAMES = 40
@@ -206,3 +210,17 @@ def test_an_image_has_no_detail_to_give(soft_syncer: LipSyncer):
     assert [one for one in new.warnings if one not in plain.warnings] == [
         "enhance video: the face is an image, which has no other mouths; nothing was added"
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "n_located"),
+    [
+        (SyncOptions(), 10),
+        (SyncOptions(enhance="video"), MIN_FRAMES_FOR_MOUTHS),
+        (SyncOptions(enhance="video", active_speaker=ActiveSpeaker(mode="auto")), 10),
+    ],
+)
+def test_cached_boxes_must_cover_all_mouths(options: SyncOptions, n_located: int):
+    """Else the others were found by a tracker that does not know in which shot it is."""
+    first = FirstPass(b"", open_media, MediaLimits(), options, StageClock())
+    assert first.count_located(10) == n_located
