@@ -43,7 +43,7 @@ def test_fetch_prints_the_licence_on_stderr_and_the_path_on_stdout(
     assert main(["weights", "list"]) == 0
     states = {row.split("\t")[0]: row.split("\t")[2] for row in capfd.readouterr().out.splitlines()}
     others = dict.fromkeys(("mediapipe", "hub", "wav2lip", "wav2lip_gan", "s3fd", "swin2sr", "ave"), "not fetched")
-    shipped = dict.fromkeys(("starter", "starter_sync", "starter_avatar"), "shipped")
+    shipped = dict.fromkeys(("starter", "starter_sync", "starter_avatar", "starter_visemes"), "shipped")
     assert states == shipped | {"dlib": "fetched"} | others
 
 
@@ -109,11 +109,12 @@ def test_list_shows_licences_and_landmarks(capsys: pytest.CaptureFixture[str]):
         "swin2sr",
         "ave",
         "starter_avatar",
+        "starter_visemes",
     ]
     assert [row[4].split(";")[0] for row in rows[:4]] == ["Apache-2.0", "Apache-2.0", "Apache-2.0", "MIT"]
     assert "no commercial use" in rows[4][4]
     assert all("no commercial use" in row[4] for row in rows[5:7])
-    assert [row[5] for row in rows] == ["mediapipe", "-", "-", "dlib", *"-------"]
+    assert [row[5] for row in rows] == ["mediapipe", "-", "-", "dlib", *"--------"]
 
 
 def test_verify_and_fetch_print_files(

@@ -27,7 +27,7 @@ from inference.errors import InvalidRequest
 from inference.settings import Settings
 
 
-def test_reflection_lists_the_ten_calls(channel: grpc.Channel):
+def test_reflection_lists_the_calls(channel: grpc.Channel):
     database = ProtoReflectionDescriptorDatabase(channel)
     assert {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"} == set(
         database.get_services()
@@ -44,6 +44,7 @@ def test_reflection_lists_the_ten_calls(channel: grpc.Channel):
         "HealthCheck",
         "GetVideoFrame",
         "GetModelMetadata",
+        "StreamVisemes",
     }
 
 
