@@ -107,7 +107,9 @@ def test_two_avatars_take_turns_in_step(page: Any, app: LiveApp, media: Path, ki
     for speaking, listening in (("left", "right"), ("right", "left")):
         wait_for(page, f"document.querySelector('[data-testid={speaking}-state]').textContent == 'Speaking'")
         wait_for(page, f"document.querySelector('[data-testid={listening}-state]').textContent == 'Listening'")
-    wait_for(page, f"Object.values(window.drawn).every((one) => one.some(({{ end }}) => end > {2 * TURN_S - 0.1}))")
+    # A busy machine may skip the last frames of speech, so the end is an idle frame after most of it.
+    ended = f"one.some(({{ end }}) => end > {1.5 * TURN_S}) && !one.at(-1).isSpeaking"
+    wait_for(page, f"Object.values(window.drawn).every((one) => {ended})")
     drawn = page.evaluate("window.drawn")
     check_turn(drawn["left"], 0)
     check_turn(drawn["right"], TURN_S)
