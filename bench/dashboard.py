@@ -14,7 +14,7 @@ DASHBOARD = Path(__file__).parents[1] / "infra" / "grafana" / "viseme.json"
 # What Grafana puts in place of its variables: all servers, and at least four scrapes.
 VARIABLES = {"$instance": ".*", "$__rate_interval": "30s"}
 STEP_S = 5
-OTHER_EXPORTERS = ("DCGM_",)  # prefixes of metrics that no server of ours reports
+OTHER_EXPORTERS = ("DCGM_",)  # prefixes of metrics that Viseme's servers do not report
 
 
 class PanelQuery(NamedTuple):

@@ -283,7 +283,7 @@ def read_prices() -> list[Price]:
 
 
 class Work(NamedTuple):
-    """What a second of video takes. request_s: of a request alone on the machine; None if there are none."""
+    """What a second of video takes. request_s: of a request alone on the machine; None if no request was made."""
 
     cpu_s: float
     request_s: float | None

@@ -30,7 +30,7 @@ class FrameMessage:
 
     x, y, w, h: the rectangle that the image fills, in pixels of the whole frame.
     pcm: int16 little-endian mono, the audio of this frame, preceded by that of the frames dropped before it.
-    visemes: fields of the event that is sent before the frame; None if there is none.
+    visemes: fields of the event that is sent before the frame; None if no event is sent.
     """
 
     kind: int

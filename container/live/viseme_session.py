@@ -32,7 +32,7 @@ REST: dict[str, Any] = {
 class UtteranceVisemes:
     """The visemes of one utterance, frame by frame, while it arrives. Audio waits until a frame needs it.
 
-    Push in any thread; take frames in one, where the network is loaded and run.
+    Push in any thread, but take frames in one thread: it runs the network.
     """
 
     def __init__(self, rate: int) -> None:

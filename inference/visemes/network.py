@@ -40,7 +40,7 @@ class SpeechPrediction(NamedTuple):
 
 
 class SpeechNetwork:
-    """A speech encoder on the CPU, where a window takes well under a millisecond. Any thread may call it.
+    """A speech encoder on the CPU. Any thread may call it.
 
     classes: the names of its phonemes.
     """

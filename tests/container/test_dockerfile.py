@@ -97,7 +97,7 @@ def test_it_needs_no_network_to_start(lines):
 
 
 def test_the_driver_s_libraries_are_asked_for(lines):
-    """NVIDIA's container runtime reads these; CUDA's images set them, and our base is none of those. video: NVENC."""
+    """NVIDIA's container runtime reads these; CUDA's images set them, but our base image does not. video: NVENC."""
     environment = " ".join(of_kind(stage(lines, "image"), "ENV"))
     assert "NVIDIA_VISIBLE_DEVICES=all" in environment
     assert "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video" in environment
