@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from container.http.clients import FairQueue
+from container.live.garbage import exclude_loaded_objects
 from inference.errors import AvatarError, AvatarNotFound
 from inference.settings import Settings
 
@@ -124,6 +125,11 @@ class AvatarCache:
         """Names of the packages in memory, sorted."""
         return sorted(name for name, entry in self._entries.items() if entry.loading.done())
 
+    @property
+    def _is_in_use(self) -> bool:
+        """Whether a session or request uses a loaded package."""
+        return any(entry.n_users > 0 and entry.loading.done() for entry in self._entries.values())
+
     @asynccontextmanager
     async def acquire(self, name: str) -> AsyncIterator[AvatarPackage]:
         """Load the package if necessary, and keep it open inside of the block.
@@ -165,6 +171,8 @@ class AvatarCache:
         try:
             async with self._loads:
                 package = await self.run_in_background(load_package, name, self._settings)
+                if not self._is_in_use:
+                    await self.run_in_background(exclude_loaded_objects)
         except BaseException:
             self._entries.pop(name, None)  # the next request tries again
             raise

@@ -118,3 +118,36 @@ def test_sessions_have_threads_that_no_other_work_uses(deployment: Settings):
         await cache.close()
 
     asyncio.run(go())
+
+
+class LoadedPackage:
+    """In the place of a package."""
+
+    n_frames = 1
+
+    def close(self) -> None:
+        pass
+
+
+def test_loading_excludes_objects_from_collections_unless_a_package_is_used(
+    deployment: Settings, monkeypatch: pytest.MonkeyPatch
+):
+    """What is part of a session would never be collected."""
+    excluded: list[str] = []
+    assert deployment.avatars is not None
+    for name in ("second", "third"):
+        shutil.copytree(deployment.avatars / "drawn", deployment.avatars / name)
+    monkeypatch.setattr(avatar_cache, "load_package", lambda *_: LoadedPackage())
+
+    async def go() -> None:
+        cache = AvatarCache(deployment)
+        monkeypatch.setattr(avatar_cache, "exclude_loaded_objects", lambda: excluded.append("now"))
+        async with cache.acquire("drawn"):
+            assert len(excluded) == 1
+            async with cache.acquire("second"):
+                assert len(excluded) == 1
+        async with cache.acquire("third"):
+            assert len(excluded) == 2
+        await cache.close()
+
+    asyncio.run(go())
