@@ -25,26 +25,39 @@ SENT_WEIGHT = 0.04  # of a frame in the mean of the bits sent: that of the last 
 
 
 class AvatarVp8Encoder(Vp8Encoder):
-    """Keeps its bit rate unless the client receives less than what is sent."""
+    """Keeps its bit rate unless the client receives less than what is sent.
+
+    The event loop sets estimates, while a thread may encode: all else is changed by `encode` alone.
+    """
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._now, self._rate = now, START_RATE
+        self._estimate: int | None = None  # the client's, since the last frame
+        self._last_estimate = 0
         self._sent = 0.0  # bits per second
         self._changed_s = now()
 
     @property
     def target_bitrate(self) -> int:
-        """Bits per second."""
+        """Bits per second, of the last frame or the one that is being encoded."""
         return self._rate
 
     @target_bitrate.setter
     def target_bitrate(self, estimate: int) -> None:
-        """Follow the client's estimate of the bandwidth."""
-        if estimate < self._sent:
+        """Take the client's estimate of the bandwidth, which the next frame follows."""
+        self._estimate = estimate
+
+    def _follow(self, estimate: int) -> None:
+        """Follow an estimate.
+
+        At the start of a connection it rises more slowly than the bits sent: only one that falls shows congestion.
+        """
+        if estimate < min(self._sent, self._last_estimate):
             self._set_rate(round(estimate * LOWER))
         elif estimate > self._rate * RAISE and self._now() - self._changed_s > HOLD_S:
             self._set_rate(round(self._rate * RAISE))
+        self._last_estimate = estimate
 
     def _set_rate(self, rate: int) -> None:
         rate = max(MIN_RATE, min(rate, MAX_RATE))
@@ -54,6 +67,9 @@ class AvatarVp8Encoder(Vp8Encoder):
     def encode(self, frame: Any, force_keyframe: bool = False) -> tuple[list[bytes], int]:
         """Return the payloads of a frame, and its timestamp. Called in a thread, one frame at a time."""
         assert isinstance(frame, VideoFrame)
+        estimate, self._estimate = self._estimate, None
+        if estimate is not None:
+            self._follow(estimate)
         codec = self.codec
         if codec is None or (codec.width, codec.height, codec.bit_rate) != (frame.width, frame.height, self._rate):
             self.codec = open_vp8(frame.width, frame.height, self._rate)
