@@ -26,6 +26,8 @@ FRAME_MS = 1000 // FPS
 # Each frame is played so long after it is due, which is when its rendering starts at the latest.
 PLAY_DELAY_S = 0.04
 MAX_LEAD = 6  # frames of speech that are rendered before they are due, if their audio is there
+# Frames of speech for each of these: to render all of them at once would delay other sessions, and the tracks.
+FRAMES_PER_LEAD = 4
 CHECK_EVERY_S = 0.02  # while the next frame is awaited
 N_PARALLEL = 2  # frames that are rendered at a time
 SKIP_AFTER_S = 0.12  # after it was to be played, a frame is not rendered any more; browsers buffer about as much
@@ -61,6 +63,7 @@ class MediaSession(LiveSession):
 
     player: FramePlayer
     _opus: OpusPackets | None = None
+    _n_spoken = 0  # frames of speech since the last one at rest
 
     async def produce_frames(self) -> None:
         """Pass the audio and the image of each frame to the player, in order, until canceled.
@@ -86,7 +89,7 @@ class MediaSession(LiveSession):
 
     @property
     def _lead(self) -> int:
-        return MAX_LEAD if self._session.is_ready else 0
+        return min(self._n_spoken // FRAMES_PER_LEAD, MAX_LEAD) if self._session.is_ready else 0
 
     async def _produce_frame(self, renders: deque[asyncio.Task[None]]) -> None:
         """Plan the next frame, and start to render it. renders: of the frames before it, to which its own is added."""
@@ -97,6 +100,7 @@ class MediaSession(LiveSession):
             return  # the session was restarted or interrupted: this number is given again
         message = self._make_message(timed, n_before + timed.frame, packets)
         self._n_frames = message.frame + 1
+        self._n_spoken = self._n_spoken + 1 if timed.is_speaking else 0
         self._send_speech_event(message)
         self.player.play_audio(message)
         self._end_quiet_utterance(message)
@@ -139,7 +143,7 @@ class MediaSession(LiveSession):
 
     def _interrupt_speech(self) -> None:
         self._session.interrupt(self.player.drop_waiting() - self._n_before_restart)
-        self._n_frames = self._n_before_restart + self._session.n_frames
+        self._n_frames, self._n_spoken = self._n_before_restart + self._session.n_frames, 0
 
     def _send_speech_event(self, frame: FrameMessage) -> None:
         """Report the start and end of speech, and the frame's visemes, which its image does not carry here."""
