@@ -24,6 +24,7 @@ N_CONTROLS, MAX_BEND_PX = 5, 3.0  # control points along a side, and how far eac
 MAX_FRAME_SHIFT_PX, MAX_FRAME_SCALE, MAX_FRAME_ROTATION = 1.5, 0.015, 1.5
 BLUR_SHARE, MIN_RESOLUTION = 0.25, 0.45  # share of samples that lose detail, and the least share of the resolution kept
 N_SHADES, DARKEST, LIGHTEST = 4, 0.75, 1.3  # control points along a side of the shading, and its bounds
+DIM_SHARE, DIMMEST = 0.25, 0.35  # share of samples that become darker, as dark skin or rooms, and the least gain
 FADED_SHARE = 0.3  # share of samples whose colours are weakened or strengthened
 N_ITERATIONS = 3  # of the inversion of a warp
 
@@ -98,6 +99,8 @@ def mirror(faces: Sequence[Bytes], lips: Floats) -> tuple[list[Bytes], Floats]:
 def change_appearance(faces: Sequence[Bytes], rng: np.random.Generator) -> list[Bytes]:
     """Change light, colours and sharpness of all faces alike."""
     gains = rng.uniform(0.85, 1.15, 3) * rng.uniform(0.7, 1.3)
+    if rng.random() < DIM_SHARE:
+        gains = gains * rng.uniform(DIMMEST, 1)
     offset, gamma = rng.uniform(-12, 12), rng.uniform(0.75, 1.35)
     levels = np.arange(256, dtype=np.float32) / 255
     table = np.clip(255 * levels[:, None] ** gamma * gains + offset, 0, 255).astype(np.uint8)[None]
