@@ -30,7 +30,7 @@ from inference.weights.architectures import WAV2LIP, load_module
 from training.common.checkpoint import write_half_precision
 from training.common.speech_encoder import SpeechEncoder
 from training.lip_sync.evaluate import MotionScore, score_motion
-from training.lip_sync.samples import PreparedClip, prepare_clip
+from training.lip_sync.samples import PreparedClip, own_shapes, prepare_clip
 from training.lip_sync.shape_encoding import OpeningMap, ShapeEncoding, set_audio_half
 from training.lip_sync.train import LipSyncRecipe, split_clips
 from training.lip_sync.train_audio import read_encoder
@@ -109,7 +109,9 @@ def join(weights: Path, encoder: Path, recipe: LipSyncRecipe, output: Path) -> N
     cv2.setNumThreads(1)
     torch.set_num_threads(recipe.threads)
     network = cast(Wav2Lip, load_module(weights, WAV2LIP)[1]).float().eval()
-    clips = [prepare_clip(clip) for part in split_clips(recipe)[1].values() for clip in part]
+    packed = [clip for part in split_clips(recipe)[1].values() for clip in part]
+    shapes = own_shapes(packed)
+    clips = [prepare_clip(clip, shapes[clip.name]) for clip in packed]
     landmarker = load_landmarker("mediapipe", Settings.from_env().weight_sources)
     joiner = HalfJoiner(network, read_encoder(encoder), ShapeEncoding(recipe.seed), clips, landmarker)
     choice = None

@@ -7,7 +7,8 @@ do with the audio. In training both come from other frames of the clip than the 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from inference.lip_sync.preprocess import FACE_SIZE, MASKED_FROM, stack_faces
 from training.common.arrays import Bytes, Floats
 from training.common.lips import MIRRORED_LIPS, landmark_gap, measure_shapes
 from training.common.mel_windows import ClipMels, make_clip_mels
+from training.common.mouth_examples import CLOSED, WIDEST
 from training.lip_sync.augmentation import (
     change_appearance,
     draw_warp,
@@ -27,10 +29,13 @@ from training.lip_sync.augmentation import (
     warp_points,
 )
 from training.lip_sync.face_packs import MARGIN, FaceClip
+from training.lip_sync.facial_hair import draw_facial_hair
 from training.lip_sync.stabilise import stabilise
 
 MIN_DISTANCE = 3  # frames between the target and its references: neighbours show the same mouth
 SAME_FRAME_SHARE = 0.1  # share of samples whose upper half and whole face come from one frame
+FACIAL_HAIR_SHARE = 0.35  # share of samples that get a moustache or a beard
+MIN_DEVIATION = 1e-3  # px; lips that move less count as still
 SEAM_ROWS = 4  # rows either side of the edge of the masked half, over which the two halves of a target blend
 
 
@@ -43,7 +48,7 @@ class PreparedClip:
     lips: Floats
     audio: ClipMels
     gaps: Floats  # (T,) between the lips, px
-    shapes: Floats  # (T, 3) of `measure_shapes`
+    shapes: Floats  # (T, 3) of `own_shapes`
 
     @property
     def n_frames(self) -> int:
@@ -54,7 +59,7 @@ class PreparedClip:
 class FaceBatch:
     """faces (B, 6, 96, 96) and targets (B, 3, 96, 96), 0..1; lips (B, 20, 2) of the targets, px of 96.
 
-    shapes: (B, 3) of the targets' mouths, px, as by `measure_shapes`.
+    shapes: (B, 3) of the targets' mouths, as by `own_shapes`.
     """
 
     faces: Tensor
@@ -63,20 +68,37 @@ class FaceBatch:
     shapes: Tensor
 
 
-def prepare_clip(clip: FaceClip) -> PreparedClip:
-    """Decode a clip."""
-    return add_audio(clip, clip.faces(), clip.lips)
+def own_shapes(clips: Iterable[FaceClip]) -> dict[str, Floats]:
+    """Return the shapes (T, 3) of each clip's mouths, by its name, as an audio encoder predicts them.
+
+    The opening is counted in that of the clip's person, 0 closed and 1 the widest: the gap that is measured between
+    closed lips differs between people. Height and width are in standard deviations of that person's.
+    """
+    by_person: dict[str, dict[str, Floats]] = defaultdict(dict)
+    for clip in clips:
+        by_person[clip.person][clip.name] = measure_shapes(clip.lips)
+    shapes: dict[str, Floats] = {}
+    for own in by_person.values():
+        every = np.concatenate(list(own.values()))
+        closed, widest = np.percentile(every[:, 0], (CLOSED, WIDEST))
+        unit = np.maximum([widest - closed, *every[:, 1:].std(0)], MIN_DEVIATION)
+        shapes |= {name: ((one - [closed, 0, 0]) / unit).astype(np.float32) for name, one in own.items()}
+    return shapes
 
 
-def prepare_stabilised(clip: FaceClip) -> PreparedClip:
-    """Decode a clip and align its faces, so that their halves can be exchanged."""
-    return add_audio(clip, *stabilise(clip.faces(), clip.lips))
+def prepare_clip(clip: FaceClip, shapes: Floats) -> PreparedClip:
+    """Decode a clip. shapes: of `own_shapes`."""
+    return add_audio(clip, clip.faces(), clip.lips, shapes)
 
 
-def add_audio(clip: FaceClip, faces: Bytes, lips: Floats) -> PreparedClip:
-    gaps = landmark_gap(lips)
+def prepare_stabilised(clip: FaceClip, shapes: Floats) -> PreparedClip:
+    """Decode a clip and align its faces, so that their halves can be exchanged. shapes: of `own_shapes`."""
+    return add_audio(clip, *stabilise(clip.faces(), clip.lips), shapes)
+
+
+def add_audio(clip: FaceClip, faces: Bytes, lips: Floats, shapes: Floats) -> PreparedClip:
     audio = make_clip_mels(clip.samples, len(faces), (zlib.crc32(clip.name.encode()),))
-    return PreparedClip(clip.name, faces, lips, audio, gaps, measure_shapes(lips))
+    return PreparedClip(clip.name, faces, lips, audio, landmark_gap(lips), shapes)
 
 
 def draw_batch(clips: Sequence[PreparedClip], size: int, rng: np.random.Generator) -> FaceBatch:
@@ -114,9 +136,14 @@ def draw_sample(clip: PreparedClip, rng: np.random.Generator) -> tuple[Bytes, By
     upper_frame = draw_reference(clip, frame, rng)
     whole_frame = upper_frame if rng.random() < SAME_FRAME_SHARE else draw_reference(clip, frame, rng)
     warp = draw_warp(rng)
+    other_warp = warp if whole_frame == upper_frame else perturb_warp(warp, rng)
     upper, lower = (warp_face(clip.faces[i], warp) for i in (upper_frame, frame))
-    reference = warp_face(clip.faces[whole_frame], warp if whole_frame == upper_frame else perturb_warp(warp, rng))
+    reference = warp_face(clip.faces[whole_frame], other_warp)
     faces, lips = [join_halves(upper, lower), reference], warp_points(clip.lips[frame], warp)
+    if rng.random() < FACIAL_HAIR_SHARE:
+        hair = draw_facial_hair(rng)
+        other_lips = warp_points(clip.lips[whole_frame], other_warp)
+        faces = [hair.paint(face, mouth) for face, mouth in zip(faces, (lips, other_lips), strict=True)]
     if rng.random() < 0.5:
         faces, lips = mirror(faces, lips)
     target, reference = change_appearance(faces, rng)

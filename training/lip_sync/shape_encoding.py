@@ -6,7 +6,6 @@ numbers, and the audio encoder has 256 outputs, so that shapes are encoded in th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -16,12 +15,12 @@ from torch import Tensor, nn
 
 from inference.models import Wav2Lip
 from inference.models.wav2lip import Conv2d
-from training.common.arrays import Floats
-from training.common.mouth_examples import CLOSED, SHAPES, WIDEST
+from training.common.mouth_examples import SHAPES
 from training.common.speech_encoder import SpeechEncoder
 from training.lip_sync.widths import N_FEATURES
 
-MAX_KINK = 2.0  # deviations of a shape: range in which the numbers that encode it begin to rise
+MAX_KINK = 2.0  # range of a shape's numbers in which the numbers that encode it begin to rise
+SHUT, WIDEST = -0.9, 2.5  # how an opening of 0 and of 1 is encoded: about as far from its mean as height and width are
 
 
 class ShapeEncoding(nn.Module):
@@ -59,43 +58,25 @@ class ShapeEncoding(nn.Module):
         norm.bias.zero_()
 
 
-@dataclass(frozen=True)
-class ShapeScale:
-    """Mean and standard deviation of shapes, px: (3,) each."""
-
-    mean: Floats
-    deviation: Floats
-
-    @classmethod
-    def of(cls, shapes: Sequence[Floats]) -> ShapeScale:
-        """Return the scale of clips' shapes, (T, 3) each."""
-        every = np.concatenate(shapes)
-        return cls(every.mean(0), every.std(0))
-
-    def standardise(self, shapes: Floats) -> Floats:
-        return np.asarray((shapes - self.mean) / self.deviation, np.float32)
+def spread(shapes: Tensor) -> Tensor:
+    """Return shapes (B, 3) of `training.lip_sync.samples.own_shapes` as the encoding takes them."""
+    return torch.cat([SHUT + (WIDEST - SHUT) * shapes[:, :1], shapes[:, 1:]], dim=1)
 
 
 @dataclass(frozen=True)
 class OpeningMap:
-    """From a predicted mouth to a standardised shape.
+    """From a predicted mouth to a shape as the encoding takes it.
 
-    shut, widest: the standardised gap of an opening of 0 and of 1. offset: subtracted from the opening before it is cut
+    shut, widest: what an opening of 0 and of 1 becomes. offset: subtracted from the opening before it is cut
     off at 0, so that lips which are expected to be nearly shut are shut. form: factor of height and width. tall: share
-    of the standardised gap that is added to the height, as lips become higher when they open.
+    of the opening that is added to the height, as lips become higher when they open.
     """
 
-    shut: float
-    widest: float
+    shut: float = SHUT
+    widest: float = WIDEST
     offset: float = 0.0
     form: float = 1.0
     tall: float = 0.0
-
-    @classmethod
-    def of(cls, scale: ShapeScale, gaps: Sequence[Floats]) -> OpeningMap:
-        """Return the map whose openings are those of the clips. gaps: of each, px."""
-        shut, widest = np.percentile(np.concatenate(gaps), (CLOSED, WIDEST))
-        return cls(*(float((gap - scale.mean[0]) / scale.deviation[0]) for gap in (shut, widest)))
 
 
 @torch.no_grad()

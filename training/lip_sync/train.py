@@ -55,10 +55,11 @@ from training.lip_sync.samples import (
     PreparedClip,
     add_mirrored,
     draw_batch,
+    own_shapes,
     prepare_clip,
     prepare_stabilised,
 )
-from training.lip_sync.shape_encoding import OpeningMap, ShapeEncoding, ShapeScale, set_audio_half
+from training.lip_sync.shape_encoding import OpeningMap, ShapeEncoding, set_audio_half, spread
 from training.lip_sync.train_audio import read_encoder
 from training.lip_sync.widths import WIDTHS
 
@@ -107,9 +108,7 @@ class LipSyncTraining(Training):
         self.network = channels_last(make_network(recipe.start))
         self.shape_encoding = ShapeEncoding(recipe.seed)
         self.optimiser = make_optimiser(*generator_parts(self.network))
-        self.scale = ShapeScale.of([clip.shapes for clip in clips])
-        encoder = read_encoder(recipe.encoder)
-        set_audio_half(self.network, encoder, self.shape_encoding, OpeningMap.of(self.scale, [c.gaps for c in clips]))
+        set_audio_half(self.network, read_encoder(recipe.encoder), self.shape_encoding, OpeningMap())
         self.landmarker = load_landmarker("mediapipe", Settings.from_env().weight_sources)
 
     def part_done(self) -> float:
@@ -138,7 +137,7 @@ class LipSyncTraining(Training):
         self.network.train()
         self.network.audio_encoder.eval()  # its statistics stay those of its own training
         weights = error_weights(batch.lips)
-        features = self.shape_encoding(torch.from_numpy(self.scale.standardise(batch.shapes.numpy())))
+        features = self.shape_encoding(spread(batch.shapes))
         with self.autocast():
             faces = batch.faces.contiguous(memory_format=torch.channels_last)
             output = self.network.draw(features, faces).float()
@@ -271,8 +270,9 @@ def train(recipe: LipSyncRecipe) -> None:
     """Train to the end of a recipe, from its last checkpoint if there is one."""
     prepare_run(recipe.run, recipe.threads)
     trained, held_out = split_clips(recipe)
-    unseen = {name: [prepare_clip(clip) for clip in clips] for name, clips in held_out.items()}
-    prepared = [[prepare_stabilised(clip) for clip in clips] for clips in trained.values()]
+    shapes = own_shapes(clip for part in (*trained.values(), *held_out.values()) for clip in part)
+    unseen = {name: [prepare_clip(clip, shapes[clip.name]) for clip in clips] for name, clips in held_out.items()}
+    prepared = [[prepare_stabilised(clip, shapes[clip.name]) for clip in clips] for clips in trained.values()]
     run_to_end(LipSyncTraining(recipe, even_out(prepared), unseen))
 
 

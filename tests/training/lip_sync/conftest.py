@@ -7,7 +7,7 @@ import torch
 
 from inference.faces import Landmarker
 from training.lip_sync.face_packs import FaceClip, crop_rendered_clip
-from training.lip_sync.samples import PreparedClip, prepare_clip, prepare_stabilised
+from training.lip_sync.samples import PreparedClip, own_shapes, prepare_clip, prepare_stabilised
 from training.lip_sync.train_audio import make_encoder, write_encoder
 
 
@@ -18,12 +18,12 @@ def clip(landmarker: Landmarker) -> FaceClip:
 
 @pytest.fixture(scope="session")
 def prepared(clip: FaceClip) -> PreparedClip:
-    return prepare_clip(clip)
+    return prepare_clip(clip, own_shapes([clip])[clip.name])
 
 
 @pytest.fixture(scope="session")
 def stabilised(clip: FaceClip) -> PreparedClip:
-    return prepare_stabilised(clip)
+    return prepare_stabilised(clip, own_shapes([clip])[clip.name])
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
 from inference.lip_sync.preprocess import FACE_SIZE
@@ -16,9 +17,10 @@ from training.lip_sync.samples import (
     draw_batch,
     join_halves,
     measure_shapes,
+    own_shapes,
     prepare_clip,
 )
-from training.lip_sync.shape_encoding import ShapeScale
+from training.lip_sync.shape_encoding import SHUT, WIDEST, spread
 
 
 def test_lip_points_are_in_the_mouth_and_part_in_speech(prepared: PreparedClip):
@@ -32,7 +34,8 @@ def test_lip_points_are_in_the_mouth_and_part_in_speech(prepared: PreparedClip):
 def test_the_window_of_a_frame_starts_one_frame_earlier(clip: FaceClip):
     loud = np.zeros(48000, np.int16)
     loud[16000:17600] = np.random.default_rng(0).integers(-9000, 9000, 1600)  # from 1.0 to 1.1 s: frames 25 to 27
-    mels = [prepare_clip(replace(clip, samples=loud)).audio.window(i) for i in (19, 23, 26, 29, 30)]
+    shapes = own_shapes([clip])[clip.name]
+    mels = [prepare_clip(replace(clip, samples=loud), shapes).audio.window(i) for i in (19, 23, 26, 29, 30)]
     assert [mel.shape for mel in mels] == [(80, 16)] * 5
     assert [bool(mel.max() > 0) for mel in mels] == [False, True, True, True, False]
 
@@ -72,6 +75,23 @@ def test_shapes_describe_motion_and_not_the_person(prepared: PreparedClip):
     thicker = prepared.lips.copy()
     thicker[:, 9, 1] += 3
     assert np.allclose(measure_shapes(thicker), shapes, atol=1e-4)
-    scale = ShapeScale.of([shapes])
-    standard = scale.standardise(prepared.shapes)
-    assert np.allclose((standard.mean(0), standard.std(0)), ([0] * 3, [1] * 3), atol=1e-4)
+
+
+def test_an_opening_is_counted_in_that_of_its_person(clip: FaceClip):
+    wider = clip.lips.copy()
+    wider[..., 13:16, 1] -= 1.5  # the gap that is measured of closed lips differs between people
+    wider[..., 1] *= 1.2
+    wider[..., 0] *= 1.1
+    shapes = own_shapes([clip, replace(clip, name="b", person="b", lips=wider)])
+    assert shapes[clip.name].shape == (clip.n_frames, 3)
+    assert np.allclose(shapes["b"], shapes[clip.name], atol=1e-3)
+    assert np.percentile(shapes["b"][:, 0], 8) == pytest.approx(0, abs=0.02)
+    assert np.percentile(shapes["b"][:, 0], 97) == pytest.approx(1, abs=0.02)
+    alone = own_shapes([clip])[clip.name]
+    calm = replace(clip, name="calm", lips=np.repeat(clip.lips[:1], clip.n_frames, axis=0))  # of the same person
+    assert not np.allclose(own_shapes([clip, calm])[clip.name], alone, atol=0.05)
+
+
+def test_shapes_are_spread_about_evenly():
+    spread_shapes = spread(torch.tensor([[0.0, 0.5, -2.0], [1.0, 0, 0]]))
+    assert torch.allclose(spread_shapes, torch.tensor([[SHUT, 0.5, -2.0], [WIDEST, 0, 0]]))

@@ -26,6 +26,7 @@ from training.lip_sync.samples import (
     PreparedClip,
     add_mirrored,
     draw_batch,
+    own_shapes,
     prepare_clip,
     prepare_stabilised,
     remove_margin,
@@ -63,7 +64,7 @@ def test_errors_count_most_in_the_mouth():
 
 def test_the_audio_half_is_not_trained_with_the_drawing_half(clip: FaceClip, encoder: Path, tmp_path: Path):
     recipe = LipSyncRecipe((tmp_path,), tmp_path, encoder, steps=1, batch=4)
-    training = LipSyncTraining(recipe, [prepare_stabilised(clip)], {})
+    training = LipSyncTraining(recipe, [prepare_stabilised(clip, own_shapes([clip])[clip.name])], {})
     before = {name: value.clone() for name, value in training.network.state_dict().items()}
     assert training.run_round()["steps"] == 1
     for name, value in training.network.state_dict().items():
@@ -74,7 +75,9 @@ def test_the_audio_half_is_not_trained_with_the_drawing_half(clip: FaceClip, enc
 
 def test_each_folder_has_its_own_score(clip: FaceClip, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     recipe = LipSyncRecipe((tmp_path,), tmp_path, encoder, steps=1, batch=4)
-    training = LipSyncTraining(recipe, [prepare_stabilised(clip)], {"a": [prepare_clip(clip)], "b": []})
+    shapes = own_shapes([clip])[clip.name]
+    held_out = {"a": [prepare_clip(clip, shapes)], "b": []}
+    training = LipSyncTraining(recipe, [prepare_stabilised(clip, shapes)], held_out)
     moved = {1: MotionScore(0.51234, 0.7, 0.2), 0: None}
     monkeypatch.setattr("training.lip_sync.train.score_motion", lambda _, clips, landmarker: moved[len(clips)])
     assert training.write_and_score() == {"a": {"correlation": 0.5123, "amplitude": 0.7, "rest": 0.2}, "b": {}}
@@ -126,7 +129,9 @@ def test_the_same_clips_are_held_out_if_packs_are_added(clip: FaceClip, tmp_path
 
 
 def test_each_folder_is_drawn_as_often_as_the_largest(clip: FaceClip):
-    many, few = [prepare_clip(replace(clip, name=f"many{i}")) for i in range(4)], [prepare_clip(clip)]
+    shapes = own_shapes([clip])[clip.name]
+    many = [prepare_clip(replace(clip, name=f"many{i}"), shapes) for i in range(4)]
+    few = [prepare_clip(clip, shapes)]
     names = Counter(one.name for one in even_out([many, few, []]))
     assert names == {"many0": 1, "many1": 1, "many2": 1, "many3": 1, clip.name: 4}
 
@@ -136,7 +141,7 @@ def test_training_starts_from_weights(clip: FaceClip, encoder: Path, tmp_path: P
     network, file = Wav2Lip(WIDTHS), tmp_path / "start.safetensors"
     write_half_precision(network, file)
     recipe = LipSyncRecipe((tmp_path,), tmp_path, encoder, start=file)
-    training = LipSyncTraining(recipe, [prepare_stabilised(clip)], {})
+    training = LipSyncTraining(recipe, [prepare_stabilised(clip, own_shapes([clip])[clip.name])], {})
     began, given = training.network.output_block.state_dict(), network.output_block.state_dict()
     assert all(torch.allclose(began[name].float(), given[name].float(), atol=1e-2) for name in given)
 
