@@ -17,7 +17,15 @@ from inference.audio.mel import Samples
 from inference.avatar import AvatarSession, TimedFrame
 from inference.avatar.session import SessionPackage
 from inference.errors import WrongWeights
-from inference.visemes import BLENDSHAPES, FPS, OCULUS_VISEMES, VisemeFrame, VisemeStream, VisemeUpdate
+from inference.visemes import (
+    BLENDSHAPES,
+    FPS,
+    LOOK_AHEAD_MS,
+    OCULUS_VISEMES,
+    VisemeFrame,
+    VisemeStream,
+    VisemeUpdate,
+)
 from inference.visemes.network import load_network
 
 DIGITS = 3  # of weights
@@ -91,7 +99,7 @@ class VisemeAvatarSession(AvatarSession):
     """
 
     def __init__(self, package: SessionPackage, sample_rate: int) -> None:
-        super().__init__(package, sample_rate)
+        super().__init__(package, sample_rate, wait_ms=LOOK_AHEAD_MS)
         self._utterance_visemes: deque[UtteranceVisemes] = deque()
         self._viseme_generation = 0  # of the utterances
         self._viseme_lock = threading.Lock()  # held briefly, of the list

@@ -1,7 +1,8 @@
 """Windows of the spectrogram for each frame of an avatar, 25 frames a second.
 
 A window has 16 columns; window k starts at column 3.2 k, rounded down. Its encoding is a row of features; the input of
-each frame is 16 rows, eight on either side of it.
+each frame is 16 rows. How far the last of them is ahead of the frame belongs to the weights: six windows in published
+avatars.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from inference.audio.mel import HOP, N_FFT, PRE_EMPHASIS_REACH, Mel, Samples, compute_unpadded_mel
+from inference.audio.mel import HOP, N_FFT, PRE_EMPHASIS_REACH, SAMPLE_RATE, Mel, Samples, compute_unpadded_mel
 from inference.audio.wav2lip_windows import MEL_WINDOW
 
 AVATAR_FPS = 25
@@ -17,8 +18,7 @@ FEATURE_ROWS = 16  # rows of features in a frame's input
 ROWS_BEFORE = FEATURE_ROWS // 2  # of them before the frame
 # Row j is window j - 1: upstream repeats the features of the first and of the last window.
 FIRST_WINDOW = -ROWS_BEFORE - 1  # of frame i's input, counted from window i
-LAST_WINDOW = FIRST_WINDOW + FEATURE_ROWS - 1
-LOOK_AHEAD_MS = 452.5  # from a frame's start to the end of its input, at most; less if window starts are rounded down
+LAST_WINDOW = FIRST_WINDOW + FEATURE_ROWS - 1  # 6: the look-ahead of published avatars, in windows
 
 Features = npt.NDArray[np.float32]  # (rows, features)
 
@@ -43,9 +43,15 @@ def mel_of_window(samples: Samples) -> Mel:
     return compute_unpadded_mel(samples)
 
 
-def windows_of_frame(frame: int) -> range:
-    """Return the 16 windows of a frame's input."""
-    return range(frame + FIRST_WINDOW, frame + LAST_WINDOW + 1)
+def windows_of_frame(frame: int, look_ahead: int = LAST_WINDOW) -> range:
+    """Return the 16 windows of a frame's input. look_ahead: the last of them, counted from window `frame`."""
+    return range(frame + look_ahead - FEATURE_ROWS + 1, frame + look_ahead + 1)
+
+
+def look_ahead_ms(look_ahead: int = LAST_WINDOW) -> float:
+    """Return the time from a frame's start to the end of its input, at most: less if a start is rounded down."""
+    window_s = (MEL_WINDOW - 1) * HOP / SAMPLE_RATE + N_FFT / 2 / SAMPLE_RATE
+    return 1000 * (look_ahead / AVATAR_FPS + window_s)
 
 
 def rows_of_frame(features: Features, frame: int) -> Features:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from inference.audio.avatar_features import LAST_WINDOW
 from inference.errors import AvatarNotFound, BadPackage
 from inference.faces import FaceBox
 from inference.weights.cache import sha256_of
@@ -62,6 +63,8 @@ class Manifest(StrictModel):
     idle: IdleRange
     landmarks: str  # landmarker that the boxes were computed from
     feather: Annotated[int, Field(ge=0, le=64)] = 0  # px of the network's 320 that fade into the crop; 0 as upstream
+    # Window of the last of a frame's 16 rows of features, counted from the frame; 6 as upstream. See avatar_features.
+    look_ahead_windows: Annotated[int, Field(ge=-1, le=LAST_WINDOW)] = LAST_WINDOW
     made_from: dict[str, str]  # name and SHA-256 of each source file
     files: dict[str, FileInfo]
     boxes: list[tuple[Pixels, Pixels, Pixels, Pixels]]

@@ -137,6 +137,11 @@ class AvatarPackage:
         return self._manifest.idle
 
     @property
+    def look_ahead_windows(self) -> int:
+        """Windows of audio that a frame looks ahead; the rest of the 16 are before."""
+        return self._manifest.look_ahead_windows
+
+    @property
     def accepts_audio(self) -> bool:
         """Whether it can speak new audio."""
         return self._parts.audio_encoder is not None

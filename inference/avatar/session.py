@@ -54,6 +54,9 @@ class SessionPackage(Protocol):
     @property
     def idle(self) -> IdleRange: ...
 
+    @property
+    def look_ahead_windows(self) -> int: ...
+
     def box(self, i: int, /) -> FaceBox: ...
 
     def encode_audio(self, window: Samples, /) -> FeatureRow: ...
@@ -69,11 +72,18 @@ class AvatarSession:
     Speech and silence share one frame count: a frame gets its number when it is taken, by `frames` or by `idle`.
     """
 
-    def __init__(self, package: SessionPackage, sample_rate: int = 16_000, max_queued_s: float = MAX_QUEUED_S) -> None:
-        """See `AvatarPackage.session`."""
+    def __init__(
+        self,
+        package: SessionPackage,
+        sample_rate: int = 16_000,
+        max_queued_s: float = MAX_QUEUED_S,
+        wait_ms: float = 0.0,
+    ) -> None:
+        """See `AvatarPackage.session`. wait_ms: audio that a frame waits for if the avatar looks less far ahead."""
         Resampler(sample_rate)  # rejects unsupported sample rates
         self.package, self.sample_rate = package, sample_rate
         self.generation = 0
+        self._wait_ms = wait_ms
         self._max_queued = round(max_queued_s * sample_rate)
         self._utterances: deque[Utterance] = deque()
         self._is_open = False  # whether the last utterance is still arriving
@@ -268,7 +278,7 @@ class AvatarSession:
     def _start_utterance(self) -> None:
         if len(self._utterances) >= MAX_UTTERANCES:
             raise Overloaded(f"{len(self._utterances)} utterances are queued; at most {MAX_UTTERANCES} expected")
-        self._utterances.append(Utterance(self.sample_rate))
+        self._utterances.append(Utterance(self.sample_rate, self.package.look_ahead_windows, self._wait_ms))
         self._is_open = True
 
     def _n_queued(self) -> int:

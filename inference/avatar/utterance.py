@@ -8,8 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.audio import Resampler, SampleBuffer
-from inference.audio.avatar_features import AVATAR_FPS, Features, sample_range_of_window, windows_of_frame
-from inference.audio.mel import Samples
+from inference.audio.avatar_features import (
+    AVATAR_FPS,
+    FEATURE_ROWS,
+    LAST_WINDOW,
+    Features,
+    sample_range_of_window,
+    windows_of_frame,
+)
+from inference.audio.mel import SAMPLE_RATE, Samples
 
 FeatureRow = npt.NDArray[np.float32]  # (numbers,)
 
@@ -21,15 +28,20 @@ class Utterance:
     separately, from its own samples. Take frames in order: `take_windows`, then `advance`.
     """
 
-    def __init__(self, sample_rate: int) -> None:
-        """Start an utterance. Raises: InvalidRequest if the sample rate is not supported."""
+    def __init__(self, sample_rate: int, look_ahead: int = LAST_WINDOW, wait_ms: float = 0.0) -> None:
+        """Start an utterance.
+
+        look_ahead: of each frame, in windows; it belongs to the avatar's weights. wait_ms: audio from its start that a
+        frame waits for, if that is more. Raises: InvalidRequest if the sample rate is not supported.
+        """
         self._resampler = Resampler(sample_rate)
-        self._rate = sample_rate
+        self._rate, self._look_ahead = sample_rate, look_ahead
+        self._n_waiting = round(wait_ms * SAMPLE_RATE / 1000)
         self._pcm = SampleBuffer()  # at the client's rate
         self._resampled = SampleBuffer()  # at 16 kHz
         self._has_ended = False
         self._frame = 0  # index of the next frame
-        self._rows: deque[FeatureRow] = deque(maxlen=len(windows_of_frame(0)))
+        self._rows: deque[FeatureRow] = deque(maxlen=FEATURE_ROWS)
 
     @property
     def n_pending(self) -> int:
@@ -46,7 +58,8 @@ class Utterance:
         """Whether all audio that the next frame needs has arrived."""
         if self._has_ended:
             return not self.is_over
-        _, behind = sample_range_of_window(windows_of_frame(self._frame)[-1])
+        _, behind = sample_range_of_window(self._windows()[-1])
+        behind = max(behind, self._frame * SAMPLE_RATE // AVATAR_FPS + self._n_waiting)
         return self._resampled.end >= behind and self._pcm.end >= self._start_of(self._frame + 1)
 
     def push(self, pcm: Samples) -> None:
@@ -64,7 +77,7 @@ class Utterance:
 
     def take_windows(self) -> list[Samples]:
         """Return the samples of each window that the next frame needs and the previous frame did not."""
-        windows = windows_of_frame(self._frame)
+        windows = self._windows()
         new = windows[-1:] if self._rows else windows
         return [self._resampled.read(*sample_range_of_window(k)) for k in new]
 
@@ -78,7 +91,10 @@ class Utterance:
         self._rows.extend(new)
         self._frame += 1
         self._pcm.discard_before(self._start_of(self._frame))
-        self._resampled.discard_before(sample_range_of_window(windows_of_frame(self._frame)[-1])[0])
+        self._resampled.discard_before(sample_range_of_window(self._windows()[-1])[0])
+
+    def _windows(self) -> range:
+        return windows_of_frame(self._frame, self._look_ahead)
 
     def _start_of(self, frame: int) -> int:
         """Return the first sample of a frame's own audio. Rounded down from zero each time, so there is no drift."""

@@ -4,14 +4,15 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from support.golden_weights import seeded_state
 
 from inference.audio import compute_mel
 from inference.audio.avatar_features import (
     AVATAR_FPS,
-    LOOK_AHEAD_MS,
     avatar_window_start,
+    look_ahead_ms,
     mel_of_window,
     rows_of_frame,
     sample_range_of_window,
@@ -112,8 +113,14 @@ def test_a_single_window_equals_the_spectrogram():
         np.testing.assert_allclose(mel_of_window(samples[first:last]), mel[:, start : start + 16], atol=2e-5)
 
 
-def test_the_look_ahead_of_a_frame():
-    beyond = [sample_range_of_window(windows_of_frame(i)[-1])[1] / 16 - 40 * i for i in range(50)]
-    assert max(beyond) == LOOK_AHEAD_MS
-    assert min(beyond) > LOOK_AHEAD_MS - 12.5
+@pytest.mark.parametrize(("look_ahead", "milliseconds"), [(6, 452.5), (1, 252.5), (-1, 172.5)])
+def test_the_look_ahead_of_a_frame(look_ahead: int, milliseconds: float):
+    beyond = [sample_range_of_window(windows_of_frame(i, look_ahead)[-1])[1] / 16 - 40 * i for i in range(50)]
+    assert max(beyond) == look_ahead_ms(look_ahead) == milliseconds
+    assert min(beyond) > milliseconds - 12.5
+    assert len(windows_of_frame(7, look_ahead)) == 16
+
+
+def test_published_avatars_look_six_windows_ahead():
     assert windows_of_frame(0) == range(-9, 7)
+    assert look_ahead_ms() == 452.5

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from inference.audio.avatar_features import LOOK_AHEAD_MS
+from inference.audio.avatar_features import look_ahead_ms
 from inference.avatar import AvatarPackage, AvatarSession, TimedFrame
 from inference.errors import InvalidRequest, Overloaded, WeightsNotFound
 from inference.lip_sync.frame_spool import ping_pong_index
+
+LOOK_AHEAD_MS = look_ahead_ms()  # of published avatars
 
 
 def speak(session: AvatarSession, pcm: np.ndarray, pieces: Sequence[int]) -> list[TimedFrame]:
@@ -116,6 +118,42 @@ def test_the_first_frame_needs_no_more_than_the_look_ahead(package: AvatarPackag
 def test_another_rate_needs_at_most_two_milliseconds_more(package: AvatarPackage, rate: int):
     session = package.session(rate)
     session.push_audio(np.ones(round((LOOK_AHEAD_MS + 2) / 1000 * rate), np.int16))
+    assert len(list(session.frames())) == 1
+
+
+def looking_ahead(package: AvatarPackage, n_windows: int) -> AvatarPackage:
+    """Return the same avatar with another look-ahead in its manifest."""
+    return AvatarPackage(package._manifest.model_copy(update={"look_ahead_windows": n_windows}), package._parts)
+
+
+def test_the_manifest_states_the_look_ahead(package: AvatarPackage, speech: np.ndarray):
+    """By hand: one window ahead, a frame needs 252.5 ms, and the last of its rows is that of window i + 1."""
+    near, n_needed = looking_ahead(package, 1), int(252.5 * 16)
+    session = near.session()
+    session.push_audio(speech[: n_needed - 200])
+    assert list(session.frames()) == []
+    session.push_audio(speech[n_needed - 200 : n_needed])
+    assert len(list(session.frames())) == 1
+    one, other = (shared.session() for shared in (near, package))
+    for each in (one, other):
+        each.push_audio(speech[:16000])
+        each.flush()
+    shifted, published = ([each.plan().features for _ in range(12)] for each in (one, other))
+    for frame in range(7):  # the rows of frame i are those that published avatars have five frames before
+        np.testing.assert_array_equal(shifted[frame + 5], published[frame])
+
+
+def test_chunk_sizes_make_no_difference_with_another_look_ahead(package: AvatarPackage, speech: np.ndarray):
+    near, pcm = looking_ahead(package, 1), speech[:8000]
+    whole = speak(near.session(), pcm, [len(pcm)])
+    assert_same(speak(near.session(), pcm, [1, 7, 333, 2048]), whole)
+
+
+def test_a_session_may_wait_for_more_audio(package: AvatarPackage, speech: np.ndarray):
+    session = AvatarSession(looking_ahead(package, 1), wait_ms=312.5)
+    session.push_audio(speech[:4999])
+    assert list(session.frames()) == []
+    session.push_audio(speech[4999:5000])
     assert len(list(session.frames())) == 1
 
 

@@ -42,7 +42,7 @@ class AudioChunkEncoder:
                 f"{CHUNKS_BEFORE} before the first frame, one for each frame, {CHUNKS_AFTER} after the last"
             )
         self._package = package
-        self._utterance = Utterance(sample_rate)
+        self._utterance = Utterance(sample_rate, package.look_ahead_windows)
         self._utterance.push(np.frombuffer(b"".join(chunks), np.dtype("<i2")).astype(np.int16))
         self._utterance.end()
         self._n_encoded = 0  # chunks

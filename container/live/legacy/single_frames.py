@@ -162,7 +162,8 @@ def encode_centre_window(package: AvatarPackage, samples: npt.NDArray[np.int16],
     buffer.append(resampler.push(samples))
     buffer.append(resampler.finish())
     middle = buffer.end * FPS // SAMPLE_RATE // 2
-    return np.stack([package.encode_audio(buffer.read(*sample_range_of_window(k))) for k in windows_of_frame(middle)])
+    windows = windows_of_frame(middle, package.look_ahead_windows)
+    return np.stack([package.encode_audio(buffer.read(*sample_range_of_window(k))) for k in windows])
 
 
 def encode_transparent_frame(package: AvatarPackage, frame_id: int) -> bytes:

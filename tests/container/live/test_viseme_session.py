@@ -46,6 +46,17 @@ def test_frames_have_the_visemes_of_their_own_audio(avatar_package: AvatarPackag
     assert all(tuple(one.visemes["blendshapes"]) == BLENDSHAPES for one in found)
 
 
+def test_frames_of_an_avatar_that_looks_less_far_ahead_wait_for_their_visemes(avatar_package: AvatarPackage):
+    manifest = avatar_package._manifest.model_copy(update={"look_ahead_windows": 1})
+    session, speech, found = VisemeAvatarSession(AvatarPackage(manifest, avatar_package._parts), RATE), glide(1.2), []
+    for start in range(0, len(speech), 160):
+        session.push_audio(speech[start : start + 160])
+        found += take_speech(session)
+    session.flush()
+    found += take_speech(session)
+    assert [one.visemes["viseme"] for one in found] == expected_visemes(speech)
+
+
 def test_rest_is_reported_once_after_speech(avatar_package: AvatarPackage):
     session = VisemeAvatarSession(avatar_package, RATE)
     assert take_frame(session).visemes is None
