@@ -24,6 +24,7 @@ from inference.media import Clip
 from inference.settings import Settings
 from inference.speaker import TimedWord
 from training.common.arrays import Bytes, Floats
+from training.common.mouth_packs import N_FRAMES
 from training.common.packs import missing_packs, write_arrays
 from training.common.synthetic_clips import FIRST_SEED, FPS, make_clip
 
@@ -54,6 +55,8 @@ def render_mouths(seed: int, person: int, landmarker: Landmarker) -> PackedClip:
 
 
 def pack_mouths(name: str, person: str, mouths: Sequence[MouthCrop], words: Sequence[TimedWord]) -> PackedClip:
+    """Pack the first 75 frames of a clip. Of a shorter one, the last lips repeat, as its last crop does when read."""
+    mouths = mouths[:N_FRAMES]
     strip = np.concatenate([mouth.crop for mouth in mouths])
     _, jpeg = cv2.imencode(".jpg", strip, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return PackedClip(
@@ -61,7 +64,7 @@ def pack_mouths(name: str, person: str, mouths: Sequence[MouthCrop], words: Sequ
         person=person,
         text=" ".join(word.word for word in words),
         jpeg=np.asarray(jpeg, np.uint8).ravel(),
-        lips=np.stack([mouth.lips for mouth in mouths]).astype(np.float16),
+        lips=np.stack([mouths[min(i, len(mouths) - 1)].lips for i in range(N_FRAMES)]).astype(np.float16),
         word_start=np.array([word.start_s * FPS for word in words], np.float32),
         word_end=np.array([word.end_s * FPS for word in words], np.float32),
     )
