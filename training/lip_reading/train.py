@@ -47,6 +47,7 @@ from training.lip_reading.cached_features import CachedViews, cache_views, convo
 from training.lip_reading.concatenate import cut_window
 from training.lip_reading.initialise import initialise_network
 from training.lip_reading.scoring import ErrorRates, measure_error_rates
+from training.lip_reading.splice import N_HEAD_WORDS, splice_words
 from training.lip_reading.targets import NO_TARGET, spread_characters, text_classes
 
 SPREAD_WEIGHT = 0.3  # weight of the per-frame loss at the start
@@ -72,9 +73,23 @@ class LipReadingRecipe:
     held_out: Annotated[int, Option("clips of each folder kept for scoring")] = 40
     score_every: Annotated[int, Option("epochs between scorings; the last epoch is always scored")] = 1
     leave_out: Annotated[Path | None, Option("file of clip names to exclude, one a line")] = None
+    shares: Annotated[tuple[float, ...], Option("share of samples from each folder; its people get equal parts")] = ()
+    spliced: Annotated[
+        tuple[float, ...], Option("share of each folder's samples spliced of words of several clips")
+    ] = ()
+    strangers: Annotated[tuple[str, ...], Option("people whose clips are all kept for scoring, not random ones")] = ()
     n_clips: Annotated[int | None, Option("use only this many clips of each folder, for a trial")] = None
     seed: Annotated[int, Option("random seed")] = 7
     threads: Annotated[int, Option("CPU threads")] = 2
+
+    def __post_init__(self) -> None:
+        for name, values in (("shares", self.shares), ("spliced", self.spliced)):
+            if values and (len(values) != len(self.mouths) or not all(0 <= value <= 1 for value in values)):
+                raise ValueError(f"{name}: expected {len(self.mouths)} values of 0..1, one for each folder: {values}")
+        if self.shares and not math.isclose(sum(self.shares), 1):
+            raise ValueError(f"shares: expected a sum of 1, found {sum(self.shares):g}")
+        if self.views and any(self.spliced):
+            raise ValueError("spliced: not with views, which are features of whole clips")
 
 
 @dataclass(frozen=True)
@@ -103,8 +118,9 @@ class LipReadingTraining(Training):
 
     progress: ReadingProgress
 
-    def __init__(self, recipe: LipReadingRecipe, clips: Sequence[MouthClip], held_out: ClipsByFolder) -> None:
+    def __init__(self, recipe: LipReadingRecipe, trained: ClipsByFolder, held_out: ClipsByFolder) -> None:
         super().__init__(recipe.run, ReadingProgress(), "cuda" if torch.cuda.is_available() else "cpu")
+        clips = [clip for of_folder in trained.values() for clip in of_folder]
         self.recipe, self.clips, self.held_out = recipe, clips, held_out
         self.network = LipCoordNet() if recipe.start else initialise_network(clips, recipe.seed)
         if recipe.start:
@@ -129,6 +145,12 @@ class LipReadingTraining(Training):
             self.network.eval()
             self.views = cache_views(self.network, clips, recipe.views, self.augmentation, recipe.seed, self.pool)
         self.by_person = group_by_person(clips)
+        self.folders = [list(group_by_person(of_folder).values()) for of_folder in trained.values()]
+        spliced = recipe.spliced or (0.0,) * len(self.folders)
+        self.spliced = {
+            people[0].person: share for folder, share in zip(self.folders, spliced, strict=True) for people in folder
+        }
+        self.heads = [folder for folder, share in zip(self.folders, spliced, strict=True) if not share] or self.folders
 
     def part_done(self) -> float:
         """Return the share of the run that is over, 0..1.
@@ -177,20 +199,36 @@ class LipReadingTraining(Training):
         return {key: round(value / n_steps, 4) for key, value in sums.items()}
 
     def batches(self, rng: np.random.Generator) -> Iterator[list[MouthClip]]:
+        if self.recipe.shares:
+            for first in range(0, len(self.clips), self.recipe.batch):
+                folders = rng.choice(
+                    len(self.folders), min(self.recipe.batch, len(self.clips) - first), p=self.recipe.shares
+                )
+                yield [draw_clip(self.folders[i], rng) for i in folders]
+            return
         order = rng.permutation(np.repeat(np.arange(len(self.clips)), max(1, self.recipe.views)))
         for first in range(0, len(order), self.recipe.batch):
             yield [self.clips[i] for i in order[first : first + self.recipe.batch]]
 
     def draw_sample(self, clip: MouthClip, rng: np.random.Generator) -> MouthSample:
-        """Draw an augmented copy of the clip, or of a window of it and other clips."""
+        """Draw an augmented copy of the clip, of a window of it and other clips, or of words of several clips."""
         of_person = self.by_person[clip.person]
-        if len(of_person) > 1 and rng.random() < self.recipe.joined:
+        if rng.random() < self.spliced[clip.person]:
+            sample = warp_time(self.draw_spliced(clip, of_person, rng), rng)
+        elif len(of_person) > 1 and rng.random() < self.recipe.joined:
             sample = cut_window([self.draw_view(one, rng) for one in draw_parts(clip, of_person, rng)], rng)
         else:
             sample = warp_time(self.draw_view(clip, rng), rng)
         if self.recipe.views:
             return replace(sample, lips=transform_lips(sample.lips, rng))
         return self.augmentation.augment(sample, rng)
+
+    def draw_spliced(self, clip: MouthClip, of_person: Sequence[MouthClip], rng: np.random.Generator) -> MouthSample:
+        """Splice words of the person's clips onto the first words of somebody of a folder that is not spliced."""
+        head = draw_clip(self.heads[rng.integers(len(self.heads))], rng)
+        n_others = len(clip.words) - N_HEAD_WORDS - 1
+        tails = [clip, *(of_person[i] for i in rng.integers(0, len(of_person), n_others))]
+        return splice_words(load_sample(head), [load_sample(tails[i]) for i in rng.permutation(len(tails))])
 
     def draw_view(self, clip: MouthClip, rng: np.random.Generator) -> MouthSample:
         """Return the clip, or a random one of its cached views."""
@@ -284,6 +322,12 @@ def group_by_person(clips: Iterable[MouthClip]) -> dict[str, list[MouthClip]]:
     return people
 
 
+def draw_clip(people: Sequence[Sequence[MouthClip]], rng: np.random.Generator) -> MouthClip:
+    """Draw a clip; each person is equally likely."""
+    clips = people[int(rng.integers(len(people)))]
+    return clips[int(rng.integers(len(clips)))]
+
+
 def draw_parts(clip: MouthClip, of_person: Sequence[MouthClip], rng: np.random.Generator) -> list[MouthClip]:
     """Return the clip and one or two others of the same person, in random order."""
     parts = [clip, *(of_person[i] for i in rng.integers(0, len(of_person), rng.integers(1, 3)))]
@@ -326,20 +370,22 @@ def score_samples(network: LipCoordNet, samples: Iterable[MouthSample], batch: i
     return measure_error_rates(pairs)
 
 
-def split_clips(recipe: LipReadingRecipe) -> tuple[list[MouthClip], ClipsByFolder]:
+def split_clips(recipe: LipReadingRecipe) -> tuple[ClipsByFolder, ClipsByFolder]:
     """Return the clips to train on and the held-out clips of each folder; the same for the same seed.
 
-    Excluded clips are in neither.
+    Excluded clips are in neither, and do not change which others are held out. Of a folder with clips of
+    `recipe.strangers`, these are held out.
     """
     excluded = set(recipe.leave_out.read_text().split()) if recipe.leave_out else set()
-    trained: list[MouthClip] = []
-    held_out: ClipsByFolder = {}
+    trained, held_out = ClipsByFolder(), ClipsByFolder()
     for folder in recipe.mouths:
-        clips = [clip for clip in load_packs(folder) if clip.name not in excluded]
+        clips = load_packs(folder)
         order = np.random.default_rng(recipe.seed).permutation(len(clips))[: recipe.n_clips]
-        n_held_out = min(recipe.held_out, len(order) // 4)
-        held_out[str(folder)] = [clips[i] for i in order[:n_held_out]]
-        trained += [clips[i] for i in order[n_held_out:]]
+        of_strangers = {i for i in order if clips[i].person in recipe.strangers}
+        held = of_strangers or set(order[: min(recipe.held_out, len(order) // 4)])
+        kept = [i for i in order if clips[i].name not in excluded]
+        held_out[str(folder)] = [clips[i] for i in kept if i in held]
+        trained[str(folder)] = [clips[i] for i in kept if i not in held]
     return trained, held_out
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from inference.weights.checkpoint import load_into
 from inference.weights.registry import STARTER
 from training.common.lips import MIRRORED_LIPS
 from training.common.mouth_packs import MouthClip, decode_crops, load_packs, place_words
+from training.lip_reading import train as train_module
 from training.lip_reading.augmentation import (
     Augmentation,
     MouthSample,
@@ -23,8 +25,9 @@ from training.lip_reading.augmentation import (
     jitter_time,
     mirror,
 )
+from training.lip_reading.splice import splice_words
 from training.lip_reading.targets import NO_TARGET, spread_characters, text_classes
-from training.lip_reading.train import LipReadingRecipe, main, split_clips
+from training.lip_reading.train import LipReadingRecipe, LipReadingTraining, main, split_clips
 
 WORDS = "BIN BLUE AT F TWO NOW"
 
@@ -61,8 +64,8 @@ def test_packs_are_read_and_split_the_same_way_each_time(tmp_path: Path):
     clips = load_packs(write_pack(tmp_path, 8))
     assert decode_crops(clips[0]).shape == (75, 64, 128, 3)
     assert clips[0].text == WORDS
-    trained, held_out = split_clips(make_recipe(tmp_path, held_out=2))
-    (held,) = held_out.values()
+    trained_by_folder, held_out = split_clips(make_recipe(tmp_path, held_out=2))
+    (trained,), (held,) = trained_by_folder.values(), held_out.values()
     assert (len(trained), len(held)) == (6, 2)
     assert set(clip_names(trained)).isdisjoint(clip_names(held))
     assert clip_names(split_clips(make_recipe(tmp_path, held_out=2))[1][str(tmp_path)]) == clip_names(held)
@@ -72,7 +75,7 @@ def test_every_folder_has_its_own_held_out_clips(tmp_path: Path):
     one, other = (write_pack(make_folder(tmp_path / name), n) for name, n in (("one", 8), ("other", 12)))
     trained, held_out = split_clips(make_recipe(one, other, held_out=2))
     assert {name: len(clips) for name, clips in held_out.items()} == {str(one): 2, str(other): 2}
-    assert len(trained) == 16
+    assert {name: len(clips) for name, clips in trained.items()} == {str(one): 6, str(other): 10}
 
 
 def make_folder(path: Path) -> Path:
@@ -80,13 +83,95 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def test_excluded_clips_are_in_neither_part(tmp_path: Path):
+def test_excluded_clips_are_in_neither_part_and_change_no_others(tmp_path: Path):
     write_pack(tmp_path, 8)
     (tmp_path / "names").write_text("clip03\nclip05\n")
-    trained, held_out = split_clips(make_recipe(tmp_path, leave_out=tmp_path / "names"))
-    names = {*clip_names(trained), *clip_names(held_out[str(tmp_path)])}
-    assert len(names) == 6
-    assert not names & {"clip03", "clip05"}
+    whole, part = (split_clips(make_recipe(tmp_path, leave_out=names)) for names in (None, tmp_path / "names"))
+    for of_whole, of_part in zip(whole, part, strict=True):
+        remaining = [name for name in clip_names(of_whole[str(tmp_path)]) if name not in ("clip03", "clip05")]
+        assert clip_names(of_part[str(tmp_path)]) == remaining
+    assert sum(len(clips[str(tmp_path)]) for clips in part) == 6
+
+
+def write_people(folder: Path, *people: str, n_clips: int = 4) -> Path:
+    """Write a pack of grey mouths for each person."""
+    folder.mkdir()
+    for person in people:
+        write_pack(folder, n_clips)
+        with np.load(folder / "pack.npz") as pack:
+            arrays = {name: pack[name] for name in pack.files}
+        arrays["clips"] = np.array([f"{person}_{i}" for i in range(n_clips)])
+        np.savez(folder / f"{person}_.npz", **arrays)
+    (folder / "pack.npz").unlink()
+    return folder
+
+
+def test_all_clips_of_strangers_are_held_out_and_no_others_of_their_folder(tmp_path: Path):
+    people, others = write_people(tmp_path / "people", "a", "b", "c"), write_people(tmp_path / "others", "d")
+    trained, held_out = split_clips(make_recipe(people, others, held_out=1, strangers=("b",)))
+    assert {clip.person for clip in trained[str(people)]} == {"a", "c"}
+    assert len(trained[str(people)]) == 8
+    assert sorted(clip_names(held_out[str(people)])) == ["b_0", "b_1", "b_2", "b_3"]
+    assert len(held_out[str(others)]) == 1
+
+
+def make_training(*folders: Path, run: Path, **options: Any) -> LipReadingTraining:
+    run.mkdir()
+    start = STARTER.shipped_in / STARTER.files[0].name
+    recipe = LipReadingRecipe(folders, run, start, threads=1, held_out=1, **options)
+    return LipReadingTraining(recipe, *split_clips(recipe))
+
+
+def test_shares_are_of_folders_and_equal_among_their_people(tmp_path: Path):
+    """Folder one has a person of 3 clips beside one of 40: each is drawn as often; and each folder by its share."""
+    one = write_people(tmp_path / "one", "a", n_clips=44)
+    write_people(tmp_path / "b", "b", n_clips=4)
+    (tmp_path / "b" / "b_.npz").rename(one / "b_.npz")
+    training = make_training(one, write_people(tmp_path / "two", "c"), run=tmp_path / "run", shares=(0.8, 0.2))
+    rng = np.random.default_rng(0)
+    drawn = Counter(clip.person for _ in range(40) for batch in training.batches(rng) for clip in batch)
+    n_drawn = sum(drawn.values())
+    assert n_drawn == 40 * len(training.clips)
+    assert {person: n / n_drawn for person, n in drawn.items()} == pytest.approx(
+        {"a": 0.4, "b": 0.4, "c": 0.2}, abs=0.04
+    )
+
+
+def test_only_folders_to_splice_are_spliced_and_the_others_lend_first_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    people, heads = write_people(tmp_path / "people", "a"), write_people(tmp_path / "heads", "b", "c")
+    training = make_training(people, heads, run=tmp_path / "run", spliced=(1, 0), joined=0)
+    calls: list[tuple[MouthSample, list[MouthSample]]] = []
+
+    def record(head: MouthSample, tails: list[MouthSample]) -> MouthSample:
+        calls.append((head, tails))
+        return splice_words(head, tails)
+
+    monkeypatch.setattr(train_module, "splice_words", record)
+    strips = {clip.person: set() for clip in training.clips}
+    for clip in training.clips:
+        strips[clip.person].add(decode_crops(clip).tobytes())
+        assert training.draw_sample(clip, np.random.default_rng(1)).frames.shape == (75, 64, 128, 3)
+    assert len(calls) == sum(clip.person == "a" for clip in training.clips)
+    for head, tails in calls:
+        assert head.frames.tobytes() in strips["b"] | strips["c"]
+        assert len(tails) == 3
+        assert all(tail.frames.tobytes() in strips["a"] for tail in tails)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"shares": (1.0,)}, "shares: expected 2 values"),
+        ({"shares": (0.5, 0.4)}, "expected a sum of 1, found 0.9"),
+        ({"spliced": (0.5, 1.5)}, "spliced: expected 2 values of 0..1"),
+        ({"spliced": (1.0, 0.0), "views": 2}, "spliced: not with views"),
+    ],
+)
+def test_shares_that_do_not_fit_the_folders_are_refused(options: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        make_recipe(Path("one"), Path("other"), **options)
 
 
 def test_characters_spread_over_their_word_by_hand():
