@@ -1,16 +1,17 @@
 """Measure error rates of lip reading for each speaker and decoder.
 
-    python -m bench.accuracy CLIPS.csv... [--phrases 20]
+    python -m bench.accuracy CLIPS.csv... [--phrases 20 [--shared-words 2]] [--speakers s20 s33] [--weights A B]
 
 Each table has the columns file, speaker, transcript. Each table is split into the clips of its first speaker and those
-of all others. Columns of the output:
+of all others; with --speakers, only clips of these are used, as one group of each table. Columns of the output:
 
   n                number of clips
   WER, CER         word and character error rate
   whole sentences  clips that are transcribed without an error
 
 --phrases N: a row "among N" for the share of clips whose sentence is chosen among N, itself and others drawn at random
-from the language, the same for each clip in every run.
+from the language, the same for each clip in every run. --shared-words K: the others begin with the same K words, which
+is harder, and fair to a table whose sentences all begin alike.
 
 The row "grammar, logits zero" is a baseline: what the grammar outputs for 75 frames that carry no information.
 """
@@ -18,6 +19,7 @@ The row "grammar, logits zero" is a baseline: what the grammar outputs for 75 fr
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,23 +36,41 @@ def main() -> None:
     """Print the error rates of each table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", type=Path, nargs="+")
-    parser.add_argument("--weights", default="starter")
+    parser.add_argument("--weights", nargs="+", default=["starter"], help="each is measured in the same run")
+    parser.add_argument("--speakers", nargs="+", metavar="SPEAKER", help="use only their clips")
     parser.add_argument("--phrases", type=int, metavar="N", help="also choose among N sentences")
+    parser.add_argument(
+        "--shared-words", type=int, default=0, metavar="K", help="first words that the N have in common"
+    )
     parser.add_argument("--show", action="store_true", help="print the transcript and the output for each clip")
     args = parser.parse_args()
-    reader = LipReader(weights=args.weights)
-    print(f"{'clips':36}{'n':>4}{'WER':>9}{'CER':>9}{'whole sentences':>17}")
-    for table in args.tables:
-        clips = read_clip_table(table)
-        for name, group in group_by_speaker(clips).items():
-            report(f"{table.name} {name}", group, reader, show=args.show)
+    if not 0 <= args.shared_words < len(GRID):
+        parser.error(f"--shared-words: expected 0 to {len(GRID) - 1}, found {args.shared_words}")
+    groups = read_groups(args.tables, args.speakers)
+    for weights in args.weights:
+        print(f"weights: {weights}")
+        print(f"{'clips':36}{'n':>4}{'WER':>9}{'CER':>9}{'whole sentences':>17}")
+        reader = LipReader(weights=weights)
+        for name, group in groups.items():
+            report(name, group, reader, show=args.show)
             if args.phrases:
-                hypotheses = [
-                    reader.read(clip.path, ReadOptions(phrases=draw_phrases(clip.transcript, args.phrases, i))).text
-                    for i, clip in enumerate(group)
-                ]
-                references = [clip.transcript for clip in group]
-                print_row(f"{table.name} {name} among {args.phrases}", references, hypotheses, show=args.show)
+                report_phrases(name, group, reader, args.phrases, args.shared_words, show=args.show)
+
+
+def read_groups(tables: Sequence[Path], speakers: Sequence[str] | None) -> dict[str, list[LabelledClip]]:
+    """Return the groups of clips of all tables by their names. Raises: SystemExit if a speaker has no clip."""
+    clips = {table.name: read_clip_table(table) for table in tables}
+    if speakers is None:
+        return {f"{table} {name}": group for table in clips for name, group in group_by_speaker(clips[table]).items()}
+    missing = set(speakers) - {clip.speaker for of_table in clips.values() for clip in of_table}
+    if missing:
+        raise SystemExit(f"no clips of {', '.join(sorted(missing))} in {', '.join(clips)}")
+    groups = {}
+    for table, of_table in clips.items():
+        if chosen := [clip for clip in of_table if clip.speaker in speakers]:
+            names = [speaker for speaker in speakers if any(clip.speaker == speaker for clip in chosen)]
+            groups[f"{table} {' '.join(names)}"] = chosen
+    return groups
 
 
 def group_by_speaker(clips: list[LabelledClip]) -> dict[str, list[LabelledClip]]:
@@ -71,6 +91,18 @@ def report(name: str, clips: list[LabelledClip], reader: LipReader, *, show: boo
     print_row(f"{name} grammar, logits zero", references, baseline, show=False)
 
 
+def report_phrases(
+    name: str, clips: list[LabelledClip], reader: LipReader, n: int, n_shared: int, *, show: bool
+) -> None:
+    """Print the row of a choice among n sentences."""
+    hypotheses = [
+        reader.read(clip.path, ReadOptions(phrases=draw_phrases(clip.transcript, n, i, n_shared))).text
+        for i, clip in enumerate(clips)
+    ]
+    shared = f", {n_shared} shared" if n_shared else ""
+    print_row(f"{name} among {n}{shared}", [clip.transcript for clip in clips], hypotheses, show=show)
+
+
 def print_row(name: str, references: list[str], hypotheses: list[str], *, show: bool) -> None:
     pairs = list(zip(references, hypotheses, strict=True))
     n, n_correct = len(pairs), sum(a == b for a, b in pairs)
@@ -81,12 +113,15 @@ def print_row(name: str, references: list[str], hypotheses: list[str], *, show: 
             print(f"    {reference:36} {hypothesis}")
 
 
-def draw_phrases(transcript: str, n: int, seed: int) -> tuple[str, ...]:
-    """Return n different sentences of the language in a random order, of which one is the transcript."""
+def draw_phrases(transcript: str, n: int, seed: int, n_shared: int = 0) -> tuple[str, ...]:
+    """Return n different sentences of the language in a random order, of which one is the transcript.
+
+    n_shared: words at the start that all have in common.
+    """
     rng = np.random.default_rng(seed)
-    drawn = {transcript}
+    drawn, shared = {transcript}, transcript.split()[:n_shared]
     while len(drawn) < n:
-        drawn.add(" ".join(words[rng.integers(len(words))] for words in GRID))
+        drawn.add(" ".join([*shared, *(words[rng.integers(len(words))] for words in GRID[n_shared:])]))
     phrases = sorted(drawn)
     rng.shuffle(phrases)
     return tuple(phrases)
