@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from inference.avatar.session import PlannedFrame
 
 FRAME_MS = 1000 // FPS
-# Each frame is played so long after it is due, which is when its rendering starts at the latest.
-PLAY_DELAY_S = 0.04
+# Audio is played so long after its frame is due, which is when the rendering of its image starts at the latest. The
+# image is played later still: browsers buffer audio for longer than video, by about the difference, or by more.
+AUDIO_DELAY_S, IMAGE_DELAY_S = 0.04, 0.06
 MAX_LEAD = 6  # frames of speech that are rendered before they are due, if their audio is there
 # Frames of speech for each of these: to render all of them at once would delay other sessions, and the tracks.
 FRAMES_PER_LEAD = 4
@@ -117,7 +118,7 @@ class MediaSession(LiveSession):
 
     async def _wait_for_turn(self, renders: deque[asyncio.Task[None]], frame: int) -> bool:
         """Return whether a frame can be rendered: whether few enough are, before it is to be played."""
-        late_s = self._clock.lateness_s(frame) - PLAY_DELAY_S
+        late_s = self._clock.lateness_s(frame) - IMAGE_DELAY_S
         if len(renders) == N_PARALLEL:
             await asyncio.wait({renders[0]}, timeout=max(-late_s, 0))
             if not renders[0].done():

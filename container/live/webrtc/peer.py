@@ -258,8 +258,11 @@ class WebRtcPeer:
         self.video.push(frame)
 
     def drop_waiting(self) -> int:
-        """Drop the frames that neither track has taken a part of; return the number of the first one."""
-        frame = max(self.video.next_frame, self.audio.next_frame)
+        """Drop the frames whose image was not taken; return the number of the first one.
+
+        Audio is taken a little earlier: of that frame, some was. After a stall of the video it may have been more.
+        """
+        frame = max(self.video.next_frame, self.audio.next_frame - 1)
         self.video.drop_from(frame)
         self.audio.drop_from(frame)
         return frame

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from aiortc.mediastreams import VIDEO_CLOCK_RATE, MediaStreamError, MediaStreamTrack
 
 from container.live.frame_clock import FPS, FrameClock
-from container.live.webrtc.media_session import PLAY_DELAY_S, MediaFrame
+from container.live.webrtc.media_session import AUDIO_DELAY_S, IMAGE_DELAY_S, MediaFrame
 from container.live.webrtc.opus_packets import SILENCE
 from inference.media.live_frames import OPUS_RATE, OPUS_SAMPLES, Packet, VideoFrame, make_packet, make_video_frame
 
@@ -25,7 +25,9 @@ FRAME_TICKS = OPUS_RATE // FPS  # of a frame's audio
 
 
 class PlayedTrack(MediaStreamTrack):
-    """A track that plays by the session's clock."""
+    """A track that plays by the session's clock, `delay_s` after what it plays is due."""
+
+    delay_s: float
 
     def __init__(self, clock: FrameClock) -> None:
         super().__init__()
@@ -44,7 +46,7 @@ class PlayedTrack(MediaStreamTrack):
         raise NotImplementedError
 
     def _late_s(self, due_s: float) -> float:
-        return self._clock.elapsed_s() - (due_s + PLAY_DELAY_S)  # as `_wait` adds them
+        return self._clock.elapsed_s() - (due_s + self.delay_s)  # as `_wait` adds them
 
     async def _wait(self) -> None:
         """Return when a part is due. Raises: MediaStreamError after `stop`."""
@@ -58,7 +60,7 @@ class PlayedTrack(MediaStreamTrack):
                 self.is_sent = False
                 return
             else:
-                await self._clock.wait_until(due_s + PLAY_DELAY_S)
+                await self._clock.wait_until(due_s + self.delay_s)
         raise MediaStreamError
 
 
@@ -66,6 +68,7 @@ class AvatarVideoTrack(PlayedTrack):
     """The avatar's frames. One that is too late is dropped if the next one is due, too."""
 
     kind = "video"
+    delay_s = IMAGE_DELAY_S
 
     def __init__(self, clock: FrameClock, count_drop: Callable[[], None]) -> None:
         """count_drop: called for each frame that is dropped."""
@@ -106,15 +109,17 @@ class AvatarAudioTrack(PlayedTrack):
     """The audio of the avatar's frames, in Opus packets of 20 ms; silence while nothing is spoken."""
 
     kind = "audio"
+    delay_s = AUDIO_DELAY_S
 
     def __init__(self, clock: FrameClock) -> None:
         super().__init__(clock)
         self._packets: deque[tuple[int, bytes]] = deque(maxlen=MAX_WAITING_PACKETS)  # timestamp and content
 
     def push(self, frame: MediaFrame) -> None:
-        """Append the audio of the next frame."""
+        """Append the audio of the next frame, but for what was taken before its number was given again."""
         start = frame.frame * FRAME_TICKS
-        self._packets.extend((start + i * OPUS_SAMPLES, content) for i, content in enumerate(frame.packets))
+        packets = ((start + i * OPUS_SAMPLES, content) for i, content in enumerate(frame.packets))
+        self._packets.extend(one for one in packets if self.last_pts is None or one[0] > self.last_pts)
         self._pushed.set()
 
     def drop_from(self, frame: int) -> None:

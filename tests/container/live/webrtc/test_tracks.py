@@ -8,7 +8,7 @@ from aiortc.mediastreams import MediaStreamError
 
 from container.live.frame_clock import FrameClock
 from container.live.frame_messages import WHOLE
-from container.live.webrtc.media_session import PLAY_DELAY_S, MediaFrame
+from container.live.webrtc.media_session import AUDIO_DELAY_S, IMAGE_DELAY_S, MediaFrame
 from container.live.webrtc.opus_packets import SILENCE
 from container.live.webrtc.tracks import MAX_WAITING_FRAMES, MAX_WAITING_PACKETS, AvatarAudioTrack, AvatarVideoTrack
 
@@ -30,8 +30,8 @@ class Tracks:
 
     @property
     def played_s(self) -> float:
-        """Return the time by which frames are played."""
-        return round(self.now_s - 100.0 - PLAY_DELAY_S, 3)
+        """Return the time by which audio is played."""
+        return round(self.now_s - 100.0 - AUDIO_DELAY_S, 3)
 
     def push(self, *indices: int) -> None:
         for i in indices:
@@ -59,7 +59,7 @@ def test_both_tracks_play_by_the_clock_however_early_frames_come():
         for _ in range(3):
             image = await tracks.video.recv()
             shown.append((tracks.played_s, round(float(image.pts * image.time_base), 3)))
-        assert shown == [(0.0, 0.0), (0.04, 0.04), (0.08, 0.08)]
+        assert shown == [(0.02, 0.0), (0.06, 0.04), (0.1, 0.08)]
         tracks.now_s = 100.0
         assert await tracks.audio_at(4) == [(0.0, b"0 a"), (0.02, b"0 b"), (0.04, b"1 a"), (0.06, b"1 b")]
         assert tracks.n_dropped == 0
@@ -73,11 +73,12 @@ def test_after_a_stall_they_go_on_by_the_clock():
         tracks.push(0)
         await tracks.video.recv()
         await tracks.audio_at(2)
-        tracks.now_s = 100.0 + PLAY_DELAY_S + 0.85
+        tracks.now_s = 100.0 + IMAGE_DELAY_S + 0.85
         tracks.push(*range(10, 22))
         shown = [((await tracks.video.recv()).pts // 3600, tracks.played_s) for _ in range(10)]
-        assert shown == [(i, 0.85) for i in range(12, 22)]  # of 0.48 s and later: what is older is dropped
+        assert shown == [(i, 0.87) for i in range(12, 22)]  # of 0.48 s and later: what is older is dropped
         assert tracks.n_dropped == 2
+        tracks.now_s = 100.0 + AUDIO_DELAY_S + 0.85
         sent = await tracks.audio_at(21)
         assert sent[0] == (0.85, b"11 b")  # of 0.46 s
         assert [at_s for at_s, _ in sent] == [0.85] * 20 + [0.86]  # at once, up to the clock
@@ -98,6 +99,20 @@ def test_what_waits_is_dropped_from_a_frame_on():
         tracks.push(1)  # its number is given again
         assert await tracks.audio_at(1) == [(0.04, b"1 a")]
         assert (await tracks.video.recv()).pts == 3600
+
+    asyncio.run(go())
+
+
+def test_audio_that_was_taken_is_not_played_again_with_its_frame():
+    """An interrupt gives the number of a frame again whose image was not taken."""
+
+    async def go() -> None:
+        tracks = Tracks()
+        tracks.push(0, 1, 2)
+        await tracks.audio_at(3)
+        tracks.audio.drop_from(1)
+        tracks.push(1, 2)
+        assert await tracks.audio_at(2) == [(0.06, b"1 b"), (0.08, b"2 a")]
 
     asyncio.run(go())
 
