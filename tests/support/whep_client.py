@@ -21,8 +21,13 @@ SDP = "application/sdp"
 class WhepClient:
     """A connection to an avatar, and what it received: frames by kind of track, and events of the data channel."""
 
-    def __init__(self, microphone: MediaStreamTrack | None = None, codec: str = "video/VP8") -> None:
-        self.connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+    def __init__(
+        self,
+        microphone: MediaStreamTrack | None = None,
+        codec: str = "video/VP8",
+        connection: RTCPeerConnection | None = None,
+    ) -> None:
+        self.connection = connection or RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.channel = self.connection.createDataChannel("viseme")
         self.channel.on("message", lambda message: self.events.append(json.loads(message)))
         video = self.connection.addTransceiver("video", "recvonly")
@@ -85,9 +90,9 @@ class WhepClient:
 
 
 @asynccontextmanager
-async def whep_session(address: str, **options: Any) -> AsyncIterator[WhepClient]:
-    """Open a session for the block."""
-    client = WhepClient(**options)
+async def whep_session(address: str, client: WhepClient | None = None, **options: Any) -> AsyncIterator[WhepClient]:
+    """Open a session for the block. options: of a new client, if none is given."""
+    client = client or WhepClient(**options)
     try:
         await client.connect(address)
         yield client
