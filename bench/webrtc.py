@@ -131,8 +131,10 @@ OPEN = """async ({ path, region, side }) => {
   await audio.resume();
   while (channel.readyState !== "open" || seen.mouths.length < 10) await new Promise((done) => setTimeout(done, 20));
 }"""
-SPEAK = """(pcm) => {
-  const bytes = Uint8Array.from(atob(pcm), (one) => one.charCodeAt(0));
+# Once: to decode it for each utterance would take as long as three of its frames.
+LOAD_SPEECH = "(pcm) => { window.seen.speech = Uint8Array.from(atob(pcm), (one) => one.charCodeAt(0)); }"
+SPEAK = """() => {
+  const bytes = window.seen.speech;
   for (let i = 0; i < bytes.length; i += 32768) window.seen.channel.send(bytes.slice(i, i + 32768));
   window.seen.channel.send('{"type":"flush"}');
 }"""
@@ -200,8 +202,9 @@ def watch(port: int, grpc_port: int, pid: int, seconds: float) -> dict[str, Any]
         region = mouth_region(mouths.box)
         page.evaluate(OPEN, {"path": f"/v1/avatars/{NAME}/whep", "region": region, "side": SIDE})
         page.evaluate(REST)
+        page.evaluate(LOAD_SPEECH, speech)
         cpu_s = cpu_seconds(server)
-        stats, interrupts = speak_and_interrupt(page, speech, seconds)
+        stats, interrupts = speak_and_interrupt(page, seconds)
         cpu_s = cpu_seconds(server) - cpu_s
         frames, load = page.evaluate(FRAMES), os.getloadavg()[0]
         page.evaluate("() => window.seen.connection.close()")
@@ -216,7 +219,7 @@ def watch(port: int, grpc_port: int, pid: int, seconds: float) -> dict[str, Any]
     }
 
 
-def speak_and_interrupt(page: Page, speech: str, seconds: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def speak_and_interrupt(page: Page, seconds: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Speak, and interrupt some of it, for so long. Returns: the statistics twice a second, and the interrupts."""
     interrupted = min(math.ceil(seconds / SPEAK_EVERY_S), INTERRUPT_EVERY) // 2  # of each so many utterances
     stats: list[dict[str, Any]] = []
@@ -224,7 +227,7 @@ def speak_and_interrupt(page: Page, speech: str, seconds: float) -> tuple[list[d
     n_spoken, started = 0, time.monotonic()
     while (now_s := time.monotonic() - started) < seconds:
         if now_s >= n_spoken * SPEAK_EVERY_S:
-            page.evaluate(SPEAK, speech)
+            page.evaluate(SPEAK)
             if n_spoken % INTERRUPT_EVERY == interrupted:
                 part = len(interrupts) * 0.618 % 1
                 page.wait_for_timeout(1000 * (INTERRUPT_AFTER_S + part * INTERRUPT_RANGE_S))
