@@ -21,10 +21,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import json
 import random
 import time
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -76,7 +76,7 @@ class SpokenSegment:
 class HandedImage:
     """An image that the runner got.
 
-    n_clears: interrupts before it. speech: number of images of speech before it, if it is one itself.
+    n_clears: interrupts before it. speech: number of images of speech between these and it, if it is one itself.
     """
 
     frame: rtc.VideoFrame
@@ -90,28 +90,43 @@ class RecordingGenerator(AvatarVideoGenerator):
     def __init__(self, renderer: AvatarRenderer) -> None:
         super().__init__(renderer)
         self.images: dict[int, HandedImage] = {}  # by the identity of their frames, which are kept
-        self._n_speech = itertools.count()
+        self._n_speech: Counter[int] = Counter()  # by the number of interrupts before
 
     def _video_frame(self, shown: ShownImage) -> rtc.VideoFrame:
         frame = super()._video_frame(shown)
-        speech = next(self._n_speech) if shown.is_speaking else None
-        self.images[id(frame)] = HandedImage(frame, self._player.generation, speech)
+        n_clears = self.n_clears
+        speech = self._n_speech[n_clears] if shown.is_speaking else None
+        self._n_speech[n_clears] += shown.is_speaking
+        self.images[id(frame)] = HandedImage(frame, n_clears, speech)
         return frame
+
+    @property
+    def n_clears(self) -> int:
+        """Number of interrupts so far."""
+        return self._player.generation
 
 
 @dataclass
 class Recording:
-    """shown: time of each image that a track got. audio_s: when each frame of speech was played, or would have been."""
+    """What the tracks got.
+
+    shown: time of each image. audio_s: when each frame of speech was played, or would have been, by the number of
+    interrupts before it: an interrupt drops the image of audio that was handed out 40 ms earlier.
+    """
 
     segments: list[SpokenSegment]
     shown: list[tuple[float, HandedImage]]
-    audio_s: list[float]
+    audio_s: defaultdict[int, list[float]]
     clears_s: list[float]
 
     def offsets_ms(self) -> list[float]:
         """Return how much later than its audio each image of speech was shown."""
-        spoken = [(at_s, one.speech) for at_s, one in self.shown if one.speech is not None]
-        return [1000 * (at_s - self.audio_s[speech]) for at_s, speech in spoken if speech < len(self.audio_s)]
+        found: list[float] = []
+        for at_s, one in self.shown:
+            audio_s = self.audio_s[one.n_clears]
+            if one.speech is not None and one.speech < len(audio_s):
+                found.append(1000 * (at_s - audio_s[one.speech]))
+        return found
 
 
 def main() -> None:
@@ -132,7 +147,7 @@ async def record(avatar: str, n_segments: int, rng: random.Random) -> Recording:
     generator = RecordingGenerator(await open_renderer(avatar))
     output = LocalSpeechOutput(sample_rate=SAMPLE_RATE, wait_playback_start=True)
     runner = make_runner(EmptyRoom(), output, generator)  # type: ignore[arg-type]
-    recording = Recording([], [], [], [])
+    recording = Recording([], [], defaultdict(list), [])
     record_events(output, recording)
     record_tracks(runner, generator, recording)
     await runner.start()
@@ -186,7 +201,7 @@ def record_tracks(runner: AvatarRunner, generator: RecordingGenerator, recording
         capture_video(frame)
 
     async def record_audio(frame: rtc.AudioFrame) -> None:
-        recording.audio_s.append(time.monotonic() + audio.queued_duration)
+        recording.audio_s[generator.n_clears].append(time.monotonic() + audio.queued_duration)
         await capture_audio(frame)
 
     vars(video)["capture_frame"], vars(audio)["capture_frame"] = record_video, record_audio
