@@ -202,7 +202,7 @@ image-check: $(READY)
 
 weights: $(READY)
 	$(BIN)/python -m training.make_weights $(RECIPES) -o build/weights $(if $(GRID),--grid $(GRID)) \
-		$(if $(KOKORO),--kokoro $(KOKORO)) $(if $(TINY),--tiny)
+		$(if $(KOKORO),--kokoro $(KOKORO)) $(if $(START),--start $(START)) $(if $(TINY),--tiny)
 
 images: pictures
 

@@ -1,16 +1,18 @@
 """Make the weights that are bundled with Viseme, or some of them, by their recipes.
 
-    python -m training.make_weights [reading ...] -o build/weights [--grid GRID] [--kokoro KOKORO] [--tiny]
+    python -m training.make_weights [reading ...] -o build/weights [--grid GRID] [--kokoro KOKORO] [--start WEIGHTS]
+                                    [--tiny]
 
-GRID: folder of the GRID clips. KOKORO: folder with kokoro.onnx and voices, as `training.common.kokoro` explains. A
-recipe resumes where it stopped, and writes to a folder of its own. --tiny takes every step of each recipe on a few
-clips, in a minute or two, as a smoke test: the weights are unusable. It needs no data but clips of the synthetic
-speaker.
+GRID: folder of the GRID clips. KOKORO: folder with kokoro.onnx and voices, as `training.common.kokoro` explains.
+WEIGHTS: those that the recipe of reading continues from; it trains them if there are none. A recipe resumes where it
+stopped, and writes to a folder of its own. --tiny takes every step of each recipe on a few clips, in a minute or two,
+as a smoke test: the weights are unusable. It needs no data but clips of the synthetic speaker.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +21,7 @@ from training.avatar import assemble, train_audio_encoder, train_unet
 from training.common import kokoro
 from training.common.espeak import Espeak, has_library
 from training.common.synthetic_clips import FIRST_SEED
-from training.lip_reading import render_clips
+from training.lip_reading import crop_clips, render_clips
 from training.lip_reading import train as train_reading
 from training.lip_sync import face_packs, join_halves, train_audio
 from training.lip_sync import train as train_sync
@@ -27,26 +29,130 @@ from training.lip_sync import train as train_sync
 
 @dataclass(frozen=True)
 class MakeOptions:
-    """Options of every recipe. folder: its own. grid, kokoro: folders of data; None if they are not available."""
+    """Options of every recipe. folder: its own. grid, kokoro: folders of data; None if they are not available.
+
+    start: weights that the recipe of reading continues from.
+    """
 
     folder: Path
     grid: Path | None
     is_tiny: bool
     kokoro: Path | None = None
+    start: Path | None = None
 
 
 NEVER_TRAINED_ON = ("s33",)  # speakers of GRID that measure people never seen; so do those that have no clips there
+N_RENDERED = 700  # of lip reading, if there are no clips of GRID
+READING_STRANGER = "s32"  # speaker that selects among checkpoints of lip reading
+MORE_SEED = 3_000_000  # of the rendered people of the second training
 N_KOKORO, SEED = 500, 5  # utterances of Kokoro; their seed
 
 
+@dataclass(frozen=True)
+class ReadingStage:
+    """One training of lip reading, on GRID's s1 and rendered people; it starts from the weights of the stage before."""
+
+    name: str
+    epochs: int
+    minutes: float | None = None
+    n_rendered: int = 0
+    first_seed: int = FIRST_SEED
+    peak_rate: float = 6e-4
+    dropout: float = 0.12
+    joined: float = 0.35
+    score_every: int = 1
+
+
+# As the weights that ship were made. Not here: 26 clips of other people in the first stage, in the fourth the exchange
+# of 400 rendered people for new ones, and the seeds of the people of the fifth.
+READING_STAGES = (
+    ReadingStage("scratch", 21),
+    ReadingStage("restart", 10),
+    ReadingStage("frames", 14, 50, peak_rate=5e-4, dropout=0.15),
+    ReadingStage("rendered", 13, 74, 700, peak_rate=5e-4, dropout=0.15),
+    ReadingStage(
+        "new_rendered",
+        200,
+        97,
+        300,
+        first_seed=2_000_000,
+        peak_rate=4e-4,
+        dropout=0.1,
+        joined=0.06,
+        score_every=2,
+    ),
+)
+
+
 def make_reading(options: MakeOptions) -> Path:
-    """Train LipCoordNet from random weights, on rendered sentences, two by each person, and on GRID mouths."""
-    packs, run = options.folder / "rendered", options.folder / "run"
-    render_clips.make_packs(packs, 4 if options.is_tiny else 1400, FIRST_SEED, of_each=2)
-    mouths = [packs] if options.grid is None or options.is_tiny else [options.grid / "mouths", packs]
-    recipe = train_reading.LipReadingRecipe(tuple(mouths), run, epochs=1 if options.is_tiny else 45)
-    train_reading.train(replace(recipe, held_out=1) if options.is_tiny else recipe)
+    """Train LipCoordNet in stages, or continue from `options.start` with more people."""
+    if options.start:
+        return train_more_people(options, options.start)
+    first, *others = READING_STAGES
+    weights = train_stage(options, first, None)
+    for stage in others:
+        weights = train_stage(options, stage, weights)
+    return weights
+
+
+def train_stage(options: MakeOptions, stage: ReadingStage, start: Path | None) -> Path:
+    """Train one stage; one that has neither GRID nor rendered people gets some of these."""
+    mouths = [options.grid / "mouths"] if options.grid and not options.is_tiny else []
+    if stage.n_rendered or not mouths:
+        packs = options.folder / f"rendered_{stage.first_seed}"
+        n_clips = 4 if options.is_tiny else stage.n_rendered or N_RENDERED
+        render_clips.make_packs(packs, n_clips, stage.first_seed)
+        mouths.append(packs)
+    recipe = train_reading.LipReadingRecipe(
+        tuple(mouths),
+        options.folder / stage.name,
+        start,
+        epochs=stage.epochs,
+        minutes=stage.minutes,
+        peak_rate=stage.peak_rate,
+        dropout=stage.dropout,
+        joined=stage.joined,
+        score_every=stage.score_every,
+    )
+    train_reading.train(replace(recipe, epochs=1, held_out=1) if options.is_tiny else recipe)
+    return recipe.run / "model.safetensors"
+
+
+def train_more_people(options: MakeOptions, start: Path) -> Path:
+    """Continue with clips of more people and newly rendered ones. No clip that measures is trained on."""
+    heads, people, run = (options.folder / name for name in ("more_rendered", "people", "more_people"))
+    render_clips.make_packs(heads, 4 if options.is_tiny else 200, MORE_SEED, of_each=2)
+    recipe = train_reading.LipReadingRecipe((heads,), run, start, epochs=1, held_out=1, shares=(1,), spliced=(0.5,))
+    if options.grid and not options.is_tiny:
+        clips, words = (options.grid / name for name in ("people.csv", "people_words.csv"))
+        crop_clips.make_packs(people, clips, words, leave_out=NEVER_TRAINED_ON)
+        measured = [options.grid / name for name in ("clips.csv", "eval.csv")]
+        recipe = replace(
+            recipe,
+            mouths=(options.grid / "mouths", people, heads),
+            minutes=50,
+            epochs=20,
+            held_out=40,
+            peak_rate=4e-4,
+            dropout=0.15,
+            joined=0.06,
+            threads=1,
+            shares=(0.35, 0.4, 0.25),  # the speakers about equally often
+            spliced=(0, 1, 0),  # all clips of these people begin with BIN BLUE
+            strangers=(READING_STRANGER,),
+            leave_out=write_names(measured, options.folder / "leave_out.txt"),
+        )
+    train_reading.train(recipe)
     return run / "model.safetensors"
+
+
+def write_names(tables: Sequence[Path], path: Path) -> Path:
+    """Write the names of the clips of s1 in some tables as packs of mouths have them, one a line."""
+    rows = [row for table in tables for row in csv.DictReader(table.read_text().splitlines())]
+    names = [Path(row["file"]).stem.removeprefix("s1_") for row in rows if row["file"].startswith("s1_")]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{name}\n" for name in names))
+    return path
 
 
 def make_avatar(options: MakeOptions) -> Path:
@@ -122,13 +228,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--folder", type=Path, required=True, help="folder for the recipes' folders")
     parser.add_argument("--grid", type=Path, help="folder of the GRID clips")
     parser.add_argument("--kokoro", type=Path, help="folder with kokoro.onnx and voices")
+    parser.add_argument("--start", type=Path, help="weights that lip reading continues from; by default it trains them")
     parser.add_argument("--tiny", action="store_true", help="smoke test: every step on a few clips")
     args = parser.parse_args(arguments)
     unknown = set(args.recipes) - set(RECIPES)
     if unknown:
         parser.error(f"{', '.join(sorted(unknown))}: no such recipe; expected any of {', '.join(RECIPES)}")
+    if args.start and not (args.grid or args.tiny):
+        parser.error("--start needs --grid: lip reading continues with the clips of its people")
     for name in args.recipes or RECIPES:
-        output = RECIPES[name](MakeOptions(args.folder / name, args.grid, args.tiny, args.kokoro))
+        output = RECIPES[name](MakeOptions(args.folder / name, args.grid, args.tiny, args.kokoro, args.start))
         print(f"{name}: {output}", flush=True)
 
 
