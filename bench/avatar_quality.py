@@ -1,14 +1,18 @@
 """Measure how well an avatar's mouth follows audio that its weights were not trained on.
 
-    python -m bench.avatar_quality [PACKAGE] [--clips CLIPS.csv] [--sheet SHEET.png]
+    python -m bench.avatar_quality [PACKAGE ...] [--clips CLIPS.csv] [--sheet SHEET.png]
 
 Two kinds of speech: "drawn" is synthesised by espeak-ng, and the reference is the mouth opening that the renderer
 would draw for its phonemes; "filmed" is the audio of the clips, and the reference is the mouth opening measured in
-them. Openings are measured by landmarks on whole composed frames. Prints one JSON object:
+them. Openings are measured by landmarks on whole composed frames. Prints one JSON object; of several packages, one
+with an object for each, measured on the same speech:
 
   voices, frames       number of utterances, and of generated frames
   correlation, lowest  Pearson's correlation of the generated and the reference opening: mean and minimum
   shuffled             the same mean if the audio is cut into pieces of 0.2 s and shuffled
+  by_speaker           the mean for each speaker of the clips
+  bilabials_shut       share of b, m and p in drawn speech on which lips shut (`bench.lip_closure`), and their number
+  first_frame_ms       audio, from the start of speech, that the first frame waits for
   lag_frames           frames by which the mouth is late: the lag with the best correlation
   silence              widest opening in digital silence and in noise: 0 as in the package's video at rest, 1 as in
                        wide speech (90th percentile)
@@ -31,6 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.clip_table import LabelledClip, read_clip_table
+from bench.lip_closure import bilabial_middles, count_shut
 from bench.lips import correlate_at_lag, shuffle_audio
 from container.visuals.grid import ImageGrid
 from inference.audio.avatar_features import AVATAR_FPS
@@ -66,10 +71,15 @@ TILES_PER_ROW = 12
 
 @dataclass(frozen=True)
 class LabelledSpeech:
-    """Audio at 16 kHz, and the mouth opening that belongs to it, at 25 fps."""
+    """Audio at 16 kHz, and the mouth opening that belongs to it, at 25 fps.
+
+    middles_s: seconds of the middles of b, m and p, if they are known. speaker: of a clip.
+    """
 
     samples: Samples
     opening: Openings
+    middles_s: tuple[float, ...] = ()
+    speaker: str = ""
 
 
 class AvatarEvaluator:
@@ -108,7 +118,7 @@ def synthesise_speech(n_utterances: int) -> list[LabelledSpeech]:
         shapes = mouth_shapes_at(phonemes, np.arange(count_frames(samples)) / AVATAR_FPS)
         peak = float(np.abs(samples).max())
         scaled = (samples * (PEAK / peak) * FULL_SCALE).astype(np.int16)
-        utterances.append(LabelledSpeech(scaled, shape_gap(shapes).astype(float)))
+        utterances.append(LabelledSpeech(scaled, shape_gap(shapes).astype(float), bilabial_middles(phonemes)))
     return utterances
 
 
@@ -126,7 +136,8 @@ def read_speech(
     for clip in sorted(clips, key=turn)[:n_utterances]:
         with open_media(clip.path) as media:
             frames = [frame for part in media.read_clips(AVATAR_FPS) for frame in part.frames]
-        utterances.append(LabelledSpeech(read_audio(clip.path, SAMPLE_RATE), evaluator.measure_openings(frames)))
+        samples, opening = read_audio(clip.path, SAMPLE_RATE), evaluator.measure_openings(frames)
+        utterances.append(LabelledSpeech(samples, opening, speaker=clip.speaker))
     return utterances
 
 
@@ -145,7 +156,7 @@ def measure_speech(
     lags = range(-SEARCHED_LAG, SEARCHED_LAG + 1)
     by_lag = [np.mean(correlations(openings, lag)) for lag in lags]
     scores = correlations(openings)
-    figures = {
+    figures: dict[str, Any] = {
         "voices": len(utterances),
         "frames": sum(map(len, openings)),
         "correlation": round(float(np.mean(scores)), 3),
@@ -153,14 +164,44 @@ def measure_speech(
         "shuffled": round(float(np.mean(correlations(shuffled))), 3),
         "lag_frames": lags[int(np.argmax(by_lag))],
     }
+    speakers = sorted({one.speaker for one in utterances if one.speaker})
+    if speakers:
+        by_speaker = {
+            name: [score for score, one in zip(scores, utterances, strict=True) if one.speaker == name]
+            for name in speakers
+        }
+        figures["by_speaker"] = {name: round(float(np.mean(own)), 3) for name, own in by_speaker.items()}
+    if any(one.middles_s for one in utterances):
+        rest = measure_rest(evaluator)
+        counts = [
+            count_shut(np.maximum(opening - rest, 0), one.middles_s)
+            for opening, one in zip(openings, utterances, strict=True)
+        ]
+        n_shut, n_all = (sum(column) for column in zip(*counts, strict=True))
+        figures["bilabials_shut"] = [round(n_shut / max(n_all, 1), 3), n_all]
     return figures, openings, videos
+
+
+def measure_rest(evaluator: AvatarEvaluator) -> float:
+    """Return the mean opening in the package's video at rest."""
+    package = evaluator.package
+    backgrounds = [package.background(i) for i in range(0, package.n_frames, REST_STRIDE)]
+    return float(evaluator.measure_openings(backgrounds).mean())
+
+
+def measure_first_frame(package: AvatarPackage, samples: Samples) -> float:
+    """Return the audio, in ms, that has arrived when the first frame of speech is ready, in steps of 5 ms."""
+    session, step = package.session(SAMPLE_RATE), SAMPLE_RATE // 200
+    for n_pushed in range(step, len(samples), step):
+        session.push_audio(samples[n_pushed - step : n_pushed])
+        if session.is_ready:
+            return n_pushed * 1000 / SAMPLE_RATE
+    raise SystemExit("no frame was ready before the speech ended")
 
 
 def measure_silence(evaluator: AvatarEvaluator, wide: float) -> dict[str, float]:
     """Return the widest opening in silence and in noise: 0 as in the package's video at rest, 1 for `wide`."""
-    package = evaluator.package
-    backgrounds = [package.background(i) for i in range(0, package.n_frames, REST_STRIDE)]
-    rest = evaluator.measure_openings(backgrounds).mean()
+    rest = measure_rest(evaluator)
     n_samples = SILENCE_S * SAMPLE_RATE
     noise = np.random.default_rng(SEED).normal(0, 10 ** (NOISE_DB / 20) * FULL_SCALE, n_samples)
     signals = {"zeros": np.zeros(n_samples), "noise": noise}
@@ -194,29 +235,45 @@ def misses_target(figures: dict[str, Any]) -> bool:
     )
 
 
-def main() -> None:
-    """Print one JSON object; exit with status 1 if a figure is outside its limit."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("package", nargs="?", default="starter", help="name or folder")
-    parser.add_argument("--clips", type=Path, help="CSV with the columns file, speaker, transcript: real speech")
-    parser.add_argument("--leave-out", nargs="*", default=["s1"], help="speakers of the clips that were trained on")
-    parser.add_argument("--voices", type=int, default=8, help="number of utterances of each kind")
-    parser.add_argument("--sheet", type=Path, help="write generated faces to this PNG")
-    args = parser.parse_args()
-    package = Path(args.package) if Path(args.package).is_dir() else args.package
-    landmarker = load_landmarker("mediapipe", Settings.from_env().weight_sources)
-    evaluator = AvatarEvaluator(AvatarPackage.load(package), landmarker)
+def measure_package(
+    evaluator: AvatarEvaluator, drawn: Sequence[LabelledSpeech], real: Sequence[LabelledSpeech]
+) -> tuple[dict[str, Any], Sequence[Sequence[Frame]]]:
+    """Return the figures of a package, and generated videos to look at."""
     figures: dict[str, Any] = {}
-    figures["drawn"], openings, videos = measure_speech(evaluator, synthesise_speech(args.voices))
-    if args.clips:
-        real = read_speech(args.clips, evaluator, args.voices, args.leave_out)
+    figures["drawn"], openings, videos = measure_speech(evaluator, drawn)
+    if real:
         figures["filmed"], real_openings, real_videos = measure_speech(evaluator, real)
         openings, videos = openings + real_openings, videos[:3] + real_videos
     figures["silence"] = measure_silence(evaluator, float(np.percentile(np.concatenate(openings), WIDE_PERCENTILE)))
+    figures["first_frame_ms"] = measure_first_frame(evaluator.package, drawn[0].samples)
+    return figures, videos
+
+
+def main() -> None:
+    """Print one JSON object; exit with status 1 if a figure is outside its limit."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("packages", nargs="*", default=["starter"], help="names or folders")
+    parser.add_argument("--clips", type=Path, help="CSV with the columns file, speaker, transcript: real speech")
+    parser.add_argument("--leave-out", nargs="*", default=["s1"], help="speakers of the clips that were trained on")
+    parser.add_argument("--voices", type=int, default=8, help="number of utterances of each kind")
+    parser.add_argument("--sheet", type=Path, help="write generated faces of the last package to this PNG")
+    args = parser.parse_args()
+    landmarker = load_landmarker("mediapipe", Settings.from_env().weight_sources)
+    evaluators = {
+        name: AvatarEvaluator(AvatarPackage.load(Path(name) if Path(name).is_dir() else name), landmarker)
+        for name in args.packages
+    }
+    drawn = synthesise_speech(args.voices)
+    real: list[LabelledSpeech] = []
+    if args.clips:
+        real = read_speech(args.clips, next(iter(evaluators.values())), args.voices, args.leave_out)
+    results = {}
+    for name, evaluator in evaluators.items():
+        results[name], videos = measure_package(evaluator, drawn, real)
     if args.sheet:
         cv2.imwrite(str(args.sheet), draw_sheet(evaluator, videos))
-    print(json.dumps(figures, indent=1))
-    raise SystemExit(misses_target(figures))
+    print(json.dumps(results if len(results) > 1 else results[name], indent=1))
+    raise SystemExit(any(misses_target(figures) for figures in results.values()))
 
 
 if __name__ == "__main__":
