@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from inference.avatar.starter import LOOK_AHEAD_WINDOWS
 from training.avatar import assemble, train_audio_encoder, train_unet
 from training.common import kokoro
 from training.common.espeak import Espeak, has_library
@@ -45,7 +46,8 @@ NEVER_TRAINED_ON = ("s33",)  # speakers of GRID that measure people never seen; 
 N_RENDERED = 700  # of lip reading, if there are no clips of GRID
 READING_STRANGER = "s32"  # speaker that selects among checkpoints of lip reading
 MORE_SEED = 3_000_000  # of the rendered people of the second training
-N_KOKORO, SEED = 500, 5  # utterances of Kokoro; their seed
+GRID_FOLDERS = ("talking", "people")  # of clips with whole faces
+N_KOKORO, N_HELD_OUT, SEED = 500, 40, 5  # utterances of Kokoro to train on and to score on; their seed
 
 
 @dataclass(frozen=True)
@@ -156,17 +158,23 @@ def write_names(tables: Sequence[Path], path: Path) -> Path:
 
 
 def make_avatar(options: MakeOptions) -> Path:
-    """Train the audio encoder and the U-Net of the rendered portrait, and assemble them.
+    """Train the audio networks and the U-Net of the rendered portrait, and assemble them.
 
-    The voices are espeak-ng's and, if the clips are available, GRID's.
+    The voices are espeak-ng's if it is installed, Kokoro's, and those of GRID's people. Frames look one window ahead,
+    as `inference.avatar.starter` states in the avatar's manifest.
     """
     audio, unet, assembled = (options.folder / name for name in ("audio", "unet", "assembled"))
-    audio_recipe, unet_recipe = train_audio_encoder.AudioEncoderRecipe(audio), train_unet.UNetRecipe(unet)
+    unet_recipe = train_unet.UNetRecipe(unet, steps=1634, peak_rate=1.5e-3)
+    audio_recipe = train_audio_encoder.AudioEncoderRecipe(audio, look_ahead=LOOK_AHEAD_WINDOWS)
     if options.is_tiny:
-        audio_recipe = replace(audio_recipe, n_utterances=2, n_held_out=1, steps=1, batch=1)
+        audio_recipe = replace(audio_recipe, n_utterances=2, steps=1, batch=8)
         unet_recipe = replace(unet_recipe, n_scored=1, steps=1, batch=1)
-    elif options.grid is not None:
-        audio_recipe = replace(audio_recipe, clips=options.grid / "talking", mouths=options.grid / "mouths")
+    else:
+        packs = tuple(pack_real_faces(options))
+        speech, held_out_speech = make_speech(options), make_speech(options, held_out=True)
+        audio_recipe = replace(audio_recipe, packs=packs, speech=speech, held_out_speech=held_out_speech)
+        if not has_library():
+            audio_recipe = replace(audio_recipe, n_utterances=0)
     train_audio_encoder.train(audio_recipe)
     train_unet.train(unet_recipe)
     assemble.write_avatar(
@@ -184,10 +192,8 @@ def make_sync(options: MakeOptions) -> Path:
     folder, is_tiny = options.folder, options.is_tiny
     packs = [folder / "rendered"]
     face_packs.make_packs(packs[0], None, 2 if is_tiny else 250)
-    if options.grid is not None and not is_tiny:
-        for name in ("talking", "people"):
-            packs.append(folder / name)
-            face_packs.make_packs(packs[-1], options.grid / name, 0, leave_out=NEVER_TRAINED_ON)
+    if not is_tiny:
+        packs += pack_real_faces(options)
     speech = None if is_tiny else make_speech(options)
     audio = train_audio.AudioHalfRecipe(tuple(packs), folder / "audio", speech)
     if not has_library():
@@ -204,13 +210,27 @@ def make_sync(options: MakeOptions) -> Path:
     return output
 
 
-def make_speech(options: MakeOptions) -> Path | None:
-    """Synthesise Kokoro's speech; return its folder, or None if the model is not available."""
+def pack_real_faces(options: MakeOptions) -> list[Path]:
+    """Make packs of the faces of GRID; return their folders, none if the clips are not available."""
+    if options.grid is None:
+        return []
+    for name in GRID_FOLDERS:
+        face_packs.make_packs(options.folder / name, options.grid / name, 0, leave_out=NEVER_TRAINED_ON)
+    return [options.folder / name for name in GRID_FOLDERS]
+
+
+def make_speech(options: MakeOptions, *, held_out: bool = False) -> Path | None:
+    """Synthesise Kokoro's speech; return its folder, or None if the model is not available.
+
+    held_out: by the voices that are never trained on, to score on.
+    """
     if options.kokoro is None:
         return None
+    folder = options.folder / ("kokoro_held_out" if held_out else "kokoro")
     model, voices = options.kokoro / "kokoro.onnx", options.kokoro / "voices"
-    kokoro.make_packs(options.folder / "kokoro", kokoro.Kokoro(model, voices, Espeak()), N_KOKORO, SEED)
-    return options.folder / "kokoro"
+    n_utterances, names = (N_HELD_OUT, kokoro.HELD_OUT_VOICES) if held_out else (N_KOKORO, kokoro.VOICES)
+    kokoro.make_packs(folder, kokoro.Kokoro(model, voices, Espeak()), n_utterances, SEED, names)
+    return folder
 
 
 # Each returns the file to bundle.

@@ -27,6 +27,7 @@ from inference.weights.registry import STARTER_AVATAR, WeightSet
 STARTER = "starter"  # name of the bundled avatar
 MADE_IN = "avatars"  # folder of the data directory that generated packages are in
 RENDERER = Path(inference.rendering.__file__).parent  # the code and data that draw the frames
+LOOK_AHEAD_WINDOWS = 1  # of the audio networks
 FEATHER = 16  # px that fade into the crop
 KEY_LENGTH = 16  # hex digits of the hash
 
@@ -61,7 +62,7 @@ def cache_key(weights: WeightSet, n_frames: int) -> str:
     To render a frame instead would take half a second at each start.
     """
     digest = hashlib.sha256(repr([(file.name, file.sha256) for file in weights.files]).encode())
-    digest.update(f"{n_frames} {STARTER_SIDE} {FEATHER} {sorted(Manifest.model_fields)}".encode())
+    digest.update(f"{n_frames} {STARTER_SIDE} {FEATHER} {LOOK_AHEAD_WINDOWS} {sorted(Manifest.model_fields)}".encode())
     digest.update(f"{np.__version__} {cv2.__version__}".encode())
     for path in sorted(path for path in RENDERER.rglob("*") if path.suffix in (".py", ".npz")):
         digest.update(path.relative_to(RENDERER).as_posix().encode() + path.read_bytes())
@@ -85,6 +86,7 @@ def make_starter(output: Path, weights: WeightSet, n_frames: int) -> None:
             idle=IdleRange(first=0, last=n_frames - 1, is_shut=True),
             landmarks="drawn",
             feather=FEATHER,
+            look_ahead_windows=LOOK_AHEAD_WINDOWS,
             made_from={file.name: str(file.sha256) for file in weights.files},
             files=describe_files(folder),
             boxes=written.rows(),

@@ -220,13 +220,13 @@ STARTER_AVATAR = WeightSet(
     architecture="AvatarUNet, AudioVisualEncoder",
     files=(
         WeightFile(
-            "network.safetensors", "9ba02340eaee2510f86a54699542cd575602a70c775168eee89c384e0d2f898f", 1_685_910
+            "network.safetensors", "f65c8ac6c632c2afccff962cf4f67d47d180498c8523fc3afbdd1c2ac2a8c22a", 1_685_910
         ),
         WeightFile(
-            "audio_encoder.safetensors", "145044434e34b7bf701e2321e37f67f3e089bedcf424a588437678d3ab681b8f", 1_423_544
+            "audio_encoder.safetensors", "94e6fedbffdd35be80adf2fd8ce6362b29428d64dfb9f98552e6b59f8a255619", 1_423_544
         ),
     ),
-    source="shipped with Viseme, trained by the project on the synthetic speaker and the voice of one GRID speaker",
+    source="shipped with Viseme, trained by the project on the synthetic speaker, voices of GRID and synthesisers",
     licence="Apache-2.0; training data: GRID corpus, Cooke et al. 2006 (attribution)",
     shipped_in=PACKAGE_DIR / "starter" / "avatar",
 )

@@ -28,7 +28,7 @@ from training.common.espeak import (
     mouth_shapes_at,
 )
 from training.common.lips import measure_shapes, shape_gap
-from training.common.mel_windows import FAST_LENGTH, ClipMels, Samples, draw_silence, make_clip_mels
+from training.common.mel_windows import FAST_LENGTH, N_DEGRADED, ClipMels, Samples, draw_silence, make_clip_mels
 from training.common.speech import count_frames, resample, synthesise_utterance, to_int16
 from training.common.synthetic_clips import FIRST_SEED, FPS, make_clip
 
@@ -90,8 +90,13 @@ class MouthBatch:
     classes: Tensor
 
 
-def measure_examples(clips: Iterable[RecordedLips], n_speeds: int = N_SPEEDS) -> list[MouthExample]:
-    """Return examples of real clips, as recorded and at other speeds. Gaps are scaled by those of the same person."""
+def measure_examples(
+    clips: Iterable[RecordedLips], n_speeds: int = N_SPEEDS, n_degraded: int = N_DEGRADED
+) -> list[MouthExample]:
+    """Return examples of real clips, as recorded and at other speeds. Gaps are scaled by those of the same person.
+
+    n_degraded: degraded copies of the audio of each.
+    """
     by_person: dict[str, list[RecordedLips]] = defaultdict(list)
     for clip in clips:
         by_person[clip.person].append(clip)
@@ -105,11 +110,11 @@ def measure_examples(clips: Iterable[RecordedLips], n_speeds: int = N_SPEEDS) ->
         for clip, shapes in zip(own, measured, strict=True):
             scaled = ((shapes - offset) / factor).astype(np.float32)
             scaled[scaled[:, 0] < 0, 0] = AT_REST
-            examples += vary_speed(clip, scaled, n_speeds)
+            examples += vary_speed(clip, scaled, n_speeds, n_degraded)
     return examples
 
 
-def vary_speed(clip: RecordedLips, shapes: Floats, n_speeds: int) -> list[MouthExample]:
+def vary_speed(clip: RecordedLips, shapes: Floats, n_speeds: int, n_degraded: int = N_DEGRADED) -> list[MouthExample]:
     """Return the clip as recorded, and played faster or slower."""
     seed = zlib.crc32(clip.name.encode())
     speeds = [1.0, *np.random.default_rng(seed).uniform(*SPEEDS, n_speeds)]
@@ -120,7 +125,7 @@ def vary_speed(clip: RecordedLips, shapes: Floats, n_speeds: int) -> list[MouthE
         moved = np.stack([np.interp(at, np.arange(len(shapes)), column) for column in shapes.T], axis=1)
         samples = clip.samples.astype(np.float32) / np.float32(32768)
         n_samples = round(len(samples) / speed / FAST_LENGTH) * FAST_LENGTH
-        audio = make_clip_mels(to_int16(resample(samples, n_samples)), n_frames, (seed, k))
+        audio = make_clip_mels(to_int16(resample(samples, n_samples)), n_frames, (seed, k), n_degraded)
         unknown = np.full(n_frames, UNKNOWN, np.int64)
         examples.append(MouthExample(clip.name, audio, moved.astype(np.float32), ALL_KNOWN, unknown))
     return examples

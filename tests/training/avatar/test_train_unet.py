@@ -14,7 +14,15 @@ from inference.faces import FaceBox
 from inference.models import AvatarUNet
 from training.avatar import train_audio_encoder, train_unet
 from training.avatar.assemble import assemble
-from training.avatar.identity_init import generate, initialise_as_identity, measure_statistics
+from training.avatar.identity_init import (
+    WIDEN,
+    fusion_layers,
+    generate,
+    initialise_as_identity,
+    measure_statistics,
+    weight_of,
+)
+from training.avatar.split_unet import find_basis, split
 from training.avatar.train_audio_encoder import ENCODER_WIDTHS, N_SHAPES, UNET_WIDTHS, AvatarAudioNetwork
 from training.make_weights import main
 
@@ -131,14 +139,35 @@ def test_an_assembled_unet_uses_the_shape_that_is_read_out():
     deepest, audio = torch.rand(1, UNET_WIDTHS[-1], 10, 10), torch.rand(1, 16, 16, 16)
     shape_map = torch.zeros(1, UNET_WIDTHS[-1], 10, 10)
     shape_map[:, :N_SHAPES] = audio_network.shape(audio_network.branch(audio))
-    shape_map[:, 0] = 1.2 * shape_map[:, 0] - 0.3
+    shape_map[:, 0] = 1.2 * shape_map[:, 0] - 0.3 - 0.4 * shape_map[:, 3]
     expected = unet.fuse_conv(torch.cat([deepest, shape_map], dim=1))
     tensors = {key: value for key, value in unet.state_dict().items() if not key.startswith(train_unet.AUDIO_BRANCH)}
-    assembled = assemble(audio_network, tensors, gain=1.2, bias=-0.3)
+    assembled = assemble(audio_network, tensors, gain=1.2, bias=-0.3, press=0.4)
     output, without_audio = (
         assembled.fuse_conv(torch.cat([deepest, assembled.audio_model(x)], dim=1)) for x in (audio, audio * 0)
     )
     assert (output - expected).abs().max() < 0.01 * (without_audio - expected).abs().max()
+
+
+@torch.no_grad()
+def test_the_numbers_of_a_mouth_are_in_the_span_of_an_assembled_unet():
+    """With their places in the span known, splitting undoes assembling."""
+    torch.manual_seed(0)
+    audio_network, unet = AvatarAudioNetwork().eval(), train_unet.make_unet().eval()
+    nn.init.normal_(audio_network.shape.bias)
+    train_unet.boost_shape_weights(unet)
+    tensors = {key: value for key, value in unet.state_dict().items() if not key.startswith(train_unet.AUDIO_BRANCH)}
+    assembled = assemble(audio_network, tensors)
+    basis, merged = find_basis(assembled)
+    widen = weight_of(fusion_layers(unet)[WIDEN])[:, -UNET_WIDTHS[-1] :, 0, 0]
+    true = widen[:, :N_SHAPES]
+    assert torch.allclose(basis.columns @ (basis.columns.T @ merged), merged, atol=1e-4)
+    basis.mixing.copy_(basis.columns.T @ true)
+    basis.offset.copy_(-basis.columns.T @ true @ audio_network.shape.bias)
+    found = split(assembled, basis)
+    layers, expected = fusion_layers(found), fusion_layers(unet)
+    assert torch.allclose(weight_of(layers[WIDEN])[:, -UNET_WIDTHS[-1] :, 0, 0][:, :N_SHAPES], true, atol=1e-4)
+    assert torch.allclose(layers[WIDEN + 1].running_mean, expected[WIDEN + 1].running_mean, atol=1e-4)
 
 
 def rounds_of(run: Path) -> list[int]:
@@ -155,7 +184,7 @@ def test_a_tiny_run_makes_an_avatar_and_resumes(tmp_path: Path):
     assert (unet.sizes.widths, unet.sizes.audio_shape) == (UNET_WIDTHS, (16, 16, 16))
     assert encoder.sizes == ENCODER_WIDTHS
     few = ["--batch", "1", "--steps", "2"]
-    audio_arguments = ["-o", str(audio_run), "--n-utterances", "2", "--n-held-out", "1", *few]
+    audio_arguments = ["-o", str(audio_run), "--n-utterances", "2", *few]
     unet_arguments = ["-o", str(unet_run), "--n-scored", "1", *few]
     for module, arguments, run in (
         (train_audio_encoder, audio_arguments, audio_run),
