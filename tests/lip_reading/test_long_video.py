@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from inference.lip_reading import long_video
 from inference.lip_reading.calibration import Calibration
 from inference.lip_reading.grammar_decoder import join_spans
 from inference.lip_reading.greedy_decoder import SYMBOLS, DecodedText, Logits
@@ -89,6 +91,19 @@ def test_unclear_speech_is_decoded_up_to_every_end():
 
     assert count_exact("H-E-L-L-O-- W-O-R-L-D--- H-O-W- A-R-E--- Y-O-U") > len(COARSE_ENDS)
     assert count_exact(ONE) < len(COARSE_ENDS)
+
+
+@pytest.mark.parametrize("stretched", [0, 10, 20, 28])
+@pytest.mark.parametrize("pause", [4, 16, 40])
+def test_few_ends_give_the_same_as_all(monkeypatch: pytest.MonkeyPatch, stretched: int, pause: int):
+    """Sentences that end before, in and behind the ends that are estimated first."""
+    one = ONE.replace("F--", "F--" + "-" * stretched)
+    mouths = mouths_of("---" + ("-" * pause).join([one, ONE.replace("-", ""), one]) + "-" * 80)
+    few, every = FrameLabels(), FrameLabels()
+    found = list(decode_by_sentence(mouths, few.staged, 2, UNCALIBRATED))
+    monkeypatch.setattr(long_video, "CLEAR_ABOVE", math.inf)
+    assert found == list(decode_by_sentence(mouths, every.staged, 2, UNCALIBRATED))
+    assert few.n_windows < every.n_windows
 
 
 @pytest.mark.parametrize("pause", [3, 12, 45])
