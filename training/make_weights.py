@@ -204,7 +204,7 @@ def make_sync(options: MakeOptions) -> Path:
     encoder, output = audio.run / "encoder.safetensors", folder / "model.safetensors"
     drawing = train_sync.LipSyncRecipe(tuple(packs), folder / "run", encoder)
     if is_tiny:
-        drawing = replace(drawing, steps=1, batch=2)
+        drawing = replace(drawing, steps=1, batch=2, lip_steps=1)
     train_sync.train(drawing)
     join_halves.join(drawing.run / "model.safetensors", encoder, drawing, output)
     return output

@@ -20,6 +20,7 @@ DARKNESS = (0.12, 0.7)  # of the hair against the skin around the mouth
 OPACITY = (0.45, 0.97)
 GREY_SHARE = 0.15  # share of grey or fair hair
 TEXTURE = 0.25  # largest darkening of single hairs
+FACIAL_HAIR_SHARE = 0.35  # share of samples that get a moustache or a beard
 SOFT_PX = 1.2  # sigma of the edges
 SUBPIXEL_BITS = 3
 

@@ -35,10 +35,10 @@ from training.lip_sync.shape_encoding import OpeningMap, ShapeEncoding, set_audi
 from training.lip_sync.train import LipSyncRecipe, split_clips
 from training.lip_sync.train_audio import read_encoder
 
-# Standardised: a gap of -1.5 and less is drawn as shut lips, one of 3 about as wide as people open them.
-SHUT = -1.5
-TALL = 1.0  # height is predicted less surely than the opening, and lips that are drawn open must be drawn higher
-WIDEST = (2.0, 3.0, 4.0, 5.0)
+# As the encoding takes them: true openings are about -0.9 to 2.5. Less than shut is drawn as surely shut.
+SHUT = -1.3
+TALL = 0.5  # height is predicted less surely than the opening, and lips that are drawn open must be drawn higher
+WIDEST = (2.5, 3.5, 5.0)
 OFFSETS = (0.0, 0.05, 0.1, 0.15)
 MAX_LOSS = 0.02  # correlation that may be lost for a larger motion
 MAX_AMPLITUDE = 1.25  # motion of generated lips over that of true ones

@@ -29,12 +29,11 @@ from training.lip_sync.augmentation import (
     warp_points,
 )
 from training.lip_sync.face_packs import MARGIN, FaceClip
-from training.lip_sync.facial_hair import draw_facial_hair
+from training.lip_sync.facial_hair import FACIAL_HAIR_SHARE, draw_facial_hair
 from training.lip_sync.stabilise import stabilise
 
 MIN_DISTANCE = 3  # frames between the target and its references: neighbours show the same mouth
 SAME_FRAME_SHARE = 0.1  # share of samples whose upper half and whole face come from one frame
-FACIAL_HAIR_SHARE = 0.35  # share of samples that get a moustache or a beard
 MIN_DEVIATION = 1e-3  # px; lips that move less count as still
 SEAM_ROWS = 4  # rows either side of the edge of the masked half, over which the two halves of a target blend
 

@@ -6,8 +6,9 @@ Speech determines a mouth only partly, and a network that is trained to draw an 
 moves. So each half is trained alone. `training.lip_sync.train_audio` trains the first, an encoder that predicts the
 shape of the mouth from speech. The second learns here to draw the mouth of a given shape, the true one, from the upper
 half of another frame of the clip and a third frame whole, as inference provides one face for as long as it fits. It is
-trained to be close to the true image, most of all in the mouth, in levels and in structure. The audio encoder's last
-layer is between the two: it is not trained but computed, as `training.lip_sync.shape_encoding` explains.
+trained to be close to the true image, most of all in the mouth, in levels and in structure, and to have the same lips.
+The audio encoder's last layer is between the two: it is not trained but computed, as
+`training.lip_sync.shape_encoding` explains.
 
 Everything is counted in steps: the same seed, packs and threads give the same result. The same command again resumes
 where it stopped. RUN/log.jsonl has a line per round, with scores of mouths on held-out faces as measured by a
@@ -34,8 +35,8 @@ from inference.faces.ssim import SIGMA, STABILISERS, WINDOW
 from inference.lip_sync.preprocess import FACE_SIZE, MASKED_FROM
 from inference.models import Wav2Lip
 from inference.settings import Settings
-from inference.weights.checkpoint import load_into
-from training.common.checkpoint import write_half_precision
+from inference.weights.checkpoint import load_into, read_tensors
+from training.common.checkpoint import write_half_precision, write_tensors
 from training.common.loop import (
     Progress,
     Training,
@@ -50,6 +51,7 @@ from training.common.mixed_precision import mixed_precision
 from training.common.options import Option, parse_options
 from training.lip_sync.evaluate import score_motion
 from training.lip_sync.face_packs import FaceClip, load_packs
+from training.lip_sync.lip_regressor import LipRegressor, point_error, train_lip_regressor
 from training.lip_sync.samples import (
     FaceBatch,
     PreparedClip,
@@ -70,6 +72,8 @@ LOWER_WEIGHT, MOUTH_WEIGHT = 2.0, 8.0  # weights of errors in the lower half and
 MOUTH_MARGIN = 6.0  # px around the lips that count as the mouth
 EDGE_WEIGHT = 0.5  # weight of errors of the differences between neighbours, in which blur shows
 SSIM_WEIGHT = 0.3  # weight of the structural dissimilarity of mouths
+LIPS_WEIGHT = 0.05  # weight of errors of the lips' points, px, as a network finds them in the output and in the target
+LIP_FACES = 48  # faces per step of that network's training
 MIRROR_WEIGHT = 0.5  # weight of differences from the mirrored face's output: lips came out open on one side
 
 
@@ -86,6 +90,7 @@ class LipSyncRecipe:
     start: Annotated[Path | None, Option("weights of a Wav2Lip of the same widths and seed to start from")] = None
     steps: Annotated[int, Option("training steps")] = 6000
     batch: Annotated[int, Option("samples per step, half of them mirrored")] = 24
+    lip_steps: Annotated[int, Option("steps of the network that finds lips, trained first")] = 1500
     round_steps: Annotated[int, Option("steps between checkpoints")] = 400
     peak_rate: Annotated[float, Option("highest learning rate")] = 1.5e-3
     held_out: Annotated[float, Option("share of the clips of each folder never trained on")] = 0.06
@@ -109,6 +114,7 @@ class LipSyncTraining(Training):
         self.shape_encoding = ShapeEncoding(recipe.seed)
         self.optimiser = make_optimiser(*generator_parts(self.network))
         set_audio_half(self.network, read_encoder(recipe.encoder), self.shape_encoding, OpeningMap())
+        self.lip_regressor = prepare_lip_regressor(recipe, clips)
         self.landmarker = load_landmarker("mediapipe", Settings.from_env().weight_sources)
 
     def part_done(self) -> float:
@@ -143,6 +149,8 @@ class LipSyncTraining(Training):
             output = self.network.draw(features, faces).float()
         pixels = (weights * (output - batch.targets).abs()).mean()
         loss: Tensor = pixels + EDGE_WEIGHT * edge_error(output, batch.targets, weights)
+        lips = self.lip_regressor(output), self.lip_regressor(batch.targets)
+        loss = loss + LIPS_WEIGHT * point_error(*lips)
         loss = loss + SSIM_WEIGHT * (1 - structural_similarity(output, batch.targets, weights == MOUTH_WEIGHT))
         return loss + MIRROR_WEIGHT * mirror_error(output, weights)
 
@@ -159,6 +167,18 @@ class LipSyncTraining(Training):
 
     def stateful_parts(self) -> dict[str, nn.Module | Optimizer]:
         return {"network": self.network, "optimiser": self.optimiser}
+
+
+def prepare_lip_regressor(recipe: LipSyncRecipe, clips: Sequence[PreparedClip]) -> LipRegressor:
+    """Return the network that finds lips, trained or as a run that is resumed has it."""
+    path = recipe.run / "lips.safetensors"
+    if path.exists():
+        regressor = LipRegressor()
+        regressor.load_state_dict(read_tensors(path))
+        return regressor.eval().requires_grad_(False)
+    regressor = train_lip_regressor(clips, recipe.lip_steps, LIP_FACES, recipe.seed)
+    write_tensors(dict(regressor.state_dict()), path)
+    return regressor
 
 
 def make_network(start: Path | None) -> Wav2Lip:

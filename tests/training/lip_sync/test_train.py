@@ -63,7 +63,7 @@ def test_errors_count_most_in_the_mouth():
 
 
 def test_the_audio_half_is_not_trained_with_the_drawing_half(clip: FaceClip, encoder: Path, tmp_path: Path):
-    recipe = LipSyncRecipe((tmp_path,), tmp_path, encoder, steps=1, batch=4)
+    recipe = LipSyncRecipe((tmp_path,), tmp_path, encoder, steps=1, batch=4, lip_steps=1)
     training = LipSyncTraining(recipe, [prepare_stabilised(clip, own_shapes([clip])[clip.name])], {})
     before = {name: value.clone() for name, value in training.network.state_dict().items()}
     assert training.run_round()["steps"] == 1
@@ -71,10 +71,13 @@ def test_the_audio_half_is_not_trained_with_the_drawing_half(clip: FaceClip, enc
         if "running_mean" in name:
             assert torch.equal(value, before[name]) == name.startswith("audio_encoder."), name
     assert training.part_done() == 1
+    again = LipSyncTraining(recipe, [prepare_stabilised(clip, own_shapes([clip])[clip.name])], {})  # resumed
+    found, kept = again.lip_regressor.state_dict(), training.lip_regressor.state_dict()
+    assert all(torch.equal(value, kept[name]) for name, value in found.items())
 
 
 def test_each_folder_has_its_own_score(clip: FaceClip, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    recipe = LipSyncRecipe((tmp_path,), tmp_path, encoder, steps=1, batch=4)
+    recipe = LipSyncRecipe((tmp_path,), tmp_path, encoder, steps=1, batch=4, lip_steps=1)
     shapes = own_shapes([clip])[clip.name]
     held_out = {"a": [prepare_clip(clip, shapes)], "b": []}
     training = LipSyncTraining(recipe, [prepare_stabilised(clip, shapes)], held_out)
@@ -140,7 +143,7 @@ def test_training_starts_from_weights(clip: FaceClip, encoder: Path, tmp_path: P
     torch.manual_seed(3)
     network, file = Wav2Lip(WIDTHS), tmp_path / "start.safetensors"
     write_half_precision(network, file)
-    recipe = LipSyncRecipe((tmp_path,), tmp_path, encoder, start=file)
+    recipe = LipSyncRecipe((tmp_path,), tmp_path, encoder, start=file, lip_steps=1)
     training = LipSyncTraining(recipe, [prepare_stabilised(clip, own_shapes([clip])[clip.name])], {})
     began, given = training.network.output_block.state_dict(), network.output_block.state_dict()
     assert all(torch.allclose(began[name].float(), given[name].float(), atol=1e-2) for name in given)
@@ -175,7 +178,7 @@ def test_the_same_seed_gives_the_same_weights(clip: FaceClip, encoder: Path, tmp
     clips = [replace(clip, name=f"c{i}") for i in range(3)]
     write_pack(clips, tmp_path / "pack.npz")
     made = []
-    tiny = LipSyncRecipe((tmp_path,), tmp_path, encoder, steps=2, batch=2, threads=1)
+    tiny = LipSyncRecipe((tmp_path,), tmp_path, encoder, steps=2, batch=2, threads=1, lip_steps=1)
     for name, seed, precision in (("a", 5, "bf16"), ("b", 5, "bf16"), ("c", 6, "bf16"), ("d", 5, "f32")):
         train(replace(tiny, run=tmp_path / name, seed=seed, precision=precision))
         made.append((tmp_path / name / "model.safetensors").read_bytes())
