@@ -78,6 +78,9 @@ class AvatarCache:
         self._background_threads = ThreadPoolExecutor(N_BACKGROUND_THREADS, "viseme-background")
         self._single_frames = FairQueue(N_SINGLE_FRAME_THREADS, MAX_SINGLE_FRAMES)
         self._loads = asyncio.Semaphore(N_LOADS)
+        self._n_uses = 0  # of loaded packages by sessions and requests, those of dropped packages too
+        self._is_exclusion_due = False  # of packages that were loaded, from collections of garbage
+        self._exclusion: asyncio.Task[None] | None = None
         self._packages = PackageList(settings)
         self._listing: asyncio.Task[list[AvatarInfo]] | None = None
         self._listed = STALE
@@ -125,11 +128,6 @@ class AvatarCache:
         """Names of the packages in memory, sorted."""
         return sorted(name for name, entry in self._entries.items() if entry.loading.done())
 
-    @property
-    def _is_in_use(self) -> bool:
-        """Whether a session or request uses a loaded package."""
-        return any(entry.n_users > 0 and entry.loading.done() for entry in self._entries.values())
-
     @asynccontextmanager
     async def acquire(self, name: str) -> AsyncIterator[AvatarPackage]:
         """Load the package if necessary, and keep it open inside of the block.
@@ -140,7 +138,15 @@ class AvatarCache:
         entry.n_users += 1
         try:
             # Shielded: if this caller is canceled, others still wait for the same package.
-            yield await asyncio.shield(entry.loading)
+            package = await asyncio.shield(entry.loading)
+            while self._exclusion is not None and not self._exclusion.done():
+                await asyncio.wait({self._exclusion})
+            self._n_uses += 1
+            try:
+                yield package
+            finally:
+                self._n_uses -= 1
+                self._exclude_if_unused()
         finally:
             entry.n_users -= 1
             entry.close_if_unused()
@@ -171,13 +177,27 @@ class AvatarCache:
         try:
             async with self._loads:
                 package = await self.run_in_background(load_package, name, self._settings)
-                if not self._is_in_use:
-                    await self.run_in_background(exclude_loaded_objects)
         except BaseException:
             self._entries.pop(name, None)  # the next request tries again
             raise
+        self._is_exclusion_due = True
+        self._exclude_if_unused()
         logger.info("an avatar was loaded", extra={"avatar": name, "frames": package.n_frames})
         return package
+
+    def _exclude_if_unused(self) -> None:
+        """If it is due and no package is used, start to exclude what was loaded from collections of garbage.
+
+        `acquire` waits for it: what is part of a session would never be collected.
+        """
+        is_running = self._exclusion is not None and not self._exclusion.done()
+        if self._is_exclusion_due and self._n_uses == 0 and not is_running:
+            self._exclusion = asyncio.create_task(self._exclude())
+
+    async def _exclude(self) -> None:
+        while self._is_exclusion_due:  # again, if another package is loaded meanwhile
+            self._is_exclusion_due = False
+            await self.run_in_background(exclude_loaded_objects)
 
     async def watch_folder(self) -> None:
         """Drop packages whose folders are removed or replaced, until canceled."""
@@ -209,6 +229,9 @@ class AvatarCache:
             entry.loading.cancel()
         for name in list(self._entries):
             self._drop(name)
+        self._is_exclusion_due = False
+        if self._exclusion is not None:
+            await asyncio.wait({self._exclusion})
         for threads in (self._threads, self._background_threads):
             await asyncio.to_thread(threads.shutdown, wait=True, cancel_futures=True)
 

@@ -146,7 +146,34 @@ def test_loading_excludes_objects_from_collections_unless_a_package_is_used(
             assert len(excluded) == 1
             async with cache.acquire("second"):
                 assert len(excluded) == 1
+        async with cache.acquire("second"):
+            assert len(excluded) == 2  # as soon as none was used
         async with cache.acquire("third"):
+            assert len(excluded) == 3
+        async with cache.acquire("third"):
+            assert len(excluded) == 3
+        await cache.close()
+
+    asyncio.run(go())
+
+
+def test_a_session_of_a_replaced_package_counts_as_use(deployment: Settings, monkeypatch: pytest.MonkeyPatch):
+    excluded: list[str] = []
+    assert deployment.avatars is not None
+    manifest = deployment.avatars / "drawn" / "manifest.json"
+    monkeypatch.setattr(avatar_cache, "load_package", lambda *_: LoadedPackage())
+    monkeypatch.setattr(avatar_cache, "exclude_loaded_objects", lambda: excluded.append("now"))
+
+    async def go() -> None:
+        cache = AvatarCache(deployment)
+        async with cache.acquire("drawn") as replaced:
+            manifest.write_text(manifest.read_text() + " ")
+            await cache.refresh()
+            async with cache.acquire("drawn") as package:
+                assert package is not replaced
+            async with cache.acquire("drawn"):
+                assert len(excluded) == 1
+        async with cache.acquire("drawn"):
             assert len(excluded) == 2
         await cache.close()
 
