@@ -21,12 +21,13 @@ interrupts it once a minute. Server and browser share the cores. Prints one JSON
                   the machine, and so adds what the session is late (`playout_timestamp_` in WebRTC's neteq_impl.cc)
   interrupt       from the message to the last frame with an open mouth, or loud audio, that is played, and to the shut
                   mouth: after the browser's buffers, while `bench.live` measures the arrival. Rounds, and the median
-                  and maximum of each; they fall on different parts of the sentence, some of them on its pauses
+                  and maximum of each; they fall on different parts of the sentence, some of them on its pauses.
+                  unmeasured: rounds in which the mouth was not seen to open and shut
   cpu_ms          CPU time of the server for a frame: of this session, and of one by WebSocket, with whole frames, that
                   speaks as much
 
 Exits with status 1 if fewer than 24.5 frames a second are shown, one is lost, the first takes over 500 ms, the offset
-is over 40 ms (99th percentile), or an interrupt over 120 ms and 200 ms.
+is over 40 ms (99th percentile), or an interrupt over 120 ms and 200 ms or not measured.
 """
 
 from __future__ import annotations
@@ -185,6 +186,7 @@ def is_over_a_limit(results: dict[str, Any]) -> bool:
         or results["first_frame_ms"] > MAX_FIRST_MS
         or results["av_offset_ms"]["p99"] > MAX_OFFSET_MS
         or results["interrupt"] is None
+        or results["interrupt"]["unmeasured"] > 0
         or results["interrupt"]["last_old_frame_ms"]["max"] > MAX_OLD_MS
         or results["interrupt"]["shut_mouth_ms"]["max"] > MAX_SHUT_MS
     )
@@ -296,7 +298,7 @@ def summarize_session(frames: dict[str, Any], stats: list[dict[str, Any]], load:
 def summarize_interrupts(found: list[dict[str, Any]], mouths: RestingMouths) -> dict[str, Any] | None:
     """Return the number of rounds, and the milliseconds from the message: median and maximum.
 
-    A round in which the mouth is not seen to open and shut does not count, and is printed. None if no round counts.
+    A round in which the mouth is not seen to open and shut counts as unmeasured, and is printed. None if all are.
     """
     rounds: list[tuple[float, float, float]] = []
     for one in found:
@@ -307,7 +309,7 @@ def summarize_interrupts(found: list[dict[str, Any]], mouths: RestingMouths) -> 
     if not rounds:
         return None
     names = ("last_old_frame_ms", "last_old_audio_ms", "shut_mouth_ms")
-    return {"rounds": len(rounds)} | {
+    return {"rounds": len(rounds), "unmeasured": len(found) - len(rounds)} | {
         name: {"median": round(statistics.median(values), 1), "max": round(max(values), 1)}
         for name, values in zip(names, zip(*rounds, strict=True), strict=True)
     }

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from bench.webrtc import TIMESTAMPS, is_over_a_limit, summarize_session
+from bench import webrtc
+from bench.webrtc import TIMESTAMPS, is_over_a_limit, summarize_interrupts, summarize_session
 
 STATS: list[dict[str, Any]] = [{"audio": 1000.0, "video": 990.0, "lost": 0, "dropped": 0}] * 4
 
@@ -17,7 +18,7 @@ def summarize(*calls: tuple[int, int]) -> dict[str, Any]:
     shown = [(40.0 * frame, (start + 3600 * frame) % TIMESTAMPS, presented) for frame, presented in calls]
     found = summarize_session({"first": 300.0, "shown": shown}, STATS, load=0.0)
     rounds = {"last_old_frame_ms": {"median": 0.0, "max": 0.0}, "shut_mouth_ms": {"median": 9.0, "max": 9.0}}
-    return found | {"interrupt": rounds}
+    return found | {"interrupt": {"unmeasured": 0} | rounds}
 
 
 def test_a_frame_without_a_call_is_not_lost():
@@ -35,3 +36,19 @@ def test_a_frame_that_is_presented_twice_hides_no_lost_one():
     assert is_over_a_limit(found)
     again = summarize((0, 0), (1, 1), (1, 2), (2, 3))  # with a call for each time
     assert (again["lost_frames"], again["presented_twice"], again["missed_callbacks"]) == (0, 1, 0)
+
+
+def test_a_round_that_cannot_be_measured_fails(monkeypatch: pytest.MonkeyPatch):
+    def time_round(found: dict[str, Any], _mouths: Any) -> tuple[float, float, float]:
+        if not found:
+            raise ValueError("the mouth did not shut")
+        return 10.0, 20.0, 30.0
+
+    monkeypatch.setattr(webrtc, "time_round", time_round)
+    mouths: Any = None
+    good = summarize((0, 0), (1, 1)) | {"interrupt": summarize_interrupts([{"sent": 0}], mouths)}
+    assert not is_over_a_limit(good)
+    mixed = summarize_interrupts([{"sent": 0}, {}], mouths)
+    assert mixed is not None
+    assert (mixed["rounds"], mixed["unmeasured"]) == (1, 1)
+    assert is_over_a_limit(good | {"interrupt": mixed})
