@@ -19,6 +19,8 @@ The row "grammar, logits zero" is a baseline: what the grammar outputs for 75 fr
 from __future__ import annotations
 
 import argparse
+import math
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,6 +48,11 @@ def main() -> None:
     args = parser.parse_args()
     if not 0 <= args.shared_words < len(GRID):
         parser.error(f"--shared-words: expected 0 to {len(GRID) - 1}, found {args.shared_words}")
+    if args.shared_words and not args.phrases:
+        parser.error("--shared-words: expected --phrases as well")
+    n_sentences = math.prod(len(words) for words in GRID[args.shared_words :])
+    if args.phrases is not None and not 1 <= args.phrases <= n_sentences:
+        parser.error(f"--phrases: expected 1 to {n_sentences}, as many sentences exist, found {args.phrases}")
     groups = read_groups(args.tables, args.speakers)
     for weights in args.weights:
         print(f"weights: {weights}")
@@ -59,7 +66,8 @@ def main() -> None:
 
 def read_groups(tables: Sequence[Path], speakers: Sequence[str] | None) -> dict[str, list[LabelledClip]]:
     """Return the groups of clips of all tables by their names. Raises: SystemExit if a speaker has no clip."""
-    clips = {table.name: read_clip_table(table) for table in tables}
+    n_of_name = Counter(table.name for table in set(tables))
+    clips = {str(table) if n_of_name[table.name] > 1 else table.name: read_clip_table(table) for table in tables}
     if speakers is None:
         return {f"{table} {name}": group for table in clips for name, group in group_by_speaker(clips[table]).items()}
     missing = set(speakers) - {clip.speaker for of_table in clips.values() for clip in of_table}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.accuracy import draw_phrases, read_groups
+from bench.accuracy import draw_phrases, main, read_groups
 from inference.lip_reading.grammar_decoder import GRID
 
 TEXT = "BIN BLUE AT F TWO NOW"
@@ -44,3 +44,32 @@ def test_groups_are_the_first_speaker_and_others_or_those_asked_for(tmp_path: Pa
     }
     with pytest.raises(SystemExit, match=r"no clips of s99 in one\.csv, other\.csv"):
         read_groups(tables, ["s20", "s99"])
+
+
+def test_tables_of_the_same_name_are_kept_apart(tmp_path: Path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    tables = [write_table(tmp_path / "a", "one", "s1"), write_table(tmp_path / "b", "one", "s2", "s2")]
+    groups = read_groups([*tables, write_table(tmp_path, "other", "s3")], None)
+    assert {name: len(group) for name, group in groups.items()} == {
+        f"{tables[0]} s1": 1,
+        f"{tables[1]} s2": 2,
+        "other.csv s3": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["--phrases", "20", "--shared-words", "5"], "--phrases: expected 1 to 4,"),
+        (["--phrases", "0"], "--phrases: expected 1 to 64000,"),
+        (["--shared-words", "2"], "--shared-words: expected --phrases"),
+    ],
+)
+def test_phrases_that_do_not_exist_are_refused(
+    options: list[str], error: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("sys.argv", ["accuracy", "clips.csv", *options])
+    with pytest.raises(SystemExit):
+        main()
+    assert error in capsys.readouterr().err
