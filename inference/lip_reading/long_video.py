@@ -47,7 +47,7 @@ STRIDE = 24  # frames skipped if there is no sentence: what is left of a window 
 # Ends are decoded if their estimated score is this close to the best. Estimates are off by 0.001 nats in the median, by
 # up to 0.09 if the frames clearly contain one sentence; the best end had one at most 0.02 below the best estimate.
 MIN_MARGIN = 0.05  # nats, up to a score of -1
-MARGIN_PER_SQUARE = 0.05  # of the best score, per nat: 0.11 at -1.5
+MARGIN_PER_SQUARE = 0.05  # nats, times the square of the best score: 0.11 at -1.5
 # Speech that no end makes clear is decoded up to every end: its estimates say little.
 CLEAR_ABOVE = -1.5  # nats
 # The middle of the grid is enough if one of its ends is clear: up to the end of a sentence scores rise, and after
@@ -195,7 +195,9 @@ class SentenceSegmenter:
         ends = [*coarse, *self._around(coarse[0])]
         ends = self._close_ends(ends) if self._is_clear(coarse) else ends
         self._decode(ends)
-        return max((self._decoded[end] for end in ends), key=lambda one: one.score)
+        # A neighbour's estimate that is too high can have left out the best coarse end, which is decoded.
+        decoded = (self._decoded[end] for end in (*coarse, *ends) if end in self._decoded)
+        return max(decoded, key=lambda one: one.score)
 
     def _improve(self, best: Hypothesis, ends: Iterable[int]) -> Hypothesis:
         """Decode up to those of these ends that may be better than the best so far; return the best of all."""
