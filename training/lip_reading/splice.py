@@ -50,8 +50,9 @@ def cut_words(sample: MouthSample, first: int, end: int) -> MouthSample:
 
 
 def start_of_word(sample: MouthSample, word: int) -> int:
-    """Return the first frame of a word, or of the next one if it is shorter than a frame."""
-    return int(np.flatnonzero(sample.word_indices >= word)[0])
+    """Return the first frame of a word, or of the next one if it is shorter than a frame; their number if none is."""
+    found = np.flatnonzero(sample.word_indices >= word)
+    return int(found[0]) if len(found) else len(sample.word_indices)
 
 
 def fit_length(word_indices: Integers) -> Integers:

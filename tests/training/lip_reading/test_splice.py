@@ -73,3 +73,11 @@ def test_a_word_shorter_than_a_frame_is_skipped():
     short = replace(head, word_indices=np.where(head.word_indices == 2, BETWEEN_WORDS, head.word_indices))
     spliced = splice_words(short, [make_sample(text, 90) for text in TAILS])
     assert np.bincount(spliced.word_indices + 1)[1:].tolist() == [10, 10, 0, 10, 10, 10]
+
+
+def test_a_last_word_without_a_frame_has_none_in_the_sentence():
+    cut_short = make_sample(TAILS[2], 90, start=25)  # its last word would begin with frame 75
+    assert cut_short.word_indices.max() == 4
+    spliced = splice_words(make_sample(HEAD, 60), [*(make_sample(text, 90) for text in TAILS[:2]), cut_short])
+    assert spliced.frames.shape == (75, 64, 128, 3)
+    assert spliced.word_indices.max() == 4
