@@ -9,6 +9,7 @@ frames do not have, in a fourth of the time.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -33,7 +34,7 @@ class AvatarVp8Encoder(Vp8Encoder):
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._now, self._rate = now, START_RATE
-        self._estimate: int | None = None  # the client's, since the last frame
+        self._estimate: deque[int] = deque(maxlen=1)  # the client's, since the last frame; its methods are atomic
         self._last_estimate = 0
         self._sent = 0.0  # bits per second
         self._changed_s = now()
@@ -46,7 +47,7 @@ class AvatarVp8Encoder(Vp8Encoder):
     @target_bitrate.setter
     def target_bitrate(self, estimate: int) -> None:
         """Take the client's estimate of the bandwidth, which the next frame follows."""
-        self._estimate = estimate
+        self._estimate.append(estimate)
 
     def _follow(self, estimate: int) -> None:
         """Follow an estimate.
@@ -67,9 +68,8 @@ class AvatarVp8Encoder(Vp8Encoder):
     def encode(self, frame: Any, force_keyframe: bool = False) -> tuple[list[bytes], int]:
         """Return the payloads of a frame, and its timestamp. Called in a thread, one frame at a time."""
         assert isinstance(frame, VideoFrame)
-        estimate, self._estimate = self._estimate, None
-        if estimate is not None:
-            self._follow(estimate)
+        if self._estimate:
+            self._follow(self._estimate.popleft())
         codec = self.codec
         if codec is None or (codec.width, codec.height, codec.bit_rate) != (frame.width, frame.height, self._rate):
             self.codec = open_vp8(frame.width, frame.height, self._rate)
