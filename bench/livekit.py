@@ -76,7 +76,7 @@ class SpokenSegment:
 class HandedImage:
     """An image that the runner got.
 
-    n_clears: interrupts before it. speech: number of images of speech between these and it, if it is one itself.
+    n_clears: interrupts before it. speech: its index among the images of speech since the last interrupt; None at rest.
     """
 
     frame: rtc.VideoFrame
