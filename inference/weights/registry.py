@@ -157,7 +157,7 @@ STARTER_SYNC = WeightSet(
     files=(
         WeightFile(
             "model.safetensors",
-            "453b113ed1b4677aa00d9fa5c4989319ed797ce4dae8de61c37568f1816dfcf9",
+            "6dd9561a0de673a03e435368758f1baa86fd8df22584b31ad899ad01bc059627",
             5_972_270,
         ),
     ),
