@@ -167,8 +167,14 @@ def test_frames_by_number(frames: FrameClient, rpc: Rpc):
         assert decode_jpeg(whole.frame("drawn", 7).jpeg).shape == (package.height, package.width, 3)
 
 
-def test_batches_of_speech_join_without_a_seam(frames: FrameClient, monkeypatch: pytest.MonkeyPatch):
-    """Batches give the same frames as a single request."""
+@pytest.mark.parametrize("look_ahead", [6, 1, -1])
+def test_batches_of_speech_join_without_a_seam(
+    frames: FrameClient, rpc: Rpc, monkeypatch: pytest.MonkeyPatch, look_ahead: int
+):
+    """Batches give the same frames as a single request, however far the avatar's frames look ahead."""
+    package = rpc.package("drawn")
+    manifest = package._manifest.model_copy(update={"look_ahead_windows": look_ahead})
+    monkeypatch.setattr(package, "_manifest", manifest)
     pcm = noise(31 * 640 - 100)
     monkeypatch.setattr("container.client.BATCH_FRAMES", 10)
     spoken = list(frames.speak("drawn", pcm, first=2))

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 CHUNKS_BEFORE = 8  # chunks required before that of the first frame
 CHUNKS_AFTER = 7  # chunks required after that of the last frame
 LOOK_AHEAD_CHUNKS = 6  # further chunks that the audio encoder uses for the last frames if they are sent
-# Frames at the start of a batch whose features do not have their full context yet. A client that joins batches requests
-# them again and drops them. Five frames, because the spectrogram's windows repeat their positions every five frames.
-OVERLAP_FRAMES = 5
+# Frames at the start of a batch that a client which joins batches requests again and drops, because their first windows
+# begin before the request's audio: 2 frames of avatars that look 6 windows ahead, 7 of those that look 1 ahead, 9 at
+# most. A multiple of five, because the spectrogram's windows repeat their positions every five frames.
+OVERLAP_FRAMES = 10
 
 
 class AudioChunkEncoder:
