@@ -194,12 +194,13 @@ class Product:
     def build(self, job: Job) -> Outcome:
         """Build an avatar with the starter's networks as its checkpoint."""
         from inference.avatar.build import AvatarSource, build_package
-        from inference.avatar.starter import starter_folder
+        from inference.avatar.starter import LOOK_AHEAD_WINDOWS, starter_folder
         from inference.faces.load import load_landmarker
 
         starter = starter_folder(self._settings.data_dir)
         landmarker = load_landmarker("mediapipe", self._settings.weight_sources)
-        source = AvatarSource(job.source, starter / "network.safetensors", starter / "audio_encoder.safetensors")
+        network, encoder = starter / "network.safetensors", starter / "audio_encoder.safetensors"
+        source = AvatarSource(job.source, network, encoder, look_ahead=LOOK_AHEAD_WINDOWS)
         manifest = build_package(source, job.output.with_suffix(""), landmarker, limits=self._settings.media_limits)
         return Outcome(n_frames=manifest.frames, size=(manifest.width, manifest.height))
 

@@ -71,10 +71,19 @@ def build(
         typer.Option(metavar="NPY", help="Audio features to store in the package, such as aud_ave.npy."),
     ] = None,
     mode: ModeOption = None,
+    look_ahead: Annotated[
+        int | None,
+        typer.Option(
+            "--look-ahead",
+            metavar="WINDOWS",
+            help="How far frames of these weights look ahead, -1 to 6 windows of 40 ms. Default: 6, as published ones.",
+        ),
+    ] = None,
 ) -> None:
     """Build an avatar package from a video and the U-Net trained on it."""
     check_mode(mode)
 
+    from inference.audio.avatar_features import LAST_WINDOW
     from inference.avatar.build import AvatarSource, build_package
     from inference.avatar.crops import open_npy
     from inference.faces.load import load_landmarker
@@ -82,11 +91,13 @@ def build(
 
     settings = Settings.from_env()
     packaged_features = None if features is None else open_npy(features)
+    n_ahead = LAST_WINDOW if look_ahead is None else look_ahead
+    source = AvatarSource(video, checkpoint, encoder, landmarks, packaged_features, mode, n_ahead)
     warnings: list[str] = []
     with report_progress() as progress:
         task = progress.add_task(video.name, total=None)
         manifest = build_package(
-            AvatarSource(video, checkpoint, encoder, landmarks, packaged_features, mode),
+            source,
             output,
             load_landmarker("mediapipe", settings.weight_sources),
             limits=settings.media_limits,

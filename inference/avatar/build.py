@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from inference.audio.avatar_features import LAST_WINDOW
 from inference.avatar.crop_box import (
     Points,
     crop_box_from_landmarks,
@@ -29,7 +30,7 @@ from inference.avatar.write_package import (
     write_frames,
     write_networks,
 )
-from inference.errors import BadPackage, MediaTooLarge, NoFaceFound, UnsupportedMedia
+from inference.errors import BadPackage, InvalidRequest, MediaTooLarge, NoFaceFound, UnsupportedMedia
 from inference.faces import FaceBox, FaceTracker, Landmarker
 from inference.media import Frame, MediaLimits, MediaOpener, open_media
 from inference.media.frames import pad_to_even
@@ -51,7 +52,9 @@ class AvatarSource:
     video: a video of one person, at any frame rate. checkpoint: U-Net weights. encoder: audio encoder weights; if None,
     the deployment's encoder is used. lms: a folder with upstream's 110 landmarks of each frame; if None, Viseme's
     landmarker is used. features: (N, numbers) float32, to be spoken without audio. mode: of the checkpoint; if None,
-    the mode that its shapes indicate.
+    the mode that its shapes indicate. look_ahead: windows that the frames of these weights look ahead, -1 to 6; 6 as in
+    published avatars, 1 for the starter's networks.
+    Raises: InvalidRequest if the look-ahead is outside this range.
     """
 
     video: Path
@@ -60,6 +63,11 @@ class AvatarSource:
     lms: Path | None = None
     features: npt.NDArray[np.float32] | None = None
     mode: str | None = None
+    look_ahead: int = LAST_WINDOW
+
+    def __post_init__(self) -> None:
+        if not -1 <= self.look_ahead <= LAST_WINDOW:
+            raise InvalidRequest(f"look-ahead {self.look_ahead}: expected -1 to {LAST_WINDOW} windows")
 
 
 def build_package(
@@ -95,6 +103,7 @@ def build_package(
             mode=unet.sizes.mode,
             idle=choose_idle([mouth_gap(one) for one in points]),
             landmarks=landmarker.name if source.lms is None else "lms110",
+            look_ahead_windows=source.look_ahead,
             made_from=describe_sources(source),
             files=write_networks_and_features(folder, unet, encoder, source.features),
             boxes=written.rows(),

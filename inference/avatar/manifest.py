@@ -124,8 +124,13 @@ def describe_files(folder: Path) -> dict[str, FileInfo]:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest, the last file of a package: without it the folder is not a package."""
-    text = json.dumps(manifest.model_dump(mode="json"), indent=1)
+    """Write the manifest, the last file of a package: without it the folder is not a package.
+
+    The look-ahead is left out if it is that of published avatars, so that earlier versions, which forbid unknown keys,
+    read the package.
+    """
+    usual = {"look_ahead_windows"} if manifest.look_ahead_windows == LAST_WINDOW else None
+    text = json.dumps(manifest.model_dump(mode="json", exclude=usual), indent=1)
     with (folder / MANIFEST).open("w", encoding="utf-8") as file:
         file.write(text + "\n")
         file.flush()

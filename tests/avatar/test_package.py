@@ -17,7 +17,16 @@ from support.shots import film_person
 from inference.avatar import AvatarPackage, find_named, list_avatars
 from inference.avatar.build import AvatarSource, SourceVideo, build_package, choose_idle, track_landmarks
 from inference.avatar.compose import cut_crop
-from inference.avatar.manifest import BACKGROUND, CROPS, ENCODER, MANIFEST, NETWORK, describe_files
+from inference.avatar.manifest import (
+    BACKGROUND,
+    CROPS,
+    ENCODER,
+    MANIFEST,
+    NETWORK,
+    describe_files,
+    read_manifest,
+    write_manifest,
+)
 from inference.errors import (
     AvatarNotFound,
     BadPackage,
@@ -59,6 +68,15 @@ def test_it_contains_the_source_video(package: AvatarPackage, source: AvatarSour
         np.testing.assert_array_equal(package.crop(i), cut_crop(filmed[i], package.box(i)))
         assert not package.crop(i).flags.writeable
         assert package.region(i).shape == (package.box(i).height, package.box(i).width, 3)
+
+
+def test_a_manifest_states_only_an_unusual_look_ahead(package_folder: Path, tmp_path: Path):
+    """Earlier versions forbid unknown keys, and read packages of the usual look-ahead."""
+    assert "look_ahead_windows" not in json.loads((package_folder / MANIFEST).read_text())
+    manifest = read_manifest(package_folder)
+    assert manifest.look_ahead_windows == 6
+    write_manifest(tmp_path, manifest.model_copy(update={"look_ahead_windows": 1}))
+    assert read_manifest(tmp_path).look_ahead_windows == 1
 
 
 def test_its_crops_are_memory_mapped(package: AvatarPackage):

@@ -15,7 +15,7 @@ from bench.lips import correlate_at_lag
 from inference.avatar import AvatarPackage, list_avatars
 from inference.avatar.catalogue import is_starter
 from inference.avatar.manifest import CROPS, MANIFEST, MATTES, read_manifest
-from inference.avatar.starter import cache_key, starter_folder
+from inference.avatar.starter import LOOK_AHEAD_WINDOWS, cache_key, starter_folder
 from inference.errors import BadPackage, StorageError
 from inference.faces import Landmarker
 from inference.rendering.portrait import STARTER_FRAMES
@@ -76,6 +76,7 @@ def test_its_mouth_follows_speech_and_rests_in_silence(starter: AvatarPackage, l
 def test_its_card_describes_these_files():
     card = STARTER_AVATAR.read_card()
     assert card["files"] == {file.name: {"sha256": file.sha256, "bytes": file.n_bytes} for file in STARTER_AVATAR.files}
+    assert card["training"]["look_ahead_windows"] == LOOK_AHEAD_WINDOWS
     assert card["results"]["drawn"]["correlation"] > 0.5
     assert card["results"]["filmed"]["correlation"] > 0.5
 

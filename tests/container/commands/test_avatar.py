@@ -11,6 +11,7 @@ from support.fake_espeak import write_fake_espeak
 
 from container.cli import main
 from inference.avatar.build import AvatarSource
+from inference.avatar.manifest import read_manifest
 
 
 @pytest.fixture
@@ -36,8 +37,10 @@ def speech(tmp_path: Path) -> Path:
 
 def test_a_package_is_built_inspected_and_rendered(home: Path, avatar_source: AvatarSource, speech: Path, capsys):
     parts = [str(avatar_source.video), "--checkpoint", str(avatar_source.checkpoint)]
-    assert main(["avatar", "build", *parts, "--encoder", str(avatar_source.encoder), "-o", str(home / "mine")]) == 0
+    options = ["--encoder", str(avatar_source.encoder), "--look-ahead", "1", "-o", str(home / "mine")]
+    assert main(["avatar", "build", *parts, *options]) == 0
     assert "wrote" in capsys.readouterr().err
+    assert read_manifest(home / "mine").look_ahead_windows == 1
     assert main(["avatar", "info", str(home / "mine"), "--sheet", str(home / "sheet.png"), "--device", "cpu"]) == 0
     printed = capsys.readouterr()
     about = json.loads(printed.out)
@@ -98,6 +101,7 @@ def test_importing_an_incomplete_seed_package_exits_2(home: Path, capsys):
     ("arguments", "words"),
     [
         (["avatar", "build", "FILM", "--checkpoint", "CKPT", "-o", "out", "--mode", "whisper"], "expected ave, hubert"),
+        (["avatar", "build", "FILM", "--checkpoint", "CKPT", "-o", "out", "--look-ahead", "7"], "expected -1 to 6"),
         (["avatar", "build", "none.mp4", "--checkpoint", "CKPT", "-o", "out"], "none.mp4"),
         (["avatar", "build", "FILM", "--checkpoint", "FILM", "-o", "out"], "neither safetensors nor a torch file"),
         (["avatar", "build", "FILM", "-o", "out"], "--checkpoint"),
