@@ -17,6 +17,7 @@ line per round; AUDIO/audio_network.safetensors has the best weights so far, on 
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -76,6 +77,7 @@ ROW_NOISE = 0.1  # standard deviation of the noise on rows in training, over tha
 LAYERS = "layers."  # prefix of the layers in a speech encoder's weights
 HELD_OUT_PEOPLE = ("s32",)  # never trained on, to choose weights by; not among those that the benchmarks measure
 SILENCE = "silence"  # the kind of utterances without speech
+OWN_KINDS = ("kokoro", "espeak", SILENCE, " ".join(HELD_OUT_PEOPLE))  # kinds that no folder of packs may be named like
 
 
 @dataclass(frozen=True)
@@ -327,18 +329,28 @@ def load_kinds(recipe: AudioEncoderRecipe) -> tuple[Kinds, Kinds]:
     """Return utterances to train on and held-out ones, by kind.
 
     Held out are the people of HELD_OUT_PEOPLE, the voices of `held_out_speech`, and other texts of the other voices.
+    Raises: ValueError if two folders have the same name, or no speech is left to train on.
     """
+    check_names(recipe.packs)
     kinds: Kinds = {}
     held_out: Kinds = {}
+    unseen: list[FaceClip] = []
     for folder in recipe.packs:
         clips = take_evenly(load_faces(folder), recipe.n_clips)
-        kinds[folder.name] = label_clips([one for one in clips if one.person not in HELD_OUT_PEOPLE], recipe.n_speeds)
-        if unseen := [one for one in clips if one.person in HELD_OUT_PEOPLE]:
-            held_out[" ".join(HELD_OUT_PEOPLE)] = label_clips(unseen)
+        unseen += [one for one in clips if one.person in HELD_OUT_PEOPLE]
+        if known := [one for one in clips if one.person not in HELD_OUT_PEOPLE]:
+            kinds[folder.resolve().name] = label_clips(known, recipe.n_speeds)
+    if unseen:
+        held_out[" ".join(HELD_OUT_PEOPLE)] = label_clips(unseen)
     if recipe.speech is not None:
         kinds["kokoro"] = label_kokoro(load_kokoro(recipe.speech)[: recipe.n_spoken])
     if recipe.n_utterances:
         kinds["espeak"] = draw_utterances(recipe.n_utterances, recipe.seed)
+    kinds = {kind: utterances for kind, utterances in kinds.items() if utterances}
+    if not kinds:
+        raise ValueError(
+            f"no speech to train on: give --speech, --n-utterances, or --packs of people besides {HELD_OUT_PEOPLE[0]}"
+        )
     for kind, utterances in kinds.items():
         unseen_names = {one.name for one in utterances if is_held_out(one.name, recipe)}
         first = {one.name: one for one in reversed(utterances) if one.name in unseen_names}  # as recorded
@@ -347,6 +359,14 @@ def load_kinds(recipe: AudioEncoderRecipe) -> tuple[Kinds, Kinds]:
     if recipe.held_out_speech is not None:
         held_out["kokoro"] = label_kokoro(load_kokoro(recipe.held_out_speech))
     return {**kinds, SILENCE: [make_silence(N_SILENCES, recipe.seed)]}, held_out
+
+
+def check_names(folders: Sequence[Path]) -> None:
+    """Check that folders of packs have names of their own, by which their kinds of speech are called."""
+    names = [folder.resolve().name for folder in folders]
+    for name in names:
+        if names.count(name) > 1 or name in OWN_KINDS:
+            raise ValueError(f"--packs: {name} names two kinds of speech; rename the folder")
 
 
 def take_evenly(clips: list[FaceClip], n_clips: int | None) -> list[FaceClip]:
@@ -363,10 +383,13 @@ def is_held_out(name: str, recipe: AudioEncoderRecipe) -> bool:
 def encode_kinds(
     layers: nn.Sequential, recipe: AudioEncoderRecipe
 ) -> tuple[dict[str, EncodedUtterances], dict[str, EncodedUtterances]]:
-    """Return what `load_kinds` does, encoded. It is made once: AUDIO/rows.npz has it."""
+    """Return what `load_kinds` does, encoded. It is made once: AUDIO/rows.npz has it.
+
+    Raises: ValueError if the file was made by another recipe, and the errors of `load_kinds`.
+    """
     path = recipe.run / "rows.npz"
     if not path.exists():
-        arrays: dict[str, Any] = {}
+        arrays: dict[str, Any] = {"recipe": json.dumps(describe_rows(recipe))}
         for part, kinds in zip(("trained", "held_out"), load_kinds(recipe), strict=True):
             for kind, utterances in kinds.items():
                 n_varied = N_VARIED if part == "trained" and kind != SILENCE else 0
@@ -375,11 +398,34 @@ def encode_kinds(
         write_arrays(arrays, path)
     found: dict[str, dict[str, dict[str, Any]]] = {"trained": {}, "held_out": {}}
     with np.load(path, allow_pickle=False) as saved:
+        check_rows(path, json.loads(str(saved["recipe"])) if "recipe" in saved.files else {}, describe_rows(recipe))
         for key in saved.files:
+            if key == "recipe":
+                continue
             part, kind, name = key.split("/")
             found[part].setdefault(kind, {})[name] = saved[key]
     trained, held_out = ({kind: EncodedUtterances(**own) for kind, own in part.items()} for part in found.values())
     return trained, held_out
+
+
+def describe_rows(recipe: AudioEncoderRecipe) -> dict[str, Any]:
+    """Return the options that the rows depend on, as JSON has them."""
+    numbers = ("look_ahead", "n_utterances", "n_clips", "n_speeds", "n_spoken", "held_out", "seed")
+    return {
+        "start": str((recipe.start or bundled_speech_encoder()).resolve()),
+        "packs": [str(folder.resolve()) for folder in recipe.packs],
+        "speech": None if recipe.speech is None else str(recipe.speech.resolve()),
+        "held_out_speech": None if recipe.held_out_speech is None else str(recipe.held_out_speech.resolve()),
+        **{name: getattr(recipe, name) for name in numbers},
+    }
+
+
+def check_rows(path: Path, found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Check that rows were made with the options of this run. Raises: ValueError."""
+    for name, value in expected.items():
+        if name not in found or found[name] != value:
+            made = found.get(name, "not stated")
+            raise ValueError(f"{path}: made with {name} {made}, but this run has {value}; remove it or give another -o")
 
 
 def train(recipe: AudioEncoderRecipe) -> None:

@@ -184,7 +184,7 @@ def test_a_tiny_run_makes_an_avatar_and_resumes(tmp_path: Path):
     assert (unet.sizes.widths, unet.sizes.audio_shape) == (UNET_WIDTHS, (16, 16, 16))
     assert encoder.sizes == ENCODER_WIDTHS
     few = ["--batch", "1", "--steps", "2"]
-    audio_arguments = ["-o", str(audio_run), "--n-utterances", "2", *few]
+    audio_arguments = ["-o", str(audio_run), "--n-utterances", "2", "--look-ahead", "1", *few]
     unet_arguments = ["-o", str(unet_run), "--n-scored", "1", *few]
     for module, arguments, run in (
         (train_audio_encoder, audio_arguments, audio_run),
