@@ -1,11 +1,13 @@
-"""Measure how well an avatar's mouth follows audio that its weights were not trained on.
+"""Measure how well an avatar's mouth follows speech.
 
     python -m bench.avatar_quality [PACKAGE ...] [--clips CLIPS.csv] [--sheet SHEET.png]
 
 Two kinds of speech: "drawn" is synthesised by espeak-ng, and the reference is the mouth opening that the renderer
 would draw for its phonemes; "filmed" is the audio of the clips, and the reference is the mouth opening measured in
-them. Openings are measured by landmarks on whole composed frames. Prints one JSON object; of several packages, one
-with an object for each, measured on the same speech:
+them. Drawn voices are kept back from every training. Of the clips only the speakers of --leave-out are left out, s1 by
+default, and the starter was trained on s1, s2, s3, s4, s5, s31 and s32 of GRID: leave out all of them to measure it on
+people it was not trained on. Openings are measured by landmarks on whole composed frames. Prints one JSON object; of
+several packages, one with an object for each, measured on the same speech:
 
   voices, frames       number of utterances, and of generated frames
   correlation, lowest  Pearson's correlation of the generated and the reference opening: mean and minimum
@@ -254,7 +256,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packages", nargs="*", default=["starter"], help="names or folders")
     parser.add_argument("--clips", type=Path, help="CSV with the columns file, speaker, transcript: real speech")
-    parser.add_argument("--leave-out", nargs="*", default=["s1"], help="speakers of the clips that were trained on")
+    parser.add_argument(
+        "--leave-out", nargs="*", default=["s1"], help="speakers of the clips to leave out (default: s1)"
+    )
     parser.add_argument("--voices", type=int, default=8, help="number of utterances of each kind")
     parser.add_argument("--sheet", type=Path, help="write generated faces of the last package to this PNG")
     args = parser.parse_args()

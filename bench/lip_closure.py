@@ -86,7 +86,7 @@ class ShapeReader:
 
     @torch.no_grad()
     def opening(self, samples: Samples, n_frames: int) -> Curve:
-        """Return the predicted opening of each frame, less that in silence: (n_frames,) in deviations of the gap."""
+        """Return the predicted opening of each frame, less that in silence: (n_frames,) as the encoding takes it."""
         spoken = self._gaps(make_clip_mels(samples, n_frames, (), 0).windows(n_frames))
         silent = self._gaps(make_clip_mels(np.zeros(SAMPLE_RATE, np.int16), 1, (), 0).windows(1))
         return np.asarray(spoken - silent[0], np.float64)

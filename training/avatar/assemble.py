@@ -67,7 +67,7 @@ def assemble(
     layers = fusion_layers(unet)
     widen, norm = weight_of(layers[WIDEN]), cast(nn.BatchNorm2d, layers[WIDEN + 1])
     n_face = widen.shape[1] - UNET_WIDTHS[-1]
-    shape_weights = widen[:, n_face : n_face + N_SHAPES, 0, 0].clone()  # (256, 7)
+    shape_weights = widen[:, n_face : n_face + N_SHAPES, 0, 0].clone()  # (512, 7)
     widen[:, n_face:, 0, 0] = shape_weights @ readout
     cast(Tensor, norm.running_mean).sub_(shape_weights @ biases)  # the convolution has no bias
     return unet.eval()
