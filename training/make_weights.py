@@ -19,12 +19,12 @@ from pathlib import Path
 
 from inference.avatar.starter import LOOK_AHEAD_WINDOWS
 from training.avatar import assemble, train_audio_encoder, train_unet
-from training.common import kokoro
+from training.common import face_packs, kokoro
 from training.common.espeak import Espeak, has_library
 from training.common.synthetic_clips import FIRST_SEED
 from training.lip_reading import crop_clips, render_clips
 from training.lip_reading import train as train_reading
-from training.lip_sync import face_packs, join_halves, train_audio
+from training.lip_sync import join_halves, train_audio
 from training.lip_sync import train as train_sync
 
 

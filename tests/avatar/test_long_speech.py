@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from inference.audio.avatar_features import LAST_WINDOW
 from inference.avatar import AvatarSession
 from inference.avatar.manifest import IdleRange
 from inference.faces import FaceBox
@@ -17,6 +18,7 @@ class Mannequin:
     """A package without networks; the features and the frames do not matter here."""
 
     n_frames = 250
+    look_ahead_windows = LAST_WINDOW
     idle = IdleRange(first=0, last=99, is_shut=True)
 
     def box(self, i: int) -> FaceBox:

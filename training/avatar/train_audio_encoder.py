@@ -4,7 +4,7 @@
     python -m training.avatar.train_audio_encoder -o AUDIO --start model.safetensors --packs PACKS --speech KOKORO
 
 Voices are those of espeak-ng and, with --speech, of Kokoro, with exact times of their phonemes; with --packs, real ones
-too (PACKS: folders of packs of training.lip_sync.face_packs), of which the gap between the lips was measured. --start
+too (PACKS: folders of packs of training.common.face_packs), of which the gap between the lips was measured. --start
 takes weights of a speech encoder (`starter_visemes`), which knows phonemes: its layers are all but the last of the mel
 encoder, and stay as they are. So each window of audio is encoded once (AUDIO/rows.npz), and a step takes milliseconds.
 
@@ -42,6 +42,8 @@ from training.avatar.utterances import LabelledUtterance, draw_utterances, label
 from training.common.arrays import Floats, Integers
 from training.common.checkpoint import write_tensors
 from training.common.correlation import correlate
+from training.common.face_packs import FaceClip
+from training.common.face_packs import load_packs as load_faces
 from training.common.kokoro import load_packs as load_kokoro
 from training.common.loop import (
     Progress,
@@ -57,8 +59,6 @@ from training.common.loop import (
 from training.common.mouth_examples import BILABIALS, CLASS_NUMBERS
 from training.common.options import Option, parse_options
 from training.common.packs import write_arrays
-from training.lip_sync.face_packs import FaceClip
-from training.lip_sync.face_packs import load_packs as load_faces
 
 UNET_WIDTHS = (8, 16, 32, 64, 128)
 ENCODER_WIDTHS = (16, 32, 64, 128, 256)

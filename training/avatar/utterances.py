@@ -15,12 +15,12 @@ from inference.audio.wav2lip_windows import MEL_WINDOW
 from inference.rendering.mouth_shape import MouthShape
 from training.common.arrays import Floats, Integers
 from training.common.espeak import PAUSE, Espeak, TimedPhoneme, mouth_shapes_at
+from training.common.face_packs import FaceClip
 from training.common.kokoro import KokoroSpeech
 from training.common.lips import shape_gap
 from training.common.mel_windows import COLUMNS_BEFORE, DECIBEL, ClipMels, make_clip_mels, scale_frequencies
 from training.common.mouth_examples import CLASS_NUMBERS, MouthExample, RecordedLips, classes_at, measure_examples
 from training.common.speech import count_frames, draw_noise, synthesise_utterance, to_int16
-from training.lip_sync.face_packs import FaceClip
 
 N_DEGRADED = 1  # degraded copies of timed speech, which are varied further
 WIDEST_GAP = 1.1  # of rendered speech, 97th percentile: what a real speaker's widest opening counts as

@@ -144,7 +144,7 @@ def label_speech(
 
 
 def speaker_examples(n_sentences: int, first_seed: int = FIRST_SEED) -> list[MouthExample]:
-    """Return sentences of the synthetic speaker, as `training.lip_sync.face_packs` renders them, without rendering."""
+    """Return sentences of the synthetic speaker, as `training.common.face_packs` renders them, without rendering."""
     examples = []
     for seed in range(first_seed, first_seed + n_sentences):
         speech = make_clip(seed, seed).speech

@@ -13,8 +13,8 @@ import numpy as np
 
 from inference.lip_sync.preprocess import FACE_SIZE
 from training.common.arrays import Bytes, Floats
+from training.common.face_packs import MARGIN
 from training.common.lips import MIRRORED_LIPS
-from training.lip_sync.face_packs import MARGIN
 
 # Largest changes of a face in its crop.
 MAX_SHIFT_PX, MAX_SCALE, MAX_ROTATION = 6.0, 0.08, 6.0  # px, share, degrees

@@ -19,8 +19,8 @@ from inference.lip_sync.reference import SteadyReference
 from inference.models import Wav2Lip
 from training.common.arrays import Bytes, Floats
 from training.common.correlation import correlate
+from training.common.face_packs import MARGIN
 from training.common.lips import landmark_gap
-from training.lip_sync.face_packs import MARGIN
 from training.lip_sync.samples import PreparedClip, remove_margin
 
 ENLARGEMENT = 3  # factor by which faces are enlarged for the landmarker

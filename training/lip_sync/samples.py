@@ -17,6 +17,7 @@ from torch import Tensor
 
 from inference.lip_sync.preprocess import FACE_SIZE, MASKED_FROM, stack_faces
 from training.common.arrays import Bytes, Floats
+from training.common.face_packs import MARGIN, FaceClip
 from training.common.lips import MIRRORED_LIPS, landmark_gap, measure_shapes
 from training.common.mel_windows import ClipMels, make_clip_mels
 from training.common.mouth_examples import CLOSED, WIDEST
@@ -28,7 +29,6 @@ from training.lip_sync.augmentation import (
     warp_face,
     warp_points,
 )
-from training.lip_sync.face_packs import MARGIN, FaceClip
 from training.lip_sync.facial_hair import FACIAL_HAIR_SHARE, draw_facial_hair
 from training.lip_sync.stabilise import stabilise
 

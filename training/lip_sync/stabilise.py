@@ -12,7 +12,7 @@ import numpy as np
 
 from inference.lip_sync.preprocess import FACE_SIZE, MASKED_FROM
 from training.common.arrays import Bytes, Floats
-from training.lip_sync.face_packs import MARGIN, PACKED_SIDE
+from training.common.face_packs import MARGIN, PACKED_SIDE
 
 SMOOTHING_PX = 1.0  # sigma of the blur before images are compared
 MAX_ITERATIONS, TOLERANCE = 30, 1e-4  # of the alignment

@@ -37,6 +37,7 @@ from inference.models import Wav2Lip
 from inference.settings import Settings
 from inference.weights.checkpoint import load_into, read_tensors
 from training.common.checkpoint import write_half_precision, write_tensors
+from training.common.face_packs import FaceClip, load_packs
 from training.common.loop import (
     Progress,
     Training,
@@ -50,7 +51,6 @@ from training.common.loop import (
 from training.common.mixed_precision import mixed_precision
 from training.common.options import Option, parse_options
 from training.lip_sync.evaluate import score_motion
-from training.lip_sync.face_packs import FaceClip, load_packs
 from training.lip_sync.lip_regressor import LipRegressor, point_error, train_lip_regressor
 from training.lip_sync.samples import (
     FaceBatch,

@@ -26,6 +26,7 @@ from inference.weights.checkpoint import load_into, read_tensors
 from training.common.arrays import Floats
 from training.common.checkpoint import write_tensors
 from training.common.correlation import correlate
+from training.common.face_packs import load_packs
 from training.common.kokoro import load_packs as load_speech
 from training.common.loop import (
     Progress,
@@ -48,7 +49,6 @@ from training.common.mouth_examples import (
 )
 from training.common.options import Option, parse_options
 from training.common.speech_encoder import SpeechEncoder, prediction_loss
-from training.lip_sync.face_packs import load_packs
 from training.lip_sync.widths import N_FEATURES, WIDTHS
 
 MIN_DEVIATION = 1e-6  # of an opening; below it, the lips count as still

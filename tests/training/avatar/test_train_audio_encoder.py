@@ -29,7 +29,7 @@ from training.avatar.train_audio_encoder import (
 )
 from training.avatar.utterances import LabelledUtterance, label_utterance, make_silence
 from training.common.espeak import TimedPhoneme
-from training.lip_sync.face_packs import FaceClip
+from training.common.face_packs import FaceClip
 
 RECIPE = AudioEncoderRecipe(Path("unused"), look_ahead=1)
 

@@ -15,8 +15,8 @@ from training.avatar.utterances import (
     vary_mel,
 )
 from training.common.espeak import TimedPhoneme, has_library
+from training.common.face_packs import FaceClip
 from training.common.mouth_examples import BILABIALS, CLASS_NUMBERS, UNKNOWN
-from training.lip_sync.face_packs import FaceClip
 
 needs_espeak = pytest.mark.skipif(not has_library(), reason="espeak-ng is not installed")
 

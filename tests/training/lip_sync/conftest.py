@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from inference.faces import Landmarker
-from training.lip_sync.face_packs import FaceClip, crop_rendered_clip
+from training.common.face_packs import FaceClip, crop_rendered_clip
 from training.lip_sync.samples import PreparedClip, own_shapes, prepare_clip, prepare_stabilised
 from training.lip_sync.train_audio import make_encoder, write_encoder
 

@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 
 from inference.lip_sync.preprocess import FACE_SIZE
+from training.common.face_packs import (
+    MARGIN,
+    PACKED_SIDE,
+)
 from training.lip_sync.augmentation import (
     FaceWarp,
     change_appearance,
@@ -14,10 +18,6 @@ from training.lip_sync.augmentation import (
     perturb_warp,
     warp_face,
     warp_points,
-)
-from training.lip_sync.face_packs import (
-    MARGIN,
-    PACKED_SIDE,
 )
 from training.lip_sync.samples import (
     PreparedClip,

@@ -9,10 +9,10 @@ from inference.faces import Landmarker
 from inference.lip_sync.preprocess import FACE_SIZE, stack_faces
 from inference.models import Wav2Lip
 from training.common.correlation import correlate
-from training.lip_sync.evaluate import generate_faces, measure_gaps, paste, score_motion
-from training.lip_sync.face_packs import (
+from training.common.face_packs import (
     PACKED_SIDE,
 )
+from training.lip_sync.evaluate import generate_faces, measure_gaps, paste, score_motion
 from training.lip_sync.samples import (
     PreparedClip,
     remove_margin,

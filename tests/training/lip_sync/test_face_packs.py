@@ -10,7 +10,7 @@ from inference.faces import FaceBox, Landmarker
 from inference.lip_sync.preprocess import FACE_SIZE, FaceFrame, cut_face
 from inference.speaker import SyntheticClip, SyntheticClipOptions
 from inference.speaker.synthesis import synthesise, synthesise_with_formants
-from training.lip_sync.face_packs import (
+from training.common.face_packs import (
     PACKED_SIDE,
     FaceClip,
     crop_clip,

@@ -60,4 +60,5 @@ def test_the_same_seed_draws_the_same_hair(skin: Bytes, lips: Floats):
     assert np.array_equal(painted[3], painted[-1])
     assert all((one != skin).any() for one in painted)
     darkest = [one.min() for one in painted]
-    assert min(darkest) < 40 < max(darkest)  # black and fair
+    assert min(darkest) < 60  # dark
+    assert max(darkest) > 85  # fair

@@ -8,10 +8,10 @@ import torch
 
 from inference.lip_sync.preprocess import FACE_SIZE
 from training.common.correlation import correlate
-from training.common.lips import landmark_gap
-from training.lip_sync.face_packs import (
+from training.common.face_packs import (
     FaceClip,
 )
+from training.common.lips import landmark_gap
 from training.lip_sync.samples import (
     PreparedClip,
     draw_batch,

@@ -6,7 +6,7 @@ import pytest
 
 from inference.lip_sync.preprocess import FACE_SIZE
 from training.common.correlation import correlate
-from training.lip_sync.face_packs import (
+from training.common.face_packs import (
     MARGIN,
     PACKED_SIDE,
 )

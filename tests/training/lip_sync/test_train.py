@@ -15,13 +15,13 @@ from inference.lip_sync.preprocess import FACE_SIZE, stack_faces
 from inference.models import Wav2Lip
 from inference.weights.checkpoint import load_into, read_tensors
 from training.common.checkpoint import write_half_precision
-from training.common.lips import landmark_gap
-from training.common.mixed_precision import has_bfloat16
-from training.lip_sync.evaluate import MotionScore
-from training.lip_sync.face_packs import (
+from training.common.face_packs import (
     FaceClip,
     write_pack,
 )
+from training.common.lips import landmark_gap
+from training.common.mixed_precision import has_bfloat16
+from training.lip_sync.evaluate import MotionScore
 from training.lip_sync.samples import (
     PreparedClip,
     add_mirrored,

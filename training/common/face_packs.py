@@ -1,7 +1,7 @@
 """Make packs of faces with their speech, for training lip sync.
 
-    python -m training.lip_sync.face_packs -o PACKS --clips GRID/talking [--leave-out s33]
-    python -m training.lip_sync.face_packs -o PACKS --rendered 150
+    python -m training.common.face_packs -o PACKS --clips GRID/talking [--leave-out s33]
+    python -m training.common.face_packs -o PACKS --rendered 150
 
 GRID: folder of the GRID clips. Faces are found and boxed as `viseme sync` does, and stored with a margin, so that
 training can shift and scale them. Packs that exist already are kept.
@@ -184,7 +184,7 @@ def make_packs(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the packs that the command line describes."""
-    parser = argparse.ArgumentParser(prog="python -m training.lip_sync.face_packs", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m training.common.face_packs", description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--folder", type=Path, required=True, help="folder for the packs")
     parser.add_argument("--clips", type=Path, help="folder of real video clips with audio, SPEAKER_NAME.mp4")
     parser.add_argument("--rendered", type=int, default=0, help="number of clips of the synthetic speaker")
