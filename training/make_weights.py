@@ -4,7 +4,7 @@
                                     [--tiny]
 
 GRID: folder of the GRID clips. KOKORO: folder with kokoro.onnx and voices, as `training.common.kokoro` explains.
-WEIGHTS: those that the recipe of reading continues from; it trains them if there are none. A recipe resumes where it
+WEIGHTS: the weights that lip reading starts from; without them it starts from random ones. A recipe resumes where it
 stopped, and writes to a folder of its own. --tiny takes every step of each recipe on a few clips, in a minute or two,
 as a smoke test: the weights are unusable. It needs no data but clips of the synthetic speaker.
 """
@@ -32,7 +32,7 @@ from training.lip_sync import train as train_sync
 class MakeOptions:
     """Options of every recipe. folder: its own. grid, kokoro: folders of data; None if they are not available.
 
-    start: weights that the recipe of reading continues from.
+    start: weights that lip reading starts from; None for random ones.
     """
 
     folder: Path
@@ -248,7 +248,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("-o", "--folder", type=Path, required=True, help="folder for the recipes' folders")
     parser.add_argument("--grid", type=Path, help="folder of the GRID clips")
     parser.add_argument("--kokoro", type=Path, help="folder with kokoro.onnx and voices")
-    parser.add_argument("--start", type=Path, help="weights that lip reading continues from; by default it trains them")
+    parser.add_argument("--start", type=Path, help="weights that lip reading starts from; random by default")
     parser.add_argument("--tiny", action="store_true", help="smoke test: every step on a few clips")
     args = parser.parse_args(arguments)
     unknown = set(args.recipes) - set(RECIPES)

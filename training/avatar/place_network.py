@@ -4,7 +4,7 @@ The input of the branch has a channel for each of 16 windows and a pixel for eac
 four numbers in a pattern of 2 x 2, every pixel with even coordinates has the same neighbourhood. Let depthwise kernels
 have only a middle, let the third convolution take the four pixels from there on, and let the fifth one, of stride 2,
 have only a middle: then all places inside the map's edge compute the same function of 16 x 4 numbers. It can be trained
-as a network of 175,000 multiplications, where the whole branch takes 35 million.
+as a network of 175,000 multiplications; the whole branch takes 35 million.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Make packs of faces with their speech, for training lip sync.
+"""Make packs of faces with their speech, to train lip sync and avatars with.
 
     python -m training.common.face_packs -o PACKS --clips GRID/talking [--leave-out s33]
     python -m training.common.face_packs -o PACKS --rendered 150

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from inference.lip_sync.preprocess import FACE_SIZE
 from training.common.arrays import Bytes, Floats
+from training.common.lips import INNER_BOTTOM, INNER_TOP
 from training.common.loop import learning_rate_at, minimise, set_learning_rate
 from training.lip_sync.augmentation import change_appearance, draw_warp, mirror, reduce_detail, warp_face, warp_points
 from training.lip_sync.facial_hair import FACIAL_HAIR_SHARE, draw_facial_hair
@@ -29,7 +30,6 @@ POINT_SCALE = 16.0  # px: unit of the network's outputs
 SOFT_SHARE, SOFTEST = 0.5, 0.3  # share of faces that lose detail, and the least share of the resolution kept
 GAP_WEIGHT = 1.0  # weight of errors of the gap, against those of a point
 PEAK_RATE = 2e-3
-TOP, BOTTOM = (13, 14, 15), (19, 18, 17)  # the middle of the inner lips
 
 
 class LipRegressor(nn.Module):
@@ -55,7 +55,7 @@ class LipRegressor(nn.Module):
 
 def gap_of(points: Tensor) -> Tensor:
     """Return the gap between the inner lips (B,), px, of points (B, 20, 2)."""
-    return points[:, BOTTOM, 1].mean(1) - points[:, TOP, 1].mean(1)
+    return points[:, INNER_BOTTOM, 1].mean(1) - points[:, INNER_TOP, 1].mean(1)
 
 
 def point_error(found: Tensor, true: Tensor) -> Tensor:
