@@ -34,6 +34,11 @@ class GraphRecipe:
     key: str
     build: Callable[[], ov.Model]
 
+    def is_stored(self, compiled: Path | None) -> bool:
+        """Return whether the network is in the folder of compiled networks; None: no folder."""
+        folder = None if compiled is None else open_folder(compiled)
+        return folder is not None and read_stored(folder, self.key) is not None
+
 
 class CompiledNetwork(NamedTuple):
     """A compiled network. stored: the mapped file that it was loaded from, whose weights it uses in place, or None."""

@@ -35,7 +35,7 @@ from inference.lip_reading.preprocess import (
     merge_short_shots,
     track_faces,
 )
-from inference.lip_reading.windows import N_LIP_POINTS, WINDOW_HOP, OnRows, run_windows, stitch
+from inference.lip_reading.windows import N_LIP_POINTS, WINDOW_HOP, OnRows, run_windows, stitch, to_network_input
 from inference.media import Clip, Frame, MediaOpener, OpenedMedia, Source, open_media
 from inference.run_ahead import RunAhead
 from inference.settings import Settings, wanted_threads
@@ -198,6 +198,7 @@ class LipReader:
         self._landmarker.find_landmarks(frame_bgr, FaceRegion(frame_bgr.shape[1] / 2, frame_bgr.shape[0] / 2, 64, 0))
         blank = MouthCrop(np.zeros((CROP_HEIGHT, CROP_WIDTH, 3), np.uint8), np.zeros((N_LIP_POINTS, 2), np.float32))
         stitch(run_windows(cut_windows([blank], WINDOW_HOP), self.model.network, 1))
+        self.model.network.hold(to_network_input(blank.crop[None, None]))
 
     def _extract_mouths(
         self,

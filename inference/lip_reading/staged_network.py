@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from inference.backends import Device, GraphRecipe, OpenVinoNetwork
 from inference.backends.batching import BatchingNetwork
+from inference.backends.lazy_network import LazyNetwork
 from inference.dimensions.lip_coord_net import CONV_WIDTHS
 
 if TYPE_CHECKING:
@@ -92,16 +93,20 @@ def stage_openvino(
 
         return split_stages(build())
 
-    def compile_stage(name: str, choose: Callable[[StageGraphs], ov.Model], hint: str, threads: int) -> OpenVinoNetwork:
+    def compile_stage(
+        name: str, choose: Callable[[StageGraphs], ov.Model], hint: str, threads: int, *, is_rare: bool = False
+    ) -> Network:
         recipe = GraphRecipe(f"{key}-{hint}-{name}", lambda: choose(split()))
+        if is_rare and recipe.is_stored(compiled):
+            return LazyNetwork(lambda: OpenVinoNetwork(recipe, hint, threads, compiled))
         return OpenVinoNetwork(recipe, hint, threads, compiled)
 
-    def compile_convolution(i: int) -> OpenVinoNetwork:
+    def compile_convolution(i: int) -> Network:
         return compile_stage(f"convolution{i}", lambda graphs: graphs.convolutions[i], precision, n_threads)
 
     return StagedNetwork(
         tuple(compile_convolution(i) for i in range(len(CONV_WIDTHS))),
         compile_stage("projection", lambda graphs: graphs.projection, "f32", n_threads),
         compile_stage("recurrence", lambda graphs: graphs.recurrence, "f32", 1),
-        compile_stage("held", lambda graphs: graphs.held, precision, n_threads),
+        compile_stage("held", lambda graphs: graphs.held, precision, n_threads, is_rare=True),  # for long videos only
     )
