@@ -54,6 +54,14 @@ ModeOption = Annotated[
         help="Audio features of the U-Net: ave, hubert or wenet. Default: as its checkpoint says, else ave.",
     ),
 ]
+LookAheadOption = Annotated[
+    int | None,
+    typer.Option(
+        "--look-ahead",
+        metavar="WINDOWS",
+        help="How far frames of these weights look ahead, -1 to 6 windows of 40 ms. Default: 6, as published ones.",
+    ),
+]
 
 
 @app.command()
@@ -71,14 +79,7 @@ def build(
         typer.Option(metavar="NPY", help="Audio features to store in the package, such as aud_ave.npy."),
     ] = None,
     mode: ModeOption = None,
-    look_ahead: Annotated[
-        int | None,
-        typer.Option(
-            "--look-ahead",
-            metavar="WINDOWS",
-            help="How far frames of these weights look ahead, -1 to 6 windows of 40 ms. Default: 6, as published ones.",
-        ),
-    ] = None,
+    look_ahead: LookAheadOption = None,
 ) -> None:
     """Build an avatar package from a video and the U-Net trained on it."""
     check_mode(mode)
@@ -119,6 +120,7 @@ def import_seed(
     ] = None,
     encoder: EncoderOption = None,
     mode: ModeOption = None,
+    look_ahead: LookAheadOption = None,
 ) -> None:
     """Import a seed package (of the older servers) as an avatar package.
 
@@ -126,11 +128,13 @@ def import_seed(
     """
     check_mode(mode)
 
+    from inference.audio.avatar_features import LAST_WINDOW
     from inference.avatar.import_seed import import_package
     from inference.settings import Settings
 
     limits = Settings.from_env().media_limits
-    manifest, notes = import_package(source, output, checkpoint, encoder, mode, limits)
+    n_ahead = LAST_WINDOW if look_ahead is None else look_ahead
+    manifest, notes = import_package(source, output, checkpoint, encoder, mode, limits, look_ahead=n_ahead)
     for note in notes:
         print_note(f"note: {note}")
     print_package(manifest, output)

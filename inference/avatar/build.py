@@ -66,8 +66,13 @@ class AvatarSource:
     look_ahead: int = LAST_WINDOW
 
     def __post_init__(self) -> None:
-        if not -1 <= self.look_ahead <= LAST_WINDOW:
-            raise InvalidRequest(f"look-ahead {self.look_ahead}: expected -1 to {LAST_WINDOW} windows")
+        check_look_ahead(self.look_ahead)
+
+
+def check_look_ahead(windows: int) -> None:
+    """Raise InvalidRequest if frames of an avatar cannot look so far ahead."""
+    if not -1 <= windows <= LAST_WINDOW:
+        raise InvalidRequest(f"look-ahead {windows}: expected -1 to {LAST_WINDOW} windows")
 
 
 def build_package(

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inference.audio.avatar_features import FEATURE_ROWS
-from inference.avatar.build import choose_idle
+from inference.audio.avatar_features import FEATURE_ROWS, LAST_WINDOW
+from inference.avatar.build import check_look_ahead, choose_idle
 from inference.avatar.compose import CROP_SIDE, cut_crop
 from inference.avatar.crop_box import crop_box_from_lms, mouth_gap, read_all_lms
 from inference.avatar.crops import open_npy
@@ -81,14 +81,17 @@ def import_package(
     mode: str | None = None,
     limits: MediaLimits | None = None,
     media: MediaOpener = open_media,
+    look_ahead: int = LAST_WINDOW,
 ) -> tuple[Manifest, list[str]]:
     """Write a seed package as an avatar package to the folder `output`, complete or not at all.
 
-    checkpoint, encoder: used instead of those in the package. Returns: the manifest, and notes on inconsistencies.
+    checkpoint, encoder: used instead of those in the package. look_ahead: windows that the frames of these weights look
+    ahead, -1 to 6, as in AvatarSource. Returns: the manifest, and notes on inconsistencies.
 
-    Raises: AvatarNotFound, BadPackage naming everything that is missing, InvalidRequest if `output` exists, MediaError,
-    WeightsError, StorageError.
+    Raises: AvatarNotFound, BadPackage naming everything that is missing, InvalidRequest if `output` exists or the
+    look-ahead is outside this range, MediaError, WeightsError, StorageError.
     """
+    check_look_ahead(look_ahead)
     seed = scan_package(source, checkpoint, encoder)
     video, network = require_parts(seed)
     unet = read_unet(network, mode)
@@ -113,6 +116,7 @@ def import_package(
             mode=unet.sizes.mode,
             idle=idle,
             landmarks="lms110",
+            look_ahead_windows=look_ahead,
             made_from={path.name: sha256_of(path) for path in (video, network)},
             files=describe_files(folder),
             boxes=written.rows(),

@@ -16,6 +16,7 @@ from support.synthetic_frames import talk
 from inference.avatar import AvatarPackage
 from inference.avatar.compose import cut_crop
 from inference.avatar.import_seed import import_package
+from inference.avatar.manifest import read_manifest
 from inference.errors import AvatarNotFound, BadPackage, InvalidRequest, MediaTruncated, WrongWeights
 from inference.faces import FaceBox
 from inference.media.encode import write_video
@@ -91,6 +92,7 @@ def test_a_complete_package_is_imported(seed: Path, tmp_path: Path, unet: Avatar
     manifest, notes = import_package(seed, tmp_path / "mine")
     assert notes == ["aud_ave.npy has 11 rows for 12 frames: missing rows are zeros"]
     assert (manifest.frames, manifest.width, manifest.height, manifest.mode) == (N_FRAMES, WIDTH, HEIGHT, "ave")
+    assert manifest.look_ahead_windows == 6
     package = AvatarPackage.load(tmp_path / "mine", "cpu", "f32")
     assert [package.box(i) for i in range(N_FRAMES)] == [FaceBox(*box) for box in BOXES_OF_SEED]
     assert package.packaged_features.shape == (N_FRAMES - 1, 512)
@@ -101,6 +103,14 @@ def test_a_complete_package_is_imported(seed: Path, tmp_path: Path, unet: Avatar
     apart = np.abs(package.crop(3).astype(int) - cut_crop(package.background(3), package.box(3)))
     assert apart.mean() < 3
     package.close()
+
+
+def test_the_look_ahead_is_that_of_its_weights(seed: Path, tmp_path: Path):
+    import_package(seed, tmp_path / "mine", look_ahead=1)
+    assert read_manifest(tmp_path / "mine").look_ahead_windows == 1
+    with pytest.raises(InvalidRequest, match="look-ahead 7: expected -1 to 6 windows"):
+        import_package(seed, tmp_path / "mine2", look_ahead=7)
+    assert not (tmp_path / "mine2").exists()
 
 
 def test_packaged_crops_of_the_same_face_are_used(seed: Path, tmp_path: Path):

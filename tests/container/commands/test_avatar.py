@@ -102,6 +102,7 @@ def test_importing_an_incomplete_seed_package_exits_2(home: Path, capsys):
     [
         (["avatar", "build", "FILM", "--checkpoint", "CKPT", "-o", "out", "--mode", "whisper"], "expected ave, hubert"),
         (["avatar", "build", "FILM", "--checkpoint", "CKPT", "-o", "out", "--look-ahead", "7"], "expected -1 to 6"),
+        (["avatar", "import", ".", "-o", "out", "--look-ahead", "-2"], "look-ahead -2: expected -1 to 6"),
         (["avatar", "build", "none.mp4", "--checkpoint", "CKPT", "-o", "out"], "none.mp4"),
         (["avatar", "build", "FILM", "--checkpoint", "FILM", "-o", "out"], "neither safetensors nor a torch file"),
         (["avatar", "build", "FILM", "-o", "out"], "--checkpoint"),
