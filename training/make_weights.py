@@ -24,7 +24,7 @@ from training.common.espeak import Espeak, has_library
 from training.common.synthetic_clips import FIRST_SEED
 from training.lip_reading import crop_clips, render_clips
 from training.lip_reading import train as train_reading
-from training.lip_sync import join_halves, train_audio
+from training.lip_sync import export_visemes, join_halves, train_audio
 from training.lip_sync import train as train_sync
 
 
@@ -46,6 +46,7 @@ NEVER_TRAINED_ON = ("s33",)  # speakers of GRID that measure people never seen; 
 N_RENDERED = 700  # of lip reading, if there are no clips of GRID
 READING_STRANGER = "s32"  # speaker that selects among checkpoints of lip reading
 MORE_SEED = 3_000_000  # of the rendered people of the second training
+VISEMES_FILE = "visemes.safetensors"
 GRID_FOLDERS = ("talking", "people")  # of clips with whole faces
 N_KOKORO, N_HELD_OUT, SEED = 500, 40, 5  # utterances of Kokoro to train on and to score on; their seed
 
@@ -184,7 +185,7 @@ def make_avatar(options: MakeOptions) -> Path:
 
 
 def make_sync(options: MakeOptions) -> Path:
-    """Train the two halves of a narrow Wav2Lip, and join them.
+    """Train the two halves of a narrow Wav2Lip, and join them. Also write the network of visemes, its speech encoder.
 
     The audio half learns from GRID faces, rendered people, Kokoro's voices, and espeak-ng's if it is installed; the
     drawing half from rendered people and GRID faces.
@@ -202,6 +203,7 @@ def make_sync(options: MakeOptions) -> Path:
         audio = replace(audio, steps=1, batch=2, n_utterances=0)
     train_audio.train(audio)
     encoder, output = audio.run / "encoder.safetensors", folder / "model.safetensors"
+    export_visemes.export(encoder, folder / VISEMES_FILE)
     drawing = train_sync.LipSyncRecipe(tuple(packs), folder / "run", encoder)
     if is_tiny:
         drawing = replace(drawing, steps=1, batch=2, lip_steps=1)

@@ -13,6 +13,7 @@ from inference.dimensions.wav2lip import Wav2LipWidths
 from inference.faces.ssim import ssim
 from inference.lip_sync.preprocess import FACE_SIZE, stack_faces
 from inference.models import Wav2Lip
+from inference.visemes.network import read_network
 from inference.weights.checkpoint import load_into, read_tensors
 from training.common.checkpoint import write_half_precision
 from training.common.face_packs import (
@@ -21,6 +22,7 @@ from training.common.face_packs import (
 )
 from training.common.lips import landmark_gap
 from training.common.mixed_precision import has_bfloat16
+from training.common.mouth_examples import PHONEME_CLASSES
 from training.lip_sync.evaluate import MotionScore
 from training.lip_sync.samples import (
     PreparedClip,
@@ -158,6 +160,7 @@ def test_the_recipe_runs_to_its_end_and_resumes(tmp_path: Path, capsys: pytest.C
     network = Wav2Lip(Wav2LipWidths.of(read_tensors(weights)))
     assert network.widths == WIDTHS
     load_into(network, weights)
+    assert read_network(weights.with_name("visemes.safetensors")).classes == PHONEME_CLASSES
     audio, drawing = (
         [json.loads(line) for line in (weights.with_name(name) / "log.jsonl").read_text().splitlines()]
         for name in ("audio", "run")
