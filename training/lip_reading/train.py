@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
 
+from inference.dimensions.lip_coord_net import CONV_WIDTHS
 from inference.lip_reading.greedy_decoder import BLANK, FIRST_SYMBOL, decode_greedy, join_characters
 from inference.models import LipCoordNet
 from inference.weights.checkpoint import load_into
@@ -45,6 +46,7 @@ from training.common.options import Option, parse_options
 from training.lip_reading.augmentation import Augmentation, MouthSample, transform_lips, warp_time
 from training.lip_reading.cached_features import CachedViews, cache_views, convolve, drop_maps, load_sample
 from training.lip_reading.concatenate import cut_window
+from training.lip_reading.disguise import disguise
 from training.lip_reading.initialise import initialise_network
 from training.lip_reading.scoring import ErrorRates, measure_error_rates
 from training.lip_reading.splice import N_HEAD_WORDS, splice_words
@@ -77,6 +79,9 @@ class LipReadingRecipe:
     spliced: Annotated[
         tuple[float, ...], Option("share of each folder's samples spliced of words of several clips")
     ] = ()
+    disguised: Annotated[float, Option("share of samples disguised as those of a random other person")] = 0.0
+    frozen: Annotated[int, Option("convolutions, from the first one on, that keep their weights")] = 0
+    unscored: Annotated[tuple[Path, ...], Option("folders too small to keep clips of for scoring")] = ()
     strangers: Annotated[tuple[str, ...], Option("people whose clips are all kept for scoring, not random ones")] = ()
     n_clips: Annotated[int | None, Option("use only this many clips of each folder, for a trial")] = None
     seed: Annotated[int, Option("random seed")] = 7
@@ -86,10 +91,14 @@ class LipReadingRecipe:
         for name, values in (("shares", self.shares), ("spliced", self.spliced)):
             if values and (len(values) != len(self.mouths) or not all(0 <= value <= 1 for value in values)):
                 raise ValueError(f"{name}: expected {len(self.mouths)} values of 0..1, one for each folder: {values}")
+        if not 0 <= self.disguised <= 1:
+            raise ValueError(f"disguised: expected 0..1, found {self.disguised:g}")
+        if not 0 <= self.frozen <= len(CONV_WIDTHS):
+            raise ValueError(f"frozen: expected 0 to {len(CONV_WIDTHS)}, found {self.frozen}")
         if self.shares and not math.isclose(sum(self.shares), 1):
             raise ValueError(f"shares: expected a sum of 1, found {sum(self.shares):g}")
-        if self.views and any(self.spliced):
-            raise ValueError("spliced: not with views, which are features of whole clips")
+        if self.views and (any(self.spliced) or self.disguised):
+            raise ValueError("spliced, disguised: not with views, which are features of whole clips")
 
 
 @dataclass(frozen=True)
@@ -132,7 +141,9 @@ class LipReadingTraining(Training):
             network._drop.p = network._drop_maps.p = recipe.dropout
         # Sorted by name: an optimiser's state refers to parameters by position, and the order of layers may change.
         named = sorted(self.network.named_parameters())
-        self.weights = [weight for name, weight in named if not (recipe.views and name.startswith("conv"))]
+        n_frozen = len(CONV_WIDTHS) if recipe.views else recipe.frozen
+        frozen = tuple(f"conv{i + 1}." for i in range(n_frozen))
+        self.weights = [weight for name, weight in named if not name.startswith(frozen)]
         self.optimiser = torch.optim.AdamW(self.weights, lr=recipe.peak_rate, betas=(0.9, 0.98))
         # A batch is split into shares, each for one thread: threads that share the small steps of a recurrent layer
         # wait for one another at each step, which costs several times the work on a busy machine.
@@ -219,9 +230,17 @@ class LipReadingTraining(Training):
             sample = cut_window([self.draw_view(one, rng) for one in draw_parts(clip, of_person, rng)], rng)
         else:
             sample = warp_time(self.draw_view(clip, rng), rng)
+        if rng.random() < self.recipe.disguised:
+            sample = disguise(sample, load_sample(self.draw_other(clip.person, rng)), rng)
         if self.recipe.views:
             return replace(sample, lips=transform_lips(sample.lips, rng))
         return self.augmentation.augment(sample, rng)
+
+    def draw_other(self, person: str, rng: np.random.Generator) -> MouthClip:
+        """Draw a clip of somebody else; each folder is equally likely, and each person in it."""
+        folders = [[of_one for of_one in folder if of_one[0].person != person] for folder in self.folders]
+        others = [folder for folder in folders if folder]
+        return draw_clip(others[rng.integers(len(others))], rng)
 
     def draw_spliced(self, clip: MouthClip, of_person: Sequence[MouthClip], rng: np.random.Generator) -> MouthSample:
         """Splice words of the person's clips onto the first words of somebody of a folder that is not spliced."""
@@ -381,6 +400,9 @@ def split_clips(recipe: LipReadingRecipe) -> tuple[ClipsByFolder, ClipsByFolder]
     for folder in recipe.mouths:
         clips = load_packs(folder)
         order = np.random.default_rng(recipe.seed).permutation(len(clips))[: recipe.n_clips]
+        if folder in recipe.unscored:
+            trained[str(folder)] = [clips[i] for i in order if clips[i].name not in excluded]
+            continue
         of_strangers = {i for i in order if clips[i].person in recipe.strangers}
         held = of_strangers or set(order[: min(recipe.held_out, len(order) // 4)])
         kept = [i for i in order if clips[i].name not in excluded]

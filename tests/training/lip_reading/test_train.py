@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,14 @@ def test_all_clips_of_strangers_are_held_out_and_no_others_of_their_folder(tmp_p
     assert len(held_out[str(others)]) == 1
 
 
+def test_all_clips_of_an_unscored_folder_are_trained_on(tmp_path: Path):
+    people, others = write_people(tmp_path / "people", "a", "b"), write_people(tmp_path / "others", "a")
+    trained, held_out = split_clips(make_recipe(people, others, held_out=1, strangers=("a",), unscored=(others,)))
+    assert {clip.person for clip in trained[str(people)]} == {"b"}
+    assert len(trained[str(others)]) == 4
+    assert set(held_out) == {str(people)}
+
+
 def make_training(*folders: Path, run: Path, **options: Any) -> LipReadingTraining:
     run.mkdir()
     start = STARTER.shipped_in / STARTER.files[0].name
@@ -166,7 +175,10 @@ def test_only_folders_to_splice_are_spliced_and_the_others_lend_first_words(
         ({"shares": (1.0,)}, "shares: expected 2 values"),
         ({"shares": (0.5, 0.4)}, "expected a sum of 1, found 0.9"),
         ({"spliced": (0.5, 1.5)}, "spliced: expected 2 values of 0..1"),
-        ({"spliced": (1.0, 0.0), "views": 2}, "spliced: not with views"),
+        ({"spliced": (1.0, 0.0), "views": 2}, "spliced, disguised: not with views"),
+        ({"disguised": 0.5, "views": 2}, "spliced, disguised: not with views"),
+        ({"disguised": 1.5}, "disguised: expected 0..1, found 1.5"),
+        ({"frozen": 4}, "frozen: expected 0 to 3, found 4"),
     ],
 )
 def test_shares_that_do_not_fit_the_folders_are_refused(options: dict[str, Any], message: str):
@@ -269,6 +281,32 @@ def test_frozen_convolutions_stay_and_the_rest_trains(tmp_path: Path):
     before = load_file(start)
     is_alike = {name: torch.equal(value.half(), before[name]) for name, value in state.items()}
     assert {name for name, alike in is_alike.items() if alike} == {name for name in before if name.startswith("conv")}
+
+
+def test_samples_are_disguised_as_other_people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folders = write_people(tmp_path / "one", "a"), write_people(tmp_path / "two", "b", "c")
+    training = make_training(*folders, run=tmp_path / "run", disguised=1, joined=0)
+    seen: list[MouthSample] = []
+    monkeypatch.setattr(train_module, "disguise", lambda sample, other, _: seen.append(other) or sample)
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        training.draw_sample(next(clip for clip in training.clips if clip.person == "b"), rng)
+    of_others = [clip.lips for clip in training.clips if clip.person != "b"]
+    assert len(seen) == 30
+    assert all(any(np.array_equal(other.lips, lips) for lips in of_others) for other in seen)
+    training.recipe = replace(training.recipe, disguised=0)
+    training.draw_sample(training.clips[0], rng)
+    assert len(seen) == 30
+
+
+def test_as_many_convolutions_as_told_stay(tmp_path: Path):
+    training = make_training(write_people(tmp_path / "one", "a"), run=tmp_path / "run", frozen=1)
+    before = {name: value.clone() for name, value in training.network.state_dict().items()}
+    training.network.train()
+    training.step(training.clips)
+    after = training.network.state_dict()
+    stayed = {name for name, value in before.items() if torch.equal(value, after[name])}
+    assert stayed == {"conv1.weight", "conv1.bias"}
 
 
 def test_a_tiny_run_trains_logs_and_resumes(tmp_path: Path):
