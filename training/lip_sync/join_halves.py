@@ -31,13 +31,12 @@ from training.common.checkpoint import write_half_precision
 from training.common.speech_encoder import SpeechEncoder
 from training.lip_sync.evaluate import MotionScore, score_motion
 from training.lip_sync.samples import PreparedClip, own_shapes, prepare_clip
-from training.lip_sync.shape_encoding import OpeningMap, ShapeEncoding, set_audio_half
+from training.lip_sync.shape_encoding import TALL, OpeningMap, ShapeEncoding, set_audio_half
 from training.lip_sync.train import LipSyncRecipe, split_clips
 from training.lip_sync.train_audio import read_encoder
 
 # As the encoding takes them: true openings are about -0.9 to 2.5. Less than shut is drawn as surely shut.
 SHUT = -1.3
-TALL = 0.5  # height is predicted less surely than the opening, and lips that are drawn open must be drawn higher
 WIDEST = (2.5, 3.5, 5.0)
 OFFSETS = (0.0, 0.05, 0.1, 0.15)
 MAX_LOSS = 0.02  # correlation that may be lost for a larger motion

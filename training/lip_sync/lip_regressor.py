@@ -58,6 +58,14 @@ def gap_of(points: Tensor) -> Tensor:
     return points[:, INNER_BOTTOM, 1].mean(1) - points[:, INNER_TOP, 1].mean(1)
 
 
+def change_gap(points: Tensor, change: Tensor) -> Tensor:
+    """Return points (B, 20, 2) whose inner lips are further apart by a change (B,), px."""
+    changed = points.clone()
+    changed[:, INNER_TOP, 1] -= change[:, None] / 2
+    changed[:, INNER_BOTTOM, 1] += change[:, None] / 2
+    return changed
+
+
 def point_error(found: Tensor, true: Tensor) -> Tensor:
     """Return the error of lip points (B, 20, 2), px, and of the gap between them."""
     points = functional.smooth_l1_loss(found, true)

@@ -6,7 +6,6 @@ do with the audio. In training both come from other frames of the clip than the 
 
 from __future__ import annotations
 
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -35,6 +34,8 @@ from training.lip_sync.stabilise import stabilise
 MIN_DISTANCE = 3  # frames between the target and its references: neighbours show the same mouth
 SAME_FRAME_SHARE = 0.1  # share of samples whose upper half and whole face come from one frame
 MIN_DEVIATION = 1e-3  # px; lips that move less count as still
+PRESSED_SHARE = 0.2  # share of samples whose lips are pressed together further than in any frame
+CLOSED_BELOW, MOST_PRESSED = 0.08, -0.3  # own openings: below the first, lips count as closed; the least that is drawn
 SEAM_ROWS = 4  # rows either side of the edge of the masked half, over which the two halves of a target blend
 
 
@@ -53,18 +54,37 @@ class PreparedClip:
     def n_frames(self) -> int:
         return len(self.faces)
 
+    @property
+    def gap_unit(self) -> float:
+        """The gap of an opening of 1 less that of closed lips, px; 0 if the lips are still."""
+        deviation = float(self.shapes[:, 0].std())
+        return float(self.gaps.std()) / deviation if deviation > MIN_DEVIATION else 0.0
+
+
+@dataclass(frozen=True)
+class FaceSample:
+    """Faces (96, 96, 3), the lips (20, 2) and shape (3,) of the target's mouth, and what its gap must be more, px."""
+
+    target: Bytes
+    reference: Bytes
+    lips: Floats
+    shape: Floats
+    gap_change: float
+
 
 @dataclass(frozen=True)
 class FaceBatch:
     """faces (B, 6, 96, 96) and targets (B, 3, 96, 96), 0..1; lips (B, 20, 2) of the targets, px of 96.
 
-    shapes: (B, 3) of the targets' mouths, as by `own_shapes`.
+    shapes: (B, 3) of the mouths to draw, as by `own_shapes`. gap_changes: (B,) px, what their gaps must be more than
+    those of the targets: below 0 for lips that are pressed together.
     """
 
     faces: Tensor
     targets: Tensor
     lips: Tensor
     shapes: Tensor
+    gap_changes: Tensor
 
 
 def own_shapes(clips: Iterable[FaceClip]) -> dict[str, Floats]:
@@ -96,24 +116,23 @@ def prepare_stabilised(clip: FaceClip, shapes: Floats) -> PreparedClip:
 
 
 def add_audio(clip: FaceClip, faces: Bytes, lips: Floats, shapes: Floats) -> PreparedClip:
-    audio = make_clip_mels(clip.samples, len(faces), (zlib.crc32(clip.name.encode()),))
+    audio = make_clip_mels(clip.samples, len(faces), (), n_degraded=0)  # only scores need it
     return PreparedClip(clip.name, faces, lips, audio, landmark_gap(lips), shapes)
 
 
 def draw_batch(clips: Sequence[PreparedClip], size: int, rng: np.random.Generator) -> FaceBatch:
     """Draw frames of stabilised clips, each with other frames of its clip as references."""
     drawn = [clips[int(rng.integers(len(clips)))] for _ in range(size)]
-    targets, references, lips, shapes = (
-        list(column) for column in zip(*(draw_sample(clip, rng) for clip in drawn), strict=True)
-    )
-    whole = stack_faces(references)
-    masked = stack_faces(targets)
+    samples = [draw_sample(clip, rng) for clip in drawn]
+    whole = stack_faces([one.reference for one in samples])
+    masked = stack_faces([one.target for one in samples])
     faces = np.concatenate([masked[:, :3], whole[:, 3:]], axis=1)
     return FaceBatch(
         torch.from_numpy(faces),
         torch.from_numpy(np.ascontiguousarray(masked[:, 3:])),
-        torch.from_numpy(np.stack(lips)),
-        torch.from_numpy(np.stack(shapes)),
+        torch.from_numpy(np.stack([one.lips for one in samples])),
+        torch.from_numpy(np.stack([one.shape for one in samples])),
+        torch.tensor([one.gap_change for one in samples]),
     )
 
 
@@ -126,12 +145,13 @@ def add_mirrored(batch: FaceBatch) -> FaceBatch:
         torch.cat([batch.targets, batch.targets.flip(3)]),
         torch.cat([batch.lips, lips]),
         torch.cat([batch.shapes] * 2),
+        torch.cat([batch.gap_changes] * 2),
     )
 
 
-def draw_sample(clip: PreparedClip, rng: np.random.Generator) -> tuple[Bytes, Bytes, Floats, Floats]:
-    """Return a target and a reference face (96, 96, 3), and the target's lips (20, 2) and their shape (3,)."""
-    frame = int(rng.integers(clip.n_frames))
+def draw_sample(clip: PreparedClip, rng: np.random.Generator) -> FaceSample:
+    """Draw a frame of a clip, with another as its reference."""
+    frame, shape = draw_mouth(clip, rng)
     upper_frame = draw_reference(clip, frame, rng)
     whole_frame = upper_frame if rng.random() < SAME_FRAME_SHARE else draw_reference(clip, frame, rng)
     warp = draw_warp(rng)
@@ -146,7 +166,24 @@ def draw_sample(clip: PreparedClip, rng: np.random.Generator) -> tuple[Bytes, By
     if rng.random() < 0.5:
         faces, lips = mirror(faces, lips)
     target, reference = change_appearance(faces, rng)
-    return target, reference, lips, clip.shapes[frame]
+    return FaceSample(target, reference, lips, shape, float(shape[0] - clip.shapes[frame, 0]) * clip.gap_unit)
+
+
+def draw_mouth(clip: PreparedClip, rng: np.random.Generator) -> tuple[int, Floats]:
+    """Draw a frame and the shape to draw: that of its mouth; or of a closed mouth, pressed together further.
+
+    A landmarker finds a gap between closed lips, and no frame shows what speech predicts of b, m and p. So less than
+    closed must be drawn with a smaller gap.
+    """
+    closed = np.flatnonzero(clip.shapes[:, 0] < CLOSED_BELOW)
+    if not len(closed) or rng.random() >= PRESSED_SHARE:
+        frame = int(rng.integers(clip.n_frames))
+        return frame, clip.shapes[frame]
+    frame = int(rng.choice(closed))
+    shape = clip.shapes[frame].copy()
+    highest = np.clip(shape[0], MOST_PRESSED, 0)
+    shape[0] = MOST_PRESSED + rng.random() * (highest - MOST_PRESSED)
+    return frame, shape
 
 
 def join_halves(upper: Bytes, lower: Bytes) -> Bytes:

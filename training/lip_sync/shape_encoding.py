@@ -21,6 +21,7 @@ from training.lip_sync.widths import N_FEATURES
 
 MAX_KINK = 2.0  # range of a shape's numbers in which the numbers that encode it begin to rise
 SHUT, WIDEST = -0.9, 2.5  # how an opening of 0 and of 1 is encoded: about as far from its mean as height and width are
+TALL = 0.5  # height is predicted less surely than the opening, and lips that are drawn open must be drawn higher
 
 
 class ShapeEncoding(nn.Module):

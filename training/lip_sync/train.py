@@ -50,8 +50,9 @@ from training.common.loop import (
 )
 from training.common.mixed_precision import mixed_precision
 from training.common.options import Option, parse_options
+from training.lip_sync.drawn_clips import draw_clips
 from training.lip_sync.evaluate import score_motion
-from training.lip_sync.lip_regressor import LipRegressor, point_error, train_lip_regressor
+from training.lip_sync.lip_regressor import LipRegressor, change_gap, point_error, train_lip_regressor
 from training.lip_sync.samples import (
     FaceBatch,
     PreparedClip,
@@ -72,7 +73,6 @@ LOWER_WEIGHT, MOUTH_WEIGHT = 2.0, 8.0  # weights of errors in the lower half and
 MOUTH_MARGIN = 6.0  # px around the lips that count as the mouth
 EDGE_WEIGHT = 0.5  # weight of errors of the differences between neighbours, in which blur shows
 SSIM_WEIGHT = 0.3  # weight of the structural dissimilarity of mouths
-LIPS_WEIGHT = 0.05  # weight of errors of the lips' points, px, as a network finds them in the output and in the target
 LIP_FACES = 48  # faces per step of that network's training
 MIRROR_WEIGHT = 0.5  # weight of differences from the mirrored face's output: lips came out open on one side
 
@@ -91,6 +91,7 @@ class LipSyncRecipe:
     steps: Annotated[int, Option("training steps")] = 6000
     batch: Annotated[int, Option("samples per step, half of them mirrored")] = 24
     lip_steps: Annotated[int, Option("steps of the network that finds lips, trained first")] = 1500
+    lips_weight: Annotated[float, Option("weight of errors of the lips it finds, px")] = 0.05
     round_steps: Annotated[int, Option("steps between checkpoints")] = 400
     peak_rate: Annotated[float, Option("highest learning rate")] = 1.5e-3
     held_out: Annotated[float, Option("share of the clips of each folder never trained on")] = 0.06
@@ -114,8 +115,26 @@ class LipSyncTraining(Training):
         self.shape_encoding = ShapeEncoding(recipe.seed)
         self.optimiser = make_optimiser(*generator_parts(self.network))
         set_audio_half(self.network, read_encoder(recipe.encoder), self.shape_encoding, OpeningMap())
-        self.lip_regressor = prepare_lip_regressor(recipe, clips)
         self.landmarker = load_landmarker("mediapipe", Settings.from_env().weight_sources)
+        self.lip_regressor = self.prepare_lip_regressor()
+
+    def prepare_lip_regressor(self) -> LipRegressor:
+        """Return the network that finds lips, trained, or as a run that is resumed has it.
+
+        If the network draws already, it learns from drawn faces as well.
+        """
+        path = self.run / "lips.safetensors"
+        if path.exists():
+            regressor = LipRegressor()
+            regressor.load_state_dict(read_tensors(path))
+            return regressor.eval().requires_grad_(False)
+        clips = list(self.clips)
+        if self.recipe.start is not None:
+            drawn = draw_clips(self.network, self.shape_encoding, clips, self.landmarker, self.recipe.seed)
+            clips = even_out([clips, drawn])
+        regressor = train_lip_regressor(clips, self.recipe.lip_steps, LIP_FACES, self.recipe.seed)
+        write_tensors(dict(regressor.state_dict()), path)
+        return regressor
 
     def part_done(self) -> float:
         return min(self.progress.n_steps / self.recipe.steps, 1.0)
@@ -149,8 +168,8 @@ class LipSyncTraining(Training):
             output = self.network.draw(features, faces).float()
         pixels = (weights * (output - batch.targets).abs()).mean()
         loss: Tensor = pixels + EDGE_WEIGHT * edge_error(output, batch.targets, weights)
-        lips = self.lip_regressor(output), self.lip_regressor(batch.targets)
-        loss = loss + LIPS_WEIGHT * point_error(*lips)
+        lips = change_gap(self.lip_regressor(batch.targets), batch.gap_changes)
+        loss = loss + self.recipe.lips_weight * point_error(self.lip_regressor(output), lips)
         loss = loss + SSIM_WEIGHT * (1 - structural_similarity(output, batch.targets, weights == MOUTH_WEIGHT))
         return loss + MIRROR_WEIGHT * mirror_error(output, weights)
 
@@ -167,18 +186,6 @@ class LipSyncTraining(Training):
 
     def stateful_parts(self) -> dict[str, nn.Module | Optimizer]:
         return {"network": self.network, "optimiser": self.optimiser}
-
-
-def prepare_lip_regressor(recipe: LipSyncRecipe, clips: Sequence[PreparedClip]) -> LipRegressor:
-    """Return the network that finds lips, trained or as a run that is resumed has it."""
-    path = recipe.run / "lips.safetensors"
-    if path.exists():
-        regressor = LipRegressor()
-        regressor.load_state_dict(read_tensors(path))
-        return regressor.eval().requires_grad_(False)
-    regressor = train_lip_regressor(clips, recipe.lip_steps, LIP_FACES, recipe.seed)
-    write_tensors(dict(regressor.state_dict()), path)
-    return regressor
 
 
 def make_network(start: Path | None) -> Wav2Lip:

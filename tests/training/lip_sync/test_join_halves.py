@@ -10,7 +10,7 @@ from training.lip_sync import join_halves
 from training.lip_sync.evaluate import MotionScore
 from training.lip_sync.join_halves import SHUT, HalfJoiner, MapChoice, choose_offset, choose_widest
 from training.lip_sync.samples import PreparedClip
-from training.lip_sync.shape_encoding import OpeningMap, ShapeEncoding, layers_of, set_audio_half
+from training.lip_sync.shape_encoding import TALL, OpeningMap, ShapeEncoding, layers_of, set_audio_half
 from training.lip_sync.train_audio import read_encoder
 from training.lip_sync.widths import WIDTHS
 
@@ -73,4 +73,4 @@ def test_offsets_are_tried_until_mouths_rest(
     monkeypatch.setattr(join_halves, "score_motion", score_motion)
     joiner = HalfJoiner(network, half, ShapeEncoding(5), [prepared], landmarker)  # type: ignore[arg-type]
     *_, last = joiner.choose()
-    assert last.opening == OpeningMap(SHUT, join_halves.WIDEST[-1], offset=pytest.approx(0.1), tall=join_halves.TALL)
+    assert last.opening == OpeningMap(SHUT, join_halves.WIDEST[-1], offset=pytest.approx(0.1), tall=TALL)

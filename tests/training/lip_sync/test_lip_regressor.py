@@ -1,11 +1,19 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from inference.lip_sync.preprocess import FACE_SIZE
 from training.common.lips import landmark_gap
-from training.lip_sync.lip_regressor import LipRegressor, draw_faces, gap_of, point_error, train_lip_regressor
+from training.lip_sync.lip_regressor import (
+    LipRegressor,
+    change_gap,
+    draw_faces,
+    gap_of,
+    point_error,
+    train_lip_regressor,
+)
 from training.lip_sync.samples import PreparedClip
 
 
@@ -28,6 +36,14 @@ def test_the_gap_is_the_measured_one(stabilised: PreparedClip):
     opened = lips.clone()
     opened[:, 17:20, 1] += 2
     assert point_error(opened, lips) > point_error(lips + 0.3, lips) > point_error(lips, lips) == 0
+
+
+def test_a_gap_is_changed_at_the_inner_lips_only(stabilised: PreparedClip):
+    lips = torch.from_numpy(stabilised.lips[:2])
+    changed = change_gap(lips, torch.tensor([0.0, -1.5]))
+    assert torch.equal(changed[0], lips[0])
+    assert (gap_of(changed) - gap_of(lips)).tolist() == pytest.approx([0, -1.5], abs=1e-4)
+    assert torch.equal(changed[:, :12], lips[:, :12])
 
 
 def test_light_does_not_move_lips():

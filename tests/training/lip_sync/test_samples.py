@@ -13,8 +13,11 @@ from training.common.face_packs import (
 )
 from training.common.lips import landmark_gap
 from training.lip_sync.samples import (
+    MOST_PRESSED,
+    PRESSED_SHARE,
     PreparedClip,
     draw_batch,
+    draw_sample,
     join_halves,
     measure_shapes,
     own_shapes,
@@ -51,10 +54,32 @@ def test_a_batch_never_shows_the_target_mouth(stabilised: PreparedClip):
     shown = batch.faces[:, 3:]
     assert ((shown - batch.targets).abs().flatten(1).amax(1) > 0.05).all()
     seen = batch.lips[:, 19, 1] - batch.lips[:, 13, 1]  # on faces of other sizes, bent and turned
-    assert correlate(seen.numpy(), batch.shapes[:, 0].numpy()) > 0.9
+    asked = seen + batch.gap_changes
+    assert correlate(asked.numpy(), batch.shapes[:, 0].numpy()) > 0.9
     again = draw_batch([stabilised], 16, np.random.default_rng(5))
     assert torch.equal(again.faces, batch.faces)
     assert torch.equal(again.shapes, batch.shapes)
+
+
+def test_some_samples_ask_for_pressed_lips_on_a_closed_mouth(stabilised: PreparedClip):
+    samples = [draw_sample(stabilised, np.random.default_rng(i)) for i in range(60)]
+    pressed = [one for one in samples if one.gap_change]
+    assert 0.5 * PRESSED_SHARE < len(pressed) / len(samples) < 2 * PRESSED_SHARE
+    for one in pressed:
+        assert MOST_PRESSED <= one.shape[0] <= 0
+        assert one.gap_change < 0
+    true = stabilised.shapes[:, 0]
+    assert min(one.shape[0] for one in pressed) < min(true.min(), 0)
+    of_opening_1 = stabilised.gaps[true.argmax()] - stabilised.gaps[true.argmin()]
+    assert stabilised.gap_unit == pytest.approx(of_opening_1 / (true.max() - true.min()), rel=0.1)
+    ordinary = [one for one in samples if not one.gap_change]
+    assert all((one.shape == stabilised.shapes).all(1).any() for one in ordinary)
+
+
+def test_lips_that_never_close_are_not_pressed(stabilised: PreparedClip):
+    still = replace(stabilised, shapes=np.full((75, 3), 0.5, np.float32))
+    assert still.gap_unit == 0
+    assert not any(draw_sample(still, np.random.default_rng(i)).gap_change for i in range(20))
 
 
 def test_a_target_has_the_upper_half_of_its_input():

@@ -24,6 +24,7 @@ from training.common.lips import landmark_gap
 from training.common.mixed_precision import has_bfloat16
 from training.common.mouth_examples import PHONEME_CLASSES
 from training.lip_sync.evaluate import MotionScore
+from training.lip_sync.lip_regressor import train_lip_regressor
 from training.lip_sync.samples import (
     PreparedClip,
     add_mirrored,
@@ -76,6 +77,25 @@ def test_the_audio_half_is_not_trained_with_the_drawing_half(clip: FaceClip, enc
     again = LipSyncTraining(recipe, [prepare_stabilised(clip, own_shapes([clip])[clip.name])], {})  # resumed
     found, kept = again.lip_regressor.state_dict(), training.lip_regressor.state_dict()
     assert all(torch.equal(value, kept[name]) for name, value in found.items())
+
+
+def test_a_network_that_draws_teaches_the_regressor_too(
+    clip: FaceClip, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    seen: list[int] = []
+    monkeypatch.setattr(
+        "training.lip_sync.train.train_lip_regressor",
+        lambda clips, steps, batch, seed: seen.append(len(clips)) or train_lip_regressor(clips, steps, batch, seed),
+    )
+    prepared = prepare_stabilised(clip, own_shapes([clip])[clip.name])
+    drawn = replace(prepared, faces=prepared.faces[:5], lips=prepared.lips[:5])
+    monkeypatch.setattr("training.lip_sync.train.draw_clips", lambda *_: [drawn])
+    write_half_precision(Wav2Lip(WIDTHS), tmp_path / "start.safetensors")
+    recipe = LipSyncRecipe((tmp_path,), tmp_path / "a", encoder, steps=1, batch=4, lip_steps=1)
+    for run in (recipe, replace(recipe, run=tmp_path / "b", start=tmp_path / "start.safetensors")):
+        run.run.mkdir()
+        LipSyncTraining(run, [prepared], {})
+    assert seen == [1, 2]
 
 
 def test_each_folder_has_its_own_score(clip: FaceClip, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
