@@ -16,12 +16,14 @@ shows what is spoken. Columns of the table:
   rest      mean opening in silence over the widest in speech (95th percentile)
   given     correlation of the generated opening with that of the face's own video, which should be low
   moved     standard deviation of the generated opening over that of the speaker
+  closed    the speaker's own closed lips over the widest (5th and 95th percentile): a landmarker finds a gap there, too
   encoder   correlation of the opening that the audio encoder predicts, before anything is generated (nan: it has none)
 
 ours, original and encoder are correlations with the same opening, so that they show what is lost in the audio encoder,
 in the generated images, and in measuring. The second table has the share of b, m and p on which lips shut: the opening
-is under a tenth of the speaker's widest within 80 ms, in what the encoder predicts and in the generated video. It is
-measured on speech with exact times, of rendered people and of Kokoro's voices that were never trained on.
+is under a tenth of the speaker's widest within 80 ms, in what the encoder predicts, in the generated video, and in the
+speaker's own one (nan: there is none). It is measured on speech with exact times, of rendered people and of Kokoro's
+voices that were never trained on.
 
 Exits with status 1 unless ours is above shuffled, energy and 0.6 of original, and ssim above copying.
 """
@@ -34,6 +36,7 @@ import json
 import math
 import tempfile
 import wave
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -75,7 +78,7 @@ from training.common.synthetic_clips import FIRST_SEED, draw_sentence
 PIECE_S = 0.4  # length of the pieces of shuffled audio
 COPY_DISTANCE = 37  # frames between a frame and the one whose mouth is copied
 SILENCE_S = 2.0
-WIDEST_PERCENTILE = 95  # of the openings in speech
+CLOSED_PERCENTILE, WIDEST_PERCENTILE = 5, 95  # of the openings in speech
 MIN_SHARE_OF_ORIGINAL = 0.6  # correlation / correlation of the original video
 FIRST_PERSON = 200  # seed of the first rendered person
 TRAINED_SPEAKER = "s1"  # most clips that were trained on are of this speaker
@@ -96,6 +99,7 @@ class Quality:
     rest: float
     given: float
     moved: float
+    closed: float
     encoder: float = math.nan
 
     @property
@@ -104,6 +108,16 @@ class Quality:
         found = [name for name in ("shuffled", "energy") if self.ours <= getattr(self, name)]
         found += ["original"] if self.ours < MIN_SHARE_OF_ORIGINAL * self.original else []
         return found + (["copying"] if self.ssim <= self.copying else [])
+
+
+@dataclass(frozen=True)
+class ClosureCounts:
+    """How many b, m and p there are, and on how many lips shut; None if that was not measured."""
+
+    n: int
+    drawn: int | None
+    predicted: int | None
+    original: int | None
 
 
 def main() -> None:
@@ -139,7 +153,8 @@ def main() -> None:
             for fault in mean.faults:
                 print(f"! {name}: does not beat {fault}")
                 results[name]["fails"] = 1
-        results |= print_closures(evaluator, find_timed_audio(args.people, args.kokoro, args.clips), Path(folder))
+        timed = find_timed_audio(args.people, args.kokoro, args.clips, Path(folder))
+        results |= print_closures(evaluator, timed, Path(folder))
     if args.json:
         args.json.write_text(json.dumps(results, indent=1) + "\n")
     raise SystemExit(any("fails" in one for one in results.values()))
@@ -169,39 +184,47 @@ def shuffle_neighbours(paths: list[Path]) -> list[Path]:
     return [path for i in range(3) for path in paths[i::3]]
 
 
-def find_timed_audio(n_people: int, packs: Path | None, n_clips: int | None) -> dict[str, list[TimedAudio]]:
-    """Return speech with exact times that the bundled weights were not trained on, by kind."""
-    rendered = [
-        SyntheticClip(draw_sentence(seed), seed).speech for seed in range(FIRST_PERSON, FIRST_PERSON + n_people)
-    ]
-    found = {
-        "rendered people": [
-            TimedAudio(
-                to_int16(synthesise(speech, seed)),
-                tuple((one.start_s + one.end_s) / 2 for one in speech.phones if one.phoneme.lower() in BILABIALS),
-            )
-            for seed, speech in enumerate(rendered, FIRST_PERSON)
-        ],
-        "Kokoro's held-out voices": [TimedAudio.of_kokoro(one) for one in load_packs(packs)] if packs else [],
-    }
+@dataclass(frozen=True)
+class ClosureClip:
+    """Speech with the times of its b, m and p, and the video of its speaker, if there is one."""
+
+    speech: TimedAudio
+    video: Path | None = None
+
+
+def find_timed_audio(
+    n_people: int, packs: Path | None, n_clips: int | None, folder: Path
+) -> dict[str, list[ClosureClip]]:
+    """Return speech with exact times that the bundled weights were not trained on, by kind.
+
+    folder: for rendered clips.
+    """
+    rendered = [speak_rendered(seed, folder) for seed in range(FIRST_PERSON, FIRST_PERSON + n_people)]
+    spoken = [ClosureClip(TimedAudio.of_kokoro(one)) for one in load_packs(packs)] if packs else []
+    found = {"rendered people": rendered, "Kokoro's held-out voices": spoken}
     return {name: each[:n_clips] for name, each in found.items() if each}
 
 
+def speak_rendered(seed: int, folder: Path) -> ClosureClip:
+    """Return the sentence of a rendered person with its times, and the video."""
+    speech = SyntheticClip(draw_sentence(seed), seed).speech
+    middles = ((one.start_s + one.end_s) / 2 for one in speech.phones if one.phoneme.lower() in BILABIALS)
+    return ClosureClip(TimedAudio(to_int16(synthesise(speech, seed)), tuple(middles)), render(seed, folder))
+
+
 def print_closures(
-    evaluator: SyncEvaluator, kinds: dict[str, list[TimedAudio]], folder: Path
+    evaluator: SyncEvaluator, kinds: dict[str, list[ClosureClip]], folder: Path
 ) -> dict[str, dict[str, object]]:
     """Print the share of b, m and p on which lips shut; return the figures by kind. Faces are rendered people."""
-    print(f"\n{'lips shut on b, m, p':26}{'n':>4}{'encoder':>10}{'video':>10}")
+    faces = [render(FIRST_PERSON + i, folder) for i in range(N_CLOSURE_FACES)]
+    print(f"\n{'lips shut on b, m, p':26}{'n':>4}{'encoder':>10}{'video':>10}{'original':>10}")
     results: dict[str, dict[str, object]] = {}
-    for name, speeches in kinds.items():
-        found = [
-            evaluator.count_closures(one, render(FIRST_PERSON + i % N_CLOSURE_FACES, folder))
-            for i, one in enumerate(speeches)
-        ]
-        predicted, drawn, n = np.sum(found, axis=0).tolist()
-        shares = {"encoder": predicted / n, "video": drawn / n} if evaluator.shapes else {"video": drawn / n}
-        results[f"{name}, lips shut"] = {"n": n} | {key: round(value, 3) for key, value in shares.items()}
-        print(f"{name:26}{n:4}{shares.get('encoder', math.nan):10.3f}{shares['video']:10.3f}")
+    for name, clips in kinds.items():
+        counts = evaluator.count_all_closures(clips, faces)
+        shares = {"encoder": counts.predicted, "video": counts.drawn, "original": counts.original}
+        known = {key: count / counts.n for key, count in shares.items() if count is not None}
+        results[f"{name}, lips shut"] = {"n": counts.n} | {key: round(value, 3) for key, value in known.items()}
+        print(f"{name:26}{counts.n:4}" + "".join(f"{known.get(key, math.nan):10.3f}" for key in shares))
     return results
 
 
@@ -248,9 +271,10 @@ class SyncEvaluator:
             original=correlate_at_lag(self.reencoded_opening(speaker), truth),
             ssim=generated_ssim,
             copying=copied_ssim,
-            rest=float(silent.mean() / max(np.percentile(ours, WIDEST_PERCENTILE), 1e-3)),
+            rest=float(silent.mean() / max(widest(ours), 1e-3)),
             given=correlate_at_lag(ours, self.own_opening(face)),
             moved=float(ours.std() / max(truth.std(), 1e-6)),
+            closed=closed_share(truth),
             encoder=self.encoder_correlation(speaker),
         )
 
@@ -260,12 +284,18 @@ class SyncEvaluator:
             return math.nan
         return correlate_at_lag(self.shapes.opening(speaker.samples, len(speaker.opening)), speaker.opening)
 
-    def count_closures(self, speech: TimedAudio, face: Path) -> tuple[int, int, int]:
-        """Return on how many b, m, p lips shut: as predicted, and in a video of the face; and how many there are."""
-        drawn, n = count_shut(self.generated_opening(face, speech.samples), speech.middles_s)
-        if self.shapes is None:
-            return 0, drawn, n
-        return count_shut(self.shapes.opening(speech.samples, speech.n_frames), speech.middles_s)[0], drawn, n
+    def count_all_closures(self, clips: Sequence[ClosureClip], faces: Sequence[Path]) -> ClosureCounts:
+        """Count on how many b, m, p lips shut, with each clip's speech on one of the faces."""
+        drawn, predicted, original = [], [], []
+        for i, clip in enumerate(clips):
+            speech = clip.speech
+            drawn.append(count_shut(self.generated_opening(faces[i % len(faces)], speech.samples), speech.middles_s))
+            if self.shapes:
+                opening = self.shapes.opening(speech.samples, speech.n_frames)
+                predicted.append(count_shut(opening, speech.middles_s))
+            if clip.video:
+                original.append(count_shut(self.own_opening(clip.video), speech.middles_s))
+        return ClosureCounts(sum(n for _, n in drawn), *map(sum_shut, (drawn, predicted, original)))
 
     def own_opening(self, video: Path) -> Curve:
         """Measure the mouth opening of a video once, and return it from the cache later."""
@@ -313,6 +343,20 @@ class SyncEvaluator:
         ]
         generated_ssim, copied_ssim = np.mean(pairs, axis=0).tolist()
         return generated_ssim, copied_ssim
+
+
+def sum_shut(counts: Sequence[tuple[int, int]]) -> int | None:
+    """Return the sum of the first numbers; None if nothing was counted."""
+    return sum(shut for shut, _ in counts) if counts else None
+
+
+def widest(opening: Curve) -> float:
+    return float(np.percentile(opening, WIDEST_PERCENTILE))
+
+
+def closed_share(opening: Curve) -> float:
+    """Return the opening of closed lips over the widest, as they are measured while somebody speaks."""
+    return float(np.percentile(opening, CLOSED_PERCENTILE) / max(widest(opening), 1e-3))
 
 
 def mean_quality(each: list[Quality]) -> Quality:

@@ -2,17 +2,31 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 import pytest
 from safetensors.torch import save_file
 
-from bench.sync_quality import Quality, SyncEvaluator, find_clips, mean_quality
+from bench.lip_closure import TimedAudio
+from bench.sync_quality import ClosureClip, Quality, SyncEvaluator, closed_share, find_clips, mean_quality
 from inference.dimensions.wav2lip import Wav2LipWidths
 from inference.faces import Landmarker
 from inference.lip_sync import LipSyncer
 from inference.models import Wav2Lip
 
-GOOD = Quality(ours=0.7, shuffled=0.1, energy=0.4, original=0.95, ssim=0.8, copying=0.7, rest=0.1, given=0.1, moved=0.9)
+GOOD = Quality(
+    ours=0.7,
+    shuffled=0.1,
+    energy=0.4,
+    original=0.95,
+    ssim=0.8,
+    copying=0.7,
+    rest=0.1,
+    given=0.1,
+    moved=0.9,
+    closed=0.1,
+)
 TINY = Wav2LipWidths((4, 6, 8, 10, 12, 14, 16), (3, 5, 7, 9, 11), (13, 12, 10, 8, 6, 5, 4), 7)
 
 
@@ -21,6 +35,25 @@ def test_baselines_that_are_not_beaten_are_named():
     assert replace(GOOD, shuffled=0.8).faults == ["shuffled"]
     assert replace(GOOD, ours=0.3).faults == ["energy", "original"]
     assert replace(GOOD, ssim=0.7).faults == ["copying"]
+
+
+def test_closed_lips_are_counted_over_the_widest():
+    opening = np.concatenate([np.full(10, 0.02), np.linspace(0.02, 0.1, 70), np.full(20, 0.1)])
+    assert closed_share(opening) == pytest.approx(0.2, abs=0.01)
+    assert closed_share(np.zeros(5)) == 0
+
+
+def test_closures_of_the_speaker_are_counted_if_there_is_a_video(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    evaluator = SyncEvaluator(cast(LipSyncer, None), cast(Landmarker, None))
+    opening = np.array([0, 1, 1, 0.02, 1, 1, 1, 1, 0.5, 1, 1, 1])
+    monkeypatch.setattr(evaluator, "generated_opening", lambda face, samples: opening)
+    monkeypatch.setattr(evaluator, "own_opening", lambda video: opening + 0.2)
+    speech = TimedAudio(np.zeros(16000, np.int16), (3 / 25, 8 / 25))
+    silent_face = [tmp_path / "face.mp4"]
+    counts = evaluator.count_all_closures([ClosureClip(speech)], silent_face)
+    assert (counts.n, counts.drawn, counts.predicted, counts.original) == (2, 1, None, None)
+    counts = evaluator.count_all_closures([ClosureClip(speech, tmp_path / "own.mp4")] * 2, silent_face)
+    assert (counts.n, counts.drawn, counts.original) == (4, 2, 0)
 
 
 def test_each_figure_is_averaged():
