@@ -25,6 +25,7 @@ IDLE = 0  # the state before the first character
 SPACE_LABEL = SYMBOLS.index(SPACE) + FIRST_SYMBOL
 # A partial path may outweigh the best whole path, which weighs 1, and die later; it must not overflow before that.
 MAX_WEIGHT = 1e250
+SCALE_EVERY = 8  # frames: weights of 1e-30 a frame do not underflow in them
 BLOCK_FRAMES = 256  # frames whose leaves are held at once: 3 MB for GRID's 1600 leaves
 
 
@@ -195,13 +196,18 @@ def sum_sentence_weights(slots: Slots, weights: Floats) -> Floats:
     totals = np.zeros((n_states + len(slots) + 1, len(weights)))
     totals[IDLE] = 1.0
     log_scale = np.zeros(len(weights))
-    for row in emitted:
-        totals[:n_states] = totals[predecessors].sum(axis=0) * row
-        largest = totals[:n_states].max(axis=0)
-        largest[largest == 0] = 1.0
-        totals[:n_states] /= largest  # nothing underflows in a long video
-        totals[n_states:-1] = totals[exits].sum(axis=0)
-        log_scale += np.log(largest)
+    arriving = np.empty((*predecessors.shape, len(weights)))
+    ending = np.empty((*exits.shape, len(weights)))
+    for t, row in enumerate(emitted):
+        np.take(totals, predecessors, 0, arriving, "clip")  # no index is clipped: others would be copied first
+        np.multiply(np.add.reduce(arriving, 0), row, totals[:n_states])
+        if t % SCALE_EVERY == 0:
+            largest = totals[:n_states].max(axis=0)
+            largest[largest == 0] = 1.0
+            totals[:n_states] /= largest  # nothing underflows in a long video
+            log_scale += np.log(largest)
+        np.take(totals, exits, 0, ending, "clip")
+        np.add.reduce(ending, 0, out=totals[n_states:-1])
     with np.errstate(divide="ignore"):
         return np.asarray(np.log(totals[lattice.final_states].sum(axis=0)) + log_scale)
 

@@ -38,6 +38,9 @@ MIN_FRAMES = MIN_SHOT_FRAMES  # shorter runs are not decoded
 COARSE_ENDS = tuple(range(31, WINDOW_FRAMES + 1, 6))
 MIDDLE_ENDS = COARSE_ENDS[2:6]  # 43 to 61
 NEIGHBOURS = (-3, 3)
+# A call of the recurrent layers costs as much as five more windows in it: what is needed next for most sentences is
+# estimated along with the middle of the grid.
+FIRST_ESTIMATED = tuple(range(MIDDLE_ENDS[0], MIDDLE_ENDS[-1] + 7, 3))  # 43 to 67
 FINE_ENDS = tuple(range(28, WINDOW_FRAMES + 1, 3))
 LATE_ENDS = tuple(range(WINDOW_FRAMES + 6, WINDOW_FRAMES + 40, 6))
 MAX_BUFFERED_FRAMES = LATE_ENDS[-1] + max(NEIGHBOURS)
@@ -46,12 +49,15 @@ REJECT_BELOW = -15.0  # nats: below this, no nearby end turns the frames into a 
 STRIDE = 24  # frames skipped if there is no sentence: what is left of a window still holds a whole one
 # Ends are decoded if their estimated score is this close to the best. Estimates are off by 0.001 nats in the median, by
 # up to 0.09 if the frames clearly contain one sentence; the best end had one at most 0.02 below the best estimate.
-MIN_MARGIN = 0.05  # nats, up to a score of -1
-MARGIN_PER_SQUARE = 0.05  # nats, times the square of the best score: 0.11 at -1.5
-# Speech that no end makes clear is decoded up to every end: its estimates say little.
+MIN_MARGIN = 0.02  # nats, up to a score of -1
+MARGIN_PER_SQUARE = 0.02  # nats, times the square of the best score: 0.045 at -1.5
 CLEAR_ABOVE = -1.5  # nats
+# Estimates of speech that no end makes clear say less: ends are decoded if they are this close to the best, and all if
+# the best is doubtful.
+UNCLEAR_MARGIN = 2.0  # nats
+DOUBTFUL_BELOW = -3.0  # nats
 # The middle of the grid is enough if one of its ends is clear: up to the end of a sentence scores rise, and after
-# the pause behind it they fall. If its first or last end is that close to the best, they may still rise beyond it.
+# the pause behind it they fall. If the first or last end tried is that close to the best, they may still rise past it.
 RISING_WITHIN = 1.0  # nats
 MIN_WEIGHT = 1e-300
 
@@ -69,6 +75,19 @@ class Hypothesis:
     n_padded_before: int
     rows: Logits
     score: float
+
+
+@dataclass
+class PendingWindow:
+    """A window whose end was chosen by estimates alone: it is decoded in the next batch.
+
+    features: (1, 75, P). lips: (1, 75, 20, 2). rows: (75, 28) logits, None until then.
+    """
+
+    span: PaddedSpan
+    features: Array
+    lips: npt.NDArray[np.float32]
+    rows: Logits | None = None
 
 
 def decode_by_sentence(
@@ -103,6 +122,7 @@ class SentenceSegmenter:
         self._features = WindowFeatures(network, first)
         self._decoded: dict[int, Hypothesis] = {}  # of the buffered frames, by their end
         self._estimated: dict[int, Hypothesis] = {}  # likewise, but only close to what the frames give
+        self._pending: PendingWindow | None = None
         self._is_speech = False  # the last span has a sentence
         self.first = first
 
@@ -110,6 +130,12 @@ class SentenceSegmenter:
         """Yield a span for each sentence, and for each second in which none begins."""
         while self._fill_buffer(MAX_BUFFERED_FRAMES) >= MIN_FRAMES:
             best = self._silent_window() or self._find_end()
+            yield from self._pending_spans(n_best, calibration)
+            if best.end not in self._decoded:
+                self._pending = self._prepare(best.end)
+                self._is_speech = True
+                self._advance(best.end)
+                continue
             span = decode_span(best.rows, FPS, n_best, calibration)
             self._is_speech = bool(span.sentences)
             if self._is_speech:
@@ -120,7 +146,17 @@ class SentenceSegmenter:
                 skipped = best.rows[best.n_padded_before : best.n_padded_before + STRIDE]
                 yield DecodedSpan((), count_out_of_grammar_words(log_softmax(skipped.astype(np.float64)), ()))
                 self._advance(STRIDE)
+        yield from self._pending_spans(n_best, calibration)
         self._advance(len(self._buffer))
+
+    def _pending_spans(self, n_best: int, calibration: Calibration) -> Iterator[DecodedSpan]:
+        """Yield the span whose window is pending, if any."""
+        if (window := self._pending) is None:
+            return
+        self._pending = None
+        rows = self._network.recur(window.features, window.lips)[0][0] if window.rows is None else window.rows
+        at = window.span
+        yield decode_span(rows, FPS, n_best, calibration).shifted(at.start - at.n_before, at.start, at.end, FPS)
 
     def _fill_buffer(self, n_frames: int) -> int:
         """Fill the buffer up to so many frames, or to the end of the run; return how many are buffered."""
@@ -141,7 +177,11 @@ class SentenceSegmenter:
         end = min(len(self._buffer), WINDOW_FRAMES)
         # Speech mostly follows speech: an estimate is enough then, and the first step of the search joins its batch.
         if self._is_speech:
-            self._estimate([end, *self._first_ends()])
+            first = self._first_ends()
+            self._estimate([*first, *(FIRST_ESTIMATED if first == MIDDLE_ENDS else ())])
+            if self._is_clear(first):
+                return None
+            self._estimate([end, *self._coarse_ends()])
             if decode_greedy(self._estimated[end].rows.argmax(axis=1)):
                 return None
         self._decode([end])
@@ -158,22 +198,26 @@ class SentenceSegmenter:
 
     def _close_coarse_ends(self) -> list[int]:
         """Return the coarse ends close to the best of them, as estimated."""
-        first = self._first_ends()
-        close = self._close_ends(first)
-        around = self._around(*close) if self._is_clear(close) else []  # of most that are close, in one batch
-        others = self._rising_ends(first)
-        self._estimate([*around, *others])
-        return self._close_ends([*first, *others])
+        tried = list(self._first_ends())
+        self._estimate(tried)
+        while beside := self._rising_ends(tried):
+            new = [end for end in beside if end not in self._estimated]
+            self._estimate([*new, *(self._around(*new) if self._is_clear(tried) else ())])
+            tried = sorted([*tried, *beside])
+        return self._close_ends(tried)
 
-    def _rising_ends(self, first: Sequence[int]) -> list[int]:
-        """Return the coarse ends whose score may be the best, as the scores of the first ones rise towards them."""
-        scores = [self._score(end) for end in first]
-        is_clear, rising = self._is_clear(first), max(scores) - RISING_WITHIN
-        return [
-            end
-            for end in self._coarse_ends()
-            if not is_clear or (end < first[0] and scores[0] >= rising) or (end > first[-1] and scores[-1] >= rising)
-        ]
+    def _rising_ends(self, tried: Sequence[int]) -> list[int]:
+        """Return the coarse ends next to those tried whose score may be the best, as scores rise towards them.
+
+        All if none is clear.
+        """
+        coarse = self._coarse_ends()
+        if not self._is_clear(tried):
+            return [end for end in coarse if end not in tried]
+        least = max(self._score(end) for end in tried) - RISING_WITHIN
+        first, last = (coarse.index(end) for end in (tried[0], tried[-1]))
+        before = coarse[max(first - 1, 0) : first] if self._score(tried[0]) >= least else ()
+        return [*before, *(coarse[last + 1 : last + 2] if self._score(tried[-1]) >= least else ())]
 
     def _find_end(self) -> Hypothesis:
         """Return the best hypothesis for the next sentence."""
@@ -186,7 +230,10 @@ class SentenceSegmenter:
         return best
 
     def _best_of_coarse(self) -> Hypothesis:
-        """Return the best hypothesis among the coarse ends and the neighbours of their best."""
+        """Return the best hypothesis among the coarse ends and the neighbours of their best.
+
+        It is an estimate if it is clear, no other one is close to it, and the pause goes on behind it.
+        """
         coarse = self._close_coarse_ends()
         if len(coarse) > 1:  # the best of them has to be known; what may win in the end joins its batch
             around = self._close_ends([*coarse, *self._around(*coarse)]) if self._is_clear(coarse) else []
@@ -194,6 +241,8 @@ class SentenceSegmenter:
             coarse = [max(coarse, key=lambda end: self._decoded[end].score)]
         ends = [*coarse, *self._around(coarse[0])]
         ends = self._close_ends(ends) if self._is_clear(coarse) else ends
+        if len(ends) == 1 and coarse[0] not in self._decoded and self._is_in_pause(ends[0]):
+            return self._estimated[ends[0]]
         self._decode(ends)
         # A neighbour's estimate that is too high can have left out the best coarse end, which is decoded.
         decoded = (self._decoded[end] for end in (*coarse, *ends) if end in self._decoded)
@@ -206,17 +255,24 @@ class SentenceSegmenter:
         return max([best, *(self._decoded[end] for end in close)], key=lambda one: one.score)
 
     def _close_ends(self, ends: Iterable[int]) -> list[int]:
-        """Return those of these ends whose score is close to the best, all if none is clear.
+        """Return those of these ends whose score is close to the best, all if it is doubtful.
 
         The scores of those that were not decoded are estimated.
         """
         ends = [end for end in dict.fromkeys(ends) if MIN_FRAMES <= end <= len(self._buffer)]
         self._estimate(end for end in ends if end not in self._decoded)
-        if not self._is_clear(ends):
-            return ends
         best = max(self._score(end) for end in ends)
-        lowest = best - max(MIN_MARGIN, MARGIN_PER_SQUARE * best**2)
+        if best < DOUBTFUL_BELOW:
+            return ends
+        is_clear = best >= CLEAR_ABOVE
+        lowest = best - (max(MIN_MARGIN, MARGIN_PER_SQUARE * best**2) if is_clear else UNCLEAR_MARGIN)
         return [end for end in ends if self._score(end) >= lowest]
+
+    def _is_in_pause(self, end: int) -> bool:
+        """Return whether an end is clear, and one behind it hardly less: estimates fail where speech follows."""
+        after = end + max(NEIGHBOURS)
+        is_estimated = end in self._estimated and after in self._estimated
+        return is_estimated and self._is_clear([end]) and self._score(after) >= self._score(end) - RISING_WITHIN
 
     def _is_clear(self, ends: Iterable[int]) -> bool:
         return max(self._score(end) for end in ends) >= CLEAR_ABOVE
@@ -243,10 +299,27 @@ class SentenceSegmenter:
         new = [end for end in dict.fromkeys(ends) if end not in found and end <= len(self._buffer)]
         if not new:
             return
-        spans = [PaddedSpan(self.first + max(end - WINDOW_FRAMES, 0), self.first + end) for end in new]
-        (rows,) = self._network.recur(features(spans), np.stack([self._pad_lips(span) for span in spans]))
+        spans = [self._span(end) for end in new]
+        rows = self._recur(features(spans), np.stack([self._pad_lips(span) for span in spans]))
         for end, span, one, score in zip(new, spans, rows, score_one_sentence(rows), strict=True):
             found[end] = Hypothesis(span.start - self.first, end, span.n_before, one, float(score))
+
+    def _span(self, end: int) -> PaddedSpan:
+        return PaddedSpan(self.first + max(end - WINDOW_FRAMES, 0), self.first + end)
+
+    def _prepare(self, end: int) -> PendingWindow:
+        """Return the window of the buffered frames up to an end, to be decoded later."""
+        span = self._span(end)
+        return PendingWindow(span, self._features.compute([span]), self._pad_lips(span)[None])
+
+    def _recur(self, features: Array, lips: npt.NDArray[np.float32]) -> Logits:
+        """Run the recurrent layers on windows, (B, 75, P) and (B, 75, 20, 2), and on the one that is pending."""
+        window = self._pending
+        if window is None or window.rows is not None:
+            return np.asarray(self._network.recur(features, lips)[0])
+        (rows,) = self._network.recur(np.concatenate([features, window.features]), np.concatenate([lips, window.lips]))
+        window.rows = rows[-1]
+        return np.asarray(rows[:-1])
 
     def _pad_lips(self, span: PaddedSpan) -> npt.NDArray[np.float32]:
         own = np.stack([mouth.lips for mouth in self._buffer[span.start - self.first : span.end - self.first]])

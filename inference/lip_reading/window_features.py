@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -97,16 +98,46 @@ HEAD = Side(is_head=True, same=(1, 2, 3))
 TAIL = Side(is_head=False, same=(1, 3, 5))
 
 
+@dataclass(frozen=True)
+class SideKey:
+    """A side of a window: its first or last frame, and its number of repeats, at most MANY."""
+
+    side: Side
+    bound: int
+    n_repeats: int
+
+    @classmethod
+    def of(cls, side: Side, bound: int, n_repeats: int) -> SideKey:
+        """Return the key of a side with any number of repeats."""
+        return cls(side, bound, min(n_repeats, MANY))
+
+    @property
+    def order(self) -> tuple[bool, int, int]:
+        """Sides that are computed together follow each other."""
+        return self.side.is_head, self.n_repeats, self.bound
+
+
 class WindowFeatures:
-    """Buffers frames and computes the features of windows of them."""
+    """Buffers frames and computes the features of windows of them.
+
+    What the recurrent layers take of features is a product with 19 MB of weights, which are read at each call: all that
+    a call of `compute` or `estimate` needs is projected at once, and frames that arrived with it.
+    """
 
     def __init__(self, network: StagedNetwork, first: int) -> None:
         """Begin at frame `first` of a video."""
         self._network = network
         self._layers = [LayerBuffer(first + i, TIME_AXIS) for i in range(N_LAYERS)]
         self._features = LayerBuffer(first + N_LAYERS, 0)
-        self._sides: dict[tuple[Side, int, int], Array] = {}  # of windows that were computed, by bound and repeats
+        self._arrived: list[Array] = []  # (T, F) each: of the frames behind those, not projected
+        self._sides: dict[SideKey, Array] = {}  # of windows that were computed
+        self._held: dict[int, Array] = {}  # (1, P) each, of frames that are shown throughout
         self._last: Array | None = None  # the last features of such a window, (3, P)
+
+    @property
+    def end(self) -> int:
+        """The frame behind the last one whose features are known."""
+        return self._features.end + sum(map(len, self._arrived))
 
     def append(self, mouths: Sequence[MouthCrop]) -> None:
         """Append frames, and compute what depends on them and on no later ones."""
@@ -116,24 +147,32 @@ class WindowFeatures:
             if before.end - after.end >= 2:
                 (found,) = convolution(before[after.end - 1 : before.end][None])
                 after.append(found[0, :, 1:-1])
-        last, start = self._layers[-1], self._features.end
+        last, start = self._layers[-1], self.end
         if last.end - start >= 2:
             (found,) = self._network.convolutions[-1](last[start - 1 : last.end][None])
-            self._features.append(self._project(found[:, 1:-1])[0])
+            self._arrived.append(found[0, 1:-1])
 
     def drop_before(self, frame: int) -> None:
         """Delete the frames before this one."""
+        self._project([])
         self._sides.clear()
+        self._held.clear()
         for i, layer in enumerate((*self._layers, self._features)):
             # The first frames of a layer depend on frames before the buffer: they are in no window.
             layer.drop_before(frame if layer.end > frame + i else frame + i)
 
     def compute(self, spans: Sequence[PaddedSpan]) -> Array:
         """Return the features of windows, (B, 75, P): what the recurrent layers take of them."""
-        heads = self._compute_sides(HEAD, [(span.start, span.n_before) for span in spans])
-        tails = self._compute_sides(TAIL, [(span.end, span.n_after) for span in spans])
+        heads = [SideKey.of(HEAD, span.start, span.n_before) for span in spans]
+        tails = [SideKey.of(TAIL, span.end, span.n_after) for span in spans]
+        self._prepare([*heads, *tails], [])
         inner = [self._features[span.start + N_LAYERS : span.end - N_LAYERS] for span in spans]
-        return np.stack([np.concatenate(parts) for parts in zip(heads, inner, tails, strict=True)])
+        return np.stack(
+            [
+                np.concatenate([self._side(head, span.n_before), own, self._side(tail, span.n_after)])
+                for span, head, own, tail in zip(spans, heads, inner, tails, strict=True)
+            ]
+        )
 
     def estimate(self, spans: Sequence[PaddedSpan]) -> Array:
         """Return features that are close to those of `compute`, (B, 75, P), at a small part of the cost.
@@ -142,41 +181,45 @@ class WindowFeatures:
         is shown throughout. The first and the last three of a window hardly depend on the frame, but on the zeros
         beside them: they are those of other windows. Windows up to the last frames that arrived are computed.
         """
-        known = [span for span in spans if span.end <= self._features.end]
-        others = [span for span in spans if span.end > self._features.end]
+        known = [span for span in spans if span.end <= self.end]
+        others = [span for span in spans if span.end > self.end]
+        heads = [SideKey.of(HEAD, span.start, max(span.n_before, MANY)) for span in known]
+        tails = [SideKey.of(TAIL, known[0].end, MANY)] if known and self._last is None else []
+        self._prepare([*heads, *tails], [span.end - 1 for span in known])
         found = dict(zip(others, self.compute(others), strict=True)) if others else {}
-        if known and self._last is None:
-            self._compute_sides(TAIL, [(known[0].end, MANY)])
-        held = self._hold(sorted({span.end - 1 for span in known}))
-        heads = self._compute_sides(HEAD, [(span.start, max(span.n_before, MANY)) for span in known])
-        for span, head in zip(known, heads, strict=True):
+        for span, key in zip(known, heads, strict=True):
+            head = self._side(key, max(span.n_before, MANY))
             inner = self._features[span.start + N_LAYERS : span.end]
-            repeats = np.repeat(held[span.end - 1], span.n_after, 0)
+            repeats = np.repeat(self._held[span.end - 1], span.n_after, 0)
             window = np.concatenate([head[:N_LAYERS], head[len(head) - span.n_before :], inner, repeats])
             window[-N_LAYERS:] = self._last
             found[span] = window
         return np.stack([found[span] for span in spans])
 
-    def _hold(self, frames: Sequence[int]) -> dict[int, Array]:
-        """Return the features of frames that are shown throughout, (1, P) each."""
-        if not frames:
-            return {}
-        (features,) = self._network.hold(self._gather(0, frames, 1))
-        return dict(zip(frames, self._project(features), strict=True))
+    def _prepare(self, sides: Sequence[SideKey], held: Sequence[int]) -> None:
+        """Compute these sides of windows, and the features of these frames, if they are shown throughout."""
+        new_sides = sorted({key for key in sides if key not in self._sides}, key=lambda key: key.order)
+        new_held = sorted({frame for frame in held if frame not in self._held})
+        parts: list[Array] = []
+        for _, group in groupby(new_sides, key=lambda key: (key.side, key.n_repeats)):
+            keys = list(group)
+            parts += list(self._compute_side(keys[0].side, [key.bound for key in keys], keys[0].n_repeats))
+        if new_held:
+            (features,) = self._network.hold(self._gather(0, new_held, 1))
+            parts += list(features)
+        projected = self._project(parts)
+        self._held.update(zip(new_held, projected[len(new_sides) :], strict=True))
+        for key, features in zip(new_sides, projected[: len(new_sides)], strict=True):
+            self._sides[key] = features
+            self._last = self._last if key.side.is_head else features[-N_LAYERS:]
 
-    def _compute_sides(self, side: Side, wanted: Sequence[tuple[int, int]]) -> list[Array]:
-        """Return the features of three frames and of the repeats of the outermost one, for each (bound, n_repeats)."""
-        new = {(bound, min(n, MANY)) for bound, n in wanted if (side, bound, min(n, MANY)) not in self._sides}
-        for n in sorted({n for _, n in new}):
-            bounds = sorted(bound for bound, each in new if each == n)
-            for bound, features in zip(bounds, self._compute_side(side, bounds, n), strict=True):
-                self._sides[side, bound, n] = features
-                self._last = self._last if side.is_head else features[-N_LAYERS:]
-        found = [(n, self._sides[side, bound, min(n, MANY)]) for bound, n in wanted]
-        return [repeat_at(one, side.same[-1], n - MANY + 1, 0) if n >= MANY else one for n, one in found]
+    def _side(self, key: SideKey, n_repeats: int) -> Array:
+        """Return the features of three frames and of the repeats of the outermost one."""
+        found = self._sides[key]
+        return repeat_at(found, key.side.same[-1], n_repeats - MANY + 1, 0) if n_repeats >= MANY else found
 
     def _compute_side(self, side: Side, bounds: Sequence[int], n_repeats: int) -> Array:
-        """Return such features of windows with the same number of repeats, (E, n_repeats + 3, P)."""
+        """Return such features of windows with the same number of repeats, (E, n_repeats + 3, F), not projected."""
         many = n_repeats == MANY
         outermost = self._gather(0, [bound if side.is_head else bound - 1 for bound in bounds], 1)
         x = np.repeat(outermost, 2 if many else n_repeats, 2)
@@ -186,14 +229,24 @@ class WindowFeatures:
             if i + 1 < N_LAYERS:
                 x = side.without_innermost(x, 2)
                 x = repeat_at(x, side.same[i], 3, 2) if many else x
-        return self._project(side.without_innermost(x, 1))
+        return side.without_innermost(x, 1)
 
     def _gather(self, layer: int, starts: Sequence[int], n: int) -> Array:
         """Return n frames of a layer from each start, (E, C, n, H, W)."""
         return np.stack([self._layers[layer][start : start + n] for start in starts])
 
-    def _project(self, features: Array) -> Array:
-        return self._network.project(np.ascontiguousarray(features))[0]
+    def _project(self, parts: Sequence[Array]) -> list[Array]:
+        """Project features, (T, F) each, and those of the frames that arrived."""
+        everything = [*self._arrived, *parts]
+        if not everything:
+            return []
+        (products,) = self._network.project(np.concatenate(everything)[None])
+        projected = np.split(products[0], np.cumsum([len(part) for part in everything])[:-1])
+        for frames in projected[: len(self._arrived)]:
+            self._features.append(frames)
+        found = projected[len(self._arrived) :]
+        self._arrived = []
+        return found
 
 
 def repeat_at(x: Array, index: int, n: int, axis: int) -> Array:
