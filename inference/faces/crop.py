@@ -15,6 +15,9 @@ ALIGNED_SIDE = 256  # pixels; side of the square in which faces are aligned
 MEAN_FACE_PADDING = 0.25  # share of the face's side, added around it
 ALIGN_POINTS = slice(17, 68)  # all points but the jaw, which moves with speech
 MOUTH_ROWS, MOUTH_COLUMNS = slice(139, 219), slice(46, 206)  # rows and columns of the aligned square
+# The part of it that is drawn: up to the mouth's last row and column, but in whole vectors of 16 pixels, as OpenCV
+# rounds those of an incomplete one otherwise.
+DRAWN_WIDTH, DRAWN_HEIGHT = -(-MOUTH_COLUMNS.stop // 16) * 16, MOUTH_ROWS.stop
 CROP_WIDTH, CROP_HEIGHT = 128, 64  # pixels
 
 # Points 17..67 of the mean face that LipCoordNet was trained with; 0..1 spans the face itself.
@@ -68,7 +71,7 @@ def crop_mouth(frame_bgr: Frame, points68: Points) -> Frame:
     """
     to_aligned = fit_similarity(points68[ALIGN_POINTS], MEAN_FACE)
     frame_bgr, to_aligned = downscale_before_alignment(frame_bgr, to_aligned)
-    aligned = cv2.warpAffine(frame_bgr, to_aligned, (ALIGNED_SIDE, ALIGNED_SIDE))
+    aligned = cv2.warpAffine(frame_bgr, to_aligned, (DRAWN_WIDTH, DRAWN_HEIGHT))
     mouth = aligned[MOUTH_ROWS, MOUTH_COLUMNS]
     return cv2.resize(mouth, (CROP_WIDTH, CROP_HEIGHT)).astype(np.uint8, copy=False)
 

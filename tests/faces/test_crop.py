@@ -58,3 +58,17 @@ def test_crops_equal_upstreams(shared):
     ):
         assert fit_similarity(points[17:], MEAN_FACE) == pytest.approx(affine[:2], abs=1e-8)
         assert np.array_equal(crop_mouth(frame, points), crop)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_only_the_mouth_is_drawn_with_the_pixels_of_the_whole_face(monkeypatch: pytest.MonkeyPatch, seed: int):
+    rng = np.random.default_rng(seed)
+    frame = rng.integers(0, 256, (288, 360, 3), np.uint8)
+    angle, scale = rng.uniform(-0.5, 0.5), rng.uniform(0.4, 1.2)
+    rotation = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    points = np.zeros((68, 2))
+    points[17:] = MEAN_FACE @ rotation.T + rng.uniform(0, 60, 2)
+    found = crop_mouth(frame, points)
+    monkeypatch.setattr("inference.faces.crop.DRAWN_WIDTH", 256)
+    monkeypatch.setattr("inference.faces.crop.DRAWN_HEIGHT", 256)
+    np.testing.assert_array_equal(found, crop_mouth(frame, points))
