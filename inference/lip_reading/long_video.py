@@ -48,9 +48,8 @@ ACCEPT_ABOVE = -2.5  # nats: exactly one sentence has a twelfth of the probabili
 REJECT_BELOW = -15.0  # nats: below this, no nearby end turns the frames into a sentence
 STRIDE = 24  # frames skipped if there is no sentence: what is left of a window still holds a whole one
 # Ends are decoded if their estimated score is this close to the best. Estimates are off by 0.001 nats in the median, by
-# up to 0.09 if the frames clearly contain one sentence; the best end had one at most 0.02 below the best estimate.
-MIN_MARGIN = 0.02  # nats, up to a score of -1
-MARGIN_PER_SQUARE = 0.02  # nats, times the square of the best score: 0.045 at -1.5
+# up to 0.15 if the frames clearly contain one sentence.
+MARGIN = 0.02  # nats, up to a score of -1; times the fourth power of a lower one: 0.1 at -1.5
 CLEAR_ABOVE = -1.5  # nats
 # Estimates of speech that no end makes clear say less: ends are decoded if they are this close to the best, and all if
 # the best is doubtful.
@@ -265,7 +264,7 @@ class SentenceSegmenter:
         if best < DOUBTFUL_BELOW:
             return ends
         is_clear = best >= CLEAR_ABOVE
-        lowest = best - (max(MIN_MARGIN, MARGIN_PER_SQUARE * best**2) if is_clear else UNCLEAR_MARGIN)
+        lowest = best - (MARGIN * max(1.0, best**4) if is_clear else UNCLEAR_MARGIN)
         return [end for end in ends if self._score(end) >= lowest]
 
     def _is_in_pause(self, end: int) -> bool:
