@@ -185,7 +185,7 @@ bench: $(READY) | $(CLIP)
 	$(if $(SLOW),$(BIN)/python -m bench.fuzz --files 10000 --seed 1)
 	$(if $(and $(SLOW),$(GRID)),$(BIN)/python -m bench.precisions $(GRID)/eval.csv $(GRID)/clips.csv)
 	$(if $(and $(SLOW),$(GRID)),$(BIN)/python -m bench.calibration $(GRID)/clips.csv $(GRID)/words.csv \
-		--check $(GRID)/eval.csv $(GRID)/eval_words.csv)
+		--check $(GRID)/eval.csv $(GRID)/eval_words.csv --leave-out s2 s4 s5 s31)
 
 cases: $(READY)
 	$(BIN)/python -m bench.cases $(CASES)

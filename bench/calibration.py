@@ -1,6 +1,7 @@
 """Fit and check the calibration of a checkpoint: its confidences and its word times.
 
-    python -m bench.calibration CLIPS.csv WORDS.csv --check EVAL.csv EVAL_WORDS.csv [--write CARD.json]
+    python -m bench.calibration CLIPS.csv WORDS.csv --check EVAL.csv EVAL_WORDS.csv [--leave-out SPEAKER...]
+                                [--write CARD.json]
 
 CLIPS and EVAL have the columns file, speaker, transcript; WORDS and EVAL_WORDS have file, word, start_s, end_s. The
 constants are fitted on CLIPS only; --check measures them on other clips. Each clip is used unchanged and in three
@@ -13,6 +14,7 @@ variants without speech: its first frame frozen, its frames reversed, and its fr
   - the errors of word starts: calibrated, by the alignment alone, and for words of equal length;
   - the confidences on rendered people who chew.
 
+--leave-out: speakers of CLIPS whom the weights were trained on with these clips; they would be read too surely.
 --write stores the constants in the card of the weights, with the SHA-256 of the weights.
 """
 
@@ -93,11 +95,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", type=Path, nargs=2, metavar="CSV")
     parser.add_argument("--check", type=Path, nargs=2, metavar="CSV")
+    parser.add_argument("--leave-out", nargs="+", default=(), metavar="SPEAKER", help="speakers not to fit on")
     parser.add_argument("--weights", default="starter")
     parser.add_argument("--write", type=Path, metavar="CARD", help="the card.json to store the constants in")
     args = parser.parse_args()
     source = LogitsSource(args.weights)
-    clips, times = list(source.run_clips(read_clip_table(args.tables[0]))), read_word_times(args.tables[1])
+    clips = list(source.run_clips(read_clips_to_fit(args.tables[0], args.leave_out)))
+    times = read_word_times(args.tables[1])
     print_durations(times)
     calibration = fit(clips, times)
     for name, value in asdict(calibration).items():
@@ -111,6 +115,11 @@ def main() -> None:
     print_confidences("rendered, chewing", chewing)
     if args.write:
         write_card(args.write, calibration, source.sha256)
+
+
+def read_clips_to_fit(table: Path, leave_out: Sequence[str]) -> list[LabelledClip]:
+    """Read a table without the clips of some speakers."""
+    return [clip for clip in read_clip_table(table) if clip.speaker not in leave_out]
 
 
 class LogitsSource:

@@ -24,6 +24,7 @@ from training.common.espeak import Espeak, has_library
 from training.common.synthetic_clips import FIRST_SEED
 from training.lip_reading import crop_clips, render_clips
 from training.lip_reading import train as train_reading
+from training.lip_reading.interpolate import interpolate
 from training.lip_sync import export_visemes, join_halves, train_audio
 from training.lip_sync import train as train_sync
 
@@ -42,10 +43,11 @@ class MakeOptions:
     start: Path | None = None
 
 
-NEVER_TRAINED_ON = ("s33",)  # speakers of GRID that measure people never seen; so do those that have no clips there
+NEVER_TRAINED_ON = ("s20", "s23", "s26", "s33")  # speakers of GRID that measure people never seen
 N_RENDERED = 700  # of lip reading, if there are no clips of GRID
 READING_STRANGER = "s32"  # speaker that selects among checkpoints of lip reading
 MORE_SEED = 3_000_000  # of the rendered people of the second training
+NEW_SHARE = 0.7  # of the way from the weights before the second training to those after it
 VISEMES_FILE = "visemes.safetensors"
 GRID_FOLDERS = ("talking", "people")  # of clips with whole faces
 N_KOKORO, N_HELD_OUT, SEED = 500, 40, 5  # utterances of Kokoro to train on and to score on; their seed
@@ -122,31 +124,42 @@ def train_stage(options: MakeOptions, stage: ReadingStage, start: Path | None) -
 
 
 def train_more_people(options: MakeOptions, start: Path) -> Path:
-    """Continue with clips of more people and newly rendered ones. No clip that measures is trained on."""
-    heads, people, run = (options.folder / name for name in ("more_rendered", "people", "more_people"))
+    """Continue with clips of more people and newly rendered ones, then go only a part of the way from `start`.
+
+    No clip that measures is trained on, but those of `clips.csv` that show the people of the training.
+    """
+    heads, people, others, run = (
+        options.folder / name for name in ("more_rendered", "people", "others", "more_people")
+    )
     render_clips.make_packs(heads, 4 if options.is_tiny else 200, MORE_SEED, of_each=2)
-    recipe = train_reading.LipReadingRecipe((heads,), run, start, epochs=1, held_out=1, shares=(1,), spliced=(0.5,))
+    recipe = train_reading.LipReadingRecipe(
+        (heads,), run, start, epochs=1, held_out=1, shares=(1,), spliced=(0.5,), disguised=0.4, frozen=1
+    )
     if options.grid and not options.is_tiny:
-        clips, words = (options.grid / name for name in ("people.csv", "people_words.csv"))
-        crop_clips.make_packs(people, clips, words, leave_out=NEVER_TRAINED_ON)
-        measured = [options.grid / name for name in ("clips.csv", "eval.csv")]
+        clips, people_clips = (options.grid / f"{name}.csv" for name in ("clips", "people"))
+        crop_clips.make_packs(people, people_clips, options.grid / "people_words.csv", leave_out=NEVER_TRAINED_ON)
+        crop_clips.make_packs(others, clips, options.grid / "words.csv", leave_out=("s1", *NEVER_TRAINED_ON))
         recipe = replace(
             recipe,
-            mouths=(options.grid / "mouths", people, heads),
-            minutes=50,
+            mouths=(options.grid / "mouths", people, others, heads),
+            minutes=48,
             epochs=20,
             held_out=40,
-            peak_rate=4e-4,
+            peak_rate=3e-4,
             dropout=0.15,
             joined=0.06,
             threads=1,
-            shares=(0.35, 0.4, 0.25),  # the speakers about equally often
-            spliced=(0, 1, 0),  # all clips of these people begin with BIN BLUE
+            score_every=2,
+            shares=(0.32, 0.38, 0.08, 0.22),  # the speakers about equally often
+            spliced=(0, 1, 0, 0),  # all clips in `people` begin with BIN BLUE
+            unscored=(others,),
             strangers=(READING_STRANGER,),
-            leave_out=write_names(measured, options.folder / "leave_out.txt"),
+            leave_out=write_names((clips, options.grid / "eval.csv"), options.folder / "leave_out.txt"),
         )
     train_reading.train(recipe)
-    return run / "model.safetensors"
+    output = options.folder / "model.safetensors"
+    interpolate(start, run / "model.safetensors", NEW_SHARE, output)
+    return output
 
 
 def write_names(tables: Sequence[Path], path: Path) -> Path:

@@ -82,7 +82,7 @@ STARTER = WeightSet(
     files=(
         WeightFile(
             "model.safetensors",
-            "1f6cda7a8663ab90294eb0395660ff6b02eae82567b9863786f5a36e301dda39",
+            "a74b021bf6aef906381b6aa60f5093ccbf08c685aa05dc91b92d8aa05bac43d5",
             13_555_896,
         ),
     ),

@@ -10,6 +10,7 @@ from bench.calibration import (
     decode_sentences,
     fit,
     fit_logistic,
+    read_clips_to_fit,
     read_word_times,
     robust_deviations,
     write_card,
@@ -45,6 +46,14 @@ def test_samples_of_weight_zero_are_ignored():
     assert fit_logistic(features, np.array([1.0, 1, 1, 0]), np.array([100.0, 0, 0, 100])) == pytest.approx(
         [0], abs=0.01
     )
+
+
+def test_clips_of_speakers_that_are_left_out_are_not_fitted_on(tmp_path: Path):
+    rows = [f"{speaker}.mpg,{speaker},BIN BLUE AT F TWO NOW" for speaker in ("s1", "s2", "s20")]
+    for speaker in ("s1", "s2", "s20"):
+        (tmp_path / f"{speaker}.mpg").touch()
+    (tmp_path / "clips.csv").write_text("\n".join(["file,speaker,transcript", *rows]) + "\n")
+    assert [clip.speaker for clip in read_clips_to_fit(tmp_path / "clips.csv", ["s2"])] == ["s1", "s20"]
 
 
 def test_the_deviation_is_that_of_a_gaussian_without_its_outliers():

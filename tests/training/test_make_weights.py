@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from inference.models import LipCoordNet
 from inference.weights.checkpoint import load_into
 from inference.weights.registry import STARTER
-from training.make_weights import READING_STAGES, RECIPES, main, write_names
+from training.make_weights import NEW_SHARE, READING_STAGES, RECIPES, main, write_names
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
@@ -36,8 +36,11 @@ def test_the_reading_recipe_continues_from_other_weights(tmp_path: Path):
     main(["reading", "--tiny", "-o", str(tmp_path), "--start", str(start)])
     assert not (tmp_path / "reading" / READING_STAGES[0].name).exists()
     before, after = load_file(start), load_file(tmp_path / "reading" / "more_people" / "model.safetensors")
+    made = load_file(tmp_path / "reading" / "model.safetensors")
     for name, value in before.items():
         assert torch.allclose(value.float(), after[name].float(), atol=0.02), name
+        expected = value.float() + NEW_SHARE * (after[name].float() - value.float())
+        assert torch.allclose(made[name].float(), expected, atol=2e-3), name
 
 
 def test_clips_that_measure_are_named_as_packs_name_them(tmp_path: Path):
