@@ -157,7 +157,7 @@ STARTER_SYNC = WeightSet(
     files=(
         WeightFile(
             "model.safetensors",
-            "6dd9561a0de673a03e435368758f1baa86fd8df22584b31ad899ad01bc059627",
+            "78b85dd548b26366a57b413274b1411031cd0cfb621e2da635e4e96624bfc42d",
             5_972_270,
         ),
     ),
