@@ -197,6 +197,24 @@ def make_avatar(options: MakeOptions) -> Path:
     return assembled / "network.safetensors"
 
 
+@dataclass(frozen=True)
+class DrawingStage:
+    """One training of the half of Wav2Lip that draws; it starts from the weights of the stage before."""
+
+    name: str
+    steps: int
+    peak_rate: float
+    lips_weight: float
+
+
+# The later two learn from faces as the one before draws them.
+DRAWING_STAGES = (
+    DrawingStage("drawing", 6000, 1.5e-3, 0.05),
+    DrawingStage("pressed", 1400, 4e-4, 0.15),
+    DrawingStage("refined", 800, 3e-4, 0.2),
+)
+
+
 def make_sync(options: MakeOptions) -> Path:
     """Train the two halves of a narrow Wav2Lip, and join them. Also write the network of visemes, its speech encoder.
 
@@ -219,10 +237,28 @@ def make_sync(options: MakeOptions) -> Path:
     export_visemes.export(encoder, folder / VISEMES_FILE)
     drawing = train_sync.LipSyncRecipe(tuple(packs), folder / "run", encoder)
     if is_tiny:
-        drawing = replace(drawing, steps=1, batch=2, lip_steps=1)
-    train_sync.train(drawing)
-    join_halves.join(drawing.run / "model.safetensors", encoder, drawing, output)
+        drawing = replace(drawing, batch=2, lip_steps=1)
+    drawn = train_drawing(drawing, is_tiny=is_tiny)
+    join_halves.join(drawn, encoder, drawing, output)
     return output
+
+
+def train_drawing(recipe: train_sync.LipSyncRecipe, *, is_tiny: bool) -> Path:
+    """Train the half that draws, in stages with folders in that of the recipe; return the weights of the last."""
+    weights = None
+    for stage in DRAWING_STAGES:
+        one = replace(
+            recipe,
+            run=recipe.run / stage.name,
+            start=weights,
+            steps=1 if is_tiny else stage.steps,
+            peak_rate=stage.peak_rate,
+            lips_weight=stage.lips_weight,
+        )
+        train_sync.train(one)
+        weights = one.run / "model.safetensors"
+    assert weights is not None
+    return weights
 
 
 def pack_real_faces(options: MakeOptions) -> list[Path]:

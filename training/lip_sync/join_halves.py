@@ -36,9 +36,9 @@ from training.lip_sync.train import LipSyncRecipe, split_clips
 from training.lip_sync.train_audio import read_encoder
 
 # As the encoding takes them: true openings are about -0.9 to 2.5. Less than shut is drawn as surely shut.
-SHUT = -1.3
+SHUT = -1.6
 WIDEST = (2.5, 3.5, 5.0)
-OFFSETS = (0.0, 0.05, 0.1, 0.15)
+OFFSETS = (0.0, 0.03, 0.06, 0.1)
 MAX_LOSS = 0.02  # correlation that may be lost for a larger motion
 MAX_AMPLITUDE = 1.25  # motion of generated lips over that of true ones
 MAX_REST = 0.1  # opening in silence over the widest

@@ -49,7 +49,7 @@ from training.lip_sync.train import (
     train,
 )
 from training.lip_sync.widths import WIDTHS
-from training.make_weights import main
+from training.make_weights import DRAWING_STAGES, main
 
 
 def test_errors_count_most_in_the_mouth():
@@ -182,14 +182,15 @@ def test_the_recipe_runs_to_its_end_and_resumes(tmp_path: Path, capsys: pytest.C
     load_into(network, weights)
     assert read_network(weights.with_name("visemes.safetensors")).classes == PHONEME_CLASSES
     audio, drawing = (
-        [json.loads(line) for line in (weights.with_name(name) / "log.jsonl").read_text().splitlines()]
-        for name in ("audio", "run")
+        [json.loads(line) for line in (weights.parent / name / "log.jsonl").read_text().splitlines()]
+        for name in ("audio", "run/refined")
     )
     assert [line["part_done"] for line in (*audio, *drawing)] == [1, 1]
+    assert all((weights.with_name("run") / stage.name / "model.safetensors").exists() for stage in DRAWING_STAGES)
     packs = tmp_path / "sync" / "rendered"
     assert set(audio[0]) >= {"step", "loss", str(packs), "speaker"}
     assert set(drawing[0][str(packs)]) in (set(), {"correlation", "amplitude", "rest"})  # empty if no face is drawn yet
-    run, encoder = weights.with_name("run"), weights.with_name("audio") / "encoder.safetensors"
+    run, encoder = weights.with_name("run") / "drawing", weights.with_name("audio") / "encoder.safetensors"
     ended = LipSyncRecipe((packs,), run, encoder, steps=1)
     train(ended)
     assert len((run / "log.jsonl").read_text().splitlines()) == 1
