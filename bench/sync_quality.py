@@ -16,14 +16,14 @@ shows what is spoken. Columns of the table:
   rest      mean opening in silence over the widest in speech (95th percentile)
   given     correlation of the generated opening with that of the face's own video, which should be low
   moved     standard deviation of the generated opening over that of the speaker
-  closed    the speaker's own closed lips over the widest (5th and 95th percentile): a landmarker finds a gap there, too
+  closed    the speaker's own closed lips over the widest (5th over 95th percentile); landmarks leave a gap there, too
   encoder   correlation of the opening that the audio encoder predicts, before anything is generated (nan: it has none)
 
 ours, original and encoder are correlations with the same opening, so that they show what is lost in the audio encoder,
 in the generated images, and in measuring. The second table has the share of b, m and p on which lips shut: the opening
 is under a tenth of the speaker's widest within 80 ms, in what the encoder predicts, in the generated video, and in the
-speaker's own one (nan: there is none). It is measured on speech with exact times, of rendered people and of Kokoro's
-voices that were never trained on.
+speaker's own video (nan if there is none). The speech has exact times: of rendered people, and of Kokoro's voices that
+were never trained on.
 
 Exits with status 1 unless ours is above shuffled, energy and 0.6 of original, and ssim above copying.
 """

@@ -240,6 +240,8 @@ class LipReadingTraining(Training):
         """Draw a clip of somebody else; each folder is equally likely, and each person in it."""
         folders = [[of_one for of_one in folder if of_one[0].person != person] for folder in self.folders]
         others = [folder for folder in folders if folder]
+        if not others:
+            raise ValueError(f"disguised: expected clips of at least two people, found only those of {person}")
         return draw_clip(others[rng.integers(len(others))], rng)
 
     def draw_spliced(self, clip: MouthClip, of_person: Sequence[MouthClip], rng: np.random.Generator) -> MouthSample:

@@ -299,6 +299,12 @@ def test_samples_are_disguised_as_other_people(tmp_path: Path, monkeypatch: pyte
     assert len(seen) == 30
 
 
+def test_a_disguise_needs_a_second_person(tmp_path: Path):
+    training = make_training(write_people(tmp_path / "one", "a"), run=tmp_path / "run", disguised=1, joined=0)
+    with pytest.raises(ValueError, match="at least two people, found only those of a"):
+        training.draw_sample(training.clips[0], np.random.default_rng(1))
+
+
 def test_as_many_convolutions_as_told_stay(tmp_path: Path):
     training = make_training(write_people(tmp_path / "one", "a"), run=tmp_path / "run", frozen=1)
     before = {name: value.clone() for name, value in training.network.state_dict().items()}

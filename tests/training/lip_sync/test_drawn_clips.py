@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import cast
 
 import numpy as np
@@ -55,8 +54,16 @@ def test_the_same_seed_draws_the_same_clips(
 
 
 def test_a_clip_without_faces_is_left_out(
-    network: Wav2Lip, encoding: ShapeEncoding, prepared: PreparedClip, landmarker: Landmarker
+    network: Wav2Lip,
+    encoding: ShapeEncoding,
+    prepared: PreparedClip,
+    landmarker: Landmarker,
+    monkeypatch: pytest.MonkeyPatch,
 ):
-    grey = replace(prepared, faces=np.full_like(prepared.faces, 128))
-    drawn = draw_clip(network, encoding, grey, landmarker, np.random.default_rng(1))
-    assert drawn is None or len(drawn.faces) == len(drawn.lips)
+    grey = np.full_like(prepared.faces[0], 128)
+    monkeypatch.setattr("training.lip_sync.drawn_clips.draw_faces", lambda *_: [grey, prepared.faces[4]])
+    drawn = draw_clip(network, encoding, prepared, landmarker, np.random.default_rng(1))
+    assert drawn is not None
+    assert np.array_equal(drawn.faces, prepared.faces[4:5])
+    monkeypatch.setattr("training.lip_sync.drawn_clips.draw_faces", lambda *_: [grey])
+    assert draw_clips(network, encoding, [prepared], landmarker, seed=1) == []
