@@ -14,6 +14,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from inference.matrix_product import multiply
+
 Padding = Literal["reflect", "zeros"]  # before and after the audio
 Samples = npt.NDArray[np.int16]  # (N,) at SAMPLE_RATE, mono
 Mel = npt.NDArray[np.float32]  # (N_MELS, T), MEL_RATE columns a second, -4..4
@@ -59,7 +61,9 @@ def mel_columns(samples: Samples, start: int, end: int, padding: Padding = "refl
     columns = np.full((N_MELS, end - start), SILENCE, np.float32)
     first, last = max(start, 0), min(end, n_columns)
     if first < last:
-        columns[:, first - start : last - start] = scale(mel_basis() @ magnitudes(samples, first, last, padding))
+        columns[:, first - start : last - start] = scale(
+            multiply(mel_basis(), magnitudes(samples, first, last, padding))
+        )
     return columns
 
 
@@ -92,7 +96,7 @@ def compute_unpadded_mel(samples: Samples) -> Mel:
     samples: (N,) int16; the first only serves to pre-emphasise the second.
     """
     emphasised = (samples[1:] - PRE_EMPHASIS * samples[:-1]) / FULL_SCALE
-    return scale(mel_basis() @ magnitudes_of(emphasised))
+    return scale(multiply(mel_basis(), magnitudes_of(emphasised)))
 
 
 def emphasise(samples: Samples, at: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:

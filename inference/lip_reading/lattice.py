@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.lip_reading.greedy_decoder import BLANK, FIRST_SYMBOL, SPACE, SYMBOLS
+from inference.matrix_product import multiply
 
 Slots = tuple[tuple[str, ...], ...]
 Floats = npt.NDArray[np.float64]
@@ -277,7 +278,7 @@ def compute_sentence_weights(slots: Slots, n_prefix: int, weights: Floats) -> Fl
     table = np.zeros((len(head.leaves), len(tail.leaves)))
     for t in range(0, len(weights) - 1, BLOCK_FRAMES):
         following = suffix_weights[t + 1 : t + 1 + BLOCK_FRAMES]
-        table += np.array(list(islice(prefix_weights, len(following)))).T @ following
+        table += multiply(np.array(list(islice(prefix_weights, len(following)))).T, following)
     sizes = [len(words) for words in slots]
     n_tail = len(slots) - n_prefix
     by_slot = table.reshape(sizes[:n_prefix] + sizes[n_prefix:][::-1])
