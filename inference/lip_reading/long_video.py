@@ -9,6 +9,7 @@ frames that may end the next sentence, the one is chosen up to which the frames 
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -36,11 +37,13 @@ MIN_FRAMES = MIN_SHOT_FRAMES  # shorter runs are not decoded
 # its best, and a finer grid if no candidate is clearly one sentence. Ends beyond a window use its last 75 frames: they
 # begin with a pause.
 COARSE_ENDS = tuple(range(31, WINDOW_FRAMES + 1, 6))
-MIDDLE_ENDS = COARSE_ENDS[2:6]  # 43 to 61
-NEIGHBOURS = (-3, 3)
-# A call of the recurrent layers costs as much as five more windows in it: what is needed next for most sentences is
-# estimated along with the middle of the grid.
-FIRST_ESTIMATED = tuple(range(MIDDLE_ENDS[0], MIDDLE_ENDS[-1] + 7, 3))  # 43 to 67
+STEP = 3
+NEIGHBOURS = (-STEP, STEP)
+# A call of the recurrent layers costs as much as five more windows in it, so all ends that most sentences need are
+# estimated in the first one: up to a bit beyond the longest of the last sentences.
+FIRST_ENDS = range(43, 68, STEP)
+MAX_FIRST_END = WINDOW_FRAMES + 4
+N_LAST_ENDS = 3
 FINE_ENDS = tuple(range(28, WINDOW_FRAMES + 1, 3))
 LATE_ENDS = tuple(range(WINDOW_FRAMES + 6, WINDOW_FRAMES + 40, 6))
 MAX_BUFFERED_FRAMES = LATE_ENDS[-1] + max(NEIGHBOURS)
@@ -51,13 +54,15 @@ STRIDE = 24  # frames skipped if there is no sentence: what is left of a window 
 # up to 0.15 if the frames clearly contain one sentence.
 MARGIN = 0.02  # nats, up to a score of -1; times the fourth power of a lower one: 0.1 at -1.5
 CLEAR_ABOVE = -1.5  # nats
-# Estimates of speech that no end makes clear say less: ends are decoded if they are this close to the best, and all if
-# the best is doubtful.
+# Estimates of speech that no end makes clear say less: ends are decoded if they are this close to the best, and if
+# the best is doubtful, as close as estimates may be wrong where speech follows at once.
 UNCLEAR_MARGIN = 2.0  # nats
 DOUBTFUL_BELOW = -3.0  # nats
-# The middle of the grid is enough if one of its ends is clear: up to the end of a sentence scores rise, and after
+DOUBTFUL_MARGIN = 12.0  # nats
+# A part of the grid is enough if one of its ends is acceptable: up to the end of a sentence scores rise, and after
 # the pause behind it they fall. If the first or last end tried is that close to the best, they may still rise past it.
-RISING_WITHIN = 1.0  # nats
+RISING_WITHIN = 1.0  # nats, if the best is clear
+UNCLEAR_RISING = 2.0  # nats
 MIN_WEIGHT = 1e-300
 
 
@@ -123,6 +128,7 @@ class SentenceSegmenter:
         self._estimated: dict[int, Hypothesis] = {}  # likewise, but only close to what the frames give
         self._pending: PendingWindow | None = None
         self._is_speech = False  # the last span has a sentence
+        self._last_ends: deque[int] = deque([0], N_LAST_ENDS)  # of the last sentences
         self.first = first
 
     def spans(self, n_best: int, calibration: Calibration) -> Iterator[DecodedSpan]:
@@ -133,11 +139,13 @@ class SentenceSegmenter:
             if best.end not in self._decoded:
                 self._pending = self._prepare(best.end)
                 self._is_speech = True
+                self._last_ends.append(best.end)
                 self._advance(best.end)
                 continue
             span = decode_span(best.rows, FPS, n_best, calibration)
             self._is_speech = bool(span.sentences)
             if self._is_speech:
+                self._last_ends.append(best.end)
                 start, end = (self.first + at for at in (best.start, best.end))
                 yield span.shifted(start - best.n_padded_before, start, end, FPS)
                 self._advance(best.end)
@@ -176,12 +184,12 @@ class SentenceSegmenter:
         end = min(len(self._buffer), WINDOW_FRAMES)
         # Speech mostly follows speech: an estimate is enough then, and the first step of the search joins its batch.
         if self._is_speech:
-            first = self._first_ends()
-            self._estimate([*first, *(FIRST_ESTIMATED if first == MIDDLE_ENDS else ())])
-            if self._is_clear(first):
-                return None
-            self._estimate([end, *self._coarse_ends()])
-            if decode_greedy(self._estimated[end].rows.argmax(axis=1)):
+            self._estimate(self._first_ends())
+            likely = max(self._estimated, key=self._score)
+            if self._score(likely) < ACCEPT_ABOVE:  # the search will need all of these
+                self._estimate([*self._coarse_ends(), *LATE_ENDS])
+                likely = self._coarse_ends()[-1]
+            if decode_greedy(self._estimated[likely].rows.argmax(axis=1)):
                 return None
         self._decode([end])
         whole = self._decoded[end]
@@ -191,14 +199,17 @@ class SentenceSegmenter:
         last = len(self._buffer)
         return [*(end for end in COARSE_ENDS if end < last), last] if last <= WINDOW_FRAMES else COARSE_ENDS
 
-    def _first_ends(self) -> Sequence[int]:
-        """Return the coarse ends that are estimated first."""
-        return MIDDLE_ENDS if len(self._buffer) > WINDOW_FRAMES else self._coarse_ends()
+    def _first_ends(self) -> Iterable[int]:
+        """Return the ends that are estimated first."""
+        if len(self._buffer) <= WINDOW_FRAMES:
+            return self._coarse_ends()
+        last = min(max(*self._last_ends, FIRST_ENDS[-1] - 2 * STEP) + 2 * STEP, MAX_FIRST_END)
+        return range(FIRST_ENDS[0], last + 1, STEP)
 
     def _close_coarse_ends(self) -> list[int]:
         """Return the coarse ends close to the best of them, as estimated."""
-        tried = list(self._first_ends())
-        self._estimate(tried)
+        self._estimate(self._first_ends())
+        tried = [end for end in self._coarse_ends() if end in self._estimated]
         while beside := self._rising_ends(tried):
             new = [end for end in beside if end not in self._estimated]
             self._estimate([*new, *(self._around(*new) if self._is_clear(tried) else ())])
@@ -208,12 +219,13 @@ class SentenceSegmenter:
     def _rising_ends(self, tried: Sequence[int]) -> list[int]:
         """Return the coarse ends next to those tried whose score may be the best, as scores rise towards them.
 
-        All if none is clear.
+        All if none is acceptable.
         """
         coarse = self._coarse_ends()
-        if not self._is_clear(tried):
+        best = max(self._score(end) for end in tried)
+        if best < ACCEPT_ABOVE:
             return [end for end in coarse if end not in tried]
-        least = max(self._score(end) for end in tried) - RISING_WITHIN
+        least = best - (RISING_WITHIN if best >= CLEAR_ABOVE else UNCLEAR_RISING)
         first, last = (coarse.index(end) for end in (tried[0], tried[-1]))
         before = coarse[max(first - 1, 0) : first] if self._score(tried[0]) >= least else ()
         return [*before, *(coarse[last + 1 : last + 2] if self._score(tried[-1]) >= least else ())]
@@ -235,11 +247,10 @@ class SentenceSegmenter:
         """
         coarse = self._close_coarse_ends()
         if len(coarse) > 1:  # the best of them has to be known; what may win in the end joins its batch
-            around = self._close_ends([*coarse, *self._around(*coarse)]) if self._is_clear(coarse) else []
-            self._decode([*coarse, *around])
+            beside = coarse if self._is_clear(coarse) else [max(coarse, key=self._score)]
+            self._decode([*coarse, *self._close_ends([*coarse, *self._around(*beside)])])
             coarse = [max(coarse, key=lambda end: self._decoded[end].score)]
-        ends = [*coarse, *self._around(coarse[0])]
-        ends = self._close_ends(ends) if self._is_clear(coarse) else ends
+        ends = self._close_ends([*coarse, *self._around(coarse[0])])
         if len(ends) == 1 and coarse[0] not in self._decoded and self._is_in_pause(ends[0]):
             return self._estimated[ends[0]]
         self._decode(ends)
@@ -254,7 +265,7 @@ class SentenceSegmenter:
         return max([best, *(self._decoded[end] for end in close)], key=lambda one: one.score)
 
     def _close_ends(self, ends: Iterable[int]) -> list[int]:
-        """Return those of these ends whose score is close to the best, all if it is doubtful.
+        """Return those of these ends whose score is close to the best, which means less if it is doubtful.
 
         The scores of those that were not decoded are estimated.
         """
@@ -262,7 +273,7 @@ class SentenceSegmenter:
         self._estimate(end for end in ends if end not in self._decoded)
         best = max(self._score(end) for end in ends)
         if best < DOUBTFUL_BELOW:
-            return ends
+            return [end for end in ends if self._score(end) >= best - DOUBTFUL_MARGIN]
         is_clear = best >= CLEAR_ABOVE
         lowest = best - (MARGIN * max(1.0, best**4) if is_clear else UNCLEAR_MARGIN)
         return [end for end in ends if self._score(end) >= lowest]

@@ -109,6 +109,18 @@ def test_a_clear_sentence_is_decoded_with_the_ends_of_the_next():
     assert count_calls(2) >= 3 * 10
 
 
+def test_the_ends_of_slow_speech_are_estimated_in_the_first_call():
+    """After one long sentence the first call has the ends up to as long a one, so that it is mostly the only one."""
+    slow = ONE.replace("F--", "F--" + "-" * 24)
+
+    def count_calls(n_sentences: int) -> int:
+        network = FrameLabels()
+        list(decode_by_sentence(mouths_of((slow + "-" * 9) * n_sentences), network.staged, 1, UNCALIBRATED))
+        return network.n_calls
+
+    assert count_calls(8) - count_calls(4) <= 2 * 4
+
+
 @pytest.mark.parametrize("stretched", [0, 10, 20, 28])
 @pytest.mark.parametrize("pause", [4, 16, 40])
 def test_few_ends_give_the_same_as_all(monkeypatch: pytest.MonkeyPatch, stretched: int, pause: int):
@@ -117,7 +129,7 @@ def test_few_ends_give_the_same_as_all(monkeypatch: pytest.MonkeyPatch, stretche
     mouths = mouths_of("---" + ("-" * pause).join([one, ONE.replace("-", ""), one]) + "-" * 80)
     few, every = FrameLabels(), FrameLabels()
     found = list(decode_by_sentence(mouths, few.staged, 2, UNCALIBRATED))
-    for threshold in ("CLEAR_ABOVE", "DOUBTFUL_BELOW"):
+    for threshold in ("CLEAR_ABOVE", "DOUBTFUL_BELOW", "DOUBTFUL_MARGIN"):
         monkeypatch.setattr(long_video, threshold, math.inf)
     assert found == list(decode_by_sentence(mouths, every.staged, 2, UNCALIBRATED))
     assert few.n_windows < every.n_windows
