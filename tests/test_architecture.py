@@ -33,6 +33,7 @@ INFERENCE_LAYERS = (
         "inference/atomic_write",
         "inference/locked_folders",
         "inference/malloc_trim",
+        "inference/matrix_product",
         "inference/memory_usage",
     ),
     (
