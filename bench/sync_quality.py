@@ -22,8 +22,9 @@ shows what is spoken. Columns of the table:
 ours, original and encoder are correlations with the same opening, so that they show what is lost in the audio encoder,
 in the generated images, and in measuring. The second table has the share of b, m and p on which lips shut: the opening
 is under a tenth of the speaker's widest within 80 ms, in what the encoder predicts, in the generated video, and in the
-speaker's own video (nan if there is none). The speech has exact times: of rendered people, and of Kokoro's voices that
-were never trained on.
+speaker's own video (nan if there is none). In a video the opening is counted from the one that landmarks have between
+closed lips of that face (5th percentile of its own video): on many faces that is a fifth of the widest. "from 0" counts
+it from no gap at all. The speech has exact times: of rendered people, and of Kokoro's voices never trained on.
 
 Exits with status 1 unless ours is above shuffled, energy and 0.6 of original, and ssim above copying.
 """
@@ -57,7 +58,7 @@ from bench.lips import (
     read_speaking_video,
     shuffle_audio,
 )
-from inference.audio import SAMPLE_RATE, cut_window
+from inference.audio import SAMPLE_RATE, cut_wide_window
 from inference.faces import FaceTracker, Landmarker
 from inference.faces.load import load_landmarker
 from inference.faces.ssim import ssim
@@ -112,12 +113,17 @@ class Quality:
 
 @dataclass(frozen=True)
 class ClosureCounts:
-    """How many b, m and p there are, and on how many lips shut; None if that was not measured."""
+    """How many b, m and p there are, and on how many lips shut; None if that was not measured.
+
+    drawn, original: counted from closed lips of the face; the other two from 0.
+    """
 
     n: int
     drawn: int | None
     predicted: int | None
     original: int | None
+    drawn_from_0: int | None
+    original_from_0: int | None
 
 
 def main() -> None:
@@ -217,14 +223,16 @@ def print_closures(
 ) -> dict[str, dict[str, object]]:
     """Print the share of b, m and p on which lips shut; return the figures by kind. Faces are rendered people."""
     faces = [render(FIRST_PERSON + i, folder) for i in range(N_CLOSURE_FACES)]
-    print(f"\n{'lips shut on b, m, p':26}{'n':>4}{'encoder':>10}{'video':>10}{'original':>10}")
+    header = ("encoder", "video", "original", "video from 0", "original from 0")
+    print(f"\n{'lips shut on b, m, p':26}{'n':>4}" + "".join(f"{title:>17}" for title in header))
     results: dict[str, dict[str, object]] = {}
     for name, clips in kinds.items():
         counts = evaluator.count_all_closures(clips, faces)
-        shares = {"encoder": counts.predicted, "video": counts.drawn, "original": counts.original}
+        found = (counts.predicted, counts.drawn, counts.original, counts.drawn_from_0, counts.original_from_0)
+        shares = dict(zip(header, found, strict=True))
         known = {key: count / counts.n for key, count in shares.items() if count is not None}
         results[f"{name}, lips shut"] = {"n": counts.n} | {key: round(value, 3) for key, value in known.items()}
-        print(f"{name:26}{counts.n:4}" + "".join(f"{known.get(key, math.nan):10.3f}" for key in shares))
+        print(f"{name:26}{counts.n:4}" + "".join(f"{known.get(key, math.nan):17.3f}" for key in shares))
     return results
 
 
@@ -286,16 +294,21 @@ class SyncEvaluator:
 
     def count_all_closures(self, clips: Sequence[ClosureClip], faces: Sequence[Path]) -> ClosureCounts:
         """Count on how many b, m, p lips shut, with each clip's speech on one of the faces."""
-        drawn, predicted, original = [], [], []
+        drawn, predicted, original, drawn_from_0, original_from_0 = [], [], [], [], []
         for i, clip in enumerate(clips):
-            speech = clip.speech
-            drawn.append(count_shut(self.generated_opening(faces[i % len(faces)], speech.samples), speech.middles_s))
+            speech, face = clip.speech, faces[i % len(faces)]
+            opening = self.generated_opening(face, speech.samples)
+            drawn.append(count_shut(opening, speech.middles_s, closed_opening(self.own_opening(face))))
+            drawn_from_0.append(count_shut(opening, speech.middles_s))
             if self.shapes:
-                opening = self.shapes.opening(speech.samples, speech.n_frames)
-                predicted.append(count_shut(opening, speech.middles_s))
+                expected = self.shapes.opening(speech.samples, speech.n_frames)
+                predicted.append(count_shut(expected, speech.middles_s))
             if clip.video:
-                original.append(count_shut(self.own_opening(clip.video), speech.middles_s))
-        return ClosureCounts(sum(n for _, n in drawn), *map(sum_shut, (drawn, predicted, original)))
+                own = self.own_opening(clip.video)
+                original.append(count_shut(own, speech.middles_s, closed_opening(own)))
+                original_from_0.append(count_shut(own, speech.middles_s))
+        n = sum(n for _, n in drawn)
+        return ClosureCounts(n, *map(sum_shut, (drawn, predicted, original, drawn_from_0, original_from_0)))
 
     def own_opening(self, video: Path) -> Curve:
         """Measure the mouth opening of a video once, and return it from the cache later."""
@@ -331,7 +344,7 @@ class SyncEvaluator:
         n_frames = len(true_faces)
         other_faces = [true_faces[(k + COPY_DISTANCE) % n_frames] for k in range(n_frames)]
         inputs = np.concatenate([stack_faces(true_faces)[:, :3], stack_faces(other_faces)[:, 3:]], axis=1)
-        mels = np.stack([cut_window(speaker.samples, start) for start in mel_window_starts(n_frames)])[:, None]
+        mels = np.stack([cut_wide_window(speaker.samples, start) for start in mel_window_starts(n_frames)])[:, None]
         generated_faces = to_patches(self.syncer.generators[0].generate_faces(mels, inputs))
         regions = [
             mouth_region(face_frame, points)
@@ -354,9 +367,14 @@ def widest(opening: Curve) -> float:
     return float(np.percentile(opening, WIDEST_PERCENTILE))
 
 
+def closed_opening(opening: Curve) -> float:
+    """Return the opening of closed lips, as it is measured while somebody speaks."""
+    return float(np.percentile(opening, CLOSED_PERCENTILE))
+
+
 def closed_share(opening: Curve) -> float:
-    """Return the opening of closed lips over the widest, as they are measured while somebody speaks."""
-    return float(np.percentile(opening, CLOSED_PERCENTILE) / max(widest(opening), 1e-3))
+    """Return the opening of closed lips over the widest."""
+    return closed_opening(opening) / max(widest(opening), 1e-3)
 
 
 def mean_quality(each: list[Quality]) -> Quality:

@@ -24,6 +24,13 @@ def test_lips_are_shut_if_they_shut_near_the_middle_of_the_phoneme():
     assert count_shut(opening, [3.0]) == (0, 0)  # after the end
 
 
+def test_openings_are_counted_from_closed_lips():
+    opening = np.ones(50)
+    opening[[10, 20]] = 0.25, 0.3  # a tenth of the way from 0.2 to 1 is 0.28
+    assert count_shut(opening, [10 / 25, 20 / 25], closed=0.2) == (1, 2)
+    assert count_shut(opening, [10 / 25, 20 / 25]) == (0, 2)
+
+
 def test_bilabials_are_b_m_and_p():
     phonemes = [TimedPhoneme(name, i, i + 0.5) for i, name in enumerate(("b", "A:", "m", "p", "f", "_"))]
     assert bilabial_middles(phonemes) == (0.25, 2.25, 3.25)

@@ -47,13 +47,16 @@ def test_closures_of_the_speaker_are_counted_if_there_is_a_video(tmp_path: Path,
     evaluator = SyncEvaluator(cast(LipSyncer, None), cast(Landmarker, None))
     opening = np.array([0, 1, 1, 0.02, 1, 1, 1, 1, 0.5, 1, 1, 1])
     monkeypatch.setattr(evaluator, "generated_opening", lambda face, samples: opening)
-    monkeypatch.setattr(evaluator, "own_opening", lambda video: opening + 0.2)
+    own = {"face.mp4": np.ones(9), "own.mp4": opening + 0.2}
+    own["face.mp4"][0] = 0.0
+    monkeypatch.setattr(evaluator, "own_opening", lambda video: own[video.name])
     speech = TimedAudio(np.zeros(16000, np.int16), (3 / 25, 8 / 25))
     silent_face = [tmp_path / "face.mp4"]
     counts = evaluator.count_all_closures([ClosureClip(speech)], silent_face)
     assert (counts.n, counts.drawn, counts.predicted, counts.original) == (2, 1, None, None)
     counts = evaluator.count_all_closures([ClosureClip(speech, tmp_path / "own.mp4")] * 2, silent_face)
-    assert (counts.n, counts.drawn, counts.original) == (4, 2, 0)
+    assert (counts.n, counts.drawn, counts.drawn_from_0) == (4, 2, 2)
+    assert (counts.original, counts.original_from_0) == (2, 0)  # the landmarks of closed lips are 0.2 apart
 
 
 def test_each_figure_is_averaged():
