@@ -16,6 +16,7 @@ from inference.backends.graphs.model import Array, Node, as_float32, import_ops,
 from inference.dimensions.layers import ConvLayer
 from inference.dimensions.s3fd import HEADS, NORM_EPSILON, VGG_BLOCKS, s3fd_layers
 from inference.dimensions.wav2lip import FACE_CHANNELS, FACE_SIDE, MEL_COLUMNS, MEL_ROWS, Wav2LipWidths, wav2lip_layers
+from inference.errors import WrongWeights
 
 if TYPE_CHECKING:
     import openvino as ov
@@ -57,12 +58,16 @@ def smooth_audio(model: ov.Model, smoothing: float) -> ov.Model:
 
     Its input is then audio (B, 3, 80, 16). smoothing: the weight of the first and of the last window, 0..1/3; 0 changes
     nothing. The graph can't be used otherwise afterwards.
+    Raises: WrongWeights if a layer has another name than ours.
     """
     if smoothing == 0:
         return model
     ops = import_ops()
     (audio, face), (result,) = model.get_parameters(), model.get_results()
-    first = next(one for one in model.get_ops() if one.get_friendly_name() == FIRST_OF_DECODER).input(0)
+    decoder = next((one for one in model.get_ops() if one.get_friendly_name() == FIRST_OF_DECODER), None)
+    if decoder is None:
+        raise WrongWeights(f"no layer {FIRST_OF_DECODER!r}; expected Wav2Lip as `viseme weights convert` writes it")
+    first = decoder.input(0)
     embeddings = first.get_source_output()
     windows = ops.parameter([-1, N_WINDOWS, MEL_ROWS, MEL_COLUMNS], np.float32)
     each = ops.reshape(windows, np.array([-1, 1, MEL_ROWS, MEL_COLUMNS]), special_zero=False)

@@ -10,6 +10,7 @@ from support.golden_weights import seeded_state
 
 from inference.backends import OpenVinoNetwork
 from inference.backends.graphs.wav2lip import build_s3fd, build_wav2lip, smooth_audio
+from inference.errors import WrongWeights
 from inference.models import Wav2Lip
 from inference.models.wav2lip import SmoothedWav2Lip
 
@@ -43,6 +44,14 @@ def test_smoothed_audio_averages_the_embeddings_of_three_windows(n: int):
 def test_no_smoothing_leaves_the_graph_as_it_is():
     model = build_wav2lip(make_wav2lip().state_dict())
     assert smooth_audio(model, 0) is model
+
+
+def test_a_graph_with_other_names_is_refused():
+    model = build_wav2lip(make_wav2lip().state_dict())
+    for node in model.get_ops():
+        node.set_friendly_name(f"my {node.get_friendly_name()}")
+    with pytest.raises(WrongWeights, match="no layer 'face_decoder_blocks.0.0'"):
+        smooth_audio(model, 0.1)
 
 
 @pytest.mark.parametrize("size", [(160, 128), (97, 131)])
