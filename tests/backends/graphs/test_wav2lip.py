@@ -50,7 +50,7 @@ def test_a_graph_with_other_names_is_refused():
     model = build_wav2lip(make_wav2lip().state_dict())
     for node in model.get_ops():
         node.set_friendly_name(f"my {node.get_friendly_name()}")
-    with pytest.raises(WrongWeights, match="no layer 'face_decoder_blocks.0.0'"):
+    with pytest.raises(WrongWeights, match=r"no layer 'face_decoder_blocks\.0\.0'"):
         smooth_audio(model, 0.1)
 
 
