@@ -10,6 +10,7 @@ from inference.faces.box import LIP_POINTS
 from inference.faces.crop import fit_similarity
 from inference.lip_sync.mouth_bank import StoredMouth
 from inference.lip_sync.mouth_shape import STABLE_POINTS, MeasuredMouth, Points
+from inference.matrix_product import multiply
 from inference.media import Frame
 
 CONTROL_POINTS = [*range(LIP_POINTS.start, LIP_POINTS.stop), *range(31, 36)]  # the lips, and the base of the nose
@@ -58,7 +59,8 @@ class ThinPlate:
         anchors = self._anchors @ to_example[:, :2].T + to_example[:, 2]
         targets = np.vstack([example.mouth.points[CONTROL_POINTS], anchors]) - example.origin
         nodes = (self._weights @ targets).reshape(self._shape).astype(np.float32)
-        return np.stack([self._rows @ nodes[..., axis] @ self._columns.T for axis in (0, 1)], axis=-1)
+        between = (multiply(multiply(self._rows, nodes[..., axis]), self._columns.T) for axis in (0, 1))
+        return np.stack(list(between), axis=-1)
 
 
 def between_nodes(n_pixels: int, n_nodes: int, step: float) -> npt.NDArray[np.float32]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from inference.matrix_product import multiply
 from inference.rendering.geometry import (
     DEPTH_STEPS,
     NOSE_BASE,
@@ -59,7 +60,7 @@ class MouthDeformation:
         chin = (CHIN_SHARE - CORNER_SHARE) * gap - 0.22 * mouth.tuck
         lower = [*both, chin, (LOWER_SHARE - CORNER_SHARE) * gap, -0.42 * mouth.tuck, 0]
         upper = [*both, 0, 0, 0, -(UPPER_SHARE + CORNER_SHARE) * gap - 0.16 * mouth.tuck]
-        moved = as_float32([aside, upper, lower]) @ fields.reshape(len(fields), -1)
+        moved = multiply(as_float32([aside, upper, lower]), fields.reshape(len(fields), -1))
         dx, up, down = moved.reshape(3, *fields.shape[1:])
         return cls(gap, spread, np.dstack([dx, up]), np.dstack([dx, down]))
 
