@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.lips import FPS, Curve, mel_window_starts
-from inference.audio import SAMPLE_RATE, cut_wide_window, with_neighbours
+from bench.lips import FPS, Curve
+from inference.audio.mel import SAMPLE_RATE
 from inference.lip_sync.model import find_checkpoint
 from inference.media.audio_convert import Samples
 from inference.models import Wav2Lip
@@ -21,6 +21,7 @@ from inference.weights.architectures import WAV2LIP, load_module
 from training.common.arrays import Floats
 from training.common.espeak import TimedPhoneme
 from training.common.kokoro import KokoroSpeech
+from training.common.mel_windows import make_clip_mels
 from training.common.mouth_examples import BILABIALS
 from training.common.speech import to_int16
 from training.lip_sync.shape_encoding import ShapeEncoding, layers_of
@@ -83,24 +84,17 @@ class ShapeReader:
         if error > TOLERANCE:
             raise ValueError(f"{found.label}: its audio encoder does not encode shapes ({error:.2f} of it is other)")
         self._kink = encoding.kink
-        smoothing = found.weight_set.audio_smoothing if found.weight_set else 0.0
-        self._shares = torch.tensor([smoothing, 1 - 2 * smoothing, smoothing])
 
     @torch.no_grad()
     def opening(self, samples: Samples, n_frames: int) -> Curve:
         """Return the predicted opening of each frame, less that in silence: (n_frames,) as the encoding takes it."""
-        spoken = self._gaps(np.stack([cut_wide_window(samples, start) for start in mel_window_starts(n_frames)]))
-        silent = self._gaps(cut_wide_window(np.zeros(SAMPLE_RATE, np.int16), 0)[None])
+        spoken = self._gaps(make_clip_mels(samples, n_frames, (), 0).windows(n_frames))
+        silent = self._gaps(make_clip_mels(np.zeros(SAMPLE_RATE, np.int16), 1, (), 0).windows(1))
         return np.asarray(spoken - silent[0], np.float64)
 
     def _gaps(self, mels: Floats) -> Floats:
-        """Return the gaps of windows with margins: (N,) of (N, 80, 22)."""
         conv, norm = layers_of(self._encoder[-1])
-        windows = torch.from_numpy(with_neighbours(mels)).flatten(0, 1)[:, None]
-        each = (
-            norm(conv(self._encoder[:-1](windows))).unflatten(0, (-1, len(self._shares))).flatten(2)
-        )  # before its ReLU
-        before = torch.einsum("w,nwc->nc", self._shares, each)
+        before = norm(conv(self._encoder[:-1](torch.from_numpy(mels)))).flatten(1)  # before its ReLU
         return np.asarray(((before + self._kink) @ self._to_shape.T)[:, 0].numpy(), np.float32)
 
 

@@ -58,7 +58,7 @@ from bench.lips import (
     read_speaking_video,
     shuffle_audio,
 )
-from inference.audio import SAMPLE_RATE, cut_wide_window
+from inference.audio import SAMPLE_RATE, cut_window
 from inference.faces import FaceTracker, Landmarker
 from inference.faces.load import load_landmarker
 from inference.faces.ssim import ssim
@@ -344,7 +344,7 @@ class SyncEvaluator:
         n_frames = len(true_faces)
         other_faces = [true_faces[(k + COPY_DISTANCE) % n_frames] for k in range(n_frames)]
         inputs = np.concatenate([stack_faces(true_faces)[:, :3], stack_faces(other_faces)[:, 3:]], axis=1)
-        mels = np.stack([cut_wide_window(speaker.samples, start) for start in mel_window_starts(n_frames)])[:, None]
+        mels = np.stack([cut_window(speaker.samples, start) for start in mel_window_starts(n_frames)])[:, None]
         generated_faces = to_patches(self.syncer.generators[0].generate_faces(mels, inputs))
         regions = [
             mouth_region(face_frame, points)

@@ -40,7 +40,7 @@ from bench.lips import (
     read_speaking_video,
 )
 from bench.sync_quality import find_clips
-from inference.audio import cut_wide_window
+from inference.audio import cut_window
 from inference.faces import Landmarker
 from inference.faces.box import LIP_POINTS
 from inference.faces.load import load_landmarker
@@ -119,7 +119,7 @@ def measure_gain(
     """Apply the audio of a speaker to a video, without and with detail. folder: for a picture."""
     n_frames = min(len(video.face_frames), len(speaker.face_frames))
     face_frames = video.face_frames[:n_frames]
-    mels = [cut_wide_window(speaker.samples, start) for start in mel_window_starts(n_frames)]
+    mels = [cut_window(speaker.samples, start) for start in mel_window_starts(n_frames)]
     batches = list(
         generate_patches(batch_frames(face_frames, mels, 4), [syncer.generators[0].generate_faces], "steady")
     )

@@ -3,20 +3,9 @@
 from inference.audio.mel import MEL_RATE, N_MELS, SAMPLE_RATE, compute_mel, count_mel_columns, mel_columns
 from inference.audio.resample import Resampler
 from inference.audio.sample_buffer import SampleBuffer
-from inference.audio.wav2lip_windows import (
-    MEL_MARGIN,
-    MEL_WINDOW,
-    count_frames,
-    cut_wide_window,
-    cut_window,
-    remove_margins,
-    upstream_window_starts,
-    window_start,
-    with_neighbours,
-)
+from inference.audio.wav2lip_windows import MEL_WINDOW, count_frames, cut_window, upstream_window_starts, window_start
 
 __all__ = [
-    "MEL_MARGIN",
     "MEL_RATE",
     "MEL_WINDOW",
     "N_MELS",
@@ -26,11 +15,8 @@ __all__ = [
     "compute_mel",
     "count_frames",
     "count_mel_columns",
-    "cut_wide_window",
     "cut_window",
     "mel_columns",
-    "remove_margins",
     "upstream_window_starts",
     "window_start",
-    "with_neighbours",
 ]

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-import numpy.typing as npt
-
 from inference.audio.mel import MEL_RATE, SAMPLE_RATE, Mel, Samples, mel_columns
 
 MEL_WINDOW = 16  # columns, 0.2 s
-MEL_MARGIN = 3  # columns on both sides of a window, 37.5 ms: by so much its neighbours are earlier and later
 
 
 def count_frames(n_samples: int, fps: float) -> int:
@@ -29,21 +25,6 @@ def window_start(frame: int, fps: float, offset_frames: int = 0) -> int:
 def cut_window(samples: Samples, start: int) -> Mel:
     """Compute the 16 columns from `start` on: (80, 16) float32; silence outside the audio."""
     return mel_columns(samples, start, start + MEL_WINDOW)
-
-
-def cut_wide_window(samples: Samples, start: int) -> Mel:
-    """Compute the window from `start` on with its margins: (80, 22) float32; silence outside the audio."""
-    return mel_columns(samples, start - MEL_MARGIN, start + MEL_WINDOW + MEL_MARGIN)
-
-
-def remove_margins(wide: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return windows without their margins: (..., 80, 16) of (..., 80, 22)."""
-    return wide[..., MEL_MARGIN:-MEL_MARGIN]
-
-
-def with_neighbours(wide: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return the window before each one, itself, and the one after it: (..., 3, 80, 16) of (..., 80, 22)."""
-    return np.stack([wide[..., at : at + MEL_WINDOW] for at in (0, MEL_MARGIN, 2 * MEL_MARGIN)], axis=-3)
 
 
 def upstream_window_starts(n_columns: int, fps: float) -> list[int]:

@@ -25,7 +25,7 @@ from inference.lip_sync.reference import SteadyReference
 from inference.media import Frame
 
 Mel = npt.NDArray[np.float32]
-# Takes (B, 1, 80, 22) mels and (B, 6, 96, 96) faces, returns (B, 3, 96, 96) in 0..1.
+# Takes (B, 1, 80, 16) mels and (B, 6, 96, 96) faces, returns (B, 3, 96, 96) in 0..1.
 FaceGenerator = Callable[[npt.NDArray[np.float32], npt.NDArray[np.float32]], npt.NDArray[np.float32]]
 PASTE_FUNCTIONS: dict[PasteMode, Callable[[Frame, Frame, FaceBox], Frame]] = {
     "blend": blend_lower_face,
@@ -39,8 +39,7 @@ TURNED_WEIGHTS: dict[PasteMode, Callable[[int, int], Mask]] = {"blend": lower_fa
 class FaceFrameBatch:
     """Consecutive frames, and the faces that each network generated for them.
 
-    mels: one (80, 22) for each frame, with margins. patches: for each network, (96, 96, 3) uint8 BGR for each face, or
-    larger.
+    mels: one (80, 16) for each frame. patches: for each network, (96, 96, 3) uint8 BGR for each face, or larger.
     """
 
     face_frames: tuple[FaceFrame, ...]

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from inference.audio import remove_margins, with_neighbours
 from inference.backends import TENSORRT, Device, OpenVinoNetwork, resolve_auto_precision
 from inference.backends.device import count_threads
-from inference.backends.graphs.wav2lip import smooth_audio
 from inference.backends.openvino_network import Array
 from inference.backends.stored_precision import check_on_cpu, check_stored_precision, not_quantised
 from inference.backends.tensorrt_network import TracedNetwork, try_tensorrt
@@ -21,16 +18,11 @@ from inference.faces.s3fd import S3fdDetector
 from inference.settings import wanted_threads
 from inference.weights.architectures import S3FD_DETECTOR, WAV2LIP, Architecture, NetworkWeights, load_weights
 from inference.weights.openvino_files import read_openvino
-from inference.weights.registry import LIP_SYNC, REGISTRY, WeightSet
+from inference.weights.registry import LIP_SYNC, REGISTRY
 from inference.weights.registry import S3FD as S3FD_SET
 from inference.weights.resolve import DEFAULT_SETS, OPENVINO_SUFFIX, ResolvedWeights, find_weights, from_path
 from inference.weights.sources import WeightSources
 from inference.weights.user_supplied import find_user_supplied
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from inference.models import Wav2Lip
 
 # Half the time of f32; with random weights the outputs differ by half a level of 255 on average, by 5 at most.
 DEFAULT_CPU_PRECISION = "bf16"
@@ -42,23 +34,17 @@ Network = Callable[..., Sequence[Array]]
 class Generator:
     """A Wav2Lip checkpoint that is ready to run.
 
-    name: part of the names of its output files. notice: about its licence. has_smooth_audio: whether the network takes
-    three windows a frame.
+    name: part of the names of its output files. notice: about its licence.
     """
 
     name: str
     sha256: str
     network: Network
     notice: str | None
-    has_smooth_audio: bool = False
 
     def generate_faces(self, mels: Array, faces: Array) -> Array:
-        """Generate (B, 3, 96, 96) float32 faces, BGR 0..1; see `Wav2Lip.forward`.
-
-        mels: (B, 1, 80, 22), with margins. faces: (B, 6, 96, 96).
-        """
-        windows = with_neighbours(mels[:, 0]) if self.has_smooth_audio else remove_margins(mels)
-        return self.network(windows, faces)[0]
+        """Generate (B, 3, 96, 96) float32 faces, BGR 0..1; see `Wav2Lip.forward`."""
+        return self.network(mels, faces)[0]
 
 
 def load_generators(checkpoints: list[str | Path] | None, device: Device, sources: WeightSources) -> list[Generator]:
@@ -100,31 +86,30 @@ def find_deployed_checkpoints(sources: WeightSources) -> list[str]:
 def load_generator(checkpoint: str, device: Device, sources: WeightSources) -> Generator:
     """Load one checkpoint: the name of a set, a path, or a URL."""
     found = find_checkpoint(checkpoint, sources)
-    if found.path.suffix == OPENVINO_SUFFIX:
-        network, made_from = load_openvino(found, WAV2LIP, device, sources.compiled)
-    else:
-        network, made_from = load_tensors(found, device, sources.compiled), found.weight_set
+    is_openvino = found.path.suffix == OPENVINO_SUFFIX
+    network, made_from = (
+        load_openvino(found, WAV2LIP, device, sources.compiled)
+        if is_openvino
+        else (load_tensors(found, device, sources.compiled), None)
+    )
     # The published files have no known hash: they are recognised by their names.
-    registered = made_from or found.weight_set or REGISTRY.get(found.path.stem)
-    has_smooth_audio = made_from is not None and made_from.audio_smoothing > 0
-    notice = registered.notice if registered else None
-    return Generator(Path(found.label).stem, found.sha256, network, notice, has_smooth_audio)
+    registered = REGISTRY.get(made_from or "") or found.weight_set or REGISTRY.get(found.path.stem)
+    return Generator(Path(found.label).stem, found.sha256, network, registered.notice if registered else None)
 
 
 def load_tensors(found: ResolvedWeights, device: Device, compiled: Path | None) -> Network:
     weights = load_weights(found.path, WAV2LIP)
     if device.precision == "int8":
         raise not_quantised(found.label, "--checkpoint")
-    smoothing = found.weight_set.audio_smoothing if found.weight_set else 0.0
-    return compile_network(weights, resolve_auto_precision(device, DEFAULT_CPU_PRECISION), compiled, smoothing)
+    return compile_network(weights, resolve_auto_precision(device, DEFAULT_CPU_PRECISION), compiled)
 
 
 def load_openvino(
     found: ResolvedWeights, architecture: Architecture, device: Device, compiled: Path | None = None
-) -> tuple[Network, WeightSet | None]:
+) -> tuple[Network, str | None]:
     """Load a network in OpenVINO's format.
 
-    Returns: the network, and the weights it was converted from, as its file states.
+    Returns: the network, and the name of the weights it was converted from, as its file states.
     """
     check_on_cpu(found.label, device)
     stored = read_openvino(found.path, architecture)
@@ -132,9 +117,7 @@ def load_openvino(
         device = replace(device, precision="int8")  # on every CPU: the file has no other precision
     device = resolve_auto_precision(device, DEFAULT_CPU_PRECISION)
     check_stored_precision(found.label, device, is_int8=stored.is_int8)
-    made_from = REGISTRY.get(stored.weights or "")
-    model = smooth_audio(stored.model, made_from.audio_smoothing) if made_from else stored.model
-    return OpenVinoNetwork(model, device.precision, count_threads(wanted_threads()), compiled), made_from
+    return OpenVinoNetwork(stored.model, device.precision, count_threads(wanted_threads()), compiled), stored.weights
 
 
 def find_checkpoint(checkpoint: str, sources: WeightSources) -> ResolvedWeights:
@@ -159,45 +142,27 @@ def load_s3fd(found: ResolvedWeights, device: Device) -> S3fdDetector:
     return S3fdDetector(compile_network(load_weights(found.path, S3FD_DETECTOR), device))
 
 
-def compile_network(
-    weights: NetworkWeights, device: Device, compiled: Path | None = None, audio_smoothing: float = 0.0
-) -> Network:
+def compile_network(weights: NetworkWeights, device: Device, compiled: Path | None = None) -> Network:
     """Compile a network for its device: by OpenVINO on a CPU, which takes half of torch's time, by torch on a GPU.
 
-    If the device's engine is TensorRT and it can run here, by that. audio_smoothing: if not 0, the network takes three
-    windows of the audio for each frame; see `smooth_audio`.
+    If the device's engine is TensorRT and it can run here, by that.
     """
-    if device.engine == TENSORRT:
-        network = try_tensorrt(trace(weights, audio_smoothing), device, compiled)
-        if network is not None:
-            return network
+    if device.engine == TENSORRT and (network := try_tensorrt(trace(weights), device, compiled)) is not None:
+        return network
     if device.name != "cpu":
         from inference.backends.torch_network import TorchNetwork
 
-        return TorchNetwork(make_module(weights, audio_smoothing), device)
-    model = smooth_audio(weights.build(), audio_smoothing)
-    return OpenVinoNetwork(model, device.precision, count_threads(wanted_threads()), compiled)
+        return TorchNetwork(weights.make_module(), device)
+    return OpenVinoNetwork(weights.build(), device.precision, count_threads(wanted_threads()), compiled)
 
 
-def make_module(weights: NetworkWeights, audio_smoothing: float) -> nn.Module:
-    """Make a network's module; with three windows of the audio for each frame if it is smoothed."""
-    module = weights.make_module()
-    if audio_smoothing == 0:
-        return module
-    from inference.models.wav2lip import SmoothedWav2Lip
-
-    return SmoothedWav2Lip(cast("Wav2Lip", module), audio_smoothing)
-
-
-def trace(weights: NetworkWeights, audio_smoothing: float = 0.0) -> TracedNetwork:
+def trace(weights: NetworkWeights) -> TracedNetwork:
     """Return what TensorRT needs of a network."""
     found = weights.architecture
-    examples = [np.zeros(shape, np.float32) for shape in found.example(weights.sizes)]
-    if audio_smoothing:
-        examples[0] = np.repeat(examples[0], 3, axis=1)
+    examples = (np.zeros(shape, np.float32) for shape in found.example(weights.sizes))
     return TracedNetwork(
-        make=lambda: make_module(weights, audio_smoothing),
-        name=f"{found.name} {weights.sizes}" + (f" smoothed {audio_smoothing}" if audio_smoothing else ""),
+        make=weights.make_module,
+        name=f"{found.name} {weights.sizes}",
         arrays=weights.arrays,
         inputs=dict(zip(found.inputs, examples, strict=True)),
         outputs=found.outputs,

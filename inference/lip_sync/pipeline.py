@@ -133,7 +133,7 @@ class LipSyncer:
     def warm_up(self) -> None:
         """Run every network once, so that the first video does not wait for it. Raises: the errors of the networks."""
         for one in self.generators:
-            one.generate_faces(np.zeros((1, 1, 80, 22), np.float32), np.zeros((1, 6, 96, 96), np.float32))
+            one.generate_faces(np.zeros((1, 1, 80, 16), np.float32), np.zeros((1, 6, 96, 96), np.float32))
         self._locator_factory(SyncOptions()).make_locate()(np.zeros((96, 128, 3), np.uint8))
 
     def sync(

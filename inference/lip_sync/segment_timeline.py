@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from inference.audio import MEL_MARGIN, MEL_WINDOW, N_MELS, SAMPLE_RATE, cut_wide_window
+from inference.audio import MEL_WINDOW, N_MELS, SAMPLE_RATE, cut_window
 from inference.audio import window_start as start_of_window
 from inference.audio.mel import SILENCE
 from inference.lip_sync.audio_inputs import SpokenAudio
@@ -79,13 +79,13 @@ class SegmentTimeline(SyncTimeline):
         return any(one.first <= frame < one.end for one in self._segments)
 
     def windows(self) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
-        """Yield the mel of each frame, with margins, (80, 22); that of silence outside of segments."""
+        """Yield the (80, 16) mel of each frame; that of silence outside of segments."""
         next_frame = 0
         for segment in self._segments:
             yield from silent_windows(segment.first - next_frame)
             part = self._samples_of(segment)
             for k in range(segment.end - segment.first):
-                yield cut_wide_window(part, start_of_window(k, float(self.fps), self._offset))
+                yield cut_window(part, start_of_window(k, float(self.fps), self._offset))
             next_frame = segment.end
         yield from silent_windows(self.n_frames - next_frame)
 
@@ -116,9 +116,9 @@ class SegmentTimeline(SyncTimeline):
 
 
 def silent_windows(n: int) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
-    """Yield n windows of silence, with margins."""
+    """Yield n windows of silence."""
     for _ in range(n):
-        yield np.full((N_MELS, MEL_WINDOW + 2 * MEL_MARGIN), SILENCE, np.float32)
+        yield np.full((N_MELS, MEL_WINDOW), SILENCE, np.float32)
 
 
 def make_timeline(

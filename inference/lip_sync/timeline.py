@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from inference.audio import count_frames, count_mel_columns, cut_wide_window, upstream_window_starts
+from inference.audio import count_frames, count_mel_columns, cut_window, upstream_window_starts
 from inference.audio import window_start as start_of_window
 from inference.errors import InvalidRequest
 from inference.lip_sync.audio_tracks import fit_audio
@@ -70,10 +70,10 @@ class SyncTimeline:
         return iter(face_frames)
 
     def windows(self) -> Iterator[np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
-        """Yield the mel of each frame, with margins, (80, 22); that of silence after the end of the audio."""
+        """Yield the (80, 16) mel of each frame; that of silence after the end of the audio."""
         for k in range(self.n_frames):
             start = start_of_window(k, float(self.fps), self._offset) if self._starts is None else self._starts[k]
-            yield cut_wide_window(self.samples, start)
+            yield cut_window(self.samples, start)
 
 
 def needs_source_length(video: VideoInfo, options: SyncOptions) -> bool:

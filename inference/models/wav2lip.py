@@ -91,25 +91,6 @@ class Wav2Lip(nn.Module):
         return out
 
 
-class SmoothedWav2Lip(nn.Module):
-    """Wav2Lip with three windows of the audio for each frame (earlier, its own, later), with embeddings averaged."""
-
-    shares: Tensor
-
-    def __init__(self, network: Wav2Lip, smoothing: float) -> None:
-        """Take a network. smoothing: the weight of the first and of the last window, 0..1/3."""
-        super().__init__()
-        self.network = network
-        shares = torch.tensor([smoothing, 1 - 2 * smoothing, smoothing])
-        self.register_buffer("shares", shares[:, None, None, None], persistent=False)
-
-    def forward(self, audio: Tensor, face: Tensor) -> Tensor:
-        """Return faces as `Wav2Lip` does. audio: (B, 3, 80, 16)."""
-        each = self.network.audio_encoder(audio.flatten(0, 1)[:, None])
-        mean = (each.unflatten(0, (-1, len(self.shares))) * self.shares).sum(1)
-        return self.network.draw(mean, face)
-
-
 def face_encoder(widths: Sequence[int]) -> nn.ModuleList:
     """Return the layers from 96 px a side to 1."""
     blocks = []

@@ -46,8 +46,6 @@ class WeightSet:
     hub: the Hub repository that the files are fetched from; None if they come from elsewhere.
     is_user_supplied: whether the licence forbids redistribution, so that users download the files themselves.
     notice: licence restrictions to warn of when the set is used; None if there are none.
-    audio_smoothing: the weight, 0..1/3, of the audio 37.5 ms before and after that of a frame in the average that lip
-    sync takes of what the set's audio encoder finds.
     """
 
     name: str
@@ -63,7 +61,6 @@ class WeightSet:
     hub: HubSource | None = None
     notice: str | None = None
     is_user_supplied: bool = False
-    audio_smoothing: float = 0.0
 
     def names_for(self, task: str | None) -> set[str]:
         """Return the names that select this set for a task; None if the task is not known."""
@@ -167,7 +164,6 @@ STARTER_SYNC = WeightSet(
     source="shipped with Viseme, trained by the project on the GRID corpus and on rendered speech",
     licence="Apache-2.0; training data: GRID corpus, Cooke et al. 2006 (attribution)",
     shipped_in=PACKAGE_DIR / "starter" / "wav2lip",
-    audio_smoothing=0.07,  # closer to the mouths of every kind of speaker than without; see docs/benchmarks.md
 )
 WAV2LIP_LICENCE = "research and personal use only, no commercial use: trained on LRS2 (BBC)"
 WAV2LIP_NOTICE = (

@@ -7,19 +7,15 @@ import numpy as np
 import pytest
 
 from inference.audio import (
-    MEL_MARGIN,
     MEL_WINDOW,
     SAMPLE_RATE,
     compute_mel,
     count_frames,
     count_mel_columns,
-    cut_wide_window,
     cut_window,
     mel_columns,
-    remove_margins,
     upstream_window_starts,
     window_start,
-    with_neighbours,
 )
 from inference.audio.mel import LOWEST_HZ, SILENCE, mel_basis
 from inference.speaker.speech import SynthesisedSpeech
@@ -121,18 +117,3 @@ def test_windows_follow_the_frames():
     np.testing.assert_allclose(cut_window(samples, 3), compute_mel(samples)[:, 3:19], atol=2e-6)
     assert (cut_window(samples, -4)[:, :4] == SILENCE).all()
     assert cut_window(samples, 1000).shape == (80, MEL_WINDOW)
-
-
-def test_wide_windows_have_margins():
-    samples = speech(1.0)
-    np.testing.assert_allclose(cut_wide_window(samples, 3), compute_mel(samples)[:, :22], atol=2e-6)
-    assert (cut_wide_window(samples, 0)[:, :MEL_MARGIN] == SILENCE).all()
-
-
-def test_neighbours_of_a_window_are_37_ms_away():
-    samples = speech(1.0)
-    wide = cut_wide_window(samples, 10)[None]
-    assert with_neighbours(wide).shape == (1, 3, 80, MEL_WINDOW)
-    for found, start in zip(with_neighbours(wide)[0], (7, 10, 13), strict=True):
-        np.testing.assert_allclose(found, cut_window(samples, start), atol=2e-6)
-    assert np.array_equal(remove_margins(wide), with_neighbours(wide)[:, 1])

@@ -44,7 +44,7 @@ def test_wav2lip_converts(wav2lip: Wav2Lip, files: dict[str, Path], tmp_path: Pa
         found = session.run(["faces"], dict(zip(("audio", "face"), wav2lip_inputs(), strict=True)))[0]
     else:
         assert path.name == f"wav2lip{'' if precision == 'f32' else '-f16'}.xml"
-        found = load_generator(str(tmp_path), CPU, WeightSources(tmp_path)).network(*wav2lip_inputs())[0]
+        found = load_generator(str(tmp_path), CPU, WeightSources(tmp_path)).generate_faces(*wav2lip_inputs())
     (expected,) = run_module(wav2lip, *wav2lip_inputs())
     assert np.abs(found - expected).max() < (1e-5 if precision == "f32" else 0.02)
     if target == "openvino":

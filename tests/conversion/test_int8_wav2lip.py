@@ -47,7 +47,7 @@ def test_int8_runs_near_float32(
     assert read_openvino(path, WAV2LIP).is_int8
     generator = load_generator(str(path), Device("cpu", "auto"), WeightSources(tmp_path))
     (expected,) = run_module(wav2lip, *samples[0])
-    assert 0 < np.abs(generator.network(*samples[0])[0] - expected).mean() < 0.02
+    assert 0 < np.abs(generator.generate_faces(*samples[0]) - expected).mean() < 0.02
     with pytest.raises(InvalidRequest, match="is quantised to int8; expected precision auto or int8"):
         load_generator(str(path), CPU, WeightSources(tmp_path))
     with pytest.raises(InvalidRequest, match="not quantised"):

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from bench.sync_quality import FIRST_PERSON, Quality, SyncEvaluator, mean_quality
-from inference.audio import MEL_MARGIN
-from inference.conversion.convert import convert
 from inference.dimensions.wav2lip import Wav2LipWidths
 from inference.faces import Landmarker
 from inference.lip_sync import LipSyncer
@@ -18,7 +15,6 @@ from inference.speaker import SyntheticClip
 from inference.weights.cache import locate
 from inference.weights.checkpoint import load_into, read_tensors
 from inference.weights.registry import STARTER_SYNC
-from inference.weights.resolve import from_path
 from training.common.synthetic_clips import FIRST_SEED, draw_sentence
 
 MOST_BYTES = 7_000_000
@@ -50,25 +46,6 @@ def test_it_is_complete_and_small(tmp_path: Path):
     path = locate(STARTER_SYNC, STARTER_SYNC.files[0], tmp_path)
     assert path.stat().st_size == STARTER_SYNC.files[0].n_bytes < MOST_BYTES
     load_into(Wav2Lip(Wav2LipWidths.of(read_tensors(path))), path)
-
-
-def test_its_audio_is_smoothed_in_every_format(tmp_path: Path, weights_cache: Path):
-    """A file is known by its hash; a converted one names the set that it was made from."""
-    path = locate(STARTER_SYNC, STARTER_SYNC.files[0], tmp_path)
-    convert(from_path(path, "starter"), "openvino", "f32", tmp_path / "converted")
-    rng = np.random.default_rng(0)
-    mels = rng.uniform(-4, 4, (2, 1, 80, 22)).astype(np.float32)
-    faces = rng.uniform(0, 1, (2, 6, 96, 96)).astype(np.float32)
-    generators = [
-        LipSyncer([one], device="cpu", precision="f32").generators[0] for one in (path, tmp_path / "converted")
-    ]
-
-    of_file, converted = (one.generate_faces(mels, faces) for one in generators)
-
-    assert [one.has_smooth_audio for one in generators] == [True, True]
-    np.testing.assert_allclose(converted, of_file, atol=1e-3)
-    mels[..., :MEL_MARGIN] = -4  # only the window before takes these columns
-    assert np.abs(generators[0].generate_faces(mels, faces) - of_file).max() > 1e-3
 
 
 def test_its_mouth_follows_the_audio(found: Quality):

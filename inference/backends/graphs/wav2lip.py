@@ -16,15 +16,12 @@ from inference.backends.graphs.model import Array, Node, as_float32, import_ops,
 from inference.dimensions.layers import ConvLayer
 from inference.dimensions.s3fd import HEADS, NORM_EPSILON, VGG_BLOCKS, s3fd_layers
 from inference.dimensions.wav2lip import FACE_CHANNELS, FACE_SIDE, MEL_COLUMNS, MEL_ROWS, Wav2LipWidths, wav2lip_layers
-from inference.errors import WrongWeights
 
 if TYPE_CHECKING:
     import openvino as ov
 
 FIRST_NORMALISED_BLOCK = 3  # of VGG: it and the later blocks give feature maps that faces are detected in
 NO_PADDING = (0, 0)
-FIRST_OF_DECODER = "face_decoder_blocks.0.0"  # the convolution that takes the audio's embedding
-N_WINDOWS = 3  # of the audio of a frame, if it is smoothed
 
 
 def build_wav2lip(state: Mapping[str, Any]) -> ov.Model:
@@ -51,35 +48,6 @@ def build_wav2lip(state: Mapping[str, Any]) -> ov.Model:
     x = add_block(ops, weights, last_but_one, x)
     x = ops.sigmoid(add_convolution(ops, fold(weights, last), last.name, x))
     return make_model([x], [audio, face], ("audio", "face", "faces"), "Wav2Lip")
-
-
-def smooth_audio(model: ov.Model, smoothing: float) -> ov.Model:
-    """Let a graph of Wav2Lip take three windows of the audio for each frame, and average what its encoder finds.
-
-    Its input is then audio (B, 3, 80, 16). smoothing: the weight of the first and of the last window, 0..1/3; 0 changes
-    nothing. The graph can't be used otherwise afterwards.
-    Raises: WrongWeights if a layer has another name than ours.
-    """
-    if smoothing == 0:
-        return model
-    ops = import_ops()
-    (audio, face), (result,) = model.get_parameters(), model.get_results()
-    decoder = next((one for one in model.get_ops() if one.get_friendly_name() == FIRST_OF_DECODER), None)
-    if decoder is None:
-        raise WrongWeights(f"no layer {FIRST_OF_DECODER!r}; expected Wav2Lip as `viseme weights convert` writes it")
-    first = decoder.input(0)
-    embeddings = first.get_source_output()
-    windows = ops.parameter([-1, N_WINDOWS, MEL_ROWS, MEL_COLUMNS], np.float32)
-    each = ops.reshape(windows, np.array([-1, 1, MEL_ROWS, MEL_COLUMNS]), special_zero=False)
-    for target in audio.output(0).get_target_inputs():
-        target.replace_source_output(each.output(0))
-    width = embeddings.get_partial_shape()[1].get_length()
-    of_frame = ops.reshape(embeddings, np.array([-1, N_WINDOWS, width, 1, 1]), special_zero=False)
-    shares = np.array([smoothing, 1 - 2 * smoothing, smoothing], np.float32).reshape(1, N_WINDOWS, 1, 1, 1)
-    mean = ops.reduce_sum(ops.multiply(of_frame, shares), np.array([1]), keep_dims=False)
-    first.replace_source_output(mean.output(0))
-    faces = result.input(0).get_source_output()
-    return make_model([faces], [windows, face], ("audio", "face", "faces"), "Wav2Lip")
 
 
 def build_s3fd(state: Mapping[str, Any]) -> ov.Model:
