@@ -22,9 +22,9 @@ shows what is spoken. Columns of the table:
 ours, original and encoder are correlations with the same opening, so that they show what is lost in the audio encoder,
 in the generated images, and in measuring. The second table has the share of b, m and p on which lips shut: the opening
 is under a tenth of the speaker's widest within 80 ms, in what the encoder predicts, in the generated video, and in the
-speaker's own video (nan if there is none). In a video the opening is counted from the one that landmarks have between
-closed lips of that face (5th percentile of its own video): on many faces that is a fifth of the widest. "from 0" counts
-it from no gap at all. The speech has exact times: of rendered people, and of Kokoro's voices never trained on.
+speaker's own video (nan if there is none). Landmarks show a gap between closed lips, too, on many faces a fifth of the
+widest: in a video the opening is measured from that gap (5th percentile of the face's own video), in the columns "from
+0" from zero. The speech has exact times: of rendered people, and of Kokoro's voices never trained on.
 
 Exits with status 1 unless ours is above shuffled, energy and 0.6 of original, and ssim above copying.
 """
@@ -115,7 +115,7 @@ class Quality:
 class ClosureCounts:
     """How many b, m and p there are, and on how many lips shut; None if that was not measured.
 
-    drawn, original: counted from closed lips of the face; the other two from 0.
+    drawn, original: openings measured from closed lips of the face; drawn_from_0, original_from_0: from zero.
     """
 
     n: int

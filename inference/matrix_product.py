@@ -17,8 +17,8 @@ MAX_MULTIPLICATIONS = 65536 * 4
 def multiply(left: npt.NDArray[Real], right: npt.NDArray[Real]) -> npt.NDArray[Real]:
     """Return left @ right, (M, N) of (M, K) and (K, N), computed by the calling thread alone.
 
-    For products of about a millisecond: after each of them the other threads of OpenBLAS wait for a tenth of a second
-    in a busy loop, which costs a core a hundred times as much as the product.
+    For products of about a millisecond: after each of them the other threads of OpenBLAS stay in a busy loop for 50 to
+    100 ms, which costs far more CPU time than the product.
     """
     (n_rows, depth), n_columns = left.shape, right.shape[1]
     product: npt.NDArray[Any] = np.empty((n_rows, n_columns), np.result_type(left, right))

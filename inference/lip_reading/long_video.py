@@ -42,8 +42,8 @@ NEIGHBOURS = (-STEP, STEP)
 # A call of the recurrent layers costs as much as five more windows in it, so all ends that most sentences need are
 # estimated in the first one: up to a bit beyond the longest of the last sentences.
 FIRST_ENDS = range(43, 68, STEP)
-MAX_FIRST_END = WINDOW_FRAMES + 4
-N_LAST_ENDS = 3
+MAX_FIRST_END = WINDOW_FRAMES + 4  # one step behind the last neighbour: it shows whether the pause goes on
+N_LAST_ENDS = 3  # sentences whose lengths are remembered
 FINE_ENDS = tuple(range(28, WINDOW_FRAMES + 1, 3))
 LATE_ENDS = tuple(range(WINDOW_FRAMES + 6, WINDOW_FRAMES + 40, 6))
 MAX_BUFFERED_FRAMES = LATE_ENDS[-1] + max(NEIGHBOURS)
